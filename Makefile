@@ -1,0 +1,48 @@
+# make demo    set up what training needs, run the demo, name the page to open
+# make test    set up what development needs; linter, types, tests with coverage
+# make lint    linter and types alone
+# make bench   benchmarks; on an idle machine
+# make clean   remove what these made, but not your runs and bundles
+#
+# PYTHON=python3.12 make demo   chooses the Python (3.10 to 3.13) that .venv is made with.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: .venv/installed-train
+	$(BIN)/edgead demo --out demo
+
+test: lint
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed-dev
+	$(BIN)/python -m pytest benchmarks
+
+clean:
+	rm -rf .venv demo .coverage .coverage.* .benchmarks .mypy_cache .pytest_cache .ruff_cache
+
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { \
+	    echo "edgead needs Python 3.10 to 3.13, this is $$($(PYTHON) --version 2>&1): PYTHON=python3.12 make $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+# The files .venv/installed-train and .venv/installed-dev say that an extra is installed; they are older than a changed pyproject.toml.
+.venv/installed-train: pyproject.toml | .venv/made
+	$(PIP) install --editable '.[train]'
+	@$(BIN)/python -c 'import cv2' || { \
+	    echo "OpenCV lacks libraries of the system: sudo apt-get install libgl1 libglib2.0-0"; exit 1; }
+	@touch $@
+
+.venv/installed-dev: .venv/installed-train
+	$(PIP) install --editable '.[dev]'
+	@touch $@

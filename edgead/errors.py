@@ -1,0 +1,90 @@
+"""Every error that edgead raises on purpose.
+
+EdgeadError                 exit code 1
+ ├── InputError             a value the user gave: an option, a size, a name
+ ├── MissingExtraError      an optional package is not installed
+ ├── DataError              a dataset folder, or what is in it
+ │    └── PictureError      one picture file
+ ├── RunError               a training run directory
+ ├── TeacherError           a teacher's name or its weights
+ ├── TrainingError          training cannot go on
+ │    └── CollapseError     the student learnt nothing, or a constant
+ ├── BundleError            a bundle directory: missing, changed, too new
+ ├── BackendError           an inference backend, its library, its engine
+ ├── StreamError            a source or a sink
+ │    ├── SourceError
+ │    └── SinkError
+ └── VerificationError      what was built decides otherwise than the model; exit code 2
+
+A message is one line: what was wrong, with the value, and how to mend it. Errors of vendor libraries are translated
+where they are met, with ``raise ... from``; the command line prints ``error: <message>`` and exits with `exit_code`.
+"""
+
+from __future__ import annotations
+
+
+class EdgeadError(Exception):
+    """Base of every error that edgead raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(EdgeadError):
+    """A value that the user gave is not usable."""
+
+
+class MissingExtraError(EdgeadError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'edgead[{extra}]'")
+
+
+class DataError(EdgeadError):
+    """A dataset folder is missing, empty or not of the expected layout."""
+
+
+class PictureError(DataError):
+    """A picture file cannot be read."""
+
+
+class RunError(EdgeadError):
+    """A training run directory is missing, incomplete or of another configuration."""
+
+
+class TeacherError(EdgeadError):
+    """A teacher is unknown or its weights cannot be had."""
+
+
+class TrainingError(EdgeadError):
+    """Training cannot start or go on."""
+
+
+class CollapseError(TrainingError):
+    """The student learnt nothing, or gives a constant."""
+
+
+class BundleError(EdgeadError):
+    """A bundle directory is missing, changed, or of a newer schema."""
+
+
+class BackendError(EdgeadError):
+    """An inference backend cannot open or run a model."""
+
+
+class StreamError(EdgeadError):
+    """Base of what goes wrong at the ends of a stream."""
+
+
+class SourceError(StreamError):
+    """A source of frames cannot be opened or read."""
+
+
+class SinkError(StreamError):
+    """A sink cannot be opened or written."""
+
+
+class VerificationError(EdgeadError):
+    """What was built decides otherwise than the model it was built from."""
+
+    exit_code = 2

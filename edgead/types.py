@@ -1,0 +1,111 @@
+"""The values that flow between the rooms of edgead; NumPy only.
+
+A `Frame` comes from a source, its picture goes through `edgead.preprocess` into a batch, a session turns the
+batch into a `Prediction`, and the stream's policy turns that into a `Verdict`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8Array: TypeAlias = npt.NDArray[np.uint8]
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+Float64Array: TypeAlias = npt.NDArray[np.float64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Fusion: TypeAlias = Literal["add", "multiply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture from a source.
+
+    image: (H, W, 3) uint8 RGB, any size. index: 0, 1, 2, ... in the source's order, gaps where frames were
+    dropped. captured_at_ns: `time.monotonic_ns` at capture. source: the URI it came from, for folders the
+    file's path.
+    """
+
+    image: UInt8Array
+    index: int
+    captured_at_ns: int
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
+            raise ValueError(
+                f"a frame's image is (H, W, 3) uint8 RGB, not {self.image.shape} {self.image.dtype}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, NumPy dtype name and shape of a graph's input or output; None where a dimension is free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What every graph gives for a batch of N pictures; numbers only, no decision.
+
+    anomaly_map: (N, 1, H, W) float32. anomaly_score: (N,) float32, the maximum over each map.
+    """
+
+    anomaly_map: Float32Array
+    anomaly_score: Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A rectangle of a picture in pixels of the *frame* (not of the map): left, top, width, height."""
+
+    x_px: int
+    y_px: int
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision on one frame.
+
+    is_anomalous: anomaly_score > threshold. latency_ms: capture to decision. region: bounding box of the part
+    of the map above the threshold that holds the maximum, None when the part is good.
+    """
+
+    frame_index: int
+    anomaly_score: float
+    threshold: float
+    is_anomalous: bool
+    latency_ms: float
+    region: Region | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSpec:
+    """The attributes of the anomaly-map operator: how features of several scales become one map.
+
+    height, width: size of the map in pixels. fusion: `add` sums the scales, `multiply` multiplies them.
+    sigma: standard deviation of the Gaussian smoothing in pixels of the map, 0 for none. align_corners: of
+    the bilinear resize.
+    """
+
+    height: int
+    width: int
+    fusion: Fusion = "add"
+    sigma: float = 4.0
+    align_corners: bool = True
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"the map's size is at least 1x1, not {self.height}x{self.width}")
+        if self.fusion not in ("add", "multiply"):
+            raise ValueError(f"fusion is 'add' or 'multiply', not {self.fusion!r}")
+        if not (math.isfinite(self.sigma) and self.sigma >= 0.0):
+            raise ValueError(f"sigma is a finite number of pixels, 0 or more, not {self.sigma}")
