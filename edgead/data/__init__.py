@@ -1,0 +1,20 @@
+"""Datasets of pictures: known folder layouts, the hold-out, reading pictures and masks.
+
+`edgead.data.synthetic` draws parts with defects for the demo and the tests.
+"""
+
+from edgead.data.layouts import LAYOUTS, open_dataset
+from edgead.data.pictures import LoadedPictures, load_pictures, read_mask
+from edgead.data.samples import GOOD, Dataset, Sample, split_holdout
+
+__all__ = [
+    "GOOD",
+    "LAYOUTS",
+    "Dataset",
+    "LoadedPictures",
+    "Sample",
+    "load_pictures",
+    "open_dataset",
+    "read_mask",
+    "split_holdout",
+]

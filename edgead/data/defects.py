@@ -1,0 +1,211 @@
+"""Defects on synthetic parts, each with the mask of exactly the pixels that it changes.
+
+A defect is a shape and what it does to the light there. Scratches, dents and cracks darken and brighten what
+they lie on, so grain and noise show through; a hole shows what is behind the part; contamination covers it.
+Every pixel of the mask differs visibly from before, and no pixel outside differs at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from edgead.errors import InputError
+from edgead.types import BoolArray, Float32Array, UInt8Array
+
+# A pixel belongs to a defect where its shape covers that much of it, and there it changes by so many grey
+# levels.
+_COVER_MIN = 0.2
+_CHANGE_MIN = 10
+_SUBPIXEL_BITS = 4
+_TRIES = 20
+
+# Cover (H, W) from 0 to 1, and the defect's own colour (H, W, 3) from 0 to 255 where it covers fully.
+_Layer = tuple[Float32Array, Float32Array]
+
+
+def add_defect(
+    image: UInt8Array, defect: str, rng: np.random.Generator, within: BoolArray | None = None
+) -> tuple[UInt8Array, BoolArray]:
+    """Put one defect of a kind of `DEFECTS` on a picture, decided by `rng` alone.
+
+    image: (H, W, 3) uint8 RGB, left as it is. within: (H, W) bool, the pixels of the part, such as
+    `Part.outline`; the defect stays inside. None: anywhere. Returns the changed copy, and the mask (H, W)
+    bool of the changed pixels.
+
+    Raises InputError for an unknown defect, or a part too small to carry it.
+    """
+    if defect not in _PAINTERS:
+        raise InputError(f"defect {defect!r} is not known: give one of {', '.join(DEFECTS)}")
+    part = np.ones(image.shape[:2], np.bool_) if within is None else within
+    if not part.any():
+        raise InputError(f"no part to put a {defect} on: give one pixel at least")
+    before = image.astype(np.float32)
+    for _ in range(_TRIES):
+        cover, colour = _PAINTERS[defect](before, part, rng)
+        mask = _without_specks((cover >= _COVER_MIN) & part, 16 * _unit(before) ** 2)
+        if mask.sum() >= image.shape[0] * image.shape[1] * _AREA_MIN[defect]:
+            break
+    else:
+        raise InputError(f"no room for a {defect} on a part of {int(part.sum())} pixels: give a larger part")
+    after = before + (colour - before) * cover[..., np.newaxis]
+    return _visibly_changed(image, after, mask), mask
+
+
+def _scratch(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _Layer:
+    unit = _unit(image)
+    path = _walk(rng, _place(part, rng), 0.42 * rng.uniform(0.6, 1.0) * image.shape[0], bend=0.05)
+    width = unit * rng.uniform(1.4, 2.3)
+    groove = _stroke(part.shape, [path], [width])
+    # The far wall of the groove faces the light: a bright line along the dark one.
+    wall = _stroke(part.shape, [path + unit * _float32([1.0, 1.2])], [width * 0.7])
+    shade = rng.uniform(48, 80) * (-1 if _brightness_at(image, groove) > 90 else 1)
+    colour = image + (shade * groove - 0.8 * shade * wall * (1 - groove))[..., np.newaxis]
+    return np.maximum(groove, wall), _bounded(colour)
+
+
+def _crack(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _Layer:
+    unit = _unit(image)
+    length = 0.40 * rng.uniform(0.7, 1.0) * image.shape[0]
+    trunk = _walk(rng, _place(part, rng), length, bend=0.38)
+    paths, widths = [trunk], [unit * rng.uniform(1.5, 2.2)]
+    for _ in range(rng.integers(2, 4)):
+        joint = trunk[rng.integers(len(trunk) // 4, 3 * len(trunk) // 4)]
+        paths.append(_walk(rng, joint, length * rng.uniform(0.2, 0.4), bend=0.38))
+        widths.append(unit * 1.2)
+    cover = _stroke(part.shape, paths, widths)
+    return _float32(0.8 * cover), np.full_like(image, 18)
+
+
+def _dent(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _Layer:
+    radius = rng.uniform(0.045, 0.075) * image.shape[0]
+    stretch, turn = rng.uniform(0.75, 1.3), rng.uniform(0, np.pi)
+    x, y = _plane(part, _place(part, rng))
+    along, over = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    squared = (along / (radius * stretch)) ** 2 + (over * stretch / radius) ** 2
+    # The slope of a bowl under light from the upper left: dark on the near wall, bright on the far one.
+    slope = (0.6 * x + 0.8 * y) / radius * np.exp(-1.6 * squared)
+    depth = rng.uniform(0.6, 1.0)
+    colour = image * (0.94 + depth * slope)[..., np.newaxis] + (50 * depth * slope)[..., np.newaxis]
+    return _float32(np.clip(4 * (1 - squared), 0, 1)), _bounded(colour)
+
+
+def _hole(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _Layer:
+    cover = _blob(part, rng, _place(part, rng), rng.uniform(0.045, 0.08) * image.shape[0], roughness=0.2)
+    behind = image[~part].mean(axis=0) if not part.all() else _float32([16, 15, 14])
+    grain = cv2.GaussianBlur(rng.normal(0, 5, part.shape).astype(np.float32), (0, 0), 0.7)
+    # The near wall throws its shadow on the ground: darker towards the upper left.
+    shift = _float32([[1, 0, 2.4 * _unit(image)], [0, 1, 3.2 * _unit(image)]])
+    lit = cv2.warpAffine(cover, shift, part.shape[::-1])
+    return cover, _bounded((0.4 + 0.6 * lit)[..., np.newaxis] * behind + grain[..., np.newaxis])
+
+
+def _contamination(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _Layer:
+    radius = rng.uniform(0.05, 0.085) * image.shape[0]
+    centre = _place(part, rng)
+    cover = _blob(part, rng, centre, radius, roughness=0.35)
+    for _ in range(rng.integers(2, 5)):
+        drop = centre + rng.normal(0, 1.3 * radius, 2).astype(np.float32)
+        cover = np.maximum(cover, _blob(part, rng, drop, radius * rng.uniform(0.12, 0.3), roughness=0.15))
+    stain = _float32(_STAINS[rng.integers(len(_STAINS))])
+    mottled = cv2.GaussianBlur(rng.normal(0, 60, part.shape).astype(np.float32), (0, 0), 3 * _unit(image))
+    return _float32(0.82 * cover), _bounded(stain + mottled[..., np.newaxis])
+
+
+_STAINS = ((112, 62, 26), (44, 36, 20), (150, 118, 30))  # rust, oil, grease
+
+_PAINTERS: dict[str, Callable[[Float32Array, BoolArray, np.random.Generator], _Layer]] = {
+    "scratch": _scratch,
+    "dent": _dent,
+    "crack": _crack,
+    "hole": _hole,
+    "contamination": _contamination,
+}
+DEFECTS = tuple(_PAINTERS)
+
+# The least area of a defect as a share of the picture; a draw that falls mostly off the part is drawn again.
+_AREA_MIN = {"scratch": 0.0025, "dent": 0.005, "crack": 0.0025, "hole": 0.004, "contamination": 0.005}
+
+
+def _visibly_changed(image: UInt8Array, after: Float32Array, mask: BoolArray) -> UInt8Array:
+    """`after` inside the mask, pushed on where it hardly differs from `image`; `image` outside."""
+    change = np.rint(after) - image
+    faint = np.abs(change).max(axis=2, keepdims=True) < _CHANGE_MIN
+    # Brighter where the picture is dark and darker where it is bright, or clipping would undo it.
+    push = np.where(image.mean(axis=2, keepdims=True) < 128, _CHANGE_MIN, -_CHANGE_MIN)
+    changed = np.clip(image + np.where(faint, push, change), 0, 255).astype(np.uint8)
+    return np.where(mask[..., np.newaxis], changed, image)
+
+
+def _without_specks(mask: BoolArray, area_min: float) -> BoolArray:
+    """`mask` less its connected regions of fewer than `area_min` pixels: nobody would see them as defects."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    large = stats[:, cv2.CC_STAT_AREA] >= area_min
+    large[0] = False
+    return np.asarray(large[labels], np.bool_)
+
+
+def _unit(image: Float32Array) -> float:
+    """One pixel of a picture 256 high, in pixels of this one."""
+    return float(image.shape[0]) / 256
+
+
+def _place(part: BoolArray, rng: np.random.Generator) -> Float32Array:
+    """A point (x, y) on the part, and not among its outermost pixels where it has others."""
+    depth = cv2.distanceTransform(np.pad(part, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    rows, columns = np.nonzero(part & (depth >= min(0.03 * part.shape[0], 0.5 * depth.max())))
+    pick = rng.integers(len(rows))
+    return _float32([columns[pick], rows[pick]])
+
+
+def _plane(part: BoolArray, centre: Float32Array) -> tuple[Float32Array, Float32Array]:
+    rows, columns = np.indices(part.shape, dtype=np.float32)
+    return columns - centre[0], rows - centre[1]
+
+
+def _walk(rng: np.random.Generator, centre: Float32Array, length: float, bend: float) -> Float32Array:
+    """Points (K, 2) of a line through `centre` that turns by about `bend` radians at each of its steps."""
+    steps = 24
+    angles = np.full(steps, rng.uniform(0, 2 * np.pi))
+    turned = 0.0
+    for step in range(steps):
+        turned = 0.85 * turned + rng.normal(0, bend)  # it finds back to its direction, and makes no knots
+        angles[step] += turned
+    points = np.cumsum(np.stack([np.cos(angles), np.sin(angles)], 1) * (length / steps), axis=0)
+    return _float32(points - points[steps // 2] + centre)
+
+
+def _stroke(shape: tuple[int, ...], paths: list[Float32Array], widths: list[float]) -> Float32Array:
+    """Cover (H, W) from 0 to 1 of lines with round ends, drawn four times as large and averaged down."""
+    scale = 4
+    canvas = np.zeros((shape[0] * scale, shape[1] * scale), np.uint8)
+    for path, width in zip(paths, widths, strict=True):
+        points = np.rint((path + 0.5) * scale * 2**_SUBPIXEL_BITS).astype(np.int32)
+        cv2.polylines(canvas, [points], False, 255, max(round(width * scale), 1), cv2.LINE_8, _SUBPIXEL_BITS)
+    small = cv2.resize(canvas, shape[1::-1], interpolation=cv2.INTER_AREA)
+    return _float32(small / np.float32(255))
+
+
+def _blob(
+    part: BoolArray, rng: np.random.Generator, centre: Float32Array, radius: float, roughness: float
+) -> Float32Array:
+    """Cover (H, W) of an irregular shape, about `radius` from centre to rim, with an edge a pixel wide."""
+    x, y = _plane(part, centre)
+    angle, rim = np.arctan2(y, x), np.ones(part.shape, np.float32)
+    for lobe in range(2, 7):
+        rim += roughness * 2 / lobe**1.5 * rng.normal() * np.cos(lobe * angle + rng.uniform(0, 2 * np.pi))
+    return _float32(np.clip(radius * np.clip(rim, 0.5, 1.6) - np.hypot(x, y) + 0.5, 0, 1))
+
+
+def _brightness_at(image: Float32Array, cover: Float32Array) -> float:
+    return float((image.mean(axis=2) * cover).sum() / max(float(cover.sum()), 1e-6))
+
+
+def _float32(array: object) -> Float32Array:
+    return np.asarray(array, np.float32)
+
+
+def _bounded(colour: object) -> Float32Array:
+    return _float32(np.clip(_float32(colour), 0, 255))

@@ -1,0 +1,191 @@
+"""The folder layouts that datasets come in, and which of them a folder has.
+
+mvtec    train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png (or <stem>.png)
+btad     train/ok, test/ok, test/ko, ground_truth/ko/<stem>.png (or .bmp)
+visa     Data/Images/Normal and /Anomaly, Data/Masks/Anomaly, and split_csv/1cls.csv in the folder above
+folder   good pictures right in the folder; or good/, and beside it a folder for each kind of defect
+
+References: MVTec AD, Bergmann et al., CVPR 2019; BTAD, Mishra et al., ISIE 2021; VisA, Zou et al., ECCV 2022.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+from edgead.data.samples import GOOD, Dataset, Sample
+from edgead.errors import DataError
+from edgead.preprocess import PICTURE_SUFFIXES
+
+_SPLITS = ("train", "test")
+_Samples = tuple[tuple[Sample, ...], tuple[Sample, ...]]
+
+
+def open_dataset(root: Path, layout: str = "auto") -> Dataset:
+    """List the samples below `root`, sorted by path; no picture is read.
+
+    layout: one of `LAYOUTS`, or "auto" to tell it from the folders there. Pictures are PNG, JPEG, BMP and
+    TIFF files by their suffix; hidden files and other files are passed over.
+
+    Raises DataError, naming the path and the mend, for a folder that is missing, empty, or of no known
+    layout.
+    """
+    root = Path(root)
+    if layout != "auto" and layout not in _READERS:
+        raise DataError(f"layout {layout!r} is not known: give auto, {', '.join(LAYOUTS)}")
+    if not root.is_dir():
+        raise DataError(
+            f"{root} is {'not a folder' if root.exists() else 'missing'}: give a folder of pictures"
+        )
+    layout = _layout_of(root) if layout == "auto" else layout
+    train, test = _READERS[layout](root)
+    return Dataset(root.resolve().name, layout, train, test)
+
+
+def _layout_of(root: Path) -> str:
+    if (root / "train" / "good").is_dir():
+        return "mvtec"
+    if (root / "train" / "ok").is_dir():
+        return "btad"
+    if (root / "Data" / "Images").is_dir():
+        return "visa"
+    if (root / GOOD).is_dir() or _pictures(root):
+        return "folder"
+    inside = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    if not inside:
+        raise DataError(f"{root} is empty: put pictures of good parts into it")
+    datasets = [
+        name for name in inside if (root / name / "train").is_dir() or (root / name / "Data").is_dir()
+    ]
+    if datasets:
+        raise DataError(f"{root} holds several datasets: give one of them, such as {root / datasets[0]}")
+    raise DataError(
+        f"{root} has none of the known layouts ({', '.join(LAYOUTS)}): "
+        f"put pictures of good parts into {root / GOOD}"
+    )
+
+
+def _mvtec(root: Path) -> _Samples:
+    return _train_test(root, GOOD)
+
+
+def _btad(root: Path) -> _Samples:
+    return _train_test(root, "ok")
+
+
+def _train_test(root: Path, good: str) -> _Samples:
+    train = tuple(Sample(path, 0) for path in _pictures_needed(root / "train" / good))
+    test: list[Sample] = []
+    for folder in _folders(root / "test"):
+        if folder.name == good:
+            test += (Sample(path, 0) for path in _pictures(folder))
+        else:
+            masks = root / "ground_truth" / folder.name
+            test += (Sample(path, 1, folder.name, _mask_of(path, masks)) for path in _pictures(folder))
+    return train, tuple(test)
+
+
+def _visa(root: Path) -> _Samples:
+    above = root.resolve().parent
+    table = above / "split_csv" / "1cls.csv"
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"cannot read {table}, the split of VisA: put split_csv beside {root.name}"
+        ) from error
+    samples: dict[str, list[Sample]] = {split: [] for split in _SPLITS}
+    for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
+        if row.get("object") != root.resolve().name:
+            continue
+        image, split, label, mask = row.get("image"), row.get("split"), row.get("label"), row.get("mask")
+        if not image or split not in _SPLITS or label not in ("normal", "anomaly"):
+            raise DataError(f"{table} line {number} is not object,split,label,image,mask: download it again")
+        path = _inside(above, image, table, number)
+        if label == "normal":
+            samples[split].append(Sample(path, 0))
+        elif split == "train":
+            raise DataError(f"{table} line {number} trains on an anomaly: use the one-class split, 1cls.csv")
+        else:
+            mask_path = _inside(above, mask, table, number) if mask else None
+            samples[split].append(Sample(path, 1, "anomaly", mask_path))
+    if not samples["train"]:
+        raise DataError(
+            f"{table} has no training picture of {root.resolve().name}: check the name of the folder"
+        )
+    return _sorted(samples["train"]), _sorted(samples["test"])
+
+
+def _folder(root: Path) -> _Samples:
+    loose = _pictures(root)
+    if not (root / GOOD).is_dir():
+        return tuple(Sample(path, 0) for path in loose or _pictures_needed(root)), ()
+    if loose:
+        raise DataError(
+            f"{root} has pictures such as {loose[0].name} beside {GOOD}/: move them into a folder"
+        )
+    train = tuple(Sample(path, 0) for path in _pictures_needed(root / GOOD))
+    defects = (folder for folder in _folders(root) if folder.name != GOOD)
+    return train, tuple(Sample(path, 1, folder.name) for folder in defects for path in _pictures(folder))
+
+
+_READERS: dict[str, Callable[[Path], _Samples]] = {
+    "mvtec": _mvtec,
+    "btad": _btad,
+    "visa": _visa,
+    "folder": _folder,
+}
+LAYOUTS = tuple(_READERS)
+
+
+def _mask_of(picture: Path, masks: Path) -> Path | None:
+    """The mask of a picture; None where the dataset has no masks of this defect at all."""
+    if not masks.is_dir():
+        return None
+    for stem in (f"{picture.stem}_mask", picture.stem):
+        for suffix in PICTURE_SUFFIXES:
+            if (masks / f"{stem}{suffix}").is_file():
+                return masks / f"{stem}{suffix}"
+    raise DataError(f"{picture} has no mask: add {masks / picture.stem}_mask.png, or remove {masks}")
+
+
+def _inside(above: Path, name: str, table: Path, number: int) -> Path:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise DataError(f"{table} line {number} leaves its folder with {name}: download it again")
+    return above / relative
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in _entries(folder)
+        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _pictures_needed(folder: Path) -> list[Path]:
+    pictures = _pictures(folder)
+    if not pictures:
+        raise DataError(f"no picture in {folder}: put PNG, JPEG, BMP or TIFF pictures of good parts there")
+    return pictures
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in _entries(folder) if path.is_dir() and not path.name.startswith("."))
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.exists():
+        return []
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"cannot read {folder}: {error.strerror or error}; check the path and its rights"
+        ) from error
+
+
+def _sorted(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    return tuple(sorted(samples, key=lambda sample: sample.path))

@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+
+from edgead.data import Sample, split_holdout
+from edgead.errors import DataError, InputError
+
+
+def samples(count: int, root: str = "/data") -> list[Sample]:
+    return [Sample(Path(root) / f"{index:03d}.png", 0) for index in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "held"), [(2, 0.1, 1), (3, 0.9, 2), (10, 0.1, 1), (320, 0.1, 32), (5, 0.5, 2)]
+)
+def test_every_sample_is_in_one_part_and_in_order(count: int, fraction: float, held: int) -> None:
+    everything = samples(count)
+    train, holdout = split_holdout(everything, fraction, seed=3)
+    assert len(holdout) == held
+    assert sorted([*train, *holdout], key=everything.index) == everything
+    assert list(train) == sorted(train, key=everything.index)
+    assert list(holdout) == sorted(holdout, key=everything.index)
+
+
+def test_the_split_is_the_same_wherever_the_dataset_lies_and_in_whatever_order() -> None:
+    here = split_holdout(samples(50, "/here"), 0.2, seed=1)[1]
+    there = split_holdout(samples(50, "/mnt/there")[::-1], 0.2, seed=1)[1]
+    assert {sample.path.name for sample in here} == {sample.path.name for sample in there}
+
+
+def test_another_seed_holds_out_others() -> None:
+    assert split_holdout(samples(50), 0.2, seed=1)[1] != split_holdout(samples(50), 0.2, seed=2)[1]
+
+
+def test_a_picture_added_later_moves_few() -> None:
+    before = {sample.path.name for sample in split_holdout(samples(100), 0.2)[1]}
+    after = {sample.path.name for sample in split_holdout(samples(101), 0.2)[1]}
+    assert len(before & after) >= 19
+
+
+@pytest.mark.parametrize(("count", "message"), [(0, "0 good pictures"), (1, "1 good picture to")])
+def test_too_few_samples_are_counted(count: int, message: str) -> None:
+    with pytest.raises(DataError, match=f"{message}.*at least 2"):
+        split_holdout(samples(count))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 7, float("nan")])
+def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
+    with pytest.raises(InputError, match="hold-out fraction"):
+        split_holdout(samples(10), fraction)
