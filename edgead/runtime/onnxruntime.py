@@ -1,0 +1,153 @@
+"""ONNX Runtime on the CPU: the backend that works on every machine, and the reference for all others.
+
+The only file that imports onnxruntime. Its errors leave here as BackendError. The session options are
+chosen for a process that streams for months beside a capture thread; each says why below.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from edgead.errors import BackendError, InputError
+from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
+from edgead.types import Prediction, TensorSpec, UInt8Array
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from edgead.preprocess import ModelSize
+
+
+class OnnxRuntimeSession:
+    """A `Session` on ONNX Runtime's CPU provider.
+
+    model: path of an ONNX file, or its content. threads: of one inference, None for one per core this
+    process may run on. size: the picture size the model must take, None to take the model's own. Raises
+    InputError for fewer than one thread, BackendError when onnxruntime is missing, cannot load the model,
+    or the model is not `images` uint8 (N, H, W, 3) -> `anomaly_map` float32 (N, 1, H, W), `anomaly_score`
+    float32 (N,).
+    """
+
+    def __init__(
+        self, model: Path | bytes, threads: int | None = None, size: ModelSize | None = None
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}: give 1 or more")
+        self._name = "the model" if isinstance(model, bytes) else str(model)
+        self._session: Any = _load(model, self._name, threads or len(os.sched_getaffinity(0)))
+        self._height_px, self._width_px = self._check_graph(size)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """One input: `images`, uint8, (N, H, W, 3), RGB."""
+        return graph_inputs(self._height_px, self._width_px)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """`anomaly_map` float32 (N, 1, H, W) and `anomaly_score` float32 (N,)."""
+        return graph_outputs(self._height_px, self._width_px)
+
+    def infer(self, batch: UInt8Array) -> Prediction:
+        """Score a batch of (N, H, W, 3) uint8 RGB; raises as `Session.infer` says."""
+        if self._session is None:
+            raise BackendError(f"the session of {self._name} is closed: open the bundle again")
+        check_batch(batch, self._height_px, self._width_px)
+        with _vendor_errors(f"ONNX Runtime failed on {self._name}", "open the bundle again, or rebuild it"):
+            anomaly_map, anomaly_score = self._session.run(
+                ["anomaly_map", "anomaly_score"], {"images": batch}
+            )
+        return Prediction(anomaly_map=anomaly_map, anomaly_score=anomaly_score)
+
+    def close(self) -> None:
+        """Release the model's memory and threads."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_graph(self, size: ModelSize | None) -> tuple[int, int]:
+        """Height and width of the model, once its inputs and outputs are what every graph has."""
+        inputs = [_spec(node) for node in self._session.get_inputs()]
+        outputs = [_spec(node) for node in self._session.get_outputs()]
+        shape = inputs[0].shape if len(inputs) == 1 else ()
+        height_px, width_px = shape[1:3] if len(shape) == 4 else (None, None)
+        if height_px is None or width_px is None or inputs[0] != graph_inputs(height_px, width_px)[0]:
+            raise BackendError(
+                f"{self._name} takes {_text(inputs)}, not images uint8 (N, H, W, 3): "
+                "rebuild it with 'edgead build'"
+            )
+        if sorted(outputs, key=lambda spec: spec.name) != list(graph_outputs(height_px, width_px)):
+            raise BackendError(
+                f"{self._name} gives {_text(outputs)}, not {_text(graph_outputs(height_px, width_px))}: "
+                "rebuild it with 'edgead build'"
+            )
+        if size is not None and (height_px, width_px) != (size.height_px, size.width_px):
+            raise BackendError(
+                f"{self._name} takes pictures of {height_px}x{width_px} where its bundle says "
+                f"{size.height_px}x{size.width_px}: rebuild it with 'edgead build'"
+            )
+        return height_px, width_px
+
+
+def library_version() -> str:
+    """Version of the installed onnxruntime, by importing it; BackendError when it cannot be imported."""
+    return str(_library().__version__)
+
+
+def _library() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(f"cannot import onnxruntime ({error}): pip install onnxruntime") from error
+    return onnxruntime
+
+
+def _load(model: Path | bytes, name: str, threads: int) -> Any:
+    onnxruntime = _library()
+    options = onnxruntime.SessionOptions()
+    # Errors only: they come as exceptions, and the optimiser's warnings are no business of a line technician.
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # A number given means that threads are not pinned to cores, so they make way for the capture thread.
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that wait for work by spinning take the cores that capture and decoding need. Measured on two
+    # busy cores, spinning made an inference 1.5 to 2 times as long and cost 1.6 times the CPU.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    with _vendor_errors(f"ONNX Runtime cannot load {name}", "rebuild it with 'edgead build'"):
+        # By path, so that the file's content is never in memory twice.
+        return onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+        )
+
+
+@contextmanager
+def _vendor_errors(what: str, mend: str) -> Iterator[None]:
+    """Let every error of onnxruntime leave as one line; its errors have no common base below Exception."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BackendError(f"{what} ({reason}): {mend}") from error
+
+
+def _spec(node: Any) -> TensorSpec:
+    dtype = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}.get(node.type, node.type)
+    return TensorSpec(node.name, dtype, tuple(size if isinstance(size, int) else None for size in node.shape))
+
+
+def _text(specs: list[TensorSpec] | tuple[TensorSpec, ...]) -> str:
+    return ", ".join(
+        f"{spec.name} {spec.dtype} ({', '.join('N' if size is None else str(size) for size in spec.shape)})"
+        for spec in specs
+    )

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgead.errors import BackendError, InputError
+from edgead.preprocess import ModelSize
+from edgead.runtime import Session
+from edgead.runtime.onnxruntime import OnnxRuntimeSession, library_version
+
+
+def oracle(pictures: np.ndarray) -> np.ndarray:
+    return pictures.astype(np.float64).mean(axis=3)[:, None] / 255
+
+
+@pytest.fixture
+def model(make_model) -> bytes:
+    return make_model().SerializeToString()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_infer_gives_the_numbers_of_the_graph(model, pictures, count):
+    with OnnxRuntimeSession(model) as session:
+        prediction = session.infer(pictures[:count])
+    np.testing.assert_allclose(prediction.anomaly_map, oracle(pictures[:count]), atol=1e-6)
+    np.testing.assert_allclose(prediction.anomaly_score, oracle(pictures[:count]).max((1, 2, 3)), atol=1e-6)
+    assert prediction.anomaly_map.dtype == prediction.anomaly_score.dtype == np.float32
+    assert prediction.anomaly_score.shape == (count,)
+
+
+def test_a_path_and_its_content_are_the_same_model(model, pictures, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(model)
+    with (
+        OnnxRuntimeSession(tmp_path / "model.onnx", threads=1) as by_path,
+        OnnxRuntimeSession(model) as by_content,
+    ):
+        np.testing.assert_array_equal(
+            by_path.infer(pictures).anomaly_map, by_content.infer(pictures).anomaly_map
+        )
+
+
+def test_a_view_of_another_array_is_scored_as_what_it_shows(model, pictures):
+    flipped = pictures[:, ::-1, :, ::-1]
+    with OnnxRuntimeSession(model) as session:
+        np.testing.assert_allclose(session.infer(flipped).anomaly_map, oracle(flipped), atol=1e-6)
+
+
+def test_results_belong_to_the_caller(model, pictures):
+    with OnnxRuntimeSession(model) as session:
+        first = session.infer(pictures[:1])
+        kept = first.anomaly_map.copy()
+        first_map = first.anomaly_map
+        session.infer(pictures[1:2])
+        np.testing.assert_array_equal(first_map, kept)
+        first_map[:] = 0
+        assert session.infer(pictures[:1]).anomaly_map.max() > 0
+
+
+def test_it_says_what_it_takes_and_gives(model):
+    with OnnxRuntimeSession(model) as session:
+        assert isinstance(session, Session)
+        (images,) = session.inputs
+        assert (images.name, images.dtype, images.shape) == ("images", "uint8", (None, 32, 64, 3))
+        assert [(spec.name, spec.dtype, spec.shape) for spec in session.outputs] == [
+            ("anomaly_map", "float32", (None, 1, 32, 64)),
+            ("anomaly_score", "float32", (None,)),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((32, 64, 3), np.uint8),
+        ((0, 32, 64, 3), np.uint8),
+        ((1, 64, 32, 3), np.uint8),
+        ((1, 3, 32, 64), np.uint8),
+        ((1, 32, 64, 1), np.uint8),
+        ((1, 32, 64, 3), np.float32),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_refused_with_what_it_is(model, shape, dtype):
+    with (
+        OnnxRuntimeSession(model) as session,
+        pytest.raises(InputError, match="does not fit the model") as caught,
+    ):
+        session.infer(np.zeros(shape, dtype))
+    assert str(shape) in str(caught.value)
+    assert np.dtype(dtype).name in str(caught.value)
+    assert "(N, 32, 64, 3) uint8" in str(caught.value)
+
+
+def test_close_twice_then_infer_says_closed(model, pictures):
+    session = OnnxRuntimeSession(model)
+    session.close()
+    session.close()
+    with pytest.raises(BackendError, match="closed"):
+        session.infer(pictures)
+
+
+@pytest.mark.parametrize("threads", [0, -2])
+def test_fewer_than_one_thread_is_refused(model, threads):
+    with pytest.raises(InputError, match=f"threads is {threads}"):
+        OnnxRuntimeSession(model, threads=threads)
+
+
+def test_a_file_that_is_no_model_is_one_line_naming_it(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(BackendError, match="cannot load") as caught:
+        OnnxRuntimeSession(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(BackendError, match=r"gone\.onnx"):
+        OnnxRuntimeSession(tmp_path / "gone.onnx")
+
+
+def test_another_input_type_is_refused(make_model):
+    with pytest.raises(BackendError, match=r"images float32 \(N, 32, 64, 3\), not images uint8"):
+        OnnxRuntimeSession(make_model(dtype=TensorProto.FLOAT).SerializeToString())
+
+
+def test_a_free_picture_size_is_refused(make_model):
+    with pytest.raises(BackendError, match=r"images uint8 \(N, N, 64, 3\)"):
+        OnnxRuntimeSession(make_model(height="height").SerializeToString())
+
+
+def test_a_second_input_is_refused(make_model):
+    model = make_model()
+    model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
+    with pytest.raises(BackendError, match="more float32"):
+        OnnxRuntimeSession(model.SerializeToString())
+
+
+def test_a_missing_output_is_refused(make_model):
+    model = make_model()
+    del model.graph.output[1]
+    with pytest.raises(BackendError, match="gives anomaly_map float32"):
+        OnnxRuntimeSession(model.SerializeToString())
+
+
+def test_a_model_of_another_size_than_the_bundle_says_is_refused(model):
+    with pytest.raises(BackendError, match="32x64 where its bundle says 64x64"):
+        OnnxRuntimeSession(model, size=ModelSize(64, 64))
+
+
+def test_a_failure_inside_the_runtime_is_one_line(make_model, pictures):
+    # A table of one row is asked for row N - 1: right for one picture, out of bounds for more.
+    model = make_model()
+    table, one = np.array([255], np.float32), np.array([1], np.int64)
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(one, "one")]
+    )
+    lookup = [
+        helper.make_node("Shape", ["images"], ["count"], start=0, end=1),
+        helper.make_node("Sub", ["count", "one"], ["row"]),
+        helper.make_node("Gather", ["table", "row"], ["divisor"]),
+    ]
+    nodes = [*lookup, *model.graph.node]
+    nodes[-2].input[1] = "divisor"
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    with OnnxRuntimeSession(model.SerializeToString()) as session:
+        assert session.infer(pictures[:1]).anomaly_map.shape == (1, 1, 32, 64)
+        with pytest.raises(BackendError, match="ONNX Runtime failed") as caught:
+            session.infer(pictures)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_weights_outside_the_bundle_are_not_read(make_model, tmp_path, absolute):
+    (tmp_path / "secret.bin").write_bytes(np.float32(255).tobytes())
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    model = make_model()
+    white = next(tensor for tensor in model.graph.initializer if tensor.name == "white")
+    white.ClearField("raw_data")
+    white.data_location = TensorProto.EXTERNAL
+    location = white.external_data.add()
+    location.key, location.value = "location", str(tmp_path / "secret.bin") if absolute else "../secret.bin"
+    (bundle / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(BackendError, match="cannot load"):
+        OnnxRuntimeSession(bundle / "model.onnx")
+
+
+def test_without_onnxruntime_the_error_says_how_to_get_it(monkeypatch, tmp_path: Path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendError, match="pip install onnxruntime"):
+        OnnxRuntimeSession(tmp_path / "model.onnx")
+    with pytest.raises(BackendError, match="pip install onnxruntime"):
+        library_version()

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgead.bundle import Bundle, Manifest, write_bundle
+from edgead.errors import BackendError, BundleError, InputError
+from edgead.preprocess import ModelSize
+from edgead.runtime import BACKENDS, open_session
+from edgead.threshold import Threshold
+
+
+def bundle_of(path, files, size=None) -> Bundle:
+    manifest = Manifest(
+        method="rd",
+        teacher="none",
+        backend="onnxruntime",
+        precision="fp32",
+        size=size or ModelSize(32, 64),
+        threshold=Threshold(0.5, 0.01, 0.95, 0.96, 320, 299),
+        training={},
+        verification={},
+    )
+    return write_bundle(path, manifest, files)
+
+
+def test_a_bundle_opens_and_infers(make_model, pictures, tmp_path):
+    bundle = bundle_of(tmp_path / "bundle", {"model.onnx": make_model().SerializeToString()})
+    with open_session(bundle, backend="onnxruntime", threads=1) as session:
+        scores = session.infer(pictures).anomaly_score
+    np.testing.assert_allclose(
+        scores, pictures.astype(np.float64).mean(axis=3).max(axis=(1, 2)) / 255, atol=1e-6
+    )
+
+
+def test_an_unknown_backend_lists_the_known(make_model, tmp_path):
+    bundle = bundle_of(tmp_path / "bundle", {"model.onnx": make_model().SerializeToString()})
+    with pytest.raises(InputError, match="unknown backend 'abacus'") as caught:
+        open_session(bundle, backend="abacus")
+    assert all(name in str(caught.value) for name in BACKENDS)
+
+
+def test_a_bundle_without_a_model_is_refused(tmp_path):
+    with pytest.raises(BundleError, match=r"has no model\.onnx.*edgead build"):
+        open_session(bundle_of(tmp_path / "bundle", {"notes.txt": b""}))
+
+
+def test_a_model_of_another_size_is_refused(make_model, tmp_path):
+    files = {"model.onnx": make_model().SerializeToString()}
+    with pytest.raises(BackendError, match="its bundle says 64x64"):
+        open_session(bundle_of(tmp_path / "bundle", files, ModelSize(64, 64)))
