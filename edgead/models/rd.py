@@ -1,0 +1,211 @@
+"""Reverse Distillation (RD): an encoder teaches a decoder through a narrow embedding.
+
+Deng & Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022. The teacher E gives
+features at strides 4, 8 and 16. The one-class bottleneck embedding (OCBE, section 3.2) brings them to stride 16 and
+fuses them (MFF), then condenses them to stride 32 (OCE). The student decoder D (section 3.1) rebuilds E's features from
+that embedding alone; what a defect changed does not fit through, so there the two differ.
+
+A ResNet teacher gets the mirrored ResNet of the authors' implementation, layer for layer. Any other teacher gets a lean
+student of basic blocks, whose widths follow from the teacher's channel counts, with a 1x1 convolution per scale to the
+channels of the teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from edgead.errors import InputError
+from edgead.models.base import DistillationMethod
+from edgead.models.blocks import BasicBlock, BottleneckBlock, Resample, conv_bn_relu, initialise
+from edgead.models.head import cosine_map
+from edgead.models.teacher import Teacher
+from edgead.preprocess import ModelSize
+from edgead.types import HeadSpec
+
+# The first is the default.
+Loss = Literal["hard-positions", "per-position", "flattened"]
+LOSSES: tuple[str, ...] = get_args(Loss)
+
+# Of `hard-positions`: share of the positions of a map, and the weight of their mean beside the mean over all.
+HARD_SHARE = 0.1
+HARD_WEIGHT = 0.5
+
+# A block: (channels in, channels out, what it does to the resolution).
+BlockFactory = Callable[[int, int, Resample], nn.Module]
+
+# The ResNets that the authors' implementation mirrors: timm's name -> (blocks of the embedding, blocks of the decoder
+# at strides 16, 8 and 4, width of the 3x3 convolutions of a bottleneck as a fraction of its channels, None for basic
+# blocks).
+_MIRRORED: dict[str, tuple[int, tuple[int, int, int], float | None]] = {
+    "resnet18": (2, (2, 2, 2), None),
+    "resnet34": (3, (3, 4, 6), None),
+    "resnet50": (3, (3, 4, 6), 1 / 4),
+    "wide_resnet50_2": (3, (3, 4, 6), 1 / 2),
+}
+
+
+class ReverseDistillation(DistillationMethod):
+    """RD for pictures of one size.
+
+    loss: `per-position`, the mean over positions of the cosine map (the paper's equations 1 and 2); `flattened`, one
+    cosine over the whole feature tensor of a picture, as the authors' script trains; `hard-positions`, `per-position`
+    plus half the mean over the tenth of the positions of each picture and scale that the student rebuilds worst: a
+    picture's score is the maximum of its map, and this pulls on the positions that decide it (hard example mining:
+    Shrivastava et al., CVPR 2016; for students: Batzner et al., "EfficientAD", WACV 2024, section 3.2).
+    Raises InputError for another one.
+    """
+
+    def __init__(self, teacher: Teacher, size: ModelSize, loss: str) -> None:
+        # Section 3.3: the maps of all scales are added, and smoothed with sigma 4.
+        super().__init__(teacher, HeadSpec(size.height_px, size.width_px, fusion="add", sigma=4.0))
+        if loss not in LOSSES:
+            raise InputError(f"unknown loss {loss!r}: give --loss {' or '.join(LOSSES)}")
+        self.loss_kind = loss
+        if teacher.architecture in _MIRRORED:
+            self.bottleneck, self.decoder = _mirrored(teacher)
+        else:
+            self.bottleneck, self.decoder = _lean(teacher, size)
+        initialise(self.bottleneck)
+        initialise(self.decoder)
+
+    def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
+        """D(OCBE(E(x))): the student sees the pictures through the teacher's features only."""
+        return self.decoder(self.bottleneck(teacher_features))  # type: ignore[no-any-return]
+
+    def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
+        """Sum over scales of the cosine distance, averaged as `loss_kind` says."""
+        distances = []
+        for teacher, student in zip(teacher_features, student_features, strict=True):
+            if self.loss_kind == "flattened":
+                # One position whose channels are the whole picture.
+                teacher, student = (x.flatten(1)[:, :, None, None] for x in (teacher, student))
+            distance = cosine_map(teacher, student).flatten(1)
+            distances.append(distance.mean())
+            if self.loss_kind == "hard-positions":
+                hardest = distance.topk(max(1, int(HARD_SHARE * distance.shape[1])), dim=1).values
+                distances.append(HARD_WEIGHT * hardest.mean())
+        return torch.stack(distances).sum()
+
+
+class Bottleneck(nn.Module):
+    """OCBE: multi-scale feature fusion to stride 16, then the one-class embedding at stride 32.
+
+    channels: of the teacher at strides 4, 8, 16. fused: channels that each scale is brought to before concatenation.
+    """
+
+    def __init__(
+        self, channels: tuple[int, int, int], fused: tuple[int, int, int], embedding: nn.Module
+    ) -> None:
+        super().__init__()
+        self.from_stride_4 = nn.Sequential(
+            conv_bn_relu(channels[0], fused[1], 3, stride=2), conv_bn_relu(fused[1], fused[2], 3, stride=2)
+        )
+        self.from_stride_8 = conv_bn_relu(channels[1], fused[2], 3, stride=2)
+        self.embedding = embedding
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Three (N, C_k, H / s_k, W / s_k) to one (N, C, H / 32, W / 32)."""
+        fused = (self.from_stride_4(features[0]), self.from_stride_8(features[1]), features[2])
+        return self.embedding(torch.cat(fused, dim=1))  # type: ignore[no-any-return]
+
+
+class Decoder(nn.Module):
+    """Residual stages that double the resolution, from stride 32 to 16, 8 and 4.
+
+    stages and outputs: one module per scale, coarse to fine; an output brings a stage to the teacher's channels.
+    """
+
+    def __init__(self, stages: list[nn.Module], outputs: list[nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.outputs = nn.ModuleList(outputs)
+
+    def forward(self, embedding: Tensor) -> list[Tensor]:
+        """(N, C, H / 32, W / 32) to features at strides 4, 8, 16: fine to coarse, as the teacher gives them."""
+        features = []
+        x = embedding
+        for stage, output in zip(self.stages, self.outputs, strict=True):
+            x = stage(x)
+            features.append(output(x))
+        return features[::-1]
+
+
+def _mirrored(teacher: Teacher) -> tuple[Bottleneck, Decoder]:
+    """The authors' student for a ResNet: the embedding is a layer4, the decoder mirrors layer3 to layer1."""
+    embedding_blocks, decoder_blocks, bottleneck_width = _MIRRORED[teacher.architecture]
+    fine, middle, coarse = teacher.channels
+    embedded = 2 * coarse
+    embedding = _stage(
+        partial(_block, bottleneck_width=bottleneck_width),
+        3 * coarse,
+        embedded,
+        embedding_blocks,
+        Resample.HALVE,
+    )
+    stages: list[nn.Module] = []
+    in_channels = embedded
+    for channels, blocks in zip((coarse, middle, fine), decoder_blocks, strict=True):
+        block = partial(_block, bottleneck_width=bottleneck_width)
+        stages.append(_stage(block, in_channels, channels, blocks, Resample.DOUBLE))
+        in_channels = channels
+    return (
+        Bottleneck(teacher.channels, (fine, middle, coarse), embedding),
+        Decoder(stages, [nn.Identity() for _ in stages]),
+    )
+
+
+def _lean(teacher: Teacher, size: ModelSize) -> tuple[Bottleneck, Decoder]:
+    """A student for any other teacher: as wide as the teacher, in powers of two.
+
+    The embedding passes stride 64 before the decoder starts at stride 32: with half the positions each way, a code sees
+    the whole part, and a part that is bent or in the wrong place does not fit through.
+    """
+    fine, middle, coarse = (_power_of_two(channels) for channels in teacher.channels)
+    embedded = 2 * coarse
+
+    def enlarge(in_channels: int, channels: int, stride: int) -> nn.Module:
+        """To `stride` by repeating pixels: at inference a third less work than a transposed convolution's."""
+        target = (-(-size.height_px // stride), -(-size.width_px // stride))
+        return nn.Sequential(
+            conv_bn_relu(in_channels, channels, 1),
+            nn.Upsample(target, mode="nearest"),
+            BasicBlock(channels, channels, Resample.KEEP),
+        )
+
+    embedding = nn.Sequential(
+        *_stage(BasicBlock, 2 * coarse + teacher.channels[2], embedded, 2, Resample.HALVE),
+        BasicBlock(embedded, embedded, Resample.HALVE),
+        enlarge(embedded, embedded, 32),
+    )
+    widths = (coarse, middle, fine)
+    stages = [
+        enlarge(in_channels, channels, stride)
+        for in_channels, channels, stride in zip((embedded, coarse, middle), widths, (16, 8, 4), strict=True)
+    ]
+    outputs: list[nn.Module] = [
+        nn.Conv2d(width, channels, 1) for width, channels in zip(widths, teacher.channels[::-1], strict=True)
+    ]
+    return Bottleneck(teacher.channels, (fine, middle, coarse), embedding), Decoder(stages, outputs)
+
+
+def _power_of_two(channels: int) -> int:
+    """The smallest power of two from `channels` on."""
+    return 1 << (channels - 1).bit_length()
+
+
+def _block(in_channels: int, channels: int, resample: Resample, bottleneck_width: float | None) -> nn.Module:
+    if bottleneck_width is None:
+        return BasicBlock(in_channels, channels, resample)
+    return BottleneckBlock(in_channels, channels, resample, width=int(channels * bottleneck_width))
+
+
+def _stage(
+    block: BlockFactory, in_channels: int, channels: int, blocks: int, resample: Resample
+) -> nn.Sequential:
+    first = block(in_channels, channels, resample)
+    return nn.Sequential(first, *(block(channels, channels, Resample.KEEP) for _ in range(blocks - 1)))

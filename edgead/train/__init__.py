@@ -1,0 +1,1 @@
+"""Training: from pictures of good parts to a run on disk."""

@@ -1,0 +1,69 @@
+"""The state of an unfinished training: everything its continuation depends on, as plain tensors and numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgead.atomic import replace_file
+from edgead.errors import RunError
+from edgead.models.base import DistillationMethod
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The state after an epoch.
+
+    epoch: number of epochs done. pictures: digest of the pictures trained on and held out. precision: state of mixed
+    precision, empty without. loss_before: held-out loss of the untrained student. metrics: a row per epoch.
+    """
+
+    epoch: int
+    pictures: str
+    student: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    precision: dict[str, Any]
+    loss_before: float
+    metrics: list[dict[str, float]]
+
+
+def student_state(method: DistillationMethod) -> dict[str, Tensor]:
+    """The tensors of a method without its teacher's, which never change."""
+    return {key: value for key, value in method.state_dict().items() if not key.startswith("teacher.")}
+
+
+def load_student(method: DistillationMethod, state: dict[str, Tensor]) -> None:
+    """Put back what `student_state` gave. Raises RuntimeError when a tensor is missing or does not fit."""
+    missing, unexpected = method.load_state_dict(state, strict=False)
+    lost = [key for key in missing if not key.startswith("teacher.")]
+    if lost or unexpected:
+        raise RuntimeError(f"the student's tensors do not fit: {[*lost, *unexpected][0]}")
+
+
+def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
+    """Write beside and rename: a kill leaves the last checkpoint whole. Raises EdgeadError when the disk is full."""
+    value = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+    with replace_file(file) as partial, partial.open("wb") as stream:
+        try:
+            torch.save(value, stream)
+        except RuntimeError as error:
+            # torch hides why the stream could not be written.
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+
+def read_checkpoint(file: Path) -> Checkpoint | None:
+    """Read a checkpoint onto the CPU, None where there is none. Nothing in the file is executed.
+
+    Raises RunError when it is not a checkpoint.
+    """
+    if not file.exists():
+        return None
+    try:
+        return Checkpoint(**torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:  # a broken pickle makes torch raise nearly anything, an IndexError for one
+        raise RunError(f"{file} is not a checkpoint: remove it to train from the start") from error

@@ -1,0 +1,70 @@
+"""What one training is asked to do; written into the run, so that a later start knows whether it is the same."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from typing_extensions import Self
+
+from edgead.errors import InputError, RunError
+from edgead.models.rd import LOSSES
+from edgead.models.teacher import DEFAULT_TEACHER
+from edgead.preprocess import ModelSize
+
+# What every generator of random numbers takes.
+MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Settings that the result of a training depends on; where it runs is not one of them.
+
+    data: absolute path of the dataset. learning_rate: peak of the one-cycle schedule. Raises InputError for a value
+    out of range.
+    """
+
+    data: str
+    layout: str = "auto"
+    method: str = "rd"
+    teacher: str = DEFAULT_TEACHER
+    teacher_weights: str = "package"
+    size: str = "256"
+    epochs: int = 100
+    batch_size: int = 16
+    learning_rate: float = 5e-3
+    loss: str = LOSSES[0]
+    seed: int = 0
+    skip_broken: bool = False
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        ModelSize.parse(self.size)
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name.replace('_', ' ')} is {getattr(self, name)}: give 1 or more")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InputError(f"seed is {self.seed}: give a number from 0 to {MAX_SEED}")
+        if not 0.0 < self.learning_rate <= 1.0:
+            raise InputError(
+                f"learning rate {self.learning_rate} is not between 0 and 1: give 0.005, for example"
+            )
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Read what `to_json` gave. Raises RunError for unknown or missing keys and values of another type."""
+        types = {field.name: field.type for field in fields(cls)}
+        if not isinstance(value, dict) or set(value) != set(types):
+            raise RunError(
+                "the run's configuration has unknown or missing keys: train it again with this edgead"
+            )
+        for name, given in value.items():
+            if type(given).__name__ != types[name]:
+                raise RunError(
+                    f"the run's configuration has {name} = {given!r}, not a {types[name]}: train it again"
+                )
+        return cls(**value)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of JSON values."""
+        return asdict(self)

@@ -1,0 +1,193 @@
+"""The one training loop, for every method and every kind of machine (Lightning Fabric).
+
+What the result depends on is decided by the configuration alone: the order of the pictures in an epoch follows from
+the seed and the epoch's number, so a training that was killed and continued ends in the same weights. The number of
+epochs is fixed in advance and the last weights are kept; the held-out good pictures are only watched, and no other
+picture is looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from edgead.errors import RunError, TrainingError
+from edgead.models.base import DistillationMethod
+from edgead.train.checkpoint import Checkpoint, load_student, student_state, write_checkpoint
+from edgead.train.config import TrainConfig
+from edgead.train.features import TeacherFeatures
+
+# A checkpoint of a large student takes seconds to write; a kill costs at most this much work and the epoch under way.
+CHECKPOINT_EVERY_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """After a batch: epochs done, share of the epoch under way, running mean loss, pictures per second."""
+
+    epoch: int
+    epochs: int
+    share: float
+    loss: float
+    pictures_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """loss_before: held-out loss before training. metrics: epoch, loss, holdout_loss, learning_rate, seconds."""
+
+    loss_before: float
+    metrics: list[dict[str, float]]
+
+
+def fit(
+    fabric: Fabric,
+    method: DistillationMethod,
+    config: TrainConfig,
+    images: Tensor,
+    holdout: Tensor,
+    checkpoint_file: Path,
+    checkpoint: Checkpoint | None,
+    progress: Callable[[Progress], None],
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+) -> Fitted:
+    """Train the student of `method` in place.
+
+    images: (N, H, W, 3) uint8 RGB to train on, holdout: (M, H, W, 3) to watch, both on the host. checkpoint: state to
+    continue from. Raises TrainingError when the pictures are too few or the loss is not finite, RunError when the
+    checkpoint was made with other pictures.
+    """
+    _check_batch(config, images, fabric.world_size)
+    digest = _digest(images, holdout)
+    if checkpoint is not None and checkpoint.pictures != digest:
+        raise RunError(
+            f"the pictures in {config.data} changed since {checkpoint_file} was written: choose another --out, or "
+            "remove that file to train from the start"
+        )
+    method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trainable = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    # Section 4.1 of the Reverse Distillation paper: Adam with betas (0.5, 0.999).
+    optimizer = torch.optim.Adam(trainable, lr=config.learning_rate, betas=(0.5, 0.999))
+    module, wrapped_optimizer = fabric.setup(method, optimizer)
+    batches = max(1, len(images) // (config.batch_size * fabric.world_size))
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=config.learning_rate, total_steps=config.epochs * batches
+    )
+    precision = fabric.strategy.precision
+    features = TeacherFeatures(method, images, fabric.device)
+    watched = TeacherFeatures(method, holdout, fabric.device)
+
+    metrics: list[dict[str, float]] = []
+    first_epoch = 0
+    if checkpoint is None:
+        loss_before = _watched_loss(method, watched, config.batch_size)
+    else:
+        load_student(method, checkpoint.student)
+        optimizer.load_state_dict(checkpoint.optimizer)
+        scheduler.load_state_dict(checkpoint.scheduler)
+        precision.load_state_dict(checkpoint.precision)
+        first_epoch, loss_before, metrics = checkpoint.epoch, checkpoint.loss_before, list(checkpoint.metrics)
+
+    written_at = time.monotonic()
+    for epoch in range(first_epoch, config.epochs):
+        started_at = time.monotonic()
+        module.train()
+        total = 0.0
+        for number, chosen in enumerate(_batches(config, epoch, len(images), batches, fabric)):
+            loss = module(*features.batch(chosen))
+            wrapped_optimizer.zero_grad()
+            fabric.backward(loss)
+            wrapped_optimizer.step()
+            learning_rate = float(scheduler.get_last_lr()[0])
+            scheduler.step()
+            value = float(loss.detach())
+            _check_finite("the loss", value, epoch, config)
+            total += value
+            done = number + 1
+            rate = done * config.batch_size * fabric.world_size / (time.monotonic() - started_at)
+            progress(Progress(epoch, config.epochs, done / batches, total / done, rate))
+        holdout_loss = _watched_loss(method, watched, config.batch_size)
+        _check_finite("the held-out loss", holdout_loss, epoch, config)
+        metrics.append(
+            {
+                "epoch": epoch + 1,
+                "loss": total / batches,
+                "holdout_loss": holdout_loss,
+                "learning_rate": learning_rate,
+                "seconds": time.monotonic() - started_at,
+            }
+        )
+        if fabric.is_global_zero and time.monotonic() - written_at >= checkpoint_every_s:
+            state = Checkpoint(
+                epoch=epoch + 1,
+                pictures=digest,
+                student=student_state(method),
+                optimizer=optimizer.state_dict(),
+                scheduler=scheduler.state_dict(),
+                precision=precision.state_dict(),
+                loss_before=loss_before,
+                metrics=metrics,
+            )
+            write_checkpoint(checkpoint_file, state)
+            written_at = time.monotonic()
+    fabric.barrier()
+    method.eval()
+    return Fitted(loss_before, metrics)
+
+
+def _batches(config: TrainConfig, epoch: int, pictures: int, batches: int, fabric: Fabric) -> list[Tensor]:
+    """Numbers of the pictures of every batch of one process in one epoch; a last, incomplete batch is left out."""
+    generator = torch.Generator().manual_seed((config.seed << 20) + epoch)
+    order = torch.randperm(pictures, generator=generator)[fabric.global_rank :: fabric.world_size]
+    return list(torch.split(order, config.batch_size)[:batches])
+
+
+def _check_batch(config: TrainConfig, images: Tensor, processes: int) -> None:
+    """Raise TrainingError unless every batch gives batch normalisation two values a channel at stride 32."""
+    smallest = min(config.batch_size, len(images) // processes)
+    if smallest < 1:
+        raise TrainingError(
+            f"{len(images)} good pictures to train on for {processes} processes: give more pictures or fewer --devices"
+        )
+    if smallest * (images.shape[1] // 32) * (images.shape[2] // 32) < 2:
+        raise TrainingError(
+            f"a batch of 1 picture of {images.shape[1]}x{images.shape[2]} is too little for batch normalisation: give "
+            "more pictures, a larger --batch-size or a larger --size"
+        )
+
+
+def _check_finite(name: str, value: float, epoch: int, config: TrainConfig) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{name} is {value} in epoch {epoch + 1}: give a smaller --learning-rate than {config.learning_rate}, or "
+            "--precision 32-true"
+        )
+
+
+def _digest(*pictures: Tensor) -> str:
+    digest = hashlib.sha256()
+    for images in pictures:
+        digest.update(str(tuple(images.shape)).encode())
+        digest.update(images.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def _watched_loss(method: DistillationMethod, watched: TeacherFeatures, batch_size: int) -> float:
+    """Mean loss over all watched pictures, in evaluation mode."""
+    was_training = method.training
+    method.eval()
+    numbers = torch.arange(watched.count)
+    total = 0.0
+    for part in torch.split(numbers, batch_size):
+        total += float(method(*watched.batch(part))) * len(part)
+    method.train(was_training)
+    return total / watched.count

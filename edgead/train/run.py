@@ -1,0 +1,191 @@
+"""A training run: a directory that says what was trained, on what, and how it went.
+
+    run.json            configuration, pictures held out, state, and the summary once finished
+    metrics.json        one row per epoch
+    checkpoint.pt       the state of an unfinished training (plain tensors and numbers); gone when it is finished
+    model.safetensors   teacher and student, once finished: a run builds without the teacher's package or hub
+    loss.png            loss of the training and the held-out pictures over the epochs
+
+Every file is written beside and renamed, so a kill at any moment leaves a run that the same command continues.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgead import __version__
+from edgead.atomic import replace_file
+from edgead.data import LoadedPictures, Sample, load_pictures
+from edgead.errors import EdgeadError, RunError
+from edgead.models import create_method
+from edgead.models.base import DistillationMethod
+from edgead.models.teacher import Teacher
+from edgead.preprocess import ModelSize
+from edgead.threshold import Threshold
+from edgead.train.config import TrainConfig
+from edgead.train.session import TorchSession
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA = 1
+MAX_JSON_BYTES = 16 * 2**20
+
+RUN_FILE = "run.json"
+METRICS_FILE = "metrics.json"
+CHECKPOINT_FILE = "checkpoint.pt"
+WEIGHTS_FILE = "model.safetensors"
+LOSS_PICTURE = "loss.png"
+
+State = Literal["training", "finished", "collapsed"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What run.json holds.
+
+    train_pictures: number trained on. holdout: paths, relative to the dataset, of the good pictures held out for the
+    threshold. summary: figures of a finished training. threshold: of the torch model on the held-out pictures.
+    """
+
+    config: TrainConfig
+    state: State
+    train_pictures: int
+    holdout: tuple[str, ...]
+    summary: Mapping[str, Any]
+    threshold: Threshold | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run that was opened."""
+
+    path: Path
+    record: RunRecord
+
+    @property
+    def method_name(self) -> str:
+        """Name of the method."""
+        return self.record.config.method
+
+    @property
+    def teacher_name(self) -> str:
+        """timm's name of the teacher."""
+        return self.record.config.teacher
+
+    @property
+    def size(self) -> ModelSize:
+        """Size of the pictures the model takes."""
+        return ModelSize.parse(self.record.config.size)
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """Decision threshold of the torch model."""
+        return self.record.threshold
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """Figures of the training: losses, seconds, pictures."""
+        return self.record.summary
+
+    def load_model(self) -> DistillationMethod:
+        """Build the method and load its weights, on the CPU, in evaluation mode.
+
+        Raises RunError when they are missing, broken or do not fit.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        config = self.record.config
+        method = create_method(config.method, Teacher(config.teacher), self.size, config.loss)
+        file = self.path / WEIGHTS_FILE
+        try:
+            method.load_state_dict(load_file(file), strict=True)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise RunError(f"{file} is missing, broken or of another model: train the run again") from error
+        return method.eval()
+
+    def session(self) -> TorchSession:
+        """Open the model as a session on the CPU."""
+        return TorchSession(self.load_model())
+
+    def holdout_pictures(self) -> LoadedPictures:
+        """Read the good pictures that the training held out. Raises DataError or PictureError when they are gone."""
+        root = Path(self.record.config.data)
+        samples = [Sample(root / name, label=0) for name in self.record.holdout]
+        return load_pictures(samples, self.size)
+
+
+def open_run(path: Path) -> Run:
+    """Open a finished run. Raises RunError when there is none, or its training is unfinished or collapsed."""
+    record = read_record(path)
+    if record is None:
+        raise RunError(f"no training run in {path}: give a directory that edgead train wrote")
+    if record.state == "collapsed":
+        raise RunError(
+            f"the training in {path} collapsed ({record.summary.get('collapse')}): train another run"
+        )
+    if record.state != "finished":
+        raise RunError(f"the training in {path} is unfinished: run the same edgead train command again")
+    return Run(path, record)
+
+
+def read_record(path: Path) -> RunRecord | None:
+    """Read run.json of a run directory, None where there is none. Raises RunError when it is not one of ours."""
+    file = path / RUN_FILE
+    if not file.exists():
+        return None
+    refusal = f"{file} is not the record of a training run"
+    try:
+        if file.stat().st_size > MAX_JSON_BYTES:
+            raise RunError(f"{refusal}: it is larger than {MAX_JSON_BYTES} bytes; train the run again")
+        value = json.loads(file.read_bytes())
+        if value["schema"] > SCHEMA:
+            raise RunError(
+                f"{file} was written by edgead {value['edgead_version']} with schema {value['schema']}, this one reads "
+                f"{SCHEMA}: install a newer edgead"
+            )
+        state = value["state"]
+        if state not in ("training", "finished", "collapsed"):
+            raise RunError(f"{refusal}: unknown state {state!r}; train the run again")
+        threshold = value["threshold"]
+        return RunRecord(
+            config=TrainConfig.from_json(value["config"]),
+            state=state,
+            train_pictures=int(value["train_pictures"]),
+            holdout=tuple(_inside(name) for name in value["holdout"]),
+            summary=dict(value["summary"]),
+            threshold=None if threshold is None else Threshold(**threshold),
+        )
+    except EdgeadError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{refusal} ({error}): train the run again") from error
+
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Write run.json of a run directory."""
+    value = {
+        "schema": SCHEMA,
+        "edgead_version": __version__,
+        **asdict(record),
+        "holdout": list(record.holdout),
+    }
+    write_json(path / RUN_FILE, value)
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write a JSON file beside and rename it."""
+    with replace_file(file) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _inside(name: Any) -> str:
+    """A picture's path, which must stay inside the dataset."""
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"picture {name!r} is outside the dataset")
+    return str(name)

@@ -1,0 +1,47 @@
+"""A trained method behind the session protocol, so that a run is evaluated by the code that evaluates a bundle."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import torch
+from typing_extensions import Self
+
+from edgead.models.base import DistillationMethod
+from edgead.models.head import AnomalyMapHead
+from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
+from edgead.types import Prediction, UInt8Array
+
+
+class TorchSession:
+    """Scores pictures with a method on the device its weights are on; puts the method into evaluation mode."""
+
+    def __init__(self, method: DistillationMethod) -> None:
+        height, width = method.head.height, method.head.width
+        self.inputs = graph_inputs(height, width)
+        self.outputs = graph_outputs(height, width)
+        self._method = method.eval()
+        self._device = next(method.parameters()).device
+        self._head: AnomalyMapHead | None = None
+
+    @torch.no_grad()
+    def infer(self, batch: UInt8Array) -> Prediction:
+        """Score (N, H, W, 3) uint8 RGB; InputError for another shape or dtype."""
+        check_batch(batch, self._method.head.height, self._method.head.width)
+        teacher, student = self._method.features(torch.from_numpy(batch).to(self._device))
+        if self._head is None:
+            sizes = [(x.shape[2], x.shape[3]) for x in teacher]
+            self._head = AnomalyMapHead(self._method.head, sizes).to(self._device)
+        anomaly_map, anomaly_score = self._head(teacher, student)
+        return Prediction(anomaly_map.cpu().numpy(), anomaly_score.cpu().numpy())
+
+    def close(self) -> None:
+        """Nothing is held beyond the method, which belongs to the caller."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,251 @@
+"""From a folder of good pictures to a finished run: what `edgead train` does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from edgead.atomic import replace_file
+from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset, split_holdout
+from edgead.errors import CollapseError, InputError, RunError
+from edgead.models import create_method
+from edgead.models.base import DistillationMethod
+from edgead.models.teacher import create_teacher
+from edgead.preprocess import ModelSize
+from edgead.threshold import Threshold, threshold_from_normal_scores
+from edgead.train.checkpoint import read_checkpoint
+from edgead.train.collapse import Sanity, raised_share
+from edgead.train.config import TrainConfig
+from edgead.train.curve import draw_loss_curve
+from edgead.train.loop import Fitted, Progress, fit
+from edgead.train.run import (
+    CHECKPOINT_FILE,
+    LOSS_PICTURE,
+    METRICS_FILE,
+    WEIGHTS_FILE,
+    Run,
+    RunRecord,
+    read_record,
+    write_json,
+    write_record,
+)
+from edgead.train.session import TorchSession
+
+HOLDOUT_SHARE = 0.1
+ACCELERATORS = ("auto", "cpu", "cuda")
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a training runs; the result does not depend on it beyond rounding.
+
+    accelerator: `auto`, `cpu` or `cuda`. devices, nodes: processes per machine, and machines; machines are joined by
+    `fabric run` or torchrun.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+
+
+def open_machine(machine: Machine, precision: str | None) -> tuple[Fabric, str]:
+    """Start Fabric on a machine; give it and the precision it trains in.
+
+    precision: one of PRECISIONS, or None for `32-true` on a CPU and mixed precision on a GPU. Raises InputError for an
+    unknown name, and when the machine has no such device.
+    """
+    cuda = torch.cuda.is_available()
+    if machine.accelerator not in ACCELERATORS:
+        raise InputError(f"unknown accelerator {machine.accelerator!r}: give {' or '.join(ACCELERATORS)}")
+    if machine.devices < 1 or machine.nodes < 1:
+        raise InputError(
+            f"{machine.devices} devices on {machine.nodes} machines: give --devices and --nodes of 1 or more"
+        )
+    if machine.accelerator == "cuda" and not cuda:
+        raise InputError(
+            "--accelerator cuda, but PyTorch finds no CUDA device here: see edgead doctor, or give cpu"
+        )
+    accelerator = "cuda" if cuda and machine.accelerator != "cpu" else "cpu"
+    if precision is None:
+        mixed = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "16-mixed"
+        precision = mixed if accelerator == "cuda" else "32-true"
+    if precision not in PRECISIONS:
+        raise InputError(f"unknown precision {precision!r}: give --precision {' or '.join(PRECISIONS)}")
+    if (accelerator, precision) == ("cpu", "16-mixed"):
+        raise InputError("a CPU does not train in 16-mixed: give --precision 32-true or bf16-mixed")
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=machine.devices,
+            num_nodes=machine.nodes,
+            precision=precision,
+        )
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"cannot train on {machine.devices} x {accelerator} in {precision}: {str(error).splitlines()[0]}"
+        ) from error
+    fabric.launch()
+    return fabric, precision
+
+
+def train_run(
+    config: TrainConfig,
+    out: Path,
+    fabric: Fabric,
+    say: Callable[[str], None],
+    progress: Callable[[Progress], None],
+) -> Run:
+    """Train a run, continue one that was killed, or find it finished.
+
+    say: takes a line for the user. Raises DataError, TeacherError or InputError for what it was given, RunError when
+    `out` holds something else, CollapseError when the student learnt nothing; the run then says so too.
+    """
+    started_at = time.monotonic()
+    record = _record_of(config, out)
+    if record is not None and record.state == "finished":
+        say(f"{out} is finished already ({config.epochs} epochs): nothing to do")
+        return Run(out, record)
+
+    pictures, holdout = _read_pictures(config, say)
+    size = ModelSize.parse(config.size)
+    teacher = create_teacher(config.teacher, config.teacher_weights)
+    torch.manual_seed(config.seed)
+    method = create_method(config.method, teacher, size, config.loss)
+    fresh = RunRecord(
+        config=config,
+        state="training",
+        train_pictures=len(pictures.samples),
+        holdout=tuple(_relative(holdout.samples, config)),
+        summary={},
+        threshold=None,
+    )
+    checkpoint = None
+    if record is None:
+        if fabric.is_global_zero:
+            write_record(out, fresh)
+    else:
+        if (record.train_pictures, record.holdout) != (fresh.train_pictures, fresh.holdout):
+            raise RunError(
+                f"the pictures in {config.data} changed since {out} was begun: choose another --out"
+            )
+        checkpoint = read_checkpoint(out / CHECKPOINT_FILE)
+        say(f"continuing {out} after epoch {checkpoint.epoch if checkpoint else 0} of {config.epochs}")
+
+    fitted = fit(
+        fabric,
+        method,
+        config,
+        torch.from_numpy(pictures.images),
+        torch.from_numpy(holdout.images),
+        out / CHECKPOINT_FILE,
+        checkpoint,
+        progress,
+    )
+    if fabric.is_global_zero:
+        _finish(fresh, out, method, fitted, holdout, len(pictures.broken), time.monotonic() - started_at)
+    fabric.barrier()
+    finished = read_record(out)
+    assert finished is not None
+    if finished.state == "collapsed":
+        raise CollapseError(
+            f"the training in {out} collapsed: {finished.summary['collapse']}; try more epochs, another seed or teacher"
+        )
+    return Run(out, finished)
+
+
+def _record_of(config: TrainConfig, out: Path) -> RunRecord | None:
+    """The record of the run that `out` holds, which must be of the same configuration."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file: give a directory")
+    record = read_record(out)
+    if record is None:
+        if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+            raise InputError(f"--out {out} holds files that are not a run: choose another directory")
+        return None
+    for field in fields(TrainConfig):
+        begun, asked = getattr(record.config, field.name), getattr(config, field.name)
+        if begun != asked:
+            name = field.name.replace("_", " ")
+            raise RunError(
+                f"{out} holds a run with {name} {begun}, not {asked}: choose another --out, or remove it"
+            )
+    if record.state == "collapsed":
+        raise RunError(f"the run in {out} collapsed ({record.summary.get('collapse')}): choose another --out")
+    return record
+
+
+def _read_pictures(config: TrainConfig, say: Callable[[str], None]) -> tuple[LoadedPictures, LoadedPictures]:
+    """The good pictures to train on and those held out, at the model's size."""
+    dataset = open_dataset(Path(config.data), config.layout)
+    size = ModelSize.parse(config.size)
+    chosen, held_out = split_holdout(dataset.train, HOLDOUT_SHARE, config.seed)
+    pictures = load_pictures(chosen, size, config.skip_broken)
+    holdout = load_pictures(held_out, size, config.skip_broken)
+    for line in (*pictures.broken, *holdout.broken):
+        say(f"skipped: {line}")
+    say(
+        f"{dataset.name} ({dataset.layout}): {len(pictures.samples)} good pictures to train on, "
+        f"{len(holdout.samples)} held out for the threshold"
+    )
+    merged = (*pictures.broken, *holdout.broken)
+    return replace(pictures, broken=merged), holdout
+
+
+def _relative(samples: Iterable[Sample], config: TrainConfig) -> list[str]:
+    return [sample.path.relative_to(config.data).as_posix() for sample in samples]
+
+
+def _finish(
+    fresh: RunRecord,
+    out: Path,
+    method: DistillationMethod,
+    fitted: Fitted,
+    holdout: LoadedPictures,
+    broken: int,
+    seconds: float,
+) -> None:
+    """Write what a finished run holds; the record last, because it is what says that the run is finished."""
+    from safetensors.torch import save
+
+    session = TorchSession(method)
+    scores = np.concatenate([session.infer(image[None]).anomaly_score for image in holdout.images])
+    threshold: Threshold = threshold_from_normal_scores(scores)
+    last = fitted.metrics[-1]
+    sanity = Sanity(
+        fitted.loss_before, last["holdout_loss"], raised_share(session, holdout.images, fresh.config.seed)
+    )
+    state = {key: value.cpu().contiguous() for key, value in method.state_dict().items()}
+    with replace_file(out / WEIGHTS_FILE) as partial:
+        # Written here and not by safetensors, whose error does not say that the disk is full.
+        partial.write_bytes(save(state))
+    write_json(out / METRICS_FILE, fitted.metrics)
+    with replace_file(out / LOSS_PICTURE) as partial:
+        draw_loss_curve(fitted.metrics, partial)
+    collapse = sanity.collapse()
+    summary = {
+        "loss": last["loss"],
+        "holdout_loss": last["holdout_loss"],
+        "holdout_loss_before": sanity.loss_before,
+        "raised_share": sanity.raised_share,
+        "broken_pictures": broken,
+        "seconds": round(seconds, 3),
+        "collapse": collapse,
+    }
+    write_record(
+        out,
+        replace(
+            fresh,
+            state="finished" if collapse is None else "collapsed",
+            summary=summary,
+            threshold=threshold,
+        ),
+    )
+    (out / CHECKPOINT_FILE).unlink(missing_ok=True)

@@ -1,0 +1,226 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgead.errors import InputError
+from edgead.models import METHODS, create_method
+from edgead.models.blocks import BasicBlock, BottleneckBlock, Resample, initialise
+from edgead.models.rd import LOSSES, ReverseDistillation
+from edgead.models.teacher import Teacher, create_teacher
+from edgead.preprocess import ModelSize
+
+SIZE = ModelSize(64, 96)
+
+
+def basic_block(i: int, o: int, width: int, kernel: int, shortcut_kernel: int) -> int:
+    """Parameters: a resampling convolution, a 3x3 one, two batch norms of 2 o, and a shortcut where asked."""
+    shortcut = shortcut_kernel * i * o + 2 * o if shortcut_kernel else 0
+    return kernel * i * o + 9 * o * o + 4 * o + shortcut
+
+
+def bottleneck_block(i: int, o: int, width: int, kernel: int, shortcut_kernel: int) -> int:
+    """Parameters: 1x1 to `width`, a resampling one, 1x1 to o, three batch norms and a shortcut."""
+    shortcut = shortcut_kernel * i * o + 2 * o if shortcut_kernel else 0
+    return i * width + kernel * width * width + width * o + 4 * width + 2 * o + shortcut
+
+
+# Kernels: 3x3 = 9 with a 1x1 shortcut where the embedding halves, 2x2 = 4 with a 2x2 shortcut where the decoder
+# doubles.
+RESNETS = {
+    # name: channels of layer1, block, blocks of the embedding, of the decoder, width of a bottleneck
+    "resnet18": (64, basic_block, 2, (2, 2, 2), 0.0),
+    "resnet34": (64, basic_block, 3, (3, 4, 6), 0.0),
+    "resnet50": (256, bottleneck_block, 3, (3, 4, 6), 0.25),
+    "wide_resnet50_2": (256, bottleneck_block, 3, (3, 4, 6), 0.5),
+}
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", list(RESNETS))
+def test_a_resnet_gets_the_student_of_the_authors(name):
+    c, block, embedding_blocks, decoder_blocks, width = RESNETS[name]
+    fusion = 9 * (c * 2 * c + 2 * c * 4 * c + 2 * c * 4 * c) + 2 * (2 * c + 4 * c + 4 * c)
+    embedded = 8 * c
+    embedding = block(12 * c, embedded, int(width * embedded), 9, 1) + (embedding_blocks - 1) * block(
+        embedded, embedded, int(width * embedded), 9, 0
+    )
+    decoder, i = 0, embedded
+    for o, blocks in zip((4 * c, 2 * c, c), decoder_blocks, strict=True):
+        decoder += block(i, o, int(width * o), 4, 4) + (blocks - 1) * block(o, o, int(width * o), 9, 0)
+        i = o
+
+    with torch.device("meta"):
+        method = ReverseDistillation(_shapes_only(name), SIZE, "flattened")
+
+    assert parameters(method.bottleneck) == fusion + embedding
+    assert parameters(method.decoder) == decoder
+    convolutions = 2 if block is basic_block else 3
+    count = sum(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in method.modules())
+    # Three of the fusion, and a shortcut for the first block of each of the four stages.
+    assert count == 3 + 4 + convolutions * (embedding_blocks + sum(decoder_blocks))
+    # The first block of a decoder's stage doubles twice, on its way and on its shortcut.
+    assert sum(isinstance(m, nn.ConvTranspose2d) for m in method.modules()) == 6
+
+
+class _ShapesOnly(nn.Module):
+    def __init__(self, architecture: str, channels: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.architecture, self.channels = architecture, channels
+
+
+def _shapes_only(name: str) -> Teacher:
+    c = RESNETS[name][0]
+    return _ShapesOnly(name, (c, 2 * c, 4 * c))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "test_resnet", "test_efficientnet"])
+def test_the_student_gives_the_teachers_shapes(name):
+    method = create_method("rd", create_teacher(name, "random"), SIZE, LOSSES[0]).eval()
+    images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        teacher, student = method.features(images)
+    assert [x.shape for x in student] == [x.shape for x in teacher]
+    assert [x.shape[2:] for x in teacher] == [(16, 24), (8, 12), (4, 6)]
+
+
+def test_the_student_sees_the_pictures_through_the_teacher_only():
+    method = create_method("rd", create_teacher("test_resnet", "random"), SIZE, LOSSES[0]).eval()
+    images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        features = method.teacher_features(images)
+        seen = method.student_features(images, features)
+        blind = method.student_features(torch.zeros_like(images), features)
+    assert all(torch.equal(a, b) for a, b in zip(seen, blind, strict=True))
+
+
+def test_training_changes_the_student_and_not_the_teacher():
+    torch.manual_seed(0)
+    method = create_method("rd", create_teacher("test_resnet", "random"), SIZE, LOSSES[0]).train()
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    trained = [p for p in method.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.1)
+    images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
+
+    losses = []
+    for _ in range(8):
+        loss = method(images, method.teacher_features(images))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+
+    assert losses[-1] < losses[0]
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in trained)
+    for key, value in method.state_dict().items():
+        assert torch.equal(value, before[key]) == key.startswith("teacher."), key
+
+
+def loss_of(kind: str, teacher: list[Tensor], student: list[Tensor]) -> Tensor:
+    method = ReverseDistillation.__new__(ReverseDistillation)
+    nn.Module.__init__(method)
+    method.loss_kind = kind
+    return method.loss(teacher, student)
+
+
+def hand_case() -> tuple[list[Tensor], list[Tensor]]:
+    """Two scales of two channels, one picture; cosines 0, 3/5, 1 and -1 at the four positions of the first scale."""
+    teacher = torch.tensor([[1.0, 0.0], [3.0, 4.0], [2.0, 2.0], [1.0, 1.0]]).T.reshape(1, 2, 2, 2)
+    student = torch.tensor([[0.0, 5.0], [1.0, 0.0], [7.0, 7.0], [-2.0, -2.0]]).T.reshape(1, 2, 2, 2)
+    coarse = torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1)
+    return [teacher, coarse], [student, torch.tensor([2.0, 1.0]).reshape(1, 2, 1, 1)]
+
+
+def test_the_loss_per_position_by_hand():
+    # Distances 1, 2/5, 0, 2 of the first scale, 1 - 4/5 of the second.
+    loss = loss_of("per-position", *hand_case())
+    assert float(loss) == pytest.approx((1 + 0.4 + 0 + 2) / 4 + 0.2, abs=1e-6)
+
+
+def test_the_flattened_loss_by_hand():
+    # Dot products 0 + 3 + 28 - 4; squared norms 1 + 25 + 8 + 2 and 25 + 1 + 98 + 8.
+    loss = loss_of("flattened", *hand_case())
+    assert float(loss) == pytest.approx(1 - 27 / math.sqrt(36 * 132) + 0.2, abs=1e-6)
+
+
+def test_the_loss_of_hard_positions_by_hand():
+    # A tenth of four positions, and of one, is one position: the worst. Half of it is added.
+    loss = loss_of("hard-positions", *hand_case())
+    assert float(loss) == pytest.approx((1 + 0.4 + 0 + 2) / 4 + 0.2 + 0.5 * (2 + 0.2), abs=1e-6)
+
+
+def test_hard_positions_are_a_tenth_of_each_picture():
+    angles = torch.linspace(0.0, math.pi, 40).reshape(2, 1, 4, 5)
+    teacher = torch.cat([torch.ones_like(angles), torch.zeros_like(angles)], dim=1)
+    student = torch.cat([angles.cos(), angles.sin()], dim=1)
+    distance = [1 - math.cos(math.pi * number / 39) for number in range(40)]
+    # Two of twenty positions in each picture; the distance grows with the number of the position.
+    hardest = (distance[18] + distance[19] + distance[38] + distance[39]) / 4
+    loss = loss_of("hard-positions", [teacher], [student])
+    assert float(loss) == pytest.approx(sum(distance) / 40 + 0.5 * hardest, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_a_loss_is_zero_for_the_teacher_itself_at_any_length(kind):
+    teacher, _ = hand_case()
+    assert float(loss_of(kind, teacher, [3.0 * x for x in teacher])) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_the_gradient_of_a_loss(kind):
+    generator = torch.Generator().manual_seed(9)
+    shapes = [(2, 3, 4, 5), (2, 4, 2, 2)]
+    teacher = [torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes]
+    student = [
+        torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True) for shape in shapes
+    ]
+    assert torch.autograd.gradcheck(lambda *s: loss_of(kind, teacher, list(s)), tuple(student))
+
+
+def test_an_unknown_loss_is_named():
+    teacher = create_teacher("test_resnet", "random")
+    with pytest.raises(InputError, match="unknown loss 'mse': give --loss hard-positions or per-position or"):
+        create_method("rd", teacher, SIZE, "mse")
+
+
+def test_an_unknown_method_is_named():
+    teacher = create_teacher("test_resnet", "random")
+    with pytest.raises(InputError, match=f"unknown method 'pca': give --method {next(iter(METHODS))}"):
+        create_method("pca", teacher, SIZE, LOSSES[0])
+
+
+@pytest.mark.parametrize("block", [BasicBlock, BottleneckBlock])
+@pytest.mark.parametrize(
+    ("resample", "size"), [(Resample.KEEP, 6), (Resample.HALVE, 3), (Resample.DOUBLE, 12)]
+)
+def test_a_block_changes_channels_and_resolution(block, resample, size):
+    extra = (4,) if block is BottleneckBlock else ()
+    made = block(5, 8, resample, *extra)
+    out = made(torch.randn(2, 5, 6, 6))
+    assert out.shape == (2, 8, size, size)
+    assert float(out.detach().min()) == 0.0
+
+
+@pytest.mark.parametrize("block", [BasicBlock, BottleneckBlock])
+def test_a_block_that_keeps_all_has_a_shortcut_without_weights(block):
+    extra = (2,) if block is BottleneckBlock else ()
+    made = block(4, 4, Resample.KEEP, *extra).eval()
+    for name, parameter in made.named_parameters():
+        if name.startswith("bn"):
+            nn.init.zeros_(parameter)
+    x = torch.randn(1, 4, 3, 3)
+    torch.testing.assert_close(made(x), x.clamp_min(0.0))
+
+
+def test_convolutions_start_as_he_et_al_have_it():
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(16, 64, 3), nn.ConvTranspose2d(64, 8, 2))
+    kept = layers[1].weight.clone()
+    initialise(layers)
+    # Standard deviation sqrt(2 / fan-out), fan-out 64 * 3 * 3.
+    assert float(layers[0].weight.detach().std()) == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.03)
+    assert torch.equal(layers[1].weight, kept)

@@ -1,0 +1,95 @@
+import json
+from pathlib import Path
+
+import pytest
+from training_parts import tiny_config
+
+from edgead.errors import RunError
+from edgead.threshold import threshold_from_normal_scores
+from edgead.train import run as run_module
+from edgead.train.run import RUN_FILE, RunRecord, open_run, read_record, write_record
+
+
+@pytest.fixture
+def record(tmp_path):
+    threshold = threshold_from_normal_scores([0.1, 0.3, 0.2])
+    return RunRecord(tiny_config(tmp_path), "finished", 9, ("a.png", "b/c.png"), {"loss": 0.5}, threshold)
+
+
+def change(directory: Path, **changes: object) -> None:
+    file = directory / RUN_FILE
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("threshold", [True, False])
+def test_a_record_is_read_as_it_was_written(tmp_path, record, threshold):
+    if not threshold:
+        record = RunRecord(record.config, "training", 9, ("a.png",), {}, None)
+    write_record(tmp_path, record)
+    assert read_record(tmp_path) == record
+
+
+def test_a_finished_run_opens(tmp_path, record):
+    write_record(tmp_path, record)
+    run = open_run(tmp_path)
+    assert (run.method_name, run.teacher_name, run.size.height_px, run.size.width_px) == (
+        "rd",
+        "test_efficientnet",
+        64,
+        64,
+    )
+    assert run.threshold == record.threshold
+    assert run.summary == {"loss": 0.5}
+
+
+@pytest.mark.parametrize("path", ["", "nowhere", "file"])
+def test_no_run(tmp_path, path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="no training run in"):
+        open_run(tmp_path / path)
+
+
+@pytest.mark.parametrize(("state", "words"), [("training", "is unfinished"), ("collapsed", "collapsed .saw")])
+def test_an_unfinished_or_collapsed_run_does_not_open(tmp_path, record, state, words):
+    write_record(tmp_path, record)
+    change(tmp_path, state=state, summary={"collapse": "saw nothing"})
+    with pytest.raises(RunError, match=words):
+        open_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"schema": 2, "edgead_version": "9.9"}, "written by edgead 9.9 with schema 2.*install a newer"),
+        ({"schema": "1"}, "not the record of a training run"),
+        ({"state": "asleep"}, "unknown state 'asleep'"),
+        ({"config": {}}, "unknown or missing keys"),
+        ({"holdout": ["/etc/passwd"]}, "outside the dataset"),
+        ({"holdout": ["a/../../b"]}, "outside the dataset"),
+        ({"holdout": [3]}, "not the record of a training run"),
+        ({"train_pictures": "many"}, "not the record of a training run"),
+        ({"threshold": {"value": 1.0}}, "not the record of a training run"),
+        ({"summary": 3}, "not the record of a training run"),
+    ],
+)
+def test_a_record_that_was_changed_is_refused(tmp_path, record, changes, words):
+    write_record(tmp_path, record)
+    change(tmp_path, **changes)
+    with pytest.raises(RunError, match=words):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"[1]", b"{}", b"\xff", b"[" * 200_000], ids=lambda content: content[:4]
+)
+def test_what_is_no_record_is_refused(tmp_path, content):
+    (tmp_path / RUN_FILE).write_bytes(content)
+    with pytest.raises(RunError, match="not the record of a training run"):
+        read_record(tmp_path)
+
+
+def test_a_huge_record_is_not_read(tmp_path, record, monkeypatch):
+    write_record(tmp_path, record)
+    monkeypatch.setattr(run_module, "MAX_JSON_BYTES", 100)
+    with pytest.raises(RunError, match="larger than 100 bytes"):
+        read_record(tmp_path)

@@ -1,0 +1,69 @@
+"""A real training in a process of its own, killed in the middle, and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from training_parts import same_tensors, write_pictures
+
+HERE = Path(__file__).parent
+TRAIN = [sys.executable, str(HERE.parent / "training_script.py")]
+EPOCHS = 4
+
+
+def train(data: Path, out: Path, stop: str = "never") -> subprocess.CompletedProcess[str]:
+    """Start the training; kill it where `stop` says that it stands still."""
+    process = subprocess.Popen(
+        [*TRAIN, str(data), str(out), str(EPOCHS), stop],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    with process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line == "standing still\n":
+                process.send_signal(signal.SIGKILL)
+    return subprocess.CompletedProcess(process.args, process.returncode, "".join(lines), "")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The weights of a training that nobody disturbed, and its pictures."""
+    root = tmp_path_factory.mktemp("whole")
+    data = write_pictures(root / "data")
+    done = train(data, root / "run")
+    assert done.returncode == 0, done.stdout
+    return data, load_file(root / "run" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("stop", "epoch"),
+    [("batch 2.1", 2), ("rename run.json 0", None), ("rename checkpoint.pt 2", 2), ("rename run.json 1", 4)],
+    ids=["in an epoch", "at the first record", "at a checkpoint", "at the last record"],
+)
+def test_a_killed_training_is_continued_to_the_same_weights(whole, tmp_path, stop, epoch):
+    data, weights = whole
+    killed = train(data, tmp_path / "run", stop)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout
+    record = tmp_path / "run" / "run.json"
+    assert record.exists() == (epoch is not None)
+    if record.exists():
+        assert json.loads(record.read_text())["state"] == "training"
+
+    again = train(data, tmp_path / "run")
+
+    assert again.returncode == 0, again.stdout
+    assert (f"after epoch {epoch} of {EPOCHS}" in again.stdout) == (epoch is not None)
+    assert same_tensors(load_file(tmp_path / "run" / "model.safetensors"), weights)
+    assert json.loads(record.read_text())["state"] in ("finished", "collapsed")
+    left = sorted(entry.name for entry in (tmp_path / "run").iterdir())
+    assert left == ["loss.png", "metrics.json", "model.safetensors", "run.json"]
