@@ -1,0 +1,198 @@
+"""From a run to a bundle, with a toy method in the place of a trained one and everything else real."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy_method import ToyMethod
+
+from edgead.bundle import Bundle, open_bundle
+from edgead.data import LoadedPictures, Sample
+from edgead.engine.build import build_bundle
+from edgead.errors import InputError, VerificationError
+from edgead.evaluate import compare_sessions
+from edgead.preprocess import ModelSize
+from edgead.runtime import open_session
+from edgead.threshold import threshold_from_normal_scores
+from edgead.train.session import TorchSession
+from edgead.types import HeadSpec, Prediction
+
+SIZE = ModelSize(64, 96)
+
+
+@dataclass
+class ToyRun:
+    """What `build_bundle` asks of a run. reference_seed: weights other than the exported make it fail."""
+
+    count: int = 12
+    reference_seed: int = 0
+    method_name: str = "toy"
+    teacher_name: str = "toy_teacher"
+    size: ModelSize = SIZE
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return {"epochs": 3, "loss": 0.25}
+
+    def load_model(self, seed: int = 0) -> Any:
+        return ToyMethod(HeadSpec(SIZE.height_px, SIZE.width_px), seed).eval()
+
+    def session(self) -> TorchSession:
+        return TorchSession(self.load_model(self.reference_seed))
+
+    def holdout_pictures(self) -> LoadedPictures:
+        rng = np.random.default_rng(5)
+        images = rng.integers(0, 256, (self.count, SIZE.height_px, SIZE.width_px, 3), np.uint8)
+        return LoadedPictures(images, tuple(Sample(Path(f"{i}.png"), 0) for i in range(self.count)), ())
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return build_bundle(ToyRun(), tmp_path_factory.mktemp("engines") / "toy")
+
+
+def test_the_bundle_opens_and_says_what_it_is(bundle: Bundle) -> None:
+    manifest = open_bundle(bundle.path).manifest
+    assert (manifest.method, manifest.teacher, manifest.size) == ("toy", "toy_teacher", SIZE)
+    assert (manifest.backend, manifest.precision) == ("onnxruntime", "fp32")
+    assert manifest.training == {"epochs": 3, "loss": 0.25}
+    assert set(manifest.files) == {"model.onnx", "golden.npz"}
+    assert manifest.verification["n"] == 24
+    assert manifest.verification["decision_flips"] == 0
+    assert 0.0 <= manifest.verification["map_error_max"] <= manifest.verification["map_tolerance"] == 1e-4
+
+
+def test_the_bundle_decides_as_the_model_on_other_pictures(bundle: Bundle) -> None:
+    images = np.random.default_rng(9).integers(0, 256, (10, 64, 96, 3), np.uint8)
+    with open_session(bundle) as session:
+        agreement = compare_sessions(ToyRun().session(), session, images, bundle.manifest.threshold.value)
+    assert agreement.map_error_max <= 1e-4
+    assert agreement.decision_flips == 0
+
+
+def test_the_session_gives_the_golden_answers(bundle: Bundle) -> None:
+    golden = bundle.golden()
+    run = ToyRun()
+    np.testing.assert_array_equal(golden.images[:4], run.holdout_pictures().images[:4])
+    assert len(golden.images) == 8
+    with open_session(bundle) as session:
+        prediction = session.infer(golden.images)
+    np.testing.assert_allclose(prediction.anomaly_map, golden.anomaly_map, rtol=0.0, atol=1e-6)
+    np.testing.assert_allclose(prediction.anomaly_score, golden.anomaly_score, rtol=0.0, atol=1e-6)
+
+
+def test_the_threshold_is_an_order_statistic_of_the_held_out_scores(bundle: Bundle, tmp_path: Path) -> None:
+    images = ToyRun().holdout_pictures().images
+    scores = ToyRun().session().infer(images).anomaly_score
+    # Twelve pictures are too few for 1 % at 95 %, so it is their largest score.
+    assert bundle.manifest.threshold.value == pytest.approx(scores.max(), abs=1e-5)
+    assert bundle.manifest.threshold.n_normal == 12
+    assert bundle.manifest.threshold.warning() is not None
+    loose = build_bundle(
+        ToyRun(), tmp_path / "loose", false_alarm_rate=0.5, confidence=0.8
+    ).manifest.threshold
+    expected = threshold_from_normal_scores(scores, 0.5, 0.8)
+    assert expected.value < scores.max()
+    assert loose.value == pytest.approx(expected.value, abs=1e-5)
+    assert (loose.false_alarm_rate, loose.confidence) == (0.5, 0.8)
+    assert loose.warning() is None
+
+
+class RoundedSession(TorchSession):
+    """Torch as it would be with other roundings: everything a little higher, or a little lower."""
+
+    rounding = np.float32(0.0)
+
+    def infer(self, batch: np.ndarray) -> Prediction:
+        exact = super().infer(batch)
+        return Prediction(exact.anomaly_map + self.rounding, exact.anomaly_score + self.rounding)
+
+
+@pytest.mark.parametrize("rounding", [2e-5, -2e-5])
+def test_a_rounding_makes_no_alarm_of_the_picture_that_set_the_threshold(
+    rounding: float, tmp_path: Path
+) -> None:
+    run = ToyRun()
+    reference = RoundedSession(run.load_model())
+    reference.rounding = np.float32(rounding)
+    run.session = lambda: reference  # type: ignore[method-assign]
+    built = build_bundle(run, tmp_path / "x")
+    images = run.holdout_pictures().images
+    with open_session(built) as session:
+        for scores in (session.infer(images).anomaly_score, reference.infer(images).anomaly_score):
+            # One unit in the last place is left for a batch of another size.
+            assert (scores.astype(np.float64) - built.manifest.threshold.value).max() <= 1e-6
+
+
+def test_a_model_that_decides_otherwise_is_not_written(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match="nothing was written"):
+        build_bundle(ToyRun(reference_seed=1), tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+    before = {file.name: file.read_bytes() for file in bundle.path.iterdir()}
+    with pytest.raises(VerificationError):
+        build_bundle(ToyRun(reference_seed=1), bundle.path)
+    assert {file.name: file.read_bytes() for file in bundle.path.iterdir()} == before
+
+
+@pytest.mark.parametrize(("rate", "confidence"), [(0.0, 0.95), (1.0, 0.95), (0.01, 0.0), (0.01, 1.5)])
+def test_a_rate_that_makes_no_sense_is_refused_before_any_work(
+    rate: float, confidence: float, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    with pytest.raises(InputError):
+        build_bundle(ToyRun(), tmp_path / "x", rate, confidence, progress=lines.append)
+    assert lines == []
+
+
+def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=str(tmp_path)):
+        build_bundle(ToyRun(), tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_every_step_is_told(tmp_path: Path) -> None:
+    lines: list[str] = []
+    build_bundle(ToyRun(count=1), tmp_path / "x", progress=lines.append)
+    assert [line.split()[0] for line in lines] == ["exporting", "setting", "checking", "writing"]
+    assert "toy_teacher" in lines[0]
+    assert str(tmp_path / "x") in lines[-1]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from test_build import ToyRun, build_bundle
+def progress(line):
+    if line.startswith("writing"):
+        import edgead.bundle
+        def die(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+        # In the midst of writing: the model is there, the manifest is not.
+        edgead.bundle.Manifest.to_json = die
+build_bundle(ToyRun(count=2), Path(sys.argv[1]), progress=progress)
+"""
+
+
+def test_a_build_killed_while_writing_leaves_the_old_bundle_and_the_next_succeeds(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    build_bundle(ToyRun(count=1), target)
+    before = {file.name: file.read_bytes() for file in target.iterdir()}
+    here = Path(__file__).parent
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, str(target), str(here), str(here.parent)],
+        check=False,
+        capture_output=True,
+    )
+    assert died.returncode == -9, died.stderr.decode()
+    assert len(list(tmp_path.iterdir())) == 2, "what was being written is beside the old bundle"
+    assert {file.name: file.read_bytes() for file in open_bundle(target).path.iterdir()} == before
+    assert build_bundle(ToyRun(count=2), target).manifest.threshold.n_normal == 2
+    assert list(tmp_path.iterdir()) == [target]

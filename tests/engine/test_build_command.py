@@ -1,0 +1,98 @@
+"""`edgead build` on a real run directory: random weights, few pictures, the rest as training leaves it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import typer
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from edgead.bundle import open_bundle
+from edgead.cli.build import build
+from edgead.errors import InputError, RunError
+from edgead.models import create_method
+from edgead.models.teacher import create_teacher
+from edgead.preprocess import ModelSize
+from edgead.train.config import TrainConfig
+from edgead.train.run import WEIGHTS_FILE, RunRecord, write_record
+
+app = typer.Typer()
+app.command()(build)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data, run = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("run")
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        cv2.imwrite(str(data / f"{i}.png"), rng.integers(0, 256, (70, 90, 3), np.uint8))
+    config = TrainConfig(data=str(data), teacher="resnet18", teacher_weights="random", size="64")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        method = create_method("rd", create_teacher("resnet18", "random"), ModelSize(64, 64), config.loss)
+    save_file(method.state_dict(), run / WEIGHTS_FILE)
+    write_record(run, RunRecord(config, "finished", 9, ("0.png", "1.png", "2.png"), {"epochs": 1}, None))
+    return run
+
+
+def test_a_run_becomes_a_bundle(run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, [str(run), "--out", str(tmp_path / "x"), "--false-alarm-rate", "0.02"], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    manifest = open_bundle(tmp_path / "x").manifest
+    assert (manifest.method, manifest.teacher, str(manifest.size)) == ("rd", "resnet18", "64x64")
+    assert manifest.threshold.n_normal == 3
+    assert manifest.threshold.false_alarm_rate == 0.02
+    assert "0 decisions differ" in result.stdout
+    assert f"{manifest.threshold.value:.4g}" in result.stdout
+    # log(0.05) / log(0.98) = 148.3: so many would be enough.
+    assert "149 pictures would be enough" in result.stderr
+
+
+def test_mistakes_are_refused_by_name(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="nowhere"):
+        CliRunner().invoke(
+            app, [str(tmp_path / "nowhere"), "--out", str(tmp_path / "x")], catch_exceptions=False
+        )
+    with pytest.raises(InputError, match="7"):
+        CliRunner().invoke(
+            app, [str(run), "--out", str(tmp_path / "x"), "--false-alarm-rate", "7"], catch_exceptions=False
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+WITHOUT = """
+import sys
+from pathlib import Path
+sys.modules[sys.argv[1]] = None
+from edgead.cli.build import build
+from edgead.errors import MissingExtraError
+try:
+    build(Path(sys.argv[2]), Path(sys.argv[3]))
+except MissingExtraError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("missing", ["torch", "onnxsim"])
+def test_without_the_training_packages_it_says_what_to_install(
+    missing: str, run: Path, tmp_path: Path
+) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-c", WITHOUT, missing, str(run), str(tmp_path / "x")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.stdout.strip() == (
+        f"edgead build needs {missing}, which is not installed: pip install 'edgead[train]'"
+    )
+    assert list(tmp_path.iterdir()) == []
