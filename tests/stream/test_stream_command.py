@@ -1,0 +1,140 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from stream_parts import SIZE, textured, write_picture, write_video
+
+from edgead.bundle import Manifest, write_bundle
+from edgead.threshold import Threshold
+
+EDGEAD = [sys.executable, "-c", "from edgead.cli.main import main; main()", "stream"]
+
+
+def brightness_model() -> bytes:
+    """images uint8 (N, H, W, 3) -> the mean channel over 255, and its maximum."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "channels"], ["grey"], keepdims=0),
+        helper.make_node("Unsqueeze", ["grey", "one"], ["plane"]),
+        helper.make_node("Div", ["plane", "white"], ["anomaly_map"]),
+        helper.make_node("ReduceMax", ["anomaly_map", "picture"], ["anomaly_score"], keepdims=0),
+    ]
+    shape = [SIZE.height_px, SIZE.width_px]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *shape, 3])
+    anomaly_map = helper.make_tensor_value_info("anomaly_map", TensorProto.FLOAT, ["N", 1, *shape])
+    anomaly_score = helper.make_tensor_value_info("anomaly_score", TensorProto.FLOAT, ["N"])
+    constants = {"channels": [3], "one": [1], "picture": [1, 2, 3]}
+    weights = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in constants.items()]
+    weights.append(numpy_helper.from_array(np.array(255, np.float32), "white"))
+    graph = helper.make_graph(nodes, "brightness", [images], [anomaly_map, anomaly_score], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    manifest = Manifest(
+        method="rd",
+        teacher="none",
+        backend="onnxruntime",
+        precision="fp32",
+        size=SIZE,
+        threshold=Threshold(100 / 255, 0.01, 0.95, 0.96, 320, 299),
+        training={},
+        verification={},
+    )
+    path = tmp_path / "bundle"
+    write_bundle(path, manifest, {"model.onnx": brightness_model()})
+    return path
+
+
+def edgead(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [*EDGEAD, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_folder_to_verdicts_on_standard_output_and_rejects(bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    levels = [30, 200, 60, 150]
+    for number, level in enumerate(levels):
+        write_picture(folder / f"{number}.png", textured(level))
+    rejects = tmp_path / "rejects"
+    done = edgead(
+        bundle, "--source", folder, "--sink", "jsonl:-", "--sink", f"rejects:{rejects}", "--threads", "1"
+    )
+    assert done.returncode == 0, done.stderr
+    verdicts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [verdict["anomaly_score"] * 255 for verdict in verdicts] == pytest.approx(levels, abs=8)
+    assert [verdict["is_anomalous"] for verdict in verdicts] == [False, True, False, True]
+    assert len(list(rejects.glob("*.png"))) == 2
+    assert "4 seen, 4 scored, 0 dropped" in done.stderr
+
+
+def test_a_video_without_a_sink_shows_the_status_and_a_summary(bundle: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "in.mkv", [textured(level) for level in range(20)])
+    done = edgead(bundle, "--source", video, "--max-frames", "7")
+    assert done.returncode == 0, done.stderr
+    assert "7 scored" in done.stdout
+    assert "p99" in done.stdout
+    assert "7 scored  0 rejected" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_a_summary(bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
+    path = tmp_path / "out.jsonl"
+    arguments = [str(bundle), "--source", "synthetic:washer?size=64&fps=50", "--sink", f"jsonl:{path}"]
+    with subprocess.Popen(
+        [*EDGEAD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        end = time.monotonic() + 60
+        while not path.exists() or not path.read_bytes().count(b"\n") > 5:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert f"{sum(line['event'] == 'verdict' for line in lines)} scored" in out
+    assert errors == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source", "9876"], "no camera at camera:9876"),
+        (["--source", "nowhere.mp4"], "'nowhere.mp4' is not there"),
+        (["--source", "rtsp://me:secret@127.0.0.1:9/line"], "no camera at rtsp://***@127.0.0.1:9/line"),
+        (["--source", "synthetic:washer", "--watch"], "--watch is for a folder"),
+        (["--source", "synthetic:washer", "--sink", "csv:x"], "unknown sink 'csv:x'"),
+        (["--source", "synthetic:washer", "--max-frames", "0"], "max frames 0"),
+        (["--source", "synthetic:washer", "--threads", "0"], "threads is 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(bundle: Path, arguments: list[str], message: str) -> None:
+    done = edgead(bundle, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_bundle_with_a_changed_byte_is_not_streamed(bundle: Path) -> None:
+    model = bundle / "model.onnx"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    done = edgead(bundle, "--source", "synthetic:washer")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "model.onnx has changed" in done.stderr
