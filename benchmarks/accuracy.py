@@ -1,0 +1,137 @@
+"""Train, build and evaluate with the default settings on real parts, several seeds, and write one table.
+
+    python benchmarks/accuracy.py --data ../shared/data --parts transistor screw --seeds 3
+
+For every part and seed it runs the three commands that a user would type (`edgead train`, `build`, `eval` of a bundle),
+then compares the trained model with the bundle on every test picture. A run that is there already is taken up, so a
+killed measurement continues. Writes accuracy.json and accuracy.md into benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from edgead.bundle import open_bundle
+from edgead.data import load_pictures, open_dataset
+from edgead.evaluate import compare_sessions
+from edgead.runtime import open_session
+from edgead.train.run import open_run
+
+RESULTS = Path(__file__).parent / "results"
+COLUMNS = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
+    "image_f1_max": "F1-max",
+    "dice": "Dice at threshold",
+    "minutes": "training, min",
+    "s_per_epoch": "s an epoch",
+    "map_error_max": "largest map error, bundle to torch",
+    "decision_flips": "decisions that differ",
+}
+
+
+def measure(data: Path, runs: Path, seed: int, options: list[str]) -> dict[str, Any]:
+    """One part and one seed: figures of the bundle on the test pictures."""
+    name = f"{data.name}-seed{seed}"
+    run, bundle, report = runs / name, runs / f"{name}-bundle", runs / f"{name}-report"
+    edgead = [sys.executable, "-m", "edgead"]
+    subprocess.run([*edgead, "train", data, "--out", run, "--seed", str(seed), *options], check=True)
+    subprocess.run([*edgead, "build", run, "--out", bundle], check=True)
+    subprocess.run([*edgead, "eval", bundle, data, "--out", report], check=True)
+    evaluation = json.loads((report / "results.json").read_text())
+    epochs = json.loads((run / "metrics.json").read_text())
+    opened, built = open_run(run), open_bundle(bundle)
+    pictures = load_pictures(open_dataset(data).test, opened.size)
+    with opened.session() as reference, open_session(built) as other:
+        agreement = compare_sessions(reference, other, pictures.images, built.manifest.threshold.value)
+    seconds = [row["seconds"] for row in epochs]
+    return {
+        "part": data.name,
+        "seed": seed,
+        "epochs": len(epochs),
+        **{key: evaluation[key] for key in ("image_auroc", "pixel_auroc", "aupro", "image_f1_max", "dice")},
+        "false_alarms": evaluation["false_alarms"],
+        "misses": evaluation["misses"],
+        "minutes": opened.summary["seconds"] / 60,
+        "s_per_epoch": sorted(seconds)[len(seconds) // 2],
+        "map_error_max": agreement.map_error_max,
+        "decision_flips": agreement.decision_flips,
+        "pictures": agreement.n,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a line per part and seed, and mean and spread per part."""
+    lines = [f"| part | seed | {' | '.join(COLUMNS.values())} |", f"|---|---|{'---|' * len(COLUMNS)}"]
+    for part in dict.fromkeys(row["part"] for row in rows):
+        of_part = [row for row in rows if row["part"] == part]
+        lines += [
+            f"| {part} | {row['seed']} | {' | '.join(_text(row[key]) for key in COLUMNS)} |"
+            for row in of_part
+        ]
+        if len(of_part) > 1:
+            spread = " | ".join(
+                f"**{_text(mean(row[key] for row in of_part))}** ± {_text(stdev(row[key] for row in of_part))}"
+                for key in COLUMNS
+            )
+            lines.append(f"| {part} | mean ± spread | {spread} |")
+    return "\n".join(lines)
+
+
+def _text(value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.4f}" if value < 1.5 else f"{value:.1f}"
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with one folder per part")
+    parser.add_argument("--parts", nargs="+", default=["transistor", "screw"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("options", nargs="*", help="further options of edgead train, after --")
+    arguments = parser.parse_args()
+    rows = [
+        measure(arguments.data / part, arguments.runs, seed, arguments.options)
+        for part in arguments.parts
+        for seed in range(arguments.seeds)
+    ]
+    about = {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": f"{platform.machine()}, {_processor()}",
+        "versions": {
+            name: version(name) for name in ("edgead", "torch", "timm", "onnxruntime", "opencv-python")
+        },
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "accuracy.json").write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    (RESULTS / "accuracy.md").write_text(
+        "# Accuracy of the default settings\n\n"
+        f"`{about['command']}` on {about['machine']}; {versions}. No test picture is looked at in training, for the "
+        f"number of epochs, or for the threshold.\n\n{table(rows)}\n"
+    )
+    print(table(rows))
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")]
+    return f"{len(models)} x {models[0]}" if models else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

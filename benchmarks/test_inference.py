@@ -1,0 +1,45 @@
+"""How long one 256 x 256 picture takes from uint8 in hand to map and score, on ONNX Runtime and all cores.
+
+Weights are random: they change no latency. Inside the figure: the session's checks, cast and normalisation,
+teacher, student, head. Outside: capture, decoding, resizing. Run on an idle machine: ``pytest
+benchmarks/test_inference.py``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from edgead.export.from_torch import onnx_from_method
+from edgead.models import create_method
+from edgead.models.teacher import create_teacher
+from edgead.preprocess import ModelSize
+from edgead.runtime.onnxruntime import OnnxRuntimeSession
+
+SIZE = ModelSize(256, 256)
+
+
+@pytest.mark.parametrize(("teacher", "rounds"), [("tf_efficientnet_lite0", 200), ("wide_resnet50_2", 20)])
+def test_one_picture(benchmark: BenchmarkFixture, tmp_path: Path, teacher: str, rounds: int) -> None:
+    torch.manual_seed(0)
+    method = create_method("rd", create_teacher(teacher, "random"), SIZE, "per-position").eval()
+    model = tmp_path / "model.onnx"
+    model.write_bytes(onnx_from_method(method, SIZE).SerializeToString())
+    parameters = sum(parameter.numel() for parameter in method.parameters())
+    del method
+    batch = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), np.uint8)
+    with OnnxRuntimeSession(model) as session:
+        prediction = benchmark.pedantic(
+            session.infer, (batch,), rounds=rounds, warmup_rounds=max(2, rounds // 10)
+        )
+    milliseconds = 1e3 * np.array(benchmark.stats.stats.data)
+    benchmark.extra_info |= {
+        "parameters": parameters,
+        "p50_ms": round(float(np.percentile(milliseconds, 50)), 2),
+        "p99_ms": round(float(np.percentile(milliseconds, 99)), 2),
+    }
+    assert np.isfinite(prediction.anomaly_score).all()

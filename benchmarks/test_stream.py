@@ -1,0 +1,118 @@
+"""What the stream costs over calling the session on the same frames in a loop, and the memory it takes.
+
+Plain loop: 600 frames, decoded and resized beforehand, one `infer` each. Stream: the same frames decoded from a video
+file, resized, scored, decided, and written as JSON lines. The two take turns in one run, so that whatever else the
+machine does falls on both; the aim is a stream that takes at most 1.10 times the loop. Memory: the peak resident set of
+a process that does nothing but `edgead stream`, in MiB; the aim is below 400 MB.
+
+The model is RD with a Lite0 teacher at 256, with random weights: they change neither time nor memory. Run on an idle
+machine: ``pytest benchmarks/test_stream.py``.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from edgead.bundle import Bundle, Manifest, open_bundle, write_bundle
+from edgead.data.synthetic import write_conveyor_video
+from edgead.export.from_torch import onnx_from_method
+from edgead.models import create_method
+from edgead.models.teacher import create_teacher
+from edgead.preprocess import ModelSize, batch_from_images
+from edgead.runtime import open_session
+from edgead.stream import open_sink, open_source, stream
+from edgead.threshold import Threshold
+
+SIZE = ModelSize(256, 256)
+FRAMES = 600
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    torch.manual_seed(0)
+    method = create_method(
+        "rd", create_teacher("tf_efficientnet_lite0", "random"), SIZE, "per-position"
+    ).eval()
+    manifest = Manifest(
+        method="rd",
+        teacher="tf_efficientnet_lite0",
+        backend="onnxruntime",
+        precision="fp32",
+        size=SIZE,
+        threshold=Threshold(1e3, 0.01, 0.95, 0.96, 320, 299),
+        training={},
+        verification={},
+    )
+    path = tmp_path_factory.mktemp("bundle") / "bundle"
+    write_bundle(path, manifest, {"model.onnx": onnx_from_method(method, SIZE).SerializeToString()})
+    return open_bundle(path)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "line.mp4"
+    write_conveyor_video(path, "washer", FRAMES, seed=0, size_px=256)
+    return path
+
+
+def test_stream_beside_a_plain_loop(
+    benchmark: BenchmarkFixture, bundle: Bundle, video: Path, tmp_path: Path
+) -> None:
+    with open_source(str(video)) as source:
+        batches = [batch_from_images([frame.image], SIZE) for frame in source]
+    assert len(batches) == FRAMES
+    loop_s: list[float] = []
+    stream_s: list[float] = []
+
+    with open_session(bundle) as session:
+
+        def plain_loop() -> None:
+            start = time.perf_counter()
+            for batch in batches:
+                session.infer(batch)
+            loop_s.append(time.perf_counter() - start)
+
+        def one_stream() -> None:
+            start = time.perf_counter()
+            with open_source(str(video)) as source, open_sink(f"jsonl:{tmp_path}/out.jsonl") as sink:
+                summary = stream(session, source, [sink], size=SIZE, threshold=1e3)
+            stream_s.append(time.perf_counter() - start)
+            assert summary.frames_scored == FRAMES
+
+        session.infer(batches[0])
+        benchmark.pedantic(one_stream, setup=plain_loop, rounds=ROUNDS)
+    ratios = [s / p for s, p in zip(stream_s, loop_s, strict=True)]
+    benchmark.extra_info |= {
+        "loop_ms_per_frame": [round(1e3 * seconds / FRAMES, 2) for seconds in loop_s],
+        "stream_ms_per_frame": [round(1e3 * seconds / FRAMES, 2) for seconds in stream_s],
+        "stream_over_loop_median": round(statistics.median(ratios), 3),
+    }
+
+
+def test_peak_memory(benchmark: BenchmarkFixture, bundle: Bundle, video: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from edgead.cli.stream import stream\n"
+        "stream(pathlib.Path(sys.argv[1]), sys.argv[2], [sys.argv[3]], False, None, None)\n"
+        # Not getrusage: its peak starts from that of the process that forked this one.
+        "print(pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
+    )
+    command = [sys.executable, "-c", code, str(bundle.path), str(video), f"jsonl:{tmp_path}/out.jsonl"]
+    peaks: list[float] = []
+
+    def run() -> None:
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks.append(int(done.stdout.splitlines()[-1]) / 1024)
+
+    benchmark.pedantic(run, rounds=ROUNDS)
+    benchmark.extra_info |= {"peak_mib": round(float(np.max(peaks)), 1)}
