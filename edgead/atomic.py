@@ -78,8 +78,7 @@ def replace_directory(target: Path) -> Iterator[Path]:
     with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         restore_directory(target)
-        if target.exists() and not target.is_dir():
-            raise InputError(f"{target} is a file where a directory is to be written: choose another path")
+        check_directory(target)
         _remove(partial)
         partial.mkdir()
         try:
@@ -96,6 +95,22 @@ def replace_directory(target: Path) -> Iterator[Path]:
             restore_directory(target)
             _remove(partial)
             raise
+
+
+def check_directory(target: Path) -> None:
+    """Refuse, before a long job and not after it, a directory that could not be made or written.
+
+    Raises InputError that names what is in the way: a file, or a folder without the right to write.
+    """
+    place = Path(os.path.abspath(target))
+    while not os.path.exists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"{place} is a file where a directory is to be written: choose another path")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(
+            f"cannot write {target}: {place} is read-only; choose another path or change its rights"
+        )
 
 
 def restore_directory(target: Path) -> None:

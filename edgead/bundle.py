@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from edgead.atomic import replace_directory, restore_directory
+from edgead.atomic import check_directory, replace_directory, restore_directory
 from edgead.errors import BundleError, InputError
 from edgead.golden import Golden, read_golden
 from edgead.manifest import REBUILD, SCHEMA, FileEntry, Manifest, check_file_name
 
-__all__ = ["SCHEMA", "Bundle", "FileEntry", "Manifest", "open_bundle", "write_bundle"]
+__all__ = ["SCHEMA", "Bundle", "FileEntry", "Manifest", "check_target", "open_bundle", "write_bundle"]
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 2**20
@@ -61,8 +61,7 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path | by
     for name in files:
         check_file_name(name)
     target = Path(os.path.abspath(target))
-    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
-        raise InputError(f"{target} holds files that are no bundle: choose an empty or new directory")
+    check_target(target)
     with replace_directory(target) as partial:
         entries = {}
         for name, content in files.items():
@@ -72,6 +71,13 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path | by
         text = replace(manifest, files=entries).to_json()
         (partial / MANIFEST).write_text(text, encoding="utf-8")
     return open_bundle(target)
+
+
+def check_target(target: Path) -> None:
+    """Raise InputError for a place where no bundle can be written, or that holds something else."""
+    check_directory(target)
+    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+        raise InputError(f"{target} holds files that are no bundle: choose an empty or new directory")
 
 
 def open_bundle(path: Path) -> Bundle:

@@ -46,10 +46,11 @@ def write_report(directory: Path, evaluation: Evaluation, scores: Scores, detail
         figure_text=figure_text,
     )
     results = json.dumps(results_json(evaluation, scores, details), indent=2, allow_nan=False)
-    with replace_file(directory / "results.json") as partial:
-        partial.write_text(results + "\n", encoding="utf-8")
-    with replace_file(directory / "report.html") as partial:
-        partial.write_text(page, encoding="utf-8")
+    with replace_file(directory / "results.json") as figures:
+        figures.write_text(results + "\n", encoding="utf-8")
+        # Within the other, so that a full disk leaves no figures without their page.
+        with replace_file(directory / "report.html") as partial:
+            partial.write_text(page, encoding="utf-8")
     return directory / "report.html"
 
 

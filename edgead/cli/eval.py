@@ -32,14 +32,21 @@ def eval_(
     """Measure a run or a bundle on a dataset's test pictures: a table, and with --out a page."""
     from json import dumps
 
+    from edgead.atomic import check_directory
     from edgead.data import open_dataset
-    from edgead.errors import CollapseError
+    from edgead.errors import CollapseError, DataError
     from edgead.evaluate import evaluate, score_dataset
     from edgead.report import check_report_packages, results_json, text_report, write_report
 
     if out is not None:
         check_report_packages()
+        check_directory(out)
     dataset = open_dataset(data, layout)
+    if not dataset.test:
+        raise DataError(
+            f"no pictures to score: {data} ({dataset.layout}) has good pictures to train on only; give a dataset "
+            "with test pictures, such as test/good and test/DEFECT"
+        )
     opened = _open(model)
     with opened.session as session:
         scores = score_dataset(session, dataset.test, opened.size, skip_broken, progress=_show_progress)
@@ -92,6 +99,8 @@ def _open(model: Path) -> _Opened:
         manifest = bundle.manifest
         description = f"{model} (bundle: {manifest.method}, {manifest.teacher}, {manifest.precision})"
         return _Opened(open_session(bundle), manifest.size, manifest.threshold, description)
+    if not model.exists():
+        raise InputError(f"{model} does not exist: give a directory that edgead train or edgead build wrote")
     raise InputError(
         f"{model} is neither a run (run.json) nor a bundle (manifest.json): "
         "give a directory that edgead train or edgead build wrote"

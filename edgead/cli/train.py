@@ -20,10 +20,14 @@ def train(
     size: Annotated[
         str, typer.Option(metavar="N|HxW", help="Picture size in pixels, multiples of 32.")
     ] = "256",
-    epochs: Annotated[int, typer.Option(help="Epochs to train.")] = 100,
+    epochs: Annotated[int, typer.Option(help="Epochs to train.")] = 150,
     batch_size: Annotated[int, typer.Option(help="Pictures per batch and device.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule.")] = 5e-3,
     loss: Annotated[str, typer.Option(help="hard-positions, per-position or flattened.")] = "hard-positions",
+    pose: Annotated[
+        str,
+        typer.Option(metavar="auto|fixed|free", help="How the parts lie; auto finds out from the pictures."),
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Decides the hold-out, the start and the order.")] = 0,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Skip and count unreadable pictures.")
@@ -60,6 +64,7 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         loss=loss,
+        pose=pose,
         seed=seed,
         skip_broken=skip_broken,
         precision=precision_used,

@@ -54,8 +54,10 @@ def split_holdout(
         raise InputError(f"hold-out fraction {fraction} is not between 0 and 1: give 0.1 to hold out a tenth")
     if len(samples) < 2:
         raise DataError(
-            f"{len(samples)} good picture{'' if len(samples) == 1 else 's'} to train on, and one is held out "
-            "for the threshold: give at least 2, better 100 or more"
+            f"{samples[0].path.parent} holds one good picture, and one is held out for the threshold: "
+            "put at least 2 there, better 100 or more"
+            if samples
+            else "no good picture to train on: give at least 2, better 100 or more"
         )
     count = min(max(1, round(fraction * len(samples))), len(samples) - 1)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edgead.bundle import Bundle, Manifest, write_bundle
+from edgead.bundle import Bundle, Manifest, check_target, write_bundle
 from edgead.data import LoadedPictures
 from edgead.engine.verify import MAP_TOLERANCE, damaged_twins, verify
 from edgead.errors import MissingExtraError
@@ -85,8 +85,9 @@ def build_bundle(
     VerificationError when the graph does not decide as the model, MissingExtraError without the training
     packages, and what the run raises.
     """
-    # A bad rate is refused now, not after minutes of exporting.
+    # A bad rate or place is refused now, not after minutes of exporting.
     threshold_from_normal_scores([0.0], false_alarm_rate, confidence)
+    check_target(target)
     images = run.holdout_pictures().images
     progress(f"exporting {run.method_name} with {run.teacher_name} at {run.size} to ONNX")
     model = _exported(run)

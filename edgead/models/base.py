@@ -8,12 +8,17 @@ the disagreement of the two into an anomaly map. Everything that depends on the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from edgead.models.teacher import Teacher
 from edgead.types import HeadSpec
+
+# How the parts lie in their pictures: always the same way, or any way.
+Pose = Literal["fixed", "free"]
+POSES: tuple[Pose, ...] = get_args(Pose)
 
 
 class DistillationMethod(nn.Module, ABC):

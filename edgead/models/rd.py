@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edgead.errors import InputError
-from edgead.models.base import DistillationMethod
+from edgead.models.base import DistillationMethod, Pose
 from edgead.models.blocks import BasicBlock, BottleneckBlock, Resample, conv_bn_relu, initialise
 from edgead.models.head import cosine_map
 from edgead.models.teacher import Teacher
@@ -57,10 +57,10 @@ class ReverseDistillation(DistillationMethod):
     plus half the mean over the tenth of the positions of each picture and scale that the student rebuilds worst: a
     picture's score is the maximum of its map, and this pulls on the positions that decide it (hard example mining:
     Shrivastava et al., CVPR 2016; for students: Batzner et al., "EfficientAD", WACV 2024, section 3.2).
-    Raises InputError for another one.
+    Raises InputError for another one. pose: decides how small the embedding of the lean student is.
     """
 
-    def __init__(self, teacher: Teacher, size: ModelSize, loss: str) -> None:
+    def __init__(self, teacher: Teacher, size: ModelSize, loss: str, pose: Pose) -> None:
         # Section 3.3: the maps of all scales are added, and smoothed with sigma 4.
         super().__init__(teacher, HeadSpec(size.height_px, size.width_px, fusion="add", sigma=4.0))
         if loss not in LOSSES:
@@ -69,7 +69,7 @@ class ReverseDistillation(DistillationMethod):
         if teacher.architecture in _MIRRORED:
             self.bottleneck, self.decoder = _mirrored(teacher)
         else:
-            self.bottleneck, self.decoder = _lean(teacher, size)
+            self.bottleneck, self.decoder = _lean(teacher, size, pose)
         initialise(self.bottleneck)
         initialise(self.decoder)
 
@@ -159,11 +159,11 @@ def _mirrored(teacher: Teacher) -> tuple[Bottleneck, Decoder]:
     )
 
 
-def _lean(teacher: Teacher, size: ModelSize) -> tuple[Bottleneck, Decoder]:
+def _lean(teacher: Teacher, size: ModelSize, pose: Pose) -> tuple[Bottleneck, Decoder]:
     """A student for any other teacher: as wide as the teacher, in powers of two.
 
-    The embedding passes stride 64 before the decoder starts at stride 32: with half the positions each way, a code sees
-    the whole part, and a part that is bent or in the wrong place does not fit through.
+    For parts of a fixed pose the embedding passes stride 64 before the decoder starts at stride 32: with half the
+    positions each way, a code sees the whole part, and a part that is bent or in the wrong place does not fit through.
     """
     fine, middle, coarse = (_power_of_two(channels) for channels in teacher.channels)
     embedded = 2 * coarse
@@ -177,11 +177,10 @@ def _lean(teacher: Teacher, size: ModelSize) -> tuple[Bottleneck, Decoder]:
             BasicBlock(channels, channels, Resample.KEEP),
         )
 
-    embedding = nn.Sequential(
-        *_stage(BasicBlock, 2 * coarse + teacher.channels[2], embedded, 2, Resample.HALVE),
-        BasicBlock(embedded, embedded, Resample.HALVE),
-        enlarge(embedded, embedded, 32),
-    )
+    embedding = _stage(BasicBlock, 2 * coarse + teacher.channels[2], embedded, 2, Resample.HALVE)
+    if pose == "fixed":
+        embedding.append(BasicBlock(embedded, embedded, Resample.HALVE))
+        embedding.append(enlarge(embedded, embedded, 32))
     widths = (coarse, middle, fine)
     stages = [
         enlarge(in_channels, channels, stride)

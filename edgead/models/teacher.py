@@ -210,7 +210,12 @@ def _hub_state(name: str) -> Mapping[str, Tensor]:
     except Exception as error:  # every layer below raises its own kind when there is no network
         raise TeacherError(
             f"the weights of teacher {name!r} cannot be fetched from the model hub "
-            f"({type(error).__name__}): check the network, or give --teacher-weights package or a FILE"
+            f"({type(error).__name__}): check the network, or give --teacher-weights "
+            + (
+                "package"
+                if _architecture(name) in WEIGHT_PACKAGES
+                else f"FILE, or --teacher {DEFAULT_TEACHER}"
+            )
         ) from error
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from typing_extensions import Self
 
 from edgead.errors import InputError, RunError
+from edgead.models.base import POSES
 from edgead.models.rd import LOSSES
 from edgead.models.teacher import DEFAULT_TEACHER
 from edgead.preprocess import ModelSize
@@ -20,7 +21,8 @@ MAX_SEED = 2**32 - 1
 class TrainConfig:
     """Settings that the result of a training depends on; where it runs is not one of them.
 
-    data: absolute path of the dataset. learning_rate: peak of the one-cycle schedule. Raises InputError for a value
+    data: absolute path of the dataset. learning_rate: peak of the one-cycle schedule.
+    pose: `auto` finds it from the good pictures. Raises InputError for a value
     out of range.
     """
 
@@ -30,10 +32,11 @@ class TrainConfig:
     teacher: str = DEFAULT_TEACHER
     teacher_weights: str = "package"
     size: str = "256"
-    epochs: int = 100
+    epochs: int = 150
     batch_size: int = 16
     learning_rate: float = 5e-3
     loss: str = LOSSES[0]
+    pose: str = "auto"
     seed: int = 0
     skip_broken: bool = False
     precision: str = "32-true"
@@ -43,6 +46,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('_', ' ')} is {getattr(self, name)}: give 1 or more")
+        if self.pose not in ("auto", *POSES):
+            raise InputError(f"unknown pose {self.pose!r}: give --pose auto, {' or '.join(POSES)}")
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(f"seed is {self.seed}: give a number from 0 to {MAX_SEED}")
         if not 0.0 < self.learning_rate <= 1.0:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgead import __version__
 from edgead.atomic import replace_file
 from edgead.data import LoadedPictures, Sample, load_pictures
-from edgead.errors import EdgeadError, RunError
+from edgead.errors import EdgeadError, PictureError, RunError
 from edgead.models import create_method
-from edgead.models.base import DistillationMethod
+from edgead.models.base import POSES, DistillationMethod, Pose
 from edgead.models.teacher import Teacher
 from edgead.preprocess import ModelSize
 from edgead.threshold import Threshold
@@ -48,13 +48,15 @@ class RunRecord:
     """What run.json holds.
 
     train_pictures: number trained on. holdout: paths, relative to the dataset, of the good pictures held out for the
-    threshold. summary: figures of a finished training. threshold: of the torch model on the held-out pictures.
+    threshold. pose: how the parts lie, found or given. summary: figures of a finished training. threshold: of the torch
+    model on the held-out pictures.
     """
 
     config: TrainConfig
     state: State
     train_pictures: int
     holdout: tuple[str, ...]
+    pose: Pose
     summary: Mapping[str, Any]
     threshold: Threshold | None
 
@@ -100,7 +102,9 @@ class Run:
         from safetensors.torch import load_file
 
         config = self.record.config
-        method = create_method(config.method, Teacher(config.teacher), self.size, config.loss)
+        method = create_method(
+            config.method, Teacher(config.teacher), self.size, config.loss, self.record.pose
+        )
         file = self.path / WEIGHTS_FILE
         try:
             method.load_state_dict(load_file(file), strict=True)
@@ -116,7 +120,12 @@ class Run:
         """Read the good pictures that the training held out. Raises DataError or PictureError when they are gone."""
         root = Path(self.record.config.data)
         samples = [Sample(root / name, label=0) for name in self.record.holdout]
-        return load_pictures(samples, self.size)
+        pictures = load_pictures(samples, self.size, skip_broken=True)
+        if pictures.broken:
+            raise PictureError(
+                f"{pictures.broken[0]}; {self.path} was trained with it held out: put it back, or train again"
+            )
+        return pictures
 
 
 def open_run(path: Path) -> Run:
@@ -151,12 +160,15 @@ def read_record(path: Path) -> RunRecord | None:
         state = value["state"]
         if state not in ("training", "finished", "collapsed"):
             raise RunError(f"{refusal}: unknown state {state!r}; train the run again")
+        if (pose := value["pose"]) not in POSES:
+            raise RunError(f"{refusal}: unknown pose {pose!r}; train the run again")
         threshold = value["threshold"]
         return RunRecord(
             config=TrainConfig.from_json(value["config"]),
             state=state,
             train_pictures=int(value["train_pictures"]),
             holdout=tuple(_inside(name) for name in value["holdout"]),
+            pose=pose,
             summary=dict(value["summary"]),
             threshold=None if threshold is None else Threshold(**threshold),
         )

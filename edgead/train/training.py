@@ -6,18 +6,20 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 
-from edgead.atomic import replace_file
+from edgead.atomic import check_directory, replace_file
 from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset, split_holdout
 from edgead.errors import CollapseError, InputError, RunError
 from edgead.models import create_method
-from edgead.models.base import DistillationMethod
-from edgead.models.teacher import create_teacher
+from edgead.models.base import DistillationMethod, Pose
+from edgead.models.teacher import Teacher, create_teacher
 from edgead.preprocess import ModelSize
 from edgead.threshold import Threshold, threshold_from_normal_scores
 from edgead.train.checkpoint import read_checkpoint
@@ -25,6 +27,7 @@ from edgead.train.collapse import Sanity, raised_share
 from edgead.train.config import TrainConfig
 from edgead.train.curve import draw_loss_curve
 from edgead.train.loop import Fitted, Progress, fit
+from edgead.train.pose import FIXED_BELOW, pose_from_spread, pose_spread
 from edgead.train.run import (
     CHECKPOINT_FILE,
     LOSS_PICTURE,
@@ -117,13 +120,16 @@ def train_run(
     pictures, holdout = _read_pictures(config, say)
     size = ModelSize.parse(config.size)
     teacher = create_teacher(config.teacher, config.teacher_weights)
+    images, watched = torch.from_numpy(pictures.images), torch.from_numpy(holdout.images)
+    pose = record.pose if record is not None else _pose(config, teacher, images, watched, say)
     torch.manual_seed(config.seed)
-    method = create_method(config.method, teacher, size, config.loss)
+    method = create_method(config.method, teacher, size, config.loss, pose)
     fresh = RunRecord(
         config=config,
         state="training",
         train_pictures=len(pictures.samples),
         holdout=tuple(_relative(holdout.samples, config)),
+        pose=pose,
         summary={},
         threshold=None,
     )
@@ -143,8 +149,8 @@ def train_run(
         fabric,
         method,
         config,
-        torch.from_numpy(pictures.images),
-        torch.from_numpy(holdout.images),
+        images,
+        watched,
         out / CHECKPOINT_FILE,
         checkpoint,
         progress,
@@ -163,8 +169,7 @@ def train_run(
 
 def _record_of(config: TrainConfig, out: Path) -> RunRecord | None:
     """The record of the run that `out` holds, which must be of the same configuration."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file: give a directory")
+    check_directory(out)
     record = read_record(out)
     if record is None:
         if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
@@ -197,6 +202,18 @@ def _read_pictures(config: TrainConfig, say: Callable[[str], None]) -> tuple[Loa
     )
     merged = (*pictures.broken, *holdout.broken)
     return replace(pictures, broken=merged), holdout
+
+
+def _pose(
+    config: TrainConfig, teacher: Teacher, images: Tensor, holdout: Tensor, say: Callable[[str], None]
+) -> Pose:
+    """How the parts lie: as the configuration says, or as the good pictures show."""
+    if config.pose != "auto":
+        return cast("Pose", config.pose)
+    spread = pose_spread(teacher, images, holdout)
+    pose = pose_from_spread(spread)
+    say(f"the parts' pose is {pose} (spread {spread:.2f}, fixed below {FIXED_BELOW}); --pose overrides this")
+    return pose
 
 
 def _relative(samples: Iterable[Sample], config: TrainConfig) -> list[str]:

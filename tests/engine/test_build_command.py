@@ -38,7 +38,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         method = create_method("rd", create_teacher("resnet18", "random"), ModelSize(64, 64), config.loss)
     save_file(method.state_dict(), run / WEIGHTS_FILE)
-    write_record(run, RunRecord(config, "finished", 9, ("0.png", "1.png", "2.png"), {"epochs": 1}, None))
+    write_record(
+        run, RunRecord(config, "finished", 9, ("0.png", "1.png", "2.png"), "free", {"epochs": 1}, None)
+    )
     return run
 
 

@@ -13,7 +13,9 @@ from edgead.train.run import RUN_FILE, RunRecord, open_run, read_record, write_r
 @pytest.fixture
 def record(tmp_path):
     threshold = threshold_from_normal_scores([0.1, 0.3, 0.2])
-    return RunRecord(tiny_config(tmp_path), "finished", 9, ("a.png", "b/c.png"), {"loss": 0.5}, threshold)
+    return RunRecord(
+        tiny_config(tmp_path), "finished", 9, ("a.png", "b/c.png"), "fixed", {"loss": 0.5}, threshold
+    )
 
 
 def change(directory: Path, **changes: object) -> None:
@@ -24,7 +26,7 @@ def change(directory: Path, **changes: object) -> None:
 @pytest.mark.parametrize("threshold", [True, False])
 def test_a_record_is_read_as_it_was_written(tmp_path, record, threshold):
     if not threshold:
-        record = RunRecord(record.config, "training", 9, ("a.png",), {}, None)
+        record = RunRecord(record.config, "training", 9, ("a.png",), "free", {}, None)
     write_record(tmp_path, record)
     assert read_record(tmp_path) == record
 

@@ -33,6 +33,8 @@ class RejectFolder(Sink):
 
     def __init__(self, folder: Path, keep: int = KEEP) -> None:
         self._folder, self._keep = folder, keep
+        if folder.exists() and not folder.is_dir():
+            raise SinkError(f"cannot write to {folder}: it is a file; give rejects: a folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # What a kill between the two pictures, or within one, left behind.

@@ -47,6 +47,8 @@ class AnnotatedVideo(Sink):
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
         """Append the annotated frame."""
+        if self._count % _CHECK_EVERY == 0 and shutil.disk_usage(self._path.parent).free < _FREE_BYTES:
+            raise SinkError(f"disk full while writing {self._path}: free some space and run again")
         picture = annotate(frame.image, verdict, anomaly_map)
         if self._video is None:
             self._width_height = (picture.shape[1], picture.shape[0])
@@ -61,8 +63,6 @@ class AnnotatedVideo(Sink):
         if (picture.shape[1], picture.shape[0]) != self._width_height:
             # A camera that came back with another size; the writer would leave such frames out in silence.
             picture = cv2.resize(picture, self._width_height, interpolation=cv2.INTER_AREA)
-        if self._count % _CHECK_EVERY == 0 and shutil.disk_usage(self._path.parent).free < _FREE_BYTES:
-            raise SinkError(f"disk full while writing {self._path}: free some space and run again")
         self._count += 1
         self._video.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
