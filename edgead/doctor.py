@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from edgead import __version__
-from edgead.errors import BackendError
+from edgead.errors import BackendError, MissingLibraryError
 
 CAMERA_DEVICES = Path("/dev")
 CAMERA_NAMES = Path("/sys/class/video4linux")
@@ -149,8 +149,10 @@ def _text(path: Path) -> str:
 
 def _video() -> tuple[Finding, ...]:
     """What OpenCV was built to read and to show."""
-    import cv2
-
+    try:
+        import cv2
+    except ImportError as error:
+        return (Finding("opencv", None, str(MissingLibraryError(error))),)
     registry = cv2.videoio_registry
     gui = cv2.currentUIFramework()
     display = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -3,6 +3,7 @@
 EdgeadError                 exit code 1
  ├── InputError             a value the user gave: an option, a size, a name
  ├── MissingExtraError      an optional package is not installed
+ ├── MissingLibraryError    the operating system lacks a library that OpenCV needs
  ├── DataError              a dataset folder, or what is in it
  │    └── PictureError      one picture file
  ├── RunError               a training run directory
@@ -38,6 +39,13 @@ class MissingExtraError(EdgeadError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'edgead[{extra}]'")
+
+
+class MissingLibraryError(EdgeadError):
+    """OpenCV is installed and cannot be loaded: a bare server or device lacks libraries that a desktop has."""
+
+    def __init__(self, reason: ImportError) -> None:
+        super().__init__(f"OpenCV cannot be loaded ({reason}): sudo apt-get install libgl1 libglib2.0-0")
 
 
 class DataError(EdgeadError):

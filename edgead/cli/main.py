@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -20,7 +20,7 @@ from edgead.cli.doctor import doctor
 from edgead.cli.eval import eval_
 from edgead.cli.stream import stream
 from edgead.cli.train import train
-from edgead.errors import EdgeadError
+from edgead.errors import EdgeadError, InputError, MissingLibraryError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -55,9 +55,14 @@ def main() -> None:
     """Run the command line of this process and exit.
 
     Exit codes: 0 done; `EdgeadError.exit_code` after ``error: <one line>`` on standard error; 2 a wrong
-    option; 130 interrupted; 1 the reader of standard output went away. Any other exception is a bug and
-    keeps its traceback.
+    option; 130 interrupted; 1 the reader of standard output went away. What the machine lacks for every
+    command, a right or a library of OpenCV, is an error too. Any other exception is a bug and keeps its
+    traceback.
     """
+    # OpenCV and FFmpeg write to the terminal by themselves, and read this when they are imported; what
+    # matters of it comes as an error or a warning of ours.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         try:
             app(prog_name="edgead")
@@ -65,10 +70,20 @@ def main() -> None:
             # What is still buffered would fail at the interpreter's exit, where nobody can catch it.
             sys.stdout.flush()
     except EdgeadError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(error)
+    except PermissionError as error:
+        _fail(InputError(f"no right to use {error.filename}: give another path, or change its rights"))
+    except ImportError as error:
+        if error.name != "cv2" or isinstance(error, ModuleNotFoundError):
+            raise
+        _fail(MissingLibraryError(error))
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _fail(error: EdgeadError) -> NoReturn:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(error.exit_code)

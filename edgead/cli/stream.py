@@ -38,15 +38,7 @@ def stream(
 
     Ctrl-C ends it cleanly, with a summary.
     """
-    import os
     from contextlib import ExitStack
-
-    # OpenCV and FFmpeg write to the terminal by themselves; what matters of it comes as an error or a warning
-    # of ours.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    import cv2
-
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
     from edgead.bundle import open_bundle
     from edgead.runtime import open_session

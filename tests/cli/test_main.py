@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -77,6 +78,42 @@ def test_each_error_has_its_exit_code(monkeypatch, capsys):
     assert run_main(monkeypatch, BundleError("model.onnx\nhas changed")) == 1
     assert run_main(monkeypatch, VerificationError("3 decisions differ")) == 2
     assert capsys.readouterr().err == "error: model.onnx has changed\nerror: 3 decisions differ\n"
+
+
+def test_a_missing_right_is_one_line(monkeypatch, capsys):
+    assert run_main(monkeypatch, PermissionError(errno.EACCES, "Permission denied", "/secret")) == 1
+    assert capsys.readouterr().err.startswith("error: no right to use /secret: ")
+
+
+@pytest.fixture
+def without_opencv(tmp_path, monkeypatch):
+    """A machine where the loader of the operating system refuses OpenCV, as it does without libGL."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/cv2.so").write_bytes(b"no library")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+
+
+@pytest.mark.usefixtures("without_opencv")
+def test_an_opencv_that_cannot_be_loaded_is_one_line_with_the_mend(tmp_path):
+    result = edgead("stream", str(tmp_path), "--source", "0")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: OpenCV cannot be loaded (")
+    assert result.stderr.endswith("apt-get install libgl1 libglib2.0-0\n")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("without_opencv")
+def test_the_doctor_works_where_opencv_does_not():
+    result = edgead("doctor")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "apt-get install libgl1" in result.stdout
+
+
+def test_another_import_that_fails_is_a_bug(monkeypatch):
+    error = ImportError("cannot import name 'x'", name="edgead.errors")
+    monkeypatch.setattr(cli, "app", lambda **_: (_ for _ in ()).throw(error))
+    with pytest.raises(ImportError, match="cannot import name"):
+        cli.main()
 
 
 def test_an_interrupt_exits_130(monkeypatch, capsys):

@@ -1,5 +1,6 @@
 import json
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -127,6 +128,21 @@ def test_bad_input_is_one_line_and_an_exit_code(bundle: Path, arguments: list[st
     assert done.stderr.count("\n") == 1, done.stderr
     assert message in done.stderr
     assert done.stdout == ""
+
+
+def test_opencv_adds_no_lines_of_its_own_to_a_broken_picture(bundle: Path, tmp_path: Path) -> None:
+    picture = write_picture(tmp_path / "broken.tif", textured(100))
+    data = bytearray(picture.read_bytes())
+    (directory,) = struct.unpack_from("<I", data, 4)
+    for entry in range(directory + 2, directory + 2 + 12 * data[directory], 12):
+        if struct.unpack_from("<H", data, entry) == (273,):  # where the pixels begin
+            struct.pack_into("<I", data, entry + 8, 2**30)
+    picture.write_bytes(data)
+    done = edgead(bundle, "--source", picture, "--sink", "jsonl:-")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "broken.tif is broken" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
 
 
 def test_a_bundle_with_a_changed_byte_is_not_streamed(bundle: Path) -> None:
