@@ -16,7 +16,9 @@ from edgead.errors import EdgeadError, InputError
 
 
 def _beside(target: Path, suffix: str) -> Path:
-    return target.with_name(f".{target.name}.{suffix}")
+    # The whole path, because "." has no name and nothing beside it.
+    target = Path(os.path.abspath(target))
+    return target.parent / f".{target.name}.{suffix}"
 
 
 def _fsync(path: Path) -> None:
@@ -73,7 +75,11 @@ def replace_directory(target: Path) -> Iterator[Path]:
 
     A directory cannot be renamed over a full one, so the old one steps aside for the moment between two renames; if the
     process dies just there, the old directory is put back by `restore_directory`, which every call begins with.
+
+    Raises EdgeadError, naming the target, when the disk is full or the place is not writable, InputError when it is a
+    file.
     """
+    target = Path(os.path.abspath(target))
     partial, previous = _beside(target, "partial"), _beside(target, "previous")
     with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
     manifest.json    what it is (`edgead.manifest`), with the hash of every other file
     model.onnx       the model
-    golden.npz       a few pictures and what the reference said of them (`edgead.golden`)
+    golden.npz       a few pictures and what the model said of them (`edgead.golden`)
 
 A bundle is untrusted input. Opening one reads a bounded manifest, refuses every name that would leave the
 directory, and hashes every file; nothing in it is ever unpickled or run. The hashes tell a damaged bundle
@@ -45,7 +45,7 @@ class Bundle:
         return self.path / name
 
     def golden(self) -> Golden:
-        """The golden pictures and their reference outputs; BundleError when not of the model's size."""
+        """The golden pictures and the outputs expected for them; BundleError when not of the model's size."""
         size = self.manifest.size
         return read_golden(self.file("golden.npz"), size.height_px, size.width_px)
 
@@ -60,6 +60,7 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path | by
     """
     for name in files:
         check_file_name(name)
+    # What was the current directory is another one once it is replaced.
     target = Path(os.path.abspath(target))
     check_target(target)
     with replace_directory(target) as partial:
@@ -87,7 +88,7 @@ def open_bundle(path: Path) -> Bundle:
     big, outside the directory, or of a newer schema.
     """
     if not path.exists():
-        restore_directory(Path(os.path.abspath(path)))
+        restore_directory(path)
     if not path.is_dir():
         kind = "is not a directory" if path.exists() else "does not exist"
         raise BundleError(f"bundle {path} {kind}: give the directory that 'edgead build' wrote")

@@ -160,6 +160,19 @@ def test_a_kill_around_the_renames_loses_nothing(tmp_path, renames):
     assert names(tmp_path) == ["bundle"]
 
 
+def test_the_current_directory_is_replaced_and_restored_as_any_other(tmp_path, monkeypatch):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle/old").write_text("old")
+    monkeypatch.chdir(tmp_path / "bundle")
+    with replace_directory(Path()) as partial:
+        (partial / "new").write_text("new")
+    monkeypatch.chdir(tmp_path / "bundle")
+    assert names(tmp_path) == ["bundle"]
+    assert names(Path()) == ["new"]
+    restore_directory(Path())
+    assert names(Path()) == ["new"]
+
+
 def test_a_kill_after_the_renames_keeps_the_new_directory(tmp_path):
     target = tmp_path / "bundle"
     target.mkdir()
