@@ -1,7 +1,7 @@
-"""Golden inputs and outputs: a few pictures and what the reference said of them, kept inside a bundle.
+"""Golden inputs and outputs: a few pictures and what the built model said of them, kept inside a bundle.
 
-A device checks with them that its engine still gives the numbers that the bundle was built with. The file
-is an ``.npz`` written and read here only. It is untrusted when read: no pickle, and every array's type and
+With them a device can check that its engine still gives the numbers that the bundle was verified with. The
+file is an ``.npz`` written and read here only. It is untrusted when read: no pickle, and every array's type and
 shape is checked against the bundle's picture size before any memory is set aside for it.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -23,7 +22,7 @@ MAX_PICTURES = 16
 
 
 class Golden(NamedTuple):
-    """N pictures and their reference outputs.
+    """N pictures and the outputs expected for them.
 
     images: (N, H, W, 3) uint8 RGB. anomaly_map: (N, 1, H, W) float32. anomaly_score: (N,) float32.
     """
@@ -66,14 +65,8 @@ def read_golden(path: Path, height_px: int, width_px: int) -> Golden:
                 for name, (dtype, shape) in _layout(count, height_px, width_px).items()
             }
     except (
-        ValueError,
-        KeyError,
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        NotImplementedError,
-    ) as error:
+        Exception
+    ) as error:  # a header made to break the reader makes zipfile and NumPy raise nearly anything
         raise BundleError(
             f"{path} does not hold golden pictures for {height_px}x{width_px} ({error}): "
             "rebuild the bundle with 'edgead build'"

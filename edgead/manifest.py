@@ -96,7 +96,7 @@ class Manifest:
         if schema > SCHEMA:
             raise BundleError(
                 f"schema {schema} is newer than the {SCHEMA} that edgead {__version__} reads: "
-                "upgrade with pip install --upgrade edgead"
+                "install a newer edgead"
             )
         if schema != SCHEMA:
             raise BundleError(f"schema is {schema}, not {SCHEMA}: {REBUILD}")

@@ -95,6 +95,18 @@ def test_what_is_no_archive_is_refused(tmp_path, content):
         read(content, tmp_path)
 
 
+@pytest.mark.parametrize(("offset", "value"), [(6, 1), (8, 14)], ids=["encrypted", "another-compression"])
+def test_a_member_that_cannot_be_unpacked_is_refused(tmp_path, offset, value):
+    content = bytearray(golden_bytes(golden_of()))
+    for signature, shift in ((b"PK\3\4", 0), (b"PK\1\2", 2)):
+        place = content.find(signature)
+        while place >= 0:
+            content[place + offset + shift] = value
+            place = content.find(signature, place + 4)
+    with pytest.raises(BundleError, match="edgead build"):
+        read(bytes(content), tmp_path)
+
+
 def rewritten(member: str, content: bytes) -> bytes:
     """The golden archive with one member replaced."""
     buffer = io.BytesIO()
@@ -124,9 +136,11 @@ def header(shape: tuple[int, ...], version: tuple[int, int] = (1, 0)) -> bytes:
         (header((2, 32, 64, 3)) + bytes(100), "cut short"),
         (header((2, 32, 64, 3), (2, 0)) + bytes(2 * 32 * 64 * 3), "npy format"),
         (b"\x93NUMPY\x01\x00", "golden pictures"),
+        (b"\x93NUMPY\x01\x00\x08\x00{'a': ((", "golden pictures"),
+        (b"\x93NUMPY\x01\x00\x08\x00{[]: 0} ", "golden pictures"),
         (b"", "golden pictures"),
     ],
-    ids=["huge", "short", "other-version", "no-header", "empty"],
+    ids=["huge", "short", "other-version", "no-header", "open-header", "odd-header", "empty"],
 )
 def test_a_header_is_not_believed(tmp_path, content, reason):
     with pytest.raises(BundleError, match=reason):
