@@ -2,12 +2,13 @@
 
 A decoder that is given a file of a few bytes declaring a gigantic picture allocates it, and decoders fill
 what a cut file lacks with grey and say nothing. Both are refused here, for the four formats that edgead
-reads.
+reads. So is a PNG whose checksums are wrong, because its decoder would write to the terminal by itself.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,12 +21,12 @@ _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 
 @dataclass(frozen=True, slots=True)
 class PictureHeader:
-    """What a file declares. complete: False when the file certainly ends before its picture does."""
+    """What a file declares. whole: False when it certainly ends before its picture does, or a checksum is wrong."""
 
     format: PictureFormat
     height_px: int
     width_px: int
-    complete: bool
+    whole: bool
 
 
 def read_header(data: bytes) -> PictureHeader | None:
@@ -50,9 +51,13 @@ def _png(data: bytes) -> PictureHeader | None:
     place = 8
     while place + 12 <= len(data):
         length = int.from_bytes(data[place : place + 4], "big")
-        if data[place + 4 : place + 8] == b"IEND":
+        kind, end = data[place + 4 : place + 8], place + 8 + length
+        # A capital letter marks a chunk that the picture needs; of the others a decoder forgives the checksum.
+        if kind[:1].isupper() and data[end : end + 4] != struct.pack(">I", zlib.crc32(data[place + 4 : end])):
+            break
+        if kind == b"IEND":
             return PictureHeader("png", height, width, True)
-        place += 12 + length
+        place = end + 4
     return PictureHeader("png", height, width, False)
 
 
@@ -78,11 +83,11 @@ def _bmp(data: bytes) -> PictureHeader | None:
     bits, compression = struct.unpack_from("<HI", data, 28)
     if header_bytes < 40 or width < 1:
         return None
-    complete = True
+    whole = True
     if compression in (0, 3):  # plain rows, each padded to four bytes
         (start,) = struct.unpack_from("<I", data, 10)
-        complete = len(data) >= start + (width * bits + 31) // 32 * 4 * abs(height)
-    return PictureHeader("bmp", abs(height), width, complete)
+        whole = len(data) >= start + (width * bits + 31) // 32 * 4 * abs(height)
+    return PictureHeader("bmp", abs(height), width, whole)
 
 
 def _tiff(data: bytes) -> PictureHeader | None:

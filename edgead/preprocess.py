@@ -96,8 +96,10 @@ def read_picture(path: Path) -> UInt8Array:
             f"{path} has {header.height_px} x {header.width_px} pixels, more than the {MAX_PIXELS} allowed: "
             "crop or shrink it"
         )
-    if not header.complete:
-        raise PictureError(f"{path} is cut short: copy it again from where it came from, or remove it")
+    if not header.whole:
+        raise PictureError(
+            f"{path} is cut short or damaged: copy it again from where it came from, or remove it"
+        )
     # IMREAD_UNCHANGED keeps alpha, and ignores the EXIF orientation; a JPEG has no alpha and wants its
     # orientation.
     flags = cv2.IMREAD_COLOR if header.format == "jpeg" else cv2.IMREAD_UNCHANGED

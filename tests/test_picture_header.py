@@ -26,7 +26,7 @@ def encoded(suffix: str, *options: int) -> bytes:
 def test_format_and_size_are_what_was_encoded(suffix: str, options: tuple[int, ...], name: str) -> None:
     header = read_header(encoded(suffix, *options))
     assert header is not None
-    assert (header.format, header.height_px, header.width_px, header.complete) == (name, 30, 50, True)
+    assert (header.format, header.height_px, header.width_px, header.whole) == (name, 30, 50, True)
 
 
 def test_a_big_endian_tiff_is_read() -> None:
@@ -49,7 +49,7 @@ def test_a_compressed_bmp_is_not_held_to_the_length_of_a_plain_one() -> None:
     data[30:34] = struct.pack("<I", 1)
     header = read_header(bytes(data[:200]))
     assert header is not None
-    assert header.complete
+    assert header.whole
 
 
 def test_padding_before_a_jpeg_marker_is_allowed() -> None:
@@ -85,18 +85,30 @@ def test_what_makes_no_sense_has_no_header(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])
-def test_a_cut_file_is_not_complete(suffix: str) -> None:
+def test_a_cut_file_is_not_whole(suffix: str) -> None:
     data = encoded(suffix)
     header = read_header(data[:-2])
     assert header is not None
-    assert not header.complete
+    assert not header.whole
+
+
+def test_a_png_is_held_to_the_checksums_of_what_its_picture_needs() -> None:
+    data = encoded(".png")
+    pixels = data.index(b"IDAT") + 6
+    damaged = read_header(data[:pixels] + bytes([data[pixels] ^ 1]) + data[pixels + 1 :])
+    assert damaged is not None
+    assert not damaged.whole
+    comment = struct.pack(">I", 4) + b"tEXt" + b"a\0b." + b"none"
+    forgiven = read_header(data[:33] + comment + data[33:])
+    assert forgiven is not None
+    assert forgiven.whole
 
 
 def test_bytes_after_the_end_do_not_matter() -> None:
     for suffix in (".png", ".jpg", ".bmp", ".tif"):
         header = read_header(encoded(suffix) + b"trailing")
         assert header is not None
-        assert header.complete
+        assert header.whole
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
