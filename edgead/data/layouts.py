@@ -90,13 +90,14 @@ def _visa(root: Path) -> _Samples:
     above = root.resolve().parent
     table = above / "split_csv" / "1cls.csv"
     try:
-        text = table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        with table.open(encoding="utf-8-sig", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"cannot read {table}, the split of VisA: put split_csv beside {root.name}"
         ) from error
     samples: dict[str, list[Sample]] = {split: [] for split in _SPLITS}
-    for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
+    for number, row in enumerate(rows, start=2):
         if row.get("object") != root.resolve().name:
             continue
         image, split, label, mask = row.get("image"), row.get("split"), row.get("label"), row.get("mask")

@@ -143,6 +143,9 @@ def test_visa_without_its_split_or_its_rows_says_so(tmp_path: Path) -> None:
     root = visa(tmp_path, [("capsules", "train", "normal", "capsules/a.JPG", "")])
     with pytest.raises(DataError, match="no training picture of candle"):
         open_dataset(root)
+    (tmp_path / "split_csv" / "1cls.csv").write_text("object\n" + 200_000 * "x")
+    with pytest.raises(DataError, match=r"cannot read .*1cls\.csv"):
+        open_dataset(root)
     (tmp_path / "split_csv" / "1cls.csv").unlink()
     with pytest.raises(DataError, match=r"1cls\.csv.*put split_csv beside candle"):
         open_dataset(root)
