@@ -7,6 +7,7 @@ would double the time to the first letter.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -21,6 +22,9 @@ from edgead.cli.eval import eval_
 from edgead.cli.stream import stream
 from edgead.cli.train import train
 from edgead.errors import EdgeadError, InputError, MissingLibraryError
+
+# What the system answers to a path or an output that the user chose.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -55,9 +59,9 @@ def main() -> None:
     """Run the command line of this process and exit.
 
     Exit codes: 0 done; `EdgeadError.exit_code` after ``error: <one line>`` on standard error; 2 a wrong
-    option; 130 interrupted; 1 the reader of standard output went away. What the machine lacks for every
-    command, a right or a library of OpenCV, is an error too. Any other exception is a bug and keeps its
-    traceback.
+    option; 130 interrupted; 1 the reader of standard output went away. What the machine may refuse to every
+    command (a path, a right, space for the output, a library of OpenCV) is an error too. Any other exception
+    is a bug and keeps its traceback.
     """
     # OpenCV and FFmpeg write to the terminal by themselves, and read this when they are imported; what
     # matters of it comes as an error or a warning of ours.
@@ -71,8 +75,6 @@ def main() -> None:
             sys.stdout.flush()
     except EdgeadError as error:
         _fail(error)
-    except PermissionError as error:
-        _fail(InputError(f"no right to use {error.filename}: give another path, or change its rights"))
     except ImportError as error:
         if error.name != "cv2" or isinstance(error, ModuleNotFoundError):
             raise
@@ -80,8 +82,19 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        if error.filename is None:
+            _drop_output()
+        where = error.filename or "standard output"
+        _fail(InputError(f"cannot use {where}: {error.strerror}; check the path, its rights and the disk"))
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: EdgeadError) -> NoReturn:

@@ -82,7 +82,22 @@ def test_each_error_has_its_exit_code(monkeypatch, capsys):
 
 def test_a_missing_right_is_one_line(monkeypatch, capsys):
     assert run_main(monkeypatch, PermissionError(errno.EACCES, "Permission denied", "/secret")) == 1
-    assert capsys.readouterr().err.startswith("error: no right to use /secret: ")
+    assert capsys.readouterr().err.startswith("error: cannot use /secret: Permission denied; ")
+
+
+def test_a_path_that_is_too_long_is_one_line(tmp_path):
+    result = edgead("eval", str(tmp_path), str(tmp_path / ("x" * 300)))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: cannot use {tmp_path}/xxx")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_full_disk_under_the_output_is_one_line():
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run([*EDGEAD, "doctor"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: cannot use standard output: No space left on device; ")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.fixture
