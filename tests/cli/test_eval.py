@@ -5,15 +5,13 @@ import subprocess
 import sys
 
 import numpy as np
-import onnx
 import pytest
 import sklearn.metrics
 import typer
-from onnx import TensorProto, helper, numpy_helper
+from brightness_bundle import write_brightness_bundle
 from parts_on_disk import SIZE_PX, write_parts
 from typer.testing import CliRunner
 
-from edgead.bundle import Manifest, write_bundle
 from edgead.cli.eval import eval_
 from edgead.data import open_dataset
 from edgead.errors import BundleError, CollapseError, DataError, InputError, MissingExtraError, PictureError
@@ -23,50 +21,9 @@ from edgead.threshold import Threshold
 SIZE = ModelSize(SIZE_PX, SIZE_PX)
 
 
-def brightness_model(gain=1.0):
-    """Build images (N, H, W, 3) uint8 -> map gain * mean channel / 255, score its maximum."""
-    constants = {
-        "channels": np.array([3], np.int64),
-        "axis": np.array([1], np.int64),
-        "all": np.array([1, 2, 3], np.int64),
-        "gain": np.array(gain / 255, np.float32),
-    }
-    nodes = [
-        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels", "channels"], ["grey"], keepdims=0),
-        helper.make_node("Unsqueeze", ["grey", "axis"], ["plane"]),
-        helper.make_node("Mul", ["plane", "gain"], ["anomaly_map"]),
-        helper.make_node("ReduceMax", ["anomaly_map", "all"], ["anomaly_score"], keepdims=0),
-    ]
-    side = SIZE_PX
-    graph = helper.make_graph(
-        nodes,
-        "brightness",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", side, side, 3])],
-        [
-            helper.make_tensor_value_info("anomaly_map", TensorProto.FLOAT, ["N", 1, side, side]),
-            helper.make_tensor_value_info("anomaly_score", TensorProto.FLOAT, ["N"]),
-        ],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
-
-
 def make_bundle(path, gain=1.0, n_normal=299):
-    manifest = Manifest(
-        method="rd",
-        teacher="none",
-        backend="onnxruntime",
-        precision="fp32",
-        size=SIZE,
-        threshold=Threshold(0.2, 0.01, 0.95, 0.95 if n_normal >= 299 else 0.2, n_normal, 299),
-        training={},
-        verification={},
-    )
-    write_bundle(path, manifest, {"model.onnx": brightness_model(gain)})
-    return path
+    threshold = Threshold(0.2, 0.01, 0.95, 0.95 if n_normal >= 299 else 0.2, n_normal, 299)
+    return write_brightness_bundle(path, SIZE, threshold, gain)
 
 
 @pytest.fixture

@@ -176,14 +176,14 @@ def test_a_failure_inside_the_runtime_is_one_line(make_model, pictures):
 
 @pytest.mark.parametrize("absolute", [False, True])
 def test_weights_outside_the_bundle_are_not_read(make_model, tmp_path, absolute):
-    (tmp_path / "secret.bin").write_bytes(np.float32(255).tobytes())
+    (tmp_path / "secret.bin").write_bytes(np.float32(1 / 255).tobytes())
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     model = make_model()
-    white = next(tensor for tensor in model.graph.initializer if tensor.name == "white")
-    white.ClearField("raw_data")
-    white.data_location = TensorProto.EXTERNAL
-    location = white.external_data.add()
+    scale = next(tensor for tensor in model.graph.initializer if tensor.name == "scale")
+    scale.ClearField("raw_data")
+    scale.data_location = TensorProto.EXTERNAL
+    location = scale.external_data.add()
     location.key, location.value = "location", str(tmp_path / "secret.bin") if absolute else "../secret.bin"
     (bundle / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(BackendError, match="cannot load"):

@@ -6,55 +6,19 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from brightness_bundle import write_brightness_bundle
 from stream_parts import SIZE, textured, write_picture, write_video
 
-from edgead.bundle import Manifest, write_bundle
 from edgead.threshold import Threshold
 
 EDGEAD = [sys.executable, "-c", "from edgead.cli.main import main; main()", "stream"]
 
 
-def brightness_model() -> bytes:
-    """images uint8 (N, H, W, 3) -> the mean channel over 255, and its maximum."""
-    nodes = [
-        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels", "channels"], ["grey"], keepdims=0),
-        helper.make_node("Unsqueeze", ["grey", "one"], ["plane"]),
-        helper.make_node("Div", ["plane", "white"], ["anomaly_map"]),
-        helper.make_node("ReduceMax", ["anomaly_map", "picture"], ["anomaly_score"], keepdims=0),
-    ]
-    shape = [SIZE.height_px, SIZE.width_px]
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *shape, 3])
-    anomaly_map = helper.make_tensor_value_info("anomaly_map", TensorProto.FLOAT, ["N", 1, *shape])
-    anomaly_score = helper.make_tensor_value_info("anomaly_score", TensorProto.FLOAT, ["N"])
-    constants = {"channels": [3], "one": [1], "picture": [1, 2, 3]}
-    weights = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in constants.items()]
-    weights.append(numpy_helper.from_array(np.array(255, np.float32), "white"))
-    graph = helper.make_graph(nodes, "brightness", [images], [anomaly_map, anomaly_score], weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
-
-
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    manifest = Manifest(
-        method="rd",
-        teacher="none",
-        backend="onnxruntime",
-        precision="fp32",
-        size=SIZE,
-        threshold=Threshold(100 / 255, 0.01, 0.95, 0.96, 320, 299),
-        training={},
-        verification={},
-    )
-    path = tmp_path / "bundle"
-    write_bundle(path, manifest, {"model.onnx": brightness_model()})
-    return path
+    threshold = Threshold(100 / 255, 0.01, 0.95, 0.96, 320, 299)
+    return write_brightness_bundle(tmp_path / "bundle", SIZE, threshold)
 
 
 def edgead(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
