@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgead.models.base import DistillationMethod
+from edgead.models.base import DistillationMethod, Pose
 from edgead.models.head import cosine_map
 from edgead.models.teacher import Teacher
 from edgead.preprocess import ModelSize
@@ -78,7 +78,7 @@ class Template(DistillationMethod):
     part that always lies in the same place.
     """
 
-    def __init__(self, teacher: Teacher, size: ModelSize, loss: str) -> None:
+    def __init__(self, teacher: Teacher, size: ModelSize, loss: str, pose: Pose = "free") -> None:
         super().__init__(teacher, HeadSpec(size.height_px, size.width_px, sigma=1.0))
         shapes = [
             (1, channels, size.height_px // stride, size.width_px // stride)

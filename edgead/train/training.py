@@ -119,6 +119,8 @@ def train_run(
 
     pictures, holdout = _read_pictures(config, say)
     size = ModelSize.parse(config.size)
+    # Random weights of a teacher, too, are the same when the training is continued.
+    torch.manual_seed(config.seed)
     teacher = create_teacher(config.teacher, config.teacher_weights)
     images, watched = torch.from_numpy(pictures.images), torch.from_numpy(holdout.images)
     pose = record.pose if record is not None else _pose(config, teacher, images, watched, say)

@@ -194,5 +194,8 @@ def test_a_build_killed_while_writing_leaves_the_old_bundle_and_the_next_succeed
     assert died.returncode == -9, died.stderr.decode()
     assert len(list(tmp_path.iterdir())) == 2, "what was being written is beside the old bundle"
     assert {file.name: file.read_bytes() for file in open_bundle(target).path.iterdir()} == before
-    assert build_bundle(ToyRun(count=2), target).manifest.threshold.n_normal == 2
+    lines: list[str] = []
+    again = build_bundle(ToyRun(count=2), target, progress=lines.append)
+    assert lines[-1] == f"writing {target}"
+    assert again.manifest.threshold.n_normal == 2
     assert list(tmp_path.iterdir()) == [target]

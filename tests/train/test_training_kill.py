@@ -62,7 +62,10 @@ def test_a_killed_training_is_continued_to_the_same_weights(whole, tmp_path, sto
     again = train(data, tmp_path / "run")
 
     assert again.returncode == 0, again.stdout
-    assert (f"after epoch {epoch} of {EPOCHS}" in again.stdout) == (epoch is not None)
+    assert "good pictures to train on" in again.stdout
+    assert (f"continuing {tmp_path / 'run'} after epoch {epoch} of {EPOCHS}" in again.stdout) == (
+        epoch is not None
+    )
     assert same_tensors(load_file(tmp_path / "run" / "model.safetensors"), weights)
     assert json.loads(record.read_text())["state"] in ("finished", "collapsed")
     left = sorted(entry.name for entry in (tmp_path / "run").iterdir())
