@@ -120,12 +120,14 @@ class Run:
         """Read the good pictures that the training held out. Raises DataError or PictureError when they are gone."""
         root = Path(self.record.config.data)
         samples = [Sample(root / name, label=0) for name in self.record.holdout]
-        pictures = load_pictures(samples, self.size, skip_broken=True)
-        if pictures.broken:
+        try:
+            return load_pictures(samples, self.size)
+        except PictureError as error:
+            # Without the advice to skip it: the threshold is that of the pictures that were held out.
             raise PictureError(
-                f"{pictures.broken[0]}; {self.path} was trained with it held out: put it back, or train again"
-            )
-        return pictures
+                f"a picture that {self.path} holds out for the threshold cannot be read: put {root} back as it was, "
+                f"or train again ({error.__cause__})"
+            ) from error
 
 
 def open_run(path: Path) -> Run:

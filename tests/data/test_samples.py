@@ -38,7 +38,7 @@ def test_a_picture_added_later_moves_few() -> None:
     assert len(before & after) >= 19
 
 
-@pytest.mark.parametrize(("count", "message"), [(0, "0 good pictures"), (1, "1 good picture to")])
+@pytest.mark.parametrize(("count", "message"), [(0, "no good picture"), (1, "one good picture")])
 def test_too_few_samples_are_counted(count: int, message: str) -> None:
     with pytest.raises(DataError, match=f"{message}.*at least 2"):
         split_holdout(samples(count))

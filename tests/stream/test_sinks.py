@@ -228,8 +228,13 @@ def test_only_the_newest_rejects_are_kept_over_runs(tmp_path: Path) -> None:
 def test_what_a_kill_left_of_a_picture_is_removed(tmp_path: Path) -> None:
     left = tmp_path / ".20260101T000000.000Z_frame00000001_score0.7500.png.partial"
     left.write_bytes(b"half")
+    lonely = tmp_path / "20260101T000000.000Z_frame00000001_score0.7500_heat.jpg"
+    lonely.write_bytes(b"the picture beside was not yet there")
+    with open_sink(f"rejects:{tmp_path}") as sink:
+        assert list(tmp_path.iterdir()) == []
+        sink.write(*rejected(2))
     with RejectFolder(tmp_path):
-        assert not left.exists()
+        assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_rejects_where_they_cannot_be_written(tmp_path: Path) -> None:

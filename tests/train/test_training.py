@@ -175,7 +175,7 @@ def test_too_few_pictures(config, tmp_path, count):
     with pytest.raises(DataError) as error:
         train(replace(config, data=str(data)), tmp_path / "run")
     assert "\n" not in str(error.value)
-    assert ("1 good picture to train on" in str(error.value)) == (count == 1)
+    assert ("data holds one good picture" in str(error.value)) == (count == 1)
     assert not (tmp_path / "run").exists()
 
 
@@ -199,7 +199,7 @@ def test_a_wrong_value_leaves_nothing_behind(config, tmp_path, changes, kind, wo
 
 def test_out_must_be_a_directory_of_a_run(config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"--out .*file is a file: give a directory"):
+    with pytest.raises(InputError, match=r"file is a file .*: choose another path"):
         train(config, tmp_path / "file")
     with pytest.raises(InputError, match="holds files that are not a run"):
         train(config, tmp_path)

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 
 from edgead.atomic import replace_file
-from edgead.errors import SinkError
+from edgead.errors import EdgeadError, SinkError
 from edgead.stream.annotate import annotate
 from edgead.stream.sinks.base import Sink
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
@@ -40,6 +40,10 @@ class RejectFolder(Sink):
             # What a kill between the two pictures, or within one, left behind.
             for partial in folder.glob(".*Z_frame*.partial"):
                 partial.unlink()
+            for heat in folder.glob(f"*Z_frame*{_HEAT}"):
+                picture = heat.with_name(heat.name.removesuffix(_HEAT) + _PICTURE)
+                if _NAME.fullmatch(picture.name) and not picture.exists():
+                    heat.unlink()
             names = sorted(path.name for path in folder.iterdir() if _NAME.fullmatch(path.name))
         except OSError as error:
             raise SinkError(
@@ -59,8 +63,13 @@ class RejectFolder(Sink):
                 (self._folder / f"{oldest}{suffix}").unlink(missing_ok=True)
         # The heat map first: a picture that is there has its heat map beside it, and the bound counts
         # pictures.
-        _save(self._folder / f"{stem}{_HEAT}", annotate(frame.image, verdict, anomaly_map))
-        _save(self._folder / f"{stem}{_PICTURE}", frame.image)
+        heat = self._folder / f"{stem}{_HEAT}"
+        _save(heat, annotate(frame.image, verdict, anomaly_map))
+        try:
+            _save(self._folder / f"{stem}{_PICTURE}", frame.image)
+        except EdgeadError:
+            heat.unlink(missing_ok=True)
+            raise
         self._stems.append(stem)
 
 

@@ -8,6 +8,7 @@ end.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -40,6 +41,8 @@ class AnnotatedVideo(Sink):
             )
         if not path.parent.is_dir():
             raise SinkError(f"cannot write {path}: {path.parent} is not a folder; make it first")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise SinkError(f"cannot write {path}: it is read-only; choose another path or change its rights")
         self._path, self._fps = path, fps
         self._video: cv2.VideoWriter | None = None
         self._width_height = (0, 0)
