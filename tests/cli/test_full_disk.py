@@ -1,0 +1,159 @@
+"""Commands whose place to write is full or read-only: one line that says so, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from command_line import TRAIN, files_in, make_world, run_main, the_error
+
+from edgead.train.run import read_record
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@dataclass
+class SmallDisk:
+    """A disk that is soon full, at `folder`. is_mounted: it is a real one, and not a limit on each file."""
+
+    folder: Path
+    is_mounted: bool
+
+    @property
+    def words(self) -> str:
+        return "disk full while writing" if self.is_mounted else "cannot write"
+
+
+def mount(folder: Path, options: str) -> bool:
+    """Mount a disk in memory; False where that needs rights that this process has not."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    return not subprocess.run(command, capture_output=True, check=False).returncode
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if mount(folder, "size=32k"):
+        yield SmallDisk(folder, True)
+        subprocess.run(["umount", str(folder)], check=True)
+        return
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**15, before[1]))
+    yield SmallDisk(folder, False)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def disk_full(disk: SmallDisk, capfd: pytest.CaptureFixture[str], file: str, *arguments: str) -> set[str]:
+    """Run a command that fills the disk, which it must say of `file`; return the files that it leaves."""
+    assert run_main(*arguments) == 1
+    error = the_error(capfd.readouterr().err)
+    assert f"{disk.words} {disk.folder}/{file}" in error
+    assert "free some space" in error or not disk.is_mounted
+    return {name for name, content in files_in(disk.folder).items() if content is not None}
+
+
+def test_a_training_on_a_full_disk_can_be_continued(
+    world: Path, small_disk: SmallDisk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = small_disk.folder / "run"
+    command = ["train", str(world / "good"), "--out", str(out), *TRAIN]
+    assert disk_full(small_disk, capfd, "run/model.safetensors", *command) == {"run/run.json"}
+    record = read_record(out)
+    assert record is not None
+    assert record.state == "training"
+
+
+def test_a_build_on_a_full_disk_leaves_nothing(
+    world: Path, small_disk: SmallDisk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = small_disk.folder / "bundle"
+    assert disk_full(small_disk, capfd, "bundle", "build", str(world / "run"), "--out", str(out)) == set()
+
+
+def test_an_evaluation_on_a_full_disk_leaves_no_half_report(
+    world: Path, small_disk: SmallDisk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["eval", str(world / "bundle"), str(world / "parts"), "--out", str(small_disk.folder / "page")]
+    assert disk_full(small_disk, capfd, "page/report.html", *command) == set()
+
+
+def test_a_stream_on_a_full_disk_leaves_whole_lines(
+    world: Path, small_disk: SmallDisk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source, sink = "synthetic:washer?size=64&frames=400", f"jsonl:{small_disk.folder}/out.jsonl"
+    command = ["stream", str(world / "bundle"), "--source", source, "--sink", sink]
+    assert disk_full(small_disk, capfd, "out.jsonl", *command) == {"out.jsonl"}
+    text = (small_disk.folder / "out.jsonl").read_text()
+    assert text.endswith("\n")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["frame_index"] for line in lines] == list(range(len(lines)))
+    assert lines
+
+
+@pytest.mark.parametrize("sink", ["rejects:{}/rejects", "video:{}/out.mkv"])
+def test_a_stream_on_a_full_disk_leaves_no_half_picture(
+    world: Path, small_disk: SmallDisk, capfd: pytest.CaptureFixture[str], sink: str
+) -> None:
+    if not small_disk.is_mounted:
+        pytest.skip("needs the right to mount a small disk: only whole disks are full here, not files")
+    command = ["stream", str(world / "bundle"), "--source", "synthetic:washer?size=64&frames=400"]
+    place = sink.partition("{}/")[2]
+    left = disk_full(small_disk, capfd, place, *command, "--sink", sink.format(small_disk.folder))
+    pictures = {name.removesuffix(".png") for name in left if name.endswith(".png")}
+    assert left == {f"{name}{suffix}" for name in pictures for suffix in (".png", "_heat.jpg")}
+    assert bool(pictures) == sink.startswith("rejects")
+
+
+@pytest.fixture(scope="module")
+def read_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("read_only")
+    if mount(folder, "ro,size=16k"):
+        yield folder
+        subprocess.run(["umount", str(folder)], check=True)
+        return
+    folder.chmod(0o555)
+    if os.access(folder, os.W_OK):
+        pytest.skip("no folder is read-only for this user, and no disk can be mounted so")
+    yield folder
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "good", *TRAIN, "--out", "{}/run"],
+        ["build", "run", "--out", "{}/bundle"],
+        ["eval", "bundle", "parts", "--out", "{}/page"],
+        ["stream", "bundle", "--source", "good", "--sink", "jsonl:{}/out.jsonl"],
+        ["stream", "bundle", "--source", "good", "--sink", "rejects:{}/rejects"],
+        ["stream", "bundle", "--source", "good", "--sink", "video:{}/out.mkv"],
+    ],
+    ids=["train", "build", "eval", "jsonl", "rejects", "video"],
+)
+def test_where_nothing_may_be_written(
+    world: Path,
+    read_only: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+) -> None:
+    monkeypatch.chdir(world)
+    before = files_in(world)
+    assert run_main(*(argument.format(read_only) for argument in arguments)) == 1
+    captured = capfd.readouterr()
+    error = the_error(captured.err)
+    assert "cannot write" in error
+    assert str(read_only) in error
+    assert "rights" in error
+    assert captured.out == "", "work was done before the refusal"
+    assert files_in(world) == before
+    assert list(read_only.iterdir()) == []
