@@ -47,7 +47,7 @@ def measure(data: Path, runs: Path, seed: int, options: list[str]) -> dict[str, 
     subprocess.run([*edgead, "train", data, "--out", run, "--seed", str(seed), *options], check=True)
     subprocess.run([*edgead, "build", run, "--out", bundle], check=True)
     subprocess.run([*edgead, "eval", bundle, data, "--out", report], check=True)
-    evaluation = json.loads((report / "results.json").read_text())
+    evaluation = json.loads((report / "results.json").read_text())["evaluation"]
     epochs = json.loads((run / "metrics.json").read_text())
     opened, built = open_run(run), open_bundle(bundle)
     pictures = load_pictures(open_dataset(data).test, opened.size)
