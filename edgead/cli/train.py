@@ -20,7 +20,7 @@ def train(
     size: Annotated[
         str, typer.Option(metavar="N|HxW", help="Picture size in pixels, multiples of 32.")
     ] = "256",
-    epochs: Annotated[int, typer.Option(help="Epochs to train.")] = 150,
+    epochs: Annotated[int, typer.Option(help="Epochs to train.")] = 100,
     batch_size: Annotated[int, typer.Option(help="Pictures per batch and device.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule.")] = 5e-3,
     loss: Annotated[str, typer.Option(help="hard-positions, per-position or flattened.")] = "hard-positions",

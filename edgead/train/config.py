@@ -32,7 +32,7 @@ class TrainConfig:
     teacher: str = DEFAULT_TEACHER
     teacher_weights: str = "package"
     size: str = "256"
-    epochs: int = 150
+    epochs: int = 100
     batch_size: int = 16
     learning_rate: float = 5e-3
     loss: str = LOSSES[0]
