@@ -187,3 +187,9 @@ def test_asking_after_torch_does_not_load_it():
         "assert not {'torch', 'timm', 'onnx', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_teachers_of_packages_are_those_that_training_takes():
+    from edgead.models.teacher import WEIGHT_PACKAGES
+
+    assert set(doctor.PACKAGE_TEACHERS) == set(WEIGHT_PACKAGES)

@@ -18,7 +18,9 @@ def build(
         float, typer.Option(help="How sure to be that the share is kept, from 0 to 1.")
     ] = 0.95,
 ) -> None:
-    """Turn a training run into a bundle, and prove that it decides as the trained model does.
+    """Turn a run into a verified bundle.
+
+    The bundle is proven to decide as the trained model does, or it is not written.
 
     The threshold is set from the good pictures that training held out.
     """

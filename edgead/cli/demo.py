@@ -12,7 +12,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the page and all that leads to it.")] = Path("demo"),
     kind: Annotated[str, typer.Option(help="Kind of part: washer, pcb, fabric or tablet.")] = "washer",
 ) -> None:
-    """Draw parts, train, build, evaluate and stream, offline, and write a page that shows it all.
+    """Show the whole line on drawn parts.
+
+    Draws parts, trains, builds, evaluates and streams, offline, and writes a page that shows it all.
 
     The same command again continues where it was killed, or makes the page anew.
     """

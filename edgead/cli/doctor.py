@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Say what this machine can do with edgead, and how to get the rest."""
+    """Say what this machine can do.
+
+    Lists backends, GPUs, cameras and teachers, and how to get what is not here.
+    """
     from json import dumps
 
     from edgead.doctor import diagnose

@@ -29,7 +29,10 @@ def eval_(
         bool, typer.Option("--skip-broken", help="Leave out and count pictures that cannot be read.")
     ] = False,
 ) -> None:
-    """Measure a run or a bundle on a dataset's test pictures: a table, and with --out a page."""
+    """Measure a run or a bundle on test pictures.
+
+    Prints a table; with --out it writes a page with curves and heat maps too.
+    """
     from json import dumps
 
     from edgead.atomic import check_directory

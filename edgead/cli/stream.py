@@ -34,7 +34,7 @@ def stream(
     ] = None,
     max_frames: Annotated[int | None, typer.Option(help="End after so many scored frames.")] = None,
 ) -> None:
-    """Decide on every picture of a camera, a video or a folder, and send the verdicts on.
+    """Score a camera, a video or a folder.
 
     Ctrl-C ends it cleanly, with a summary.
     """
