@@ -16,6 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from edgead.export.from_torch import onnx_from_method
 from edgead.models import create_method
+from edgead.models.base import Pose
 from edgead.models.teacher import create_teacher
 from edgead.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
@@ -23,10 +24,19 @@ from edgead.runtime.onnxruntime import OnnxRuntimeSession
 SIZE = ModelSize(256, 256)
 
 
-@pytest.mark.parametrize(("teacher", "rounds"), [("tf_efficientnet_lite0", 200), ("wide_resnet50_2", 20)])
-def test_one_picture(benchmark: BenchmarkFixture, tmp_path: Path, teacher: str, rounds: int) -> None:
+@pytest.mark.parametrize(
+    ("teacher", "pose", "rounds"),
+    [
+        ("tf_efficientnet_lite0", "free", 200),
+        ("tf_efficientnet_lite0", "fixed", 200),
+        ("wide_resnet50_2", "free", 20),
+    ],
+)
+def test_one_picture(
+    benchmark: BenchmarkFixture, tmp_path: Path, teacher: str, pose: Pose, rounds: int
+) -> None:
     torch.manual_seed(0)
-    method = create_method("rd", create_teacher(teacher, "random"), SIZE, "per-position").eval()
+    method = create_method("rd", create_teacher(teacher, "random"), SIZE, "per-position", pose).eval()
     model = tmp_path / "model.onnx"
     model.write_bytes(onnx_from_method(method, SIZE).SerializeToString())
     parameters = sum(parameter.numel() for parameter in method.parameters())
