@@ -65,6 +65,7 @@ def test_an_unfinished_or_collapsed_run_does_not_open(tmp_path, record, state, w
         ({"schema": 2, "edgead_version": "9.9"}, "written by edgead 9.9 with schema 2.*install a newer"),
         ({"schema": "1"}, "not the record of a training run"),
         ({"state": "asleep"}, "unknown state 'asleep'"),
+        ({"pose": "lying"}, "unknown pose 'lying'"),
         ({"config": {}}, "unknown or missing keys"),
         ({"holdout": ["/etc/passwd"]}, "outside the dataset"),
         ({"holdout": ["a/../../b"]}, "outside the dataset"),
