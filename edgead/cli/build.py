@@ -17,30 +17,51 @@ def build(
     confidence: Annotated[
         float, typer.Option(help="How sure to be that the share is kept, from 0 to 1.")
     ] = 0.95,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    calibrate_on: Annotated[
+        str, typer.Option(help="For int8: train, noise, pseudo-anomaly, or mixed (train and pseudo-anomaly).")
+    ] = "mixed",
+    algorithm: Annotated[str, typer.Option(help="For int8: minmax, entropy, percentile or mse.")] = "mse",
+    quantize: Annotated[str, typer.Option(help="For int8: all, or student alone.")] = "all",
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="For int8: file of the calibrated ranges.",
+            show_default="calibration/NAME.json",
+            metavar="FILE",
+        ),
+    ] = None,
 ) -> None:
     """Turn a run into a verified bundle.
 
     The bundle is proven to decide as the trained model does, or it is not written.
 
-    The threshold is set from the good pictures that training held out.
+    The threshold is set from the good pictures that training held out, on the scores of what was built.
     """
     from edgead.engine.build import build_bundle
+    from edgead.engine.lower import Lowering
+    from edgead.engine.verify import table
     from edgead.errors import MissingExtraError
 
+    lowering = Lowering.parse(precision, calibrate_on, algorithm, quantize, cache)
     try:
         from edgead.train.run import open_run
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train", "edgead build") from error
 
     bundle = build_bundle(
-        open_run(run), out, false_alarm_rate, confidence, progress=lambda line: typer.echo(line, err=True)
+        open_run(run),
+        out,
+        false_alarm_rate,
+        confidence,
+        progress=lambda line: typer.echo(line, err=True),
+        lowering=lowering,
     )
     threshold, verification = bundle.manifest.threshold, bundle.manifest.verification
     size_mb = sum(entry.bytes for entry in bundle.manifest.files.values()) / 1e6
-    typer.echo(
-        f"verified     {verification['n']} pictures: maps within {verification['map_error_max']:.1e}, "
-        f"{verification['decision_flips']} decisions differ"
-    )
+    typer.echo(f"verified     {precision} against {verification['reference']}, {verification['n']} pictures")
+    for line in table(verification, verification["limits"]):
+        typer.echo(f"  {line}")
     typer.echo(f"threshold    {threshold.value:.4g} for a false-alarm rate of {threshold.false_alarm_rate:g}")
     typer.echo(f"bundle       {bundle.path} ({size_mb:.1f} MB)")
     if (warning := threshold.warning()) is not None:

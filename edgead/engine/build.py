@@ -7,7 +7,7 @@ killed leaves the bundle that was there before as it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +15,8 @@ import numpy as np
 
 from edgead.bundle import Bundle, Manifest, check_target, write_bundle
 from edgead.data import LoadedPictures
-from edgead.engine.verify import MAP_TOLERANCE, damaged_twins, verify
+from edgead.engine.lower import Lowering, lower
+from edgead.engine.verify import BUDGETS, EXACT, damaged_twins, verify
 from edgead.errors import MissingExtraError
 from edgead.golden import Golden, golden_bytes
 from edgead.preprocess import ModelSize
@@ -68,6 +69,10 @@ class TrainedRun(Protocol):
         """Good pictures that the run was not trained on."""
         ...
 
+    def training_pictures(self, count: int) -> LoadedPictures:
+        """At most so many good pictures that the run was trained on."""
+        ...
+
 
 def build_bundle(
     run: TrainedRun,
@@ -75,43 +80,120 @@ def build_bundle(
     false_alarm_rate: float = 0.01,
     confidence: float = 0.95,
     progress: Callable[[str], None] = lambda _: None,
+    lowering: Lowering = Lowering(),  # noqa: B008 (it is frozen)
 ) -> Bundle:
-    """Build the bundle of a run for ONNX Runtime in float32, and return it opened.
+    """Build the bundle of a run for ONNX Runtime, and return it opened.
 
     target: the directory to write, in place of the bundle that may be there. false_alarm_rate, confidence: of
-    the threshold, see `edgead.threshold`. progress: called with a line before each step.
+    the threshold, see `edgead.threshold`. progress: called with a line before each step. lowering: the
+    precision. The float32 graph is verified against torch in any case, and is the reference of a lower one,
+    which has a threshold of its own scores.
 
     Raises InputError for a rate or confidence outside 0 to 1 or a target that holds something else,
-    VerificationError when the graph does not decide as the model, MissingExtraError without the training
-    packages, and what the run raises.
+    VerificationError when a graph does not decide as its reference, MissingExtraError without the training
+    packages, what `lower` raises and what the run raises.
     """
     # A bad rate or place is refused now, not after minutes of exporting.
     threshold_from_normal_scores([0.0], false_alarm_rate, confidence)
     check_target(target)
-    images = run.holdout_pictures().images
+    judges = _Judges(run.holdout_pictures().images, false_alarm_rate, confidence)
     progress(f"exporting {run.method_name} with {run.teacher_name} at {run.size} to ONNX")
-    model = _exported(run)
-    with run.session() as reference, OnnxRuntimeSession(model, size=run.size) as built:
-        progress(f"setting the threshold on {len(images)} held-out good pictures")
-        threshold = _threshold(reference, built, images, false_alarm_rate, confidence)
-        progress("checking that the graph decides as the model")
-        twins = damaged_twins(images)
-        agreement = verify(reference, built, np.concatenate([images, twins]), threshold.value)
-        examples = np.concatenate([images[:GOLDEN_PAIRS], twins[:GOLDEN_PAIRS]])
-        prediction = built.infer(examples)
+    built = _exact(run, _exported(run), judges, progress)
+    if lowering.precision != "fp32":
+
+        def training_images(count: int) -> UInt8Array:
+            return run.training_pictures(count).images
+
+        built = _lower(built, lowering, target.name, judges, training_images, progress)
+    examples = np.concatenate([judges.good[:GOLDEN_PAIRS], judges.twins[:GOLDEN_PAIRS]])
+    with OnnxRuntimeSession(built.model, size=run.size) as session:
+        prediction = session.infer(examples)
     golden = Golden(examples, prediction.anomaly_map, prediction.anomaly_score)
     manifest = Manifest(
         method=run.method_name,
         teacher=run.teacher_name,
         backend="onnxruntime",
-        precision="fp32",
+        precision=lowering.precision,
         size=run.size,
-        threshold=threshold,
+        threshold=built.threshold,
         training=run.summary,
-        verification={"reference": "torch", "map_tolerance": MAP_TOLERANCE, **asdict(agreement)},
+        verification=built.verification,
     )
+    files = {"model.onnx": built.model, "golden.npz": golden_bytes(golden), **built.files}
     progress(f"writing {target}")
-    return write_bundle(target, manifest, {"model.onnx": model, "golden.npz": golden_bytes(golden)})
+    return write_bundle(target, manifest, files)
+
+
+class _Judges:
+    """The pictures that set thresholds and judge what was built: good ones held out, and their damaged twins."""
+
+    def __init__(self, good: UInt8Array, false_alarm_rate: float, confidence: float) -> None:
+        self.good, self.twins = good, damaged_twins(good)
+        self.all = np.concatenate([self.good, self.twins])
+        self._false_alarm_rate, self._confidence = false_alarm_rate, confidence
+
+    def threshold(self, *sessions: Session) -> Threshold:
+        """Of the larger of the scores that these sessions give each good picture."""
+        scores = np.max([_scores(session, self.good) for session in sessions], axis=0)
+        return threshold_from_normal_scores(scores, self._false_alarm_rate, self._confidence)
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """A graph that was verified: what the bundle says of it, and the files it brings beside itself."""
+
+    model: bytes
+    threshold: Threshold
+    verification: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+
+def _exact(run: TrainedRun, model: bytes, judges: _Judges, progress: Callable[[str], None]) -> _Built:
+    """The float32 graph, verified against the trained model."""
+    with run.session() as reference, OnnxRuntimeSession(model, size=run.size) as built:
+        progress(f"setting the threshold on {len(judges.good)} held-out good pictures")
+        # The threshold is the score of one of these pictures, so the last bit of it would decide on that
+        # picture. With the larger of its two scores each picture is on the same side for the model and for
+        # what was built from it.
+        threshold = judges.threshold(reference, built)
+        progress("checking that the graph decides as the model")
+        agreement = verify(reference, built, judges.all, threshold.value)
+    return _Built(
+        model, threshold, {"reference": "torch", **asdict(agreement), "limits": asdict(EXACT)}, files={}
+    )
+
+
+def _lower(
+    exact: _Built,
+    lowering: Lowering,
+    name: str,
+    judges: _Judges,
+    training_images: Callable[[int], UInt8Array],
+    progress: Callable[[str], None],
+) -> _Built:
+    """A graph of lower precision, verified against the float32 one, with a threshold of its own scores."""
+    lowered = lower(exact.model, lowering, name, judges.all, training_images, progress)
+    with OnnxRuntimeSession(exact.model) as reference, OnnxRuntimeSession(lowered.model) as built:
+        progress(f"setting the threshold again, and checking that {lowering.precision} decides as fp32")
+        threshold = judges.threshold(built)
+        limits = BUDGETS[lowering.precision].limits(exact.threshold.value, len(judges.all))
+        agreement = verify(
+            reference, built, judges.all, exact.threshold.value, limits, built_threshold=threshold.value
+        )
+    verification = {
+        "reference": "onnxruntime fp32",
+        "reference_threshold": exact.threshold.value,
+        **asdict(agreement),
+        "limits": asdict(limits),
+    }
+    if lowered.cache is None:
+        return _Built(lowered.model, threshold, verification, files={})
+    return _Built(
+        lowered.model,
+        threshold,
+        {**verification, "calibration": lowered.calibration},
+        files={"calibration.json": lowered.cache.encode()},
+    )
 
 
 def _exported(run: TrainedRun) -> bytes:
@@ -121,16 +203,6 @@ def _exported(run: TrainedRun) -> bytes:
         raise MissingExtraError(error.name or "torch", "train", "edgead build") from error
     content: bytes = onnx_from_method(run.load_model(), run.size).SerializeToString()
     return content
-
-
-def _threshold(
-    reference: Session, built: Session, images: UInt8Array, false_alarm_rate: float, confidence: float
-) -> Threshold:
-    # The threshold is the score of one of these pictures, so the last bit of it would decide on that picture.
-    # With the larger of its two scores each picture is on the same side for the model and for what was built
-    # from it.
-    scores = np.maximum(_scores(reference, images), _scores(built, images))
-    return threshold_from_normal_scores(scores, false_alarm_rate, confidence)
 
 
 def _scores(session: Session, images: UInt8Array) -> Float32Array:
