@@ -7,31 +7,24 @@ killed leaves the bundle that was there before as it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from edgead.bundle import Bundle, Manifest, check_target, write_bundle
+from edgead.bundle import Bundle, Manifest, check_target
 from edgead.data import LoadedPictures
-from edgead.engine.lower import Lowering, lower
-from edgead.engine.verify import BUDGETS, EXACT, damaged_twins, verify
+from edgead.engine.lower import Lowering
+from edgead.engine.verified import Judges, VerifiedGraph, install, picture_hash, verified_lower
+from edgead.engine.verify import EXACT, verify
 from edgead.errors import MissingExtraError
-from edgead.golden import Golden, golden_bytes
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
-from edgead.threshold import Threshold, threshold_from_normal_scores
-from edgead.types import Float32Array, UInt8Array
+from edgead.threshold import threshold_from_normal_scores
+from edgead.types import UInt8Array
 
 if TYPE_CHECKING:
     from edgead.models.base import DistillationMethod
-
-GOLDEN_PAIRS = 4
-"""Good pictures, and as many damaged twins, that a bundle carries with its own answers to them."""
-
-_BATCH = 8
 
 
 class TrainedRun(Protocol):
@@ -96,7 +89,7 @@ def build_bundle(
     # A bad rate or place is refused now, not after minutes of exporting.
     threshold_from_normal_scores([0.0], false_alarm_rate, confidence)
     check_target(target)
-    judges = _Judges(run.holdout_pictures().images, false_alarm_rate, confidence)
+    judges = Judges(run.holdout_pictures().images, false_alarm_rate, confidence)
     progress(f"exporting {run.method_name} with {run.teacher_name} at {run.size} to ONNX")
     built = _exact(run, _exported(run), judges, progress)
     if lowering.precision != "fp32":
@@ -104,11 +97,7 @@ def build_bundle(
         def training_images(count: int) -> UInt8Array:
             return run.training_pictures(count).images
 
-        built = _lower(built, lowering, target.name, judges, training_images, progress)
-    examples = np.concatenate([judges.good[:GOLDEN_PAIRS], judges.twins[:GOLDEN_PAIRS]])
-    with OnnxRuntimeSession(built.model, size=run.size) as session:
-        prediction = session.infer(examples)
-    golden = Golden(examples, prediction.anomaly_map, prediction.anomaly_score)
+        built = verified_lower(built, lowering, target.name, judges, training_images, progress)
     manifest = Manifest(
         method=run.method_name,
         teacher=run.teacher_name,
@@ -119,36 +108,11 @@ def build_bundle(
         training=run.summary,
         verification=built.verification,
     )
-    files = {"model.onnx": built.model, "golden.npz": golden_bytes(golden), **built.files}
     progress(f"writing {target}")
-    return write_bundle(target, manifest, files)
+    return install(target, manifest, built, judges)
 
 
-class _Judges:
-    """The pictures that set thresholds and judge what was built: good ones held out, and their damaged twins."""
-
-    def __init__(self, good: UInt8Array, false_alarm_rate: float, confidence: float) -> None:
-        self.good, self.twins = good, damaged_twins(good)
-        self.all = np.concatenate([self.good, self.twins])
-        self._false_alarm_rate, self._confidence = false_alarm_rate, confidence
-
-    def threshold(self, *sessions: Session) -> Threshold:
-        """Of the larger of the scores that these sessions give each good picture."""
-        scores = np.max([_scores(session, self.good) for session in sessions], axis=0)
-        return threshold_from_normal_scores(scores, self._false_alarm_rate, self._confidence)
-
-
-@dataclass(frozen=True, slots=True)
-class _Built:
-    """A graph that was verified: what the bundle says of it, and the files it brings beside itself."""
-
-    model: bytes
-    threshold: Threshold
-    verification: Mapping[str, Any]
-    files: Mapping[str, bytes]
-
-
-def _exact(run: TrainedRun, model: bytes, judges: _Judges, progress: Callable[[str], None]) -> _Built:
+def _exact(run: TrainedRun, model: bytes, judges: Judges, progress: Callable[[str], None]) -> VerifiedGraph:
     """The float32 graph, verified against the trained model."""
     with run.session() as reference, OnnxRuntimeSession(model, size=run.size) as built:
         progress(f"setting the threshold on {len(judges.good)} held-out good pictures")
@@ -158,42 +122,14 @@ def _exact(run: TrainedRun, model: bytes, judges: _Judges, progress: Callable[[s
         threshold = judges.threshold(reference, built)
         progress("checking that the graph decides as the model")
         agreement = verify(reference, built, judges.all, threshold.value)
-    return _Built(
-        model, threshold, {"reference": "torch", **asdict(agreement), "limits": asdict(EXACT)}, files={}
-    )
-
-
-def _lower(
-    exact: _Built,
-    lowering: Lowering,
-    name: str,
-    judges: _Judges,
-    training_images: Callable[[int], UInt8Array],
-    progress: Callable[[str], None],
-) -> _Built:
-    """A graph of lower precision, verified against the float32 one, with a threshold of its own scores."""
-    lowered = lower(exact.model, lowering, name, judges.all, training_images, progress)
-    with OnnxRuntimeSession(exact.model) as reference, OnnxRuntimeSession(lowered.model) as built:
-        progress(f"setting the threshold again, and checking that {lowering.precision} decides as fp32")
-        threshold = judges.threshold(built)
-        limits = BUDGETS[lowering.precision].limits(exact.threshold.value, len(judges.all))
-        agreement = verify(
-            reference, built, judges.all, exact.threshold.value, limits, built_threshold=threshold.value
-        )
     verification = {
-        "reference": "onnxruntime fp32",
-        "reference_threshold": exact.threshold.value,
+        "reference": "torch",
         **asdict(agreement),
-        "limits": asdict(limits),
+        "limits": asdict(EXACT),
+        # So that a bundle of lower precision can be built from this one with the same judges.
+        "judges": [picture_hash(image) for image in judges.good],
     }
-    if lowered.cache is None:
-        return _Built(lowered.model, threshold, verification, files={})
-    return _Built(
-        lowered.model,
-        threshold,
-        {**verification, "calibration": lowered.calibration},
-        files={"calibration.json": lowered.cache.encode()},
-    )
+    return VerifiedGraph(model, threshold, verification, files={})
 
 
 def _exported(run: TrainedRun) -> bytes:
@@ -203,8 +139,3 @@ def _exported(run: TrainedRun) -> bytes:
         raise MissingExtraError(error.name or "torch", "train", "edgead build") from error
     content: bytes = onnx_from_method(run.load_model(), run.size).SerializeToString()
     return content
-
-
-def _scores(session: Session, images: UInt8Array) -> Float32Array:
-    batches = range(0, len(images), _BATCH)
-    return np.concatenate([session.infer(images[start : start + _BATCH]).anomaly_score for start in batches])

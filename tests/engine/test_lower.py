@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 from toy_run import SIZE, ToyRun, pictures
 
-import edgead.engine.build
+import edgead.engine.verified
 from edgead.bundle import Bundle, open_bundle
 from edgead.engine.build import build_bundle
 from edgead.engine.lower import CALIBRATE_ON, Lowered, Lowering, calibration_images, lower
@@ -163,7 +163,7 @@ def test_one_scale_times_eight_is_caught_and_nothing_is_written(
         honest = lower(*arguments)
         return Lowered(sabotaged(honest.model, scales[layer]), honest.calibration, honest.cache)
 
-    monkeypatch.setattr(edgead.engine.build, "lower", lower_and_sabotage)
+    monkeypatch.setattr(edgead.engine.verified, "lower", lower_and_sabotage)
     lowering = Lowering("int8", cache=folder / "ranges.json")
     with pytest.raises(VerificationError, match="nothing was written") as refusal:
         build_bundle(ToyRun(), int8.path, lowering=lowering)
