@@ -12,6 +12,7 @@ EdgeadError                 exit code 1
  │    └── CollapseError     the student learnt nothing, or a constant
  ├── BundleError            a bundle directory: missing, changed, too new
  ├── BackendError           an inference backend, its library, its engine
+ ├── PrecisionError         a graph or a calibration that does not serve the precision asked for
  ├── StreamError            a source or a sink
  │    ├── SourceError
  │    └── SinkError
@@ -78,6 +79,10 @@ class BundleError(EdgeadError):
 
 class BackendError(EdgeadError):
     """An inference backend cannot open or run a model."""
+
+
+class PrecisionError(EdgeadError):
+    """A graph, or its calibration, does not serve the precision asked for."""
 
 
 class StreamError(EdgeadError):

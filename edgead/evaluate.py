@@ -182,11 +182,17 @@ def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
 
 
 def compare_sessions(
-    reference: Session, other: Session, images: UInt8Array, threshold: float, batch_size: int = 8
+    reference: Session,
+    other: Session,
+    images: UInt8Array,
+    threshold: float,
+    batch_size: int = 8,
+    other_threshold: float | None = None,
 ) -> Agreement:
     """Score the same pictures with two sessions and measure how far they are apart.
 
-    images: (N, H, W, 3) uint8 RGB at the model's size, N >= 1. A number that is not finite makes the error
+    images: (N, H, W, 3) uint8 RGB at the model's size, N >= 1. threshold: decides for both, or for the
+    reference alone where the other has a threshold of its own. A number that is not finite makes the error
     infinite. Raises DataError for no pictures, and what `Session.infer` raises.
     """
     if not len(images):
@@ -206,7 +212,9 @@ def compare_sessions(
         map_error_max=map_error,
         score_error_max=score_error,
         rank_correlation=metrics.rank_correlation(x, y) if finite else None,
-        decision_flips=int(((x > threshold) != (y > threshold)).sum()),
+        decision_flips=int(
+            ((x > threshold) != (y > (threshold if other_threshold is None else other_threshold))).sum()
+        ),
         n=len(x),
     )
 

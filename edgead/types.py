@@ -18,6 +18,7 @@ Float32Array: TypeAlias = npt.NDArray[np.float32]
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Fusion: TypeAlias = Literal["add", "multiply"]
+Quantize: TypeAlias = Literal["all", "student"]
 
 
 @dataclass(frozen=True, slots=True)

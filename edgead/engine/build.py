@@ -11,26 +11,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from edgead.bundle import Bundle, Manifest, check_target, write_bundle
+from edgead.bundle import Bundle, Manifest, check_target
 from edgead.data import LoadedPictures
-from edgead.engine.verify import MAP_TOLERANCE, damaged_twins, verify
+from edgead.engine.lower import Lowering
+from edgead.engine.verified import Judges, VerifiedGraph, install, picture_hash, verified_lower
+from edgead.engine.verify import EXACT, verify
 from edgead.errors import MissingExtraError
-from edgead.golden import Golden, golden_bytes
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
-from edgead.threshold import Threshold, threshold_from_normal_scores
-from edgead.types import Float32Array, UInt8Array
+from edgead.threshold import threshold_from_normal_scores
+from edgead.types import UInt8Array
 
 if TYPE_CHECKING:
     from edgead.models.base import DistillationMethod
-
-GOLDEN_PAIRS = 4
-"""Good pictures, and as many damaged twins, that a bundle carries with its own answers to them."""
-
-_BATCH = 8
 
 
 class TrainedRun(Protocol):
@@ -68,6 +62,10 @@ class TrainedRun(Protocol):
         """Good pictures that the run was not trained on."""
         ...
 
+    def training_pictures(self, count: int) -> LoadedPictures:
+        """At most so many good pictures that the run was trained on."""
+        ...
+
 
 def build_bundle(
     run: TrainedRun,
@@ -75,43 +73,63 @@ def build_bundle(
     false_alarm_rate: float = 0.01,
     confidence: float = 0.95,
     progress: Callable[[str], None] = lambda _: None,
+    lowering: Lowering = Lowering(),  # noqa: B008 (it is frozen)
 ) -> Bundle:
-    """Build the bundle of a run for ONNX Runtime in float32, and return it opened.
+    """Build the bundle of a run for ONNX Runtime, and return it opened.
 
     target: the directory to write, in place of the bundle that may be there. false_alarm_rate, confidence: of
-    the threshold, see `edgead.threshold`. progress: called with a line before each step.
+    the threshold, see `edgead.threshold`. progress: called with a line before each step. lowering: the
+    precision. The float32 graph is verified against torch in any case, and is the reference of a lower one,
+    which has a threshold of its own scores.
 
     Raises InputError for a rate or confidence outside 0 to 1 or a target that holds something else,
-    VerificationError when the graph does not decide as the model, MissingExtraError without the training
-    packages, and what the run raises.
+    VerificationError when a graph does not decide as its reference, MissingExtraError without the training
+    packages, what `lower` raises and what the run raises.
     """
     # A bad rate or place is refused now, not after minutes of exporting.
     threshold_from_normal_scores([0.0], false_alarm_rate, confidence)
     check_target(target)
-    images = run.holdout_pictures().images
+    judges = Judges(run.holdout_pictures().images, false_alarm_rate, confidence)
     progress(f"exporting {run.method_name} with {run.teacher_name} at {run.size} to ONNX")
-    model = _exported(run)
-    with run.session() as reference, OnnxRuntimeSession(model, size=run.size) as built:
-        progress(f"setting the threshold on {len(images)} held-out good pictures")
-        threshold = _threshold(reference, built, images, false_alarm_rate, confidence)
-        progress("checking that the graph decides as the model")
-        twins = damaged_twins(images)
-        agreement = verify(reference, built, np.concatenate([images, twins]), threshold.value)
-        examples = np.concatenate([images[:GOLDEN_PAIRS], twins[:GOLDEN_PAIRS]])
-        prediction = built.infer(examples)
-    golden = Golden(examples, prediction.anomaly_map, prediction.anomaly_score)
+    built = _exact(run, _exported(run), judges, progress)
+    if lowering.precision != "fp32":
+
+        def training_images(count: int) -> UInt8Array:
+            return run.training_pictures(count).images
+
+        built = verified_lower(built, lowering, target.name, judges, training_images, progress)
     manifest = Manifest(
         method=run.method_name,
         teacher=run.teacher_name,
         backend="onnxruntime",
-        precision="fp32",
+        precision=lowering.precision,
         size=run.size,
-        threshold=threshold,
+        threshold=built.threshold,
         training=run.summary,
-        verification={"reference": "torch", "map_tolerance": MAP_TOLERANCE, **asdict(agreement)},
+        verification=built.verification,
     )
     progress(f"writing {target}")
-    return write_bundle(target, manifest, {"model.onnx": model, "golden.npz": golden_bytes(golden)})
+    return install(target, manifest, built, judges)
+
+
+def _exact(run: TrainedRun, model: bytes, judges: Judges, progress: Callable[[str], None]) -> VerifiedGraph:
+    """The float32 graph, verified against the trained model."""
+    with run.session() as reference, OnnxRuntimeSession(model, size=run.size) as built:
+        progress(f"setting the threshold on {len(judges.good)} held-out good pictures")
+        # The threshold is the score of one of these pictures, so the last bit of it would decide on that
+        # picture. With the larger of its two scores each picture is on the same side for the model and for
+        # what was built from it.
+        threshold = judges.threshold(reference, built)
+        progress("checking that the graph decides as the model")
+        agreement = verify(reference, built, judges.all, threshold.value)
+    verification = {
+        "reference": "torch",
+        **asdict(agreement),
+        "limits": asdict(EXACT),
+        # So that a bundle of lower precision can be built from this one with the same judges.
+        "judges": [picture_hash(image) for image in judges.good],
+    }
+    return VerifiedGraph(model, threshold, verification, files={})
 
 
 def _exported(run: TrainedRun) -> bytes:
@@ -121,18 +139,3 @@ def _exported(run: TrainedRun) -> bytes:
         raise MissingExtraError(error.name or "torch", "train", "edgead build") from error
     content: bytes = onnx_from_method(run.load_model(), run.size).SerializeToString()
     return content
-
-
-def _threshold(
-    reference: Session, built: Session, images: UInt8Array, false_alarm_rate: float, confidence: float
-) -> Threshold:
-    # The threshold is the score of one of these pictures, so the last bit of it would decide on that picture.
-    # With the larger of its two scores each picture is on the same side for the model and for what was built
-    # from it.
-    scores = np.maximum(_scores(reference, images), _scores(built, images))
-    return threshold_from_normal_scores(scores, false_alarm_rate, confidence)
-
-
-def _scores(session: Session, images: UInt8Array) -> Float32Array:
-    batches = range(0, len(images), _BATCH)
-    return np.concatenate([session.infer(images[start : start + _BATCH]).anomaly_score for start in batches])

@@ -7,7 +7,7 @@ chosen for a process that streams for months beside a capture thread; each says 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgead.errors import BackendError, InputError
 from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
-from edgead.types import Prediction, TensorSpec, UInt8Array
+from edgead.types import Float32Array, Prediction, TensorSpec, UInt8Array
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -97,6 +97,23 @@ class OnnxRuntimeSession:
                 f"{size.height_px}x{size.width_px}: rebuild it with 'edgead build'"
             )
         return height_px, width_px
+
+
+def tensor_values(
+    model: bytes, images: UInt8Array, tensors: Sequence[str]
+) -> Iterator[dict[str, Float32Array]]:
+    """Run pictures one by one and give the values of tensors inside the graph: what calibration looks at.
+
+    model: content of an ONNX file that has these tensors among its outputs. images: (N, H, W, 3) uint8 RGB.
+    tensors: their names; each yielded array is of the tensor's own shape, for one picture. Raises BackendError
+    as `OnnxRuntimeSession`.
+    """
+    name = "the model for calibration"
+    session = _load(model, name, len(os.sched_getaffinity(0)))
+    for image in images:
+        with _vendor_errors(f"ONNX Runtime failed on {name}", "rebuild it with 'edgead build'"):
+            values = session.run(list(tensors), {"images": image[None]})
+        yield dict(zip(tensors, values, strict=True))
 
 
 def library_version() -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgead import __version__
 from edgead.atomic import replace_file
-from edgead.data import LoadedPictures, Sample, load_pictures
+from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset
 from edgead.errors import EdgeadError, PictureError, RunError
 from edgead.models import create_method
 from edgead.models.base import POSES, DistillationMethod, Pose
@@ -128,6 +128,21 @@ class Run:
                 f"a picture that {self.path} holds out for the threshold cannot be read: put {root} back as it was, "
                 f"or train again ({error.__cause__})"
             ) from error
+
+    def training_pictures(self, count: int) -> LoadedPictures:
+        """Read at most `count` of the good pictures that the run was trained on, spread over all of them.
+
+        count: 1 or more. Raises DataError or PictureError when they are gone.
+        """
+        config = self.record.config
+        root, held_out = Path(config.data), set(self.record.holdout)
+        samples = [
+            sample
+            for sample in open_dataset(root, config.layout).train
+            if sample.path.relative_to(root).as_posix() not in held_out
+        ]
+        chosen = samples[:: max(1, -(-len(samples) // count))]
+        return load_pictures(chosen, self.size, config.skip_broken)
 
 
 def open_run(path: Path) -> Run:

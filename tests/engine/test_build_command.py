@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from edgead.bundle import open_bundle
 from edgead.cli.build import build
-from edgead.errors import InputError, RunError
+from edgead.errors import DataError, InputError, RunError
 from edgead.models import create_method
 from edgead.models.teacher import create_teacher
 from edgead.preprocess import ModelSize
@@ -53,10 +54,45 @@ def test_a_run_becomes_a_bundle(run: Path, tmp_path: Path) -> None:
     assert (manifest.method, manifest.teacher, str(manifest.size)) == ("rd", "resnet18", "64x64")
     assert manifest.threshold.n_normal == 3
     assert manifest.threshold.false_alarm_rate == 0.02
-    assert "0 decisions differ" in result.stdout
+    assert re.search(r"decision flips +0 +<= 0\n", result.stdout)
     assert f"{manifest.threshold.value:.4g}" in result.stdout
     # log(0.05) / log(0.98) = 148.3: so many would be enough.
     assert "149 pictures would be enough" in result.stderr
+
+
+def test_a_precision_is_built_and_its_table_printed(run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, [str(run), "--out", str(tmp_path / "half"), "--precision", "fp16"], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    assert open_bundle(tmp_path / "half").manifest.precision == "fp16"
+    assert "verified     fp16 against onnxruntime fp32, 6 pictures" in result.stdout
+    assert re.search(r"rank correlation +[01][.0-9]* +>= 0.99\n", result.stdout)
+
+
+def test_int8_wants_pictures_to_calibrate_on(run: Path, tmp_path: Path) -> None:
+    # The three pictures there are were all held out.
+    with pytest.raises(DataError, match="none of 0"):
+        CliRunner().invoke(
+            app, [str(run), "--out", str(tmp_path / "x"), "--precision", "int8"], catch_exceptions=False
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "known"),
+    [
+        ("--precision", "fp32, fp16, int8"),
+        ("--calibrate-on", "train, noise, pseudo-anomaly, mixed"),
+        ("--algorithm", "minmax, entropy, percentile, mse"),
+        ("--quantize", "all, student"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_known(option: str, known: str, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"unknown {option} 'best': choose one of {known}"):
+        CliRunner().invoke(
+            app, [str(run), "--out", str(tmp_path / "x"), option, "best"], catch_exceptions=False
+        )
 
 
 def test_mistakes_are_refused_by_name(run: Path, tmp_path: Path) -> None:

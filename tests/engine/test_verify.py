@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
-from edgead.engine.verify import MAP_TOLERANCE, damaged_twins, verify
+from edgead.engine.verify import MAP_TOLERANCE, Budget, Limits, damaged_twins, table, verify
 from edgead.errors import VerificationError
 from edgead.preprocess import ModelSize
 from edgead.runtime import FakeSession
@@ -73,3 +75,66 @@ def test_twins_are_the_same_each_time_and_differ_among_each_other() -> None:
     np.testing.assert_array_equal(damaged_twins(images), damaged_twins(images))
     assert len({twin.tobytes() for twin in damaged_twins(images)}) == 6
     assert not np.array_equal(damaged_twins(images), damaged_twins(images, seed=1))
+
+
+HALF = Budget(map_error=0.02, score_error=0.01, rank_correlation_min=0.99, decision_flips=0.01)
+
+
+def test_limits_follow_from_threshold_and_number_of_pictures() -> None:
+    assert HALF.limits(0.5, 99) == Limits(0.01, 0.005, 0.99, 0)
+    assert HALF.limits(0.5, 250).decision_flips_max == 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "lets_through"),
+    [
+        (Limits(0.021, 0.021, -1.0, 0), True),
+        (Limits(0.019, 0.021, -1.0, 0), False),
+        (Limits(0.021, 0.019, -1.0, 0), False),
+    ],
+)
+def test_each_error_has_its_own_limit(limits: Limits, lets_through: bool) -> None:
+    def check() -> None:
+        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.12), pictures(3), 0.9, limits)
+
+    if lets_through:
+        check()
+    else:
+        with pytest.raises(VerificationError, match="--quantize student"):
+            check()
+
+
+def test_another_order_is_refused() -> None:
+    def reversed_brightness(picture: np.ndarray) -> float:
+        return 1.0 - float(picture.mean()) / 255
+
+    loose = Limits(10.0, 10.0, 0.9, 100)
+    brightness = FakeSession(SIZE, lambda picture: float(picture.mean()) / 255)
+    verify(brightness, brightness, pictures(5), 0.9, loose)
+    with pytest.raises(VerificationError, match=r"rank correlation is -1.000 \(allowed: 0.9 or more\)"):
+        verify(brightness, FakeSession(SIZE, reversed_brightness), pictures(5), 0.9, loose)
+
+
+def test_each_decides_by_its_own_threshold() -> None:
+    loose = Limits(1.0, 1.0, -1.0, 0)
+    reference, built = FakeSession(SIZE, 0.5), FakeSession(SIZE, 0.6)
+    verify(reference, built, pictures(3), 0.55, loose, built_threshold=0.65)
+    with pytest.raises(VerificationError, match="3 decisions flip"):
+        verify(reference, built, pictures(3), 0.55, loose)
+
+
+def test_the_table_shows_each_measure_beside_its_limit() -> None:
+    agreement = {
+        "map_error_max": 0.0123,
+        "score_error_max": 0.004,
+        "rank_correlation": None,
+        "decision_flips": 1,
+    }
+    lines = table(agreement, asdict(Limits(0.05, 0.01, 0.9, 2)))
+    assert [line.split() for line in lines] == [
+        ["measured", "allowed"],
+        ["map", "error", "0.0123", "<=", "0.05"],
+        ["score", "error", "0.004", "<=", "0.01"],
+        ["rank", "correlation", "-", ">=", "0.9"],
+        ["decision", "flips", "1", "<=", "2"],
+    ]

@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from training_parts import tiny_config
 
@@ -96,3 +98,18 @@ def test_a_huge_record_is_not_read(tmp_path, record, monkeypatch):
     monkeypatch.setattr(run_module, "MAX_JSON_BYTES", 100)
     with pytest.raises(RunError, match="larger than 100 bytes"):
         read_record(tmp_path)
+
+
+def test_training_pictures_are_spread_over_those_not_held_out(tmp_path):
+    data, run = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    run.mkdir()
+    for brightness in range(10):
+        cv2.imwrite(str(data / f"{brightness}.png"), np.full((64, 64, 3), brightness, np.uint8))
+    config = tiny_config(data, layout="folder", size="64")
+    write_record(run, RunRecord(config, "finished", 8, ("0.png", "5.png"), "free", {}, None))
+    opened = open_run(run)
+    seen = [image[0, 0, 0] for image in opened.training_pictures(100).images]
+    assert seen == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert [image[0, 0, 0] for image in opened.training_pictures(4).images] == [1, 3, 6, 8]
+    assert [image[0, 0, 0] for image in opened.training_pictures(3).images] == [1, 4, 8]

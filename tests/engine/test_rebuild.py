@@ -1,0 +1,118 @@
+"""From a bundle to one of lower precision, with the same judges and without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from toy_run import ToyRun
+
+from edgead.bundle import Bundle, open_bundle, write_bundle
+from edgead.engine.build import build_bundle
+from edgead.engine.lower import Lowering
+from edgead.engine.rebuild import rebuild_bundle
+from edgead.errors import DataError, InputError
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return build_bundle(ToyRun(), tmp_path_factory.mktemp("engines") / "toy")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pictures of the toy run, those trained on and those held out in one folder, and a broken one."""
+    folder, run = tmp_path_factory.mktemp("data"), ToyRun()
+    pictures = {"t": run.training_pictures(100).images, "h": run.holdout_pictures().images}
+    for name, images in pictures.items():
+        for index, image in enumerate(images):
+            cv2.imwrite(str(folder / f"{index:02}{name}.png"), image[..., ::-1])
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_bundle_gives_what_its_run_gives(precision: str, exact: Bundle, data: Path, tmp_path: Path) -> None:
+    lowering = Lowering.parse(precision, "mixed", "minmax", "all", tmp_path / "ranges.json")
+    from_run = build_bundle(ToyRun(), tmp_path / "a", lowering=lowering)
+    # The same calibration pictures in the same order, or its cache would be refused.
+    from_bundle = rebuild_bundle(exact, data, tmp_path / "b", lowering)
+    assert from_bundle.file("model.onnx").read_bytes() == from_run.file("model.onnx").read_bytes()
+    assert from_bundle.manifest.threshold.value == pytest.approx(from_run.manifest.threshold.value, abs=1e-6)
+    assert from_bundle.manifest.threshold.n_normal == 12
+    assert from_bundle.manifest.precision == precision
+    assert from_bundle.manifest.training == exact.manifest.training
+    assert from_bundle.manifest.verification["n"] == 24
+
+
+def test_a_folder_without_the_judges_is_refused(exact: Bundle, data: Path, tmp_path: Path) -> None:
+    some = tmp_path / "some"
+    some.mkdir()
+    for file in sorted(data.glob("*.png"))[:9]:
+        (some / file.name).write_bytes(file.read_bytes())
+    held_out = len(list(some.glob("*h.png")))
+    assert 0 < held_out < 12
+    with pytest.raises(DataError, match=f"holds {held_out} of the 12 pictures"):
+        rebuild_bundle(exact, some, tmp_path / "x", Lowering("fp16"))
+    for file in some.glob("*h.png"):
+        file.unlink()
+    with pytest.raises(DataError, match="holds 0 of the 12 pictures"):
+        rebuild_bundle(exact, some, tmp_path / "x", Lowering("fp16"))
+    assert not (tmp_path / "x").exists()
+
+
+def test_only_a_float32_bundle_becomes_another(exact: Bundle, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is fp32 and cannot become fp32"):
+        rebuild_bundle(exact, data, tmp_path / "x", Lowering("fp32"))
+    half = rebuild_bundle(exact, data, tmp_path / "half", Lowering("fp16"))
+    with pytest.raises(InputError, match="is fp16 and cannot become int8"):
+        rebuild_bundle(half, data, tmp_path / "x", Lowering("int8"))
+
+
+def test_a_bundle_that_does_not_say_its_judges_is_refused(exact: Bundle, data: Path, tmp_path: Path) -> None:
+    manifest = replace(exact.manifest, verification={})
+    files = {name: exact.file(name) for name in exact.manifest.files}
+    older = write_bundle(tmp_path / "older", manifest, files)
+    with pytest.raises(InputError, match="does not say which pictures"):
+        rebuild_bundle(older, data, tmp_path / "x", Lowering("fp16"))
+
+
+COMMAND = """
+import sys
+for name in ("torch", "timm", "torchvision", "onnxsim", "onnxscript"):
+    sys.modules[name] = None
+from edgead.cli.main import main
+main()
+"""
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, "build", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_needs_no_torch(exact: Bundle, data: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "x", tmp_path / "ranges.json"
+    done = command(exact.path, "--data", data, "--out", out, "--precision", "int8", "--cache", cache)
+    assert done.returncode == 0, done.stderr
+    assert "int8 against onnxruntime fp32" in done.stdout
+    manifest = open_bundle(out).manifest
+    assert manifest.precision == "int8"
+    assert manifest.verification["calibration"]["key"] == json.loads(cache.read_text())["key"]
+    golden = open_bundle(out).golden()
+    assert np.isfinite(golden.anomaly_map).all()
+    refused = command(exact.path, "--out", out, "--precision", "int8")
+    assert refused.returncode == 1
+    assert refused.stderr.strip().endswith("give the pictures that it was trained from, with --data")
+    refused = command(data, "--data", data, "--out", out)
+    assert refused.stderr.strip().endswith("leave out --data, a run knows its own pictures")
