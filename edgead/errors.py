@@ -24,6 +24,9 @@ where they are met, with ``raise ... from``; the command line prints ``error: <m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class EdgeadError(Exception):
     """Base of every error that edgead raises on purpose."""
@@ -47,6 +50,21 @@ class MissingLibraryError(EdgeadError):
 
     def __init__(self, reason: ImportError) -> None:
         super().__init__(f"OpenCV cannot be loaded ({reason}): sudo apt-get install libgl1 libglib2.0-0")
+
+
+@contextmanager
+def needs_extra(extra: str, purpose: str) -> Iterator[None]:
+    """Translate a package's absence, met by an import in the block, into MissingExtraError.
+
+    extra: edgead's, that brings the package. purpose: what needs it, as the message begins.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        # A module of ours that is missing is a bug, and keeps its traceback.
+        if error.name is None or error.name.partition(".")[0] == "edgead":
+            raise
+        raise MissingExtraError(error.name, extra, purpose) from error
 
 
 class DataError(EdgeadError):

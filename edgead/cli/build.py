@@ -87,10 +87,8 @@ def _build(
         return rebuild_bundle(open_bundle(model), data, out, lowering, false_alarm_rate, confidence, say)
 
     from edgead.engine.build import build_bundle
-    from edgead.errors import MissingExtraError
+    from edgead.errors import needs_extra
 
-    try:
+    with needs_extra("train", "edgead build"):
         from edgead.train.run import open_run
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train", "edgead build") from error
     return build_bundle(open_run(model), out, false_alarm_rate, confidence, say, lowering)

@@ -18,13 +18,11 @@ def demo(
 
     The same command again continues where it was killed, or makes the page anew.
     """
-    from edgead.errors import MissingExtraError
+    from edgead.errors import needs_extra
 
-    try:
+    with needs_extra("train", "edgead demo"):
         from edgead.demo import run_demo
         from edgead.train.progress import TrainingProgress
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train", "edgead demo") from error
 
     with TrainingProgress(enabled=True) as progress:
         page = run_demo(out, kind, progress.say, progress.update)

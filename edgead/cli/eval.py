@@ -82,14 +82,12 @@ class _Opened:
 def _open(model: Path) -> _Opened:
     """Open a run (it holds run.json) or a bundle (it holds manifest.json)."""
     from edgead.atomic import restore_directory
-    from edgead.errors import InputError, MissingExtraError
+    from edgead.errors import InputError, needs_extra
 
     restore_directory(model)
     if (model / "run.json").is_file():
-        try:
+        with needs_extra("train", "edgead eval of a run"):
             from edgead.train.run import open_run
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(error.name or "torch", "train", "edgead eval of a run") from error
         run = open_run(model)
         return _Opened(
             run.session(), run.size, run.threshold, f"{model} (run: {run.method_name}, {run.teacher_name})"

@@ -43,14 +43,12 @@ def train(
     ] = None,
 ) -> None:
     """Train on pictures of good parts. The same command again continues a training that was killed."""
-    from edgead.errors import MissingExtraError
+    from edgead.errors import needs_extra
 
-    try:
+    with needs_extra("train", "edgead train"):
         from edgead.train.config import TrainConfig
         from edgead.train.progress import TrainingProgress
         from edgead.train.training import Machine, open_machine, train_run
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train", "edgead train") from error
 
     fabric, precision_used = open_machine(Machine(accelerator, devices, nodes), precision)
     config = TrainConfig(

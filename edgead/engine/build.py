@@ -16,7 +16,7 @@ from edgead.data import LoadedPictures
 from edgead.engine.lower import Lowering
 from edgead.engine.verified import Judges, VerifiedGraph, install, picture_hash, verified_lower
 from edgead.engine.verify import EXACT, verify
-from edgead.errors import MissingExtraError
+from edgead.errors import needs_extra
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
@@ -133,9 +133,7 @@ def _exact(run: TrainedRun, model: bytes, judges: Judges, progress: Callable[[st
 
 
 def _exported(run: TrainedRun) -> bytes:
-    try:
+    with needs_extra("train", "edgead build"):
         from edgead.export.from_torch import onnx_from_method
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train", "edgead build") from error
     content: bytes = onnx_from_method(run.load_model(), run.size).SerializeToString()
     return content

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 import numpy as np
 
 from edgead.engine.verify import PRECISIONS, Precision, damaged_twins
-from edgead.errors import DataError, InputError, MissingExtraError
+from edgead.errors import DataError, InputError, needs_extra
 from edgead.export.ranges import ALGORITHMS, Algorithm
 from edgead.types import Quantize, UInt8Array
 
@@ -96,14 +96,10 @@ def lower(
     Raises PrecisionError when the graph does not convert or the cache is stale, DataError for too few pictures,
     MissingExtraError without onnx.
     """
-    try:
+    with needs_extra("train", f"edgead build --precision {lowering.precision}"):
         import onnx
 
         from edgead.export.half import half_from_float
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            error.name or "onnx", "train", f"edgead build --precision {lowering.precision}"
-        ) from error
     exact = onnx.load_from_string(model)
     if lowering.precision == "fp16":
         from edgead.export.calibrate import tensor_peaks
