@@ -164,12 +164,13 @@ def _lean(teacher: Teacher, size: ModelSize, pose: Pose) -> tuple[Bottleneck, De
 
     For parts of a fixed pose the embedding passes stride 64 before the decoder starts at stride 32: with half the
     positions each way, a code sees the whole part, and a part that is bent or in the wrong place does not fit through.
+    Such a student needs no more than repeated pixels to enlarge, a third less work than transposed convolutions. For
+    parts of a free pose it does: without them, good screws at any angle are rebuilt visibly worse.
     """
     fine, middle, coarse = (_power_of_two(channels) for channels in teacher.channels)
     embedded = 2 * coarse
 
     def enlarge(in_channels: int, channels: int, stride: int) -> nn.Module:
-        """To `stride` by repeating pixels: at inference a third less work than a transposed convolution's."""
         target = (-(-size.height_px // stride), -(-size.width_px // stride))
         return nn.Sequential(
             conv_bn_relu(in_channels, channels, 1),
@@ -182,10 +183,12 @@ def _lean(teacher: Teacher, size: ModelSize, pose: Pose) -> tuple[Bottleneck, De
         embedding.append(BasicBlock(embedded, embedded, Resample.HALVE))
         embedding.append(enlarge(embedded, embedded, 32))
     widths = (coarse, middle, fine)
-    stages = [
-        enlarge(in_channels, channels, stride)
-        for in_channels, channels, stride in zip((embedded, coarse, middle), widths, (16, 8, 4), strict=True)
-    ]
+    stages: list[nn.Module] = []
+    for in_channels, channels, stride in zip((embedded, coarse, middle), widths, (16, 8, 4), strict=True):
+        if pose == "fixed":
+            stages.append(enlarge(in_channels, channels, stride))
+        else:
+            stages.append(_stage(BasicBlock, in_channels, channels, 2, Resample.DOUBLE))
     outputs: list[nn.Module] = [
         nn.Conv2d(width, channels, 1) for width, channels in zip(widths, teacher.channels[::-1], strict=True)
     ]
