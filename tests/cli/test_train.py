@@ -72,8 +72,8 @@ def test_a_wrong_option_is_an_error_and_leaves_nothing(data, tmp_path, options, 
 
 
 def test_without_the_training_stack_it_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "edgead.train.training")
-    monkeypatch.setitem(sys.modules, "edgead.train.training", None)
+    monkeypatch.delitem(sys.modules, "edgead.train.training")  # so that it is imported anew
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'edgead\[train\]'"):
         RUNNER.invoke(app, ["data", "--out", "run"], catch_exceptions=False)
 

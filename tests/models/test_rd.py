@@ -55,7 +55,7 @@ def test_a_resnet_gets_the_student_of_the_authors(name):
         i = o
 
     with torch.device("meta"):
-        method = ReverseDistillation(_shapes_only(name), SIZE, "flattened")
+        method = ReverseDistillation(_shapes_only(name), SIZE, "flattened", "free")
 
     assert parameters(method.bottleneck) == fusion + embedding
     assert parameters(method.decoder) == decoder
@@ -76,6 +76,17 @@ class _ShapesOnly(nn.Module):
 def _shapes_only(name: str) -> Teacher:
     c = RESNETS[name][0]
     return _ShapesOnly(name, (c, 2 * c, 4 * c))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("pose", ["fixed", "free"])
+@pytest.mark.parametrize("size", [ModelSize(64, 64), ModelSize(96, 160)], ids=str)
+def test_the_lean_student_gives_the_teachers_shapes_at_any_size(pose, size):
+    method = create_method("rd", create_teacher("test_efficientnet", "random"), size, LOSSES[0], pose).eval()
+    images = torch.randint(0, 256, (2, size.height_px, size.width_px, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        teacher, student = method.features(images)
+    assert [x.shape for x in student] == [x.shape for x in teacher]
+    assert [x.shape[2] for x in teacher] == [size.height_px // stride for stride in (4, 8, 16)]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "test_resnet", "test_efficientnet"])
