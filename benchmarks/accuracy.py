@@ -121,8 +121,8 @@ def main() -> None:
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     (RESULTS / "accuracy.md").write_text(
         "# Accuracy of the default settings\n\n"
-        f"`{about['command']}` on {about['machine']}; {versions}. No test picture is looked at in training, for the "
-        f"number of epochs, or for the threshold.\n\n{table(rows)}\n"
+        f"`{about['command']}` on {about['machine']}; {versions}. A training sees "
+        f"no test picture, and neither does the threshold.\n\n{table(rows)}\n"
     )
     print(table(rows))
 

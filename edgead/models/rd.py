@@ -165,7 +165,7 @@ def _lean(teacher: Teacher, size: ModelSize, pose: Pose) -> tuple[Bottleneck, De
     For parts of a fixed pose the embedding passes stride 64 before the decoder starts at stride 32: with half the
     positions each way, a code sees the whole part, and a part that is bent or in the wrong place does not fit through.
     Such a student enlarges by repeating pixels. For parts of a free pose it takes transposed convolutions: without
-    them good screws at any angle are rebuilt worse, and image AUROC falls from 0.939 to 0.924.
+    them the features of screws at any angle are rebuilt worse.
     """
     fine, middle, coarse = (_power_of_two(channels) for channels in teacher.channels)
     embedded = 2 * coarse
