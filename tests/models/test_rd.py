@@ -89,6 +89,19 @@ def test_the_lean_student_gives_the_teachers_shapes_at_any_size(pose, size):
     assert [x.shape[2] for x in teacher] == [size.height_px // stride for stride in (4, 8, 16)]
 
 
+@pytest.mark.parametrize(("pose", "stride"), [("fixed", 64), ("free", 32)])
+def test_the_embedding_of_a_fixed_pose_passes_stride_64(pose, stride):
+    size = ModelSize(128, 256)
+    method = create_method("rd", create_teacher("test_efficientnet", "random"), size, LOSSES[0], pose).eval()
+    seen = []
+    for layer in method.bottleneck.modules():
+        layer.register_forward_hook(lambda _layer, _inputs, output: seen.append(tuple(output.shape[2:])))
+    with torch.no_grad():
+        method.features(torch.zeros(1, 128, 256, 3, dtype=torch.uint8))
+    assert min(seen) == (128 // stride, 256 // stride)
+    assert seen[-1] == (4, 8)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "test_resnet", "test_efficientnet"])
 def test_the_student_gives_the_teachers_shapes(name):
     method = create_method("rd", create_teacher(name, "random"), SIZE, LOSSES[0]).eval()
