@@ -1,3 +1,4 @@
+import contextlib
 import os
 import subprocess
 from dataclasses import replace
@@ -74,6 +75,18 @@ def test_a_run_holds_all_that_a_build_needs(config, tmp_path):
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert same_tensors(dict(opened.load_model().state_dict()), weights)
     assert any(key.startswith("teacher.") for key in weights)
+
+
+@pytest.mark.parametrize("pose", ["fixed", "free"])
+def test_a_run_is_loaded_with_the_pose_it_was_trained_with(pictures, tmp_path, pose):
+    # Of so short a training nothing is asked but its student, so a collapse does no harm here.
+    with contextlib.suppress(CollapseError):
+        train(tiny_config(pictures, pose=pose, epochs=1), tmp_path)
+    record = read_record(tmp_path)
+    assert record is not None
+    assert record.pose == pose
+    weights = load_file(tmp_path / "model.safetensors")
+    assert same_tensors(dict(Run(tmp_path, record).load_model().state_dict()), weights)
 
 
 def test_a_finished_run_is_left_alone(config, tmp_path, monkeypatch):
