@@ -1,12 +1,13 @@
 """How long a batch of 256 x 256 pictures takes on the GPU: engines beside torch and ONNX Runtime, in one run.
 
-Inside every figure: uint8 pictures in host memory, their copy to the GPU, cast and normalisation, teacher, student, head,
-and the copy of map and score back into arrays in host memory; one call after another, each waited for. Outside: capture,
-decoding, resizing, building, compiling, and the calls before, which warm up.
+Inside every figure: uint8 pictures in host memory, their copy to the GPU, cast and normalisation, teacher, student,
+head, and the copy of map and score back into arrays in host memory; one call after another, each waited for. Outside:
+capture, decoding, resizing, building, compiling, and the calls before, which warm up.
 
-The model is RD with a Lite0 teacher and random weights, which change no latency. An engine is built for its batch alone.
-TF32 is off everywhere, so that float32 is float32. torch copies from pageable memory, as `TorchSession` does; the engine's
-session from pinned memory, which is part of what it is. `reduce-overhead` is torch.compile with CUDA graphs.
+The model is RD with a Lite0 teacher and random weights, which change no latency. An engine is built for its batch
+alone. TF32 is off everywhere, so that float32 is float32. torch copies from pageable memory, as `TorchSession` does;
+the engine's session from pinned memory, which is part of what it is. `reduce-overhead` is torch.compile with CUDA
+graphs.
 
 Run on an idle GPU: ``make bench-gpu``. Skipped, with the reason, where there is no GPU.
 """
