@@ -17,6 +17,7 @@ from edgead.preprocess import ModelSize
 from edgead.runtime import Session, cuda, tensorrt
 from edgead.runtime.engine_record import EngineRecord, this_platform
 from edgead.runtime.tensorrt import TensorRTSession, chunks
+from edgead.runtime.tensorrt_library import load_library
 
 SIZE = ModelSize(32, 64)
 FLAVOURS = ("8.6", "10", "rtx")
@@ -344,6 +345,20 @@ def test_a_file_that_is_no_engine_is_one_line_naming_it(use, driver, engine):
     with pytest.raises(BackendError, match=r"cannot load .*model.engine \(magic tag does not match\)"):
         open_(use(), engine)
     assert driver.left == (0, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"not one", b"x" * 10_000])
+def test_the_real_tensorrt_for_rtx_refuses_what_is_no_engine(driver, engine, content):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install tensorrt-rtx")
+    library = load_library("tensorrt-rtx")
+    engine.write_bytes(content)
+    written = record(
+        StandInTensorRT(driver, "rtx"), backend=library.backend, library_version=library.version_text
+    )
+    with pytest.raises(BackendError, match=r"cannot open .*model.engine \(it is no engine of this library"):
+        TensorRTSession(engine, written, SIZE, "edgead build b")
+    assert driver.left == (0, 0)
+    assert driver.contexts == []
 
 
 def test_a_file_that_is_not_there_is_named(use, engine):
