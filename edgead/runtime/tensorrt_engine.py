@@ -13,6 +13,7 @@ What differs between TensorRT 8.6, 10, 11 and TensorRT for RTX when an engine is
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from edgead.preprocess import ModelSize
     from edgead.runtime.cuda import Gpu, Memory, Stream
     from edgead.runtime.tensorrt_library import Library
+
+_log = logging.getLogger(__name__)
 
 _DTYPES = {"UINT8": "uint8", "FLOAT": "float32"}
 
@@ -127,10 +130,14 @@ class LoadedEngine:
         """Free it, after its contexts; keep the kernels that TensorRT for RTX compiled. Twice is fine."""
         cache, self._cache = self._cache, None
         if cache is not None:
-            with self._errors("cannot keep the kernels of"):
-                content = bytes(cache.serialize())
-            if content != self._cached:
-                write_cache(self._cache_file, content)
+            try:
+                content = bytes(memoryview(cache.serialize()))
+            except Exception as error:
+                # As where the file cannot be written: it costs the next start some seconds.
+                _log.info("kernels of %s not kept: %s", self._name, error)
+            else:
+                if content != self._cached:
+                    write_cache(self._cache_file, content)
         self._config = self._engine = self._runtime = None
 
     @contextmanager

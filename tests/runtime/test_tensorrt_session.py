@@ -441,6 +441,16 @@ def test_kernels_of_another_version_are_replaced(use, engine, tmp_path):
     assert kept.read_bytes() == b"kernels"
 
 
+def test_kernels_that_cannot_be_had_are_no_error(use, driver, engine, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    module = use("rtx")
+    module.kept_kernels = None
+    open_(module, engine).close()
+    assert not list(tmp_path.rglob("*.cache"))
+    assert f"kernels of {engine} not kept" in caplog.text
+    assert driver.left == (0, 0)
+
+
 def test_unchanged_kernels_are_not_written_again(use, engine, tmp_path):
     module = use("rtx")
     open_(module, engine).close()
