@@ -145,10 +145,6 @@ def _inlined(content: bytes, model: Path) -> bytes:
 
 def _work(spec: dict[str, Any], library: str, model: Path, progress: Callable[[str], None]) -> str | None:
     """Let the worker build, and return its report of the layers."""
-    package = str(Path(__file__).parents[2])
-    # The same edgead as here, and no module that happens to lie in the working directory.
-    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     answers: dict[str, Any] = {}
     with (
         tempfile.TemporaryFile() as words,
@@ -157,7 +153,8 @@ def _work(spec: dict[str, Any], library: str, model: Path, progress: Callable[[s
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,
-            env=environment,
+            # No module that happens to lie in the working directory.
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
         ) as worker,
     ):
         assert worker.stdin is not None
@@ -166,6 +163,8 @@ def _work(spec: dict[str, Any], library: str, model: Path, progress: Callable[[s
             worker.stdin.write(json.dumps(spec).encode())
             worker.stdin.close()
             for line in worker.stdout:
+                if not line.endswith(b"\n"):
+                    break  # it died in the middle of an answer
                 answer = json.loads(line)
                 if "progress" in answer:
                     progress(answer["progress"])
@@ -181,8 +180,9 @@ def _work(spec: dict[str, Any], library: str, model: Path, progress: Callable[[s
         last_words = words.read().decode(errors="replace")
     if "error" in answers:
         raise BackendError(answers["error"])
-    if "layers" in answers:
-        layers: str | None = answers["layers"]
+    if "built" in answers:
+        # A library that dies over its own report has built the engine all the same.
+        layers: str | None = answers.get("layers")
         return layers
     raise BackendError(f"{library} {_death(worker.returncode, last_words)}: the graph was {model}")
 

@@ -1,8 +1,9 @@
-"""The process that compiles one engine, ``python -m edgead.engine.tensorrt_worker``; `edgead.engine.tensorrt` starts it.
+"""The process that compiles one engine: ``python -m edgead.engine.tensorrt_worker``.
 
-It takes a specification as JSON from standard input and answers in lines of JSON: {"progress": line} as often as there
-is something to say, then {"error": line} or {"layers": report or null}. Whatever else ends it, its other end reads from
-the exit status, and from standard error, where the library's complaints go as they come.
+`edgead.engine.tensorrt` starts it and gives it a specification as JSON on standard input. It answers in lines of JSON:
+{"progress": line} as often as there is something to say, then {"error": line}, or {"built": true} once the engine is
+written, and {"layers": report or null}. Whatever else ends it, the other end reads from the exit status, and from
+standard error, where the library's complaints go as they come.
 """
 
 from __future__ import annotations
@@ -33,18 +34,21 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def answer(**content: str | None) -> None:
+    def answer(**content: str | bool | None) -> None:
         answers.write(json.dumps(content) + "\n")
         answers.flush()
 
     try:
-        answer(layers=build(json.load(sys.stdin), lambda line: answer(progress=line)))
+        library, engine = build(json.load(sys.stdin), lambda line: answer(progress=line))
     except EdgeadError as error:
         answer(error=str(error))
+    else:
+        answer(built=True)
+        answer(layers=_layers(library, engine))
 
 
-def build(spec: dict[str, Any], say: Say) -> str | None:
-    """Build and write the engine, and return the report of its layers, None where it cannot be opened here.
+def build(spec: dict[str, Any], say: Say) -> tuple[Library, Any]:
+    """Build and write the engine, and return the library and the engine's content, a buffer of the library's.
 
     spec: backend; graph, engine and timing_cache, paths, the last or None; batch and settings, fields of `BatchProfile`
     and `TensorRTSettings`. Raises BackendError when the library refuses.
@@ -52,12 +56,10 @@ def build(spec: dict[str, Any], say: Say) -> str | None:
     say("loading the library")
     library = load_library(spec["backend"])
     library.logger.heard = lambda line: print(line, file=sys.stderr, flush=True)
-    settings = TensorRTSettings(
-        **spec["settings"] | {"compute_capabilities": tuple(spec["settings"]["compute_capabilities"])}
-    )
-    trt = library.module
+    targets = tuple(spec["settings"]["compute_capabilities"])
+    settings = TensorRTSettings(**spec["settings"] | {"compute_capabilities": targets})
     try:
-        builder = trt.Builder(library.logger)
+        builder = library.module.Builder(library.logger)
     except TypeError as error:
         raise BackendError(f"{library.name} cannot start to build: {library.said()}") from error
     say("reading the graph")
@@ -71,18 +73,17 @@ def build(spec: dict[str, Any], say: Say) -> str | None:
     if monitor:
         config.progress_monitor = monitor
     say("compiling")
-    library.said()
     engine = builder.build_serialized_network(network, config)
-    del parser  # the weights of the network live in it, so not earlier
+    del parser  # the network's weights are its own, so not earlier
     if engine is None:
         raise BackendError(f"{library.name} cannot build an engine of the graph: {library.said()}")
+    say("writing the engine")
     with replace_file(Path(spec["engine"])) as partial:
         partial.write_bytes(memoryview(engine))
     if cache_file:
         with replace_file(cache_file) as partial:
             partial.write_bytes(memoryview(config.get_timing_cache().serialize()))
-    say("reading the layers of the engine")
-    return _layers(library, engine)
+    return library, engine
 
 
 def _parsed(library: Library, builder: Any, graph: Path) -> tuple[Any, Any]:
@@ -99,20 +100,22 @@ def _parsed(library: Library, builder: Any, graph: Path) -> tuple[Any, Any]:
         )
         raise BackendError(f"{library.name} does not take the graph: {reasons[:600] or library.said()}")
     # A parser may read garbage as a graph of nothing, and 8.6 ignores the axes of a ReduceMax of opset 18.
-    found = [_tensor(network.get_input(index)) for index in range(network.num_inputs)]
-    given = [_tensor(network.get_output(index)) for index in range(network.num_outputs)]
-    if [(name, rank) for name, rank, _ in found] != [("images", 4)] or found[0][2] != trt.uint8:
-        raise BackendError(f"{library.name} reads a graph that takes {found}, not images uint8 (N, H, W, 3)")
-    if sorted(given) != [("anomaly_map", 4, trt.float32), ("anomaly_score", 1, trt.float32)]:
+    taken = [_tensor(network.get_input(index)) for index in range(network.num_inputs)]
+    given = sorted(_tensor(network.get_output(index)) for index in range(network.num_outputs))
+    if taken != ["images UINT8 of 4 axes"] or given != [
+        "anomaly_map FLOAT of 4 axes",
+        "anomaly_score FLOAT of 1 axes",
+    ]:
         raise BackendError(
-            f"{library.name} reads a graph that gives {given}, not anomaly_map float32 of 4 axes and anomaly_score "
-            "float32 of 1: give a graph of edgead, and for it a TensorRT of 10 or newer"
+            f"{library.name} reads the graph as one that takes {', '.join(taken) or 'nothing'} and gives "
+            f"{', '.join(given) or 'nothing'}, not images UINT8 of 4 axes, anomaly_map and anomaly_score FLOAT of 4 "
+            "and 1: export it again with 'edgead build'"
         )
     return network, parser
 
 
-def _tensor(tensor: Any) -> tuple[str, int, Any]:
-    return tensor.name, len(tensor.shape), tensor.dtype
+def _tensor(tensor: Any) -> str:
+    return f"{tensor.name} {tensor.dtype.name} of {len(tensor.shape)} axes"
 
 
 def _parser_error(library: Library, error: Any) -> str:
@@ -179,9 +182,9 @@ def _read_timings(config: Any, file: Path, say: Say) -> None:
     if file.is_file() and file.stat().st_size <= _MAX_CACHE_BYTES:
         content = file.read_bytes()
     cache = config.create_timing_cache(content)
-    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+    if cache is None or not config.set_timing_cache(cache, False):
         say(f"the timing cache {file} is of another GPU or version: measuring anew")
-        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+        config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def _monitor(library: Library, say: Say) -> Any:
