@@ -188,7 +188,7 @@ def test_memory_that_does_not_suffice_is_named(gpu, backend, build):
     with engine.open() as session:
         session.infer(toy_images(1))
     with gpu.entered():
-        taken = gpu.device_memory(gpu.free_memory()[0] - 32 * 2**20, "this test")
+        taken = gpu.device_memory(gpu.free_memory()[0] - 24 * 2**20, "this test")
         try:
             with pytest.raises(BackendError, match=r"out of GPU memory: .* needs .*smaller batch") as caught:
                 engine.open()
