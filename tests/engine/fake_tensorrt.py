@@ -166,7 +166,7 @@ class Config:
         return TimingCache(content)
 
     def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
-        if b"other GPU" in cache.content:
+        if b"other GPU" in cache.content and not ignore_mismatch:
             return False
         self._cache = cache
         return True
