@@ -27,7 +27,7 @@ from edgead.engine.tensorrt import build_engine
 from edgead.export.calibrate import calibrate
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.half import half_from_float
-from edgead.export.quantise import int8_from_float, tensors_to_quantise
+from edgead.export.quantise import int8_from_float
 from edgead.models import create_method
 from edgead.models.teacher import create_teacher
 from edgead.preprocess import ModelSize
@@ -71,7 +71,7 @@ def graphs(teacher: str) -> Iterator[tuple[str, ModelProto]]:
     yield "fp32", exact
     yield "fp16", half_from_float(exact)
     noise = np.random.default_rng(0).integers(0, 256, (2, SIZE.height_px, SIZE.width_px, 3), np.uint8)
-    ranges = calibrate(exact, noise, tensors_to_quantise(exact), "minmax").ranges
+    ranges = calibrate(exact, noise, "minmax").ranges
     yield "int8", int8_from_float(exact, ranges)
 
 

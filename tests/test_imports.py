@@ -163,6 +163,11 @@ def test_onnxruntime_is_imported_in_one_file():
     assert files_importing("onnxruntime") == {"runtime/onnxruntime.py"}
 
 
+def test_each_gpu_library_is_imported_in_one_file():
+    assert files_importing("cuda") == {"runtime/cuda.py"}
+    assert files_importing("tensorrt") == files_importing("tensorrt_rtx") == {"runtime/tensorrt_library.py"}
+
+
 def test_the_engine_never_knows_the_models():
     assert not {file for file in files_importing("edgead.models") if file.startswith("engine/")}
 

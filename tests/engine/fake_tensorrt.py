@@ -27,6 +27,8 @@ def _enum(name: str, *members: str) -> Any:
 DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "UINT8")
 float32, float16, int8, uint8 = DataType
 LayerType = _enum("LayerType", "CONVOLUTION", "QUANTIZE")
+if MAJOR < 10:
+    PreviewFeature = _enum("PreviewFeature", "PROFILE_SHARING_0806")
 MemoryPoolType = _enum("MemoryPoolType", "WORKSPACE")
 ProfilingVerbosity = _enum("ProfilingVerbosity", "LAYER_NAMES_ONLY", "NONE", "DETAILED")
 LayerInformationFormat = _enum("LayerInformationFormat", "ONELINE", "JSON")
@@ -155,6 +157,11 @@ class Config:
 
     def clear_flag(self, flag: Any) -> None:
         TOLD["cleared"].append(flag.name)
+
+    if MAJOR < 10:
+
+        def set_preview_feature(self, feature: Any, enabled: bool) -> None:
+            TOLD["preview"] = [feature.name, enabled]
 
     def set_memory_pool_limit(self, pool: Any, limit: int) -> None:
         TOLD["workspace"] = limit

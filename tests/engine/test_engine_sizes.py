@@ -17,7 +17,7 @@ from edgead.engine.tensorrt import build_engine
 from edgead.export.calibrate import calibrate
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.half import half_from_float
-from edgead.export.quantise import int8_from_float, tensors_to_quantise
+from edgead.export.quantise import int8_from_float
 from edgead.models import create_method
 from edgead.models.teacher import create_teacher
 from edgead.preprocess import ModelSize
@@ -31,7 +31,7 @@ def engine_bytes(teacher: str, size: ModelSize, directory: Path) -> dict[str, in
     exact = onnx_from_method(method, size)
     del method
     noise = np.random.default_rng(0).integers(0, 256, (2, size.height_px, size.width_px, 3), np.uint8)
-    ranges = calibrate(exact, noise, tensors_to_quantise(exact), "minmax").ranges
+    ranges = calibrate(exact, noise, "minmax").ranges
     found = {}
     for precision, convert in {
         "fp32": lambda: exact,
