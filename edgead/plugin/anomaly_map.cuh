@@ -150,7 +150,7 @@ __device__ void cosine_of_planes(const Arguments& a, const Scale& scale) {
     const int32_t blocks = (positions + width - 1) / width;  // of one picture
     const int32_t block = static_cast<int32_t>(blockIdx.x) - scale.first_block;
     const int32_t n = block / blocks, first = block % blocks * width;
-    const int32_t lane = threadIdx.x % lanes, group = threadIdx.x / lanes;
+    const int32_t thread = threadIdx.x, lane = thread % lanes, group = thread / lanes;
     const int32_t position = first + lane * kPixels;
 
     Sums sums[kPixels] = {};
@@ -185,9 +185,9 @@ __device__ void cosine_of_planes(const Arguments& a, const Scale& scale) {
         }
     }
     const int32_t plane = kWarps * width;
-    if (threadIdx.x % 32 < lanes) {
+    if (thread % 32 < lanes) {
         // Neighbouring threads write neighbouring words, so a thread's positions lie `lanes` apart.
-        float* partial = shared_memory + threadIdx.x / 32 * width + lane;
+        float* partial = shared_memory + thread / 32 * width + lane;
 #pragma unroll
         for (int32_t p = 0; p < kPixels; ++p) {
             partial[p * lanes] = sums[p].ts;
@@ -197,12 +197,12 @@ __device__ void cosine_of_planes(const Arguments& a, const Scale& scale) {
     }
     __syncthreads();
 
-    if (static_cast<int32_t>(threadIdx.x) < width) {
+    if (thread < width) {
         const int32_t out = first + lane * kPixels + group;
         if (out < positions) {
             Sums total = {};
             for (int32_t warp = 0; warp < kWarps; ++warp) {
-                const float* partial = shared_memory + warp * width + threadIdx.x;
+                const float* partial = shared_memory + warp * width + thread;
                 total.ts += partial[0];
                 total.tt += partial[plane];
                 total.ss += partial[2 * plane];
@@ -214,9 +214,9 @@ __device__ void cosine_of_planes(const Arguments& a, const Scale& scale) {
 
 // N H W C in groups of 8 channels. `lanes` threads share a position, each takes every lanes-th group of it.
 __device__ inline void cosine_of_pixels(const Arguments& a, const Scale& scale) {
-    const int32_t lanes = scale.lanes, lane = threadIdx.x % lanes;
+    const int32_t thread = threadIdx.x, lanes = scale.lanes, lane = thread % lanes;
     const int32_t block = static_cast<int32_t>(blockIdx.x) - scale.first_block;
-    const int32_t position = block * (kThreads / lanes) + threadIdx.x / lanes;  // over all pictures
+    const int32_t position = block * (kThreads / lanes) + thread / lanes;  // over all pictures
     const bool inside = position < a.batch * scale.height * scale.width;
     const int32_t groups = (scale.channels + 7) / 8;
 
