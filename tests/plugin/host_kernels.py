@@ -51,7 +51,9 @@ class LaunchError(Exception):
 
 def shape_of(features: Sequence[npt.NDArray[Any]], height: int, width: int) -> Shape:
     sizes = np.array([feature.shape for feature in features], np.int32)
-    return Shape(len(features[0]), height, width, len(features), *(tuple(map(int, sizes[:, i])) for i in (1, 2, 3)))
+    return Shape(
+        len(features[0]), height, width, len(features), *(tuple(map(int, sizes[:, i])) for i in (1, 2, 3))
+    )
 
 
 def compile_host(folder: Path, sources: Path = SOURCES) -> Path:

@@ -23,7 +23,11 @@ MUTATIONS = {
     "mirrored about the pixel's centre": (DEVICE, ": 2 * size - 1 - folded", ": 2 * size - 2 - folded"),
     "mirrored once only": (DEVICE, "position % (2 * size)", "position"),
     "aligned corners swapped": (DEVICE, "if (align_corners) {", "if (!align_corners) {"),
-    "half-pixel corners not clamped": (DEVICE, "max((2 * out + 1) * size_in - size_out, 0)", "(2 * out + 1) * size_in"),
+    "half-pixel corners not clamped": (
+        DEVICE,
+        "max((2 * out + 1) * size_in - size_out, 0)",
+        "(2 * out + 1) * size_in",
+    ),
     "last channels dropped": (DEVICE, "(scale.channels + 7) / 8", "scale.channels / 8"),
     "padding not masked": (DEVICE, "if (count < 8) {", "if (count < 0) {"),
     "padding masked one short": (DEVICE, "count == 1 ? word & 0xffffu : 0u", "0u"),

@@ -39,7 +39,14 @@ int current = 0;
 Kernel kernel = nullptr;
 const edgead::Arguments* kernel_arguments = nullptr;
 
-int multiprocessors = 1, order = 0, failing_launch = -1, launches = 0;
+struct Launch {
+    uint32_t blocks;
+    size_t shared_bytes;
+    edgead::Arguments arguments;
+};
+std::vector<Launch> launches;  // of the last run
+
+int multiprocessors = 1, order = 0, failing_launch = -1;
 cudaError_t last_error = cudaSuccess;
 char failure[256] = "";
 
@@ -189,11 +196,12 @@ cudaError_t cudaGetLastError() {
 
 cudaError_t cudaLaunchKernel(const void* function, dim3 blocks, dim3 threads, void** arguments, size_t shared_bytes,
                              cudaStream_t) {
-    if (launches++ == failing_launch || shared_bytes > edgead::kSharedBytes) {
-        return last_error = cudaErrorLaunchFailure;
-    }
     kernel = reinterpret_cast<Kernel>(const_cast<void*>(function));
     kernel_arguments = static_cast<const edgead::Arguments*>(arguments[0]);
+    launches.push_back({blocks.x, shared_bytes, *kernel_arguments});
+    if (static_cast<int>(launches.size()) == failing_launch + 1 || shared_bytes > edgead::kSharedBytes) {
+        return last_error = cudaErrorLaunchFailure;
+    }
     for (auto& fiber : fibers) {
         fiber.shuffles = 0;
     }
@@ -220,7 +228,7 @@ int run(int32_t format, const edgead::Shape* shape, const edgead::Spec* spec, co
     multiprocessors = count;
     order = turns;
     failing_launch = failing;
-    launches = 0;
+    launches.clear();
     failure[0] = 0;
     return edgead::launch_anomaly_map(static_cast<edgead::Format>(format), *shape, *spec, teacher, student, workspace,
                                       anomaly_map, anomaly_score, nullptr);
@@ -231,6 +239,10 @@ size_t workspace_bytes(const edgead::Shape* shape, const edgead::Spec* spec) {
 }
 
 const char* what_failed() { return failure; }
-int launch_count() { return launches; }
+int launch_count() { return static_cast<int>(launches.size()); }
+uint32_t launch_blocks(int i) { return launches[i].blocks; }
+size_t launch_shared_bytes(int i) { return launches[i].shared_bytes; }
+const edgead::Arguments* launch_arguments(int i) { return &launches[i].arguments; }
+size_t arguments_size() { return sizeof(edgead::Arguments); }
 int error_left() { return cudaGetLastError(); }
 }
