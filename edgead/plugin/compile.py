@@ -54,7 +54,7 @@ def compile_kernels(architecture: str) -> CompiledKernels:
     Raises MissingExtraError where cuda-core is not installed, and BackendError where its compiler cannot be loaded
     or does not know the architecture.
     """
-    with needs_extra("cuda", "compiling CUDA kernels"):
+    with needs_extra("tensorrt", "compiling CUDA kernels"):
         from cuda.core import Program, ProgramOptions
     options = ProgramOptions(
         name="anomaly_map.cu",

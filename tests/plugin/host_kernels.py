@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from kernel_cases import laid_out
 
 import edgead.plugin
 
@@ -76,16 +77,10 @@ def guarded(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return whole[offset + GUARD : offset + GUARD + size]
 
 
-def laid_out(feature: npt.NDArray[Any], layout: Format, shift: int = 0) -> npt.NDArray[Any]:
-    """A flat copy of (N, C, H, W) as the format has it, `shift` elements off its alignment."""
-    values = feature.astype(np.float32 if layout == "float" else np.float16)
-    if layout == "half8":
-        n, channels, height, width = values.shape
-        padded = np.full((n, height, width, -(-channels // 8) * 8), np.nan, np.float16)
-        padded[..., :channels] = values.transpose(0, 2, 3, 1)
-        values = padded
+def guarded_copy(values: npt.NDArray[Any], shift: int) -> npt.NDArray[Any]:
+    """A flat copy, `shift` elements off its alignment."""
     flat = guarded(values.size + shift, values.dtype)[shift:]
-    flat[:] = values.ravel()
+    flat[:] = values
     return flat
 
 
@@ -120,7 +115,7 @@ class HostKernels:
         library.what_failed.restype = ctypes.c_char_p
         shape = shape_of(teacher, height, width)
         spec = Spec(fusion == "multiply", sigma, align_corners)
-        features = [[laid_out(f, layout, shift) for f in side] for side in (teacher, student)]
+        features = [[guarded_copy(laid_out(f, layout), shift) for f in side] for side in (teacher, student)]
         pointers = [(ctypes.c_void_p * len(side))(*(f.ctypes.data for f in side)) for side in features]
         n = len(teacher[0])
         workspace = guarded(library.workspace_bytes(ctypes.byref(shape), ctypes.byref(spec)) // 4, np.float32)

@@ -27,7 +27,7 @@ def test_the_report_is_read():
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvrtc_compiles_without_spills(architecture):
-    pytest.importorskip("cuda.core", reason="no cuda-core: pip install 'edgead[cuda]'")
+    pytest.importorskip("cuda.core", reason="no cuda-core: pip install 'edgead[tensorrt]'")
     compiled = compile_kernels(architecture)
     assert compiled.cubin.startswith(b"\x7fELF")
     assert "warning" not in compiled.report
@@ -40,7 +40,7 @@ def test_nvrtc_compiles_without_spills(architecture):
 
 
 def test_an_architecture_that_the_compiler_does_not_know_is_named():
-    pytest.importorskip("cuda.core", reason="no cuda-core: pip install 'edgead[cuda]'")
+    pytest.importorskip("cuda.core", reason="no cuda-core: pip install 'edgead[tensorrt]'")
     with pytest.raises(BackendError, match=r"cannot compile the kernels for sm_20: .*invalid value"):
         compile_kernels("sm_20")
 

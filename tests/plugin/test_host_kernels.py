@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from host_kernels import FORMATS, GUARD, HostKernels, LaunchError, Shape, Spec, compile_host
+from host_kernels import FORMATS, HostKernels, LaunchError, Shape, Spec, compile_host
 from kernel_cases import CASES, cases_with_layouts, check, features
 
 from edgead.anomaly_map import cosine_map
@@ -157,7 +157,3 @@ def test_two_launches_and_a_small_workspace(kernels):
     library.workspace_bytes.restype = ctypes.c_size_t
     spec = Spec(0, 4.0, 1)
     assert library.workspace_bytes(ctypes.byref(shape), ctypes.byref(spec)) == 4 * 5 * (192 + 48 + 12)
-
-
-def test_the_guard_is_wider_than_a_load():
-    assert GUARD * 2 > 16

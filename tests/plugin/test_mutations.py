@@ -16,7 +16,8 @@ from host_kernels import SOURCES, compile_host
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: apt-get install g++")
 
 DEVICE, LAUNCHER = "anomaly_map.cuh", "anomaly_map.cu"
-BARRIERS = (SOURCES / DEVICE).read_text(encoding="utf-8").count("__syncthreads();")
+BARRIER = "__syncthreads();"
+BARRIERS = (SOURCES / DEVICE).read_text(encoding="utf-8").count(BARRIER)
 
 # What is wrong: file, text, what stands in its place.
 MUTATIONS = {
@@ -31,7 +32,23 @@ MUTATIONS = {
     "last channels dropped": (DEVICE, "(scale.channels + 7) / 8", "scale.channels / 8"),
     "padding not masked": (DEVICE, "if (count < 8) {", "if (count < 0) {"),
     "padding masked one short": (DEVICE, "count == 1 ? word & 0xffffu : 0u", "0u"),
-    "a channel beyond the last": (DEVICE, "u * groups < scale.channels", "u * groups <= scale.channels"),
+    "channels beyond the last": (DEVICE, "channel + (kUnroll - 1) * groups < scale", "channel < scale"),
+    "the last channels left out": (
+        DEVICE,
+        "channel < scale.channels; channel += groups",
+        "false; channel += groups",
+    ),
+    "a group of channels beyond the last": (
+        DEVICE,
+        "group + u * lanes < groups",
+        "group + u * lanes <= groups",
+    ),
+    "a picture's features for another's": (
+        DEVICE,
+        "(n) * scale.channels * positions",
+        "(0) * scale.channels",
+    ),
+    "a picture's maps for another's": (DEVICE, "(n) * scale.height * scale.width", "(0)"),
     "a step of the shuffles lost": (DEVICE, "offset >= lanes", "offset > lanes"),
     "a warp's sums lost": (DEVICE, "warp < kWarps", "warp < kWarps - 1"),
     "scores not cleared": (DEVICE, "    clear_scores(a);\n", ""),
@@ -41,7 +58,7 @@ MUTATIONS = {
     "radius not rounded": (LAUNCHER, "4.0 * spec.sigma + 0.5", "4.0 * spec.sigma"),
     "weights not normalised": (LAUNCHER, "1.0 / sum", "1.0"),
     "alignment not looked at": (LAUNCHER, "count % (16 / element) == 0", "true"),
-} | {f"barrier {i + 1} missing": (DEVICE, "__syncthreads();", f"#{i}") for i in range(BARRIERS)}
+} | {f"barrier {i + 1} missing": (DEVICE, BARRIER, f"#{i}") for i in range(BARRIERS)}
 
 RUN_CASES = """
 import sys
@@ -50,17 +67,18 @@ from host_kernels import HostKernels
 from kernel_cases import cases_with_layouts, check
 kernels = HostKernels(Path(sys.argv[1]))
 for case, layout in cases_with_layouts():
-    for turns in (0, 1):
+    for turns in map(int, sys.argv[2:]):
         check(case, layout, kernels, multiprocessors=case.multiprocessors, turns=turns)
 """
 
 
-def run_cases(library: Path) -> subprocess.CompletedProcess[str]:
+def run_cases(library: Path, *turns: str) -> subprocess.CompletedProcess[str]:
+    here = Path(__file__).parent
     return subprocess.run(
-        [sys.executable, "-c", RUN_CASES, str(library)],
+        [sys.executable, "-c", RUN_CASES, str(library), *turns],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": ":".join([str(Path(__file__).parent), str(SOURCES.parent.parent)])},
+        env={"PYTHONPATH": ":".join(map(str, [here, here.parent, SOURCES.parent.parent]))},
         timeout=120,
     )
 
@@ -75,7 +93,7 @@ def mutated(text: str, old: str, new: str) -> str:
 
 
 def test_the_sources_as_they_are_pass(tmp_path):
-    result = run_cases(compile_host(tmp_path))
+    result = run_cases(compile_host(tmp_path), "0", "1")
     assert result.returncode == 0, result.stderr
 
 
@@ -92,7 +110,8 @@ def test_mistake_is_caught(tmp_path, mistake):
     shutil.copytree(SOURCES, sources, ignore=shutil.ignore_patterns("__pycache__"))
     text = (sources / file).read_text(encoding="utf-8")
     (sources / file).write_text(mutated(text, old, new), encoding="utf-8")
-    result = run_cases(compile_host(tmp_path, sources))
+    # Backwards too where the order of threads is what matters.
+    result = run_cases(compile_host(tmp_path, sources), *(("0", "1") if old == BARRIER else ("0",)))
     # Negative: ended by a signal.
     assert result.returncode < 0 or "AssertionError" in result.stderr or "LaunchError" in result.stderr, (
         f"the cases pass although there is this mistake: {mistake}; {result.stderr}"

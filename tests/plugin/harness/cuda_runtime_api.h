@@ -44,6 +44,7 @@ struct Index {
     uint32_t x;
 };
 [[noreturn]] void fail(const char* what);  // of the kernel that runs; its launch gives cudaErrorLaunchFailure
+bool is_feature(const void* address, size_t bytes);
 void barrier();
 uint32_t exchange(uint32_t mask, uint32_t value, int lane_xor);
 }  // namespace device
@@ -56,6 +57,9 @@ template <typename T>
 T __ldg(const T* address) {
     if (reinterpret_cast<uintptr_t>(address) % sizeof(T)) {
         device::fail("a load off its alignment");
+    }
+    if (!device::is_feature(address, sizeof(T))) {
+        device::fail("a load beyond the features");
     }
     return *address;
 }

@@ -46,6 +46,11 @@ struct Launch {
 };
 std::vector<Launch> launches;  // of the last run
 
+struct Range {
+    const char *begin, *end;
+};
+std::vector<Range> features;  // what the kernels may load; anything where there is none
+
 int multiprocessors = 1, order = 0, failing_launch = -1;
 cudaError_t last_error = cudaSuccess;
 char failure[256] = "";
@@ -162,6 +167,12 @@ void fail(const char* what) {
     _longjmp(scheduler, 1);
 }
 
+bool is_feature(const void* address, size_t bytes) {
+    const char* begin = static_cast<const char*>(address);
+    const auto holds = [=](const Range& range) { return range.begin <= begin && begin + bytes <= range.end; };
+    return features.empty() || std::any_of(features.begin(), features.end(), holds);
+}
+
 void barrier() { wait(State::kAtBarrier); }
 
 uint32_t exchange(uint32_t mask, uint32_t value, int lane_xor) {
@@ -230,8 +241,30 @@ int run(int32_t format, const edgead::Shape* shape, const edgead::Spec* spec, co
     failing_launch = failing;
     launches.clear();
     failure[0] = 0;
+    features.clear();
+    for (int32_t k = 0; k < shape->scales && k < edgead::kMaxScales; ++k) {
+        const size_t channels = format == 2 ? (shape->channels[k] + 7) / 8 * 8 : shape->channels[k];
+        const size_t elements = channels * shape->batch * shape->feature_height[k] * shape->feature_width[k];
+        for (const void* side : {teacher[k], student[k]}) {
+            const char* begin = static_cast<const char*>(side);
+            features.push_back({begin, begin + elements * (format == 0 ? 4 : 2)});
+        }
+    }
     return edgead::launch_anomaly_map(static_cast<edgead::Format>(format), *shape, *spec, teacher, student, workspace,
                                       anomaly_map, anomaly_score, nullptr);
+}
+
+// Launch one kernel, by its place in KERNELS of edgead/plugin/kernels.py, with what Python planned.
+int launch_kernel(int which, uint32_t blocks, uint32_t threads, size_t shared_bytes, edgead::Arguments* arguments) {
+    using namespace edgead;
+    const Kernel all[] = {edgead_cosine_float, edgead_cosine_half, edgead_cosine_half8, edgead_fuse_and_smooth};
+    void* parameters[] = {arguments};
+    order = 0;
+    failing_launch = -1;
+    failure[0] = 0;
+    features.clear();
+    return cudaLaunchKernel(reinterpret_cast<const void*>(all[which]), dim3(blocks), dim3(threads), parameters,
+                            shared_bytes, nullptr);
 }
 
 size_t workspace_bytes(const edgead::Shape* shape, const edgead::Spec* spec) {

@@ -1,4 +1,4 @@
-"""The cases that the kernels are held to: run by test_host_kernels.py, on a GPU too, and by every mutant.
+"""The cases that the CUDA kernels are held to: on the host, on a GPU, and by every mutant.
 
 Tolerance: a cosine map is off by float32's rounding of sums of up to 2048 products, split into chains of at most a
 hundred or so, an error of a few 1e-6 at most; adding up to four scales of at most 2 each, and a Gaussian whose weights
@@ -41,6 +41,14 @@ class Case:
 
 PYRAMID = ((24, 16, 12), (40, 8, 6), (112, 4, 3))
 CASES = [
+    Case("zero vectors", PYRAMID[:2], (24, 24), sigma=0.0, make="zeros", batch=2),
+    Case("the largest halves", PYRAMID[:2], (24, 24), sigma=0.5, make="largest"),
+    Case("subnormal halves", PYRAMID[:2], (24, 24), sigma=0.5, make="subnormal"),
+    Case("norms below epsilon", PYRAMID[:2], (24, 24), sigma=0.5, make="tiny", layouts=("float",)),
+    Case("large floats", PYRAMID[:2], (24, 24), sigma=0.5, make="large", layouts=("float",)),
+    Case("teacher and student nearly equal", PYRAMID, (48, 48), make="near", batch=2),
+    Case("teacher and student opposite", PYRAMID, (48, 48), make="opposite"),
+    Case("maps around zero", ((3, 1, 1),), (1, 1), sigma=0.0, make="equal", batch=64),
     Case("one scale, one channel, one pixel", ((1, 1, 1),), (1, 1)),
     Case("one channel", ((1, 5, 7),), (9, 11), sigma=1.9),
     Case("positions in 16 bytes", ((3, 4, 8),), (33, 65), sigma=0.5),
@@ -69,14 +77,6 @@ CASES = [
     Case("channels one above a group", ((9, 4, 4), (17, 2, 2)), (12, 12), sigma=0.5),
     Case("channels one below a group", ((7, 4, 4), (255, 2, 2)), (12, 12), sigma=0.5),
     Case("many groups of channels", ((520, 3, 3), (1030, 2, 2)), (8, 8), sigma=0.5, multiprocessors=132),
-    Case("zero vectors", PYRAMID[:2], (24, 24), sigma=0.0, make="zeros", batch=2),
-    Case("the largest halves", PYRAMID[:2], (24, 24), sigma=0.5, make="largest"),
-    Case("subnormal halves", PYRAMID[:2], (24, 24), sigma=0.5, make="subnormal"),
-    Case("norms below epsilon", PYRAMID[:2], (24, 24), sigma=0.5, make="tiny", layouts=("float",)),
-    Case("large floats", PYRAMID[:2], (24, 24), sigma=0.5, make="large", layouts=("float",)),
-    Case("teacher and student nearly equal", PYRAMID, (48, 48), make="near", batch=2),
-    Case("teacher and student opposite", PYRAMID, (48, 48), make="opposite"),
-    Case("maps around zero", ((3, 1, 1),), (1, 1), sigma=0.0, make="equal", batch=64),
 ]
 
 
@@ -107,6 +107,17 @@ def features(case: Case) -> tuple[Features, Features]:
     dtype = np.float32 if case.layouts == ("float",) else np.float16
     t32, s32 = ([x.astype(dtype).astype(np.float32) for x in side] for side in (t, s))
     return t32, s32
+
+
+def laid_out(feature: npt.NDArray[Any], layout: str) -> npt.NDArray[Any]:
+    """A flat copy of (N, C, H, W) as the layout has it; what pads the channels is NaN."""
+    values = feature.astype(np.float32 if layout == "float" else np.float16)
+    if layout == "half8":
+        n, channels, height, width = values.shape
+        padded = np.full((n, height, width, -(-channels // 8) * 8), np.nan, np.float16)
+        padded[..., :channels] = values.transpose(0, 2, 3, 1)
+        values = padded
+    return values.ravel()
 
 
 def check(case: Case, layout: str, run: Run, **options: Any) -> bytes:
