@@ -40,7 +40,7 @@ bool is_aligned(const void* teacher, const void* student) {
 //
 // wanted: bytes that a block should read. Wide enough to read whole lines of the cache where there is much to read, and
 // narrow enough to give every multiprocessor a block where there is little; below 32 bytes side by side, what is read
-// is not all used.
+// is not all used, and with more groups of threads than channels some have nothing to do.
 int64_t cut(Format format, int32_t batch, int64_t wanted, Scale& scale) {
     const int64_t count = static_cast<int64_t>(scale.height) * scale.width;
     scale.lanes = 32;
@@ -56,7 +56,8 @@ int64_t cut(Format format, int32_t batch, int64_t wanted, Scale& scale) {
     const int32_t element = format == Format::kFloat ? 4 : 2;
     scale.pixels = is_aligned(scale.teacher, scale.student) && count % (16 / element) == 0 ? 16 / element : 1;
     const int32_t bytes = scale.pixels * element;
-    while (scale.lanes * bytes > 32 && 2LL * scale.lanes * bytes * scale.channels > wanted) {
+    while (scale.lanes * bytes > 32 && 2LL * scale.lanes * bytes * scale.channels > wanted &&
+           kThreads / scale.lanes < scale.channels) {
         scale.lanes /= 2;
     }
     const int64_t width = static_cast<int64_t>(scale.lanes) * scale.pixels;

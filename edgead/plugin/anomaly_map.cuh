@@ -124,14 +124,6 @@ struct Half1 {
     __device__ float value(int32_t) const { return float_from_half(word); }
 };
 
-template <typename Load>
-__device__ void add_all(Sums (&sums)[Load::kPixels], const Load& t, const Load& s) {
-#pragma unroll
-    for (int32_t p = 0; p < Load::kPixels; ++p) {
-        sums[p].add(t.value(p), s.value(p));
-    }
-}
-
 __device__ inline const Scale& scale_of_block(const Arguments& a) {
     int32_t k = 0;
     while (k + 1 < a.scales && static_cast<int32_t>(blockIdx.x) >= a.scale[k + 1].first_block) {
@@ -166,26 +158,23 @@ __device__ void cosine_of_planes(const Arguments& a, const Scale& scale) {
     Sums sums[kPixels] = {};
     if (position < positions) {
         const int64_t base = static_cast<int64_t>(n) * scale.channels * positions + position;
-        const int64_t step = static_cast<int64_t>(groups) * positions;
-        int64_t index = base + static_cast<int64_t>(group) * positions;
-        int32_t channel = group;
-        for (; channel + (kUnroll - 1) * groups < scale.channels; channel += kUnroll * groups) {
+        for (int32_t channel = group; channel < scale.channels; channel += kUnroll * groups) {
             Load t[kUnroll], s[kUnroll];
 #pragma unroll
-            for (int32_t u = 0; u < kUnroll; ++u, index += step) {
-                t[u].load(scale.teacher, index);
-                s[u].load(scale.student, index);
+            for (int32_t u = 0; u < kUnroll; ++u) {
+                if (channel + u * groups < scale.channels) {
+                    const int64_t index = base + static_cast<int64_t>(channel + u * groups) * positions;
+                    t[u].load(scale.teacher, index);
+                    s[u].load(scale.student, index);
+                }
             }
 #pragma unroll
             for (int32_t u = 0; u < kUnroll; ++u) {
-                add_all(sums, t[u], s[u]);
+#pragma unroll
+                for (int32_t p = 0; p < kPixels; ++p) {
+                    sums[p].add(t[u].value(p), s[u].value(p));
+                }
             }
-        }
-        for (; channel < scale.channels; channel += groups, index += step) {
-            Load t, s;
-            t.load(scale.teacher, index);
-            s.load(scale.student, index);
-            add_all(sums, t, s);
         }
     }
 

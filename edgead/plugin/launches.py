@@ -176,7 +176,11 @@ def _cut(layout: Format, batch: int, wanted: int, scale: Scale) -> int:
     aligned = scale.teacher % 16 == 0 and scale.student % 16 == 0
     pixels = 16 // element if aligned and count % (16 // element) == 0 else 1
     bytes_a_load = pixels * element
-    while lanes * bytes_a_load > 32 and 2 * lanes * bytes_a_load * channels > wanted:
+    while (
+        lanes * bytes_a_load > 32
+        and 2 * lanes * bytes_a_load * channels > wanted
+        and THREADS // lanes < channels
+    ):
         lanes //= 2
     scale.pixels, scale.lanes = pixels, lanes
     return batch * -(-count // (lanes * pixels))

@@ -32,12 +32,8 @@ MUTATIONS = {
     "last channels dropped": (DEVICE, "(scale.channels + 7) / 8", "scale.channels / 8"),
     "padding not masked": (DEVICE, "if (count < 8) {", "if (count < 0) {"),
     "padding masked one short": (DEVICE, "count == 1 ? word & 0xffffu : 0u", "0u"),
-    "channels beyond the last": (DEVICE, "channel + (kUnroll - 1) * groups < scale", "channel < scale"),
-    "the last channels left out": (
-        DEVICE,
-        "channel < scale.channels; channel += groups",
-        "false; channel += groups",
-    ),
+    "channels beyond the last": (DEVICE, "u * groups < scale.channels", "u * groups <= scale.channels"),
+    "channels left out": (DEVICE, "channel += kUnroll * groups", "channel += (kUnroll + 1) * groups"),
     "a group of channels beyond the last": (
         DEVICE,
         "group + u * lanes < groups",
