@@ -16,6 +16,7 @@ import typer
 
 from edgead import __version__
 from edgead.cli.build import build
+from edgead.cli.calibrate import calibrate
 from edgead.cli.demo import demo
 from edgead.cli.doctor import doctor
 from edgead.cli.eval import eval_
@@ -49,6 +50,7 @@ def edgead(
 
 app.command("train")(train)
 app.command("build")(build)
+app.command("calibrate")(calibrate)
 app.command("eval")(eval_)
 app.command("stream")(stream)
 app.command("demo")(demo)
