@@ -7,7 +7,8 @@ nothing, so it may be captured into a CUDA graph.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from edgead.errors import BackendError, needs_extra
 from edgead.plugin.compile import compile_kernels
@@ -29,19 +30,19 @@ class AnomalyMapKernels:
             from cuda.bindings import driver
             from cuda.core import Device, ObjectCode
         self._driver = driver
-        try:
+        with _cuda_errors("no CUDA device can be opened"):
             device = Device()
             architecture, self._multiprocessors = (
                 f"sm_{device.arch}",
                 int(device.properties.multiprocessor_count),
             )
-        # Its errors have no common base below Exception.
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise BackendError(f"no CUDA device can be opened: {reason}: see edgead doctor") from error
-        code = ObjectCode.from_cubin(compile_kernels(architecture).cubin)
-        self._code = code  # held, for the functions live as long as it does
-        self._functions = {name: driver.CUfunction(int(code.get_kernel(name).handle)) for name in KERNELS}
+        compiled = compile_kernels(architecture)
+        with _cuda_errors(f"the kernels for {architecture} cannot be loaded"):
+            # Held, for the functions live as long as it does.
+            self._code = ObjectCode.from_cubin(compiled.cubin)
+            self._functions = {
+                name: driver.CUfunction(int(self._code.get_kernel(name).handle)) for name in KERNELS
+            }
 
     def plan(
         self, layout: Format, shapes: Sequence[FeatureShape], spec: HeadSpec, buffers: Buffers
@@ -65,3 +66,13 @@ class AnomalyMapKernels:
             )
             if status != self._driver.CUresult.CUDA_SUCCESS:
                 raise BackendError(f"CUDA does not launch {launch.kernel} ({status.name}): see edgead doctor")
+
+
+@contextmanager
+def _cuda_errors(what: str) -> Iterator[None]:
+    """Let every error of cuda-core leave as one line; its errors have no common base below Exception."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise BackendError(f"{what}: {reason}: see edgead doctor") from error
