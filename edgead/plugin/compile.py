@@ -14,7 +14,7 @@ from pathlib import Path
 from edgead.errors import BackendError, needs_extra
 
 SOURCES = Path(__file__).parent
-"""Where anomaly_map.h, anomaly_map.cuh and anomaly_map.cu lie."""
+"""Where the C++ and CUDA sources lie."""
 
 
 @dataclass(frozen=True, slots=True)

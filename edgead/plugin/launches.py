@@ -1,6 +1,6 @@
 """What the launcher in anomaly_map.cu computes before it launches, for those who launch from Python.
 
-The structures are those of anomaly_map.cuh, byte for byte. A test holds every number here to the compiled launcher.
+The structures are those of arguments.cuh, byte for byte. A test holds every number here to the compiled launcher.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _cut(layout: Format, batch: int, wanted: int, scale: Scale) -> int:
 
 
 def _shared_words(radius: int) -> int:
-    """Give what `layout_for` in anomaly_map.cuh ends with."""
+    """Give what `layout_for` in fuse_and_smooth.cuh ends with."""
     window = _TILE + 2 * radius
     fused = _TILE * (window + (3 if window % 4 else 1))
     samples = _TILE * MAX_SCALES * 3

@@ -15,46 +15,51 @@ from host_kernels import SOURCES, compile_host
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: apt-get install g++")
 
-DEVICE, LAUNCHER = "anomaly_map.cuh", "anomaly_map.cu"
+COMMON, COSINE, SMOOTH, LAUNCHER = "arguments.cuh", "cosine_maps.cuh", "fuse_and_smooth.cuh", "anomaly_map.cu"
 BARRIER = "__syncthreads();"
-BARRIERS = (SOURCES / DEVICE).read_text(encoding="utf-8").count(BARRIER)
+# File and place in it of every barrier.
+BARRIERS = [
+    (file, nth)
+    for file in (COSINE, SMOOTH)
+    for nth in range((SOURCES / file).read_text(encoding="utf-8").count(BARRIER))
+]
 
 # What is wrong: file, text, what stands in its place.
 MUTATIONS = {
-    "mirrored about the pixel's centre": (DEVICE, ": 2 * size - 1 - folded", ": 2 * size - 2 - folded"),
-    "mirrored once only": (DEVICE, "position % (2 * size)", "position"),
-    "aligned corners swapped": (DEVICE, "if (align_corners) {", "if (!align_corners) {"),
+    "mirrored about the pixel's centre": (SMOOTH, ": 2 * size - 1 - folded", ": 2 * size - 2 - folded"),
+    "mirrored once only": (SMOOTH, "position % (2 * size)", "position"),
+    "aligned corners swapped": (SMOOTH, "if (align_corners) {", "if (!align_corners) {"),
     "half-pixel corners not clamped": (
-        DEVICE,
+        SMOOTH,
         "max((2 * out + 1) * size_in - size_out, 0)",
         "(2 * out + 1) * size_in",
     ),
-    "last channels dropped": (DEVICE, "(scale.channels + 7) / 8", "scale.channels / 8"),
-    "padding not masked": (DEVICE, "if (count < 8) {", "if (count < 0) {"),
-    "padding masked one short": (DEVICE, "count == 1 ? word & 0xffffu : 0u", "0u"),
-    "channels beyond the last": (DEVICE, "u * groups < scale.channels", "u * groups <= scale.channels"),
-    "channels left out": (DEVICE, "channel += kUnroll * groups", "channel += (kUnroll + 1) * groups"),
+    "last channels dropped": (COSINE, "(scale.channels + 7) / 8", "scale.channels / 8"),
+    "padding not masked": (COSINE, "if (count < 8) {", "if (count < 0) {"),
+    "padding masked one short": (COSINE, "count == 1 ? word & 0xffffu : 0u", "0u"),
+    "channels beyond the last": (COSINE, "u * groups < scale.channels", "u * groups <= scale.channels"),
+    "channels left out": (COSINE, "channel += kUnroll * groups", "channel += (kUnroll + 1) * groups"),
     "a group of channels beyond the last": (
-        DEVICE,
+        COSINE,
         "group + u * lanes < groups",
         "group + u * lanes <= groups",
     ),
     "a picture's features for another's": (
-        DEVICE,
+        COSINE,
         "(n) * scale.channels * positions",
         "(0) * scale.channels",
     ),
-    "a picture's maps for another's": (DEVICE, "(n) * scale.height * scale.width", "(0)"),
-    "a step of the shuffles lost": (DEVICE, "offset >= lanes", "offset > lanes"),
-    "a warp's sums lost": (DEVICE, "warp < kWarps", "warp < kWarps - 1"),
-    "scores not cleared": (DEVICE, "    clear_scores(a);\n", ""),
-    "no epsilon": (DEVICE, "kEpsilon = 1e-8f", "kEpsilon = 1e-30f"),
-    "scales added when multiplied": (DEVICE, "a.multiply ? value[i] * resized", "false ? 0.0f"),
-    "a tap lost": (DEVICE, "reach = 2 * a.radius + 4;", "reach = 2 * a.radius + 3;"),
+    "a picture's maps for another's": (SMOOTH, "(n) * scale.height * scale.width", "(0)"),
+    "a step of the shuffles lost": (COSINE, "offset >= lanes", "offset > lanes"),
+    "a warp's sums lost": (COSINE, "warp < kWarps", "warp < kWarps - 1"),
+    "scores not cleared": (COSINE, "    clear_scores(a);\n", ""),
+    "no epsilon": (COMMON, "kEpsilon = 1e-8f", "kEpsilon = 1e-30f"),
+    "scales added when multiplied": (SMOOTH, "a.multiply ? value[i] * resized", "false ? 0.0f"),
+    "a tap lost": (SMOOTH, "reach = 2 * a.radius + 4;", "reach = 2 * a.radius + 3;"),
     "radius not rounded": (LAUNCHER, "4.0 * spec.sigma + 0.5", "4.0 * spec.sigma"),
     "weights not normalised": (LAUNCHER, "1.0 / sum", "1.0"),
     "alignment not looked at": (LAUNCHER, "count % (16 / element) == 0", "true"),
-} | {f"barrier {i + 1} missing": (DEVICE, BARRIER, f"#{i}") for i in range(BARRIERS)}
+} | {f"barrier {nth + 1} of {file} missing": (file, BARRIER, f"#{nth}") for file, nth in BARRIERS}
 
 RUN_CASES = """
 import sys
@@ -96,7 +101,7 @@ def test_the_sources_as_they_are_pass(tmp_path):
 def test_taking_one_barrier_leaves_the_others():
     text = "a();b();c();"
     assert [mutated(text, "();", f"#{i}") for i in range(3)] == ["ab();c();", "a();bc();", "a();b();c"]
-    assert BARRIERS >= 5
+    assert len(BARRIERS) >= 5
 
 
 @pytest.mark.parametrize("mistake", MUTATIONS)
