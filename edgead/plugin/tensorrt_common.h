@@ -245,17 +245,18 @@ inline int32_t enqueue_anomaly_map(const Attributes& a, const nvinfer1::PluginTe
     }
 }
 
-// Device memory that these features take, in bytes; 0 where they are no pairs, which was reported when they were
-// configured and ends the engine.
+// Device memory that these features take, in bytes. There is no way to answer that it cannot be told, and too little
+// would be written past; more than any device has ends the building of the engine.
 template <typename DimsOf>
 size_t workspace_of(const Attributes& a, int32_t scales, DimsOf dims) noexcept {
+    constexpr size_t more_than_any = size_t{1} << 62;
     Shape shape;
-    if (scales == 0 || !shape_of(a, scales, dims, shape)) return 0;
+    if (scales == 0 || !shape_of(a, scales, dims, shape)) return more_than_any;
     try {
         return workspace_bytes(shape, a.spec);
     } catch (...) {
         fail("the size of the workspace cannot be told");
-        return 0;
+        return more_than_any;
     }
 }
 
