@@ -16,6 +16,9 @@ namespace edgead {
 
 #ifdef __CUDACC_RTC__
 using int32_t = int;
+using int64_t = long long;
+using uint16_t = unsigned short;
+using uint32_t = unsigned int;
 #endif
 
 // How a feature tensor (N, C, H, W) lies in memory.
