@@ -3,10 +3,11 @@
 //
 //     driver LIBRARY registry
 //     driver LIBRARY create FIELD...                    fields of an ONNX node
+//     driver LIBRARY unheard FIELD...                   the same where there is no logger
 //     driver LIBRARY reopen FIELD... | BYTES            what an engine holds: fields, of TensorRT 8.6 bytes in hex
 //     driver LIBRARY formats INPUTS FIELD...            every combination that is supported
 //     driver LIBRARY outputs INPUTS FIELD...
-//     driver LIBRARY life LAUNCHER FORMAT DIMS... -- FIELD...     from creation to destruction; DIMS as 2x24x16x16
+//     driver LIBRARY life FORMAT DIMS... -- FIELD...    from creation to destruction; DIMS as 2x24x16x16
 //     driver LIBRARY unconfigured FIELD...              run without having been told the inputs
 //
 // A field is NAME:TYPE:VALUE, TYPE one of i (INT32), l (INT64), f (FLOAT32), d (FLOAT64), s (CHAR, closing zero counted),
@@ -18,6 +19,7 @@
 #include <cstring>
 #include <functional>
 #include <list>
+#include <stdexcept>
 
 #include "instance.h"
 
@@ -192,11 +194,12 @@ int main(int count, char** values) {
     LoggerFinder finder;
     using SetLoggerFinder = void (*)(ILoggerFinder*);
     using GetCreators = Creator* const* (*)(int32_t&);
-    reinterpret_cast<SetLoggerFinder>(dlsym(library, "setLoggerFinder"))(&finder);
+    const std::string& scenario = arguments.at(2);
+    const auto set_logger_finder = reinterpret_cast<SetLoggerFinder>(dlsym(library, "setLoggerFinder"));
+    set_logger_finder(scenario == "unheard" ? nullptr : &finder);
     const auto get_creators = reinterpret_cast<GetCreators>(dlsym(library, kGetCreators));
     int32_t creators = 0;
     Creator* creator = get_creators(creators)[0];
-    const std::string& scenario = arguments.at(2);
     const Arguments rest(arguments.begin() + 3, arguments.end());
 
     if (scenario == "registry") {
@@ -208,7 +211,7 @@ int main(int count, char** values) {
         for (int32_t i = 0; i < fields->nbFields; ++i) {
             std::printf("field %s %d\n", fields->fields[i].name, static_cast<int>(fields->fields[i].type));
         }
-    } else if (scenario == "create") {
+    } else if (scenario == "create" || scenario == "unheard") {
         const Fields fields(rest);
         Instance plugin = Instance::create(creator, fields.list, false);
         std::printf("%s\n", plugin ? "created" : "refused");
@@ -225,11 +228,11 @@ int main(int count, char** values) {
             std::printf("refused\n");
         }
     } else if (scenario == "life") {
-        launcher_answer = rest.at(0);
-        size_t dashes = 2;
+        size_t dashes = 1;
         while (rest.at(dashes) != "--") ++dashes;
         const auto split = rest.begin() + static_cast<std::ptrdiff_t>(dashes);
-        live(creator, tensors_of(rest.at(1), Arguments(rest.begin() + 2, split)), Fields(Arguments(split + 1, rest.end())));
+        live(creator, tensors_of(rest.at(0), Arguments(rest.begin() + 1, split)),
+             Fields(Arguments(split + 1, rest.end())));
     } else if (scenario == "unconfigured") {
         const Fields fields(rest);
         Instance plugin = Instance::create(creator, fields.list, false);

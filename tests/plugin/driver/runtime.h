@@ -1,5 +1,4 @@
-// The part of TensorRT that a plugin meets: logger, registry, expressions of dimensions. And a launcher that records
-// what it was asked instead of running anything.
+// The part of TensorRT that a plugin meets: logger, registry, expressions of dimensions.
 
 #pragma once
 
@@ -8,11 +7,8 @@
 #include <cstdio>
 #include <map>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <vector>
-
-#include "anomaly_map.h"
 
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 
@@ -114,42 +110,3 @@ Registry& registry() {
 
 extern "C" IPluginRegistry* getPluginRegistry() noexcept { return &registry(); }
 extern "C" ILogger* getLogger() noexcept { return nullptr; }
-extern "C" const char* cudaGetErrorString(cudaError_t error) {
-    return error == cudaErrorInvalidValue ? "invalid argument" : "unexpected";
-}
-
-std::string launcher_answer = "success";
-
-void print(const char* what, const edgead::Shape& s, const edgead::Spec& p) {
-    std::printf("%s batch=%d height=%d width=%d scales=%d fusion=%d sigma=%g align_corners=%d", what, s.batch, s.height,
-                s.width, s.scales, p.fusion, p.sigma, p.align_corners);
-    for (int k = 0; k < edgead::kMaxScales; ++k) {
-        std::printf(" %dx%dx%d", s.channels[k], s.feature_height[k], s.feature_width[k]);
-    }
-}
-
-namespace edgead {
-
-size_t workspace_bytes(const Shape& shape, const Spec& spec) {
-    print("workspace_bytes", shape, spec);
-    std::printf("\n");
-    if (launcher_answer == "throw") throw std::runtime_error("thrown by the launcher");
-    return static_cast<size_t>(shape.batch) * 1000 + static_cast<size_t>(shape.scales);
-}
-
-cudaError_t launch_anomaly_map(Format format, const Shape& shape, const Spec& spec, const void* const teacher[],
-                               const void* const student[], void* workspace, float* anomaly_map, float* anomaly_score,
-                               cudaStream_t stream) {
-    print("launch", shape, spec);
-    std::printf(" format=%d teacher=", static_cast<int>(format));
-    for (int k = 0; k < shape.scales; ++k) std::printf("%zx,", reinterpret_cast<size_t>(teacher[k]));
-    std::printf(" student=");
-    for (int k = 0; k < shape.scales; ++k) std::printf("%zx,", reinterpret_cast<size_t>(student[k]));
-    std::printf(" workspace=%zx map=%zx score=%zx stream=%zx\n", reinterpret_cast<size_t>(workspace),
-                reinterpret_cast<size_t>(anomaly_map), reinterpret_cast<size_t>(anomaly_score),
-                reinterpret_cast<size_t>(stream));
-    if (launcher_answer == "throw") throw std::runtime_error("thrown by the launcher");
-    return launcher_answer == "error" ? cudaErrorInvalidValue : cudaSuccess;
-}
-
-}  // namespace edgead
