@@ -1,14 +1,12 @@
 """The TensorRT plugin against TensorRT's own headers, in a program that plays TensorRT (driver/) through the public
 interface alone. The kernels are not under test here: a launcher records what it is asked.
 
-Headers are taken from EDGEAD_TENSORRT_INCLUDE, a list of include directories with a colon between, or from where
-packages put them; every version given is tested. Both generations of the interface have the same facts to answer.
+Every version of the headers that is here is tested; both generations of the interface answer to the same facts.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Sequence
@@ -16,59 +14,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
+from tensorrt_headers import DRIVER, NO_HEADERS, PLUGIN, compile_cpp, headers, version_name
 
-from edgead.errors import BackendError
-from edgead.plugin.build import find_include, tensorrt_version
+from edgead.plugin.build import tensorrt_version
 from edgead.types import HeadSpec
 
-DRIVER = Path(__file__).parent / "driver"
-PLUGIN = Path(__file__).parents[2] / "edgead" / "plugin"
 CHECKED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 NODE = ["height:i:64", "width:i:48"]
-
-
-def headers() -> list[Path]:
-    named = os.environ.get("EDGEAD_TENSORRT_INCLUDE")
-    if named:
-        return [Path(place) for place in named.split(os.pathsep)]
-    try:
-        return [find_include()]
-    except BackendError:
-        return []
-
-
-def version_name(include: Path) -> str:
-    return ".".join(map(str, tensorrt_version(include)))
-
-
-def cuda_include() -> Path:
-    import importlib.util
-
-    wheels = importlib.util.find_spec("nvidia")
-    roots = [Path(root) for root in (wheels.submodule_search_locations or ())] if wheels else []
-    places = [
-        *Path("/usr/local").glob("cuda*/include"),
-        *(p for root in roots for p in root.glob("*/include")),
-    ]
-    for place in places:
-        if (place / "cuda_runtime_api.h").is_file():
-            return place
-    pytest.skip("needs CUDA's headers: pip install nvidia-cuda-runtime")
-
-
-def compile_cpp(include: Path, output: Path, sources: Sequence[Path], *options: str) -> None:
-    command = [
-        "g++",
-        "-std=c++17",
-        *("-Wall", "-Wextra", "-Wpedantic", "-Werror"),
-        *options,
-        f"-I{PLUGIN}",
-        *("-isystem", str(include), "-isystem", str(cuda_include())),
-        *map(str, sources),
-        *("-ldl", "-o", str(output)),
-    ]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
 
 
 @dataclass(frozen=True)
@@ -99,11 +51,7 @@ class Driver:
 def driver(request, tmp_path_factory) -> Driver:
     include = request.param
     if include is None:
-        pytest.skip(
-            "needs TensorRT's headers: EDGEAD_TENSORRT_INCLUDE=DIR, the include directory of github.com/NVIDIA/TensorRT"
-        )
-    if shutil.which("g++") is None:
-        pytest.skip("needs g++")
+        pytest.skip(NO_HEADERS)
     folder = tmp_path_factory.mktemp("driver")
     shared = ("-shared", "-fPIC", "-fvisibility=hidden")
     compile_cpp(include, folder / "plugin.so", [PLUGIN / "tensorrt_plugin.cpp"], *CHECKED, *shared)
