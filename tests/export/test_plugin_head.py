@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
@@ -17,12 +19,18 @@ SPEC = HeadSpec(64, 48, "multiply", 2.5, False)
 SHAPES = ((8, 16, 12), (16, 8, 6))
 
 
-def graph(spec: HeadSpec = SPEC, shapes: tuple[tuple[int, int, int], ...] = SHAPES) -> ModelProto:
-    """Features straight from the inputs, then the head as edgead exports it."""
+def graph(
+    spec: HeadSpec = SPEC,
+    shapes: tuple[tuple[int, int, int], ...] = SHAPES,
+    halves: tuple[str, ...] = (),
+) -> ModelProto:
+    """Features straight from the inputs, those in `halves` in float16, then the head as edgead exports it."""
     names = [f"{role}{k}" for role in ("teacher", "student") for k in range(len(shapes))]
     values = [
         [
-            helper.make_tensor_value_info(name + suffix, TensorProto.FLOAT, ["N", *shape])
+            helper.make_tensor_value_info(
+                name + suffix, TensorProto.FLOAT16 if name in halves else TensorProto.FLOAT, ["N", *shape]
+            )
             for name, shape in zip(names, [*shapes, *shapes], strict=True)
         ]
         for suffix in ("", "_features")
@@ -100,4 +108,54 @@ def test_attributes_beyond_the_kernels_are_refused(name, largest, beyond, compla
     plugin_head(model)
     attribute.CopyFrom(helper.make_attribute(name, beyond))
     with pytest.raises(BackendError, match=complaint):
+        plugin_head(model)
+
+
+def features_of(model: ModelProto) -> list[int]:
+    """Element types of the head's inputs."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in inferred.value_info}
+    return [types[name] for name in inferred.node[-1].input]
+
+
+@pytest.mark.parametrize("halves", [(), ("teacher0", "teacher1", "student0", "student1")])
+def test_features_of_one_type_stay_as_they_are(halves):
+    standard = graph(halves=halves)
+    model = plugin_head(standard)
+    assert [node.op_type for node in model.graph.node] == [node.op_type for node in standard.graph.node]
+    assert features_of(model) == [TensorProto.FLOAT16 if halves else TensorProto.FLOAT] * 4
+
+
+def test_mixed_features_are_widened_and_mean_the_same():
+    standard = graph(halves=("teacher1", "student0"))
+    model = plugin_head(standard)
+    onnx.checker.check_model(model)
+    assert features_of(model) == [TensorProto.FLOAT] * 4
+
+    # With the function back in place of the plugin, ONNX Runtime can run it.
+    model.functions.extend(standard.functions)
+    del model.graph.node[-1].attribute[-2:]
+    rng = np.random.default_rng(0)
+    feed = {
+        value.name: rng.standard_normal((2, *shape)).astype(
+            helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        )
+        for value, shape in zip(standard.graph.input, [*SHAPES, *SHAPES], strict=True)
+    }
+    expected, actual = (
+        onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            None, feed
+        )
+        for m in (standard, model)
+    )
+    for want, got in zip(expected, actual, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_features_of_another_type_are_refused():
+    model = graph()
+    model.graph.node[0].CopyFrom(
+        helper.make_node("Cast", ["teacher0"], ["teacher0_features"], to=TensorProto.DOUBLE)
+    )
+    with pytest.raises(BackendError, match="neither float32 nor float16"):
         plugin_head(model)
