@@ -185,7 +185,7 @@ def _find_nvcc() -> Path:
     if not found:
         raise BackendError(
             "the plugin needs CUDA's compiler nvcc, which is not on PATH nor below /usr/local/cuda: "
-            "install the CUDA toolkit (on a Jetson: sudo apt-get install cuda-toolkit)"
+            "install the CUDA toolkit from NVIDIA (on a Jetson: sudo apt-get install nvidia-jetpack)"
         )
     return found[0]
 
