@@ -6,8 +6,8 @@
 //    reaches beyond them it resizes again, which is cheaper than a third launch.
 //
 // No operation depends on the order in which blocks or threads run: sums have a fixed order, and the one atomic takes
-// the maximum of integers that are ordered as the floats are, which is the same in any order. So equal inputs give equal
-// bits. Kept free of CUDA's headers, so that NVRTC compiles it where no toolkit is installed.
+// the maximum of integers that are ordered as the floats are, which is the same in any order. So equal inputs give
+// equal bits. Kept free of CUDA's headers, so that NVRTC compiles it where no toolkit is installed.
 
 #pragma once
 
@@ -19,6 +19,8 @@ constexpr int32_t kThreads = 256;
 constexpr int32_t kWarps = kThreads / 32;
 constexpr int32_t kTile = 32;       // a block makes kTile x kTile pixels of the map
 constexpr int32_t kUnroll = 4;      // 16-byte loads of each side that a thread has in flight
+constexpr int32_t kResident = 3;    // blocks that a multiprocessor holds at least: up to 80 registers a thread, without
+                                    // which the compiler issues half of those loads late, and spills on sm_100
 constexpr float kEpsilon = 1e-8f;   // EPSILON of edgead/anomaly_map.py
 
 // One scale: its features, and how their positions are cut into blocks.
@@ -122,6 +124,14 @@ struct Half1 {
     __device__ float value(int32_t) const { return float_from_half(word); }
 };
 
+template <typename Load>
+__device__ void add_all(Sums (&sums)[Load::kPixels], const Load& t, const Load& s) {
+#pragma unroll
+    for (int32_t p = 0; p < Load::kPixels; ++p) {
+        sums[p].add(t.value(p), s.value(p));
+    }
+}
+
 __device__ inline const Scale& scale_of_block(const Arguments& a) {
     int32_t k = 0;
     while (k + 1 < a.scales && static_cast<int32_t>(blockIdx.x) >= a.scale[k + 1].first_block) {
@@ -150,29 +160,32 @@ __device__ void cosine_of_planes(const Arguments& a, const Scale& scale) {
     const int32_t blocks = (positions + width - 1) / width;  // of one picture
     const int32_t block = static_cast<int32_t>(blockIdx.x) - scale.first_block;
     const int32_t n = block / blocks, first = block % blocks * width;
-    const int32_t lane = threadIdx.x % lanes, group = threadIdx.x / lanes;
+    const int32_t thread = threadIdx.x, lane = thread % lanes, group = thread / lanes;
     const int32_t position = first + lane * kPixels;
 
     Sums sums[kPixels] = {};
     if (position < positions) {
         const int64_t base = static_cast<int64_t>(n) * scale.channels * positions + position;
-        for (int32_t channel = group; channel < scale.channels; channel += kUnroll * groups) {
+        const int64_t step = static_cast<int64_t>(groups) * positions;
+        int64_t index = base + static_cast<int64_t>(group) * positions;
+        int32_t channel = group;
+        for (; channel + (kUnroll - 1) * groups < scale.channels; channel += kUnroll * groups) {
             Load t[kUnroll], s[kUnroll];
 #pragma unroll
-            for (int32_t u = 0; u < kUnroll; ++u) {
-                if (channel + u * groups < scale.channels) {
-                    const int64_t index = base + static_cast<int64_t>(channel + u * groups) * positions;
-                    t[u].load(scale.teacher, index);
-                    s[u].load(scale.student, index);
-                }
+            for (int32_t u = 0; u < kUnroll; ++u, index += step) {
+                t[u].load(scale.teacher, index);
+                s[u].load(scale.student, index);
             }
 #pragma unroll
             for (int32_t u = 0; u < kUnroll; ++u) {
-#pragma unroll
-                for (int32_t p = 0; p < kPixels; ++p) {
-                    sums[p].add(t[u].value(p), s[u].value(p));
-                }
+                add_all(sums, t[u], s[u]);
             }
+        }
+        for (; channel < scale.channels; channel += groups, index += step) {
+            Load t, s;
+            t.load(scale.teacher, index);
+            s.load(scale.student, index);
+            add_all(sums, t, s);
         }
     }
 
@@ -185,9 +198,9 @@ __device__ void cosine_of_planes(const Arguments& a, const Scale& scale) {
         }
     }
     const int32_t plane = kWarps * width;
-    if (threadIdx.x % 32 < lanes) {
+    if (thread % 32 < lanes) {
         // Neighbouring threads write neighbouring words, so a thread's positions lie `lanes` apart.
-        float* partial = shared_memory + threadIdx.x / 32 * width + lane;
+        float* partial = shared_memory + thread / 32 * width + lane;
 #pragma unroll
         for (int32_t p = 0; p < kPixels; ++p) {
             partial[p * lanes] = sums[p].ts;
@@ -197,12 +210,12 @@ __device__ void cosine_of_planes(const Arguments& a, const Scale& scale) {
     }
     __syncthreads();
 
-    if (static_cast<int32_t>(threadIdx.x) < width) {
+    if (thread < width) {
         const int32_t out = first + lane * kPixels + group;
         if (out < positions) {
             Sums total = {};
             for (int32_t warp = 0; warp < kWarps; ++warp) {
-                const float* partial = shared_memory + warp * width + threadIdx.x;
+                const float* partial = shared_memory + warp * width + thread;
                 total.ts += partial[0];
                 total.tt += partial[plane];
                 total.ss += partial[2 * plane];
@@ -214,9 +227,9 @@ __device__ void cosine_of_planes(const Arguments& a, const Scale& scale) {
 
 // N H W C in groups of 8 channels. `lanes` threads share a position, each takes every lanes-th group of it.
 __device__ inline void cosine_of_pixels(const Arguments& a, const Scale& scale) {
-    const int32_t lanes = scale.lanes, lane = threadIdx.x % lanes;
+    const int32_t thread = threadIdx.x, lanes = scale.lanes, lane = thread % lanes;
     const int32_t block = static_cast<int32_t>(blockIdx.x) - scale.first_block;
-    const int32_t position = block * (kThreads / lanes) + threadIdx.x / lanes;  // over all pictures
+    const int32_t position = block * (kThreads / lanes) + thread / lanes;  // over all pictures
     const bool inside = position < a.batch * scale.height * scale.width;
     const int32_t groups = (scale.channels + 7) / 8;
 
@@ -254,7 +267,8 @@ __device__ inline void cosine_of_pixels(const Arguments& a, const Scale& scale) 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads) edgead_cosine_float(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(kThreads, kResident)
+    edgead_cosine_float(const __grid_constant__ Arguments a) {
     clear_scores(a);
     const Scale& scale = scale_of_block(a);
     if (scale.pixels == Float4::kPixels) {
@@ -264,7 +278,8 @@ extern "C" __global__ void __launch_bounds__(kThreads) edgead_cosine_float(const
     }
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads) edgead_cosine_half(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(kThreads, kResident)
+    edgead_cosine_half(const __grid_constant__ Arguments a) {
     clear_scores(a);
     const Scale& scale = scale_of_block(a);
     if (scale.pixels == Half8::kPixels) {
@@ -274,7 +289,8 @@ extern "C" __global__ void __launch_bounds__(kThreads) edgead_cosine_half(const 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads) edgead_cosine_half8(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(kThreads, kResident)
+    edgead_cosine_half8(const __grid_constant__ Arguments a) {
     clear_scores(a);
     cosine_of_pixels(a, scale_of_block(a));
 }
@@ -333,10 +349,7 @@ struct Layout {
     int32_t fused, smooth, samples, keys, words;  // where each begins, and the end
 };
 
-#ifdef __CUDACC__
-__host__ __device__
-#endif
-inline Layout layout_for(int32_t radius) {
+__host__ __device__ constexpr Layout layout_for(int32_t radius) {
     Layout l{};
     l.window = kTile + 2 * radius;
     l.fused_stride = l.window + (l.window % 4 ? 3 : 1);
@@ -348,6 +361,10 @@ inline Layout layout_for(int32_t radius) {
     l.words = l.keys + kWarps;
     return l;
 }
+
+// What a block gets on every device without asking.
+static_assert(layout_for(static_cast<int32_t>(4 * kMaxSigma)).words * sizeof(float) <= 48 * 1024,
+              "kMaxSigma is too large");
 
 // One step of a convolution that makes four neighbouring outputs: each value is read once, and the weights wander.
 struct Convolution {
@@ -365,7 +382,8 @@ struct Convolution {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(kThreads) edgead_fuse_and_smooth(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(kThreads, kResident)
+    edgead_fuse_and_smooth(const __grid_constant__ Arguments a) {
     const Layout layout = layout_for(a.radius);
     float* const taps = shared_memory;
     float* const fused = shared_memory + layout.fused;
