@@ -12,6 +12,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from edgead.errors import BackendError
 from edgead.export.head import append_head
+from edgead.export.inline import without_head_function
 from edgead.export.plugin_head import plugin_head
 from edgead.types import HeadSpec
 
@@ -64,6 +65,11 @@ def test_the_graph_that_was_given_keeps_its_function():
     before = standard.SerializeToString(deterministic=True)
     plugin_head(standard)
     assert standard.SerializeToString(deterministic=True) == before
+
+
+def test_inlining_leaves_the_plugin_alone():
+    model = plugin_head(graph())
+    assert without_head_function(model) == model
 
 
 def test_other_functions_stay():
