@@ -1,7 +1,7 @@
 """Puts this directory on the path, so that tests of several rooms share what lies in it.
 
-A test that needs a package of the operating system, or of an extra, is skipped where it is not there, and says which. Where
-EDGEAD_REQUIRE_PARTS=1, as in continuous integration, which installs them all, such a skip is a failure.
+A test that needs a package of the operating system, or of an extra, is skipped where it is not there, and says which.
+Where EDGEAD_REQUIRE_PARTS=1, as in continuous integration, which installs them all, such a skip is a failure.
 """
 
 from __future__ import annotations
