@@ -12,7 +12,7 @@ from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 from edgead.data.parts import draw_part
 from edgead.engine.recipe import find_recipe
-from edgead.engine.verify import damaged_twins, verify
+from edgead.engine.verify import MAP_TOLERANCE, damaged_twins, verify
 from edgead.errors import BackendError, InputError
 from edgead.export.calibrate import calibrate, tensor_peaks
 from edgead.export.half import half_from_float
