@@ -17,9 +17,9 @@ from torch import Tensor
 from edgead.atomic import check_directory, replace_file
 from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset, split_holdout
 from edgead.errors import CollapseError, InputError, RunError
-from edgead.models import create_method
-from edgead.models.base import DistillationMethod, Pose
-from edgead.models.teacher import Teacher, create_teacher
+from edgead.models import create_method, method_class
+from edgead.models.base import DistillationMethod, Pose, Preset
+from edgead.models.teacher import Teacher
 from edgead.preprocess import ModelSize
 from edgead.threshold import Threshold, threshold_from_normal_scores
 from edgead.train.checkpoint import read_checkpoint
@@ -121,11 +121,11 @@ def train_run(
     size = ModelSize.parse(config.size)
     # Random weights of a teacher, too, are the same when the training is continued.
     torch.manual_seed(config.seed)
-    teacher = create_teacher(config.teacher, config.teacher_weights)
+    teacher = method_class(config.method).create_teacher(config.teacher, config.teacher_weights)
     images, watched = torch.from_numpy(pictures.images), torch.from_numpy(holdout.images)
     pose = record.pose if record is not None else _pose(config, teacher, images, watched, say)
     torch.manual_seed(config.seed)
-    method = create_method(config.method, teacher, size, config.loss, pose)
+    method = create_method(config.method, teacher, size, config.loss, pose, cast("Preset", config.preset))
     fresh = RunRecord(
         config=config,
         state="training",
