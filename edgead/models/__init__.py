@@ -7,9 +7,31 @@ from torch import nn
 from edgead.errors import InputError
 from edgead.models.base import PRESETS, DistillationMethod, Pose, Preset, Recipe, Setting
 from edgead.models.rd import ReverseDistillation
+from edgead.models.rd_plus import RevisitedReverseDistillation
+from edgead.models.rstpm import (
+    AddedAttention,
+    DirectReconstruction,
+    MultipliedAttention,
+    NoAttention,
+    ReconstructedPyramidMatching,
+)
+from edgead.models.stfpm import FeaturePyramidMatching
+from edgead.models.stfpm_ensemble import FeaturePyramidEnsemble
+from edgead.models.stfpm_slim import SlimFeaturePyramidMatching
 from edgead.preprocess import ModelSize
 
-METHODS: dict[str, type[DistillationMethod]] = {"rd": ReverseDistillation}
+METHODS: dict[str, type[DistillationMethod]] = {
+    "rd": ReverseDistillation,
+    "rd++": RevisitedReverseDistillation,
+    "stfpm": FeaturePyramidMatching,
+    "stfpm-slim": SlimFeaturePyramidMatching,
+    "stfpm-ensemble": FeaturePyramidEnsemble,
+    "rstpm": ReconstructedPyramidMatching,
+    "rstpm-multiplied": MultipliedAttention,
+    "rstpm-added": AddedAttention,
+    "rstpm-none": NoAttention,
+    "rstpm-direct": DirectReconstruction,
+}
 
 
 def method_class(name: str) -> type[DistillationMethod]:

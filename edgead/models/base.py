@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from edgead.errors import InputError
-from edgead.models.teacher import Teacher, create_teacher
+from edgead.models.teacher import create_teacher
 from edgead.preprocess import ModelSize
 from edgead.types import Fusion, HeadSpec
 
@@ -84,7 +84,7 @@ class DistillationMethod(nn.Module, ABC):
         self.head = HeadSpec(size.height_px, size.width_px, self.fusion, self.recipe.sigma)
 
     @classmethod
-    def create_teacher(cls, name: str, weights: str) -> Teacher:
+    def create_teacher(cls, name: str, weights: str) -> nn.Module:
         """Make the frozen side, with its weights: `random` where they are loaded later."""
         return create_teacher(name, weights)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from edgead.models.base import DistillationMethod, Pose, Recipe, Setting
-from edgead.models.blocks import BasicBlock, BottleneckBlock, Resample, conv_bn_relu, initialise
+from edgead.models.blocks import BasicBlock, BottleneckBlock, Resample, conv_bn_relu, initialise, power_of_two
 from edgead.models.head import cosine_map
 from edgead.models.teacher import Teacher
 from edgead.preprocess import ModelSize
@@ -170,7 +170,7 @@ def _lean(teacher: Teacher, size: ModelSize, pose: Pose) -> tuple[Bottleneck, De
     Such a student enlarges by repeating pixels. For parts of a free pose it takes transposed convolutions: without
     them the features of screws at any angle are rebuilt worse.
     """
-    fine, middle, coarse = (_power_of_two(channels) for channels in teacher.channels)
+    fine, middle, coarse = (power_of_two(channels) for channels in teacher.channels)
     embedded = 2 * coarse
 
     def enlarge(in_channels: int, channels: int, stride: int) -> nn.Module:
@@ -196,11 +196,6 @@ def _lean(teacher: Teacher, size: ModelSize, pose: Pose) -> tuple[Bottleneck, De
         nn.Conv2d(width, channels, 1) for width, channels in zip(widths, teacher.channels[::-1], strict=True)
     ]
     return Bottleneck(teacher.channels, (fine, middle, coarse), embedding), Decoder(stages, outputs)
-
-
-def _power_of_two(channels: int) -> int:
-    """The smallest power of two from `channels` on."""
-    return 1 << (channels - 1).bit_length()
 
 
 def _block(in_channels: int, channels: int, resample: Resample, bottleneck_width: float | None) -> nn.Module:

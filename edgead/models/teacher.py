@@ -63,19 +63,20 @@ class Backbone(nn.Module):
     """The layers of a timm network up to a stride, with random weights, fed with pictures as they are.
 
     name: timm's, with or without a tag for the weights (`resnet18`, `resnet18.tv_in1k`); `architecture` is the part
-    before the tag. `channels` has one entry per stride. Raises TeacherError for a name that timm does not know or a
-    network without feature maps at these strides.
+    before the tag. `channels` has one entry per stride. trimmed: whether the layers that no feature needs are cut off;
+    it changes the names of the tensors. Raises TeacherError for a name that timm does not know or a network without
+    feature maps at these strides.
     """
 
     channels: tuple[int, ...]
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, strides: tuple[int, ...] = STRIDES) -> None:
+    def __init__(self, name: str, strides: tuple[int, ...] = STRIDES, trimmed: bool = False) -> None:
         super().__init__()
         self.name = name
         self.architecture = _architecture(name)
-        layers = _features_only(name, strides)
+        layers = _features_only(name, strides, trimmed)
         self.layers: nn.Module = layers
         self.channels = tuple(layers.feature_info.channels())
         self.register_buffer("mean", _colour(layers.pretrained_cfg["mean"]), persistent=False)
@@ -137,7 +138,7 @@ def _architecture(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _features_only(name: str, strides: tuple[int, ...]) -> Any:
+def _features_only(name: str, strides: tuple[int, ...], trimmed: bool) -> Any:
     """The network of timm that gives features at these strides, in evaluation mode."""
     if name not in timm.list_models() and name not in timm.list_pretrained():
         raise TeacherError(
@@ -151,7 +152,10 @@ def _features_only(name: str, strides: tuple[int, ...]) -> Any:
     try:
         reductions = timm.create_model(name, pretrained=False, features_only=True).feature_info.reduction()
         indices = tuple(reductions.index(stride) for stride in strides)
-        layers = timm.create_model(name, pretrained=False, features_only=True, out_indices=indices).eval()
+        way = {"feature_cls": "getter"} if trimmed else {}
+        layers = timm.create_model(
+            name, pretrained=False, features_only=True, out_indices=indices, **way
+        ).eval()
         # Asked, because some give their channels last, and some take pictures of one size only.
         with torch.no_grad():
             shapes = [tuple(x.shape[1:]) for x in layers(torch.zeros(1, 3, PROBE_PX, PROBE_PX))]
