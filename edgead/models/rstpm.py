@@ -33,8 +33,8 @@ from edgead.errors import TeacherError
 from edgead.models.base import Setting
 from edgead.models.blocks import BasicBlock, Resample, conv_bn_relu, initialise, power_of_two
 from edgead.models.head import unit
-from edgead.models.stfpm import FeaturePyramidMatching
-from edgead.models.teacher import STRIDES, Backbone, Teacher, create_teacher
+from edgead.models.stfpm import FeaturePyramidMatching, twin
+from edgead.models.teacher import STRIDES, Teacher, create_teacher
 
 # Pair 1 reaches down to where student 2 starts.
 STRIDES_1 = (*STRIDES, 32)
@@ -70,7 +70,7 @@ class ReconstructedPyramidMatching(FeaturePyramidMatching):
         super().__init__(teacher.first, setting)
         self.teacher = teacher
         if self.direct:
-            self.student = Backbone(teacher.first.name, STRIDES_1, trimmed=True)
+            self.student = twin(teacher.first.name, STRIDES_1)
         second = teacher.second or teacher.first
         # What a ResNet's stage gives has passed a ReLU, as what a block gives.
         rectified = "resnet" in second.architecture

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from edgead.models.base import DistillationMethod, Recipe, Setting
 from edgead.models.head import cosine_map
-from edgead.models.teacher import Backbone, Teacher
+from edgead.models.teacher import STRIDES, Backbone, Teacher
 
 
 class FeaturePyramidMatching(DistillationMethod):
@@ -40,7 +40,7 @@ class FeaturePyramidMatching(DistillationMethod):
 
     def __init__(self, teacher: Teacher, setting: Setting) -> None:
         super().__init__(teacher, setting)
-        self.student: nn.Module = Backbone(teacher.name, trimmed=True)
+        self.student: nn.Module = twin(teacher.name)
 
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
         """The student's own view of the pictures, of the teacher's shapes."""
@@ -55,3 +55,15 @@ class FeaturePyramidMatching(DistillationMethod):
     def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
         """Stochastic gradient descent with momentum 0.9 and weight decay 1e-4 (section 6.2)."""
         return torch.optim.SGD(self.trained(), lr=learning_rate, momentum=0.9, weight_decay=1e-4)
+
+
+def twin(name: str, strides: tuple[int, ...] = STRIDES) -> Backbone:
+    """An untrained student of the architecture that timm's name stands for.
+
+    All its batch normalisations start at 1, as in the authors' network; timm starts the last of a ResNet's block at 0.
+    """
+    student = Backbone(name, strides, trimmed=True)
+    for layer in student.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)
+    return student

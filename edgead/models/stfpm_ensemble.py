@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from edgead.models.base import Setting
 from edgead.models.head import unit
-from edgead.models.stfpm import FeaturePyramidMatching
-from edgead.models.teacher import Backbone, Teacher
+from edgead.models.stfpm import FeaturePyramidMatching, twin
+from edgead.models.teacher import Teacher
 
 STUDENTS = 3
 
@@ -34,7 +34,7 @@ class FeaturePyramidEnsemble(FeaturePyramidMatching):
 
     def __init__(self, teacher: Teacher, setting: Setting) -> None:
         super().__init__(teacher, setting)
-        self.others = nn.ModuleList(Backbone(teacher.name, trimmed=True) for _ in range(STUDENTS - 1))
+        self.others = nn.ModuleList(twin(teacher.name) for _ in range(STUDENTS - 1))
 
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
         """K tensors of the teacher's shapes from the first student, then K from the second, and so on."""
@@ -56,6 +56,8 @@ class FeaturePyramidEnsemble(FeaturePyramidMatching):
             q = (m * m).sum(1, keepdim=True)
             # As a product of v = 1 - q, which rounding may leave below 0: 2 - q - (1 + q)^2 / 4 = v (2 - v / 4).
             v = (1.0 - q).clamp_min(0.0)
-            teacher_side.append(torch.cat([t, torch.ones_like(q), torch.zeros_like(q)], dim=1))
+            # Of the teacher's shape and not of q's, so that the graph lets this side depend on no student.
+            one = torch.ones_like(t[:, :1])
+            teacher_side.append(torch.cat([t, one, 0.0 * one], dim=1))
             student_side.append(torch.cat([m, (1.0 + q) / 2.0, (v * (2.0 - v / 4.0)).sqrt()], dim=1))
         return teacher_side, student_side
