@@ -47,11 +47,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         method="rd",
         teacher="tf_efficientnet_lite0",
         backend="onnxruntime",
+        recipe="cpu",
         precision="fp32",
         size=SIZE,
         threshold=Threshold(1e3, 0.01, 0.95, 0.96, 320, 299),
         training={},
         verification={},
+        verified=True,
     )
     path = tmp_path_factory.mktemp("bundle") / "bundle"
     write_bundle(path, manifest, {"model.onnx": onnx_from_method(method, SIZE).SerializeToString()})

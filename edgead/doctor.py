@@ -1,9 +1,9 @@
 """What this machine can do with edgead, and how to get the rest.
 
 Only looks: nothing is installed, downloaded or opened for capture. Versions come from the installed
-packages' metadata, so that asking after torch does not load it; ONNX Runtime alone is imported, because
-whether it loads is the question. Every finding is a name, what is there, and where something is missing the
-command that mends it.
+packages' metadata, so that asking after torch does not load it; the backends' libraries alone are imported, and
+the GPU's driver started, because whether they load is the question. Every finding is a name, what is there, and
+where something is missing the command that mends it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,6 @@ from edgead.errors import BackendError, MissingLibraryError
 CAMERA_DEVICES = Path("/dev")
 CAMERA_NAMES = Path("/sys/class/video4linux")
 BOARD_MODEL = Path("/proc/device-tree/model")
-
-# The distributions that carry TensorRT, by the way it was installed.
-TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11")
-TENSORRT_RTX = ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")
 
 # Teachers whose weights a package carries, then those that come from the model hub.
 PACKAGE_TEACHERS = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
@@ -93,12 +89,34 @@ def _backends() -> tuple[Finding, ...]:
         onnxruntime = Finding("onnxruntime", f"{library_version()}, CPU")
     except BackendError as error:
         onnxruntime = Finding("onnxruntime", None, str(error))
-    unused = f"edgead {__version__} builds no engine for it"
-    others = (("tensorrt", _version(*TENSORRT)), ("tensorrt_rtx", _version(*TENSORRT_RTX)))
-    return (
-        onnxruntime,
-        *(Finding(name, version, f"not used: {unused}") for name, version in others),
-    )
+    return (onnxruntime, *_tensorrt())
+
+
+def _tensorrt() -> tuple[Finding, ...]:
+    """What runs engines: the GPU as CUDA opens it, TensorRT and TensorRT for RTX."""
+    from edgead.runtime.cuda import Gpu
+    from edgead.runtime.tensorrt_library import BACKENDS, load_library
+
+    here = None
+    try:
+        gpu = Gpu()
+        here = "{}.{}".format(*gpu.compute_capability)
+        findings = [Finding("cuda", f"CUDA {gpu.cuda_version} on {gpu.name}, compute capability {here}")]
+    except BackendError as error:
+        findings = [Finding("cuda", None, str(error))]
+    for backend in BACKENDS:
+        try:
+            library = load_library(backend)
+        except BackendError as error:
+            findings.append(Finding(backend, None, str(error)))
+            continue
+        mend = None
+        if here is None:
+            mend = "it runs no engine without a GPU: see cuda"
+        elif library.targets() and here not in library.targets():
+            mend = f"it does not know compute capability {here}: use {BACKENDS[0]}"
+        findings.append(Finding(backend, library.version_text, mend))
+    return tuple(findings)
 
 
 def _gpus() -> tuple[Finding, ...]:

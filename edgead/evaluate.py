@@ -19,7 +19,7 @@ from edgead.errors import DataError
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.threshold import Threshold
-from edgead.types import BoolArray, Float32Array, UInt8Array
+from edgead.types import BoolArray, Float32Array, Prediction, UInt8Array
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro", "dice")
@@ -197,20 +197,36 @@ def compare_sessions(
     """
     if not len(images):
         raise DataError("no pictures to compare two sessions on: give 1 or more")
-    map_error = score_error = 0.0
+    map_error = 0.0
     first, second = [], []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         a, b = reference.infer(batch), other.infer(batch)
         map_error = max(map_error, _error(a.anomaly_map, b.anomaly_map))
-        score_error = max(score_error, _error(a.anomaly_score, b.anomaly_score))
         first.append(a.anomaly_score)
         second.append(b.anomaly_score)
-    x, y = np.concatenate(first).astype(np.float64), np.concatenate(second).astype(np.float64)
+    return _agreement(map_error, np.concatenate(first), np.concatenate(second), threshold, other_threshold)
+
+
+def agreement_of(reference: Prediction, other: Prediction, threshold: float) -> Agreement:
+    """Measure how far two predictions of the same pictures are apart; threshold: decides for both."""
+    map_error = _error(reference.anomaly_map, other.anomaly_map)
+    return _agreement(map_error, reference.anomaly_score, other.anomaly_score, threshold, None)
+
+
+def _agreement(
+    map_error: float,
+    first: Float32Array,
+    second: Float32Array,
+    threshold: float,
+    other_threshold: float | None,
+) -> Agreement:
+    # In float64, so that the threshold is not rounded before it is compared.
+    x, y = first.astype(np.float64), second.astype(np.float64)
     finite = bool(np.isfinite(x).all() and np.isfinite(y).all())
     return Agreement(
         map_error_max=map_error,
-        score_error_max=score_error,
+        score_error_max=_error(first, second),
         rank_correlation=metrics.rank_correlation(x, y) if finite else None,
         decision_flips=int(
             ((x > threshold) != (y > (threshold if other_threshold is None else other_threshold))).sum()

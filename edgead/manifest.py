@@ -20,7 +20,7 @@ from edgead.errors import BundleError, InputError
 from edgead.preprocess import ModelSize, check_preprocess_spec, preprocess_spec
 from edgead.threshold import Threshold
 
-SCHEMA = 1
+SCHEMA = 2
 MAX_FILE_BYTES = 4 * 2**30
 REBUILD = "rebuild the bundle with 'edgead build'"
 
@@ -46,20 +46,23 @@ def _now() -> str:
 class Manifest:
     """What a bundle says of itself.
 
-    method, teacher, backend, precision: names, such as rd, tf_efficientnet_lite0, onnxruntime, fp32. size:
-    pictures the model takes. threshold: of this engine at this precision. training, verification:
-    summaries, JSON values only. created_at: ISO 8601 in UTC. files: by path relative to the bundle, `/`
-    between parts; `write_bundle` fills it in.
+    method, teacher, backend, recipe, precision: names, such as rd, tf_efficientnet_lite0, onnxruntime, cpu, fp32.
+    size: pictures the model takes. threshold: of this engine at this precision. training, verification: summaries, JSON
+    values only. verified: whether what runs was compared with its reference when it was built; where it was not, it is
+    compared with the golden answers whenever it is opened. created_at: ISO 8601 in UTC. files: by path relative to the
+    bundle, `/` between parts; `write_bundle` fills it in.
     """
 
     method: str
     teacher: str
     backend: str
+    recipe: str
     precision: str
     size: ModelSize
     threshold: Threshold
     training: Mapping[str, Any]
     verification: Mapping[str, Any]
+    verified: bool
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     created_at: str = field(default_factory=_now)
     edgead_version: str = __version__
@@ -74,11 +77,13 @@ class Manifest:
             "method": self.method,
             "teacher": self.teacher,
             "backend": self.backend,
+            "recipe": self.recipe,
             "precision": self.precision,
             "preprocess": preprocess_spec(self.size),
             "threshold": asdict(self.threshold),
             "training": dict(self.training),
             "verification": dict(self.verification),
+            "verified": self.verified,
             "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -107,11 +112,13 @@ class Manifest:
             method=_typed(content, "method", str),
             teacher=_typed(content, "teacher", str),
             backend=_typed(content, "backend", str),
+            recipe=_typed(content, "recipe", str),
             precision=_typed(content, "precision", str),
             size=check_preprocess_spec(_typed(content, "preprocess", dict)),
             threshold=_threshold_from_json(_typed(content, "threshold", dict)),
             training=_typed(content, "training", dict),
             verification=_typed(content, "verification", dict),
+            verified=_typed(content, "verified", bool),
             files=_files_from_json(_typed(content, "files", dict)),
             created_at=_utc(_typed(content, "created_at", str)),
             edgead_version=_typed(content, "edgead_version", str),

@@ -51,11 +51,13 @@ def write_brightness_bundle(path: Path, size: ModelSize, threshold: Threshold, g
         method="rd",
         teacher="none",
         backend="onnxruntime",
+        recipe="cpu",
         precision="fp32",
         size=size,
         threshold=threshold,
         training={},
         verification={},
+        verified=True,
     )
     model = brightness_model(size.height_px, size.width_px, gain=gain)
     write_bundle(path, manifest, {"model.onnx": model.SerializeToString()})

@@ -34,11 +34,13 @@ def manifest_of(**changes: Any) -> Manifest:
         "method": "rd",
         "teacher": "tf_efficientnet_lite0",
         "backend": "onnxruntime",
+        "recipe": "cpu",
         "precision": "fp32",
         "size": ModelSize(32, 64),
         "threshold": Threshold(0.5, 0.01, 0.95, 0.96, 320, 299),
         "training": {"epochs": 3, "loss": [0.5, 0.25]},
         "verification": {"map_error_max": 1e-6},
+        "verified": True,
     }
     return Manifest(**{**values, **changes})
 

@@ -6,14 +6,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
+from stand_in_cuda import StandInDriver, stand_in_core
 from typer.testing import CliRunner
 
 from edgead import __version__, doctor
 from edgead.cli.main import app
+from edgead.errors import BackendError
+from edgead.runtime import cuda, tensorrt_library
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,6 +58,55 @@ def test_a_bare_machine(here):
     assert by_name(diagnosis.backends)["onnxruntime"].mend is None
     assert by_name(diagnosis.teachers)["resnet18"].found is None
     assert f"{len(os.sched_getaffinity(0))} CPU cores" in diagnosis.machine
+
+
+def test_without_a_driver_it_says_so_and_how_to_get_one(here):
+    if list(Path("/proc/driver").glob("nvidia")):
+        pytest.skip("this machine has an NVIDIA driver")
+    pytest.importorskip("cuda.core", reason="cuda-core is not installed")
+    found = by_name(doctor.diagnose().backends)["cuda"]
+    assert found.found is None
+    assert found.mend.startswith("no NVIDIA driver: libcuda cannot be loaded; install the driver")
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Make these the TensorRTs that load: version and the compute capabilities that RTX knows, by backend."""
+
+    def install(**libraries: tuple[str, tuple[str, ...]]) -> None:
+        def load(backend):
+            if backend.replace("-", "_") not in libraries:
+                raise BackendError(f"{backend} cannot be imported: get it")
+            version, targets = libraries[backend.replace("-", "_")]
+            return SimpleNamespace(version_text=version, targets=lambda: targets)
+
+        monkeypatch.setattr(tensorrt_library, "load_library", load)
+
+    return install
+
+
+def test_a_gpu_and_the_engines_it_runs(here, monkeypatch, installed):
+    driver = StandInDriver()
+    monkeypatch.setattr(cuda, "_library", lambda: (stand_in_core(driver, (9, 0)), driver, "13.5.0"))
+    installed(tensorrt=("10.13.0", ()), tensorrt_rtx=("1.7.1", ("8.6", "12.0")))
+    backends = by_name(doctor.diagnose().backends)
+    assert backends["cuda"].found == "CUDA 13.0 on Stand-in, compute capability 9.0"
+    assert (backends["tensorrt"].found, backends["tensorrt"].mend) == ("10.13.0", None)
+    assert backends["tensorrt-rtx"].found == "1.7.1"
+    assert backends["tensorrt-rtx"].mend == "it does not know compute capability 9.0: use tensorrt"
+
+
+def test_a_tensorrt_without_a_gpu_or_none_at_all_comes_with_a_mend(here, monkeypatch, installed):
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
+    installed(tensorrt_rtx=("1.7.1", ("8.6",)))
+    backends = by_name(doctor.diagnose().backends)
+    assert "pip install 'edgead[tensorrt]'" in backends["cuda"].mend
+    assert (backends["tensorrt"].found, backends["tensorrt"].mend) == (
+        None,
+        "tensorrt cannot be imported: get it",
+    )
+    assert backends["tensorrt-rtx"].found == "1.7.1"
+    assert "no engine without a GPU" in backends["tensorrt-rtx"].mend
 
 
 def test_gpus_are_what_the_driver_lists(here):
@@ -163,7 +216,9 @@ def test_the_page_names_everything_found_and_missing(here):
     text = CliRunner().invoke(app, ["doctor"]).stdout
     for name in (
         "onnxruntime",
-        "tensorrt_rtx",
+        "cuda",
+        "tensorrt",
+        "tensorrt-rtx",
         "camera:0",
         "ffmpeg",
         "torch",

@@ -27,6 +27,7 @@ class ToyRun:
     method_name: str = "toy"
     teacher_name: str = "toy_teacher"
     size: ModelSize = SIZE
+    labelled: LoadedPictures | None = None
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -40,6 +41,9 @@ class ToyRun:
 
     def holdout_pictures(self) -> LoadedPictures:
         return pictures(self.count, seed=5)
+
+    def labelled_pictures(self) -> LoadedPictures | None:
+        return self.labelled
 
     def training_pictures(self, count: int) -> LoadedPictures:
         return pictures(min(count, self.training_count), seed=6)

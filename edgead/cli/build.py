@@ -9,12 +9,12 @@ import typer
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
-    from edgead.engine.lower import Lowering
+    from edgead.engine.plan import Plan
 
 
 def build(
     run: Annotated[
-        Path, typer.Argument(help="The run that edgead train wrote, or an fp32 bundle.", metavar="RUN|BUNDLE")
+        Path, typer.Argument(help="The run that edgead train wrote, or a bundle.", metavar="RUN|BUNDLE")
     ],
     out: Annotated[Path, typer.Option(help="The bundle directory to write, such as engines/x.")],
     false_alarm_rate: Annotated[
@@ -25,9 +25,28 @@ def build(
     ] = 0.95,
     data: Annotated[
         Path | None,
-        typer.Option(help="For a bundle: the pictures that it was trained from.", show_default=False),
+        typer.Option(
+            help="For a bundle: the pictures that it was trained from. Without them it is compiled as it is.",
+            show_default=False,
+        ),
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    backend: Annotated[
+        str | None, typer.Option(help="onnxruntime, tensorrt or tensorrt-rtx.", show_default="the recipe's")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="The target: cpu, rtx-desktop, jetson-orin, jetson-thor, datacenter, or a TOML file.",
+            show_default="the backend's, or cpu",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32, fp16, int8, or auto: the fastest that decides as the model.",
+            show_default="fp32, or a bundle's own",
+        ),
+    ] = None,
     calibrate_on: Annotated[
         str, typer.Option(help="For int8: train, noise, pseudo-anomaly, or mixed (train and pseudo-anomaly).")
     ] = "mixed",
@@ -36,9 +55,7 @@ def build(
     cache: Annotated[
         Path | None,
         typer.Option(
-            help="For int8: file of the calibrated ranges.",
-            show_default="calibration/NAME.json",
-            metavar="FILE",
+            help="For int8: file of the calibration.", show_default="calibration/NAME.json", metavar="FILE"
         ),
     ] = None,
 ) -> None:
@@ -49,46 +66,78 @@ def build(
     The threshold is set from the good pictures that training held out, on the scores of what was built.
     """
     from edgead.atomic import restore_directory
-    from edgead.engine.lower import Lowering
-    from edgead.engine.verify import table
+    from edgead.engine.plan import Plan
     from edgead.errors import InputError
 
-    lowering = Lowering.parse(precision, calibrate_on, algorithm, quantize, cache)
+    plan = Plan.parse(
+        backend,
+        recipe,
+        precision or "fp32",
+        quantize,
+        calibrate_on,
+        algorithm,
+        cache,
+        false_alarm_rate,
+        confidence,
+    )
     restore_directory(run)
     is_bundle = (run / "manifest.json").is_file()
-    if is_bundle != (data is not None):
+    if data is not None and not is_bundle:
+        raise InputError(f"{run} is no bundle: leave out --data, a run knows its own pictures")
+    if is_bundle and data is None and precision is not None:
         raise InputError(
-            f"{run} is a bundle: give the pictures that it was trained from, with --data"
-            if is_bundle
-            else f"{run} is no bundle: leave out --data, a run knows its own pictures"
+            f"{run} is a bundle: give the pictures that it was trained from, with --data, or leave out --precision to "
+            "compile it as it is"
         )
-    bundle = _build(run, data, out, lowering, false_alarm_rate, confidence)
-    threshold, verification = bundle.manifest.threshold, bundle.manifest.verification
-    size_mb = sum(entry.bytes for entry in bundle.manifest.files.values()) / 1e6
-    typer.echo(f"verified     {precision} against {verification['reference']}, {verification['n']} pictures")
-    for line in table(verification, verification["limits"]):
-        typer.echo(f"  {line}")
-    typer.echo(f"threshold    {threshold.value:.4g} for a false-alarm rate of {threshold.false_alarm_rate:g}")
-    typer.echo(f"bundle       {bundle.path} ({size_mb:.1f} MB)")
-    if (warning := threshold.warning()) is not None:
+    bundle = _from_bundle(run, data, out, plan) if is_bundle else _from_run(run, out, plan)
+    typer.echo("\n".join(_report(bundle)))
+    if (warning := bundle.manifest.threshold.warning()) is not None:
         typer.echo(f"warning: {warning}", err=True)
 
 
-def _build(
-    model: Path, data: Path | None, out: Path, lowering: Lowering, false_alarm_rate: float, confidence: float
-) -> Bundle:
-    def say(line: str) -> None:
-        typer.echo(line, err=True)
+def _from_bundle(model: Path, data: Path | None, out: Path, plan: Plan) -> Bundle:
+    from edgead.bundle import open_bundle
+    from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
 
-    if data is not None:
-        from edgead.bundle import open_bundle
-        from edgead.engine.rebuild import rebuild_bundle
+    if data is None:
+        return recompile_bundle(open_bundle(model), out, plan, _say)
+    return rebuild_bundle(open_bundle(model), data, out, plan, _say)
 
-        return rebuild_bundle(open_bundle(model), data, out, lowering, false_alarm_rate, confidence, say)
 
+def _from_run(run: Path, out: Path, plan: Plan) -> Bundle:
     from edgead.engine.build import build_bundle
     from edgead.errors import needs_extra
 
     with needs_extra("train", "edgead build"):
         from edgead.train.run import open_run
-    return build_bundle(open_run(model), out, false_alarm_rate, confidence, say, lowering)
+    return build_bundle(open_run(run), out, plan, _say)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _report(bundle: Bundle) -> list[str]:
+    from edgead.engine.verify import table
+
+    manifest = bundle.manifest
+    verification, threshold = manifest.verification, manifest.threshold
+    lines = [
+        f"{rung['rung']:20} {'kept' if rung['holds'] else rung.get('error', 'over budget')}"
+        for rung in verification.get("ladder", ())
+    ]
+    lines.append(
+        f"{'verified' if manifest.verified else 'graph'}     {manifest.precision} for {manifest.recipe} against "
+        f"{verification['reference']}, {verification['n']} pictures"
+    )
+    lines += [f"  {line}" for line in table(verification, verification["limits"])]
+    if not manifest.verified:
+        lines.append(
+            "engine       not run on this machine: the device compares it with the golden answers at its start"
+        )
+    size_mb = sum(entry.bytes for entry in manifest.files.values()) / 1e6
+    lines.append(
+        f"threshold    {threshold.value:.4g} for a false-alarm rate of {threshold.false_alarm_rate:g}"
+    )
+    lines.append(f"bundle       {bundle.path} ({size_mb:.1f} MB)")
+    return lines

@@ -1,13 +1,15 @@
-"""A verified float32 graph in a lower precision, ready to be verified against it: what `--precision` does.
+"""The graphs of lower precision that one float32 graph can become: what `--precision` chooses from.
 
-Calibration pictures are never those that the threshold is set on and the result is judged by: a range that was
-fitted to the judges would make the verdict worthless. None of this needs torch.
+Each is a rung of the ladder that `--precision auto` climbs. What several rungs need is measured once: the calibration,
+the largest values, the sensitive layers. Calibration pictures are never those that the threshold is set on and the
+result is judged by: a range that was fitted to the judges would make the verdict worthless. None of this needs torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -19,10 +21,13 @@ from edgead.export.ranges import ALGORITHMS, Algorithm
 from edgead.types import Quantize, UInt8Array
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from edgead.export.calibrate import Calibration
 
 CalibrateOn = Literal["train", "noise", "pseudo-anomaly", "mixed"]
 CALIBRATE_ON: tuple[CalibrateOn, ...] = get_args(CalibrateOn)
+
+Rung = Literal["int8", "int8-sensitive-fp16", "int8-student", "fp16", "fp16-fp32-tail", "fp32"]
+RUNGS: tuple[Rung, ...] = get_args(Rung)
 
 Name = TypeVar("Name", bound=str)
 
@@ -32,83 +37,179 @@ CALIBRATION_PICTURES = 64
 MIN_CALIBRATION_PICTURES = 8
 """With fewer, a range would be that of a few parts."""
 
+SENSITIVITY_PICTURES = 8
+"""Calibration pictures that the sensitive layers are found on."""
+
 # Another seed than verification has, so that its damage is not what the ranges were fitted to.
 _TWIN_SEED = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Lowering:
-    """Which precision a build ends in, and how INT8 is calibrated.
+class Calibrating:
+    """How INT8 is calibrated.
 
-    precision: one of `PRECISIONS`. calibrate_on: one of `CALIBRATE_ON`; `train` takes good pictures of the
-    training, `pseudo-anomaly` damaged twins of them, `mixed` as many of one as of the other, `noise` no
-    pictures but uniform noise. algorithm, quantize: see `edgead.export.ranges` and
-    `edgead.export.quantise`. cache: file of ranges, read where it
-    is there and written where not; None for `calibration/NAME.json` by the bundle's name.
+    calibrate_on: one of `CALIBRATE_ON`; `train` takes good pictures of the training, `pseudo-anomaly` damaged twins of
+    them, `mixed` as many of one as of the other, `noise` no pictures but uniform noise. algorithm: see
+    `edgead.export.ranges`. cache: file of what was measured, read where it is there and written where not; None for
+    `calibration/NAME.json` by the bundle's name.
     """
 
-    precision: Precision = "fp32"
     calibrate_on: CalibrateOn = "mixed"
     algorithm: Algorithm = "mse"
-    quantize: Quantize = "all"
     cache: Path | None = None
 
     @classmethod
-    def parse(
-        cls, precision: str, calibrate_on: str, algorithm: str, quantize: str, cache: Path | None
-    ) -> Lowering:
+    def parse(cls, calibrate_on: str, algorithm: str, cache: Path | None) -> Calibrating:
         """Take what a user typed; InputError for a name that is unknown."""
         return cls(
-            _known("--precision", precision, PRECISIONS),
             _known("--calibrate-on", calibrate_on, CALIBRATE_ON),
             _known("--algorithm", algorithm, ALGORITHMS),
-            _known("--quantize", quantize, get_args(Quantize)),
             cache,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A graph of lower precision, as the content of an ONNX file.
+    """A graph of a rung, as the content of an ONNX file.
 
-    calibration: what the manifest says of it, None for fp16. cache: the ranges, as a file's text.
+    details: what the manifest says of how it was made. cache: for INT8 the calibration, as a file's text.
     """
 
     model: bytes
-    calibration: dict[str, Any] | None = None
+    precision: Precision
+    details: dict[str, Any]
     cache: str | None = None
 
 
-def lower(
-    model: bytes,
-    lowering: Lowering,
-    name: str,
-    watched: UInt8Array,
-    calibration_pictures: Callable[[int], UInt8Array],
-    progress: Callable[[str], None],
-) -> Lowered:
-    """Convert a float32 graph that edgead exported to fp16 or int8.
+def rungs_of(precision: str, quantize: str, ladder: tuple[Rung, ...]) -> tuple[Rung, ...]:
+    """The rungs to try in turn for what a user typed; InputError for a name that is unknown, or a contradiction.
 
-    model: content of the ONNX file. name: of the bundle. watched: (N, H, W, 3) uint8 RGB; what overflows half on them
-    stays float32. calibration_pictures: gives at most so many good pictures of the training, asked for int8 unless
-    it is calibrated on noise. progress: called with a line before each step.
-
-    Raises PrecisionError when the graph does not convert or the cache is stale, DataError for too few pictures,
-    MissingExtraError without onnx.
+    precision: one of `PRECISIONS`, or `auto` for all of the ladder. quantize: of INT8, `all` or `student`.
     """
-    with needs_extra("train", f"edgead build --precision {lowering.precision}"):
+    choice = _known("--precision", precision, (*PRECISIONS, "auto"))
+    if _known("--quantize", quantize, get_args(Quantize)) == "student":
+        if choice != "int8":
+            raise InputError(f"--quantize student goes with --precision int8, not {precision}")
+        return ("int8-student",)
+    if choice == "auto":
+        return ladder
+    return (_known("--precision", choice, RUNGS),)
+
+
+class LowerPrecisions:
+    """Makes the graphs of the rungs from one float32 graph that edgead exported.
+
+    model: content of the ONNX file. calibrating: how INT8 is calibrated. name: of the bundle. watched: (N, H, W, 3)
+    uint8 RGB; what overflows half on them stays float32. training_images: gives at most so many good pictures of the
+    training, asked for INT8 unless it is calibrated on noise. progress: called with a line before each step.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        calibrating: Calibrating,
+        name: str,
+        watched: UInt8Array,
+        training_images: Callable[[int], UInt8Array],
+        progress: Callable[[str], None],
+    ) -> None:
+        self._model, self._calibrating, self._name = model, calibrating, name
+        self._watched, self._training_images, self._progress = watched, training_images, progress
+
+    def graph(self, rung: Rung) -> Lowered:
+        """Make the graph of a rung.
+
+        Raises PrecisionError when the graph does not convert or the cache is stale, DataError for too few pictures,
+        MissingExtraError without onnx.
+        """
+        if rung == "fp32":
+            return Lowered(self._model, "fp32", {})
+        if rung in ("fp16", "fp16-fp32-tail"):
+            return self._half(with_tail=rung == "fp16")
+        return self._int8(rung)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Of the INT8 rungs: read from the cache, or measured and written there; raises as `graph` does."""
+        _needs_onnx()
+        from edgead.export.calibrate import calibrate, calibration_key, read_calibration, write_calibration
+
+        images, algorithm = self._calibration_images, self._calibrating.algorithm
+        file = self._calibrating.cache or Path("calibration") / f"{self._name}.json"
+        found = read_calibration(file, calibration_key(self._exact, images, algorithm), self._exact)
+        if found is not None:
+            self._progress(f"int8 with the calibration in {file}")
+            return found
+        self._progress(
+            f"calibrating int8 on {len(images)} pictures ({self._calibrating.calibrate_on}, {algorithm})"
+        )
+        measured = calibrate(self._exact, images, algorithm)
+        write_calibration(file, measured)
+        return measured
+
+    @cached_property
+    def _exact(self) -> Any:
+        _needs_onnx()
         import onnx
 
-        from edgead.export.half import half_from_float
-    exact = onnx.load_from_string(model)
-    if lowering.precision == "fp16":
+        return onnx.load_from_string(self._model)
+
+    @cached_property
+    def _peaks(self) -> dict[str, float]:
         from edgead.export.calibrate import tensor_peaks
         from edgead.export.parts import computed_tensors
 
-        progress("converting to float16")
-        peaks = tensor_peaks(exact, watched, computed_tensors(exact))
-        return Lowered(half_from_float(exact, peaks).SerializeToString())
-    return _int8(exact, lowering, name, watched.shape[1:], calibration_pictures, progress)
+        return tensor_peaks(self._exact, self._watched, computed_tensors(self._exact))
+
+    @cached_property
+    def _calibration_images(self) -> UInt8Array:
+        return calibration_images(
+            self._calibrating.calibrate_on, self._watched.shape[1:], self._training_images
+        )
+
+    @cached_property
+    def _sensitive(self) -> tuple[str, ...]:
+        from edgead.export.sensitivity import sensitive_layers
+
+        images = self._calibration_images
+        spread = images[:: -(-len(images) // SENSITIVITY_PICTURES)]
+        calibration = self.calibration
+        return sensitive_layers(self._exact, calibration.ranges, calibration.shifts, spread, self._progress)
+
+    def _half(self, with_tail: bool) -> Lowered:
+        _needs_onnx()
+        from edgead.export.half import half_from_float
+        from edgead.export.parts import computed_tensors, tail
+
+        self._progress("converting to float16")
+        layers = None if with_tail else set(computed_tensors(self._exact)) - tail(self._exact)
+        half = half_from_float(self._exact, self._peaks, layers)
+        return Lowered(half.SerializeToString(), "fp16", {})
+
+    def _int8(self, rung: Rung) -> Lowered:
+        calibration = self.calibration
+        from edgead.export.half import half_from_float
+        from edgead.export.parts import with_followers
+        from edgead.export.quantise import int8_from_float
+
+        spared = self._sensitive if rung == "int8-sensitive-fp16" else ()
+        graph = int8_from_float(
+            self._exact,
+            calibration.ranges,
+            "student" if rung == "int8-student" else "all",
+            calibration.shifts,
+            spared,
+        )
+        if spared:
+            graph = half_from_float(graph, self._peaks, with_followers(graph, spared))
+        details: dict[str, Any] = {
+            "key": calibration.key,
+            "calibrate_on": self._calibrating.calibrate_on,
+            "algorithm": calibration.algorithm,
+            "pictures": calibration.pictures,
+            "in_fp16": list(spared),
+        }
+        return Lowered(graph.SerializeToString(), "int8", {"calibration": details}, calibration.to_json())
 
 
 def calibration_images(
@@ -134,44 +235,13 @@ def calibration_images(
     return np.concatenate([good[::2], damaged_twins(good[1::2], _TWIN_SEED)])
 
 
+def _needs_onnx() -> None:
+    with needs_extra("build", "another precision than fp32"):
+        import onnx  # noqa: F401
+
+
 def _known(option: str, value: str, known: tuple[Name, ...]) -> Name:
     for name in known:
         if name == value:
             return name
     raise InputError(f"unknown {option} {value!r}: choose one of {', '.join(known)}")
-
-
-def _int8(
-    exact: ModelProto,
-    lowering: Lowering,
-    name: str,
-    shape: tuple[int, ...],
-    calibration_pictures: Callable[[int], UInt8Array],
-    progress: Callable[[str], None],
-) -> Lowered:
-    from edgead.export.calibrate import calibrate, calibration_key, read_calibration, write_calibration
-    from edgead.export.quantise import int8_from_float, tensors_to_quantise
-
-    images = calibration_images(lowering.calibrate_on, shape, calibration_pictures)
-    # All of them, so that one cache serves both choices of --quantize.
-    tensors = tensors_to_quantise(exact)
-    file = lowering.cache or Path("calibration") / f"{name}.json"
-    key = calibration_key(exact, images, lowering.algorithm)
-    calibration = read_calibration(file, key, tensors)
-    if calibration is None:
-        progress(
-            f"calibrating int8 on {len(images)} pictures ({lowering.calibrate_on}, {lowering.algorithm})"
-        )
-        calibration = calibrate(exact, images, tensors, lowering.algorithm)
-        write_calibration(file, calibration)
-    else:
-        progress(f"int8 with the ranges in {file}")
-    quantised = int8_from_float(exact, calibration.ranges, lowering.quantize)
-    said = {
-        "key": key,
-        "calibrate_on": lowering.calibrate_on,
-        "algorithm": lowering.algorithm,
-        "quantize": lowering.quantize,
-        "pictures": len(images),
-    }
-    return Lowered(quantised.SerializeToString(), said, calibration.to_json())

@@ -1,81 +1,145 @@
-"""From a float32 bundle to one of lower precision, where the run is not at hand: no torch is needed.
+"""From a bundle to another one, where the run is not at hand: no torch is needed.
 
-The bundle says by hash which pictures held its threshold; those judge again, whatever folder they lie in now,
-and the other good pictures there calibrate. So no picture that was trained on can set a threshold.
+With the pictures that the model was trained from, a float32 bundle becomes one of any precision and backend, judged as
+a run's would be. The bundle says by hash which pictures held its threshold; those judge again, whatever folder they lie
+in now, and the other good pictures there calibrate. So no picture that was trained on can set a threshold.
+
+Without pictures, a bundle of any precision is compiled for another target: its graph and its threshold stay, and the
+engine is judged by the answers that the bundle carries. That is how a device makes its own engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from edgead.bundle import Bundle, Manifest, check_target
-from edgead.data import Sample, load_pictures, open_dataset
-from edgead.engine.lower import Lowering
-from edgead.engine.verified import Judges, VerifiedGraph, install, picture_hash, verified_lower
-from edgead.errors import DataError, InputError, PictureError
+from edgead.bundle import Bundle, check_target
+from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset
+from edgead.engine.candidate import open_candidate
+from edgead.engine.lower import Lowered
+from edgead.engine.plan import Plan
+from edgead.engine.verified import Built, Judges, build_verified, install, picture_hash
+from edgead.engine.verify import PRECISIONS, Comparison, Precision, require
+from edgead.errors import BundleError, DataError, InputError, PictureError
+from edgead.evaluate import agreement_of
 from edgead.manifest import REBUILD
 from edgead.preprocess import ModelSize, read_picture, resize_to_model
-from edgead.threshold import threshold_from_normal_scores
-from edgead.types import UInt8Array
+from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from edgead.types import Prediction, UInt8Array
 
 
 def rebuild_bundle(
-    bundle: Bundle,
-    data: Path,
-    target: Path,
-    lowering: Lowering,
-    false_alarm_rate: float = 0.01,
-    confidence: float = 0.95,
-    progress: Callable[[str], None] = lambda _: None,
+    bundle: Bundle, data: Path, target: Path, plan: Plan, progress: Callable[[str], None] = lambda _: None
 ) -> Bundle:
-    """Build a bundle of lower precision from a float32 one, and return it opened.
+    """Build a bundle from a float32 one, and return it opened.
 
     data: the dataset that the model was trained on. The rest as in `build_bundle`. Raises InputError for a
-    bundle or a precision that does not serve, DataError when the pictures that held the threshold are not all
-    there, VerificationError when the graph is over budget, and what `lower` raises.
+    bundle that does not serve, DataError when the pictures that held the threshold are not all there, and what
+    `build_verified` raises.
     """
-    threshold_from_normal_scores([0.0], false_alarm_rate, confidence)
     check_target(target)
     manifest = bundle.manifest
-    if manifest.precision != "fp32" or lowering.precision == "fp32":
+    good, others, labelled = pictures_of(bundle, data, progress)
+    judges = Judges(good, labelled, plan.false_alarm_rate, plan.confidence)
+
+    def training_images(count: int) -> UInt8Array:
+        step = max(1, -(-len(others) // count))
+        return load_pictures(others[::step], manifest.size).images
+
+    model = bundle.file("model.onnx").read_bytes()
+    with OnnxRuntimeSession(model, size=manifest.size) as session:
+        threshold = judges.threshold(session)
+    exact = Built(model, "fp32", threshold, manifest.verification, bundle.golden(), files={}, verified=True)
+    with TemporaryDirectory(prefix="edgead-") as directory:
+        built = build_verified(
+            exact, judges, plan, target.name, training_images, manifest.size, Path(directory), progress
+        )
+        progress(f"writing {target}")
+        return install(
+            target, built, plan, manifest.size, manifest.method, manifest.teacher, manifest.training
+        )
+
+
+def recompile_bundle(
+    bundle: Bundle, target: Path, plan: Plan, progress: Callable[[str], None] = lambda _: None
+) -> Bundle:
+    """Compile the graph of a bundle for another target, and return the new bundle opened.
+
+    plan: its recipe alone counts. Precision, threshold and golden answers stay. Raises VerificationError when the
+    engine does not give these answers within the budget, BackendError as it occurs.
+    """
+    check_target(target)
+    manifest = bundle.manifest
+    precision = _precision(bundle)
+    golden = bundle.golden()
+    lowered = Lowered(bundle.file("model.onnx").read_bytes(), precision, {})
+    with (
+        TemporaryDirectory(prefix="edgead-") as directory,
+        open_candidate(lowered, plan, manifest.size, Path(directory), progress) as candidate,
+    ):
+        progress(f"checking that it gives the {len(golden.images)} answers that {bundle.path} carries")
+        limits = plan.recipe.budgets.of(precision).limits(manifest.threshold.value, len(golden.images))
+        expected = Prediction(golden.anomaly_map, golden.anomaly_score)
+        found = candidate.session.infer(golden.images)
+        comparison = Comparison(agreement_of(expected, found, manifest.threshold.value))
+        require(comparison, limits, "build from the run for this target, in a higher precision")
+        verification = {
+            **manifest.verification,
+            "reference": "the golden answers of the bundle that it was compiled from",
+            **comparison.measures(),
+            "limits": asdict(limits),
+        }
+        files: dict[str, Path | bytes] = dict(candidate.files)
+        if "calibration.json" in manifest.files:
+            files["calibration.json"] = bundle.file("calibration.json")
+        built = Built(
+            lowered.model, precision, manifest.threshold, verification, golden, files, candidate.verified
+        )
+        progress(f"writing {target}")
+        return install(
+            target, built, plan, manifest.size, manifest.method, manifest.teacher, manifest.training
+        )
+
+
+def pictures_of(
+    bundle: Bundle, data: Path, progress: Callable[[str], None]
+) -> tuple[UInt8Array, list[Sample], LoadedPictures | None]:
+    """The pictures that hold the threshold of a float32 bundle, the other good ones, and the labelled test pictures.
+
+    Raises InputError for a bundle of another precision or that does not say which they were, DataError when they are
+    not all in `data`.
+    """
+    manifest = bundle.manifest
+    if manifest.precision != "fp32":
         raise InputError(
-            f"{bundle.path} is {manifest.precision} and cannot become {lowering.precision}: "
-            "give an fp32 bundle and --precision fp16 or int8"
+            f"{bundle.path} is {manifest.precision}, and another precision is made from fp32: give an fp32 bundle, or "
+            "leave out --data and --precision to compile it as it is"
         )
     known = manifest.verification.get("judges")
     if not isinstance(known, list) or not known:
         raise InputError(f"{bundle.path} does not say which pictures hold its threshold: {REBUILD}")
     progress(f"reading the pictures in {data}")
     hashes = frozenset(map(str, known))
-    good, others = _divided(open_dataset(data).train, hashes, manifest.size)
+    dataset = open_dataset(data)
+    good, others = _divided(dataset.train, hashes, manifest.size)
     if len(good) != len(hashes):
         raise DataError(
             f"{data} holds {len(good)} of the {len(hashes)} pictures that the threshold of {bundle.path} was set "
             "on: give the folder that the model was trained on, unchanged"
         )
-    judges = Judges(good, false_alarm_rate, confidence)
+    labelled = load_pictures(dataset.test, manifest.size, skip_broken=True) if dataset.test else None
+    return good, others, labelled
 
-    def training_images(count: int) -> UInt8Array:
-        step = max(1, -(-len(others) // count))
-        return load_pictures(others[::step], manifest.size).images
 
-    exact = VerifiedGraph(bundle.file("model.onnx").read_bytes(), manifest.threshold, {}, {})
-    built = verified_lower(exact, lowering, target.name, judges, training_images, progress)
-    lowered = Manifest(
-        method=manifest.method,
-        teacher=manifest.teacher,
-        backend=manifest.backend,
-        precision=lowering.precision,
-        size=manifest.size,
-        threshold=built.threshold,
-        training=manifest.training,
-        verification=built.verification,
-    )
-    progress(f"writing {target}")
-    return install(target, lowered, built, judges)
+def _precision(bundle: Bundle) -> Precision:
+    for precision in PRECISIONS:
+        if bundle.manifest.precision == precision:
+            return precision
+    raise BundleError(f"{bundle.path} is of precision {bundle.manifest.precision[:80]!r}: {REBUILD}")
 
 
 def _divided(

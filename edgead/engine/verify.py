@@ -2,21 +2,21 @@
 
 Compared on real pictures, not on noise: the held-out good ones, and a damaged twin of each. Good pictures
 alone would prove nothing about decisions, because hardly one of them is near the threshold and none is above
-it.
+it. Where a dataset has labelled pictures, the AUROC on them is compared too.
 
-What may differ depends on the precision, and `BUDGETS` is the one place that says how much. The errors of lower
-precisions are allowed as shares of the threshold, because a difference matters by how it compares with what decides.
+What may differ depends on the precision, and a recipe says how much. The errors of lower precisions are allowed as
+shares of the threshold, because a difference matters by how it compares with what decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 import numpy as np
 
-from edgead.errors import VerificationError
+from edgead.errors import InputError, VerificationError
 from edgead.evaluate import Agreement, compare_sessions
 from edgead.runtime.base import Session
 from edgead.types import UInt8Array
@@ -30,12 +30,13 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far what was built may be from its reference: see `edgead.evaluate.Agreement`."""
+    """How far what was built may be from its reference: see `Comparison`."""
 
     map_error_max: float
     score_error_max: float
     rank_correlation_min: float
     decision_flips_max: int
+    auroc_loss_max: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +44,20 @@ class Budget:
     """Limits of a precision before threshold and number of pictures are known.
 
     map_error, score_error: as shares of the reference's threshold. decision_flips: as a share of the pictures, rounded
-    down.
+    down. auroc_loss: of the labelled pictures, where there are such. Raises InputError for a number out of range.
     """
 
     map_error: float
     score_error: float
     rank_correlation_min: float
     decision_flips: float
+    auroc_loss: float
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            smallest, largest = (-1.0, 1.0) if name == "rank_correlation_min" else (0.0, 10.0)
+            if not smallest <= value <= largest:
+                raise InputError(f"budget {name} is {value}: give {smallest:g} to {largest:g}")
 
     def limits(self, threshold: float, pictures: int) -> Limits:
         """The limits for a reference with this threshold, compared on so many pictures."""
@@ -58,20 +66,52 @@ class Budget:
             score_error_max=self.score_error * threshold,
             rank_correlation_min=self.rank_correlation_min,
             decision_flips_max=int(self.decision_flips * pictures),
+            auroc_loss_max=self.auroc_loss,
         )
 
 
-EXACT = Limits(MAP_TOLERANCE, MAP_TOLERANCE, -1.0, 0)
-"""Of float32. Scores so near to each other may swap their ranks: the order is not looked at."""
+EXACT = Limits(MAP_TOLERANCE, MAP_TOLERANCE, -1.0, 0, 1.0)
+"""Of float32 on one backend. Scores so near to each other may swap their ranks: the order is not looked at."""
 
-BUDGETS: Mapping[Precision, Budget] = {
-    # Measured: 0.001, 0.0005, 0.999, 0.
-    "fp16": Budget(map_error=0.02, score_error=0.01, rank_correlation_min=0.99, decision_flips=0.01),
-    # Measured: 0.03, 0.01, 0.90 to 0.93, 0 to 0.025; calibrated on noise 0.04, 0.014, 0.82, 0.025. The order
-    # suffers first: eight times too wide a step of one layer's weights left 0.02 to 0.84 of it.
-    "int8": Budget(map_error=0.1, score_error=0.05, rank_correlation_min=0.9, decision_flips=0.05),
-}
-"""Of the lower precisions. Measured with RD on Lite0 at 128 pixels, its student of random weights, on drawn washers."""
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How far what was built is from its reference.
+
+    agreement: on the judging pictures, see `edgead.evaluate.Agreement`. reference_auroc, auroc: image AUROC of both on
+    labelled pictures; None where there are none.
+    """
+
+    agreement: Agreement
+    reference_auroc: float | None = None
+    auroc: float | None = None
+
+    @property
+    def auroc_change(self) -> float | None:
+        """Below zero for a loss; None without labels."""
+        if self.auroc is None or self.reference_auroc is None:
+            return None
+        return self.auroc - self.reference_auroc
+
+    def holds(self, limits: Limits) -> bool:
+        """Whether every measure is within its limit; one that is no number is not."""
+        rank, change = self.agreement.rank_correlation, self.auroc_change
+        return (
+            self.agreement.map_error_max <= limits.map_error_max
+            and self.agreement.score_error_max <= limits.score_error_max
+            and (rank is None or rank >= limits.rank_correlation_min)
+            and self.agreement.decision_flips <= limits.decision_flips_max
+            and (change is None or change >= -limits.auroc_loss_max)
+        )
+
+    def measures(self) -> dict[str, float | None]:
+        """What `table` shows and a manifest keeps, as plain JSON values."""
+        found: dict[str, float | None] = asdict(self.agreement)
+        # JSON has no infinity; what is none has failed anyway.
+        finite = {
+            name: value if value is None or np.isfinite(value) else None for name, value in found.items()
+        }
+        return {**finite, "auroc": self.auroc, "auroc_change": self.auroc_change}
 
 
 def damaged_twins(images: UInt8Array, seed: int = 0) -> UInt8Array:
@@ -93,56 +133,64 @@ def damaged_twins(images: UInt8Array, seed: int = 0) -> UInt8Array:
 
 
 def verify(
-    reference: Session,
-    built: Session,
-    images: UInt8Array,
-    threshold: float,
-    limits: Limits = EXACT,
-    built_threshold: float | None = None,
+    reference: Session, built: Session, images: UInt8Array, threshold: float, limits: Limits = EXACT
 ) -> Agreement:
     """Compare what was built with its reference, and refuse it where they differ by more than the limits.
 
     images: (N, H, W, 3) uint8 RGB at the model's size, N >= 1. threshold: decides between good and defect for
-    both, or for the reference alone where `built_threshold` is given. Returns how near they are. Raises
-    VerificationError when they are not near enough, and what `Session.infer` raises.
+    both. Returns how near they are. Raises VerificationError when they are not near enough, and what `Session.infer`
+    raises.
     """
-    agreement = compare_sessions(reference, built, images, threshold, other_threshold=built_threshold)
-    rank = agreement.rank_correlation
-    # Written so that a difference that is not a number fails too.
-    if not (
-        agreement.map_error_max <= limits.map_error_max
-        and agreement.score_error_max <= limits.score_error_max
-        and (rank is None or rank >= limits.rank_correlation_min)
-        and agreement.decision_flips <= limits.decision_flips_max
-    ):
-        mend = (
-            "try other versions of torch and onnxruntime, which 'edgead doctor' shows"
-            if limits == EXACT
-            else "build in a higher precision, or int8 with another --calibrate-on or --algorithm or with "
-            "--quantize student"
-        )
-        raise VerificationError(
-            f"what was built does not decide as the model: on {agreement.n} pictures the maps differ by up "
-            f"to {agreement.map_error_max:.2g} (allowed: {limits.map_error_max:.2g}), the scores by "
-            f"{agreement.score_error_max:.2g} (allowed: {limits.score_error_max:.2g}), the rank correlation is "
-            f"{'undefined' if rank is None else f'{rank:.3f}'} (allowed: {limits.rank_correlation_min:.3g} or "
-            f"more) and {agreement.decision_flips} decisions flip (allowed: {limits.decision_flips_max}); "
-            f"nothing was written: {mend}"
-        )
+    agreement = compare_sessions(reference, built, images, threshold)
+    require(
+        Comparison(agreement),
+        limits,
+        "try other versions of torch and onnxruntime, which 'edgead doctor' shows",
+    )
     return agreement
 
 
-def table(agreement: Mapping[str, float | None], limits: Mapping[str, float]) -> list[str]:
-    """The lines of a table of what was measured and what was allowed, from `asdict` of both."""
+def require(comparison: Comparison, limits: Limits, mend: str) -> None:
+    """Raise VerificationError, one line that ends in the mend, unless the comparison holds."""
+    if not comparison.holds(limits):
+        raise VerificationError(
+            f"what was built does not decide as the model: {described(comparison, limits)}; nothing was written: {mend}"
+        )
+
+
+def described(comparison: Comparison, limits: Limits) -> str:
+    """Measures and limits in a sentence."""
+    agreement, rank, change = (
+        comparison.agreement,
+        comparison.agreement.rank_correlation,
+        comparison.auroc_change,
+    )
+    return (
+        f"on {agreement.n} pictures the maps differ by up to {agreement.map_error_max:.2g} (allowed: "
+        f"{limits.map_error_max:.2g}), the scores by {agreement.score_error_max:.2g} (allowed: "
+        f"{limits.score_error_max:.2g}), the rank correlation is {'undefined' if rank is None else f'{rank:.3f}'} "
+        f"(allowed: {limits.rank_correlation_min:.3g} or more) and {agreement.decision_flips} decisions flip (allowed: "
+        f"{limits.decision_flips_max})"
+        + (
+            ""
+            if change is None
+            else f", AUROC changes by {change:+.4f} (allowed: {-limits.auroc_loss_max:g} or more)"
+        )
+    )
+
+
+def table(measures: Mapping[str, float | None], limits: Mapping[str, float]) -> list[str]:
+    """The lines of a table of what was measured and allowed, from `Comparison.measures` and `asdict(Limits)`."""
     lines = [f"{'':18}{'measured':>10}{'allowed':>12}"]
     for name, sign, limit in (
-        ("map_error_max", "<=", "map_error_max"),
-        ("score_error_max", "<=", "score_error_max"),
-        ("rank_correlation", ">=", "rank_correlation_min"),
-        ("decision_flips", "<=", "decision_flips_max"),
+        ("map_error_max", "<=", limits["map_error_max"]),
+        ("score_error_max", "<=", limits["score_error_max"]),
+        ("rank_correlation", ">=", limits["rank_correlation_min"]),
+        ("decision_flips", "<=", limits["decision_flips_max"]),
+        ("auroc_change", ">=", -limits["auroc_loss_max"]),
     ):
-        value = agreement[name]
+        value = measures[name]
         measured = "-" if value is None else f"{value:.3g}"
-        title = name.removesuffix("_max").replace("_", " ")
-        lines.append(f"{title:18}{measured:>10}{f'{sign} {limits[limit]:.3g}':>12}")
+        title = name.removesuffix("_max").replace("_", " ").replace("auroc", "AUROC")
+        lines.append(f"{title:18}{measured:>10}{f'{sign} {limit:.3g}':>12}")
     return lines

@@ -1,9 +1,10 @@
-"""Calibration: which range each tensor of a graph takes on given pictures, and the file that remembers it.
+"""Calibration: the ranges and mean shifts that INT8 needs, measured on pictures, and the file that remembers them.
 
 The pictures go through the float32 graph twice, once for the largest magnitude of each tensor and once for the
-histograms that end there; two passes are exact where widening a histogram on the way is not. No torch.
+histograms that end there; two passes are exact where widening a histogram on the way is not. A third pass measures how
+far rounding with these ranges shifts each convolution. No torch.
 
-A cache holds the ranges under a key: the SHA-256 of everything that they follow from. A cache with another key
+A cache holds all of it under a key: the SHA-256 of everything that they follow from. A cache with another key
 is stale and refused, never quietly used or overwritten: it may belong to another bundle.
 """
 
@@ -13,39 +14,53 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, ValueInfoProto
 
 from edgead.atomic import replace_file, write_errors
 from edgead.errors import PrecisionError
+from edgead.export.parts import CONVOLUTIONS
+from edgead.export.quantise import int8_from_float, layers_to_quantise, tensors_to_quantise
 from edgead.export.ranges import Algorithm, magnitude_histogram, range_from_histogram
+from edgead.export.shifts import mean_shifts
 from edgead.preprocess import ModelSize, preprocess_spec
 from edgead.runtime.onnxruntime import tensor_values
 from edgead.types import Float32Array, Float64Array, UInt8Array
 
-SCHEMA = 1
+SCHEMA = 2
 MAX_CACHE_BYTES = 2**24
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Ranges of tensors and what they follow from.
+    """What INT8 needs of a graph, and what it follows from.
 
-    key: of `calibration_key`. algorithm: one of `ALGORITHMS`. pictures: how many. ranges: by tensor.
+    key: of `calibration_key`. algorithm: one of `ALGORITHMS`. pictures: how many. ranges: of every tensor that can be
+    quantised, by name. shifts: (C,) float32 of every convolution, by the tensor it gives: see `edgead.export.shifts`.
     """
 
     key: str
     algorithm: str
     pictures: int
     ranges: Mapping[str, float]
-    schema: int = SCHEMA
+    shifts: Mapping[str, Float32Array]
 
     def to_json(self) -> str:
         """The text of the cache file."""
-        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+        content = {
+            "schema": SCHEMA,
+            "key": self.key,
+            "algorithm": self.algorithm,
+            "pictures": self.pictures,
+            "ranges": dict(self.ranges),
+            # As few digits as give the same float32 again.
+            "shifts": {name: [float(str(x)) for x in shift] for name, shift in self.shifts.items()},
+        }
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def calibration_key(model: ModelProto, images: UInt8Array, algorithm: Algorithm) -> str:
@@ -77,15 +92,13 @@ def tensor_peaks(model: ModelProto, images: UInt8Array, tensors: Sequence[str]) 
     return peaks
 
 
-def calibrate(
-    model: ModelProto, images: UInt8Array, tensors: Sequence[str], algorithm: Algorithm
-) -> Calibration:
-    """Run pictures through a float32 graph and choose the range of each tensor.
+def calibrate(model: ModelProto, images: UInt8Array, algorithm: Algorithm) -> Calibration:
+    """Run pictures through a float32 graph; choose the range of each tensor, measure the shift of each convolution.
 
-    images: (N, H, W, 3) uint8 RGB, N >= 1. tensors: names of float32 tensors of the graph. algorithm: see
-    `edgead.export.ranges`. Raises PrecisionError, naming the tensor, when values are not finite, BackendError
-    when the graph does not run.
+    images: (N, H, W, 3) uint8 RGB, N >= 1. algorithm: see `edgead.export.ranges`. Raises PrecisionError, naming the
+    tensor, when values are not finite, and for a graph without the head; BackendError when the graph does not run.
     """
+    tensors = tensors_to_quantise(model)
     peaks = tensor_peaks(model, images, tensors)
     for name, peak in peaks.items():
         if not math.isfinite(peak):
@@ -100,7 +113,8 @@ def calibrate(
             for name, value in values.items():
                 counts[name] = counts.get(name, 0.0) + magnitude_histogram(value, peaks[name])
         ranges = {name: range_from_histogram(counts[name], peaks[name], algorithm) for name in tensors}
-    return Calibration(calibration_key(model, images, algorithm), algorithm, len(images), ranges)
+    shifts = mean_shifts(model, int8_from_float(model, ranges), images)
+    return Calibration(calibration_key(model, images, algorithm), algorithm, len(images), ranges, shifts)
 
 
 def write_calibration(file: Path, calibration: Calibration) -> None:
@@ -109,11 +123,11 @@ def write_calibration(file: Path, calibration: Calibration) -> None:
         partial.write_text(calibration.to_json(), encoding="utf-8")
 
 
-def read_calibration(file: Path, key: str, tensors: Sequence[str]) -> Calibration | None:
+def read_calibration(file: Path, key: str, model: ModelProto) -> Calibration | None:
     """Read a cache, None where there is none.
 
-    key: what the cache must be of. tensors: those it must hold a range of, and no other. Raises PrecisionError,
-    one line, for a cache of another key or schema, and for a file that is none.
+    key: what the cache must be of. model: the graph that it must fit. Raises PrecisionError, one line, for a cache of
+    another key or schema, and for a file that is none.
     """
     if not file.exists():
         return None
@@ -126,14 +140,46 @@ def read_calibration(file: Path, key: str, tensors: Sequence[str]) -> Calibratio
         value = json.loads(content)
         schema, found = value["schema"], value["key"]
         if schema == SCHEMA and found == key:
-            ranges = {str(name): float(value["ranges"][name]) for name in tensors}
-            if len(value["ranges"]) != len(ranges) or not all(0.0 <= r < math.inf for r in ranges.values()):
-                raise ValueError("its ranges are not those of the graph")
-            return Calibration(key, str(value["algorithm"]), int(value["pictures"]), ranges)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            return Calibration(
+                key,
+                str(value["algorithm"]),
+                int(value["pictures"]),
+                _ranges(value["ranges"], model),
+                _shifts(value["shifts"], model),
+            )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise PrecisionError(f"{file} is no calibration cache ({error}): {mend}") from error
     what = f"schema {schema!r}, not {SCHEMA}" if schema != SCHEMA else "another graph, pictures or algorithm"
     raise PrecisionError(f"the calibration cache {file} is stale, it is of {what}: {mend}")
+
+
+def _ranges(found: dict[str, Any], model: ModelProto) -> dict[str, float]:
+    ranges = {name: float(found[name]) for name in tensors_to_quantise(model)}
+    if len(found) != len(ranges) or not all(0.0 <= limit < math.inf for limit in ranges.values()):
+        raise ValueError("its ranges are not those of the graph")
+    return ranges
+
+
+def _shifts(found: dict[str, Any], model: ModelProto) -> dict[str, Float32Array]:
+    shifts = {name: np.asarray(shift, np.float32) for name, shift in found.items()}
+    if {name: shift.shape for name, shift in shifts.items()} != _channels(model):
+        raise ValueError("its shifts are not those of the graph")
+    if not all(np.isfinite(shift).all() for shift in shifts.values()):
+        raise ValueError("its shifts are not finite")
+    return shifts
+
+
+def _channels(model: ModelProto) -> dict[str, tuple[int, ...]]:
+    """Shape of the shift of each convolution that can be quantised."""
+    layers = set(layers_to_quantise(model))
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    channels: dict[str, tuple[int, ...]] = {}
+    for node in model.graph.node:
+        if node.op_type in CONVOLUTIONS and node.output[0] in layers:
+            dims = weights[node.input[1]].dims
+            groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+            channels[node.output[0]] = (dims[0] if node.op_type == "Conv" else dims[1] * groups,)
+    return channels
 
 
 def _runs(model: ModelProto, images: UInt8Array, tensors: Sequence[str]) -> Iterator[dict[str, Float32Array]]:

@@ -10,7 +10,8 @@ No torch: a bundle's graph is converted on a machine that never trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -30,24 +31,33 @@ HEADROOM = 4.0
 _ALWAYS_FLOAT = {"Resize": (1, 2)}
 
 
-def half_from_float(model: ModelProto, peaks: Mapping[str, float] | None = None) -> ModelProto:
+def half_from_float(
+    model: ModelProto,
+    peaks: Mapping[str, float] = MappingProxyType({}),
+    layers: Collection[str] | None = None,
+) -> ModelProto:
     """Convert a float32 graph that edgead exported to mixed float16; returns another model.
 
     peaks: largest magnitude seen of each tensor, by name; a node that takes or gives one beyond
-    `HALF_MAX / HEADROOM`, or one that is not finite, stays in float32. Weights are rounded to the nearest
-    half, as NumPy does. Raises PrecisionError, naming the weights, when some leave the range of half or are
+    `HALF_MAX / HEADROOM`, or one that is not finite, stays in float32. layers: nodes to convert, each by the first
+    tensor that it gives; None for all of teacher and student. Weights are rounded to the nearest half, as NumPy does.
+    Raises PrecisionError, naming the weights, when some leave the range of half or are
     not finite, and for a graph without the head.
     """
     parts = parts_of(model)
     floats = float_tensors(model)
-    wide = {name for name, peak in (peaks or {}).items() if not peak <= HALF_MAX / HEADROOM}
+    wide = {name for name, peak in peaks.items() if not peak <= HALF_MAX / HEADROOM}
     weights = {weight.name: weight for weight in model.graph.initializer if weight.name in floats}
     converter = _Converter(floats, weights)
     for index, node in enumerate(model.graph.node):
         touched = {*node.input, *node.output}
         if index == parts.head:
             converter.keep(node)
-        elif index in parts.teacher | parts.student and not touched & wide:
+        elif (
+            index in parts.teacher | parts.student
+            and not touched & wide
+            and (layers is None or node.output[0] in layers)
+        ):
             converter.halve(node)
         else:
             converter.widen(node)

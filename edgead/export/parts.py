@@ -8,7 +8,7 @@ without torch and without names to go by.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import onnx
@@ -18,6 +18,7 @@ from edgead.errors import PrecisionError
 from edgead.export.head import DOMAIN, OP_TYPE
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
+FOLLOWERS = ("Relu", "LeakyRelu", "Clip", "HardSwish", "Sigmoid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,36 @@ def computed_tensors(model: ModelProto) -> tuple[str, ...]:
     nodes = enumerate(model.graph.node)
     inside = (node for index, node in nodes if index in parts.teacher | parts.student)
     return tuple(name for node in inside for name in node.output if name in floats)
+
+
+def with_followers(model: ModelProto, layers: Collection[str]) -> frozenset[str]:
+    """These layers and the nodes without weights, such as rectifiers, that take what they give and nothing else.
+
+    layers, and what is returned: nodes by the first tensor that each gives.
+    """
+    constants = {weight.name for weight in model.graph.initializer}
+    found = set(layers)
+    for node in model.graph.node:
+        taken = {name for name in node.input if name and name not in constants}
+        if node.op_type in FOLLOWERS and taken <= found:
+            found.add(node.output[0])
+    return frozenset(found)
+
+
+def tail(model: ModelProto) -> frozenset[str]:
+    """The nodes that give the features: the last convolution of each, and all after it, by the first tensor given."""
+    parts, nodes = parts_of(model), list(model.graph.node)
+    producer = {name: index for index, node in enumerate(nodes) for name in node.output}
+    found: set[str] = set()
+    waiting = list(nodes[parts.head].input)
+    while waiting:
+        index = producer.get(waiting.pop())
+        if index is None or nodes[index].output[0] in found:
+            continue
+        found.add(nodes[index].output[0])
+        if nodes[index].op_type not in CONVOLUTIONS:
+            waiting.extend(nodes[index].input)
+    return frozenset(found)
 
 
 def _upstream(nodes: list[NodeProto], producer: dict[str, int], tensors: Iterable[str]) -> set[int]:

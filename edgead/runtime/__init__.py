@@ -1,7 +1,7 @@
 """Sessions: an opened model behind one protocol, and the one place that chooses a backend.
 
 The stream and the evaluation know `Session` and nothing of what runs behind it. A backend's library is
-imported in that backend's file alone, and that file only when the backend is asked for. A backend that
+imported in that backend's file alone, and that file only when a bundle asks for it. A backend that
 cannot open the model is an error: nothing here tries another one in its place.
 """
 
@@ -9,28 +9,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgead.errors import InputError
+from edgead.errors import BundleError
 from edgead.runtime.base import Session
 from edgead.runtime.fake import FakeSession
+from edgead.types import BACKENDS
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
 
-__all__ = ["BACKENDS", "FakeSession", "Session", "open_session"]
-
-BACKENDS = ("onnxruntime",)
+__all__ = ["FakeSession", "Session", "open_session"]
 
 
-def open_session(bundle: Bundle, *, backend: str = "onnxruntime", threads: int | None = None) -> Session:
-    """Open the model of a bundle with a backend; use the result as a context manager.
+def open_session(bundle: Bundle, *, threads: int | None = None) -> Session:
+    """Open the model of a bundle with the backend that it was built for; use the result as a context manager.
 
-    backend: one of `BACKENDS`. threads: CPU threads of one inference, None for one per core this process
-    may use. Raises InputError for an unknown backend or fewer than one thread, BundleError when the bundle
-    lacks the file the backend needs, BackendError when the backend cannot open it or the model is not of
-    the bundle's size.
+    threads: CPU threads of one inference, None for one per core this process may use. An engine that was not verified
+    when it was built is compared with the bundle's golden answers first. Raises InputError for fewer than one thread,
+    BundleError when the bundle lacks a file or names an unknown backend, BackendError when the backend cannot open it
+    or the model is not of the bundle's size, VerificationError when the engine does not give the golden answers.
     """
+    session = _opened(bundle, threads)
+    if not bundle.manifest.verified:
+        from edgead.runtime.first_start import check_golden
+
+        try:
+            check_golden(session, bundle)
+        except BaseException:
+            session.close()
+            raise
+    return session
+
+
+def _opened(bundle: Bundle, threads: int | None) -> Session:
+    size, backend = bundle.manifest.size, bundle.manifest.backend
     if backend == "onnxruntime":
         from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
-        return OnnxRuntimeSession(bundle.file("model.onnx"), threads=threads, size=bundle.manifest.size)
-    raise InputError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+        return OnnxRuntimeSession(bundle.file("model.onnx"), threads=threads, size=size)
+    raise BundleError(
+        f"{bundle.path} is for the unknown backend {backend[:80]!r}: this edgead knows {', '.join(BACKENDS)}"
+    )

@@ -144,6 +144,12 @@ class Run:
         chosen = samples[:: max(1, -(-len(samples) // count))]
         return load_pictures(chosen, self.size, config.skip_broken)
 
+    def labelled_pictures(self) -> LoadedPictures | None:
+        """Read the test pictures of the dataset, those that can be read; None where there are none."""
+        config = self.record.config
+        samples = open_dataset(Path(config.data), config.layout).test
+        return load_pictures(samples, self.size, skip_broken=True) if samples else None
+
 
 def open_run(path: Path) -> Run:
     """Open a finished run. Raises RunError when there is none, or its training is unfinished or collapsed."""

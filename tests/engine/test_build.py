@@ -12,6 +12,7 @@ from toy_run import SIZE, ToyRun
 
 from edgead.bundle import Bundle, open_bundle
 from edgead.engine.build import build_bundle
+from edgead.engine.plan import Plan
 from edgead.errors import InputError, VerificationError
 from edgead.evaluate import compare_sessions
 from edgead.runtime import open_session
@@ -64,7 +65,7 @@ def test_the_threshold_is_an_order_statistic_of_the_held_out_scores(bundle: Bund
     assert bundle.manifest.threshold.n_normal == 12
     assert bundle.manifest.threshold.warning() is not None
     loose = build_bundle(
-        ToyRun(), tmp_path / "loose", false_alarm_rate=0.5, confidence=0.8
+        ToyRun(), tmp_path / "loose", Plan(false_alarm_rate=0.5, confidence=0.8)
     ).manifest.threshold
     expected = threshold_from_normal_scores(scores, 0.5, 0.8)
     assert expected.value < scores.max()
@@ -115,7 +116,12 @@ def test_a_rate_that_makes_no_sense_is_refused_before_any_work(
 ) -> None:
     lines: list[str] = []
     with pytest.raises(InputError):
-        build_bundle(ToyRun(), tmp_path / "x", rate, confidence, progress=lines.append)
+        build_bundle(
+            ToyRun(),
+            tmp_path / "x",
+            Plan(false_alarm_rate=rate, confidence=confidence),
+            progress=lines.append,
+        )
     assert lines == []
 
 

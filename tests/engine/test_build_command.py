@@ -66,7 +66,7 @@ def test_a_precision_is_built_and_its_table_printed(run: Path, tmp_path: Path) -
     )
     assert result.exit_code == 0
     assert open_bundle(tmp_path / "half").manifest.precision == "fp16"
-    assert "verified     fp16 against onnxruntime fp32, 6 pictures" in result.stdout
+    assert "verified     fp16 for cpu against onnxruntime fp32, 6 pictures" in result.stdout
     assert re.search(r"rank correlation +[01][.0-9]* +>= 0.99\n", result.stdout)
 
 
@@ -82,7 +82,7 @@ def test_int8_wants_pictures_to_calibrate_on(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "known"),
     [
-        ("--precision", "fp32, fp16, int8"),
+        ("--precision", "fp32, fp16, int8, auto"),
         ("--calibrate-on", "train, noise, pseudo-anomaly, mixed"),
         ("--algorithm", "minmax, entropy, percentile, mse"),
         ("--quantize", "all, student"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,29 @@ import pytest
 from onnx import numpy_helper
 from toy_run import SIZE, ToyRun, pictures
 
-import edgead.engine.verified
 from edgead.bundle import Bundle, open_bundle
 from edgead.engine.build import build_bundle
-from edgead.engine.lower import CALIBRATE_ON, Lowered, Lowering, calibration_images, lower
-from edgead.engine.verify import BUDGETS, damaged_twins
+from edgead.engine.lower import (
+    CALIBRATE_ON,
+    CalibrateOn,
+    Calibrating,
+    Lowered,
+    LowerPrecisions,
+    Rung,
+    calibration_images,
+)
+from edgead.engine.plan import Plan
+from edgead.engine.verify import damaged_twins
 from edgead.errors import DataError, PrecisionError, VerificationError
 from edgead.evaluate import compare_sessions
 from edgead.runtime import open_session
 from edgead.threshold import threshold_from_normal_scores
 
 SHAPE = (SIZE.height_px, SIZE.width_px, 3)
+
+
+def int8_plan(folder: Path, rung: Rung = "int8", calibrate_on: CalibrateOn = "mixed") -> Plan:
+    return Plan(rungs=(rung,), calibrating=Calibrating(calibrate_on, cache=folder / "ranges.json"))
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +51,12 @@ def exact(folder: Path) -> Bundle:
 
 @pytest.fixture(scope="module")
 def half(folder: Path) -> Bundle:
-    return build_bundle(ToyRun(), folder / "fp16", lowering=Lowering("fp16"))
+    return build_bundle(ToyRun(), folder / "fp16", plan=Plan(rungs=("fp16",)))
 
 
 @pytest.fixture(scope="module")
 def int8(folder: Path) -> Bundle:
-    return build_bundle(ToyRun(), folder / "int8", lowering=Lowering("int8", cache=folder / "ranges.json"))
+    return build_bundle(ToyRun(), folder / "int8", plan=int8_plan(folder))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -60,7 +73,7 @@ def test_the_manifest_says_precision_and_table(
     assert 0.0 < found["score_error_max"] <= limits["score_error_max"]
     assert limits["rank_correlation_min"] <= found["rank_correlation"] <= 1.0
     assert found["decision_flips"] <= limits["decision_flips_max"]
-    budget, threshold = BUDGETS[manifest.precision], exact.manifest.threshold.value
+    budget, threshold = Plan().recipe.budgets.of(manifest.precision), exact.manifest.threshold.value
     assert limits["map_error_max"] == pytest.approx(budget.map_error * threshold)
     assert found["reference_threshold"] == pytest.approx(threshold)
 
@@ -105,9 +118,9 @@ def test_the_bundle_holds_the_ranges(int8: Bundle, half: Bundle, folder: Path) -
     assert "calibration" not in half.manifest.verification
     cache = json.loads(int8.file("calibration.json").read_text())
     assert cache == json.loads((folder / "ranges.json").read_text())
-    said = int8.manifest.verification["calibration"]
+    said = dict(int8.manifest.verification["calibration"])
     assert said.pop("key") == cache["key"]
-    assert said == {"calibrate_on": "mixed", "algorithm": "mse", "quantize": "all", "pictures": 20}
+    assert said == {"calibrate_on": "mixed", "algorithm": "mse", "pictures": 20, "in_fp16": []}
 
 
 def test_a_cache_saves_the_calibration_until_it_is_stale(int8: Bundle, folder: Path, tmp_path: Path) -> None:
@@ -116,22 +129,25 @@ def test_a_cache_saves_the_calibration_until_it_is_stale(int8: Bundle, folder: P
         ToyRun(),
         tmp_path / "x",
         progress=lines.append,
-        lowering=Lowering("int8", quantize="student", cache=folder / "ranges.json"),
+        plan=int8_plan(folder, "int8-student"),
     )
     assert not [line for line in lines if "calibrating" in line]
-    assert again.manifest.verification["calibration"]["quantize"] == "student"
+    assert (
+        again.manifest.verification["calibration"]["key"] == int8.manifest.verification["calibration"]["key"]
+    )
+    assert again.file("model.onnx").read_bytes() != int8.file("model.onnx").read_bytes()
     before = (folder / "ranges.json").read_bytes()
     with pytest.raises(PrecisionError, match="stale"):
-        build_bundle(
-            ToyRun(), tmp_path / "y", lowering=Lowering("int8", "train", cache=folder / "ranges.json")
-        )
+        build_bundle(ToyRun(), tmp_path / "y", plan=int8_plan(folder, calibrate_on="train"))
     assert not (tmp_path / "y").exists()
     assert (folder / "ranges.json").read_bytes() == before
 
 
 def test_the_cache_has_the_bundles_name_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    build_bundle(ToyRun(), tmp_path / "parts", lowering=Lowering("int8", "noise", "minmax"))
+    build_bundle(
+        ToyRun(), tmp_path / "parts", plan=Plan(rungs=("int8",), calibrating=Calibrating("noise", "minmax"))
+    )
     assert (tmp_path / "calibration" / "parts.json").is_file()
 
 
@@ -151,6 +167,17 @@ def sabotaged(model: bytes, scale: str) -> bytes:
     return content
 
 
+def sabotage(monkeypatch: pytest.MonkeyPatch, scale: str, rung: Rung = "int8") -> None:
+    """Let one scale of the graph of one rung be eight times what it should be."""
+    graph = LowerPrecisions.graph
+
+    def sabotaging(self: LowerPrecisions, asked: Rung) -> Lowered:
+        honest = graph(self, asked)
+        return replace(honest, model=sabotaged(honest.model, scale)) if asked == rung else honest
+
+    monkeypatch.setattr(LowerPrecisions, "graph", sabotaging)
+
+
 @pytest.mark.parametrize("layer", range(4))
 def test_one_scale_times_eight_is_caught_and_nothing_is_written(
     layer: int, int8: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -159,19 +186,14 @@ def test_one_scale_times_eight_is_caught_and_nothing_is_written(
     scales = weight_scales(before["model.onnx"])
     assert len(scales) == 4
 
-    def lower_and_sabotage(*arguments: Any) -> Lowered:
-        honest = lower(*arguments)
-        return Lowered(sabotaged(honest.model, scales[layer]), honest.calibration, honest.cache)
-
-    monkeypatch.setattr(edgead.engine.verified, "lower", lower_and_sabotage)
-    lowering = Lowering("int8", cache=folder / "ranges.json")
+    sabotage(monkeypatch, scales[layer])
     with pytest.raises(VerificationError, match="nothing was written") as refusal:
-        build_bundle(ToyRun(), int8.path, lowering=lowering)
+        build_bundle(ToyRun(), int8.path, plan=int8_plan(folder))
     assert refusal.value.exit_code == 2
     assert "\n" not in str(refusal.value)
     assert {file.name: file.read_bytes() for file in int8.path.iterdir()} == before
     with pytest.raises(VerificationError):
-        build_bundle(ToyRun(), tmp_path / "new", lowering=lowering)
+        build_bundle(ToyRun(), tmp_path / "new", plan=int8_plan(folder))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -198,8 +220,7 @@ def test_mixed_is_half_good_and_half_damaged() -> None:
 
 
 def test_three_pictures_are_too_few_and_noise_needs_none(tmp_path: Path) -> None:
-    lowering = Lowering("int8", cache=tmp_path / "x.json")
     with pytest.raises(DataError, match=r"3 pictures to calibrate int8 on, at least 8 are needed"):
-        build_bundle(ToyRun(training_count=3), tmp_path / "x", lowering=lowering)
+        build_bundle(ToyRun(training_count=3), tmp_path / "x", plan=int8_plan(tmp_path))
     assert list(tmp_path.iterdir()) == []
     assert len(calibration_images("noise", SHAPE, good_pictures(0))) == 64

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from edgead.engine.verify import MAP_TOLERANCE, Budget, Limits, damaged_twins, table, verify
-from edgead.errors import VerificationError
+from edgead.engine.verify import (
+    MAP_TOLERANCE,
+    Budget,
+    Comparison,
+    Limits,
+    damaged_twins,
+    require,
+    table,
+    verify,
+)
+from edgead.errors import InputError, VerificationError
+from edgead.evaluate import compare_sessions
 from edgead.preprocess import ModelSize
 from edgead.runtime import FakeSession
 
@@ -77,20 +88,22 @@ def test_twins_are_the_same_each_time_and_differ_among_each_other() -> None:
     assert not np.array_equal(damaged_twins(images), damaged_twins(images, seed=1))
 
 
-HALF = Budget(map_error=0.02, score_error=0.01, rank_correlation_min=0.99, decision_flips=0.01)
+HALF = Budget(
+    map_error=0.02, score_error=0.01, rank_correlation_min=0.99, decision_flips=0.01, auroc_loss=0.005
+)
 
 
 def test_limits_follow_from_threshold_and_number_of_pictures() -> None:
-    assert HALF.limits(0.5, 99) == Limits(0.01, 0.005, 0.99, 0)
+    assert HALF.limits(0.5, 99) == Limits(0.01, 0.005, 0.99, 0, 0.005)
     assert HALF.limits(0.5, 250).decision_flips_max == 2
 
 
 @pytest.mark.parametrize(
     ("limits", "lets_through"),
     [
-        (Limits(0.021, 0.021, -1.0, 0), True),
-        (Limits(0.019, 0.021, -1.0, 0), False),
-        (Limits(0.021, 0.019, -1.0, 0), False),
+        (Limits(0.021, 0.021, -1.0, 0, 0.01), True),
+        (Limits(0.019, 0.021, -1.0, 0, 0.01), False),
+        (Limits(0.021, 0.019, -1.0, 0, 0.01), False),
     ],
 )
 def test_each_error_has_its_own_limit(limits: Limits, lets_through: bool) -> None:
@@ -100,7 +113,7 @@ def test_each_error_has_its_own_limit(limits: Limits, lets_through: bool) -> Non
     if lets_through:
         check()
     else:
-        with pytest.raises(VerificationError, match="--quantize student"):
+        with pytest.raises(VerificationError, match="nothing was written"):
             check()
 
 
@@ -108,19 +121,40 @@ def test_another_order_is_refused() -> None:
     def reversed_brightness(picture: np.ndarray) -> float:
         return 1.0 - float(picture.mean()) / 255
 
-    loose = Limits(10.0, 10.0, 0.9, 100)
+    loose = Limits(10.0, 10.0, 0.9, 100, 0.01)
     brightness = FakeSession(SIZE, lambda picture: float(picture.mean()) / 255)
     verify(brightness, brightness, pictures(5), 0.9, loose)
     with pytest.raises(VerificationError, match=r"rank correlation is -1.000 \(allowed: 0.9 or more\)"):
         verify(brightness, FakeSession(SIZE, reversed_brightness), pictures(5), 0.9, loose)
 
 
-def test_each_decides_by_its_own_threshold() -> None:
-    loose = Limits(1.0, 1.0, -1.0, 0)
-    reference, built = FakeSession(SIZE, 0.5), FakeSession(SIZE, 0.6)
-    verify(reference, built, pictures(3), 0.55, loose, built_threshold=0.65)
-    with pytest.raises(VerificationError, match="3 decisions flip"):
-        verify(reference, built, pictures(3), 0.55, loose)
+def test_a_loss_of_auroc_is_refused_and_a_gain_is_not() -> None:
+    same = compare_sessions(FakeSession(SIZE), FakeSession(SIZE), pictures(3), 0.9)
+    limits = Limits(1.0, 1.0, -1.0, 0, 0.01)
+    assert Comparison(same, 0.95, 0.945).holds(limits)
+    assert Comparison(same, 0.95, 0.99).holds(limits)
+    assert Comparison(same).holds(limits)
+    assert not Comparison(same, 0.95, 0.93).holds(limits)
+    assert not Comparison(same, 0.95, float("nan")).holds(limits)
+    with pytest.raises(
+        VerificationError, match=r"AUROC changes by -0.0200 \(allowed: -0.01 or more\).*: try this"
+    ):
+        require(Comparison(same, 0.95, 0.93), limits, "try this")
+
+
+def test_what_is_infinite_is_left_out_of_json() -> None:
+    broken = compare_sessions(FakeSession(SIZE, 0.1), FakeSession(SIZE, float("nan")), pictures(2), 0.9)
+    measures = Comparison(broken).measures()
+    assert measures["map_error_max"] is None
+    assert json.loads(json.dumps(measures, allow_nan=False)) == measures
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("map_error", -0.1), ("rank_correlation_min", 1.5), ("auroc_loss", float("nan"))]
+)
+def test_a_budget_out_of_range_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"budget {name} is"):
+        replace(HALF, **{name: value})
 
 
 def test_the_table_shows_each_measure_beside_its_limit() -> None:
@@ -129,12 +163,14 @@ def test_the_table_shows_each_measure_beside_its_limit() -> None:
         "score_error_max": 0.004,
         "rank_correlation": None,
         "decision_flips": 1,
+        "auroc_change": -0.0025,
     }
-    lines = table(agreement, asdict(Limits(0.05, 0.01, 0.9, 2)))
+    lines = table(agreement, asdict(Limits(0.05, 0.01, 0.9, 2, 0.01)))
     assert [line.split() for line in lines] == [
         ["measured", "allowed"],
         ["map", "error", "0.0123", "<=", "0.05"],
         ["score", "error", "0.004", "<=", "0.01"],
         ["rank", "correlation", "-", ">=", "0.9"],
         ["decision", "flips", "1", "<=", "2"],
+        ["AUROC", "change", "-0.0025", ">=", "-0.01"],
     ]

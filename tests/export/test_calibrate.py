@@ -18,10 +18,10 @@ from edgead.export.calibrate import (
     write_calibration,
 )
 from edgead.export.parts import computed_tensors
-from edgead.export.quantise import tensors_to_quantise
 from edgead.export.ranges import ALGORITHMS, magnitude_histogram, range_from_histogram
 
 TENSORS = ("picture", "teacher", "embedding", "residual")
+SHIFTS = {"conv_t": [0.5] * 8, "down": [0.0] * 6, "main": [0.25] * 6, "up": [0.0] * 8}
 
 
 def test_peaks_are_the_largest_magnitudes_over_all_pictures() -> None:
@@ -36,7 +36,7 @@ def test_peaks_are_the_largest_magnitudes_over_all_pictures() -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_ranges_are_those_of_all_pictures_together(algorithm: str) -> None:
     model, images = toy_graph(), toy_images(5)
-    calibration = calibrate(model, images, TENSORS, algorithm)
+    calibration = calibrate(model, images, algorithm)
     assert (calibration.algorithm, calibration.pictures) == (algorithm, 5)
     for name, value in zip(TENSORS, values_of(model, images, *TENSORS), strict=True):
         peak = float(np.abs(value).max())
@@ -47,7 +47,7 @@ def test_ranges_are_those_of_all_pictures_together(algorithm: str) -> None:
 
 def test_broken_weights_are_told() -> None:
     with pytest.raises(PrecisionError, match=r"'embedding'.*not finite"):
-        calibrate(toy_graph(weight_scale=float("inf")), toy_images(1), ("teacher", "embedding"), "minmax")
+        calibrate(toy_graph(weight_scale=float("inf")), toy_images(1), "minmax")
 
 
 def test_the_key_is_of_graph_pictures_and_algorithm() -> None:
@@ -70,29 +70,35 @@ def test_the_key_is_of_graph_pictures_and_algorithm() -> None:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     file = tmp_path / "calibration" / "x.json"
     model, images = toy_graph(), toy_images(2)
-    assert read_calibration(file, "any", TENSORS) is None
-    calibration = calibrate(model, images, tensors_to_quantise(model), "percentile")
+    assert read_calibration(file, "any", model) is None
+    calibration = calibrate(model, images, "percentile")
     write_calibration(file, calibration)
-    assert read_calibration(file, calibration.key, TENSORS) == calibration
+    read = read_calibration(file, calibration.key, model)
+    assert read is not None
+    assert read.ranges == calibration.ranges
+    assert set(read.shifts) == {"conv_t", "down", "main", "up"}
+    for name, shift in calibration.shifts.items():
+        np.testing.assert_array_equal(read.shifts[name], shift)
+    assert (read.key, read.algorithm, read.pictures) == (calibration.key, "percentile", 2)
     assert [entry.name for entry in file.parent.iterdir()] == ["x.json"]
 
 
 def test_a_stale_cache_is_refused_with_one_line(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
-    calibration = calibrate(toy_graph(), toy_images(2), TENSORS, "minmax")
+    calibration = calibrate(toy_graph(), toy_images(2), "minmax")
     write_calibration(file, calibration)
     before = file.read_bytes()
     other = calibration_key(toy_graph(), toy_images(3), "minmax")
     with pytest.raises(
         PrecisionError, match=r"stale, it is of another graph, pictures or algorithm"
     ) as refusal:
-        read_calibration(file, other, TENSORS)
+        read_calibration(file, other, toy_graph())
     assert str(file) in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert file.read_bytes() == before
-    file.write_text(json.dumps({**json.loads(before), "schema": 2}))
-    with pytest.raises(PrecisionError, match="schema 2, not 1"):
-        read_calibration(file, calibration.key, TENSORS)
+    file.write_text(json.dumps({**json.loads(before), "schema": 3}))
+    with pytest.raises(PrecisionError, match="schema 3, not 2"):
+        read_calibration(file, calibration.key, toy_graph())
 
 
 @pytest.mark.parametrize(
@@ -105,16 +111,22 @@ def test_a_stale_cache_is_refused_with_one_line(tmp_path: Path) -> None:
         {"ranges": {**dict.fromkeys(TENSORS, 1.0), "picture": 10**400}},
         {"ranges": [1.0]},
         {"pictures": "many"},
+        {"shifts": {}},
+        {"shifts": [1.0]},
+        {"shifts": {**SHIFTS, "main": [0.0]}},
+        {"shifts": {**SHIFTS, "main": [float("nan")] * len(SHIFTS["main"])}},
+        {"shifts": {**SHIFTS, "another": [0.0]}},
     ],
 )
 def test_a_cache_that_is_none_is_refused(change: dict[str, object], tmp_path: Path) -> None:
     file = tmp_path / "x.json"
-    good = {"schema": 1, "key": "k", "algorithm": "mse", "pictures": 3, "ranges": dict.fromkeys(TENSORS, 1.0)}
+    ranges = dict.fromkeys(TENSORS, 1.0)
+    good = {"schema": 2, "key": "k", "algorithm": "mse", "pictures": 3, "ranges": ranges, "shifts": SHIFTS}
     file.write_text(json.dumps(good))
-    assert read_calibration(file, "k", TENSORS) is not None
+    assert read_calibration(file, "k", toy_graph()) is not None
     file.write_text(json.dumps({**good, **change}))
     with pytest.raises(PrecisionError, match="is no calibration cache"):
-        read_calibration(file, "k", TENSORS)
+        read_calibration(file, "k", toy_graph())
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b" " * (2**24 + 1)])
@@ -122,10 +134,10 @@ def test_another_file_is_refused(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     file.write_bytes(content)
     with pytest.raises(PrecisionError, match=r"no calibration cache") as refusal:
-        read_calibration(file, "k", TENSORS)
+        read_calibration(file, "k", toy_graph())
     assert "\n" not in str(refusal.value)
 
 
 def test_a_folder_in_its_place_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(EdgeadError, match=str(tmp_path)):
-        read_calibration(tmp_path, "k", TENSORS)
+        read_calibration(tmp_path, "k", toy_graph())

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgead.bundle import Bundle, Manifest, write_bundle
-from edgead.errors import BackendError, BundleError, InputError
+from edgead.errors import BackendError, BundleError
 from edgead.preprocess import ModelSize
-from edgead.runtime import BACKENDS, open_session
+from edgead.runtime import open_session
 from edgead.threshold import Threshold
+from edgead.types import BACKENDS
 
 
 def bundle_of(path, files, size=None) -> Bundle:
@@ -15,18 +18,20 @@ def bundle_of(path, files, size=None) -> Bundle:
         method="rd",
         teacher="none",
         backend="onnxruntime",
+        recipe="cpu",
         precision="fp32",
         size=size or ModelSize(32, 64),
         threshold=Threshold(0.5, 0.01, 0.95, 0.96, 320, 299),
         training={},
         verification={},
+        verified=True,
     )
     return write_bundle(path, manifest, files)
 
 
 def test_a_bundle_opens_and_infers(make_model, pictures, tmp_path):
     bundle = bundle_of(tmp_path / "bundle", {"model.onnx": make_model().SerializeToString()})
-    with open_session(bundle, backend="onnxruntime", threads=1) as session:
+    with open_session(bundle, threads=1) as session:
         scores = session.infer(pictures).anomaly_score
     np.testing.assert_allclose(
         scores, pictures.astype(np.float64).mean(axis=3).max(axis=(1, 2)) / 255, atol=1e-6
@@ -35,8 +40,9 @@ def test_a_bundle_opens_and_infers(make_model, pictures, tmp_path):
 
 def test_an_unknown_backend_lists_the_known(make_model, tmp_path):
     bundle = bundle_of(tmp_path / "bundle", {"model.onnx": make_model().SerializeToString()})
-    with pytest.raises(InputError, match="unknown backend 'abacus'") as caught:
-        open_session(bundle, backend="abacus")
+    other = replace(bundle, manifest=replace(bundle.manifest, backend="abacus"))
+    with pytest.raises(BundleError, match="unknown backend 'abacus'") as caught:
+        open_session(other)
     assert all(name in str(caught.value) for name in BACKENDS)
 
 

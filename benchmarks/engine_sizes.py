@@ -1,0 +1,139 @@
+"""How large an engine is in float32, float16 and INT8, for three GPUs at once: ``python benchmarks/engine_sizes.py``.
+
+Built by TensorRT for RTX, which needs no GPU for it. Weights are random and INT8 is calibrated on two pictures of
+noise: neither changes a size. Inside an engine are the weights and the compiled plan for all three GPUs. Writes
+benchmarks/results/engine_sizes.md, and fails where a lower precision saves too little: an engine that is no smaller has
+kept 32-bit weights, whatever its graph says. Each is built for one picture at a time and for up to four, because a
+compiler that knows the number folds constants of the size of the activations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from onnx import ModelProto
+
+from edgead.engine.settings import BatchProfile, TensorRTSettings
+from edgead.engine.tensorrt import build_engine
+from edgead.export.calibrate import calibrate
+from edgead.export.from_torch import onnx_from_method
+from edgead.export.half import half_from_float
+from edgead.export.quantise import int8_from_float, tensors_to_quantise
+from edgead.models import create_method
+from edgead.models.teacher import create_teacher
+from edgead.preprocess import ModelSize
+
+RESULTS = Path(__file__).parent / "results"
+TEACHERS = ("tf_efficientnet_lite0", "wide_resnet50_2")
+GPUS = ("8.6", "8.9", "12.0")
+SIZE = ModelSize(256, 256)
+BATCHES = (BatchProfile(1, 1, 1), BatchProfile(1, 1, 4))
+
+LARGEST_RATIO = {("wide_resnet50_2", "fp16"): 0.52, ("wide_resnet50_2", "int8"): 0.30}
+"""Of the engine in float32. Weights alone would be 0.5 and 0.25; those of Lite0 are lost among its kernels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One engine. ratio: of its bytes to those of the float32 engine of its batch. seconds: to compile it."""
+
+    teacher: str
+    precision: str
+    max_batch: int
+    graph_bytes: int
+    engine_bytes: int
+    ratio: float
+    seconds: float
+
+
+def graphs(teacher: str) -> Iterator[tuple[str, ModelProto]]:
+    """RD with random weights in each precision."""
+    torch.manual_seed(0)
+    method = create_method("rd", create_teacher(teacher, "random"), SIZE, "per-position", "free").eval()
+    exact = onnx_from_method(method, SIZE)
+    del method
+    yield "fp32", exact
+    yield "fp16", half_from_float(exact)
+    noise = np.random.default_rng(0).integers(0, 256, (2, SIZE.height_px, SIZE.width_px, 3), np.uint8)
+    ranges = calibrate(exact, noise, tensors_to_quantise(exact), "minmax").ranges
+    yield "int8", int8_from_float(exact, ranges)
+
+
+def measure(teacher: str) -> list[Row]:
+    """Build the engines of a teacher one after the other."""
+    rows: list[Row] = []
+    exact: dict[int, int] = {}
+    for precision, graph in graphs(teacher):
+        with tempfile.TemporaryDirectory() as directory:
+            model = Path(directory) / "model.onnx"
+            model.write_bytes(graph.SerializeToString())
+            for batch in BATCHES:
+                built = build_engine(
+                    model,
+                    backend="tensorrt-rtx",
+                    precision=precision,
+                    recipe="engine-sizes",
+                    batch=batch,
+                    settings=TensorRTSettings(compute_capabilities=GPUS),
+                    gpu=None,
+                    directory=Path(directory),
+                    timing_caches=Path(directory),
+                )
+                size = built.path.stat().st_size
+                ratio = size / exact.setdefault(batch.max, size)
+                rows.append(
+                    Row(teacher, precision, batch.max, model.stat().st_size, size, ratio, built.seconds)
+                )
+                print(rows[-1], flush=True)
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """The rows in Markdown."""
+    lines = [
+        "| RD with | precision | pictures at once | ONNX, bytes | engine, bytes | of fp32 | built in |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.teacher} | {row.precision} | {'1' if row.max_batch == 1 else f'1 to {row.max_batch}'} "
+        f"| {row.graph_bytes:,} | {row.engine_bytes:,} | {row.ratio:.3f} | {row.seconds:.1f} s |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Build, write the table, judge."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--teachers", nargs="+", default=list(TEACHERS), choices=TEACHERS)
+    arguments = parser.parse_args()
+    rows = [row for teacher in arguments.teachers for row in measure(teacher)]
+    versions = ", ".join(f"{name} {version(name)}" for name in ("edgead", "tensorrt-rtx", "torch", "onnx"))
+    gpus = ", ".join(f"SM{gpu.replace('.', '')}" for gpu in GPUS)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "engine_sizes.md").write_text(
+        "# Size of engines by precision\n\n"
+        f"`{' '.join(['python', *sys.argv])}` on {len(os.sched_getaffinity(0))} shared CPU cores, without a GPU; "
+        f"{versions}. One engine each for {gpus}, pictures of {SIZE.height_px}x{SIZE.width_px}, "
+        f"random weights.\n\n{table(rows)}\n"
+    )
+    print(table(rows))
+    for row in rows:
+        limit = LARGEST_RATIO.get((row.teacher, row.precision))
+        if limit and row.ratio > limit:
+            sys.exit(f"{row.teacher} in {row.precision} is {row.ratio:.3f} of fp32, over {limit}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""How long a batch of 256 x 256 pictures takes on the GPU: engines beside torch and ONNX Runtime, in one run.
+
+Inside every figure: uint8 pictures in host memory, their copy to the GPU, cast and normalisation, teacher, student,
+head, and the copy of map and score back into arrays in host memory; one call after another, each waited for. Outside:
+capture, decoding, resizing, building, compiling, and the calls before, which warm up.
+
+The model is RD with a Lite0 teacher and random weights, which change no latency. An engine is built for its batch
+alone. TF32 is off everywhere, so that float32 is float32. torch copies from pageable memory, as `TorchSession` does;
+the engine's session from pinned memory, which is part of what it is. `reduce-overhead` is torch.compile with CUDA
+graphs.
+
+Run on an idle GPU: ``make bench-gpu``. Skipped, with the reason, where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from onnx import ModelProto
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from edgead.engine.settings import BatchProfile, TensorRTSettings
+from edgead.engine.tensorrt import build_engine
+from edgead.errors import BackendError
+from edgead.export.calibrate import calibrate, tensor_peaks
+from edgead.export.from_torch import onnx_from_method
+from edgead.export.half import half_from_float
+from edgead.export.parts import computed_tensors
+from edgead.export.quantise import int8_from_float, tensors_to_quantise
+from edgead.models import create_method
+from edgead.models.base import DistillationMethod
+from edgead.models.head import AnomalyMapHead
+from edgead.models.teacher import create_teacher
+from edgead.preprocess import ModelSize
+from edgead.runtime.cuda import Gpu
+from edgead.runtime.tensorrt import TensorRTSession
+from edgead.runtime.tensorrt_library import load_library
+from edgead.train.session import TorchSession
+
+SIZE = ModelSize(256, 256)
+BATCHES = (1, 8)
+ROUNDS, WARM_UP = 300, 50
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Gpu:
+    try:
+        return Gpu()
+    except BackendError as error:
+        pytest.skip(f"needs an NVIDIA GPU: {error}")
+
+
+@pytest.fixture(scope="module")
+def method(gpu: Gpu) -> DistillationMethod:
+    torch.manual_seed(0)
+    teacher = create_teacher("tf_efficientnet_lite0", "random")
+    return create_method("rd", teacher, SIZE, "per-position", "free").eval()
+
+
+@pytest.fixture(scope="module")
+def graphs(method: DistillationMethod) -> dict[str, ModelProto]:
+    exact = onnx_from_method(method, SIZE)
+    noise = pictures(8)
+    ranges = calibrate(exact, noise, tensors_to_quantise(exact), "minmax").ranges
+    return {
+        "fp32": exact,
+        "fp16": half_from_float(exact, tensor_peaks(exact, noise, computed_tensors(exact))),
+        "int8": int8_from_float(exact, ranges),
+    }
+
+
+def pictures(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, SIZE.height_px, SIZE.width_px, 3), np.uint8)
+
+
+def measure(benchmark: BenchmarkFixture, gpu: Gpu, infer: Callable[[np.ndarray], object], batch: int) -> None:
+    benchmark.pedantic(infer, (pictures(batch),), rounds=ROUNDS, warmup_rounds=WARM_UP)
+    milliseconds = 1e3 * np.array(benchmark.stats.stats.data)
+    benchmark.extra_info |= {
+        "gpu": gpu.name,
+        "cuda": gpu.cuda_version,
+        "p50_ms": round(float(np.percentile(milliseconds, 50)), 3),
+        "p99_ms": round(float(np.percentile(milliseconds, 99)), 3),
+        "pictures_a_second": round(1e3 * batch / float(np.percentile(milliseconds, 50))),
+    }
+    assert len(milliseconds) == ROUNDS
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("cuda_graphs", [True, False], ids=["graphs", "plain"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_engine(
+    benchmark: BenchmarkFixture,
+    gpu: Gpu,
+    graphs: dict[str, ModelProto],
+    tmp_path: Path,
+    backend: str,
+    precision: str,
+    cuda_graphs: bool,
+    batch: int,
+) -> None:
+    module = backend.replace("-", "_")
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    library = load_library(backend)
+    here = "{}.{}".format(*gpu.compute_capability)
+    if library.targets() and here not in library.targets():
+        pytest.skip(f"{library.name} does not build for compute capability {here}")
+    (tmp_path / "model.onnx").write_bytes(graphs[precision].SerializeToString())
+    built = build_engine(
+        tmp_path / "model.onnx",
+        backend=backend,
+        precision=precision,
+        recipe="benchmark",
+        batch=BatchProfile(batch, batch, batch),
+        settings=TensorRTSettings(),
+        gpu=here,
+        directory=tmp_path,
+        timing_caches=tmp_path.parent / "timings",
+    )
+    benchmark.extra_info["library"] = library.name
+    with TensorRTSession(built.path, built.record, SIZE, "edgead build", cuda_graphs=cuda_graphs) as session:
+        measure(benchmark, gpu, session.infer, batch)
+
+
+@pytest.fixture
+def without_tf32(gpu: Gpu) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.usefixtures("without_tf32")
+def test_torch_eager(benchmark: BenchmarkFixture, gpu: Gpu, method: DistillationMethod, batch: int) -> None:
+    with TorchSession(method.cuda()) as session:
+        try:
+            measure(benchmark, gpu, session.infer, batch)
+        finally:
+            method.cpu()
+
+
+class WithHead(torch.nn.Module):
+    """Pictures to map and score in one module, so that all of it is compiled."""
+
+    def __init__(self, method: DistillationMethod) -> None:
+        super().__init__()
+        self.method = method
+        teacher = method.teacher_features(torch.zeros(1, SIZE.height_px, SIZE.width_px, 3, dtype=torch.uint8))
+        self.head = AnomalyMapHead(method.head, [(feature.shape[2], feature.shape[3]) for feature in teacher])
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.head(*self.method.features(images))
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+@pytest.mark.usefixtures("without_tf32")
+# What the compiler warns of on some GPUs, such as few multiprocessors, is no failure of a measurement.
+@pytest.mark.filterwarnings("default")
+def test_torch_compile(
+    benchmark: BenchmarkFixture, gpu: Gpu, method: DistillationMethod, mode: str, batch: int
+) -> None:
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("torch.compile needs triton, which is not installed")
+    torch.compiler.reset()
+    module = WithHead(method.cpu()).eval().cuda()
+    compiled = torch.compile(module, mode=mode, dynamic=False)
+
+    @torch.no_grad()
+    def infer(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(result.cpu().numpy() for result in compiled(torch.from_numpy(images).cuda()))
+
+    try:
+        measure(benchmark, gpu, infer, batch)
+    finally:
+        method.cpu()
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_onnxruntime_cuda(
+    benchmark: BenchmarkFixture, gpu: Gpu, graphs: dict[str, ModelProto], batch: int
+) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has no CUDA provider: pip install onnxruntime-gpu in its place")
+    options = {"use_tf32": "0"}
+    session = onnxruntime.InferenceSession(
+        graphs["fp32"].SerializeToString(), providers=[("CUDAExecutionProvider", options)]
+    )
+    if session.get_providers()[0] != "CUDAExecutionProvider":
+        pytest.skip("onnxruntime's CUDA provider cannot be loaded here")
+    measure(benchmark, gpu, lambda images: session.run(None, {"images": images}), batch)

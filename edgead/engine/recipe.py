@@ -1,0 +1,166 @@
+"""A recipe: what a target wants of a build, as TOML in `engines/recipes/` or a file of the user's own.
+
+Which library compiles, for which GPUs and batch sizes, how far what was built may be from the float32 model at each
+precision, and in which order `--precision auto` tries precisions. A recipe is checked whole when it is read: an
+unknown or missing key, a wrong type or a number out of range is refused with the key's name.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from edgead.engine.lower import Rung
+from edgead.engine.settings import BatchProfile, TensorRTSettings
+from edgead.engine.verify import Budget, Precision
+from edgead.errors import InputError
+from edgead.types import BACKENDS, Backend
+
+MAX_RECIPE_BYTES = 2**16
+
+_DEFAULTS: Mapping[str, str] = {"onnxruntime": "cpu", "tensorrt-rtx": "rtx-desktop"}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """How far a graph of each precision may be from the float32 one."""
+
+    fp32: Budget
+    fp16: Budget
+    int8: Budget
+
+    def of(self, precision: Precision) -> Budget:
+        """The budget of one precision."""
+        budget: Budget = getattr(self, precision)
+        return budget
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a target wants of a build.
+
+    description: one line. backend: of `BACKENDS`. ladder: what `--precision auto` tries, the fastest first. batch:
+    pictures in one inference. budgets: by precision. tensorrt: None for onnxruntime. Raises InputError for an empty
+    ladder, one that names a rung twice, and settings of TensorRT with another backend or without them.
+    """
+
+    description: str
+    backend: Backend
+    ladder: tuple[Rung, ...]
+    batch: BatchProfile
+    budgets: Budgets
+    tensorrt: TensorRTSettings | None = None
+
+    def __post_init__(self) -> None:
+        if not self.ladder or len(set(self.ladder)) != len(self.ladder):
+            raise InputError(f"ladder {list(self.ladder)} names no rung, or one twice: name each once")
+        if (self.tensorrt is None) != (self.backend == "onnxruntime"):
+            raise InputError(
+                f"backend {self.backend!r} {'wants' if self.tensorrt is None else 'takes no'} table [tensorrt]"
+            )
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that come with edgead."""
+    return tuple(sorted(file.stem for file in _folder().glob("*.toml")))
+
+
+def find_recipe(backend: str | None, recipe: str | None) -> tuple[str, Recipe]:
+    """The recipe that a user asked for, and its name.
+
+    backend: one of `BACKENDS`, None for the recipe's. recipe: a name of `recipe_names` or the path of a TOML file, None
+    for the backend's usual one; `cpu` without either. Raises InputError for a name that is unknown, a backend that is
+    not the recipe's, and what `read_recipe` raises.
+    """
+    if backend is not None and backend not in BACKENDS:
+        raise InputError(f"unknown --backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+    names = recipe_names()
+    if recipe is None:
+        if (recipe := _DEFAULTS.get(backend or "onnxruntime")) is None:
+            usable = [name for name in names if read_recipe(_folder() / f"{name}.toml").backend == backend]
+            raise InputError(
+                f"--backend {backend} needs to know the device: give --recipe {', '.join(usable)} or a file"
+            )
+    elif recipe not in names and not recipe.endswith(".toml"):
+        raise InputError(
+            f"unknown --recipe {recipe!r}: choose one of {', '.join(names)} or give a .toml file"
+        )
+    file = _folder() / f"{recipe}.toml" if recipe in names else Path(recipe)
+    found = read_recipe(file)
+    if backend is not None and found.backend != backend:
+        raise InputError(f"recipe {recipe!r} is for {found.backend}, not for {backend}: leave out --backend")
+    return file.stem, found
+
+
+def read_recipe(file: Path) -> Recipe:
+    """Read a recipe; InputError, one line with the file and the key, for anything that is none."""
+    try:
+        with open(file, "rb") as opened:
+            content = opened.read(MAX_RECIPE_BYTES + 1)
+        if len(content) > MAX_RECIPE_BYTES:
+            raise InputError(f"it is larger than {MAX_RECIPE_BYTES} bytes")
+        return _filled(Recipe, _parsed(content.decode("utf-8")), "the recipe")
+    except OSError as error:
+        raise InputError(f"cannot read recipe {file} ({error.strerror}): check the path") from error
+    except (InputError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"recipe {file}: {error}; the recipes in engines/recipes show how it is written"
+        ) from error
+
+
+def _folder() -> Path:
+    """Where the recipes lie: inside the installed package, or in the checkout beside it."""
+    package = Path(__file__).resolve().parent
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent.parent / "engines" / "recipes"
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    table: dict[str, Any] = tomllib.loads(text)
+    return table
+
+
+def _filled(kind: type[T], table: Any, where: str) -> T:
+    """A frozen dataclass from a table; InputError for a key that is unknown or missing, or a wrong type."""
+    if not isinstance(table, dict):
+        raise InputError(f"{where} is {table!r}, not a table")
+    known = {entry.name: entry.default is MISSING for entry in fields(kind)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in known:
+            raise InputError(f"{where} has the unknown key {key[:80]!r}")
+    for key, required in known.items():
+        if required and key not in table:
+            raise InputError(f"{where} has no key {key!r}")
+    hints = get_type_hints(kind)
+    return kind(**{key: _value(hints[key], value, f"{key!r}") for key, value in table.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """A value of TOML as a field of this type wants it."""
+    if get_origin(kind) is UnionType:
+        # TOML has no null: what is there is of the other type.
+        kind = get_args(kind)[0]
+    if isinstance(kind, type) and is_dataclass(kind):
+        return _filled(kind, value, where)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{where} is {value!r}, not a list")
+        return tuple(_value(get_args(kind)[0], item, f"an entry of {where}") for item in value)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise InputError(f"{where} is {value!r}, not one of {', '.join(get_args(kind))}")
+        return value
+    # The exact type: in Python true is an int too.
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise InputError(f"{where} is {value!r}, not of type {kind.__name__}")
+    return kind(value)

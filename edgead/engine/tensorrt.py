@@ -1,0 +1,196 @@
+"""From an ONNX graph to an engine of TensorRT or TensorRT for RTX, in a process of its own.
+
+The vendor's parser and compiler may abort the process that they run in, and a long build may run out of memory. Both
+must end in one line of ours, not in a dead `edgead build` without a bundle or a word. So `tensorrt_worker` builds, and
+this end feeds it, passes its progress on, and says what became of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgead.engine.settings import BatchProfile, TensorRTSettings
+from edgead.errors import BackendError, InputError, needs_extra
+from edgead.runtime.engine_record import EngineRecord, this_platform
+from edgead.runtime.tensorrt_library import Backend, load_library
+
+ENGINE_FILE = "model.engine"
+
+_LAST_WORDS_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """An engine on disk.
+
+    path: of the engine. record: what it was built for; the caller writes it beside the engine. layers: the compiler's
+    report of its layers, JSON; None where this machine cannot open the engine. seconds: that the build took.
+    """
+
+    path: Path
+    record: EngineRecord
+    layers: str | None
+    seconds: float
+
+
+def build_engine(
+    model: Path,
+    *,
+    backend: Backend,
+    precision: str,
+    recipe: str,
+    batch: BatchProfile,
+    settings: TensorRTSettings,
+    gpu: str | None,
+    directory: Path,
+    timing_caches: Path,
+    progress: Callable[[str], None] = lambda _: None,
+) -> BuiltEngine:
+    """Compile an ONNX file that edgead wrote to `directory` / `ENGINE_FILE`, which is written whole or not at all.
+
+    precision: of the graph, for the record; nothing is chosen by it. recipe: its name, for the record. gpu: compute
+    capability of this machine's GPU, as "8.6"; None where there is none. timing_caches: directory of TensorRT's timing
+    caches, one for each version and GPU, read and written; TensorRT for RTX has none. progress: called with a line a
+    few times a second.
+
+    Raises InputError for settings that the backend does not have, BackendError when the library is missing, there is no
+    GPU where one is needed, or the library refuses the graph or dies of it; MissingExtraError without onnx.
+    """
+    library = load_library(backend)
+    _check_settings(backend, settings)
+    built_for = settings.compute_capabilities or ((gpu,) if gpu else ())
+    if not built_for:
+        raise BackendError(
+            f"no GPU to build for with {library.name}: build on a machine with an NVIDIA GPU and its driver"
+            + (f", or give compute_capabilities, of {', '.join(library.targets())}" * library.for_rtx)
+        )
+    for compute_capability in settings.compute_capabilities:
+        library.target(compute_capability)
+    if settings.hardware_compatibility == "same-compute-capability" and not library.same_compute_capability:
+        raise BackendError(
+            f"{library.name} has no hardware_compatibility 'same-compute-capability', TensorRT 10.9 brought it: "
+            "choose another"
+        )
+    content = model.read_bytes()
+    record = EngineRecord(
+        backend=backend,
+        library_version=library.version_text,
+        platform=this_platform(),
+        compute_capabilities=built_for,
+        hardware_compatibility=settings.hardware_compatibility,
+        version_compatible=settings.version_compatible,
+        precision=precision,
+        batch=(batch.min, batch.opt, batch.max),
+        graph_sha256=hashlib.sha256(content).hexdigest(),
+        recipe=recipe,
+    )
+    engine = directory / ENGINE_FILE
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="edgead-") as scratch:
+        graph = Path(scratch) / "graph.onnx"
+        graph.write_bytes(_inlined(content, model))
+        del content
+        cache = timing_caches / f"{backend}-{library.version_text}-sm{gpu}.timing"
+        spec = {
+            "backend": backend,
+            "graph": str(graph),
+            "engine": str(engine.resolve()),
+            "timing_cache": None if library.for_rtx else str(cache.resolve()),
+            "batch": asdict(batch),
+            "settings": asdict(settings),
+        }
+        layers = _work(spec, library.name, model, progress)
+    return BuiltEngine(engine, record, layers, time.monotonic() - started)
+
+
+def _check_settings(backend: Backend, settings: TensorRTSettings) -> None:
+    if backend == "tensorrt-rtx":
+        if settings.version_compatible or settings.hardware_compatibility != "none":
+            raise InputError(
+                "TensorRT for RTX has no version_compatible and no hardware_compatibility: "
+                "give compute_capabilities, and rebuild for another version"
+            )
+    elif settings.compute_capabilities:
+        raise InputError(
+            f"compute_capabilities {', '.join(settings.compute_capabilities)}: TensorRT builds for this machine's GPU "
+            "alone; build on such a machine, or give hardware_compatibility"
+        )
+
+
+def _inlined(content: bytes, model: Path) -> bytes:
+    with needs_extra("train", "building an engine"):
+        import onnx
+
+        from edgead.export.inline import without_head_function
+    try:
+        graph: bytes = without_head_function(onnx.load_from_string(content)).SerializeToString()
+    except Exception as error:  # those of onnx and of protobuf have no common base below
+        raise BackendError(
+            f"{model} is no ONNX graph that edgead wrote ({' '.join(str(error).split())[:200]}): "
+            "rebuild the bundle with 'edgead build'"
+        ) from error
+    return graph
+
+
+def _work(spec: dict[str, Any], library: str, model: Path, progress: Callable[[str], None]) -> str | None:
+    """Let the worker build, and return its report of the layers."""
+    answers: dict[str, Any] = {}
+    with (
+        tempfile.TemporaryFile() as words,
+        subprocess.Popen(
+            [sys.executable, "-m", "edgead.engine.tensorrt_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=words,
+            # No module that happens to lie in the working directory.
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+        ) as worker,
+    ):
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        try:
+            worker.stdin.write(json.dumps(spec).encode())
+            worker.stdin.close()
+            for line in worker.stdout:
+                if not line.endswith(b"\n"):
+                    break  # it died in the middle of an answer
+                answer = json.loads(line)
+                if "progress" in answer:
+                    progress(answer["progress"])
+                else:
+                    answers |= answer
+            worker.wait()
+        except BrokenPipeError:
+            # It died before it was told anything; how, is said below.
+            worker.wait()
+        finally:
+            worker.kill()
+        words.seek(max(0, words.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
+        last_words = words.read().decode(errors="replace")
+    if "error" in answers:
+        raise BackendError(answers["error"])
+    if "built" in answers:
+        # A library that dies over its own report has built the engine all the same.
+        layers: str | None = answers.get("layers")
+        return layers
+    raise BackendError(f"{library} {_death(worker.returncode, last_words)}: the graph was {model}")
+
+
+def _death(code: int, last_words: str) -> str:
+    said = " ".join(last_words.split())[-300:] or "nothing"
+    if code >= 0:
+        return f"ended the build with exit code {code} (it said: {said})"
+    name = signal.Signals(-code).name
+    advice = "; the system may have run out of memory" if -code == signal.SIGKILL else ""
+    return f"died of {name} while it built the engine (it said: {said}{advice})"

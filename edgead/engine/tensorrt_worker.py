@@ -1,0 +1,237 @@
+"""The process that compiles one engine: ``python -m edgead.engine.tensorrt_worker``.
+
+`edgead.engine.tensorrt` starts it and gives it a specification as JSON on standard input. It answers in lines of JSON:
+{"progress": line} as often as there is something to say, then {"error": line}, or {"built": true} once the engine is
+written, and {"layers": report or null}. Whatever else ends it, the other end reads from the exit status, and from
+standard error, where the library's complaints go as they come.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgead.atomic import replace_file
+from edgead.engine.settings import BatchProfile, TensorRTSettings
+from edgead.errors import BackendError, EdgeadError
+from edgead.runtime.tensorrt_library import Library, load_library
+
+_SECONDS_BETWEEN_LINES = 0.3
+_MAX_CACHE_BYTES = 2**30
+
+Say = Callable[[str], None]
+
+
+def main() -> None:
+    """Read the specification, build, answer."""
+    # The library may print; what it prints must not get between the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def answer(**content: str | bool | None) -> None:
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+    try:
+        library, engine = build(json.load(sys.stdin), lambda line: answer(progress=line))
+    except EdgeadError as error:
+        answer(error=str(error))
+    else:
+        answer(built=True)
+        answer(layers=_layers(library, engine))
+
+
+def build(spec: dict[str, Any], say: Say) -> tuple[Library, Any]:
+    """Build and write the engine, and return the library and the engine's content, a buffer of the library's.
+
+    spec: backend; graph, engine and timing_cache, paths, the last or None; batch and settings, fields of `BatchProfile`
+    and `TensorRTSettings`. Raises BackendError when the library refuses.
+    """
+    say("loading the library")
+    library = load_library(spec["backend"])
+    library.logger.heard = lambda line: print(line, file=sys.stderr, flush=True)
+    targets = tuple(spec["settings"]["compute_capabilities"])
+    settings = TensorRTSettings(**spec["settings"] | {"compute_capabilities": targets})
+    try:
+        builder = library.module.Builder(library.logger)
+    except TypeError as error:
+        raise BackendError(f"{library.name} cannot start to build: {library.said()}") from error
+    say("reading the graph")
+    network, parser = _parsed(library, builder, Path(spec["graph"]))
+    config = _config(library, builder, network, settings)
+    _set_batch(builder, network, config, BatchProfile(**spec["batch"]))
+    cache_file = Path(spec["timing_cache"]) if spec["timing_cache"] else None
+    if cache_file:
+        _read_timings(config, cache_file, say)
+    monitor = _monitor(library, say) if library.reports_progress else None
+    if monitor:
+        config.progress_monitor = monitor
+    say("compiling")
+    engine = builder.build_serialized_network(network, config)
+    del parser  # the network's weights are its own, so not earlier
+    if engine is None:
+        raise BackendError(f"{library.name} cannot build an engine of the graph: {library.said()}")
+    say("writing the engine")
+    with replace_file(Path(spec["engine"])) as partial:
+        partial.write_bytes(memoryview(engine))
+    if cache_file:
+        with replace_file(cache_file) as partial:
+            partial.write_bytes(memoryview(config.get_timing_cache().serialize()))
+    return library, engine
+
+
+def _parsed(library: Library, builder: Any, graph: Path) -> tuple[Any, Any]:
+    """The network, and the parser that owns its weights; BackendError for what the parser says, or a foreign graph."""
+    trt = library.module
+    flag = trt.NetworkDefinitionCreationFlag
+    network = builder.create_network(
+        1 << int(flag.STRONGLY_TYPED if library.strongly_typed else flag.EXPLICIT_BATCH)
+    )
+    parser = trt.OnnxParser(network, library.logger)
+    if not parser.parse_from_file(str(graph)):
+        reasons = "; ".join(
+            _parser_error(library, parser.get_error(index)) for index in range(parser.num_errors)
+        )
+        raise BackendError(f"{library.name} does not take the graph: {reasons[:600] or library.said()}")
+    # A parser may read garbage as a graph of nothing, and 8.6 ignores the axes of a ReduceMax of opset 18.
+    taken = [_tensor(network.get_input(index)) for index in range(network.num_inputs)]
+    given = sorted(_tensor(network.get_output(index)) for index in range(network.num_outputs))
+    if taken != ["images UINT8 of 4 axes"] or given != [
+        "anomaly_map FLOAT of 4 axes",
+        "anomaly_score FLOAT of 1 axes",
+    ]:
+        raise BackendError(
+            f"{library.name} reads the graph as one that takes {', '.join(taken) or 'nothing'} and gives "
+            f"{', '.join(given) or 'nothing'}, not images UINT8 of 4 axes, anomaly_map and anomaly_score FLOAT of 4 "
+            "and 1: export it again with 'edgead build'"
+        )
+    return network, parser
+
+
+def _tensor(tensor: Any) -> str:
+    return f"{tensor.name} {tensor.dtype.name} of {len(tensor.shape)} axes"
+
+
+def _parser_error(library: Library, error: Any) -> str:
+    where = f"node {error.node()}"
+    if library.names_nodes:
+        where = f"node {error.node_name() or error.node()} ({error.node_operator() or 'no operator'})"
+    return (
+        f"{where}: {' '.join(error.desc().split())}" if error.node() >= 0 else " ".join(error.desc().split())
+    )
+
+
+def _config(library: Library, builder: Any, network: Any, settings: TensorRTSettings) -> Any:
+    trt = library.module
+    config = builder.create_builder_config()
+    # On by default, and it rounds float32 to 10 bits: the engine has to give what the graph gives.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if not library.strongly_typed:
+        for flag in _precision_flags(trt, network):
+            config.set_flag(flag)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mib * 2**20)
+    config.builder_optimization_level = settings.optimization_level
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if settings.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if settings.hardware_compatibility != "none":
+        name = {"ampere+": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
+        level = getattr(trt.HardwareCompatibilityLevel, name[settings.hardware_compatibility])
+        config.hardware_compatibility_level = level
+    if library.for_rtx:
+        targets = [library.target(value) for value in settings.compute_capabilities]
+        targets = targets or [trt.ComputeCapability.CURRENT]
+        config.num_compute_capabilities = len(targets)
+        for index, target in enumerate(targets):
+            if not config.set_compute_capability(target, index):
+                raise BackendError(f"{library.name} does not build for {target.name}: {library.said()}")
+    return config
+
+
+def _precision_flags(trt: Any, network: Any) -> list[Any]:
+    """What a builder of 8.6 must be allowed before it keeps to the types of the graph."""
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    flags = []
+    if any(layer.get_output(i).dtype == trt.float16 for layer in layers for i in range(layer.num_outputs)):
+        flags.append(trt.BuilderFlag.FP16)
+    if any(layer.type == trt.LayerType.QUANTIZE for layer in layers):
+        flags.append(trt.BuilderFlag.INT8)
+    return flags
+
+
+def _set_batch(builder: Any, network: Any, config: Any, batch: BatchProfile) -> None:
+    images = network.get_input(0)
+    picture = tuple(images.shape)[1:]
+    profile = builder.create_optimization_profile()
+    profile.set_shape(images.name, *((count, *picture) for count in (batch.min, batch.opt, batch.max)))
+    if config.add_optimization_profile(profile) < 0:
+        raise BackendError(
+            f"the graph does not take batches of {batch.min} to {batch.max} pictures: export it again"
+        )
+
+
+def _read_timings(config: Any, file: Path, say: Say) -> None:
+    """Give the builder what it measured in earlier builds; it checks that they are of this GPU and version."""
+    content = b""
+    if file.is_file() and file.stat().st_size <= _MAX_CACHE_BYTES:
+        content = file.read_bytes()
+    cache = config.create_timing_cache(content)
+    if cache is None or not config.set_timing_cache(cache, False):
+        say(f"the timing cache {file} is of another GPU or version: measuring anew")
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _monitor(library: Library, say: Say) -> Any:
+    """Tell the phases of the build, a few lines a second; an end that no longer listens stops the build."""
+
+    base: Any = library.module.IProgressMonitor
+
+    class Monitor(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            base.__init__(self)
+            self._lock = threading.Lock()  # phases run in threads of the library
+            self._steps: dict[str, int] = {}
+            self._said_at = 0.0
+            self._listening = True
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            with self._lock:
+                self._steps[phase_name] = num_steps
+
+        def phase_finish(self, phase_name: str) -> None:
+            with self._lock:
+                self._steps.pop(phase_name, None)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            with self._lock:
+                now = time.monotonic()
+                steps = self._steps.get(phase_name, 0)
+                if steps > 0 and now - self._said_at >= _SECONDS_BETWEEN_LINES:
+                    self._said_at = now
+                    try:
+                        say(f"{phase_name.lower()}, {min(100, 100 * (step + 1) // steps)} %")
+                    except OSError:
+                        self._listening = False
+                return self._listening
+
+    return Monitor()
+
+
+def _layers(library: Library, engine: Any) -> str | None:
+    """The inspector's report, JSON; it takes an opened engine, so a GPU that the engine is for."""
+    trt = library.module
+    opened = trt.Runtime(library.logger).deserialize_cuda_engine(engine)
+    if opened is None:
+        return None
+    inspector = opened.create_engine_inspector()
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+if __name__ == "__main__":
+    main()

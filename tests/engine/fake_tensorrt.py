@@ -1,0 +1,230 @@
+"""A stand-in for the API of TensorRT that a build touches, in the versions that differ.
+
+TensorRT itself builds only on a machine with its GPU. This one builds nothing; it has, and has not, what the bindings
+of 8.6.1 have, as listed with `dir`, and what NVIDIA's sources of 10.3 and 11.1 define, so that a call that a version does
+not know fails here as it would there. It reads the types of the graph with onnx, keeps what it is told, and writes that
+as the "engine". Copied beside a test as tensorrt.py; the environment says the version.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+from typing import Any
+
+import onnx
+
+__version__ = os.environ["FAKE_TENSORRT_VERSION"]
+MAJOR = int(__version__.split(".")[0])
+TOLD: dict[str, Any] = {"flags": [], "cleared": []}
+
+
+def _enum(name: str, *members: str) -> Any:
+    return enum.IntEnum(name, {member: value for value, member in enumerate(members)})
+
+
+DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "UINT8")
+float32, float16, int8, uint8 = DataType
+LayerType = _enum("LayerType", "CONVOLUTION", "QUANTIZE")
+MemoryPoolType = _enum("MemoryPoolType", "WORKSPACE")
+ProfilingVerbosity = _enum("ProfilingVerbosity", "LAYER_NAMES_ONLY", "NONE", "DETAILED")
+LayerInformationFormat = _enum("LayerInformationFormat", "ONELINE", "JSON")
+BuilderFlag = _enum("BuilderFlag", "TF32", "VERSION_COMPATIBLE", *(("FP16", "INT8") if MAJOR < 11 else ()))
+HardwareCompatibilityLevel = _enum(
+    "HardwareCompatibilityLevel", "NONE", "AMPERE_PLUS", *(("SAME_COMPUTE_CAPABILITY",) if MAJOR > 10 else ())
+)
+NetworkDefinitionCreationFlag = enum.IntEnum(  # type: ignore[misc]
+    "NetworkDefinitionCreationFlag",
+    {8: {"EXPLICIT_BATCH": 0}, 10: {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}, 11: {"STRONGLY_TYPED": 1}}[
+        MAJOR
+    ],
+)
+
+
+class ILogger:
+    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+    def log(self, severity: Any, message: str) -> None: ...
+
+
+class Tensor:
+    def __init__(self, name: str, dtype: Any, shape: tuple[int, ...]) -> None:
+        self.name, self.dtype, self.shape = name, dtype, shape
+
+
+class Layer:
+    num_outputs = 1
+
+    def __init__(self, op_type: str, dtype: Any) -> None:
+        self.type = LayerType.QUANTIZE if op_type == "QuantizeLinear" else LayerType.CONVOLUTION
+        self._output = Tensor(op_type, dtype, ())
+
+    def get_output(self, index: int) -> Tensor:
+        return self._output
+
+
+class Network:
+    num_inputs, num_outputs = 1, 2
+
+    def __init__(self, flags: int) -> None:
+        TOLD["network"] = flags
+        self._model = onnx.ModelProto()
+        self._layers: list[Layer] = []
+
+    def read(self, path: str) -> None:
+        self._model = onnx.load(path)
+        graph = onnx.shape_inference.infer_shapes(self._model).graph
+        types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+        half = onnx.TensorProto.FLOAT16
+        self._layers = [
+            Layer(node.op_type, float16 if types.get(node.output[0]) == half else float32)
+            for node in graph.node
+        ]
+        self.num_layers = len(self._layers)
+
+    def get_layer(self, index: int) -> Layer:
+        return self._layers[index]
+
+    def get_input(self, index: int) -> Tensor:
+        return self._tensor(self._model.graph.input[index], uint8)
+
+    def get_output(self, index: int) -> Tensor:
+        return self._tensor(self._model.graph.output[index], float32)
+
+    def _tensor(self, value: Any, dtype: Any) -> Tensor:
+        # With -1 where the graph leaves the size open.
+        return Tensor(value.name, dtype, tuple(d.dim_value or -1 for d in value.type.tensor_type.shape.dim))
+
+
+class OnnxParser:
+    def __init__(self, network: Network, logger: ILogger) -> None:
+        self._network = network
+        self.num_errors = 0
+
+    def parse_from_file(self, path: str) -> bool:
+        self._network.read(path)
+        refused = [node for node in self._network._model.graph.node if node.domain]
+        self.num_errors = len(refused)
+        return not refused
+
+    def get_error(self, index: int) -> ParserError:
+        return ParserError()
+
+
+class ParserError:
+    def node(self) -> int:
+        return 13
+
+    def desc(self) -> str:
+        return "no importer"
+
+    if MAJOR >= 10:
+
+        def node_name(self) -> str:
+            return "anomaly_map_head"
+
+        def node_operator(self) -> str:
+            return "AnomalyMap"
+
+
+class TimingCache:
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def serialize(self) -> bytes:
+        return self.content + b"+measured"
+
+
+class Profile:
+    def set_shape(self, name: str, *shapes: tuple[int, ...]) -> None:
+        TOLD["profile"] = [name, *map(list, shapes)]
+
+
+class Config:
+    # As the vendor's class, it takes no attribute that it does not know.
+    __slots__ = (
+        "_cache",
+        "builder_optimization_level",
+        "hardware_compatibility_level",
+        "profiling_verbosity",
+    ) + (("progress_monitor",) if MAJOR >= 10 else ())
+
+    def set_flag(self, flag: Any) -> None:
+        TOLD["flags"].append(flag.name)
+
+    def clear_flag(self, flag: Any) -> None:
+        TOLD["cleared"].append(flag.name)
+
+    def set_memory_pool_limit(self, pool: Any, limit: int) -> None:
+        TOLD["workspace"] = limit
+
+    def add_optimization_profile(self, profile: Profile) -> int:
+        return 0
+
+    def create_timing_cache(self, content: bytes) -> TimingCache:
+        return TimingCache(content)
+
+    def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
+        if b"other GPU" in cache.content:
+            return False
+        self._cache = cache
+        return True
+
+    def get_timing_cache(self) -> TimingCache:
+        return self._cache
+
+
+if MAJOR >= 10:
+
+    class IProgressMonitor:
+        pass
+
+
+class Builder:
+    def __init__(self, logger: ILogger) -> None:
+        if os.environ.get("FAKE_TENSORRT_NO_DRIVER"):
+            # What 8.6.1 does on a machine without a driver.
+            logger.log(
+                ILogger.WARNING, "CUDA initialization failure with error: 35. Please check your installation"
+            )
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    def create_network(self, flags: int) -> Network:
+        return Network(flags)
+
+    def create_builder_config(self) -> Config:
+        return Config()
+
+    def create_optimization_profile(self) -> Profile:
+        return Profile()
+
+    def build_serialized_network(self, network: Network, config: Config) -> bytes:
+        TOLD["level"] = config.builder_optimization_level
+        TOLD["verbosity"] = config.profiling_verbosity.name
+        TOLD["hardware"] = getattr(
+            config, "hardware_compatibility_level", HardwareCompatibilityLevel.NONE
+        ).name
+        if MAJOR >= 10:
+            monitor = config.progress_monitor
+            monitor.phase_start("Building engine", None, 4)
+            monitor.step_complete("Building engine", 1)
+            monitor.phase_finish("Building engine")
+        return json.dumps(TOLD).encode()
+
+
+class Inspector:
+    def get_engine_information(self, form: Any) -> str:
+        return f'{{"Layers": [], "form": "{form.name}"}}'
+
+
+class Engine:
+    def create_engine_inspector(self) -> Inspector:
+        return Inspector()
+
+
+class Runtime:
+    def __init__(self, logger: ILogger) -> None: ...
+
+    def deserialize_cuda_engine(self, engine: bytes) -> Engine:
+        return Engine()

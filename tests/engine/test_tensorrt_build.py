@@ -1,0 +1,287 @@
+"""Real engines, built by TensorRT for RTX on whatever machine this is; it needs no GPU for that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, helper, numpy_helper
+from tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
+from toy_graph import toy_graph, toy_images
+
+from edgead.engine.settings import BatchProfile, TensorRTSettings
+from edgead.engine.tensorrt import ENGINE_FILE, BuiltEngine, build_engine
+from edgead.errors import BackendError, InputError
+from edgead.export.calibrate import calibrate
+from edgead.export.half import half_from_float
+from edgead.export.quantise import int8_from_float, tensors_to_quantise
+from edgead.runtime.engine_record import EngineRecord
+from edgead.runtime.tensorrt_library import check_engine, load_library
+
+pytestmark = needs_tensorrt_rtx
+
+GPUS = ("8.6", "8.9", "12.0")
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Callable[..., BuiltEngine]:
+    def build(model: ModelProto | bytes, **changes: Any) -> BuiltEngine:
+        file = tmp_path / "model.onnx"
+        file.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+        options: dict[str, Any] = {
+            "backend": "tensorrt-rtx",
+            "precision": "fp32",
+            "recipe": "rtx",
+            "batch": BatchProfile(1, 1, 4),
+            "settings": TensorRTSettings(compute_capabilities=GPUS),
+            "gpu": None,
+            "directory": tmp_path / "engine",
+            "timing_caches": tmp_path / "timings",
+        }
+        return build_engine(file, **options | changes)
+
+    return build
+
+
+def int8_graph() -> ModelProto:
+    model = toy_graph()
+    ranges = calibrate(model, toy_images(2), tensors_to_quantise(model), "minmax").ranges
+    return int8_from_float(model, ranges)
+
+
+def with_student(**changes: Any) -> ModelProto:
+    """The toy with the Relu before the student replaced."""
+    model = toy_graph()
+    relu = model.graph.node[7]
+    assert relu.op_type == "Relu"
+    for field, value in changes.items():
+        setattr(relu, field, value)
+    if relu.domain:
+        model.opset_import.append(helper.make_opsetid(relu.domain, 1))
+    return model
+
+
+def refusal(build: Callable[..., BuiltEngine], *arguments: Any, **changes: Any) -> str:
+    with pytest.raises(BackendError) as caught:
+        build(*arguments, **changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("precision", "graph"),
+    [("fp32", toy_graph), ("fp16", lambda: half_from_float(toy_graph())), ("int8", int8_graph)],
+)
+def test_every_precision_becomes_an_engine_of_its_record(build, tmp_path, precision, graph):
+    model = graph()
+    built = build(model, precision=precision)
+    assert built.path == tmp_path / "engine" / ENGINE_FILE
+    assert [path.name for path in built.path.parent.iterdir()] == [ENGINE_FILE]
+    assert built.record == EngineRecord(
+        backend="tensorrt-rtx",
+        library_version=sys.modules["tensorrt_rtx"].__version__,
+        platform=f"linux-{platform.machine()}",
+        compute_capabilities=GPUS,
+        hardware_compatibility="none",
+        version_compatible=False,
+        precision=precision,
+        batch=(1, 1, 4),
+        graph_sha256=hashlib.sha256(model.SerializeToString()).hexdigest(),
+        recipe="rtx",
+    )
+    assert EngineRecord.from_json(built.record.to_json(), "") == built.record
+    assert built.seconds > 0
+    # TensorRT for RTX knows its own: what it says of the file may be about the GPU, not about the file.
+    library = load_library("tensorrt-rtx")
+    _, found = library.module.Runtime(library.logger).get_engine_validity(built.path.read_bytes())
+    malformed = library.module.EngineInvalidityDiagnostics.MALFORMED_ENGINE
+    mismatch = library.module.EngineInvalidityDiagnostics.VERSION_MISMATCH
+    assert not found & (int(malformed) | int(mismatch))
+
+
+def test_the_weights_of_half_a_graph_take_half_the_engine(build):
+    model = toy_graph()
+    # A student wide enough for weights to outweigh kernels.
+    width = 1024
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    for name, shape in {
+        "down_w": (width, 8, 3, 3),
+        "main_w": (width, width, 3, 3),
+        "main_b": (width,),
+        "up_w": (width, 8, 2, 2),
+    }.items():
+        values = np.random.default_rng(0).normal(0.0, 0.01, shape).astype(np.float32)
+        weights[name].CopyFrom(numpy_helper.from_array(values, name))
+    exact = build(model).path.stat().st_size
+    half = build(half_from_float(model)).path.stat().st_size
+    ranges = calibrate(model, toy_images(2), tensors_to_quantise(model), "minmax").ranges
+    quarter = build(int8_from_float(model, ranges)).path.stat().st_size
+    # 9.5 million weights and less than 1.5 MB of all else.
+    assert 0.5 <= half / exact <= 0.54
+    assert 0.25 <= quarter / exact <= 0.30
+
+
+def test_progress_comes_in_order_and_no_more_than_a_few_lines_a_second(build):
+    lines: list[str] = []
+    built = build(toy_graph(), progress=lines.append)
+    assert lines[:3] == ["loading the library", "reading the graph", "compiling"]
+    assert lines[-1] == "writing the engine"
+    told = [line for line in lines if line.endswith(" %")]
+    assert 1 <= len(told) <= 1 + built.seconds / 0.3
+    assert all(0 <= int(line.split(", ")[1].removesuffix(" %")) <= 100 for line in told)
+
+
+def test_an_engine_is_replaced_and_kept_when_the_next_build_fails(build):
+    first = build(toy_graph())
+    content = first.path.read_bytes()
+    model = toy_graph()
+    del model.functions[:]
+    refusal(build, model)
+    assert first.path.read_bytes() == content
+    assert [path.name for path in first.path.parent.iterdir()] == [ENGINE_FILE]
+    assert build(toy_graph(seed=1)).path.read_bytes() != content
+
+
+@needs_no_gpu
+def test_without_a_gpu_there_is_no_report_of_layers_and_no_error(build):
+    assert build(toy_graph()).layers is None
+
+
+@needs_no_gpu
+def test_for_this_machines_gpu_without_one_the_driver_is_named(build):
+    assert "no NVIDIA driver, or one too old" in refusal(
+        build, toy_graph(), settings=TensorRTSettings(), gpu="8.6"
+    )
+
+
+@needs_no_gpu
+def test_without_a_gpu_a_whole_engine_is_not_called_broken(build):
+    engine = build(toy_graph()).path.read_bytes()
+    with pytest.raises(
+        BackendError, match=r"cannot open the engine: no NVIDIA driver, or one too old"
+    ) as caught:
+        check_engine(load_library("tensorrt-rtx"), engine, "the engine", "edgead build")
+    assert "rebuild" not in str(caught.value)
+
+
+def test_no_gpu_to_build_for_is_refused_with_those_that_are_known(build):
+    said = refusal(build, toy_graph(), settings=TensorRTSettings())
+    assert "no GPU to build for" in said
+    assert "compute_capabilities, of 7.5, 8.0, 8.6, 8.9, 12.0" in said
+
+
+def test_an_unknown_compute_capability_is_refused_with_the_known(build):
+    said = refusal(build, toy_graph(), settings=TensorRTSettings(compute_capabilities=("8.6", "8.7")))
+    assert "compute capability 8.7: choose of 7.5, 8.0, 8.6" in said
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [TensorRTSettings(version_compatible=True), TensorRTSettings(hardware_compatibility="ampere+")],
+)
+def test_settings_that_it_does_not_have_are_refused(build, settings):
+    with pytest.raises(InputError, match="TensorRT for RTX has no version_compatible"):
+        build(toy_graph(), settings=settings)
+
+
+def test_a_head_without_a_body_ends_in_the_parsers_error(build):
+    model = toy_graph()
+    del model.functions[:]
+    said = refusal(build, model)
+    assert "does not take the graph: node anomaly_map_head (AnomalyMap): " in said
+    assert "Plugin not found" in said
+
+
+def test_an_unknown_operator_ends_in_the_parsers_error(build):
+    said = refusal(build, with_student(op_type="Strange", domain="com.example", name="odd_one"))
+    assert "does not take the graph: node odd_one (Strange): " in said
+
+
+def test_an_operator_that_it_does_not_support_ends_in_the_parsers_error(build):
+    model = toy_graph()
+    noise = helper.make_node("Bernoulli", ["student"], ["noise"], name="dice")
+    head = model.graph.node.pop()
+    head.input[1] = "noise"
+    model.graph.node.extend([noise, head])
+    onnx.checker.check_model(model)
+    assert "does not take the graph: node dice (Bernoulli): " in refusal(build, model)
+
+
+def test_a_library_that_dies_takes_nothing_with_it(build):
+    # A plugin of the library's own, made without its fields: it ends the process that it is made in.
+    said = refusal(build, with_student(op_type="MyelinWeightsTransformPlugin", domain="com.example"))
+    assert "TensorRT for RTX" in said
+    assert "died of SIGSEGV while it built the engine" in said or "does not take the graph" in said
+
+
+@pytest.mark.parametrize(
+    "content",
+    [toy_graph().SerializeToString()[:5000], b"x" * 3000, b"", toy_graph().SerializeToString() + b"\x07"],
+    ids=["cut", "garbage", "empty", "longer"],
+)
+def test_what_is_no_graph_is_refused(build, content):
+    assert "model.onnx is no ONNX graph that edgead wrote" in refusal(build, content)
+
+
+@pytest.mark.parametrize("tensor", ["images", "anomaly_map"])
+def test_a_graph_of_other_inputs_or_outputs_is_refused(build, tensor):
+    model = toy_graph()
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == tensor:
+                    names[index] = "other"
+    value = model.graph.input[0] if tensor == "images" else model.graph.output[0]
+    value.name = "other"
+    said = refusal(build, model)
+    assert "reads the graph as one that takes " in said
+    assert "other" in said
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo 'assertion one' >&2; echo 'and two' >&2; kill -ABRT $$", "died of SIGABRT while it built the engine "
+         "(it said: assertion one and two)"),
+        ("cat >/dev/null; kill -KILL $$", "died of SIGKILL while it built the engine (it said: nothing; the system "
+         "may have run out of memory)"),
+        ("cat >/dev/null; printf '{\"progress\": \"ha'; kill -SEGV $$", "died of SIGSEGV"),
+        ("exec 0<&-; echo 'no such module' >&2; exit 3", "ended the build with exit code 3 (it said: no such module)"),
+    ],
+    ids=["abort", "killed", "cut answer", "exit"],
+)  # fmt: skip
+def test_however_the_other_process_ends_it_is_one_line(build, tmp_path, monkeypatch, script, words):
+    worker = tmp_path / "worker.sh"
+    worker.write_text(f"#!/bin/sh\n{script}\n")
+    worker.chmod(stat.S_IRWXU)
+    monkeypatch.setattr(sys, "executable", str(worker))
+    said = refusal(build, toy_graph())
+    assert words in said
+    assert said.endswith("model.onnx")
+
+
+def test_an_engine_that_is_written_counts_though_the_library_dies_over_its_report(
+    build, tmp_path, monkeypatch
+):
+    worker = tmp_path / "worker.sh"
+    worker.write_text(f"#!/bin/sh\ncat >/dev/null; echo '{json.dumps({'built': True})}'; kill -SEGV $$\n")
+    worker.chmod(stat.S_IRWXU)
+    monkeypatch.setattr(sys, "executable", str(worker))
+    assert build(toy_graph()).layers is None
+
+
+def test_a_caller_that_stops_listening_ends_the_build(build):
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(toy_graph(), progress=stop)
