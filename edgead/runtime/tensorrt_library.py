@@ -31,7 +31,10 @@ _MENDS: dict[Backend, str] = {
 }
 # CUDA has one number, 35, for a driver that is too old and for none at all, and 100 for no GPU.
 _GPU_TROUBLE = (
-    (r"CUDA driver version is insufficient|\berror:? 35\b", "no NVIDIA driver, or one too old: install or update it"),
+    (
+        r"CUDA driver version is insufficient|\berror:? 35\b",
+        "no NVIDIA driver, or one too old: install or update it",
+    ),
     (r"no CUDA-capable device|\b(cudaE|e)rror:? 100\b", "no NVIDIA GPU is visible to this process"),
 )
 
