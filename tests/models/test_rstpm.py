@@ -115,11 +115,12 @@ def directions(degrees: list[float]) -> torch.Tensor:
 
 
 def test_loss_and_map_by_hand():
-    """One position a scale; pair 1 is apart by 60, 90 and 0 degrees, pair 2 by 90, 180 and 60."""
+    """One position a scale; pair 1 is apart by 60, 90 and 0 degrees, pair 2 by 90, 180 and 60 from a teacher at 30."""
     method = ReconstructedPyramidMatching.__new__(ReconstructedPyramidMatching)
     north = directions([0.0])
-    teacher = [north, 2 * north, 3 * north, torch.ones(1, 7, 1, 1), north, north, 5 * north]
-    student = [directions([a]) for a in (60.0, 90.0, 0.0, 90.0, 180.0, 60.0)]
+    aside = directions([30.0])
+    teacher = [north, 2 * north, 3 * north, torch.ones(1, 7, 1, 1), aside, aside, 5 * aside]
+    student = [directions([a]) for a in (60.0, 90.0, 0.0, 30.0 + 90.0, 30.0 + 180.0, 30.0 + 60.0)]
     assert float(method.loss(teacher, student)) == pytest.approx(0.5 + 1 + 0 + 1 + 2 + 0.5, abs=1e-6)
     pairs = zip(*method.head_features(teacher, student), strict=True)
     maps = [float(cosine_map(t, s)) for t, s in pairs]
