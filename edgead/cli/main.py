@@ -16,9 +16,11 @@ import typer
 
 from edgead import __version__
 from edgead.cli.build import build
+from edgead.cli.calibrate import calibrate
 from edgead.cli.demo import demo
 from edgead.cli.doctor import doctor
 from edgead.cli.eval import eval_
+from edgead.cli.plugin import plugin
 from edgead.cli.stream import stream
 from edgead.cli.train import train
 from edgead.errors import EdgeadError, InputError, MissingLibraryError
@@ -49,10 +51,12 @@ def edgead(
 
 app.command("train")(train)
 app.command("build")(build)
+app.command("calibrate")(calibrate)
 app.command("eval")(eval_)
 app.command("stream")(stream)
 app.command("demo")(demo)
 app.command("doctor")(doctor)
+app.add_typer(plugin, name="plugin")
 
 
 def main() -> None:

@@ -12,11 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgead.cache import cache_directory
 from edgead.engine.lower import Lowered
 from edgead.engine.plan import Plan
+from edgead.engine.settings import TensorRTSettings
+from edgead.engine.tensorrt import BuiltEngine, build_engine
+from edgead.errors import BackendError
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session
+from edgead.runtime.engine_record import check_fits, this_platform
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
+
+_REBUILD = "the same command on this machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +44,75 @@ def open_candidate(
     lowered: the graph. size: of its pictures. directory: to write an engine to; it must outlive the files. progress:
     called with lines of what is done. Raises BackendError when the library is missing, refuses the graph or fails.
     """
-    backend = plan.recipe.backend
-    if backend == "onnxruntime" or plan.recipe.tensorrt is None:
+    if plan.recipe.tensorrt is None:
         with OnnxRuntimeSession(lowered.model, size=size) as session:
             yield Candidate(session, {}, verified=True)
         return
-    raise NotImplementedError
+    gpu = _gpu()
+    built = _compiled(lowered, plan, plan.recipe.tensorrt, gpu, directory, progress)
+    files: dict[str, Path | bytes] = {
+        "model.engine": built.path,
+        "engine.json": built.record.to_json().encode(),
+    }
+    if built.layers is not None:
+        files["layers.json"] = built.layers.encode()
+    reason = _why_not_here(built, gpu)
+    if reason is not None:
+        progress(
+            f"the engine is not run here ({reason}): its graph is judged, and the device proves the engine"
+        )
+        with OnnxRuntimeSession(lowered.model, size=size) as session:
+            yield Candidate(session, files, verified=False)
+        return
+    from edgead.runtime.tensorrt import TensorRTSession
+
+    with TensorRTSession(built.path, built.record, size, _REBUILD) as session:
+        yield Candidate(session, files, verified=True)
+
+
+def _compiled(
+    lowered: Lowered,
+    plan: Plan,
+    settings: TensorRTSettings,
+    gpu: str | None,
+    directory: Path,
+    progress: Callable[[str], None],
+) -> BuiltEngine:
+    graph = directory / "model.onnx"
+    graph.write_bytes(lowered.model)
+    built = build_engine(
+        graph,
+        backend="tensorrt-rtx" if plan.recipe.backend == "tensorrt-rtx" else "tensorrt",
+        precision=lowered.precision,
+        recipe=plan.recipe_name,
+        batch=plan.recipe.batch,
+        settings=settings,
+        gpu=gpu,
+        directory=directory,
+        timing_caches=cache_directory(),
+        progress=progress,
+    )
+    progress(f"compiled an engine of {built.path.stat().st_size / 1e6:.1f} MB in {built.seconds:.0f} s")
+    return built
+
+
+def _gpu() -> str | None:
+    """Compute capability of this machine's GPU, as "8.6"; None where there is none that can be used."""
+    from edgead.runtime.cuda import Gpu
+
+    try:
+        major, minor = Gpu().compute_capability
+    except BackendError:
+        return None
+    return f"{major}.{minor}"
+
+
+def _why_not_here(built: BuiltEngine, gpu: str | None) -> str | None:
+    """Why this machine cannot run an engine that it has just built; None where it can."""
+    if gpu is None:
+        return "there is no GPU"
+    try:
+        check_fits(built.record, built.record.library_version, this_platform(), gpu, _REBUILD)
+    except BackendError:
+        return f"it is for {' and '.join(built.record.compute_capabilities)}, this GPU has {gpu}"
+    return None

@@ -46,17 +46,20 @@ def rebuild_bundle(
     good, others, labelled = pictures_of(bundle, data, progress)
     judges = Judges(good, labelled, plan.false_alarm_rate, plan.confidence)
 
-    def training_images(count: int) -> UInt8Array:
-        step = max(1, -(-len(others) // count))
-        return load_pictures(others[::step], manifest.size).images
-
     model = bundle.file("model.onnx").read_bytes()
     with OnnxRuntimeSession(model, size=manifest.size) as session:
         threshold = judges.threshold(session)
     exact = Built(model, "fp32", threshold, manifest.verification, bundle.golden(), files={}, verified=True)
     with TemporaryDirectory(prefix="edgead-") as directory:
         built = build_verified(
-            exact, judges, plan, target.name, training_images, manifest.size, Path(directory), progress
+            exact,
+            judges,
+            plan,
+            target.name,
+            spread(others, manifest.size),
+            manifest.size,
+            Path(directory),
+            progress,
         )
         progress(f"writing {target}")
         return install(
@@ -133,6 +136,16 @@ def pictures_of(
         )
     labelled = load_pictures(dataset.test, manifest.size, skip_broken=True) if dataset.test else None
     return good, others, labelled
+
+
+def spread(samples: Sequence[Sample], size: ModelSize) -> Callable[[int], UInt8Array]:
+    """Gives at most so many pictures of all these samples, (N, H, W, 3) uint8 RGB, evenly spread over them."""
+
+    def images(count: int) -> UInt8Array:
+        step = max(1, -(-len(samples) // count))
+        return load_pictures(samples[::step], size).images
+
+    return images
 
 
 def _precision(bundle: Bundle) -> Precision:

@@ -129,7 +129,7 @@ def _check_settings(backend: Backend, settings: TensorRTSettings) -> None:
 
 
 def _inlined(content: bytes, model: Path) -> bytes:
-    with needs_extra("train", "building an engine"):
+    with needs_extra("build", "building an engine"):
         import onnx
 
         from edgead.export.inline import without_head_function

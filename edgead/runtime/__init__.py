@@ -46,6 +46,15 @@ def _opened(bundle: Bundle, threads: int | None) -> Session:
         from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
         return OnnxRuntimeSession(bundle.file("model.onnx"), threads=threads, size=size)
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        from edgead.runtime.engine_record import MAX_RECORD_BYTES, EngineRecord
+        from edgead.runtime.first_start import rebuild_command
+        from edgead.runtime.tensorrt import TensorRTSession
+
+        rebuild = rebuild_command(bundle)
+        with open(bundle.file("engine.json"), encoding="utf-8", errors="replace") as file:
+            record = EngineRecord.from_json(file.read(MAX_RECORD_BYTES + 1), rebuild)
+        return TensorRTSession(bundle.file("model.engine"), record, size, rebuild)
     raise BundleError(
         f"{bundle.path} is for the unknown backend {backend[:80]!r}: this edgead knows {', '.join(BACKENDS)}"
     )

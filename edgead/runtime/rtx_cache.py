@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import threading
 from pathlib import Path
 
 from edgead.atomic import replace_file
+from edgead.cache import cache_directory
 from edgead.errors import EdgeadError
 
 MAX_BYTES = 256 * 2**20
@@ -27,15 +27,9 @@ _writing = threading.Lock()
 
 
 def cache_file(engine: bytes, compute_capability: tuple[int, int]) -> Path:
-    """The file for the content of an engine on GPUs of this compute capability (major, minor).
-
-    Below XDG_CACHE_HOME, or ~/.cache where that is unset, empty or, against its specification, relative.
-    """
-    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not home.is_absolute():
-        home = Path.home() / ".cache"
+    """The file for the content of an engine on GPUs of this compute capability (major, minor)."""
     major, minor = compute_capability
-    return home / "edgead" / "tensorrt_rtx" / f"{hashlib.sha256(engine).hexdigest()}-sm{major}{minor}.cache"
+    return cache_directory() / "tensorrt_rtx" / f"{hashlib.sha256(engine).hexdigest()}-sm{major}{minor}.cache"
 
 
 def read_cache(file: Path) -> bytes:

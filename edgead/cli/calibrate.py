@@ -1,0 +1,77 @@
+"""`edgead calibrate`: measure once what INT8 needs, so that builds of the same model need not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgead.preprocess import ModelSize
+    from edgead.types import UInt8Array
+
+
+def calibrate(
+    model: Annotated[
+        Path, typer.Argument(help="The run that edgead train wrote, or an fp32 bundle.", metavar="RUN|BUNDLE")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write, such as calibration/x.json.", metavar="FILE")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="For a bundle: the pictures that it was trained from.", show_default=False),
+    ] = None,
+    calibrate_on: Annotated[
+        str, typer.Option(help="train, noise, pseudo-anomaly, or mixed (train and pseudo-anomaly).")
+    ] = "mixed",
+    algorithm: Annotated[str, typer.Option(help="minmax, entropy, percentile or mse.")] = "mse",
+) -> None:
+    """Measure what INT8 needs of a model.
+
+    The file goes to edgead build --precision int8 --cache FILE, with the same --calibrate-on and --algorithm.
+    """
+    import numpy as np
+
+    from edgead.engine.lower import Calibrating, LowerPrecisions
+
+    calibrating = Calibrating.parse(calibrate_on, algorithm, out)
+    content, size, training_images = _opened(model, data)
+    # No picture to watch for what overflows half: that is of fp16.
+    none = np.empty((0, size.height_px, size.width_px, 3), np.uint8)
+    graphs = LowerPrecisions(content, calibrating, out.stem, none, training_images, _say)
+    calibration = graphs.calibration
+    typer.echo(f"calibrated   {len(calibration.ranges)} tensors on {calibration.pictures} pictures")
+    typer.echo(f"calibration  {out}")
+
+
+def _opened(model: Path, data: Path | None) -> tuple[bytes, ModelSize, Callable[[int], UInt8Array]]:
+    """The float32 graph of a run or a bundle, the size of its pictures, and its training pictures."""
+    from edgead.atomic import restore_directory
+    from edgead.errors import InputError, needs_extra
+
+    restore_directory(model)
+    if (model / "manifest.json").is_file():
+        from edgead.bundle import open_bundle
+        from edgead.engine.rebuild import pictures_of, spread
+
+        if data is None:
+            raise InputError(f"{model} is a bundle: give the pictures that it was trained from, with --data")
+        bundle = open_bundle(model)
+        _, others, _ = pictures_of(bundle, data, _say)
+        size = bundle.manifest.size
+        return bundle.file("model.onnx").read_bytes(), size, spread(others, size)
+    if data is not None:
+        raise InputError(f"{model} is no bundle: leave out --data, a run knows its own pictures")
+    with needs_extra("train", "edgead calibrate of a run"):
+        from edgead.train.run import open_run
+    from edgead.engine.build import onnx_from_run
+
+    run = open_run(model)
+    _say(f"exporting {run.method_name} with {run.teacher_name} at {run.size} to ONNX")
+    return onnx_from_run(run), run.size, lambda count: run.training_pictures(count).images
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
