@@ -20,6 +20,7 @@ from edgead.cli.calibrate import calibrate
 from edgead.cli.demo import demo
 from edgead.cli.doctor import doctor
 from edgead.cli.eval import eval_
+from edgead.cli.import_ import import_
 from edgead.cli.plugin import plugin
 from edgead.cli.stream import stream
 from edgead.cli.train import train
@@ -50,6 +51,7 @@ def edgead(
 
 
 app.command("train")(train)
+app.command("import")(import_)
 app.command("build")(build)
 app.command("calibrate")(calibrate)
 app.command("eval")(eval_)

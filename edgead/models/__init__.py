@@ -6,6 +6,11 @@ from torch import nn
 
 from edgead.errors import InputError
 from edgead.models.base import PRESETS, DistillationMethod, Pose, Preset, Recipe, Setting
+from edgead.models.imported import (
+    ImportedFeaturePyramidMatching,
+    ImportedProductDistillation,
+    ImportedReverseDistillation,
+)
 from edgead.models.rd import ReverseDistillation
 from edgead.models.rd_plus import RevisitedReverseDistillation
 from edgead.models.rstpm import (
@@ -33,18 +38,29 @@ METHODS: dict[str, type[DistillationMethod]] = {
     "rstpm-direct": DirectReconstruction,
 }
 
+# What `edgead import` makes of another library's models, and nobody trains here.
+IMPORTED: dict[str, type[DistillationMethod]] = {
+    "rd-anomalib": ImportedReverseDistillation,
+    "rd-anomalib-multiply": ImportedProductDistillation,
+    "stfpm-anomalib": ImportedFeaturePyramidMatching,
+}
+
 
 def method_class(name: str) -> type[DistillationMethod]:
-    """The method of a name in METHODS. Raises InputError for another."""
-    if name not in METHODS:
+    """The method of a name in METHODS or IMPORTED. Raises InputError for another."""
+    if (method := METHODS.get(name, IMPORTED.get(name))) is None:
         raise InputError(f"unknown method {name!r}: give --method {' or '.join(METHODS)}")
-    return METHODS[name]
+    return method
 
 
 def recipe_of(name: str, preset: str) -> Recipe:
-    """How a method is trained by a preset. Raises InputError for an unknown name of either."""
+    """How a method is trained by a preset. Raises InputError for a name of either that is unknown or is not trained."""
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}: give --preset {' or '.join(PRESETS)}")
+    if name in IMPORTED:
+        raise InputError(
+            f"method {name!r} is what edgead import gives: to train, give --method {' or '.join(METHODS)}"
+        )
     return method_class(name).recipes[preset]
 
 
@@ -53,7 +69,7 @@ def create_method(
 ) -> DistillationMethod:
     """Make an untrained method around a teacher.
 
-    name: a key of METHODS. teacher: what the method's `create_teacher` gave. loss: one that the method knows. pose: how
-    the parts lie. Raises InputError for an unknown method or loss.
+    name: a key of METHODS or IMPORTED. teacher: what the method's `create_teacher` gave. loss: one that the method
+    knows. pose: how the parts lie. Raises InputError for an unknown method or loss.
     """
     return method_class(name)(teacher, Setting(size, loss, pose, preset))

@@ -138,20 +138,22 @@ class Decoder(nn.Module):
         return features[::-1]
 
 
+def mirrored_embedding(coarse: int, blocks: int, width: float | None) -> nn.Sequential:
+    """The embedding of a ResNet's student, a layer4: three times `coarse` channels to twice as many, half the size.
+
+    coarse: channels of the teacher at stride 16. width: as in `_MIRRORED`.
+    """
+    block = partial(_block, bottleneck_width=width)
+    return _stage(block, 3 * coarse, 2 * coarse, blocks, Resample.HALVE)
+
+
 def _mirrored(teacher: Teacher) -> tuple[Bottleneck, Decoder]:
     """The authors' student for a ResNet: the embedding is a layer4, the decoder mirrors layer3 to layer1."""
     embedding_blocks, decoder_blocks, bottleneck_width = _MIRRORED[teacher.architecture]
     fine, middle, coarse = teacher.channels
-    embedded = 2 * coarse
-    embedding = _stage(
-        partial(_block, bottleneck_width=bottleneck_width),
-        3 * coarse,
-        embedded,
-        embedding_blocks,
-        Resample.HALVE,
-    )
+    embedding = mirrored_embedding(coarse, embedding_blocks, bottleneck_width)
     stages: list[nn.Module] = []
-    in_channels = embedded
+    in_channels = 2 * coarse
     for channels, blocks in zip((coarse, middle, fine), decoder_blocks, strict=True):
         block = partial(_block, bottleneck_width=bottleneck_width)
         stages.append(_stage(block, in_channels, channels, blocks, Resample.DOUBLE))

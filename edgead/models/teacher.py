@@ -134,6 +134,17 @@ def package_installed(name: str) -> bool:
     )
 
 
+def is_plain(value: object) -> bool:
+    """Whether it is a tensor with its numbers in it: on the CPU, dense, real and not quantised."""
+    return (
+        isinstance(value, Tensor)
+        and value.device.type == "cpu"
+        and value.layout is torch.strided
+        and not value.is_complex()
+        and not value.is_quantized
+    )
+
+
 def _architecture(name: str) -> str:
     return name.partition(".")[0]
 
@@ -267,20 +278,9 @@ def _file_state(path: Path) -> Mapping[str, Tensor]:
         raise TeacherError(
             f"{path} is not a weights file of plain tensors: give a .safetensors file or a PyTorch state dict"
         ) from error
-    if not isinstance(state, Mapping) or not all(_is_plain(value) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(is_plain(value) for value in state.values()):
         raise TeacherError(f"{path} holds more than a state dict of tensors: save model.state_dict() alone")
     return state
-
-
-def _is_plain(value: object) -> bool:
-    """Whether it is a tensor with its numbers in it: on the CPU, dense, real and not quantised."""
-    return (
-        isinstance(value, Tensor)
-        and value.device.type == "cpu"
-        and value.layout is torch.strided
-        and not value.is_complex()
-        and not value.is_quantized
-    )
 
 
 def _timm_from_lite(state: Mapping[str, Tensor], name: str) -> Mapping[str, Tensor]:

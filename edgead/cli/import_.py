@@ -1,0 +1,37 @@
+"""edgead import: a checkpoint of anomalib or RD4AD to a training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: .ckpt, .pt or .pth.")],
+    data: Annotated[Path, typer.Option(help="The dataset it was trained on.")],
+    out: Annotated[Path, typer.Option(help="Run directory to write.")],
+    teacher_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="hub|FILE",
+            help="Of RD4AD, whose checkpoint has the student alone: torchvision's ResNet.",
+            show_default="hub",
+        ),
+    ] = None,
+) -> None:
+    """Take over a model that was trained elsewhere.
+
+    Reverse Distillation and STFPM of anomalib, and RD4AD, become a run that edgead build takes. Nothing in FILE is
+    executed.
+    """
+    from edgead.errors import needs_extra
+
+    with needs_extra("train", "edgead import"):
+        from edgead.train.importing import import_run
+
+    run = import_run(file, data, out, teacher_weights, lambda line: typer.echo(line, err=True))
+    typer.echo(f"run in {run.path}")
+    if run.threshold is not None and (warning := run.threshold.warning()) is not None:
+        typer.echo(f"warning: {warning}", err=True)
