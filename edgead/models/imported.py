@@ -68,12 +68,19 @@ class Names:
     """How one source names the tensors of a method.
 
     ours: beginning of a name there -> here. unused: beginnings of names that no result of that model depends on.
-    carries_teacher: whether the teacher's tensors are among them.
+    carries_teacher: whether the teacher's tensors are among them. differences: in what the numbers differ all the same.
     """
 
     ours: Mapping[str, str]
     unused: tuple[str, ...]
     carries_teacher: bool
+    differences: tuple[str, ...]
+
+
+_RESIZING = "a picture larger than the model's is shrunk by averaging areas, not by a bilinear filter"
+_BORDER = (
+    "the map is smoothed as if mirrored about the edge of its outer pixels, not their centres: 16 pixels deep"
+)
 
 
 def _student(bottleneck: str, decoder: str) -> dict[str, str]:
@@ -101,6 +108,7 @@ ANOMALIB_RD = Names(
     },
     ("model.bottleneck.conv4.", "model.bottleneck.bn4.", "post_processor.", "evaluator."),
     carries_teacher=True,
+    differences=(_RESIZING, _BORDER),
 )
 ANOMALIB_STFPM = Names(
     {
@@ -109,8 +117,11 @@ ANOMALIB_STFPM = Names(
     },
     ("post_processor.", "evaluator."),
     carries_teacher=True,
+    differences=(_RESIZING,),
 )
-RD4AD = Names(_student("bn.", "decoder."), ("bn.conv4.", "bn.bn4."), carries_teacher=False)
+RD4AD = Names(
+    _student("bn.", "decoder."), ("bn.conv4.", "bn.bn4."), carries_teacher=False, differences=(_RESIZING,)
+)
 
 
 def load_imported(method: DistillationMethod, tensors: Mapping[str, Tensor], names: Names) -> None:
@@ -162,4 +173,7 @@ def _our_name(theirs: str, names: Names) -> str | None:
 
 
 def _shape(tensor: object) -> str:
-    return "x".join(map(str, tensor.shape)) or "a number" if isinstance(tensor, Tensor) else "no tensor"
+    if not isinstance(tensor, Tensor):
+        return "no tensor"
+    kind = "" if is_plain(tensor) else f" of {tensor.dtype} in {tensor.layout}"
+    return ("x".join(map(str, tensor.shape)) or "a number") + kind

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from edgead.models.blocks import BasicBlock, BottleneckBlock, Resample, conv_bn_
 from edgead.models.head import cosine_map
 from edgead.models.teacher import Teacher
 from edgead.preprocess import ModelSize
+from edgead.types import Fusion
 
 # The first is the default.
 Loss = Literal["hard-positions", "per-position", "flattened"]
@@ -61,7 +62,7 @@ class ReverseDistillation(DistillationMethod):
 
     losses = LOSSES
     # Section 3.3: the maps of all scales are added, and smoothed with sigma 4; section 4.1: the training.
-    fusion = "add"
+    fusion: ClassVar[Fusion] = "add"
     recipes = MappingProxyType(
         {
             "edge": Recipe("hard-positions", 4.0, 100, 16, 5e-3, "one-cycle"),

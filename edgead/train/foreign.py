@@ -38,7 +38,7 @@ _OTHER_MODELS = {
 }
 # RD4AD does not say which ResNet: what its embedding's first convolution is shaped like, and the number of the last
 # block at stride 8 of its decoder.
-_RD4AD_BACKBONES = {
+_RD4AD_BACKBONES: dict[tuple[tuple[int, ...], int], str] = {
     ((512, 768, 3, 3), 1): "resnet18",
     ((512, 768, 3, 3), 3): "resnet34",
     ((512, 3072, 1, 1), 3): "resnet50",
@@ -51,8 +51,8 @@ class Foreign:
     """A model of another library.
 
     source: the library and the model's name there. method: edgead's, a key of METHODS or IMPORTED. backbone: timm's
-    name of the teacher. size: of the pictures. tensors: by the library's names, which `names` translates. highest_score:
-    the highest that the library saw when it validated the model, None where it does not say.
+    name of the teacher. size: of the pictures. tensors: by the library's names, which `names` translates.
+    highest_score: the highest that the library saw when it validated the model, None where it does not say.
     """
 
     source: str
@@ -65,7 +65,7 @@ class Foreign:
 
 
 def read_foreign(file: Path) -> Foreign:
-    """Read a checkpoint; nothing in it is executed. Raises InputError for what is not one of the three, or not whole."""
+    """Read a checkpoint; nothing in it is executed. Raises InputError for another file, or one that is not whole."""
     content = read_inert(file)
     if isinstance(content, dict):
         if {"bn", "decoder"} <= content.keys():
@@ -153,8 +153,9 @@ def _anomalib(file: Path, name: str, options: Any, transform: Any, tensors: Mapp
         raise _lacks(file, f"a backbone {backbone!r}")
     size = DEFAULT_SIZE if transform is True else _size(transform, file)
     highest = tensors.get("post_processor.image_max")
-    is_score = isinstance(highest, Tensor) and highest.numel() == 1 and highest.is_floating_point()
-    highest_score = float(highest) if is_score else math.nan
+    highest_score = math.nan
+    if isinstance(highest, Tensor) and highest.numel() == 1 and highest.is_floating_point():
+        highest_score = float(highest)
     if name == "Stfpm":
         method, names = "stfpm-anomalib", ANOMALIB_STFPM
     else:

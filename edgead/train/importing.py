@@ -63,11 +63,13 @@ def import_run(
     if foreign.names.carries_teacher and teacher_weights is not None:
         raise InputError(f"{file} holds the teacher's weights too: leave out --teacher-weights")
     say(f"{foreign.source} with {foreign.backbone} at {foreign.size}")
+    for difference in foreign.names.differences:
+        say(f"unlike there, {difference}")
     dataset = open_dataset(data)
     held_out = _held_out(dataset)
     weights = "imported" if foreign.names.carries_teacher else teacher_weights or "hub"
     config = _config(foreign, data, dataset, weights)
-    method, untrained = _untrained(foreign, config), None
+    method = _untrained(foreign, config)
     pictures = load_pictures(held_out.samples, foreign.size)
     say(_where_from(held_out, len(pictures.samples)))
     untrained = _loss(method, pictures)
@@ -85,6 +87,7 @@ def import_run(
         summary={
             "imported_from": foreign.source,
             "imported_sha256": _sha256(file),
+            "differences": list(foreign.names.differences),
             "holdout_trained_on": held_out.trained_on,
             "holdout_loss": sanity.loss_after,
             "holdout_loss_before": sanity.loss_before,
@@ -143,16 +146,16 @@ def _untrained(foreign: Foreign, config: TrainConfig) -> DistillationMethod:
     for name, values in (("mean", MEAN), ("std", STD)):
         if not torch.allclose(getattr(teacher, name).flatten() / 255.0, torch.tensor(values)):
             raise InputError(
-                f"the checkpoint feeds {foreign.backbone} with ImageNet's mean and std, and edgead with those of its own "
-                "weights: train it again by edgead train"
+                f"the checkpoint feeds {foreign.backbone} with ImageNet's mean and std, and edgead with those of "
+                "timm's own weights: train it again by edgead train"
             )
     return create_method(foreign.method, teacher, foreign.size, config.loss, "free", "paper").eval()
 
 
 @torch.no_grad()
 def _loss(method: DistillationMethod, pictures: LoadedPictures) -> float:
-    images = torch.from_numpy(pictures.images[:LOSS_PICTURES])
-    return float(np.mean([float(method(image, method.teacher_features(image))) for image in images.split(1)]))
+    images = (torch.from_numpy(image[None]) for image in pictures.images[:LOSS_PICTURES])
+    return float(np.mean([float(method(image, method.teacher_features(image))) for image in images]))
 
 
 def _check_belonging(foreign: Foreign, sanity: Sanity, scores: np.ndarray, data: Path) -> None:
@@ -180,5 +183,8 @@ def _write(out: Path, record: RunRecord, method: DistillationMethod) -> None:
 
 
 def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while part := stream.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
