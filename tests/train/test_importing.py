@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from other_libraries import enlarged_maps, pixels, random_state, resnet18
 from command_line import files_in
+from other_libraries import enlarged_maps, pixels, random_state, resnet18
 from torch import nn
 from training_parts import good_parts, write_pictures
 
@@ -90,8 +90,15 @@ def data(tmp_path):
     return root
 
 
-def saved(tmp_path, content):
-    torch.save(content, tmp_path / "model.ckpt")
+def saved(tmp_path, content, module=None):
+    """A file of torch.save; `module` is there while it is written, and gone when it is read."""
+    with pytest.MonkeyPatch.context() as patch:
+        if module is not None:
+            parts = module.__name__.split(".")
+            for number in range(1, len(parts)):
+                patch.setitem(sys.modules, ".".join(parts[:number]), types.ModuleType(parts[number - 1]))
+            patch.setitem(sys.modules, module.__name__, module)
+        torch.save(content, tmp_path / "model.ckpt")
     return tmp_path / "model.ckpt"
 
 
@@ -139,7 +146,7 @@ def test_without_good_test_pictures_the_threshold_is_said_to_be_too_low(tmp_path
     assert run.record.holdout[0] in {sample.path.name for sample in open_dataset(data).train}
 
 
-def test_an_exported_module_is_the_same_run(tmp_path, data, trained, monkeypatch):
+def test_an_exported_module_is_the_same_run(tmp_path, data, trained):
     """The module as `anomalib export` pickles it, of classes that are gone when it is read."""
     root = "anomalib.models.image.stfpm.lightning_model"
     made = types.ModuleType(root)
@@ -162,9 +169,7 @@ def test_an_exported_module_is_the_same_run(tmp_path, data, trained, monkeypatch
     resize, normalize = made.Resize(), made.Normalize()
     resize.size, normalize.mean, normalize.std = [64, 64], COLOURS["mean"], COLOURS["std"]
     module.pre_processor.transform.transforms = [resize, normalize]
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, root, made)
-        file = saved(tmp_path, {"model": module})
+    file = saved(tmp_path, {"model": module}, made)
     exported, _ = imported(file, data, tmp_path / "exported")
     plain, _ = imported(saved(tmp_path, checkpoint(trained)), data, tmp_path / "plain")
     assert exported.record.threshold == plain.record.threshold
@@ -192,14 +197,12 @@ def test_rd4ad_takes_its_teacher_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "method"), [("add", "rd-anomalib"), ("multiply", "rd-anomalib-multiply")])
-def test_the_mode_of_a_map_is_a_member_of_their_enumeration(tmp_path, monkeypatch, mode, method):
+def test_the_mode_of_a_map_is_a_member_of_their_enumeration(tmp_path, mode, method):
     root = "anomalib.models.image.reverse_distillation.anomaly_map"
     made = types.ModuleType(root)
     made.AnomalyMapGenerationMode = enum.Enum("AnomalyMapGenerationMode", {"ONE": mode}, module=root)
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, root, made)
-        options = {"anomaly_map_mode": made.AnomalyMapGenerationMode.ONE}
-        file = saved(tmp_path, checkpoint(random_state(RD18), options=options))
+    options = {"anomaly_map_mode": made.AnomalyMapGenerationMode.ONE}
+    file = saved(tmp_path, checkpoint(random_state(RD18), options=options), made)
     assert read_foreign(file).method == method
 
 
@@ -209,8 +212,13 @@ def test_before_2_7_the_preprocessing_was_an_argument(tmp_path, trained):
     assert read_foreign(saved(tmp_path, content)).size == ModelSize(256, 256)
 
 
-RD_STATE = {"model.bottleneck.conv1.weight": torch.zeros(1)}
-STFPM_STATE = {"model.teacher_model.feature_extractor.conv1.weight": torch.zeros(1)}
+RD = {"model.bottleneck.conv1.weight": torch.zeros(1)}
+STFPM = {"model.teacher_model.feature_extractor.conv1.weight": torch.zeros(1)}
+
+
+def prepared(*steps):
+    """A checkpoint with another preprocessing."""
+    return checkpoint(STFPM, anomalib_pre_processor_config=preprocessing(*steps))
 
 
 @pytest.mark.parametrize(
@@ -221,34 +229,22 @@ STFPM_STATE = {"model.teacher_model.feature_extractor.conv1.weight": torch.zeros
         ({"model": {"a": torch.zeros(1)}}, "is no checkpoint of anomalib"),
         ({"bn": {}, "decoder": {}}, "of no ResNet that edgead mirrors"),
         ({"bn": 1, "decoder": "x"}, "of no ResNet that edgead mirrors"),
-        (checkpoint({"model.memory_bank": torch.zeros(1)}), "of anomalib, Patchcore: ReverseDistillation and Stfpm"),
+        (checkpoint({"model.memory_bank": torch.zeros(1)}), "of anomalib, Patchcore: ReverseDistillation and"),
         (checkpoint({"model.ae.encoder.weight": torch.zeros(1)}), "of anomalib, EfficientAd"),
         (checkpoint({"net.weight": torch.zeros(1)}), "of anomalib, neither of them"),
         (checkpoint({1: 2}), "of anomalib, neither of them"),
-        (checkpoint(STFPM_STATE, hyper_parameters=None), "does not say what its model was made with"),
-        (checkpoint(STFPM_STATE, options={"layers": ["layer2", "layer3"]}), "has layers ['layer2', 'layer3']"),
-        (checkpoint(STFPM_STATE, options={"backbone": None}), "has a backbone None"),
-        (checkpoint(RD_STATE, options={"backbone": "resnet101"}), "'resnet101', which edgead has not: it mirrors resnet18"),
-        (checkpoint(RD_STATE, options={"anomaly_map_mode": "max"}), "has anomaly_map_mode 'max'"),
-        (checkpoint(RD_STATE), "has anomaly_map_mode None"),
-        (
-            checkpoint(STFPM_STATE, anomalib_pre_processor_config=preprocessing(RESIZE, step("CenterCrop", size=[32, 32]), NORMALIZE)),
-            "has the preprocessing step CenterCrop",
-        ),
-        (
-            checkpoint(STFPM_STATE, anomalib_pre_processor_config=preprocessing(RESIZE, step("Normalize", mean=[0.5], std=[0.5]))),
-            "has a normalisation with mean [0.5] and std [0.5]",
-        ),
-        (checkpoint(STFPM_STATE, anomalib_pre_processor_config=preprocessing(RESIZE)), "other than a Resize and a Normalize"),
-        (checkpoint(STFPM_STATE, anomalib_pre_processor_config={"transform": None}), "other than a Resize and a Normalize"),
-        (
-            checkpoint(STFPM_STATE, anomalib_pre_processor_config=preprocessing(step("Resize", size=256), NORMALIZE)),
-            "has a Resize to 256, which edgead has not: it takes a height and a width",
-        ),
-        (
-            checkpoint(STFPM_STATE, anomalib_pre_processor_config=preprocessing(step("Resize", size=[250, 250]), NORMALIZE)),
-            "size 250x250: height and width must be multiples of 32",
-        ),
+        (checkpoint(STFPM, hyper_parameters=None), "does not say what its model was made with"),
+        (checkpoint(STFPM, options={"layers": ["layer2", "layer3"]}), "has layers ['layer2', 'layer3']"),
+        (checkpoint(STFPM, options={"backbone": None}), "has a backbone None"),
+        (checkpoint(RD, options={"backbone": "resnet101"}), "'resnet101', which edgead has not: it mirrors resnet18"),
+        (checkpoint(RD, options={"anomaly_map_mode": "max"}), "has anomaly_map_mode 'max'"),
+        (checkpoint(RD), "has anomaly_map_mode None"),
+        (prepared(RESIZE, step("CenterCrop", size=[32, 32]), NORMALIZE), "has the preprocessing step CenterCrop"),
+        (prepared(RESIZE, step("Normalize", mean=[0.5], std=[1])), "has a normalisation with mean [0.5] and std [1]"),
+        (prepared(RESIZE), "other than a Resize and a Normalize"),
+        (checkpoint(STFPM, anomalib_pre_processor_config={"transform": None}), "other than a Resize and a Normalize"),
+        (prepared(step("Resize", size=256), NORMALIZE), "has a Resize to 256, which edgead has not: it takes a height"),
+        (prepared(step("Resize", size=[250, 250]), NORMALIZE), "size 250x250: height and width must be multiples of"),
     ],
 )  # fmt: skip
 def test_what_edgead_has_not_is_refused_by_name(tmp_path, content, words):
@@ -259,13 +255,11 @@ def test_what_edgead_has_not_is_refused_by_name(tmp_path, content, words):
     assert "\n" not in str(refusal.value)
 
 
-def test_an_exported_patchcore_is_refused_by_name(tmp_path, monkeypatch):
+def test_an_exported_patchcore_is_refused_by_name(tmp_path):
     root = "anomalib.models.image.patchcore.lightning_model"
     made = types.ModuleType(root)
     made.Patchcore = type("Patchcore", (nn.Module,), {"__module__": root})
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, root, made)
-        file = saved(tmp_path, {"model": made.Patchcore()})
+    file = saved(tmp_path, {"model": made.Patchcore()}, made)
     with pytest.raises(
         InputError, match="is a model of anomalib, Patchcore: ReverseDistillation and Stfpm can"
     ):
