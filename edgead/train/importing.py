@@ -65,6 +65,8 @@ def import_run(
     say(f"{foreign.source} with {foreign.backbone} at {foreign.size}")
     for difference in foreign.names.differences:
         say(f"unlike there, {difference}")
+    # The record names pictures from the folder's full path, as that of a training does.
+    data = data.resolve()
     dataset = open_dataset(data)
     held_out = _held_out(dataset)
     weights = "imported" if foreign.names.carries_teacher else teacher_weights or "hub"
@@ -123,7 +125,7 @@ def _config(foreign: Foreign, data: Path, dataset: Dataset, weights: str) -> Tra
     """What is known of the training; what only its repetition would ask for is the method's recipe."""
     recipe = method_class(foreign.method).recipes["paper"]
     return TrainConfig(
-        data=str(data.resolve()),
+        data=str(data),
         layout=dataset.layout,
         method=foreign.method,
         preset="paper",

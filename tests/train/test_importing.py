@@ -4,6 +4,7 @@ import enum
 import json
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,9 +108,11 @@ def imported(file, data, out, teacher_weights=None):
     return import_run(file, data, out, teacher_weights, lines.append), "\n".join(lines)
 
 
-def test_a_checkpoint_becomes_a_run_that_scores_as_it_did(tmp_path, data, trained):
+def test_a_checkpoint_becomes_a_run_that_scores_as_it_did(tmp_path, data, trained, monkeypatch):
     file = saved(tmp_path, checkpoint({**trained, "post_processor.image_max": torch.tensor(9.0)}))
-    _, said = imported(file, data, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    _, said = imported(file, Path(data.name), Path("run"))
+    monkeypatch.chdir("/")
     run = open_run(tmp_path / "run")
     images = np.stack([read_picture(path) for path in sorted((data / "test" / "good").iterdir())])
     x = pixels(torch.from_numpy(images))
