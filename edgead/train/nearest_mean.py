@@ -15,11 +15,19 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from edgead.models.head import AnomalyMapHead
+from edgead.models.teacher import create_teacher
 from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
 from edgead.types import HeadSpec, Prediction, UInt8Array
 
 SIGMA_PX = 4.0
 BATCH = 16
+
+
+def nearest_mean(teacher: str, weights: str, good: UInt8Array) -> NearestMeanSession:
+    """Open the baseline of a teacher, by name and origin of its weights; raises what `create_teacher` raises."""
+    # With random weights, too, it is the same whenever it is made.
+    torch.manual_seed(0)
+    return NearestMeanSession(create_teacher(teacher, weights), good)
 
 
 class NearestMeanSession:
