@@ -25,15 +25,15 @@ COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "aupro": ("AUPRO to 0.3", "{:.3f}".format),
     "image_f1_max": ("F1-max", "{:.3f}".format),
     "parameters": ("parameters, M", lambda value: f"{value / 1e6:.2f}"),
-    "gflop": ("GFLOP", "{:.2f}".format),
+    "gflop": ("GFLOP", "{:.3g}".format),
     "model_bytes": ("model, MB", lambda value: f"{value / 1e6:.1f}"),
     "latency_ms": ("latency, ms", "{:.1f}".format),
-    "training_minutes": ("training, min", "{:.1f}".format),
+    "training_minutes": ("training, min", "{:.2f}".format),
 }
 
 NOTES = (
-    "Mean ± sample standard deviation over the seeds that are done; where a seed collapsed or failed it is named below "
-    "and is in no mean. Accuracy is of the bundles, on test pictures that neither training nor threshold saw.",
+    "Mean ± sample standard deviation over the seeds that are done; a seed that collapsed or failed is named and is "
+    "in no mean. Accuracy is of the bundles, on test pictures that neither training nor threshold saw.",
     "Parameters and GFLOP are counted from the built graph: convolutions and matrix products, those of the anomaly map "
     "among them, 2 for each multiply-add, one picture.",
     "Latency: median wall time of 30 single pictures on ONNX Runtime with all cores of the machine named above, from "
