@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from edgead import __version__
 from edgead.atomic import replace_file
@@ -25,7 +26,7 @@ COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "aupro": ("AUPRO to 0.3", "{:.3f}".format),
     "image_f1_max": ("F1-max", "{:.3f}".format),
     "parameters": ("parameters, M", lambda value: f"{value / 1e6:.2f}"),
-    "gflop": ("GFLOP", "{:.3g}".format),
+    "gflop": ("GFLOP", "{:.2f}".format),
     "model_bytes": ("model, MB", lambda value: f"{value / 1e6:.1f}"),
     "latency_ms": ("latency, ms", "{:.1f}".format),
     "training_minutes": ("training, min", "{:.2f}".format),
@@ -52,12 +53,17 @@ _SHAPES = "osD^vP*X<>"
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """One dataset as text. rows: a method or the baseline, with a text for each of COLUMNS. problems: one line each."""
+    """One dataset as text.
+
+    rows: a method or the baseline, with a text for each of COLUMNS. problems: one line each. chart: a data URI.
+    reports: a name, and the address of its report from the page.
+    """
 
     dataset: str
     rows: Sequence[tuple[str, Sequence[str]]]
     problems: Sequence[str]
     chart: str | None
+    reports: Sequence[tuple[str, str]]
 
 
 def write_comparison(comparison: Comparison) -> Path:
@@ -164,7 +170,20 @@ def _table(comparison: Comparison, dataset: str) -> _Table:
         [*(_summary_row(summary) for summary in summaries), _baseline_row(baseline)],
         problems,
         None if chart is None else data_uri("image/png", chart),
+        _reports(comparison, dataset),
     )
+
+
+def _reports(comparison: Comparison, dataset: str) -> list[tuple[str, str]]:
+    out = comparison.grid.out
+    folders = {
+        f"{result.cell.method} seed {result.cell.seed}": result.cell.folder / "report"
+        for result in comparison.results
+        if result.cell.dataset == dataset
+    }
+    folders["nearest mean"] = out / "baseline" / dataset
+    pages = {name: folder / "report.html" for name, folder in folders.items()}
+    return [(name, quote(page.relative_to(out).as_posix())) for name, page in pages.items() if page.is_file()]
 
 
 def _summary_row(summary: Summary) -> tuple[str, list[str]]:

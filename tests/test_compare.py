@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import html.parser
 import json
 import os
 import shutil
 import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from parts_on_disk import write_parts
 from training_parts import TINY_TEACHER
 
 from edgead.compare import Grid, command_lines, commands_left, plan_grid, run_grid, state_of
-from edgead.compare_figures import collect, spread_of
+from edgead.compare_figures import CellResult, collect, spread_of, summary_of
 from edgead.compare_page import COLUMNS, write_comparison
 from edgead.errors import DataError, InputError
 
@@ -189,6 +192,43 @@ def test_a_command_that_dies_without_a_word_is_a_failure_too(grid, tmp_path, mon
     assert all(error.startswith(words) for error in failed.values())
 
 
+ALONE = """
+import sys
+from pathlib import Path
+from edgead.compare import plan_grid, run_grid
+run_grid(plan_grid([Path(sys.argv[1])], ["rd"], 1, {}, Path(sys.argv[2])), print)
+"""
+
+
+def test_what_a_killed_comparison_left_running_is_waited_for(tmp_path):
+    parts, out = write_parts(tmp_path / "parts"), tmp_path / "out"
+    stub, started, go = (tmp_path / name for name in ("edgead", "started", "go"))
+    stub.mkdir()
+    (stub / "__init__.py").touch()
+    (stub / "__main__.py").write_text(
+        "import time\nfrom pathlib import Path\nPath('started').touch()\n"
+        "while not Path('go').exists():\n    time.sleep(0.02)\n"
+    )
+    # As a file, because what -c runs would take the stub for edgead, too.
+    (script := tmp_path / "scripts" / "alone.py").parent.mkdir()
+    script.write_text(ALONE)
+    with subprocess.Popen([sys.executable, script, str(parts), str(out)], cwd=tmp_path) as process:
+        try:
+            until = time.monotonic() + 60
+            while not started.exists():
+                assert time.monotonic() < until
+                assert process.poll() is None
+                time.sleep(0.02)
+        finally:
+            process.kill()
+    with (out / ".lock").open("w") as lock:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        go.touch()
+        # Returns when the command that was left has ended.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
 def test_broken_files_of_a_cell_are_its_failure(grid):
     first, second = grid.cells[:2]
     for cell in grid.cells[2:]:
@@ -236,6 +276,17 @@ def test_means_are_of_the_seeds_that_are_done(grid):
     assert second.figures["image_auroc"].mean == 0.8
     assert second.figures["image_auroc"].deviation is None
     assert comparison.results[3].figures == {}
+
+
+def test_no_figure_of_a_cell_that_collapsed_or_failed_is_averaged(grid):
+    states = ("done", "collapsed", "failed")
+    results = [
+        CellResult(grid.cells[0], state, None, {"image_auroc": value})
+        for state, value in zip(states, (0.9, 0.5, 0.1), strict=True)
+    ]
+    summary = summary_of("parts", "rd", results)
+    assert (summary.done, summary.collapsed, summary.failed) == (1, 1, 1)
+    assert summary.figures["image_auroc"].mean == 0.9
 
 
 def test_spread_leaves_out_what_is_not_there():
@@ -304,7 +355,8 @@ def test_the_page_and_the_files_say_the_same(grid):
     assert rows["nearest mean"][0] == f"{baseline['image_auroc']:.3f}"
     assert rows["nearest mean"][5] == "-"
     assert "my parts/rd++/seed1 failed: a <script> went | wrong" in page.text
-    assert page.addresses == []
+    # The cells of this test have no pages of their own.
+    assert page.addresses == ["baseline/my%20parts/report.html"]
     (picture,) = page.pictures
     assert picture.std() > 10
 

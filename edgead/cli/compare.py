@@ -23,7 +23,9 @@ def compare(
     precision: Annotated[str | None, typer.Option(metavar="32-true|16-mixed|bf16-mixed")] = None,
     list_: Annotated[
         bool,
-        typer.Option("--list", help="Print a line for a shell for each cell that is left, and do nothing."),
+        typer.Option(
+            "--list", help="Print a line for a shell for each cell that is left, and train nothing."
+        ),
     ] = False,
 ) -> None:
     """Compare methods on datasets, some seeds each: train, build and evaluate, then write one page.

@@ -25,15 +25,16 @@ OPTIONS = ["--methods", "stfpm", "--seeds", "1", "--size", "64", "--epochs", "12
 
 @pytest.fixture(scope="module")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Discs, and discs with a white square that nobody would miss."""
+    """Discs, and discs with a chequered square that nobody would miss."""
     root = tmp_path_factory.mktemp("data") / "discs"
     pictures = good_parts(24)
     for number, picture in enumerate(pictures):
         kind = "train/good" if number < 16 else "test/good" if number < 20 else "test/square"
         mask = np.zeros(picture.shape[:2], np.uint8)
         if number >= 20:
-            mask[8:24, 4 * (number - 20) : 4 * (number - 20) + 16] = 255
-            picture[mask > 0] = 255
+            mask[16:48, 2 * number - 28 : 2 * number + 4] = 255
+            # What no student of discs has seen.
+            picture[mask > 0] = 255 * ((np.argwhere(mask) // 4).sum(axis=1, keepdims=True) % 2)
             masks = root / "ground_truth" / "square"
             masks.mkdir(parents=True, exist_ok=True)
             assert cv2.imwrite(str(masks / f"{number:03d}_mask.png"), mask)

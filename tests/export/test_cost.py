@@ -22,7 +22,7 @@ TEACHER = 8 * 8 * 16 * (3 * 4 * 4)  # 4x4 stride 4, 3 to 8 channels
 DOWN = 6 * 4 * 8 * (8 * 3 * 3)  # 3x3 stride 2, 8 to 6
 MAIN = 6 * 4 * 8 * (6 * 3 * 3)  # 3x3, 6 to 6
 UP = 6 * 4 * 8 * (8 * 2 * 2)  # transposed 2x2 stride 2, 6 to 8
-# Three sums over 8 channels of 8 x 16 positions, as products with a row of ones; then (32, 8) (8, 16), (32, 16) (16, 64).
+# Three sums over 8 channels of 8 x 16 positions, as products with a row of ones; (32, 8) (8, 16) and (32, 16) (16, 64).
 HEAD = 3 * 8 * (8 * 16) + 32 * 16 * 8 + 32 * 64 * 16
 WEIGHTS = (8 * 3 * 4 * 4 + 8) + 6 * 8 * 3 * 3 + (6 * 6 * 3 * 3 + 6) + 6 * 8 * 2 * 2
 
