@@ -48,7 +48,7 @@ def compare(
     options = {
         "epochs": None if epochs is None else str(epochs),
         "teacher": teacher,
-        "teacher-weights": teacher_weights,
+        "teacher-weights": None if teacher_weights is None else _from_anywhere(teacher_weights),
         "size": size,
         "preset": preset,
         "precision": precision,
@@ -74,6 +74,13 @@ def compare(
     for baseline in comparison.baselines:
         if baseline.reason is not None:
             raise EdgeadError(f"the nearest mean failed on {baseline.dataset}: {baseline.reason}")
+
+
+def _from_anywhere(weights: str) -> str:
+    """The same weights with files by their whole path, since a listed line may be run in any directory."""
+    return ",".join(
+        str(Path(part).resolve()) if Path(part).is_file() else part for part in weights.split(",")
+    )
 
 
 def _say(line: str) -> None:

@@ -99,6 +99,21 @@ def test_a_wrong_option_is_an_error_and_leaves_nothing(tmp_path, capfd, options,
     assert not (tmp_path / "out").exists()
 
 
+def test_listed_lines_may_be_run_in_any_directory(tmp_path, capfd, monkeypatch):
+    write_parts(tmp_path / "parts")
+    (tmp_path / "weights.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    options = ["--methods", "rd", "--seeds", "1", "--teacher-weights", "weights.pt"]
+    assert run_main("compare", "parts", "--out", "out", *options, "--list") == 0
+    train, build, test = capfd.readouterr().out.strip().split(" && ")
+    run = f"{tmp_path}/out/cells/parts/rd/seed0"
+    assert train == (
+        f"edgead train {tmp_path}/parts --out {run}/run --method rd --seed 0 --teacher-weights {tmp_path}/weights.pt"
+    )
+    assert build == f"edgead build {run}/run --out {run}/bundle"
+    assert test == f"edgead eval {run}/bundle {tmp_path}/parts --out {run}/report"
+
+
 def test_a_grid_that_was_killed_goes_on(tmp_path):
     parts, out = write_parts(tmp_path / "parts"), tmp_path / "out"
     tiny = {"teacher": TINY_TEACHER, "teacher-weights": "random", "size": "64"}
