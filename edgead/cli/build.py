@@ -47,6 +47,13 @@ def build(
             show_default="fp32, or a bundle's own",
         ),
     ] = None,
+    head: Annotated[
+        str,
+        typer.Option(
+            help="The anomaly map of an engine: plugin (CUDA kernels, see edgead plugin build), standard, or auto: "
+            "for tensorrt the plugin if it was compiled, for tensorrt-rtx standard, as its kernels are unmeasured."
+        ),
+    ] = "auto",
     calibrate_on: Annotated[
         str, typer.Option(help="For int8: train, noise, pseudo-anomaly, or mixed (train and pseudo-anomaly).")
     ] = "mixed",
@@ -79,6 +86,7 @@ def build(
         cache,
         false_alarm_rate,
         confidence,
+        head,
     )
     restore_directory(run)
     is_bundle = (run / "manifest.json").is_file()

@@ -20,10 +20,15 @@ from edgead.engine.tensorrt import BuiltEngine, build_engine
 from edgead.errors import BackendError
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session
-from edgead.runtime.engine_record import check_fits, this_platform
+from edgead.runtime.engine_record import Head, check_fits, this_platform
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
 _REBUILD = "the same command on this machine"
+_HEADS: Mapping[Head, str] = {
+    "standard": "operators of the engine",
+    "plugin": "edgead's plugin for TensorRT",
+    "kernels": "edgead's CUDA kernels behind the engine",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,8 @@ def _compiled(
 ) -> BuiltEngine:
     graph = directory / "model.onnx"
     graph.write_bytes(lowered.model)
+    head = plan.engine_head()
+    progress(f"compiling with head {head}: the anomaly map comes from {_HEADS[head]}")
     built = build_engine(
         graph,
         backend="tensorrt-rtx" if plan.recipe.backend == "tensorrt-rtx" else "tensorrt",
@@ -90,6 +97,7 @@ def _compiled(
         gpu=gpu,
         directory=directory,
         timing_caches=cache_directory(),
+        head=head,
         progress=progress,
     )
     progress(f"compiled an engine of {built.path.stat().st_size / 1e6:.1f} MB in {built.seconds:.0f} s")
