@@ -24,6 +24,7 @@ from edgead.export.half import half_from_float
 from edgead.export.inline import without_head_function
 from edgead.export.plugin_head import plugin_head
 from edgead.export.quantise import int8_from_float
+from edgead.runtime.engine_record import EngineRecord
 from edgead.runtime.feature_record import FeatureRecord
 
 VERSIONS = ("8.6.1", "10.3.0", "11.1.0")
@@ -229,4 +230,74 @@ def test_a_whole_graph_is_no_graph_of_features(work):
     assert answers["error"].endswith(
         "not images UINT8 of 4 axes and student_features_1 FLOAT of 4 axes, teacher_features_1 FLOAT of 4 axes: "
         "export it again with 'edgead build'"
+    )
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from edgead.engine.settings import BatchProfile, TensorRTSettings
+from edgead.engine.tensorrt import build_engine
+from edgead.errors import EdgeadError
+
+folder = Path(sys.argv[1])
+try:
+    built = build_engine(
+        folder / "model.onnx", backend="tensorrt", precision="fp32", recipe="r", batch=BatchProfile(),
+        settings=TensorRTSettings(version_compatible="compatible" in sys.argv), gpu="8.7", directory=folder,
+        timing_caches=folder, head="plugin",
+    )
+except EdgeadError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+print(built.record.to_json())
+"""
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch, plugin) -> Callable[..., subprocess.CompletedProcess[str]]:
+    shutil.copy(Path(__file__).parent / "fake_tensorrt.py", tmp_path / "tensorrt.py")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("FAKE_TENSORRT_VERSION", "10.3.0")
+
+    def build(
+        model: ModelProto, *arguments: str, with_plugin: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        place = tmp_path / "cache" / "edgead" / "plugin" / "libedgead_plugin.so"
+        if with_plugin:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(plugin["path"], place)
+        (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+        return subprocess.run(
+            [sys.executable, "-c", BUILD, str(tmp_path), *arguments], capture_output=True, text=True
+        )
+
+    return build
+
+
+def test_an_engine_with_the_plugin_names_its_library(build, plugin):
+    result = build(toy_graph())
+    assert result.returncode == 0, result.stderr
+    record = EngineRecord.from_json(result.stdout, "")
+    assert (record.head, record.plugin_sha256, record.features) == ("plugin", plugin["sha256"], None)
+    # The graph of the bundle, and not what was made of it for the library.
+    assert record.graph_sha256 == hashlib.sha256(toy_graph().SerializeToString()).hexdigest()
+
+
+def test_without_a_library_the_command_is_told(build):
+    said = build(toy_graph(), with_plugin=False).stderr
+    assert said.startswith("BackendError: cannot read the plugin ")
+    assert said.endswith("compile it with 'edgead plugin build'\n")
+
+
+def test_a_version_compatible_engine_has_no_plugin(build):
+    assert build(toy_graph(), "compatible").stderr.startswith("InputError: neither TensorRT for RTX nor a version-")
+
+
+def test_a_head_beyond_the_plugin_says_so_itself(build):
+    model = toy_graph()
+    (sigma,) = (a for a in model.graph.node[-1].attribute if a.name == "sigma")
+    sigma.f = 33.0
+    assert build(model).stderr == (
+        "BackendError: the plugin's kernels take a sigma of 32.0 at most, not 33.0: build with --head standard\n"
     )
