@@ -167,7 +167,7 @@ class LoadedEngine:
                     write_cache(self._cache_file, content)
         # In the order in which they know each other.
         del cache
-        self._config = self._engine = self._runtime = None
+        self._head = self._config = self._engine = self._runtime = None
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
