@@ -33,7 +33,8 @@ def run(launch: Launch) -> None:
     half = launch.kernel.endswith("half")
     scales = list(a.scale[: a.scales])
     teacher, student = (
-        [feature(getattr(scale, side), scale, a.batch, half) for scale in scales] for side in ("teacher", "student")
+        [feature(getattr(scale, side), scale, a.batch, half) for scale in scales]
+        for side in ("teacher", "student")
     )
     # exponent is -1 / (2 sigma^2)
     sigma = math.sqrt(-0.5 / a.exponent) if a.radius else 0.0
@@ -47,7 +48,11 @@ def feature(address: int, scale: Scale, batch: int, half: bool) -> np.ndarray:
     shape = (batch, scale.channels, scale.height, scale.width)
     if not half:
         return floats(address, math.prod(shape)).reshape(shape)
-    return np.ctypeslib.as_array((ctypes.c_uint16 * math.prod(shape)).from_address(address)).view("f2").reshape(shape)
+    return (
+        np.ctypeslib.as_array((ctypes.c_uint16 * math.prod(shape)).from_address(address))
+        .view("f2")
+        .reshape(shape)
+    )
 
 
 def floats(address: int, count: int) -> np.ndarray:

@@ -72,8 +72,8 @@ def recompile_bundle(
 ) -> Bundle:
     """Compile the graph of a bundle for another target, and return the new bundle opened.
 
-    plan: its recipe alone counts. Precision, threshold and golden answers stay. Raises VerificationError when the
-    engine does not give these answers within the budget, BackendError as it occurs.
+    plan: its recipe and head alone count. Precision, threshold and golden answers stay. Raises VerificationError when
+    the engine does not give these answers within the budget, BackendError as it occurs.
     """
     check_target(target)
     manifest = bundle.manifest

@@ -149,9 +149,7 @@ def test_a_head_beyond_the_kernels_says_so_itself(build):
     (sigma,) = (a for a in model.graph.node[-1].attribute if a.name == "sigma")
     sigma.f = 33.0
     said = refusal(build, model, head="kernels")
-    assert said == (
-        "the plugin's kernels take a sigma of 32.0 at most, not 33.0: build with --head standard"
-    )
+    assert said == ("the plugin's kernels take a sigma of 32.0 at most, not 33.0: build with --head standard")
 
 
 def test_features_of_a_graph_without_a_head_are_refused(build):
@@ -161,7 +159,9 @@ def test_features_of_a_graph_without_a_head_are_refused(build):
 
 
 def test_a_plugin_is_refused_where_there_are_none(build):
-    with pytest.raises(InputError, match="neither TensorRT for RTX nor .* has the plugin: build with --head"):
+    with pytest.raises(
+        InputError, match=r"neither TensorRT for RTX nor .* has the plugin: build with --head"
+    ):
         build(toy_graph(), head="plugin")
 
 

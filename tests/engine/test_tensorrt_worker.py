@@ -221,7 +221,9 @@ def test_a_graph_of_other_features_is_refused(work):
         None,
     ):
         answers, told = work("10.3.0", without_head_function(model), features=changed)
-        assert "student_features_1 FLOAT of 4 axes, teacher_features_1 FLOAT of 4 axes, not" in answers["error"]
+        assert (
+            "student_features_1 FLOAT of 4 axes, teacher_features_1 FLOAT of 4 axes, not" in answers["error"]
+        )
         assert told is None
 
 
@@ -291,7 +293,9 @@ def test_without_a_library_the_command_is_told(build):
 
 
 def test_a_version_compatible_engine_has_no_plugin(build):
-    assert build(toy_graph(), "compatible").stderr.startswith("InputError: neither TensorRT for RTX nor a version-")
+    assert build(toy_graph(), "compatible").stderr.startswith(
+        "InputError: neither TensorRT for RTX nor a version-"
+    )
 
 
 def test_a_head_beyond_the_plugin_says_so_itself(build):

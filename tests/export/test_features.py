@@ -37,16 +37,12 @@ def two_scales(halves: tuple[str, ...] = (), spec: HeadSpec = SPEC) -> ModelProt
     ]
     nodes = [helper.make_node("Relu", [name], [f"{name}_f"]) for name in names]
     opsets = [helper.make_opsetid("", 18)]
-    model = helper.make_model(
-        helper.make_graph(nodes, "two", *values), opset_imports=opsets, ir_version=9
-    )
+    model = helper.make_model(helper.make_graph(nodes, "two", *values), opset_imports=opsets, ir_version=9)
     return append_head(model, spec)
 
 
 def run(model: ModelProto, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return dict(zip([o.name for o in session.get_outputs()], session.run(None, feed), strict=True))
 
 
@@ -104,9 +100,7 @@ def test_features_and_head_are_the_whole(halves, dtype, fusion):
 def test_every_precision_is_cut_at_the_head(change, dtype, tolerance):
     model = change(toy_graph())
     cut, record = features_of(model)
-    assert record == FeatureRecord(
-        dtype, ((8, HEIGHT // 4, WIDTH // 4),), HeadSpec(HEIGHT, WIDTH, sigma=1.0)
-    )
+    assert record == FeatureRecord(dtype, ((8, HEIGHT // 4, WIDTH // 4),), HeadSpec(HEIGHT, WIDTH, sigma=1.0))
     feed = {"images": toy_images(2)}
     outputs = run(without_head_function(cut), feed)
     np.testing.assert_allclose(headed(record, outputs), run(model, feed)["anomaly_map"], atol=tolerance)

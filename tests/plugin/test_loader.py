@@ -1,4 +1,4 @@
-"""Which plugin a session loads: this user's own, if it is the one that the engine names, and never one of a bundle's."""
+"""Which plugin a session loads: this user's own, if it is the one that the engine names; never a bundle's."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def test_another_library_is_not_loaded(place, tmp_path):
 
 
 def test_where_there_is_none_both_ways_out_are_told(place):
-    with pytest.raises(BackendError, match=rf"{place} is not there: run 'edgead plugin build' .*copy its library"):
+    with pytest.raises(
+        BackendError, match=rf"{place} is not there: run 'edgead plugin build' .*copy its library"
+    ):
         load_plugin_of_engine("0" * 64, REBUILD)
 
 
@@ -70,5 +72,5 @@ def test_a_folder_in_its_place_is_none(place):
     place.mkdir()
     with pytest.raises(BackendError, match="is not there"):
         load_plugin_of_engine("0" * 64, REBUILD)
-    with pytest.raises(BackendError, match="cannot read the plugin .*Is a directory"):
+    with pytest.raises(BackendError, match=r"cannot read the plugin .*Is a directory"):
         plugin_sha256(place)

@@ -167,7 +167,9 @@ def test_without_a_directory_it_goes_where_builds_and_sessions_look(include, nvc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     result = CliRunner().invoke(plugin, ["build", "--tensorrt-include", str(include)])
     assert result.exit_code == 0, result.output
-    assert result.output.startswith(f"{plugin_file()} for TensorRT 10.3\nsha256 {plugin_sha256(plugin_file())}")
+    assert result.output.startswith(
+        f"{plugin_file()} for TensorRT 10.3\nsha256 {plugin_sha256(plugin_file())}"
+    )
     assert plugin_file().is_relative_to(tmp_path)
 
 

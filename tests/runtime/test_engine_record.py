@@ -146,7 +146,7 @@ def test_a_head_has_what_belongs_to_it_and_no_more(changes, message):
 def test_features_with_another_head_are_refused():
     text = record(head="kernels", features=FEATURES).to_json()
     for other in ("standard", "plugin"):
-        with pytest.raises(BundleError, match="'features' are given|'plugin_sha256'"):
+        with pytest.raises(BundleError, match=r"'features' are given|'plugin_sha256'"):
             EngineRecord.from_json(text.replace('"kernels"', f'"{other}"'), REBUILD)
 
 

@@ -95,9 +95,7 @@ def oracle(pictures: np.ndarray, features: FeatureRecord) -> tuple[np.ndarray, n
         for side in ("teacher", "student")
     )
     head = features.head
-    return anomaly_map(
-        teacher, student, head.height, head.width, head.fusion, head.sigma, head.align_corners
-    )
+    return anomaly_map(teacher, student, head.height, head.width, head.fusion, head.sigma, head.align_corners)
 
 
 @pytest.mark.parametrize("cuda_graphs", [True, False])
@@ -199,23 +197,28 @@ def test_outputs_that_are_not_those_of_the_record_are_refused(use, engine, chang
 
 
 def test_features_for_an_engine_of_maps_are_refused_and_the_other_way_round(use, driver, engine):
-    with pytest.raises(BackendError, match="gives anomaly_map .*, not teacher_features_1"):
+    with pytest.raises(BackendError, match=r"gives anomaly_map .*, not teacher_features_1"):
         open_(use("rtx", None), engine)
-    with pytest.raises(BackendError, match="gives student_features_1 .*, not anomaly_map"):
+    with pytest.raises(BackendError, match=r"gives student_features_1 .*, not anomaly_map"):
         TensorRTSession(engine, record(use()), SIZE, "edgead build b")
     assert driver.left == (0, 0)
 
 
 def test_a_head_for_maps_of_another_size_is_refused(use, driver, engine):
     features = replace(FEATURES, head=replace(HEAD, height=64))
-    with pytest.raises(BackendError, match=r"is for maps of 64x64, and its pictures have 32x64: rebuild it with edgead"):
+    with pytest.raises(
+        BackendError, match=r"is for maps of 64x64, and its pictures have 32x64: rebuild it with edgead"
+    ):
         open_(use(), engine, features)
     assert driver.left == (0, 0)
 
 
 def test_a_head_that_the_kernels_do_not_take_is_refused(use, engine):
     features = replace(FEATURES, head=replace(HEAD, sigma=40.0))
-    with open_(use(), engine, features) as session, pytest.raises(BackendError, match="sigma up to 32, not 40"):
+    with (
+        open_(use(), engine, features) as session,
+        pytest.raises(BackendError, match="sigma up to 32, not 40"),
+    ):
         session.infer(images(1))
 
 
@@ -253,7 +256,9 @@ def test_the_plugin_is_loaded_before_the_engine(use, engine, plugin, order, flav
 
 def test_an_engine_of_another_plugin_is_not_opened(use, driver, engine, plugin, order):
     written = record(use("10", None), head="plugin", plugin_sha256="0" * 64)
-    with pytest.raises(BackendError, match="built with the plugin of SHA-256 0000.*rebuild the engine with edgead build b"):
+    with pytest.raises(
+        BackendError, match=r"built with the plugin of SHA-256 0000.*rebuild the engine with edgead build b"
+    ):
         TensorRTSession(engine, written, SIZE, "edgead build b")
     assert order == []
     assert driver.left == (0, 0)
@@ -262,9 +267,7 @@ def test_an_engine_of_another_plugin_is_not_opened(use, driver, engine, plugin, 
 def test_a_library_beside_the_engine_is_not_looked_at(use, engine, order):
     # As a bundle might bring it.
     (engine.parent / "libedgead_plugin.so").write_bytes(b"library")
-    written = record(
-        use("10", None), head="plugin", plugin_sha256=hashlib.sha256(b"library").hexdigest()
-    )
+    written = record(use("10", None), head="plugin", plugin_sha256=hashlib.sha256(b"library").hexdigest())
     with pytest.raises(BackendError, match="is not there: run 'edgead plugin build'"):
         TensorRTSession(engine, written, SIZE, "edgead build b")
     assert order == []
