@@ -2,6 +2,7 @@
 # make test    set up what development needs; linter, types, tests with coverage
 # make lint    linter and types alone
 # make bench   benchmarks; on an idle machine
+# make test-gpu, make bench-gpu   tests and benchmarks that need an NVIDIA GPU, with the TensorRT that is installed
 # make clean   remove what these made, but not your runs and bundles
 #
 # PYTHON=python3.12 make demo   chooses the Python (3.10 to 3.13) that .venv is made with.
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench test-gpu bench-gpu clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed-train
@@ -25,7 +26,14 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 bench: .venv/installed-dev
-	$(BIN)/python -m pytest benchmarks
+	$(BIN)/python -m pytest benchmarks --ignore=benchmarks/gpu
+
+# A test that skips for want of a GPU has not run, which is a failure here.
+test-gpu: .venv/installed-dev
+	EDGEAD_REQUIRE_GPU=1 $(BIN)/python -m pytest -rs tests/gpu
+
+bench-gpu: .venv/installed-dev
+	$(BIN)/python -m pytest -rs benchmarks/gpu
 
 clean:
 	rm -rf .venv demo .coverage .coverage.* .benchmarks .mypy_cache .pytest_cache .ruff_cache

@@ -1,7 +1,7 @@
 """Puts this directory on the path, so that tests of several rooms share what lies in it.
 
-A test that needs a package of the operating system is skipped where it is not there, and says which. Where
-EDGEAD_REQUIRE_PARTS=1, as in continuous integration, which installs them all, such a skip is a failure.
+A test that needs a package of the operating system, or of an extra, is skipped where it is not there, and says which.
+Where EDGEAD_REQUIRE_PARTS=1, as in continuous integration, which installs them all, such a skip is a failure.
 """
 
 from __future__ import annotations
@@ -17,6 +17,6 @@ def pytest_runtest_makereport() -> Iterator[None]:
     report = yield
     if report.skipped and os.environ.get("EDGEAD_REQUIRE_PARTS") == "1":
         reason = str(report.longrepr)
-        if "apt-get install" in reason:
+        if "apt-get install" in reason or "pip install 'edgead[" in reason:
             report.outcome, report.longrepr = "failed", f"EDGEAD_REQUIRE_PARTS=1: {reason}"
     return report

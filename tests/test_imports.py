@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "edgead"
-COMMANDS = ("train", "build", "calibrate", "eval", "stream", "demo", "doctor")
+COMMANDS = ("train", "build", "calibrate", "eval", "stream", "demo", "doctor", "plugin")
 
 # What only training, building and reports need, and the backends' own libraries: none is there to be imported.
 BLOCK = """
@@ -161,6 +161,11 @@ def test_torch_lives_in_its_rooms():
 
 def test_onnxruntime_is_imported_in_one_file():
     assert files_importing("onnxruntime") == {"runtime/onnxruntime.py"}
+
+
+def test_each_gpu_library_is_imported_in_one_file():
+    assert files_importing("cuda") == {"runtime/cuda.py", "plugin/compile.py", "plugin/kernels.py"}
+    assert files_importing("tensorrt") == files_importing("tensorrt_rtx") == {"runtime/tensorrt_library.py"}
 
 
 def test_the_engine_never_knows_the_models():

@@ -31,7 +31,7 @@ from edgead.export.calibrate import calibrate, tensor_peaks
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.half import half_from_float
 from edgead.export.parts import computed_tensors
-from edgead.export.quantise import int8_from_float, tensors_to_quantise
+from edgead.export.quantise import int8_from_float
 from edgead.models import create_method
 from edgead.models.base import DistillationMethod
 from edgead.models.head import AnomalyMapHead
@@ -66,7 +66,7 @@ def method(gpu: Gpu) -> DistillationMethod:
 def graphs(method: DistillationMethod) -> dict[str, ModelProto]:
     exact = onnx_from_method(method, SIZE)
     noise = pictures(8)
-    ranges = calibrate(exact, noise, tensors_to_quantise(exact), "minmax").ranges
+    ranges = calibrate(exact, noise, "minmax").ranges
     return {
         "fp32": exact,
         "fp16": half_from_float(exact, tensor_peaks(exact, noise, computed_tensors(exact))),

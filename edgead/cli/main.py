@@ -20,6 +20,7 @@ from edgead.cli.calibrate import calibrate
 from edgead.cli.demo import demo
 from edgead.cli.doctor import doctor
 from edgead.cli.eval import eval_
+from edgead.cli.plugin import plugin
 from edgead.cli.stream import stream
 from edgead.cli.train import train
 from edgead.errors import EdgeadError, InputError, MissingLibraryError
@@ -55,6 +56,7 @@ app.command("eval")(eval_)
 app.command("stream")(stream)
 app.command("demo")(demo)
 app.command("doctor")(doctor)
+app.add_typer(plugin, name="plugin")
 
 
 def main() -> None:

@@ -135,6 +135,8 @@ def _config(library: Library, builder: Any, network: Any, settings: TensorRTSett
     if not library.strongly_typed:
         for flag in _precision_flags(trt, network):
             config.set_flag(flag)
+        # A session has a context for each size of batch; newer versions share the profile by themselves.
+        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mib * 2**20)
     config.builder_optimization_level = settings.optimization_level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED

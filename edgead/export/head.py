@@ -46,8 +46,12 @@ def head_function(spec: HeadSpec, shapes: Sequence[FeatureShape]) -> FunctionPro
     cosine_maps = [_cosine_map(body, teacher, student, shape) for teacher, student, shape in pairs]
     fuse = _fused_by_adding if spec.fusion == "add" else _fused_by_multiplying
     body.add("Identity", fuse(body, cosine_maps, shapes, spec), output="anomaly_map")
+    # Not ReduceMax: the parser of TensorRT 8.6 ignores its axes in opset 18 and takes the maximum over the batch too.
     body.add(
-        "ReduceMax", "anomaly_map", body.constant([1, 2, 3], np.int64), output="anomaly_score", keepdims=0
+        "Squeeze",
+        body.add("GlobalMaxPool", "anomaly_map"),
+        body.constant([1, 2, 3], np.int64),
+        output="anomaly_score",
     )
     return helper.make_function(
         DOMAIN,

@@ -1,6 +1,7 @@
 """The GPU: its driver, memory, stream, events and graphs, as little of them as a session needs.
 
-The only file that imports cuda.core, NVIDIA's own library, and the driver bindings it stands on. Device, context,
+With `edgead.plugin`, which compiles and launches kernels, the only room that imports cuda.core, NVIDIA's own library,
+and the driver bindings it stands on. Device, context,
 stream and event are cuda.core's. Memory comes from the driver itself, because a pool would keep what a closed
 session gives back; graphs too, because after a refused capture the stream must be usable, which cuda.core's builder
 does not promise.

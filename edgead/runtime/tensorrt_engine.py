@@ -138,6 +138,8 @@ class LoadedEngine:
             else:
                 if content != self._cached:
                     write_cache(self._cache_file, content)
+        # In the order in which they know each other.
+        del cache
         self._config = self._engine = self._runtime = None
 
     @contextmanager

@@ -1,9 +1,9 @@
 """A stand-in for the API of TensorRT that a build touches, in the versions that differ.
 
 TensorRT itself builds only on a machine with its GPU. This one builds nothing; it has, and has not, what the bindings
-of 8.6.1 have, as listed with `dir`, and what sources of 10.3 and 11.1 define, so that a call that a version does
-not know fails here as it would there. It reads the types of the graph with onnx, keeps what it is told, and writes that
-as the "engine". Copied beside a test as tensorrt.py; the environment says the version.
+of 8.6.1 have, as listed with `dir`, and what NVIDIA's sources of 10.3 and 11.1 define, so that a call that a version
+does not know fails here as it would there. It reads the types of the graph with onnx, keeps what it is told, and writes
+that as the "engine". Copied beside a test as tensorrt.py; the environment says the version.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ def _enum(name: str, *members: str) -> Any:
 DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "UINT8")
 float32, float16, int8, uint8 = DataType
 LayerType = _enum("LayerType", "CONVOLUTION", "QUANTIZE")
+if MAJOR < 10:
+    PreviewFeature = _enum("PreviewFeature", "PROFILE_SHARING_0806")
 MemoryPoolType = _enum("MemoryPoolType", "WORKSPACE")
 ProfilingVerbosity = _enum("ProfilingVerbosity", "LAYER_NAMES_ONLY", "NONE", "DETAILED")
 LayerInformationFormat = _enum("LayerInformationFormat", "ONELINE", "JSON")
@@ -156,6 +158,11 @@ class Config:
     def clear_flag(self, flag: Any) -> None:
         TOLD["cleared"].append(flag.name)
 
+    if MAJOR < 10:
+
+        def set_preview_feature(self, feature: Any, enabled: bool) -> None:
+            TOLD["preview"] = [feature.name, enabled]
+
     def set_memory_pool_limit(self, pool: Any, limit: int) -> None:
         TOLD["workspace"] = limit
 
@@ -166,7 +173,7 @@ class Config:
         return TimingCache(content)
 
     def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
-        if b"other GPU" in cache.content:
+        if b"other GPU" in cache.content and not ignore_mismatch:
             return False
         self._cache = cache
         return True

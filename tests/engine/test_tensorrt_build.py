@@ -23,7 +23,7 @@ from edgead.engine.tensorrt import ENGINE_FILE, BuiltEngine, build_engine
 from edgead.errors import BackendError, InputError
 from edgead.export.calibrate import calibrate
 from edgead.export.half import half_from_float
-from edgead.export.quantise import int8_from_float, tensors_to_quantise
+from edgead.export.quantise import int8_from_float
 from edgead.runtime.engine_record import EngineRecord
 from edgead.runtime.tensorrt_library import check_engine, load_library
 
@@ -54,7 +54,7 @@ def build(tmp_path: Path) -> Callable[..., BuiltEngine]:
 
 def int8_graph() -> ModelProto:
     model = toy_graph()
-    ranges = calibrate(model, toy_images(2), tensors_to_quantise(model), "minmax").ranges
+    ranges = calibrate(model, toy_images(2), "minmax").ranges
     return int8_from_float(model, ranges)
 
 
@@ -123,7 +123,7 @@ def test_the_weights_of_half_a_graph_take_half_the_engine(build):
         weights[name].CopyFrom(numpy_helper.from_array(values, name))
     exact = build(model).path.stat().st_size
     half = build(half_from_float(model)).path.stat().st_size
-    ranges = calibrate(model, toy_images(2), tensors_to_quantise(model), "minmax").ranges
+    ranges = calibrate(model, toy_images(2), "minmax").ranges
     quarter = build(int8_from_float(model, ranges)).path.stat().st_size
     # 9.5 million weights and less than 1.5 MB of all else.
     assert 0.5 <= half / exact <= 0.54

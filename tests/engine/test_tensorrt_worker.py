@@ -20,7 +20,7 @@ from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.export.calibrate import calibrate
 from edgead.export.half import half_from_float
 from edgead.export.inline import without_head_function
-from edgead.export.quantise import int8_from_float, tensors_to_quantise
+from edgead.export.quantise import int8_from_float
 
 VERSIONS = ("8.6.1", "10.3.0", "11.1.0")
 
@@ -70,7 +70,7 @@ def work(tmp_path: Path) -> Work:
 
 def int8() -> ModelProto:
     model = toy_graph()
-    ranges = calibrate(model, toy_images(2), tensors_to_quantise(model), "minmax").ranges
+    ranges = calibrate(model, toy_images(2), "minmax").ranges
     return without_head_function(int8_from_float(model, ranges))
 
 

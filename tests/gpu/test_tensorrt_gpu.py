@@ -11,12 +11,13 @@ import pytest
 from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 from edgead.data.parts import draw_part
-from edgead.engine.verify import BUDGETS, MAP_TOLERANCE, Limits, damaged_twins, verify
+from edgead.engine.recipe import find_recipe
+from edgead.engine.verify import MAP_TOLERANCE, damaged_twins, verify
 from edgead.errors import BackendError, InputError
 from edgead.export.calibrate import calibrate, tensor_peaks
 from edgead.export.half import half_from_float
 from edgead.export.parts import computed_tensors
-from edgead.export.quantise import int8_from_float, tensors_to_quantise
+from edgead.export.quantise import int8_from_float
 from edgead.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
@@ -52,7 +53,7 @@ def washer_graphs():
     teacher = create_teacher("tf_efficientnet_lite0", "random")
     exact = onnx_from_method(create_method("rd", teacher, size, "per-position", "free").eval(), size)
     good = washers(16, 128)
-    ranges = calibrate(exact, good, tensors_to_quantise(exact), "mse").ranges
+    ranges = calibrate(exact, good, "mse").ranges
     return {
         "fp32": exact,
         "fp16": half_from_float(exact, tensor_peaks(exact, good, computed_tensors(exact))),
@@ -67,9 +68,7 @@ def test_an_engine_gives_what_its_graph_gives(backend, build, washer_graphs, pre
     engine = build(backend, washer_graphs[precision], precision, (1, 8, 8))
     with OnnxRuntimeSession(engine.graph) as exact, engine.open() as session:
         threshold = float(exact.infer(good).anomaly_score.max())
-        limits = Limits(MAP_TOLERANCE, MAP_TOLERANCE, -1.0, 0)
-        if precision != "fp32":
-            limits = BUDGETS[precision].limits(threshold, len(pictures))
+        limits = find_recipe(None, "datacenter")[1].budgets.of(precision).limits(threshold, len(pictures))
         verify(exact, session, pictures, threshold, limits)
 
 
@@ -188,7 +187,7 @@ def test_memory_that_does_not_suffice_is_named(gpu, backend, build):
     with engine.open() as session:
         session.infer(toy_images(1))
     with gpu.entered():
-        taken = gpu.device_memory(gpu.free_memory()[0] - 32 * 2**20, "this test")
+        taken = gpu.device_memory(gpu.free_memory()[0] - 24 * 2**20, "this test")
         try:
             with pytest.raises(BackendError, match=r"out of GPU memory: .* needs .*smaller batch") as caught:
                 engine.open()

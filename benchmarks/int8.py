@@ -1,0 +1,204 @@
+"""What INT8 costs, for every choice of calibration pictures, algorithm and layers, on parts with labelled defects.
+
+    python benchmarks/int8.py runs/screw-seed0 runs/screw-seed1 runs/transistor-seed0
+
+For each run: its float32 graph, the lower precisions of it on ONNX Runtime, the image and pixel AUROC of each on the
+test pictures, and how far each is from float32 on the judges that a build has (held-out good pictures and damaged
+twins), with the verdict of the budgets. Nothing is chosen here: all choices are shown. Writes int8.json and int8.md
+into benchmarks/results/; a run that is in int8.json already is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from edgead.data import open_dataset
+from edgead.engine.build import onnx_from_run
+from edgead.engine.lower import CALIBRATE_ON, Calibrating, LowerPrecisions, Rung
+from edgead.engine.plan import Plan
+from edgead.engine.verified import Judges
+from edgead.engine.verify import Comparison
+from edgead.evaluate import Evaluation, compare_sessions, evaluate, score_dataset
+from edgead.export.ranges import ALGORITHMS
+from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from edgead.train.run import Run, open_run
+
+RESULTS = Path(__file__).parent / "results"
+EXPLANATION = (
+    "Every choice there is, on ONNX Runtime, for runs of RD with EfficientNet-Lite0 at 256 pixels. Image and pixel",
+    "AUROC are those of the test pictures. The errors are the largest ones on what a build judges by, good pictures",
+    "held out of the training and a damaged twin of each, as shares of the float32 threshold; flips are decisions that",
+    "differ, each by the threshold of its own scores. `int8-sensitive-fp16` keeps the layers in float16 that were",
+    "measured to do nine tenths of the harm. ONNX Runtime computes what the Q/DQ nodes say; an engine rounds in the",
+    "same places, and may differ in the last bits.",
+)
+
+
+def choices() -> Iterator[tuple[Rung, Calibrating]]:
+    """Every rung with every way to calibrate; the sensitive layers, which take long to find, with `mse` alone."""
+    yield "fp16", Calibrating()
+    yield "fp16-fp32-tail", Calibrating()
+    for calibrate_on, algorithm in product(CALIBRATE_ON, ALGORITHMS):
+        yield "int8", Calibrating(calibrate_on, algorithm)
+        yield "int8-student", Calibrating(calibrate_on, algorithm)
+        if algorithm == "mse":
+            yield "int8-sensitive-fp16", Calibrating(calibrate_on, algorithm)
+
+
+def measure(path: Path) -> list[dict[str, Any]]:
+    """Rows of one run."""
+    run, plan = open_run(path), Plan()
+    model = onnx_from_run(run)
+    judges = Judges(run.holdout_pictures().images, None, plan.false_alarm_rate, plan.confidence)
+    with OnnxRuntimeSession(model) as reference:
+        threshold = judges.threshold(reference)
+        exact = _evaluated(run, reference)
+        rows = [{"run": path.name, "rung": "fp32", **_accuracy(exact, exact), "mb": len(model) / 1e6}]
+        for (calibrate_on, algorithm), group in _by_calibration().items():
+            with tempfile.TemporaryDirectory() as folder:
+                graphs = LowerPrecisions(
+                    model,
+                    Calibrating(calibrate_on, algorithm, Path(folder) / "x.json"),
+                    path.name,
+                    judges.all,
+                    lambda count: run.training_pictures(count).images,
+                    lambda line: None,
+                )
+                for rung in group:
+                    lowered = graphs.graph(rung)
+                    with OnnxRuntimeSession(lowered.model) as session:
+                        own = judges.threshold(session)
+                        comparison = Comparison(
+                            compare_sessions(
+                                reference, session, judges.all, threshold.value, other_threshold=own.value
+                            )
+                        )
+                        accuracy = _accuracy(_evaluated(run, session), exact)
+                    limits = plan.recipe.budgets.of(lowered.precision).limits(
+                        threshold.value, len(judges.all)
+                    )
+                    agreement = comparison.agreement
+                    rows.append(
+                        {
+                            "run": path.name,
+                            "rung": rung,
+                            "calibrate_on": calibrate_on if lowered.precision == "int8" else "",
+                            "algorithm": algorithm if lowered.precision == "int8" else "",
+                            **accuracy,
+                            "map_error": agreement.map_error_max / threshold.value,
+                            "score_error": agreement.score_error_max / threshold.value,
+                            "rank_correlation": agreement.rank_correlation,
+                            "decision_flips": agreement.decision_flips,
+                            "judges": agreement.n,
+                            "holds": comparison.holds(limits),
+                            "in_fp16": len(lowered.details.get("calibration", {}).get("in_fp16", ())),
+                            "mb": len(lowered.model) / 1e6,
+                        }
+                    )
+                    print(rows[-1], flush=True)
+    return rows
+
+
+def _by_calibration() -> dict[tuple[Any, Any], list[Rung]]:
+    groups: dict[tuple[Any, Any], list[Rung]] = {}
+    for rung, calibrating in choices():
+        groups.setdefault((calibrating.calibrate_on, calibrating.algorithm), []).append(rung)
+    return groups
+
+
+def _evaluated(run: Run, session: OnnxRuntimeSession) -> Evaluation:
+    dataset = open_dataset(Path(run.record.config.data), run.record.config.layout)
+    return evaluate(score_dataset(session, dataset.test, run.size), None)
+
+
+def _accuracy(found: Evaluation, exact: Evaluation) -> dict[str, Any]:
+    assert found.image_auroc is not None
+    assert exact.image_auroc is not None
+    return {
+        "image_auroc": found.image_auroc,
+        "auroc_change": found.image_auroc - exact.image_auroc,
+        "pixel_auroc": found.pixel_auroc,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """The rows of one run as Markdown."""
+    lines = [
+        "| precision | calibrated on | algorithm | image AUROC | change | pixel AUROC | map error | score error | rank "
+        "| flips | within budget | MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        errors = (
+            [
+                f"{row['map_error']:.3f}",
+                f"{row['score_error']:.3f}",
+                f"{row['rank_correlation']:.3f}",
+                f"{row['decision_flips']} of {row['judges']}",
+                "yes" if row["holds"] else "no",
+            ]
+            if "map_error" in row
+            else ["-"] * 5
+        )
+        name = row["rung"] + (f" ({row['in_fp16']} layers)" if row.get("in_fp16") else "")
+        cells = [
+            name,
+            row.get("calibrate_on") or "-",
+            row.get("algorithm") or "-",
+            f"{row['image_auroc']:.4f}",
+            f"{row['auroc_change']:+.4f}",
+            f"{row['pixel_auroc']:.4f}",
+            *errors,
+            f"{row['mb']:.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def page(results: dict[str, Any]) -> str:
+    """The whole report."""
+    lines = [
+        "# What INT8 costs",
+        "",
+        f"Measured with `{results['command']}` on {results['machine']}, {results['versions']}.",
+        "",
+        *EXPLANATION,
+        "",
+        "The default of `edgead build --precision int8` is `int8`, `mixed`, `mse`.",
+        "",
+    ]
+    for name, rows in results["runs"].items():
+        lines += [f"## {name}", "", *table(rows), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what is new and write both files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path)
+    arguments = parser.parse_args()
+    file = RESULTS / "int8.json"
+    results = json.loads(file.read_text()) if file.exists() else {"runs": {}}
+    results["command"] = "python benchmarks/int8.py " + " ".join(str(path) for path in arguments.runs)
+    results["machine"] = f"2 shared CPU cores, {platform.machine()}"
+    packages = ("onnxruntime", "onnx", "numpy")
+    results["versions"] = ", ".join(f"{name} {version(name)}" for name in packages)
+    for path in arguments.runs:
+        if path.name not in results["runs"]:
+            results["runs"][path.name] = measure(path)
+            file.write_text(json.dumps(results, indent=1) + "\n")
+    (RESULTS / "int8.md").write_text(page(results))
+
+
+if __name__ == "__main__":
+    main()

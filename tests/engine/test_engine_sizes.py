@@ -1,0 +1,72 @@
+"""A lower precision has to make a smaller engine of a real model: one that did not has kept its 32-bit weights.
+
+The bounds follow from the bytes of a weight, not from what was measured: half, and a quarter with room for the kernels.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorrt_rtx_here import needs_tensorrt_rtx
+
+from edgead.engine.settings import BatchProfile, TensorRTSettings
+from edgead.engine.tensorrt import build_engine
+from edgead.export.calibrate import calibrate
+from edgead.export.from_torch import onnx_from_method
+from edgead.export.half import half_from_float
+from edgead.export.quantise import int8_from_float
+from edgead.models import create_method
+from edgead.models.teacher import create_teacher
+from edgead.preprocess import ModelSize
+
+pytestmark = needs_tensorrt_rtx
+
+
+def engine_bytes(teacher: str, size: ModelSize, directory: Path) -> dict[str, int]:
+    """Bytes of the engine of RD with random weights, by precision."""
+    method = create_method("rd", create_teacher(teacher, "random"), size, "per-position", "free").eval()
+    exact = onnx_from_method(method, size)
+    del method
+    noise = np.random.default_rng(0).integers(0, 256, (2, size.height_px, size.width_px, 3), np.uint8)
+    ranges = calibrate(exact, noise, "minmax").ranges
+    found = {}
+    for precision, convert in {
+        "fp32": lambda: exact,
+        "fp16": lambda: half_from_float(exact),
+        "int8": lambda: int8_from_float(exact, ranges),
+    }.items():
+        model = directory / "model.onnx"
+        model.write_bytes(convert().SerializeToString())
+        built = build_engine(
+            model,
+            backend="tensorrt-rtx",
+            precision=precision,
+            recipe="sizes",
+            batch=BatchProfile(1, 1, 4),
+            settings=TensorRTSettings(compute_capabilities=("8.6", "8.9", "12.0")),
+            gpu=None,
+            directory=directory / "engine",
+            timing_caches=directory,
+        )
+        found[precision] = built.path.stat().st_size
+    return found
+
+
+def test_lite0(tmp_path):
+    sizes = engine_bytes("tf_efficientnet_lite0", ModelSize(64, 64), tmp_path)
+    # 18 MB of weights in float32; with 8 bits the source of its 55 kernels is as large as the weights are.
+    assert 0.5 <= sizes["fp16"] / sizes["fp32"] <= 0.6
+    assert 0.25 <= sizes["int8"] / sizes["fp32"] <= 0.8
+
+
+@pytest.mark.skipif(
+    os.environ.get("EDGEAD_REQUIRE_PARTS") != "1",
+    reason="109 million parameters take two minutes and 5 GB: EDGEAD_REQUIRE_PARTS=1 runs it",
+)
+def test_wide_resnet50_2(tmp_path):
+    sizes = engine_bytes("wide_resnet50_2", ModelSize(256, 256), tmp_path)
+    assert 0.5 <= sizes["fp16"] / sizes["fp32"] <= 0.52
+    assert 0.25 <= sizes["int8"] / sizes["fp32"] <= 0.30

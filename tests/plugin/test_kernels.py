@@ -1,0 +1,121 @@
+"""The way from Python to a launch: planned, packed and handed to the driver as the driver wants it.
+
+There is no GPU: the driver's launch is the host's here, so what reaches the kernels is what would reach a device.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from host_kernels import compile_host, guarded, guarded_copy
+from kernel_cases import CASES, check, laid_out
+
+from edgead.errors import BackendError
+from edgead.plugin.kernels import KERNELS, AnomalyMapKernels
+from edgead.plugin.launches import Buffers, workspace_bytes
+from edgead.types import HeadSpec
+
+core = pytest.importorskip("cuda.core", reason="no cuda-core: pip install 'edgead[tensorrt]'")
+driver = pytest.importorskip("cuda.bindings.driver")
+STREAM = 0x5EED
+
+
+class Device:
+    arch = "87"
+    properties = SimpleNamespace(multiprocessor_count=16)
+
+
+class Code:
+    @staticmethod
+    def from_cubin(cubin):
+        # The driver finds a kernel by its name, so all of them have to be in the machine code.
+        assert all(name.encode() in cubin for name in KERNELS)
+        return Code()
+
+    def get_kernel(self, name):
+        return SimpleNamespace(handle=KERNELS.index(name) + 1)
+
+
+@pytest.fixture
+def device(monkeypatch):
+    monkeypatch.setattr(core, "Device", Device)
+    monkeypatch.setattr(core, "ObjectCode", Code)
+    return monkeypatch
+
+
+@pytest.fixture
+def run(device, tmp_path):
+    if shutil.which("g++") is None:
+        pytest.skip("no g++: apt-get install g++")
+    library = ctypes.CDLL(str(compile_host(tmp_path)))
+    library.launch_kernel.argtypes = [
+        ctypes.c_int,
+        ctypes.c_uint32,
+        ctypes.c_uint32,
+        ctypes.c_size_t,
+        ctypes.c_void_p,
+    ]
+
+    def launch(
+        function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream, parameters, extra
+    ):
+        assert (grid_y, grid_z, block_y, block_z, stream, extra) == (1, 1, 1, 1, STREAM, 0)
+        arguments = ctypes.c_void_p.from_address(parameters).value
+        status = library.launch_kernel(int(function) - 1, grid_x, block_x, shared_bytes, arguments)
+        return (driver.CUresult(status),)
+
+    device.setattr(driver, "cuLaunchKernel", launch)
+    kernels = AnomalyMapKernels()
+
+    def run_planned(layout, teacher, student, height, width, fusion, sigma, align_corners):
+        spec = HeadSpec(height, width, fusion, sigma, align_corners)
+        shapes = [feature.shape for feature in teacher]
+        features = [[guarded_copy(laid_out(f, layout), 0) for f in side] for side in (teacher, student)]
+        outputs = [guarded(size, "f4") for size in (len(teacher[0]) * height * width, len(teacher[0]))]
+        workspace = guarded(workspace_bytes(shapes) // 4, "f4")
+        buffers = Buffers(
+            *([feature.ctypes.data for feature in side] for side in features),
+            *(array.ctypes.data for array in (workspace, *outputs)),
+        )
+        kernels.enqueue(kernels.plan(layout, shapes, spec, buffers), STREAM)
+        maps, scores = outputs
+        return maps.reshape(-1, 1, height, width), scores
+
+    return run_planned
+
+
+def test_what_python_launches_agrees_with_the_oracle(run):
+    for case in CASES[::5]:
+        for layout in case.layouts:
+            check(case, layout, run)
+
+
+def test_a_launch_that_the_driver_refuses_is_named(device):
+    device.setattr(driver, "cuLaunchKernel", lambda *_: (driver.CUresult.CUDA_ERROR_INVALID_VALUE,))
+    kernels = AnomalyMapKernels()
+    planned = kernels.plan("half", [(1, 8, 4, 4)], HeadSpec(8, 8), Buffers([16], [16], 16, 16, 16))
+    with pytest.raises(
+        BackendError, match=r"does not launch edgead_cosine_half \(CUDA_ERROR_INVALID_VALUE\)"
+    ):
+        kernels.enqueue(planned, STREAM)
+
+
+def test_a_machine_without_a_device_is_told(monkeypatch):
+    def no_device():
+        raise RuntimeError("no\ndriver")
+
+    monkeypatch.setattr(core, "Device", no_device)
+    with pytest.raises(BackendError, match="no CUDA device can be opened: no driver: see edgead doctor"):
+        AnomalyMapKernels()
+
+
+def test_kernels_that_the_driver_does_not_load_are_told(device):
+    def no_kernel(self, name):
+        raise RuntimeError("CUDA_ERROR_NO_BINARY_FOR_GPU.")
+
+    device.setattr(Code, "get_kernel", no_kernel)
+    with pytest.raises(BackendError, match="for sm_87 cannot be loaded: CUDA_ERROR_NO_BINARY_FOR_GPU: see"):
+        AnomalyMapKernels()

@@ -1,0 +1,86 @@
+"""What Python plans is what the compiled launcher launches, number for number."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+
+import pytest
+from host_kernels import FORMATS, HostKernels, compile_host
+from kernel_cases import CASES, features
+
+from edgead.errors import BackendError
+from edgead.plugin.launches import Arguments, Buffers, launches, workspace_bytes
+from edgead.types import HeadSpec
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: apt-get install g++")
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    return HostKernels(compile_host(tmp_path_factory.mktemp("launches")))
+
+
+@needs_compiler
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("case", CASES[::3], ids=lambda case: case.name)
+def test_plan_is_the_launchers(kernels, case, layout):
+    library = ctypes.CDLL(str(kernels.library))
+    library.launch_arguments.restype = ctypes.POINTER(Arguments)
+    library.launch_shared_bytes.restype = library.arguments_size.restype = ctypes.c_size_t
+    assert library.arguments_size() == ctypes.sizeof(Arguments)
+    teacher, student = features(case)
+    for multiprocessors in (1, 16, 132):
+        for shift in (0, 1) if layout != "half8" else (0,):
+            kernels(
+                *(layout, teacher, student, *case.size, case.fusion, case.sigma, case.align_corners),
+                multiprocessors=multiprocessors,
+                shift=shift,
+            )
+            done = [library.launch_arguments(i).contents for i in range(2)]
+            scales = done[0].scale[: len(case.shapes)]
+            buffers = Buffers(
+                [scale.teacher for scale in scales],
+                [scale.student for scale in scales],
+                *(done[0].maps, done[0].anomaly_map, done[0].anomaly_score),
+            )
+            spec = HeadSpec(*case.size, case.fusion, case.sigma, case.align_corners)
+            shapes = [feature.shape for feature in teacher]
+            planned = launches(layout, shapes, spec, buffers, multiprocessors)
+            for i, launch in enumerate(planned):
+                assert bytes(launch.arguments) == bytes(done[i])
+                assert launch.blocks == library.launch_blocks(i)
+                assert launch.shared_bytes == library.launch_shared_bytes(i)
+
+
+SHAPES = [(1, 8, 4, 4), (1, 16, 2, 2)]
+
+
+def buffers_of(count: int, address: int = 16) -> Buffers:
+    return Buffers([address] * count, [address] * count, 16, 16, 16)
+
+
+def test_workspace_holds_the_cosine_maps():
+    assert workspace_bytes([(3, 8, 4, 5), (3, 16, 2, 2)]) == 4 * 3 * (20 + 4)
+
+
+@pytest.mark.parametrize(
+    ("layout", "shapes", "spec", "buffers", "message"),
+    [
+        ("float", [], HeadSpec(8, 8), buffers_of(0), "1 to 4 scales, not 0"),
+        ("float", SHAPES * 3, HeadSpec(8, 8), buffers_of(6), "1 to 4 scales, not 6"),
+        ("float", SHAPES, HeadSpec(8, 8, sigma=33.0), buffers_of(2), "up to 32, not 33"),
+        ("float", SHAPES, HeadSpec(16385, 8), buffers_of(2), "from 1 to 16384"),
+        ("float", [(1, 8, 4, 4), (2, 8, 2, 2)], HeadSpec(8, 8), buffers_of(2), "share one batch size"),
+        ("float", [(1, 0, 4, 4)], HeadSpec(8, 8), buffers_of(1), "not empty"),
+        ("float", [(8, 8, 16384, 16384)], HeadSpec(8, 8), buffers_of(1), "too many positions"),
+        ("half", [(2**14, 8, 2, 2)], HeadSpec(16384, 16384), buffers_of(1), "batch of 16384"),
+        ("float", SHAPES, HeadSpec(8, 8), buffers_of(1), "not 1 and 1 for 2"),
+        ("float", SHAPES, HeadSpec(8, 8), buffers_of(2, 0), "null pointer"),
+        ("half8", SHAPES, HeadSpec(8, 8), buffers_of(2, 8), "aligned to 16 bytes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_the_kernels_do_not_take_is_refused(layout, shapes, spec, buffers, message):
+    with pytest.raises(BackendError, match=message):
+        launches(layout, shapes, spec, buffers, 16)

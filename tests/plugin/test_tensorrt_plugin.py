@@ -1,0 +1,304 @@
+"""The TensorRT plugin against TensorRT's own headers, in a program that plays TensorRT (driver/) through the public
+interface alone. The kernels are not under test here: a launcher records what it is asked.
+
+Every version of the headers that is here is tested; both generations of the interface answer to the same facts.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+from tensorrt_headers import DRIVER, NO_HEADERS, PLUGIN, compile_cpp, headers, version_name
+
+from edgead.plugin.build import tensorrt_version
+from edgead.types import HeadSpec
+
+CHECKED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+NODE = ["height:i:64", "width:i:48"]
+
+
+@dataclass(frozen=True)
+class Driver:
+    program: Path
+    library: Path
+    major: int
+
+    def __call__(self, *arguments: str, launcher: str = "", complains: bool = False) -> list[str]:
+        """What the program prints, without its two lines on how the library was loaded."""
+        result = subprocess.run(
+            [str(self.program), str(self.library), *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LAUNCHER": launcher},
+        )
+        assert result.returncode == 0, f"{result.stdout}{result.stderr}"
+        lines = result.stdout.splitlines()
+        assert lines[0].startswith(f"TensorRT {self.major}.")
+        assert lines[1] == "registered edgead"
+        if complains:
+            return result.stderr.splitlines()
+        assert result.stderr == ""
+        return lines[2:]
+
+
+@pytest.fixture(scope="module", params=headers() or [None], ids=lambda p: version_name(p) if p else "none")
+def driver(request, tmp_path_factory) -> Driver:
+    include = request.param
+    if include is None:
+        pytest.skip(NO_HEADERS)
+    folder = tmp_path_factory.mktemp("driver")
+    shared = ("-shared", "-fPIC", "-fvisibility=hidden")
+    compile_cpp(include, folder / "plugin.so", [PLUGIN / "tensorrt_plugin.cpp"], *CHECKED, *shared)
+    program = [DRIVER / "driver.cpp", DRIVER / "launcher.cpp"]
+    compile_cpp(include, folder / "driver", program, *CHECKED, "-rdynamic")
+    return Driver(folder / "driver", folder / "plugin.so", tensorrt_version(include)[0])
+
+
+def value_of(lines: Sequence[str], name: str) -> str:
+    (line,) = [line for line in lines if line.startswith(f"{name} ")]
+    return line.removeprefix(f"{name} ")
+
+
+def state_of(driver: Driver, serialized: str) -> dict[str, object]:
+    """What an engine holds, taken apart as the layout of each generation says."""
+    if driver.major >= 10:
+        typed = {"i": int, "f": float, "s": str}
+        parts = (field.split(":") for field in serialized.split())
+        return {name: typed[kind](value) for name, kind, value in parts}
+    layout, height, width, fusion, sigma, align_corners, scales = struct.unpack(
+        "=iiiifii", bytes.fromhex(serialized)
+    )
+    assert layout == 1
+    return {
+        "height": height,
+        "width": width,
+        "fusion": ("add", "multiply")[fusion],
+        "sigma": sigma,
+        "align_corners": align_corners,
+        "scales": scales,
+    }
+
+
+def test_registers_when_loaded_and_steps_aside_when_asked(driver):
+    lines = driver("registry")
+    # One creator each time; registered by itself no more, then by TensorRT, and still when TensorRT asks again.
+    assert lines[:3] == ["creators 1, registered 0", "accepted 1", "creators 1, registered 1"]
+
+
+def test_its_fields_are_the_attributes_of_the_node(driver):
+    # PluginFieldType: kFLOAT32 is 1, kINT32 is 5, kCHAR is 6.
+    kinds = {"height": 5, "width": 5, "fusion": 6, "sigma": 1, "align_corners": 5}
+    assert [field.name for field in fields(HeadSpec)] == list(kinds)
+    assert driver("registry")[3:] == [f"field {name} {kind}" for name, kind in kinds.items()]
+
+
+@pytest.mark.parametrize(
+    ("given", "changed"),
+    [
+        ([], {}),
+        (["align_corners:i:0", "sigma:f:2.5"], {"sigma": 2.5, "align_corners": 0}),
+        (["fusion:s:multiply"], {"fusion": "multiply"}),
+        (["fusion:S:multiply"], {"fusion": "multiply"}),
+        (["fusion:S:add"], {}),
+        (["sigma:f:0"], {"sigma": 0.0}),
+        (["sigma:f:32"], {"sigma": 32.0}),
+    ],
+)
+def test_attributes_arrive(driver, given, changed):
+    lines = driver("create", *NODE, *given)
+    defaults = {"height": 64, "width": 48, "fusion": "add", "sigma": 4.0, "align_corners": 1, "scales": 0}
+    assert lines[0] == "created"
+    assert state_of(driver, value_of(lines, "serialized")) == {**defaults, **changed}
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["width:i:48"], "'height' is missing"),
+        (["height:i:64"], "'width' is missing"),
+        ([], "'height' is missing"),
+        (["height:i:0", "width:i:48"], "not 0 and 48"),
+        (["height:i:64", "width:i:-1"], "not 64 and -1"),
+        (["height:i:16385", "width:i:48"], "not 16385 and 48"),
+        (["height:f:64", "width:i:48"], "'height' has type 1"),
+        (["height:p:64", "width:i:48"], "'height' has type 5 and length 2"),
+        (["height:n:", "width:i:48"], "'height' has type 5"),
+        ([*NODE, "width:i:48"], "'width' is given twice"),
+        ([*NODE, "depth:i:3"], "unknown field 'depth'"),
+        ([*NODE, "scales:i:2"], "unknown field 'scales'"),
+        ([*NODE, "fusion:s:sum"], "not 'sum'"),
+        ([*NODE, "fusion:s:"], "not ''"),
+        ([*NODE, "fusion:S:ad"], "not 'ad'"),
+        ([*NODE, "fusion:S:addition"], "not 'addition'"),
+        ([*NODE, "fusion:i:1"], "'fusion' has type 5"),
+        ([*NODE, "sigma:f:-1"], "not -1"),
+        ([*NODE, "sigma:f:nan"], "not nan"),
+        ([*NODE, "sigma:f:inf"], "not inf"),
+        ([*NODE, "sigma:f:32.5"], "not 32.5"),
+        ([*NODE, "sigma:d:4"], "'sigma' has type 2"),
+        ([*NODE, "align_corners:i:2"], "not 2"),
+    ],
+)
+def test_bad_attributes_are_refused_and_reported(driver, given, complaint):
+    log, answer = driver("create", *given)
+    assert answer == "refused"
+    assert log.startswith("log 1 edgead::AnomalyMap: ")
+    assert complaint in log
+
+
+def test_64_bit_numbers_are_refused(driver):
+    if driver.major < 10:
+        pytest.skip("TensorRT 8.6 has no such fields")
+    log, answer = driver("create", "height:l:64", "width:i:48")
+    assert answer == "refused"
+    assert "'height' has type 10" in log
+
+
+def test_reports_to_standard_error_before_there_is_a_logger(driver):
+    assert driver("unheard", "width:i:48", complains=True) == [
+        "edgead::AnomalyMap: field 'height' is missing"
+    ]
+
+
+@pytest.mark.parametrize("inputs", [2, 4, 8])
+def test_output_shapes(driver, inputs):
+    assert driver("outputs", str(inputs), *NODE) == ["shape N 1 64 48", "shape N", "types 0 0"]
+
+
+@pytest.mark.parametrize("inputs", [0, 3, 7, 10, 18])
+def test_inputs_that_are_no_pairs_have_no_outputs(driver, inputs):
+    log, answer = driver("outputs", str(inputs), *NODE)
+    assert answer == "refused"
+    assert f"not {inputs} inputs" in log
+
+
+@pytest.mark.parametrize("inputs", [2, 4])
+def test_features_are_all_of_one_format_and_outputs_are_float(driver, inputs):
+    # DataType: kFLOAT is 0, kHALF is 1. TensorFormat: kLINEAR is 0, kHWC8 is 2.
+    expected = [f"supported {' '.join([features] * inputs)} 0/0 0/0" for features in ("0/0", "1/0", "1/2")]
+    assert driver("formats", str(inputs), *NODE) == expected
+
+
+@pytest.mark.parametrize(("features", "number"), [("float", 0), ("half", 1), ("half8", 2)])
+@pytest.mark.parametrize("shapes", [["24x16x16"], ["24x16x12", "40x8x6", "112x4x3"], ["8x9x9"] * 4])
+def test_a_life_from_node_to_launch(driver, features, number, shapes):
+    count = len(shapes)
+    dims = [f"3x{shape}" for shape in shapes] * 2
+    given = [*NODE, "fusion:s:multiply", "sigma:f:2.5", "align_corners:i:0"]
+    lines = driver("life", features, *dims, "--", *given)
+    asked = f"height=64 width=48 scales={count} fusion=1 sigma=2.5 align_corners=0 {' '.join(shapes)}"
+
+    assert value_of(lines, "plugin") == "edgead::AnomalyMap 1 outputs 2"
+    assert value_of(lines, "configure") == "1"
+    # The workspace is that of the largest batch of the profile, twice the one that runs.
+    assert value_of(lines, "workspace_bytes") == f"batch=6 {asked}"
+    assert value_of(lines, "workspace") == str(6000 + count)
+    state = state_of(driver, value_of(lines, "serialized"))
+    assert state == {
+        "height": 64, "width": 48, "fusion": "multiply", "sigma": 2.5, "align_corners": 0, "scales": count,
+    }  # fmt: skip
+    assert value_of(lines, "again") == value_of(lines, "serialized")
+    assert value_of(lines, "prepare") == "1"
+    teacher = [f"teacher={0x100 * (k + 1):x}" for k in range(count)]
+    student = [f"student={0x100 * (count + k + 1):x}" for k in range(count)]
+    addresses = [*teacher, *student, "workspace=c00", "map=a00", "score=b00", "stream=d00"]
+    assert value_of(lines, "launch") == f"batch=3 {asked} format={number} {' '.join(addresses)}"
+    assert value_of(lines, "enqueue") == "0"
+
+
+@pytest.mark.parametrize(
+    ("dims", "complaint"),
+    [
+        (["2x24x16x16", "2x24x16x15"], "dimension 3 of input 1 is 15, of its pair 16"),
+        (["2x24x16x16", "2x25x16x16"], "dimension 1 of input 1 is 25, of its pair 24"),
+        (["2x8x8x8", "2x8x8x8", "2x8x8x8", "2x8x9x8"], "dimension 2 of input 3 is 9, of its pair 8"),
+        (["2x8x8x8", "3x4x4x4", "2x8x8x8", "2x4x4x4"], "dimension 0 of input 1"),
+        (["2x24x16", "2x24x16"], "input 0 has 3 dimensions"),
+        (["2x24x16385x16", "2x24x16385x16"], "dimension 2 of input 0 is 16385"),
+        (["2x0x16x16", "2x0x16x16"], "dimension 1 of input 0 is 0"),
+        (["2x8x8x8"] * 3, "not 3 inputs"),
+        (["2x8x8x8"] * 18, "not 18 inputs"),
+    ],
+)
+def test_features_that_are_no_pairs_are_never_run(driver, dims, complaint):
+    lines = driver("life", "float", *dims, "--", *NODE)
+    assert any(line.startswith("log 1 ") and complaint in line for line in lines)
+    # TensorRT 8.6 does not ask whether it can be configured; no device has the memory that it is told for.
+    assert value_of(lines, "configure") == ("0" if driver.major >= 10 else "1")
+    assert value_of(lines, "workspace") == str(2**62)
+    assert value_of(lines, "enqueue") == "1"
+    assert not any(line.startswith("launch ") for line in lines)
+
+
+def test_an_error_of_cuda_is_a_status_and_a_report(driver):
+    lines = driver("life", "half", *["1x8x4x4"] * 2, "--", *NODE, launcher="error")
+    assert value_of(lines, "enqueue") == "1"
+    assert "log 1 edgead::AnomalyMap: invalid argument" in lines
+
+
+def test_no_exception_leaves_it(driver):
+    lines = driver("life", "half", *["1x8x4x4"] * 2, "--", *NODE, launcher="throw")
+    assert value_of(lines, "workspace") == str(2**62)
+    assert value_of(lines, "enqueue") == "1"
+    assert "log 1 edgead::AnomalyMap: the launcher threw an exception" in lines
+
+
+def test_does_not_run_before_it_knows_its_inputs(driver):
+    log, status = driver("unconfigured", *NODE)
+    assert status == "enqueue 1"
+    assert "before it was run" in log
+
+
+ENGINE = [*NODE, "fusion:s:add", "sigma:f:4", "align_corners:i:1", "scales:i:2"]
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (ENGINE[:-1], "'scales' is missing"),
+        (ENGINE[1:], "'height' is missing"),
+        ([*ENGINE[:2], *ENGINE[3:]], "'fusion' is missing"),
+        ([*ENGINE[:-1], "scales:i:5"], "not 5"),
+        ([*ENGINE[:-1], "scales:i:-1"], "not -1"),
+        ([*ENGINE, "depth:i:3"], "unknown field 'depth'"),
+    ],
+)
+def test_what_an_engine_holds_is_checked_in_fields(driver, given, complaint):
+    if driver.major < 10:
+        pytest.skip("an engine of TensorRT 8.6 holds bytes")
+    assert driver("reopen", *ENGINE) == ["created"]
+    log, answer = driver("reopen", *given)
+    assert answer == "refused"
+    assert complaint in log
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ((2, 64, 48, 0, 4.0, 1, 2), "layout 2"),
+        ((1, 0, 48, 0, 4.0, 1, 2), "not 0 and 48"),
+        ((1, 64, 48, 2, 4.0, 1, 2), "fusion is 0 or 1, not 2"),
+        ((1, 64, 48, 0, float("nan"), 1, 2), "not nan"),
+        ((1, 64, 48, 0, 4.0, -1, 2), "not -1"),
+        ((1, 64, 48, 0, 4.0, 1, 5), "not 5"),
+    ],
+)
+def test_what_an_engine_holds_is_checked_in_bytes(driver, values, complaint):
+    if driver.major >= 10:
+        pytest.skip("an engine of TensorRT 10 holds fields")
+    good = struct.pack("=iiiifii", 1, 64, 48, 0, 4.0, 1, 2)
+    assert driver("reopen", good.hex()) == ["created"]
+    for data, expected in (
+        (struct.pack("=iiiifii", *values), complaint),
+        (good[:-1], "27 bytes"),
+        (good + b"\0", "29"),
+    ):
+        log, answer = driver("reopen", data.hex())
+        assert answer == "refused"
+        assert expected in log
