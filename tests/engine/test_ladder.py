@@ -29,6 +29,7 @@ from edgead.preprocess import ModelSize
 from edgead.runtime import open_session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
+SIZE = ModelSize(HEIGHT, WIDTH)
 GOOD = toy_images(12, seed=5)
 INT8 = ("int8", "int8-sensitive-fp16", "int8-student")
 NOTHING = Budget(0.0, 0.0, 1.0, 0.0, 0.0)
@@ -40,7 +41,7 @@ RECIPE = replace(Plan().recipe, ladder=RUNGS)
 class GraphRun(ToyRun):
     """A run of which the export is this graph; its reference is the graph too."""
 
-    size: ModelSize = ModelSize(HEIGHT, WIDTH)
+    size: ModelSize = SIZE
     graph: bytes = toy_graph().SerializeToString()
 
     def session(self) -> Any:
