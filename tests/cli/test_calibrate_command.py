@@ -1,4 +1,4 @@
-"""`edgead calibrate` of a bundle, without torch: the file that a build then reads, and what is no bundle to calibrate."""
+"""`edgead calibrate` of a bundle, without torch: the file that a build then reads, and what is refused."""
 
 from __future__ import annotations
 
