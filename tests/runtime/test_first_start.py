@@ -133,6 +133,19 @@ def test_flips_count_where_errors_may_be_large(scores: float, flips: int, tmp_pa
     check_golden(Device(scores=scores), bundle_of(tmp_path / "y", {**wide, "decision_flips_max": flips}))
 
 
+@pytest.mark.parametrize("rounding", [1e-6, -1e-6, 0.009])
+def test_on_the_picture_that_set_the_threshold_rounding_decides_nothing(
+    rounding: float, tmp_path: Path
+) -> None:
+    # A build sets the threshold on a good picture's own score, and that picture may be among the golden ones.
+    bundle = bundle_of(tmp_path / "x", threshold=float(EXPECTED[2]))
+    check_golden(Device(maps=rounding, scores=rounding), bundle)
+    # One that is only near it is on its side, or it is not the same engine.
+    near = bundle_of(tmp_path / "y", threshold=float(EXPECTED[2]) + 0.005)
+    with pytest.raises(VerificationError, match="1 decisions flip"):
+        check_golden(Device(maps=0.009, scores=0.009), near)
+
+
 @pytest.mark.parametrize("name", ["map_error_max", "score_error_max", "decision_flips_max"])
 @pytest.mark.parametrize("value", [None, "1", True, -1e-9, 1e10, [0.1], {}, 10**400])
 def test_limits_that_are_none_are_refused(name: str, value: Any, tmp_path: Path) -> None:
