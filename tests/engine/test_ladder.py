@@ -27,7 +27,9 @@ from edgead.engine.verify import Budget, damaged_twins
 from edgead.errors import PrecisionError, VerificationError
 from edgead.preprocess import ModelSize
 from edgead.runtime import open_session
+from edgead.runtime.first_start import check_golden
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from edgead.types import Prediction
 
 SIZE = ModelSize(HEIGHT, WIDTH)
 GOOD = toy_images(12, seed=5)
@@ -248,6 +250,27 @@ def test_labels_of_one_kind_give_no_auroc(label: int | None, folder: Path, tmp_p
     run = GraphRun(labelled=loaded(toy_images(4), [label] * 4))
     bundle = build_bundle(run, tmp_path / "x", plan(folder, "int8"))
     assert bundle.manifest.verification["auroc_change"] is None
+
+
+class Rounded(OnnxRuntimeSession):
+    """The same engine on another machine: everything a little higher."""
+
+    def infer(self, batch: np.ndarray) -> Prediction:
+        exact = super().infer(batch)
+        return Prediction(exact.anomaly_map + np.float32(1e-5), exact.anomaly_score + np.float32(1e-5))
+
+
+@pytest.mark.parametrize("rung", ["fp32", "int8"])
+def test_a_device_that_rounds_otherwise_still_starts(rung: Rung, folder: Path, tmp_path: Path) -> None:
+    # Of three held-out pictures one set the threshold, and all are golden.
+    run = GraphRun()
+    run.holdout_pictures = lambda: loaded(GOOD[:3])  # type: ignore[method-assign]
+    bundle = build_bundle(run, tmp_path / "x", plan(folder, rung))
+    golden, threshold = bundle.golden(), bundle.manifest.threshold.value
+    assert np.abs(golden.anomaly_score[:3] - threshold).min() <= 1e-6
+    with Rounded(bundle.file("model.onnx")) as session:
+        assert (session.infer(golden.images[:3]).anomaly_score > threshold).any()
+        check_golden(session, bundle)
 
 
 def types_of(model: ModelProto) -> dict[str, int]:
