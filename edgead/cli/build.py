@@ -80,6 +80,8 @@ def build(
         false_alarm_rate,
         confidence,
     )
+    if run.is_file():
+        raise InputError(f"{run} is a file: give the directory that edgead train or edgead build wrote")
     restore_directory(run)
     is_bundle = (run / "manifest.json").is_file()
     if data is not None and not is_bundle:
