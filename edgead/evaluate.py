@@ -8,7 +8,7 @@ reason beside it, never a made-up number, and a model that collapsed is reported
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,9 @@ CHANCE_AUROC = 0.55
 
 CONSTANT_SHARE = 1e-5
 """Values that vary by no more than this share of the largest are constant: float32 rounds about as much."""
+
+AT_THRESHOLD = 0.02
+"""A score within this share of the threshold is at it: runtimes of one INT8 graph may differ by a quarter of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +212,21 @@ def compare_sessions(
 
 
 def agreement_of(reference: Prediction, other: Prediction, threshold: float) -> Agreement:
-    """Measure how far two predictions of the same pictures are apart; threshold: decides for both."""
-    map_error = _error(reference.anomaly_map, other.anomaly_map)
-    return _agreement(map_error, reference.anomaly_score, other.anomaly_score, threshold, None)
+    """Measure how far two predictions of the same pictures are apart; threshold: decides for both.
+
+    A picture that the reference scores at the threshold, within `AT_THRESHOLD`, counts as no flip: one of them may be
+    what the threshold was set on, and only rounding decides on it.
+    """
+    agreement = _agreement(
+        _error(reference.anomaly_map, other.anomaly_map),
+        reference.anomaly_score,
+        other.anomaly_score,
+        threshold,
+        None,
+    )
+    x, y = reference.anomaly_score.astype(np.float64), other.anomaly_score.astype(np.float64)
+    flipped = ((x > threshold) != (y > threshold)) & ~(np.abs(x - threshold) <= AT_THRESHOLD * threshold)
+    return replace(agreement, decision_flips=int(flipped.sum()))
 
 
 def _agreement(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -10,12 +11,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgead.models.base import DistillationMethod, Pose
+from edgead.models.base import DistillationMethod, Preset, Recipe, Setting
 from edgead.models.head import cosine_map
+from edgead.models.rd import LOSSES
 from edgead.models.teacher import Teacher
-from edgead.preprocess import ModelSize
 from edgead.train.config import TrainConfig
-from edgead.types import HeadSpec
 
 # timm's own network for tests: three scales of 24, 32 and 48 channels, some 0.08 M parameters.
 TINY_TEACHER = "test_efficientnet"
@@ -78,8 +78,16 @@ class Template(DistillationMethod):
     part that always lies in the same place.
     """
 
-    def __init__(self, teacher: Teacher, size: ModelSize, loss: str, pose: Pose = "free") -> None:
-        super().__init__(teacher, HeadSpec(size.height_px, size.width_px, sigma=1.0))
+    losses = LOSSES
+    fusion = "add"
+    recipes: ClassVar[dict[Preset, Recipe]] = {
+        "edge": Recipe(LOSSES[0], 1.0, 100, 16, 5e-3, "one-cycle"),
+        "paper": Recipe(LOSSES[0], 0.0, 3, 4, 0.01, "constant"),
+    }
+
+    def __init__(self, teacher: Teacher, setting: Setting) -> None:
+        super().__init__(teacher, setting)
+        size = setting.size
         shapes = [
             (1, channels, size.height_px // stride, size.width_px // stride)
             for channels, stride in zip(teacher.channels, (4, 8, 16), strict=True)

@@ -88,6 +88,8 @@ def build(
         confidence,
         head,
     )
+    if run.is_file():
+        raise InputError(f"{run} is a file: give the directory that edgead train or edgead build wrote")
     restore_directory(run)
     is_bundle = (run / "manifest.json").is_file()
     if data is not None and not is_bundle:

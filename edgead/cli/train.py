@@ -20,10 +20,15 @@ def train(
     size: Annotated[
         str, typer.Option(metavar="N|HxW", help="Picture size in pixels, multiples of 32.")
     ] = "256",
-    epochs: Annotated[int, typer.Option(help="Epochs to train.")] = 100,
-    batch_size: Annotated[int, typer.Option(help="Pictures per batch and device.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule.")] = 5e-3,
-    loss: Annotated[str, typer.Option(help="hard-positions, per-position or flattened.")] = "hard-positions",
+    preset: Annotated[
+        str, typer.Option(metavar="edge|paper", help="What the next four and the smoothing are unless given.")
+    ] = "edge",
+    epochs: Annotated[int | None, typer.Option(help="Epochs to train; rd: 100.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures per batch and device; rd: 16.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the schedule; rd: 0.005.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="One of the method's; rd: hard-positions, per-position or flattened.")
+    ] = None,
     pose: Annotated[
         str,
         typer.Option(metavar="auto|fixed|free", help="How the parts lie; auto finds out from the pictures."),
@@ -46,10 +51,12 @@ def train(
     from edgead.errors import needs_extra
 
     with needs_extra("train", "edgead train"):
+        from edgead.models import recipe_of
         from edgead.train.config import TrainConfig
         from edgead.train.progress import TrainingProgress
         from edgead.train.training import Machine, open_machine, train_run
 
+    recipe = recipe_of(method, preset)
     fabric, precision_used = open_machine(Machine(accelerator, devices, nodes), precision)
     config = TrainConfig(
         data=str(data.resolve()),
@@ -58,10 +65,11 @@ def train(
         teacher=teacher,
         teacher_weights=teacher_weights,
         size=size,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        loss=loss,
+        preset=preset,
+        epochs=recipe.epochs if epochs is None else epochs,
+        batch_size=recipe.batch_size if batch_size is None else batch_size,
+        learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
+        loss=recipe.loss if loss is None else loss,
         pose=pose,
         seed=seed,
         skip_broken=skip_broken,

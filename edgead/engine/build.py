@@ -16,7 +16,7 @@ from edgead.bundle import Bundle, check_target
 from edgead.data import LoadedPictures
 from edgead.engine.plan import Plan
 from edgead.engine.verified import Built, Judges, answers, build_verified, install
-from edgead.engine.verify import EXACT, Comparison, verify
+from edgead.engine.verify import exact_limits, verify
 from edgead.errors import needs_extra
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session
@@ -121,12 +121,12 @@ def _exact(run: TrainedRun, model: bytes, judges: Judges, progress: Callable[[st
         # what was built from it.
         threshold = judges.threshold(reference, session)
         progress("checking that the graph decides as the model")
-        agreement = verify(reference, session, judges.all, threshold.value)
+        comparison = verify(reference, session, judges.all, threshold.value)
         golden = answers(session, judges.examples())
     verification = {
         "reference": "torch",
-        **Comparison(agreement).measures(),
-        "limits": asdict(EXACT),
+        **comparison.measures(),
+        "limits": asdict(exact_limits(threshold.value)),
         # So that another bundle can be built from this one with the same judges.
         "judges": judges.hashes(),
     }

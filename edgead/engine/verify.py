@@ -24,6 +24,9 @@ from edgead.types import UInt8Array
 MAP_TOLERANCE = 1e-4
 """Largest difference allowed between two float32 anomaly maps of one picture."""
 
+SHARE_TOLERANCE = 0.01
+"""The same as a share of the threshold: maps that are products of scales can be small as a whole."""
+
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -70,8 +73,10 @@ class Budget:
         )
 
 
-EXACT = Limits(MAP_TOLERANCE, MAP_TOLERANCE, -1.0, 0, 1.0)
-"""Of float32 on one backend. Scores so near to each other may swap their ranks: the order is not looked at."""
+def exact_limits(threshold: float) -> Limits:
+    """Of float32 on one backend. Scores so near to each other may swap their ranks: the order is not looked at."""
+    tolerance = min(MAP_TOLERANCE, SHARE_TOLERANCE * threshold)
+    return Limits(tolerance, tolerance, -1.0, 0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +138,21 @@ def damaged_twins(images: UInt8Array, seed: int = 0) -> UInt8Array:
 
 
 def verify(
-    reference: Session, built: Session, images: UInt8Array, threshold: float, limits: Limits = EXACT
-) -> Agreement:
+    reference: Session, built: Session, images: UInt8Array, threshold: float, limits: Limits | None = None
+) -> Comparison:
     """Compare what was built with its reference, and refuse it where they differ by more than the limits.
 
     images: (N, H, W, 3) uint8 RGB at the model's size, N >= 1. threshold: decides between good and defect for
-    both. Returns how near they are. Raises VerificationError when they are not near enough, and what `Session.infer`
-    raises.
+    both. limits: `exact_limits` where they are left out. Returns how near they are. Raises VerificationError when they
+    are not near enough, and what `Session.infer` raises.
     """
-    agreement = compare_sessions(reference, built, images, threshold)
+    comparison = Comparison(compare_sessions(reference, built, images, threshold))
     require(
-        Comparison(agreement),
-        limits,
+        comparison,
+        exact_limits(threshold) if limits is None else limits,
         "try other versions of torch and onnxruntime, which 'edgead doctor' shows",
     )
-    return agreement
+    return comparison
 
 
 def require(comparison: Comparison, limits: Limits, mend: str) -> None:

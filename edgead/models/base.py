@@ -2,58 +2,148 @@
 
 A method is a frozen teacher, a student that is trained on pictures of good parts alone, a loss, and the head that turns
 the disagreement of the two into an anomaly map. Everything that depends on the frozen side only is given by
-`teacher_features`, so that the loop can compute it once for a fixed training set.
+`teacher_features`, so that the loop can compute it once for a fixed training set. What differs in training, from the
+optimiser to the number of epochs, the method says too, in a recipe for each preset.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
-from edgead.models.teacher import Teacher
-from edgead.types import HeadSpec
+from edgead.errors import InputError
+from edgead.models.teacher import create_teacher
+from edgead.preprocess import ModelSize
+from edgead.types import Fusion, HeadSpec
 
 # How the parts lie in their pictures: always the same way, or any way.
 Pose = Literal["fixed", "free"]
 POSES: tuple[Pose, ...] = get_args(Pose)
 
+# `edge` is the default; `paper` trains and scores as the method was published.
+Preset = Literal["edge", "paper"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
+
+Schedule = Literal["one-cycle", "constant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a method is trained and scored where the user does not say otherwise.
+
+    loss: one of the method's. sigma: of the head's smoothing, in pixels. learning_rate: the peak of `one-cycle`, or all
+    there is of `constant`.
+    """
+
+    loss: str
+    sigma: float
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    schedule: Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What one method is made for. size: of the pictures. loss: one of the method's. pose: how the parts lie."""
+
+    size: ModelSize
+    loss: str
+    pose: Pose = "free"
+    preset: Preset = "edge"
+
 
 class DistillationMethod(nn.Module, ABC):
     """Teacher, student, loss and head of one method.
 
-    A subclass calls `__init__` with its head, adds its trainable modules and implements `student_features` and `loss`.
+    A subclass names its losses, recipes and fusion, calls `__init__`, adds its trainable modules and implements
+    `student_features` and `loss`. What else it does in another way, it overrides.
+
+    losses: names to choose from. recipes: one for each preset. fusion: how the head joins the scales. Raises InputError
+    for a loss that is not among them.
     """
 
-    def __init__(self, teacher: Teacher, head: HeadSpec) -> None:
+    losses: ClassVar[tuple[str, ...]]
+    recipes: ClassVar[Mapping[Preset, Recipe]]
+    fusion: ClassVar[Fusion]
+
+    def __init__(self, teacher: nn.Module, setting: Setting) -> None:
         super().__init__()
+        if setting.loss not in self.losses:
+            raise InputError(f"unknown loss {setting.loss!r}: give --loss {' or '.join(self.losses)}")
         self.teacher = teacher
-        self.head = head
+        self.loss_kind = setting.loss
+        self.recipe = self.recipes[setting.preset]
+        size = setting.size
+        self.head = HeadSpec(size.height_px, size.width_px, self.fusion, self.recipe.sigma)
+
+    @classmethod
+    def create_teacher(cls, name: str, weights: str) -> nn.Module:
+        """Make the frozen side, with its weights: `random` where they are loaded later."""
+        return create_teacher(name, weights)
 
     @torch.no_grad()
     def teacher_features(self, images: Tensor) -> list[Tensor]:
-        """Features of the frozen teacher: (N, H, W, 3) uint8 RGB to K tensors (N, C_k, H_k, W_k)."""
+        """Features of the frozen side: (N, H, W, 3) uint8 RGB to tensors (N, C_k, H_k, W_k)."""
         features: list[Tensor] = self.teacher(images)
         return features
 
     @abstractmethod
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
-        """What the student gives for a batch, of the same shapes as `teacher_features`.
+        """What the student gives for a batch, as `loss` and `head_features` take it.
 
-        images: (N, H, W, 3) uint8 RGB. teacher_features: K tensors (N, C_k, H_k, W_k) of the same pictures.
+        images: (N, H, W, 3) uint8 RGB. teacher_features: those of the same pictures.
         """
 
     @abstractmethod
     def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
         """The training loss of a batch: a scalar, the mean over its pictures."""
 
+    def head_features(
+        self, teacher_features: list[Tensor], student_features: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """What the head takes: K pairs of one shape, whose cosine map is the method's map of that scale.
+
+        A method with more than one student or teacher joins them here, and lets the student's side alone depend on its
+        student, because precision is chosen by side.
+        """
+        return teacher_features, student_features
+
     def features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Both sides for a batch (N, H, W, 3) uint8 RGB: what the head takes, and what is exported."""
         teacher = self.teacher(images)
-        return teacher, self.student_features(images, teacher)
+        return self.head_features(teacher, self.student_features(images, teacher))
 
     def forward(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
-        """The loss of a training batch; one call, so that data-parallel wrappers see it."""
+        """The loss of a batch; one call, so that data-parallel wrappers see it.
+
+        In training mode it may draw random numbers, from torch's generator, which the loop sets for each epoch.
+        """
         return self.loss(teacher_features, self.student_features(images, teacher_features))
+
+    def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
+        """What trains the student, in as many groups of parameters as it has learning rates.
+
+        Adam with betas (0.5, 0.999), as Reverse Distillation has it (section 4.1).
+        """
+        return torch.optim.Adam(self.trained(), lr=learning_rate, betas=(0.5, 0.999))
+
+    def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+        """The learning rate over all steps of a training, as the recipe says; each group keeps its own peak.
+
+        `one-cycle` is PyTorch's, which moves momentum, of Adam the first beta, between 0.95 and 0.85 as well.
+        """
+        if self.recipe.schedule == "constant":
+            return ConstantLR(optimizer, factor=1.0)
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, max_lr=peaks, total_steps=steps)
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that training changes."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]

@@ -79,6 +79,11 @@ def initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
+def power_of_two(channels: int) -> int:
+    """The smallest power of two from `channels` on: how wide a student of a teacher of odd widths is."""
+    return 1 << (channels - 1).bit_length()
+
+
 def _resampling_conv(in_channels: int, out_channels: int, resample: Resample) -> nn.Module:
     if resample is Resample.DOUBLE:
         return nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2, bias=False)

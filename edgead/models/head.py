@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from edgead.anomaly_map import EPSILON, bilinear_matrix, gaussian_matrix
 from edgead.types import Float64Array, HeadSpec
 
+# Half precision holds this one, and no feature of any use is shorter.
+UNIT_EPSILON = 1e-4
+
 
 def cosine_map(teacher: Tensor, student: Tensor) -> Tensor:
     """1 - cosine similarity over channels, in float32 or better: two (N, C, H, W) tensors to (N, H, W).
@@ -27,6 +30,16 @@ def cosine_map(teacher: Tensor, student: Tensor) -> Tensor:
     s_norm = torch.linalg.vector_norm(s, dim=1).clamp_min(EPSILON)
     distance: Tensor = 1.0 - dot / (t_norm * s_norm)
     return distance
+
+
+def unit(features: Tensor) -> Tensor:
+    """Feature vectors of length 1, as they are joined to others: (N, C, H, W) to the same; shorter ones than 1e-4 stay.
+
+    Of vectors that lie one below the other, each of length 1, the cosine map is the mean of their cosine maps. Written
+    out, so that a graph in half precision shows what its squares need.
+    """
+    length = (features * features).sum(1, keepdim=True).sqrt()
+    return features / length.clamp_min(UNIT_EPSILON)
 
 
 class AnomalyMapHead(nn.Module):

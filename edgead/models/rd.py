@@ -14,18 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from edgead.errors import InputError
-from edgead.models.base import DistillationMethod, Pose
-from edgead.models.blocks import BasicBlock, BottleneckBlock, Resample, conv_bn_relu, initialise
+from edgead.models.base import DistillationMethod, Pose, Recipe, Setting
+from edgead.models.blocks import BasicBlock, BottleneckBlock, Resample, conv_bn_relu, initialise, power_of_two
 from edgead.models.head import cosine_map
 from edgead.models.teacher import Teacher
 from edgead.preprocess import ModelSize
-from edgead.types import HeadSpec
 
 # The first is the default.
 Loss = Literal["hard-positions", "per-position", "flattened"]
@@ -52,24 +51,30 @@ _MIRRORED: dict[str, tuple[int, tuple[int, int, int], float | None]] = {
 class ReverseDistillation(DistillationMethod):
     """RD for pictures of one size.
 
-    loss: `per-position`, the mean over positions of the cosine map (the paper's equations 1 and 2); `flattened`, one
+    Loss: `per-position`, the mean over positions of the cosine map (the paper's equations 1 and 2); `flattened`, one
     cosine over the whole feature tensor of a picture, as the authors' script trains; `hard-positions`, `per-position`
     plus half the mean over the tenth of the positions of each picture and scale that the student rebuilds worst: a
     picture's score is the maximum of its map, and this pulls on the positions that decide it (hard example mining:
     Shrivastava et al., CVPR 2016; for students: Batzner et al., "EfficientAD", WACV 2024, section 3.2).
-    Raises InputError for another one. pose: decides how small the embedding of the lean student is.
+    The pose decides how small the embedding of the lean student is.
     """
 
-    def __init__(self, teacher: Teacher, size: ModelSize, loss: str, pose: Pose) -> None:
-        # Section 3.3: the maps of all scales are added, and smoothed with sigma 4.
-        super().__init__(teacher, HeadSpec(size.height_px, size.width_px, fusion="add", sigma=4.0))
-        if loss not in LOSSES:
-            raise InputError(f"unknown loss {loss!r}: give --loss {' or '.join(LOSSES)}")
-        self.loss_kind = loss
+    losses = LOSSES
+    # Section 3.3: the maps of all scales are added, and smoothed with sigma 4; section 4.1: the training.
+    fusion = "add"
+    recipes = MappingProxyType(
+        {
+            "edge": Recipe("hard-positions", 4.0, 100, 16, 5e-3, "one-cycle"),
+            "paper": Recipe("per-position", 4.0, 200, 16, 5e-3, "constant"),
+        }
+    )
+
+    def __init__(self, teacher: Teacher, setting: Setting) -> None:
+        super().__init__(teacher, setting)
         if teacher.architecture in _MIRRORED:
             self.bottleneck, self.decoder = _mirrored(teacher)
         else:
-            self.bottleneck, self.decoder = _lean(teacher, size, pose)
+            self.bottleneck, self.decoder = _lean(teacher, setting.size, setting.pose)
         initialise(self.bottleneck)
         initialise(self.decoder)
 
@@ -98,9 +103,7 @@ class Bottleneck(nn.Module):
     channels: of the teacher at strides 4, 8, 16. fused: channels that each scale is brought to before concatenation.
     """
 
-    def __init__(
-        self, channels: tuple[int, int, int], fused: tuple[int, int, int], embedding: nn.Module
-    ) -> None:
+    def __init__(self, channels: tuple[int, ...], fused: tuple[int, int, int], embedding: nn.Module) -> None:
         super().__init__()
         self.from_stride_4 = nn.Sequential(
             conv_bn_relu(channels[0], fused[1], 3, stride=2), conv_bn_relu(fused[1], fused[2], 3, stride=2)
@@ -167,7 +170,7 @@ def _lean(teacher: Teacher, size: ModelSize, pose: Pose) -> tuple[Bottleneck, De
     Such a student enlarges by repeating pixels. For parts of a free pose it takes transposed convolutions: without
     them the features of screws at any angle are rebuilt worse.
     """
-    fine, middle, coarse = (_power_of_two(channels) for channels in teacher.channels)
+    fine, middle, coarse = (power_of_two(channels) for channels in teacher.channels)
     embedded = 2 * coarse
 
     def enlarge(in_channels: int, channels: int, stride: int) -> nn.Module:
@@ -193,11 +196,6 @@ def _lean(teacher: Teacher, size: ModelSize, pose: Pose) -> tuple[Bottleneck, De
         nn.Conv2d(width, channels, 1) for width, channels in zip(widths, teacher.channels[::-1], strict=True)
     ]
     return Bottleneck(teacher.channels, (fine, middle, coarse), embedding), Decoder(stages, outputs)
-
-
-def _power_of_two(channels: int) -> int:
-    """The smallest power of two from `channels` on."""
-    return 1 << (channels - 1).bit_length()
 
 
 def _block(in_channels: int, channels: int, resample: Resample, bottleneck_width: float | None) -> nn.Module:

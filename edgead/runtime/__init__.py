@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgead.errors import BundleError
+from edgead.errors import BundleError, InputError
 from edgead.runtime.base import Session
 from edgead.runtime.fake import FakeSession
 from edgead.types import BACKENDS
@@ -25,8 +25,9 @@ def open_session(bundle: Bundle, *, threads: int | None = None) -> Session:
 
     threads: CPU threads of one inference, None for one per core this process may use. An engine that was not verified
     when it was built is compared with the bundle's golden answers first. Raises InputError for fewer than one thread,
-    BundleError when the bundle lacks a file or names an unknown backend, BackendError when the backend cannot open it
-    or the model is not of the bundle's size, VerificationError when the engine does not give the golden answers.
+    or for any with an engine, BundleError when the bundle lacks a file or names an unknown backend, BackendError when
+    the backend cannot open it or the model is not of the bundle's size, VerificationError when the engine does not give
+    the golden answers.
     """
     session = _opened(bundle, threads)
     if not bundle.manifest.verified:
@@ -46,6 +47,8 @@ def _opened(bundle: Bundle, threads: int | None) -> Session:
         from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
         return OnnxRuntimeSession(bundle.file("model.onnx"), threads=threads, size=size)
+    if threads is not None:
+        raise InputError(f"threads is {threads}, and {bundle.path} runs on a GPU: leave it out")
     if backend in ("tensorrt", "tensorrt-rtx"):
         from edgead.runtime.engine_record import MAX_RECORD_BYTES, EngineRecord
         from edgead.runtime.first_start import rebuild_command

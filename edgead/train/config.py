@@ -8,7 +8,7 @@ from typing import Any
 from typing_extensions import Self
 
 from edgead.errors import InputError, RunError
-from edgead.models.base import POSES
+from edgead.models.base import POSES, PRESETS
 from edgead.models.rd import LOSSES
 from edgead.models.teacher import DEFAULT_TEACHER
 from edgead.preprocess import ModelSize
@@ -21,14 +21,16 @@ MAX_SEED = 2**32 - 1
 class TrainConfig:
     """Settings that the result of a training depends on; where it runs is not one of them.
 
-    data: absolute path of the dataset. learning_rate: peak of the one-cycle schedule.
-    pose: `auto` finds it from the good pictures. Raises InputError for a value
-    out of range.
+    data: absolute path of the dataset. preset: whose recipe schedules the learning rate and smooths the map; `epochs`,
+    `batch_size`, `learning_rate` and `loss` are what was taken from that recipe or given instead. learning_rate: peak
+    of the one-cycle schedule, or all there is of a constant one. pose: `auto` finds it from the good pictures. Raises
+    InputError for a value out of range.
     """
 
     data: str
     layout: str = "auto"
     method: str = "rd"
+    preset: str = PRESETS[0]
     teacher: str = DEFAULT_TEACHER
     teacher_weights: str = "package"
     size: str = "256"
@@ -46,6 +48,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('_', ' ')} is {getattr(self, name)}: give 1 or more")
+        if self.preset not in PRESETS:
+            raise InputError(f"unknown preset {self.preset!r}: give --preset {' or '.join(PRESETS)}")
         if self.pose not in ("auto", *POSES):
             raise InputError(f"unknown pose {self.pose!r}: give --pose auto, {' or '.join(POSES)}")
         if not 0 <= self.seed <= MAX_SEED:
@@ -59,6 +63,9 @@ class TrainConfig:
     def from_json(cls, value: Any) -> Self:
         """Read what `to_json` gave. Raises RunError for unknown or missing keys and values of another type."""
         types = {field.name: field.type for field in fields(cls)}
+        if isinstance(value, dict):
+            # Runs from before there were presets were trained as this one trains.
+            value = {"preset": PRESETS[0], **value}
         if not isinstance(value, dict) or set(value) != set(types):
             raise RunError(
                 "the run's configuration has unknown or missing keys: train it again with this edgead"

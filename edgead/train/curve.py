@@ -18,7 +18,7 @@ def draw_loss_curve(metrics: Sequence[dict[str, float]], file: Path) -> None:
     marker = "o" if len(metrics) < 3 else None
     axes.plot(epochs, [row["loss"] for row in metrics], label="training pictures", marker=marker)
     axes.plot(epochs, [row["holdout_loss"] for row in metrics], label="held-out good pictures", marker=marker)
-    axes.set(xlabel="epoch", ylabel="loss (cosine distance, summed over scales)", yscale="log")
+    axes.set(xlabel="epoch", ylabel="loss", yscale="log")
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
     figure.savefig(file, format="png", dpi=120)

@@ -1,9 +1,9 @@
 """The one training loop, for every method and every kind of machine (Lightning Fabric).
 
-What the result depends on is decided by the configuration alone: the order of the pictures in an epoch follows from
-the seed and the epoch's number, so a training that was killed and continued ends in the same weights. The number of
-epochs is fixed in advance and the last weights are kept; the held-out good pictures are only watched, and no other
-picture is looked at.
+What the result depends on is decided by the configuration alone: the order of the pictures in an epoch, and what a
+method draws at random, follow from the seed and the epoch's number, so a training that was killed and continued ends in
+the same weights. The number of epochs is fixed in advance and the last weights are kept; the held-out good pictures are
+only watched, and no other picture is looked at.
 """
 
 from __future__ import annotations
@@ -73,14 +73,10 @@ def fit(
             "remove that file to train from the start"
         )
     method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trainable = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    # Section 4.1 of the Reverse Distillation paper: Adam with betas (0.5, 0.999).
-    optimizer = torch.optim.Adam(trainable, lr=config.learning_rate, betas=(0.5, 0.999))
+    optimizer = method.optimizer(config.learning_rate)
     module, wrapped_optimizer = fabric.setup(method, optimizer)
     batches = max(1, len(images) // (config.batch_size * fabric.world_size))
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=config.learning_rate, total_steps=config.epochs * batches
-    )
+    scheduler = method.scheduler(optimizer, config.epochs * batches)
     precision = fabric.strategy.precision
     features = TeacherFeatures(method, images, fabric.device)
     watched = TeacherFeatures(method, holdout, fabric.device)
@@ -100,6 +96,8 @@ def fit(
     for epoch in range(first_epoch, config.epochs):
         started_at = time.monotonic()
         module.train()
+        # What a method draws at random follows from the epoch, too, and differs from one process to the next.
+        torch.manual_seed(_epoch_seed(config, epoch) * fabric.world_size + fabric.global_rank)
         total = 0.0
         for number, chosen in enumerate(_batches(config, epoch, len(images), batches, fabric)):
             loss = module(*features.batch(chosen))
@@ -145,9 +143,13 @@ def fit(
 
 def _batches(config: TrainConfig, epoch: int, pictures: int, batches: int, fabric: Fabric) -> list[Tensor]:
     """Numbers of the pictures of every batch of one process in one epoch; a last, incomplete batch is left out."""
-    generator = torch.Generator().manual_seed((config.seed << 20) + epoch)
+    generator = torch.Generator().manual_seed(_epoch_seed(config, epoch))
     order = torch.randperm(pictures, generator=generator)[fabric.global_rank :: fabric.world_size]
     return list(torch.split(order, config.batch_size)[:batches])
+
+
+def _epoch_seed(config: TrainConfig, epoch: int) -> int:
+    return (config.seed << 20) + epoch
 
 
 def _check_batch(config: TrainConfig, images: Tensor, processes: int) -> None:

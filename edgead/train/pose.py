@@ -9,26 +9,28 @@ position, that one mean feature for all positions does not?
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgead.models.base import Pose
 from edgead.models.head import cosine_map
-from edgead.models.teacher import Teacher
+from edgead.models.teacher import STRIDES
 
 # Measured with EfficientNet-Lite0 at 256 px: 0.30 for transistors in a fixture, 0.75 for screws that lie at any angle.
 FIXED_BELOW = 0.5
 PICTURES = 64
+# Of what a teacher gives: stride 16. Some methods ask theirs for more.
+COARSEST = STRIDES.index(16)
 
 
 @torch.no_grad()
-def pose_spread(teacher: Teacher, images: Tensor, holdout: Tensor) -> float:
+def pose_spread(teacher: nn.Module, images: Tensor, holdout: Tensor) -> float:
     """Mean cosine distance of held-out features to the mean picture's, over that to one mean feature.
 
     images: (N, H, W, 3) and holdout: (M, H, W, 3) uint8 RGB on the teacher's device; the first 64 of each are taken.
     Near 0 for parts that always lie the same way, near 1 for parts of which a mean picture says nothing.
     """
-    known = torch.cat([teacher(image[None])[-1] for image in images[:PICTURES]])
-    unknown = torch.cat([teacher(image[None])[-1] for image in holdout[:PICTURES]])
+    known = torch.cat([teacher(image[None])[COARSEST] for image in images[:PICTURES]])
+    unknown = torch.cat([teacher(image[None])[COARSEST] for image in holdout[:PICTURES]])
     to_picture = cosine_map(unknown, known.mean(0, keepdim=True).expand_as(unknown)).mean()
     to_feature = cosine_map(unknown, known.mean((0, 2, 3), keepdim=True).expand_as(unknown)).mean()
     # Pictures of one colour leave nothing to explain.

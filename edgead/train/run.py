@@ -14,15 +14,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from edgead import __version__
 from edgead.atomic import replace_file
 from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset
 from edgead.errors import EdgeadError, PictureError, RunError
-from edgead.models import create_method
-from edgead.models.base import POSES, DistillationMethod, Pose
-from edgead.models.teacher import Teacher
+from edgead.models import create_method, method_class
+from edgead.models.base import POSES, DistillationMethod, Pose, Preset
 from edgead.preprocess import ModelSize
 from edgead.threshold import Threshold
 from edgead.train.config import TrainConfig
@@ -102,9 +101,10 @@ class Run:
         from safetensors.torch import load_file
 
         config = self.record.config
-        method = create_method(
-            config.method, Teacher(config.teacher), self.size, config.loss, self.record.pose
-        )
+        # Their weights are in the run, whatever they were trained from.
+        teacher = method_class(config.method).create_teacher(config.teacher, "random")
+        preset = cast("Preset", config.preset)
+        method = create_method(config.method, teacher, self.size, config.loss, self.record.pose, preset)
         file = self.path / WEIGHTS_FILE
         try:
             method.load_state_dict(load_file(file), strict=True)

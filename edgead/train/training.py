@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgead.atomic import check_directory, replace_file
 from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset, split_holdout
 from edgead.errors import CollapseError, InputError, RunError
-from edgead.models import create_method
-from edgead.models.base import DistillationMethod, Pose
-from edgead.models.teacher import Teacher, create_teacher
+from edgead.models import create_method, method_class
+from edgead.models.base import DistillationMethod, Pose, Preset
 from edgead.preprocess import ModelSize
 from edgead.threshold import Threshold, threshold_from_normal_scores
 from edgead.train.checkpoint import read_checkpoint
@@ -121,11 +120,11 @@ def train_run(
     size = ModelSize.parse(config.size)
     # Random weights of a teacher, too, are the same when the training is continued.
     torch.manual_seed(config.seed)
-    teacher = create_teacher(config.teacher, config.teacher_weights)
+    teacher = method_class(config.method).create_teacher(config.teacher, config.teacher_weights)
     images, watched = torch.from_numpy(pictures.images), torch.from_numpy(holdout.images)
     pose = record.pose if record is not None else _pose(config, teacher, images, watched, say)
     torch.manual_seed(config.seed)
-    method = create_method(config.method, teacher, size, config.loss, pose)
+    method = create_method(config.method, teacher, size, config.loss, pose, cast("Preset", config.preset))
     fresh = RunRecord(
         config=config,
         state="training",
@@ -207,7 +206,7 @@ def _read_pictures(config: TrainConfig, say: Callable[[str], None]) -> tuple[Loa
 
 
 def _pose(
-    config: TrainConfig, teacher: Teacher, images: Tensor, holdout: Tensor, say: Callable[[str], None]
+    config: TrainConfig, teacher: nn.Module, images: Tensor, holdout: Tensor, say: Callable[[str], None]
 ) -> Pose:
     """How the parts lie: as the configuration says, or as the good pictures show."""
     if config.pose != "auto":

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from edgead.cli.train import train
 from edgead.errors import DataError, InputError, MissingExtraError
 from edgead.models import METHODS
+from edgead.train.config import TrainConfig
 from edgead.train.run import open_run
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -24,6 +25,26 @@ RUNNER = CliRunner()
 @pytest.fixture
 def data(tmp_path):
     return write_pictures(tmp_path / "data", 12)
+
+
+@pytest.mark.parametrize(
+    ("options", "recipe"),
+    [
+        ([], (100, 16, 5e-3, "hard-positions")),
+        (["--preset", "paper"], (200, 16, 5e-3, "per-position")),
+        (["--preset", "paper", "--method", "stfpm"], (100, 32, 0.4, "per-position")),
+        (["--preset", "paper", "--method", "stfpm", "--epochs", "3"], (3, 32, 0.4, "per-position")),
+        (["--loss", "flattened", "--learning-rate", "0.1"], (100, 16, 0.1, "flattened")),
+        (["--batch-size", "2"], (100, 2, 5e-3, "hard-positions")),
+    ],
+)
+def test_what_is_not_given_is_the_presets(data, monkeypatch, options, recipe):
+    asked: list[TrainConfig] = []
+    monkeypatch.setattr("edgead.train.training.train_run", lambda config, *_: asked.append(config))
+    RUNNER.invoke(app, [str(data), "--out", "run", *options], catch_exceptions=False)
+    (config,) = asked
+    assert (config.epochs, config.batch_size, config.learning_rate, config.loss) == recipe
+    assert config.preset == ("paper" if "paper" in options else "edge")
 
 
 def test_a_folder_becomes_a_run_and_the_run_stays(data, tmp_path, monkeypatch):
@@ -62,6 +83,8 @@ def test_a_folder_becomes_a_run_and_the_run_stays(data, tmp_path, monkeypatch):
         (["--method", "magic"], InputError, "unknown method 'magic'"),
         (["--accelerator", "tpu"], InputError, "unknown accelerator 'tpu'"),
         (["--epochs", "0"], InputError, "epochs is 0"),
+        (["--preset", "fast"], InputError, "unknown preset 'fast'"),
+        (["--method", "stfpm", "--loss", "flattened"], InputError, "unknown loss 'flattened'"),
         (["--layout", "mvtec"], DataError, "data"),
     ],
 )

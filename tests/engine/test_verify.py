@@ -31,7 +31,7 @@ def pictures(count: int) -> np.ndarray:
 
 
 def test_what_agrees_is_let_through() -> None:
-    agreement = verify(FakeSession(SIZE), FakeSession(SIZE), pictures(3), threshold=0.9)
+    agreement = verify(FakeSession(SIZE), FakeSession(SIZE), pictures(3), threshold=0.9).agreement
     assert agreement.n == 3
     assert agreement.map_error_max == 0.0
     assert agreement.decision_flips == 0
@@ -41,6 +41,14 @@ def test_a_map_beyond_the_tolerance_is_refused() -> None:
     # No decision flips: both scores are far below the threshold.
     with pytest.raises(VerificationError, match="0 decisions flip"):
         verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.1 + 2 * MAP_TOLERANCE), pictures(3), threshold=0.9)
+
+
+def test_small_maps_have_a_small_tolerance() -> None:
+    # A thousandth as large as maps of one scale: a tolerance of 1e-4 would let everything through.
+    small = FakeSession(SIZE, 1e-4), FakeSession(SIZE, 1.5e-4)
+    assert abs(1.5e-4 - 1e-4) < MAP_TOLERANCE
+    with pytest.raises(VerificationError, match="0 decisions flip"):
+        verify(*small, pictures(3), threshold=1e-3)
 
 
 def test_a_flipped_decision_is_refused_however_small_the_difference() -> None:

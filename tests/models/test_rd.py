@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from edgead.errors import InputError
 from edgead.models import METHODS, create_method
+from edgead.models.base import Setting
 from edgead.models.blocks import BasicBlock, BottleneckBlock, Resample, initialise
 from edgead.models.rd import LOSSES, ReverseDistillation
 from edgead.models.teacher import Teacher, create_teacher
@@ -55,7 +56,7 @@ def test_a_resnet_gets_the_student_of_the_authors(name):
         i = o
 
     with torch.device("meta"):
-        method = ReverseDistillation(_shapes_only(name), SIZE, "flattened", "free")
+        method = ReverseDistillation(_shapes_only(name), Setting(SIZE, "flattened"))
 
     assert parameters(method.bottleneck) == fusion + embedding
     assert parameters(method.decoder) == decoder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgead.bundle import Bundle, Manifest, write_bundle
-from edgead.errors import BackendError, BundleError
+from edgead.errors import BackendError, BundleError, InputError
 from edgead.preprocess import ModelSize
 from edgead.runtime import open_session
 from edgead.threshold import Threshold
@@ -44,6 +44,13 @@ def test_an_unknown_backend_lists_the_known(make_model, tmp_path):
     with pytest.raises(BundleError, match="unknown backend 'abacus'") as caught:
         open_session(other)
     assert all(name in str(caught.value) for name in BACKENDS)
+
+
+def test_threads_of_a_cpu_are_no_setting_of_an_engine(make_model, tmp_path):
+    bundle = bundle_of(tmp_path / "bundle", {"model.onnx": make_model().SerializeToString()})
+    engine = replace(bundle, manifest=replace(bundle.manifest, backend="tensorrt"))
+    with pytest.raises(InputError, match="threads is 2"):
+        open_session(engine, threads=2)
 
 
 def test_a_bundle_without_a_model_is_refused(tmp_path):

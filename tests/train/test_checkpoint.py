@@ -8,6 +8,8 @@ import torch
 from training_parts import TINY_TEACHER, Template, same_tensors
 
 from edgead.errors import EdgeadError, RunError
+from edgead.models.base import Setting
+from edgead.models.rd import LOSSES
 from edgead.models.teacher import create_teacher
 from edgead.preprocess import ModelSize
 from edgead.train.checkpoint import Checkpoint, load_student, read_checkpoint, student_state, write_checkpoint
@@ -27,7 +29,7 @@ def checkpoint(values: int = 4) -> Checkpoint:
 
 
 def method() -> Template:
-    return Template(create_teacher(TINY_TEACHER, "random"), ModelSize(32, 32), "")
+    return Template(create_teacher(TINY_TEACHER, "random"), Setting(ModelSize(32, 32), LOSSES[0]))
 
 
 def test_a_checkpoint_is_read_as_it_was_written(tmp_path):

@@ -78,6 +78,50 @@ def test_a_continued_training_is_bitwise_the_uninterrupted_one(config, tmp_path,
     assert fitted.loss_before == fitted_whole.loss_before
 
 
+def noisy_method():
+    """A method that draws random numbers in training."""
+    torch.manual_seed(0)
+    teacher = create_teacher(TINY_TEACHER, "random")
+    return create_method("rd++", teacher, ModelSize(64, 64), LOSSES[0])
+
+
+def test_what_a_method_draws_is_drawn_again_when_a_training_is_continued(config, tmp_path):
+    whole, _ = run(config, tmp_path, method=noisy_method())
+    with pytest.raises(KilledError):
+        run(config, tmp_path, method=noisy_method(), progress=partial(stop_in, 2))
+    torch.manual_seed(12345)
+    continued, _ = run(config, tmp_path, read_checkpoint(tmp_path / "c.pt"), method=noisy_method())
+    assert same_tensors(continued.state_dict(), whole.state_dict())
+
+
+def test_another_seed_draws_other_numbers(config, tmp_path):
+    """One batch of all pictures, so that their order does no more than round differently."""
+    drawn = []
+    for seed in (0, 1):
+        method = noisy_method()
+        draw = method.forward
+
+        def noted(images, features, draw=draw):
+            state = torch.get_rng_state()
+            drawn.append(int(torch.randint(2**62, ())))
+            torch.set_rng_state(state)
+            return draw(images, features)
+
+        method.forward = noted
+        one = tiny_config(tmp_path, epochs=2, batch_size=10, seed=seed)
+        run(one, tmp_path, method=method)
+    # One held-out pass before and after each epoch; training is the second and the fourth.
+    assert len({*drawn[1:4:2], *drawn[6:9:2]}) == 4
+
+
+def test_a_paper_schedule_is_constant(config, tmp_path):
+    torch.manual_seed(0)
+    teacher = create_teacher(TINY_TEACHER, "random")
+    method = create_method("stfpm", teacher, ModelSize(64, 64), "per-position", preset="paper")
+    _, fitted = run(tiny_config(tmp_path, epochs=4, learning_rate=0.02), tmp_path, method=method)
+    assert [row["learning_rate"] for row in fitted.metrics] == [0.02] * 4
+
+
 def test_a_training_is_not_continued_with_other_pictures(config, tmp_path):
     run(config, tmp_path)
     checkpoint = read_checkpoint(tmp_path / "c.pt")

@@ -3,6 +3,8 @@ import torch
 from training_parts import TINY_TEACHER, Template, good_parts
 
 import edgead.train.features as features_module
+from edgead.models.base import Setting
+from edgead.models.rd import LOSSES
 from edgead.models.teacher import create_teacher
 from edgead.preprocess import ModelSize
 from edgead.train.features import TeacherFeatures
@@ -14,7 +16,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def method():
     torch.manual_seed(2)
-    return Template(create_teacher(TINY_TEACHER, "random"), ModelSize(64, 64), "")
+    return Template(create_teacher(TINY_TEACHER, "random"), Setting(ModelSize(64, 64), LOSSES[0]))
 
 
 @pytest.mark.parametrize("share", [0.5, 0.0])

@@ -19,6 +19,7 @@ def test_a_configuration_survives_json():
         ({"learning_rate": 0.0}, "learning rate 0.0 is not between 0 and 1"),
         ({"learning_rate": float("nan")}, "learning rate nan"),
         ({"size": "100"}, "100"),
+        ({"preset": "fast"}, "unknown preset 'fast': give --preset edge or paper"),
         ({"size": "big"}, "big"),
         ({"seed": -1}, "seed is -1: give a number from 0 to 4294967295"),
         ({"seed": 2**32}, "seed is 4294967296"),
@@ -40,6 +41,14 @@ def test_a_value_out_of_range_is_named(change, words):
 def test_a_configuration_of_other_types_or_keys_is_refused(change, words):
     with pytest.raises(RunError, match=words):
         TrainConfig.from_json({**TrainConfig(data="/d").to_json(), **change})
+
+
+def test_a_run_from_before_there_were_presets_is_edge():
+    config = TrainConfig(data="/d")
+    value = config.to_json()
+    del value["preset"]
+    assert TrainConfig.from_json(value) == config
+    assert config.preset == "edge"
 
 
 @pytest.mark.parametrize("value", [None, [], {}])

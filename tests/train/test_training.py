@@ -21,6 +21,7 @@ from edgead.errors import (
 )
 from edgead.models import METHODS
 from edgead.train.run import Run, open_run, read_record
+from edgead.train.session import TorchSession
 from edgead.train.training import Machine, open_machine, train_run
 
 FILES = ["loss.png", "metrics.json", "model.safetensors", "run.json"]
@@ -87,6 +88,22 @@ def test_a_run_is_loaded_with_the_pose_it_was_trained_with(pictures, tmp_path, p
     assert record.pose == pose
     weights = load_file(tmp_path / "model.safetensors")
     assert same_tensors(dict(Run(tmp_path, record).load_model().state_dict()), weights)
+
+
+@pytest.mark.parametrize("method", ["rd++", "stfpm", "stfpm-ensemble", "rstpm"])
+def test_a_run_of_each_method_is_loaded_as_it_was_trained(pictures, tmp_path, method):
+    config = tiny_config(pictures, method=method, preset="paper", loss="per-position", epochs=1)
+    with contextlib.suppress(CollapseError):
+        train(config, tmp_path)
+    record = read_record(tmp_path)
+    assert record is not None
+    assert record.config == config
+    loaded = Run(tmp_path, record).load_model()
+    assert same_tensors(dict(loaded.state_dict()), load_file(tmp_path / "model.safetensors"))
+    assert loaded.head.sigma == METHODS[method].recipes["paper"].sigma
+    assert record.threshold is not None
+    score = TorchSession(loaded).infer(Run(tmp_path, record).holdout_pictures().images).anomaly_score
+    assert record.threshold.value == pytest.approx(float(score[0]), rel=1e-5)
 
 
 def test_a_finished_run_is_left_alone(config, tmp_path, monkeypatch):

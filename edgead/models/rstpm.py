@@ -1,0 +1,202 @@
+"""RSTPM: beside the student that sees the picture, a second one reconstructs the teacher's features from its last.
+
+Yamada, Kamiya & Hotta, "Reconstructed Student-Teacher and Discriminative Networks for Anomaly Detection", 2022, and the
+reproduction study that tells of it (sections 3 and 4). Two pairs look at a part in two ways, and a scale that one pair
+misses the other may see. The discriminative network is not here.
+
+teachers two frozen networks: ResNet18 for pair 1, ResNet50 for pair 2. Any other network teaches both pairs, so that
+         its features are computed once
+students student 1 is STFPM's. Student 2 (section 4.7, the reproduction's lighter design) starts from teacher 1's
+         features at stride 32 and doubles the resolution three times, each with one residual block of 2x2 stride-2
+         transposed convolutions, to teacher 2's features at strides 16, 8 and 4. `rstpm-direct` starts from student 1's
+         features instead (section 4.6)
+attention between two blocks, what goes on is weighed by position with a map M of one channel made of teacher 2's
+         features there: 3x3 convolution, 1x1 convolution, sigmoid (section 3.3). x becomes M x (equation 7) or
+         (1 + M) x (equation 8), at stride 16 and at stride 8. How many channels the 3x3 convolution gives is not said;
+         here a quarter
+loss     equations 3 to 6, that of STFPM, of both pairs. They share no weights, so one optimiser for the sum does to
+         each what two would do; but for `rstpm-direct`, where student 1 learns from pair 2 too
+map      equation 1 without its last factor: the maps of the two pairs added, the scales multiplied
+
+The cosine map of two vectors laid end to end, each of length 1, is the mean of their cosine maps. The head gets such
+vectors; it does not know the factor 2, so with three scales its map is an eighth of equation 1's.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from edgead.errors import TeacherError
+from edgead.models.base import Setting
+from edgead.models.blocks import BasicBlock, Resample, conv_bn_relu, initialise, power_of_two
+from edgead.models.head import unit
+from edgead.models.stfpm import FeaturePyramidMatching, twin
+from edgead.models.teacher import STRIDES, Teacher, create_teacher
+
+# Pair 1 reaches down to where student 2 starts.
+STRIDES_1 = (*STRIDES, 32)
+
+# Teacher 2 where it is another than teacher 1.
+SECOND_TEACHERS = {"resnet18": "resnet50"}
+
+# How a map weighs features: M x, (1 + M) x.
+Weighing = Literal["*", "+"]
+
+
+class TwoTeachers(nn.Module):
+    """The frozen side of both pairs: four features of teacher 1, and three of teacher 2 where it is another."""
+
+    def __init__(self, first: Teacher, second: Teacher | None) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N, H, W, 3) uint8 RGB to features at strides 4, 8, 16 and 32, and teacher 2's at 4, 8 and 16."""
+        features: list[Tensor] = self.first(images)
+        return features if self.second is None else [*features, *self.second(images)]
+
+
+class ReconstructedPyramidMatching(FeaturePyramidMatching):
+    """RSTPM's two pairs; attention M x at stride 16 and (1 + M) x at stride 8 (the best of section 4.8)."""
+
+    attention: ClassVar[tuple[Weighing, Weighing] | None] = ("*", "+")
+    direct: ClassVar[bool] = False
+
+    def __init__(self, teacher: TwoTeachers, setting: Setting) -> None:
+        super().__init__(teacher.first, setting)
+        self.teacher = teacher
+        if self.direct:
+            self.student = twin(teacher.first.name, STRIDES_1)
+        second = teacher.second or teacher.first
+        # What a ResNet's stage gives has passed a ReLU, as what a block gives.
+        rectified = "resnet" in second.architecture
+        self.decoder = ReconstructingStudent(
+            teacher.first.channels[3], second.channels[: len(STRIDES)], self.attention, rectified
+        )
+        initialise(self.decoder)
+
+    @classmethod
+    def create_teacher(cls, name: str, weights: str) -> TwoTeachers:
+        """Both teachers. weights: files are two, joined by a comma, where the teachers are two."""
+        second = SECOND_TEACHERS.get(name.partition(".")[0])
+        if second is None:
+            return TwoTeachers(create_teacher(name, weights, STRIDES_1), None)
+        if weights in ("package", "hub", "random"):
+            weights = f"{weights},{weights}"
+        files = weights.split(",")
+        if len(files) != 2:
+            raise TeacherError(
+                f"--teacher-weights {weights} is one file, but teacher {name!r} goes with {second!r}: give two files "
+                "joined by a comma, or hub"
+            )
+        return TwoTeachers(create_teacher(name, files[0], STRIDES_1), create_teacher(second, files[1]))
+
+    def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
+        """Three tensors of student 1, then three of student 2."""
+        ours: list[Tensor] = self.student(images)
+        start = ours[3] if self.direct else teacher_features[3]
+        return [*ours[:3], *self.decoder(start, _second(teacher_features))]
+
+    def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
+        """The losses of both pairs, added."""
+        return super().loss([*teacher_features[:3], *_second(teacher_features)], student_features)
+
+    def head_features(
+        self, teacher_features: list[Tensor], student_features: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The vectors of both pairs end to end, of every scale: (N, C_1k + C_2k, H_k, W_k)."""
+        first, second = teacher_features[:3], _second(teacher_features)
+        return _end_to_end(first, second), _end_to_end(student_features[:3], student_features[3:])
+
+
+class MultipliedAttention(ReconstructedPyramidMatching):
+    """RSTPM with attention M x at both strides."""
+
+    attention = ("*", "*")
+
+
+class AddedAttention(ReconstructedPyramidMatching):
+    """RSTPM with attention (1 + M) x at both strides."""
+
+    attention = ("+", "+")
+
+
+class NoAttention(ReconstructedPyramidMatching):
+    """RSTPM without attention."""
+
+    attention = None
+
+
+class DirectReconstruction(ReconstructedPyramidMatching):
+    """RSTPM whose student 2 starts from student 1's features, not from teacher 1's."""
+
+    direct = True
+
+
+class ReconstructingStudent(nn.Module):
+    """Student 2: a block for each of the strides 16, 8 and 4, attention between them.
+
+    start: channels it starts from. channels: of teacher 2 at strides 4, 8 and 16. rectified: whether the teacher's
+    features are never negative, as a ResNet's; then the blocks give them themselves. Else the blocks are as wide as the
+    next power of two, and a 1x1 convolution follows each.
+    """
+
+    def __init__(
+        self,
+        start: int,
+        channels: tuple[int, ...],
+        attention: tuple[Weighing, Weighing] | None,
+        rectified: bool,
+    ) -> None:
+        super().__init__()
+        wanted = channels[::-1]
+        widths = wanted if rectified else tuple(power_of_two(c) for c in wanted)
+        inputs = (start, *widths)
+        self.blocks = nn.ModuleList(
+            BasicBlock(i, o, Resample.DOUBLE) for i, o in zip(inputs, widths, strict=False)
+        )
+        self.outputs = nn.ModuleList(
+            nn.Identity() if rectified else nn.Conv2d(i, o, 1) for i, o in zip(widths, wanted, strict=True)
+        )
+        self.attention = nn.ModuleList(
+            Attention(c, weighing) for c, weighing in zip(wanted, attention or (), strict=False)
+        )
+
+    def forward(self, start: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
+        """(N, C, H / 32, W / 32) and teacher 2's features to three tensors of the teacher's shapes, fine to coarse."""
+        features = []
+        x = start
+        for number, (block, output) in enumerate(zip(self.blocks, self.outputs, strict=True)):
+            x = block(x)
+            features.append(output(x))
+            if number < len(self.attention):
+                x = self.attention[number](x, teacher_features[-1 - number])
+        return features[::-1]
+
+
+class Attention(nn.Module):
+    """Weighs features by position. channels: of the teacher's features that the weights are made of."""
+
+    def __init__(self, channels: int, weighing: Weighing) -> None:
+        super().__init__()
+        self.floor = 0.0 if weighing == "*" else 1.0
+        hidden = max(1, channels // 4)
+        self.weights = nn.Sequential(conv_bn_relu(channels, hidden, 3), nn.Conv2d(hidden, 1, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor, teacher: Tensor) -> Tensor:
+        """(N, C, H, W) weighed by what the teacher's (N, C', H, W) says."""
+        weighed: Tensor = (self.floor + self.weights(teacher)) * x
+        return weighed
+
+
+def _second(teacher_features: list[Tensor]) -> list[Tensor]:
+    """Teacher 2's three features: its own, or the first three of the only teacher."""
+    return teacher_features[4:] or teacher_features[:3]
+
+
+def _end_to_end(first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
+    return [torch.cat([unit(a), unit(b)], dim=1) for a, b in zip(first, second, strict=True)]

@@ -1,0 +1,69 @@
+"""Student-Teacher Feature Pyramid Matching (STFPM): an untrained twin learns the teacher's features from the picture.
+
+Wang, Han, Ding & Huang, "Student-Teacher Feature Pyramid Matching for Anomaly Detection", BMVC 2021, as told by
+Polidori, "Leveraging Student-Teacher learning framework", Politecnico di Milano 2022, section 3.3.
+
+teacher  a frozen network, its features at strides 4, 8 and 16 (of a ResNet18 in the paper)
+student  the same layers with random weights; it sees the picture, not the teacher's features
+loss     equation 5: half the squared distance of the two feature vectors at a position, each of length 1; the mean over
+         positions, summed over scales. Of vectors of length 1 that is one minus their cosine: the cosine map
+map      the same distances, enlarged bilinearly and multiplied over the scales (section 5.1), so that a scale which
+         sees nothing silences the others; not smoothed in the paper
+
+The authors' script leaves out the half, so that with the same learning rate it takes steps twice as long, and
+multiplies maps of 64 x 64 before it enlarges the product.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from edgead.models.base import DistillationMethod, Recipe, Setting
+from edgead.models.head import cosine_map
+from edgead.models.teacher import STRIDES, Backbone, Teacher
+
+
+class FeaturePyramidMatching(DistillationMethod):
+    """STFPM with a student of the teacher's architecture."""
+
+    losses = ("per-position",)
+    fusion = "multiply"
+    recipes = MappingProxyType(
+        {
+            "edge": Recipe("per-position", 4.0, 100, 16, 0.4, "one-cycle"),
+            "paper": Recipe("per-position", 0.0, 100, 32, 0.4, "constant"),
+        }
+    )
+
+    def __init__(self, teacher: Teacher, setting: Setting) -> None:
+        super().__init__(teacher, setting)
+        self.student: nn.Module = twin(teacher.name)
+
+    def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
+        """The student's own view of the pictures, of the teacher's shapes."""
+        features: list[Tensor] = self.student(images)
+        return features
+
+    def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
+        """Equation 5, its mean over positions, summed over scales."""
+        pairs = zip(teacher_features, student_features, strict=True)
+        return torch.stack([cosine_map(teacher, student).mean() for teacher, student in pairs]).sum()
+
+    def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
+        """Stochastic gradient descent with momentum 0.9 and weight decay 1e-4 (section 6.2)."""
+        return torch.optim.SGD(self.trained(), lr=learning_rate, momentum=0.9, weight_decay=1e-4)
+
+
+def twin(name: str, strides: tuple[int, ...] = STRIDES) -> Backbone:
+    """An untrained student of the architecture that timm's name stands for.
+
+    All its batch normalisations start at 1, as in the authors' network; timm starts the last of a ResNet's block at 0.
+    """
+    student = Backbone(name, strides, trimmed=True)
+    for layer in student.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)
+    return student

@@ -1,0 +1,223 @@
+"""What every method must be: of matching shapes, trained without its teacher, exported as it scores, divisible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from onnx import ModelProto
+from torch import nn
+from training_parts import good_parts
+
+from edgead.anomaly_map import bilinear_matrix, gaussian_matrix
+from edgead.errors import InputError
+from edgead.export.from_torch import onnx_from_method
+from edgead.export.half import half_from_float
+from edgead.export.parts import CONVOLUTIONS, parts_of
+from edgead.models import METHODS, create_method, recipe_of
+from edgead.models.base import PRESETS, DistillationMethod
+from edgead.models.teacher import Backbone
+from edgead.preprocess import ModelSize
+from edgead.types import Float64Array
+
+SIZE = ModelSize(64, 96)
+
+# timm's networks for tests. A slim student takes no squeeze-and-excitation, which the EfficientNet among them has.
+TINY = {name: "test_resnet" if name == "stfpm-slim" else "test_efficientnet" for name in METHODS}
+
+
+def made(name: str, teacher: str, size: ModelSize = SIZE, preset: str = "edge") -> DistillationMethod:
+    torch.manual_seed(3)
+    method = create_method(
+        name,
+        METHODS[name].create_teacher(teacher, "random"),
+        size,
+        recipe_of(name, preset).loss,
+        preset=preset,  # type: ignore[arg-type]
+    )
+    # Statistics that are not the identity, as training leaves them.
+    for module in method.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return method
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("teacher", ["tf_efficientnet_lite0", "resnet18"])
+def test_the_head_gets_pairs_of_one_shape(name: str, teacher: str) -> None:
+    method = made(name, teacher).eval()
+    images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        frozen, student = method.features(images)
+    assert [x.shape for x in frozen] == [x.shape for x in student]
+    assert [x.shape[2:] for x in frozen] == [(16, 24), (8, 12), (4, 6)]
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_few_steps_lower_the_loss_and_leave_the_teacher(name: str) -> None:
+    method = made(name, TINY[name], ModelSize(64, 64)).train()
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    images = torch.from_numpy(good_parts(4))
+    features = method.teacher_features(images)
+    optimizer = method.optimizer(method.recipe.learning_rate / 20)
+    losses = []
+    for _ in range(5):
+        loss = method(images, features)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[2] < losses[0]
+    trained = {key for key, parameter in method.named_parameters() if parameter.requires_grad}
+    assert trained
+    for key, value in method.state_dict().items():
+        if key.startswith("teacher.") or key in trained:
+            assert torch.equal(value, before[key]) == key.startswith("teacher."), key
+    grouped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert {id(p) for p in grouped} == {id(p) for p in method.trained()}
+
+
+def cosine_distance(a: Float64Array, b: Float64Array) -> Float64Array:
+    return 1.0 - (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+def joined(method: DistillationMethod, maps: list[Float64Array]) -> Float64Array:
+    """Maps (N, H_k, W_k) of all scales resized, joined and smoothed: (N, H, W)."""
+    head = method.head
+    large = [
+        bilinear_matrix(head.height, x.shape[1], True) @ x @ bilinear_matrix(head.width, x.shape[2], True).T
+        for x in maps
+    ]
+    fused = np.sum(large, axis=0) if head.fusion == "add" else np.prod(large, axis=0)
+    return gaussian_matrix(head.height, head.sigma) @ fused @ gaussian_matrix(head.width, head.sigma).T
+
+
+def one_student(teacher: list[Float64Array], student: list[Float64Array]) -> list[Float64Array]:
+    return [cosine_distance(t, s) for t, s in zip(teacher, student, strict=True)]
+
+
+def three_students(teacher: list[Float64Array], students: list[Float64Array]) -> list[Float64Array]:
+    """Equations 7 and 8 of the thesis as they stand there; half of it, which is what the head is given."""
+    maps = []
+    for k, features in enumerate(teacher):
+        t = features / np.linalg.norm(features, axis=1, keepdims=True)
+        unit = [s / np.linalg.norm(s, axis=1, keepdims=True) for s in students[k::3]]
+        assert len(unit) == 3
+        error = 0.5 * np.linalg.norm(t - np.mean(unit, axis=0), axis=1) ** 2
+        variance = np.linalg.norm(np.std(unit, axis=0), axis=1) ** 2
+        maps.append((error + variance) / 2.0)
+    return maps
+
+
+def two_pairs(teacher: list[Float64Array], student: list[Float64Array]) -> list[Float64Array]:
+    """Equation 1 of RSTPM without its last factor; half of each sum."""
+    second = teacher[4:] if len(teacher) > 4 else teacher[:3]
+    first = one_student(teacher[:3], student[:3])
+    return [(a + b) / 2.0 for a, b in zip(first, one_student(second, student[3:]), strict=True)]
+
+
+PUBLISHED: dict[str, Callable[[list[Float64Array], list[Float64Array]], list[Float64Array]]] = {
+    "rd++": one_student,
+    "stfpm": one_student,
+    "stfpm-slim": one_student,
+    "stfpm-ensemble": three_students,
+    "rstpm": two_pairs,
+    "rstpm-direct": two_pairs,
+}
+
+
+def pictures() -> np.ndarray:
+    """A random picture and two drawn ones."""
+    drawn = np.concatenate([good_parts(2), good_parts(2)], axis=2)[:, :, :96]
+    noise = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3), np.uint8)
+    return np.concatenate([noise, drawn])
+
+
+@pytest.fixture(scope="module", params=list(PUBLISHED))
+def exported(request: pytest.FixtureRequest) -> tuple[str, DistillationMethod, ModelProto]:
+    method = made(request.param, TINY[request.param]).eval()
+    return request.param, method, onnx_from_method(method, SIZE)
+
+
+def scores(graph: ModelProto, images: np.ndarray) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["anomaly_map", "anomaly_score"], {"images": images})
+
+
+def test_the_graph_gives_the_published_map(exported: tuple[str, DistillationMethod, ModelProto]) -> None:
+    name, method, graph = exported
+    images = pictures()
+    with torch.no_grad():
+        teacher = method.teacher_features(torch.from_numpy(images))
+        student = method.student_features(torch.from_numpy(images), teacher)
+    expected = joined(
+        method, PUBLISHED[name]([x.double().numpy() for x in teacher], [x.double().numpy() for x in student])
+    )
+    anomaly_map, anomaly_score = scores(graph, images)
+    assert expected.max() > 0.01
+    np.testing.assert_allclose(anomaly_map[:, 0], expected, rtol=0.0, atol=1e-5)
+    np.testing.assert_allclose(anomaly_score, expected.max((1, 2)), rtol=0.0, atol=1e-5)
+
+
+def convolutions(module: nn.Module) -> int:
+    return sum(isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) for layer in module.modules())
+
+
+def test_the_graph_is_divided_between_teacher_and_student(
+    exported: tuple[str, DistillationMethod, ModelProto],
+) -> None:
+    name, method, graph = exported
+    parts = parts_of(graph)
+    counted = [i for i, node in enumerate(graph.graph.node) if node.op_type in CONVOLUTIONS]
+    in_teacher = [i for i in counted if i in parts.teacher]
+    # What its three features need, and nothing of a student; the layers below them that a student starts from are the
+    # student's.
+    assert len(in_teacher) == convolutions(Backbone(TINY[name], trimmed=True))
+    assert len([i for i in counted if i in parts.student]) == len(counted) - len(in_teacher)
+    trained = sum(convolutions(module) for key, module in method.named_children() if key != "teacher")
+    assert len(counted) - len(in_teacher) >= trained > 0
+    assert [node.op_type for node in graph.graph.node if "images" in node.input] == ["Cast"]
+
+
+def test_half_precision_keeps_the_map(exported: tuple[str, DistillationMethod, ModelProto]) -> None:
+    _, _, graph = exported
+    images = pictures()
+    expected, found = scores(graph, images)[0], scores(half_from_float(graph), images)[0]
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, expected, rtol=0.0, atol=0.02 * float(expected.max()))
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_recipe_is_one_that_can_be_followed(name: str, preset: str) -> None:
+    recipe = recipe_of(name, preset)
+    assert recipe.loss in METHODS[name].losses
+    parameter = nn.Parameter(torch.zeros(1))
+    method = METHODS[name].__new__(METHODS[name])
+    nn.Module.__init__(method)
+    method.recipe = recipe
+    optimizer = torch.optim.SGD([{"params": [parameter], "lr": 0.1}], lr=0.2, momentum=0.9)
+    scheduler = method.scheduler(optimizer, 20)
+    rates = []
+    for _ in range(20):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    if recipe.schedule == "constant":
+        assert rates == [0.1] * 20
+    else:
+        assert max(rates) == pytest.approx(0.1, rel=0.05)
+        assert rates[-1] < 1e-3
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(InputError, match="unknown method 'pca': give --method rd or rd"):
+        recipe_of("pca", "edge")
+    with pytest.raises(InputError, match="unknown preset 'fast': give --preset edge or paper"):
+        recipe_of("rd", "fast")
+    with pytest.raises(InputError, match="unknown loss 'flattened': give --loss per-position"):
+        create_method("stfpm", METHODS["stfpm"].create_teacher("test_resnet", "random"), SIZE, "flattened")

@@ -1,0 +1,141 @@
+"""RSTPM: who teaches, what student 2 is made of, how attention weighs, what both pairs add up to."""
+
+import pytest
+import torch
+from torch import nn
+
+from edgead.errors import TeacherError
+from edgead.models import METHODS, create_method
+from edgead.models.head import cosine_map
+from edgead.models.rstpm import Attention, ReconstructedPyramidMatching
+from edgead.preprocess import ModelSize
+
+SIZE = ModelSize(64, 64)
+IMAGES = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def made(name: str, teacher: str) -> ReconstructedPyramidMatching:
+    torch.manual_seed(0)
+    method = create_method(name, METHODS[name].create_teacher(teacher, "random"), SIZE, "per-position")
+    assert isinstance(method, ReconstructedPyramidMatching)
+    return method
+
+
+def test_a_resnet18_is_joined_by_a_resnet50():
+    method = made("rstpm", "resnet18").eval()
+    shapes = [tuple(x.shape[1:]) for x in method.teacher_features(IMAGES)]
+    assert shapes == [
+        (64, 16, 16),
+        (128, 8, 8),
+        (256, 4, 4),
+        (512, 2, 2),
+        (256, 16, 16),
+        (512, 8, 8),
+        (1024, 4, 4),
+    ]
+    # 2x2 convolutions on the way and on the shortcut, a 3x3 one, three batch norms.
+    blocks = [4 * i * o + 4 * i * o + 9 * o * o + 6 * o for i, o in ((512, 1024), (1024, 512), (512, 256))]
+    assert sum(p.numel() for p in method.decoder.blocks.parameters()) == sum(blocks)
+    assert not list(method.decoder.outputs.parameters())
+
+
+def test_any_other_teaches_both_pairs():
+    method = made("rstpm", "tf_efficientnet_lite0").eval()
+    assert [x.shape[1] for x in method.teacher_features(IMAGES)] == [24, 40, 112, 320]
+    with torch.no_grad():
+        student = method.student_features(IMAGES, method.teacher_features(IMAGES))
+    assert [x.shape[1] for x in student] == [24, 40, 112] * 2
+    # Features of this teacher may be negative, so student 2's must be able to.
+    assert all(float(x.min()) < 0 for x in student[3:])
+
+
+def test_student_2_sees_the_pictures_through_the_teachers_only():
+    for name, same in (("rstpm", True), ("rstpm-direct", False)):
+        method = made(name, "test_resnet").eval()
+        with torch.no_grad():
+            features = method.teacher_features(IMAGES)
+            seen = method.student_features(IMAGES, features)[3:]
+            blind = method.student_features(torch.zeros_like(IMAGES), features)[3:]
+        assert all(torch.equal(a, b) for a, b in zip(seen, blind, strict=True)) == same
+
+
+@pytest.mark.parametrize(("name", "learns"), [("rstpm", False), ("rstpm-direct", True)])
+def test_student_1_learns_from_pair_2_only_where_it_feeds_it(name, learns):
+    method = made(name, "test_resnet").train()
+    features = method.teacher_features(IMAGES)
+    second = method.student_features(IMAGES, features)[3:]
+    torch.stack([cosine_map(t, s).mean() for t, s in zip(features[:3], second, strict=True)]).sum().backward()
+    reached = any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in method.student.parameters())
+    assert reached == learns
+
+
+@pytest.mark.parametrize(
+    ("name", "floors"),
+    [
+        ("rstpm", [0.0, 1.0]),
+        ("rstpm-multiplied", [0.0, 0.0]),
+        ("rstpm-added", [1.0, 1.0]),
+        ("rstpm-none", []),
+        ("rstpm-direct", [0.0, 1.0]),
+    ],
+)
+def test_attention_is_where_the_name_says(name, floors):
+    assert [attention.floor for attention in made(name, "test_resnet").decoder.attention] == floors
+
+
+@pytest.mark.parametrize(("weighing", "weight"), [("*", 0.75), ("+", 1.75)])
+def test_attention_by_hand(weighing, weight):
+    attention = Attention(4, weighing).eval()
+    last = attention.weights[1]
+    assert isinstance(last, nn.Conv2d)
+    nn.init.zeros_(last.weight)
+    nn.init.constant_(last.bias, 1.0986123)  # the sigmoid of log 3 is 3/4
+    x = torch.randn(1, 2, 3, 3)
+    torch.testing.assert_close(attention(x, torch.randn(1, 4, 3, 3)), weight * x)
+
+
+def test_attention_weighs_positions_and_not_channels():
+    torch.manual_seed(1)
+    attention = Attention(8, "*").eval()
+    weights = attention(torch.ones(1, 5, 4, 4), torch.randn(1, 8, 4, 4)).detach()
+    assert torch.equal(weights, weights[:, :1].expand(1, 5, 4, 4))
+    assert float(weights.std()) > 0
+    assert 0 < float(weights.min()) < float(weights.max()) < 1
+
+
+def test_both_attentions_learn():
+    method = made("rstpm", "test_resnet").train()
+    method(IMAGES, method.teacher_features(IMAGES)).backward()
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in method.trained())
+
+
+def directions(degrees: list[float]) -> torch.Tensor:
+    angles = torch.deg2rad(torch.tensor(degrees))
+    return torch.stack([angles.cos(), angles.sin()]).reshape(1, 2, 1, -1)
+
+
+def test_loss_and_map_by_hand():
+    """One position a scale; pair 1 is apart by 60, 90 and 0 degrees, pair 2 by 90, 180 and 60 from a teacher at 30."""
+    method = ReconstructedPyramidMatching.__new__(ReconstructedPyramidMatching)
+    north = directions([0.0])
+    aside = directions([30.0])
+    teacher = [north, 2 * north, 3 * north, torch.ones(1, 7, 1, 1), aside, aside, 5 * aside]
+    student = [directions([a]) for a in (60.0, 90.0, 0.0, 30.0 + 90.0, 30.0 + 180.0, 30.0 + 60.0)]
+    assert float(method.loss(teacher, student)) == pytest.approx(0.5 + 1 + 0 + 1 + 2 + 0.5, abs=1e-6)
+    pairs = zip(*method.head_features(teacher, student), strict=True)
+    maps = [float(cosine_map(t, s)) for t, s in pairs]
+    assert maps == pytest.approx([(0.5 + 1) / 2, (1 + 2) / 2, (0 + 0.5) / 2], abs=1e-6)
+
+
+def test_the_only_teacher_is_compared_with_both_students():
+    method = ReconstructedPyramidMatching.__new__(ReconstructedPyramidMatching)
+    teacher = [directions([0.0])] * 3 + [torch.ones(1, 7, 1, 1)]
+    student = [directions([a]) for a in (60.0, 60.0, 60.0, 90.0, 90.0, 90.0)]
+    assert float(method.loss(teacher, student)) == pytest.approx(3 * 0.5 + 3 * 1, abs=1e-6)
+
+
+def test_two_teachers_need_two_files():
+    with pytest.raises(TeacherError, match="is one file, but teacher 'resnet18' goes with 'resnet50'"):
+        METHODS["rstpm"].create_teacher("resnet18", "weights.pth")
+    with pytest.raises(TeacherError, match=r"no weights file one\.pth"):
+        METHODS["rstpm"].create_teacher("resnet18", "one.pth,two.pth")
