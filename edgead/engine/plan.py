@@ -46,7 +46,7 @@ class Plan:
         else; for TensorRT for RTX it is `standard` until measured there. InputError for a head that is unknown or that
         the recipe's backend does not have, and for a plugin that was not compiled.
         """
-        recipe, library = self.recipe, plugin_file()
+        recipe = self.recipe
         if self.head not in HEADS:
             raise InputError(f"unknown --head {self.head[:80]!r}: choose one of {', '.join(HEADS)}")
         asked = self.head == "plugin"
@@ -64,6 +64,7 @@ class Plan:
                 f"--head plugin and version_compatible of recipe {self.recipe_name!r} do not go together, for "
                 "such an engine brings its own runtime: leave out one of them"
             )
+        library = plugin_file()
         if asked and not library.is_file():
             raise InputError(
                 f"--head plugin needs {library}, which is not there: compile it with 'edgead plugin build'"
