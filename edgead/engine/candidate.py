@@ -53,7 +53,7 @@ def open_candidate(
         with OnnxRuntimeSession(lowered.model, size=size) as session:
             yield Candidate(session, {}, verified=True)
         return
-    gpu = _gpu()
+    gpu, no_gpu = _gpu()
     built = _compiled(lowered, plan, plan.recipe.tensorrt, gpu, directory, progress)
     files: dict[str, Path | bytes] = {
         "model.engine": built.path,
@@ -61,7 +61,7 @@ def open_candidate(
     }
     if built.layers is not None:
         files["layers.json"] = built.layers.encode()
-    reason = _why_not_here(built, gpu)
+    reason = no_gpu if gpu is None else _why_not_here(built, gpu)
     if reason is not None:
         progress(
             f"the engine is not run here ({reason}): its graph is judged, and the device proves the engine"
@@ -104,21 +104,20 @@ def _compiled(
     return built
 
 
-def _gpu() -> str | None:
-    """Compute capability of this machine's GPU, as "8.6"; None where there is none that can be used."""
+def _gpu() -> tuple[str | None, str]:
+    """Compute capability of this machine's GPU, as "8.6"; None, and why, where there is none that can be used."""
     from edgead.runtime.cuda import Gpu
 
     try:
         major, minor = Gpu().compute_capability
-    except BackendError:
-        return None
-    return f"{major}.{minor}"
+    except BackendError as error:
+        # The first clause says what; the mend is for somebody who wants to run engines here.
+        return None, str(error).partition(":")[0]
+    return f"{major}.{minor}", ""
 
 
-def _why_not_here(built: BuiltEngine, gpu: str | None) -> str | None:
-    """Why this machine cannot run an engine that it has just built; None where it can."""
-    if gpu is None:
-        return "there is no GPU"
+def _why_not_here(built: BuiltEngine, gpu: str) -> str | None:
+    """Why the GPU of this machine cannot run an engine that was just built here; None where it can."""
     try:
         check_fits(built.record, built.record.library_version, this_platform(), gpu, _REBUILD)
     except BackendError:

@@ -122,7 +122,7 @@ def test_the_build_says_so_too(folder: Path, exact: Bundle, tmp_path: Path) -> N
     lines: list[str] = []
     bundle = recompile_bundle(exact, tmp_path / "x", plan(folder, "fp32"), lines.append)
     assert (
-        "the engine is not run here (there is no GPU): its graph is judged, and the device proves the engine"
+        "the engine is not run here (no NVIDIA driver): its graph is judged, and the device proves the engine"
         in lines
     )
     assert [line for line in lines if re.match(r"compiled an engine of \d+\.\d MB in \d+ s$", line)]
