@@ -19,9 +19,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from edgead.agreement import compare_sessions
 from edgead.bundle import open_bundle
 from edgead.data import load_pictures, open_dataset
-from edgead.evaluate import compare_sessions
 from edgead.runtime import open_session
 from edgead.train.run import open_run
 

@@ -19,7 +19,7 @@ from edgead.errors import DataError
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.threshold import Threshold
-from edgead.types import BoolArray, Float32Array, Prediction, UInt8Array
+from edgead.types import BoolArray, Float32Array
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro", "dice")
@@ -87,22 +87,6 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Give plain JSON values; keys are the field names."""
         return {**asdict(self), "broken": list(self.broken), "defects": [asdict(d) for d in self.defects]}
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How far another session is from the reference on n pictures.
-
-    map_error_max, score_error_max: largest absolute differences. rank_correlation: Spearman's, of the scores;
-    None for fewer than two pictures or constant scores. decision_flips: pictures on the other side of the
-    threshold.
-    """
-
-    map_error_max: float
-    score_error_max: float
-    rank_correlation: float | None
-    decision_flips: int
-    n: int
 
 
 def score_dataset(
@@ -181,60 +165,6 @@ def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
     )
 
 
-def compare_sessions(
-    reference: Session,
-    other: Session,
-    images: UInt8Array,
-    threshold: float,
-    batch_size: int = 8,
-    other_threshold: float | None = None,
-) -> Agreement:
-    """Score the same pictures with two sessions and measure how far they are apart.
-
-    images: (N, H, W, 3) uint8 RGB at the model's size, N >= 1. threshold: decides for both, or for the
-    reference alone where the other has a threshold of its own. A number that is not finite makes the error
-    infinite. Raises DataError for no pictures, and what `Session.infer` raises.
-    """
-    if not len(images):
-        raise DataError("no pictures to compare two sessions on: give 1 or more")
-    map_error = 0.0
-    first, second = [], []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        a, b = reference.infer(batch), other.infer(batch)
-        map_error = max(map_error, _error(a.anomaly_map, b.anomaly_map))
-        first.append(a.anomaly_score)
-        second.append(b.anomaly_score)
-    return _agreement(map_error, np.concatenate(first), np.concatenate(second), threshold, other_threshold)
-
-
-def agreement_of(reference: Prediction, other: Prediction, threshold: float) -> Agreement:
-    """Measure how far two predictions of the same pictures are apart; threshold: decides for both."""
-    map_error = _error(reference.anomaly_map, other.anomaly_map)
-    return _agreement(map_error, reference.anomaly_score, other.anomaly_score, threshold, None)
-
-
-def _agreement(
-    map_error: float,
-    first: Float32Array,
-    second: Float32Array,
-    threshold: float,
-    other_threshold: float | None,
-) -> Agreement:
-    # In float64, so that the threshold is not rounded before it is compared.
-    x, y = first.astype(np.float64), second.astype(np.float64)
-    finite = bool(np.isfinite(x).all() and np.isfinite(y).all())
-    return Agreement(
-        map_error_max=map_error,
-        score_error_max=_error(first, second),
-        rank_correlation=metrics.rank_correlation(x, y) if finite else None,
-        decision_flips=int(
-            ((x > threshold) != (y > (threshold if other_threshold is None else other_threshold))).sum()
-        ),
-        n=len(x),
-    )
-
-
 def masks_of(samples: Sequence[Sample], shape: tuple[int, int]) -> tuple[BoolArray | None, str]:
     """Give the masks of labelled samples, (N, H, W) bool at `shape`; or None, and why there are none."""
     missing = sum(s.label == 1 and s.mask_path is None for s in samples)
@@ -297,9 +227,3 @@ def _collapse(scores: Scores, image_auroc: float | None, finite: bool) -> str | 
     if image_auroc is not None and image_auroc < CHANCE_AUROC:
         return f"image AUROC {image_auroc:.3f} is no better than guessing"
     return None
-
-
-def _error(a: Float32Array, b: Float32Array) -> float:
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return float("inf")
-    return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())

@@ -91,6 +91,6 @@ def make_world(world: Path) -> Path:
     model[len(model) // 2] ^= 1
     (world / "bundle_changed/model.onnx").write_bytes(model)
     manifest = json.loads((world / "bundle/manifest.json").read_text())
-    (world / "bundle_newer/manifest.json").write_text(json.dumps({**manifest, "schema": 2, "new": True}))
+    (world / "bundle_newer/manifest.json").write_text(json.dumps({**manifest, "schema": 3, "new": True}))
     (world / "bundle_less/model.onnx").unlink()
     return world

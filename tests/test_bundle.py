@@ -222,9 +222,9 @@ def test_what_is_no_manifest_is_refused(bundle, content, reason):
     [
         (
             lambda m: m.update(schema=SCHEMA + 1, anything=1),
-            "schema 2 is newer than the 1.*install a newer edgead",
+            "schema 3 is newer than the 2.*install a newer edgead",
         ),
-        (lambda m: m.update(schema=0), "schema is 0, not 1"),
+        (lambda m: m.update(schema=0), "schema is 0, not 2"),
         (lambda m: m.update(schema=True), "'schema' is bool, not int"),
         (lambda m: m.pop("schema"), "'schema' is missing"),
         (lambda m: m.pop("teacher"), "has no key 'teacher'"),

@@ -8,9 +8,10 @@ import pytest
 import sklearn.metrics
 from parts_on_disk import SIZE_PX, write_parts
 
+from edgead.agreement import compare_sessions
 from edgead.data import Sample, open_dataset, read_mask
 from edgead.errors import DataError, PictureError
-from edgead.evaluate import Scores, compare_sessions, evaluate, score_dataset
+from edgead.evaluate import Scores, evaluate, score_dataset
 from edgead.preprocess import ModelSize, read_picture
 from edgead.runtime.fake import FakeSession
 from edgead.threshold import Threshold

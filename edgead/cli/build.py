@@ -47,6 +47,13 @@ def build(
             show_default="fp32, or a bundle's own",
         ),
     ] = None,
+    head: Annotated[
+        str,
+        typer.Option(
+            help="The anomaly map of an engine: plugin (CUDA kernels, see edgead plugin build), standard, or auto: "
+            "for tensorrt the plugin if it was compiled, for tensorrt-rtx standard, as its kernels are unmeasured."
+        ),
+    ] = "auto",
     calibrate_on: Annotated[
         str, typer.Option(help="For int8: train, noise, pseudo-anomaly, or mixed (train and pseudo-anomaly).")
     ] = "mixed",
@@ -79,7 +86,10 @@ def build(
         cache,
         false_alarm_rate,
         confidence,
+        head,
     )
+    if run.is_file():
+        raise InputError(f"{run} is a file: give the directory that edgead train or edgead build wrote")
     restore_directory(run)
     is_bundle = (run / "manifest.json").is_file()
     if data is not None and not is_bundle:

@@ -17,6 +17,7 @@ import typer
 from edgead import __version__
 from edgead.cli.build import build
 from edgead.cli.calibrate import calibrate
+from edgead.cli.compare import compare
 from edgead.cli.demo import demo
 from edgead.cli.doctor import doctor
 from edgead.cli.eval import eval_
@@ -55,6 +56,7 @@ app.command("import")(import_)
 app.command("build")(build)
 app.command("calibrate")(calibrate)
 app.command("eval")(eval_)
+app.command("compare")(compare)
 app.command("stream")(stream)
 app.command("demo")(demo)
 app.command("doctor")(doctor)

@@ -18,8 +18,13 @@ def group() -> None:
 @plugin.command("build")
 def build(
     out: Annotated[
-        Path, typer.Option(help="The directory to write libedgead_plugin.so into.", metavar="DIR")
-    ],
+        Path | None,
+        typer.Option(
+            help="The directory to write libedgead_plugin.so into.",
+            show_default="where edgead build and edgead stream look for it",
+            metavar="DIR",
+        ),
+    ] = None,
     tensorrt_include: Annotated[
         Path | None,
         typer.Option(help="Directory of NvInfer.h.", show_default="where packages put it", metavar="DIR"),
@@ -27,9 +32,10 @@ def build(
 ) -> None:
     """Compile the plugin with the TensorRT and the CUDA compiler that are here.
 
-    Takes a minute. Engines that use it need the same major version of TensorRT.
+    Takes a minute. Engines that use it need the same major version of TensorRT, and the very same library.
     """
     from edgead.plugin.build import build_plugin
+    from edgead.plugin.loader import plugin_file
 
-    built = build_plugin(out, tensorrt_include)
+    built = build_plugin(plugin_file().parent if out is None else out, tensorrt_include)
     typer.echo(f"{built.path} for TensorRT {built.tensorrt[0]}.{built.tensorrt[1]}\nsha256 {built.sha256}")

@@ -20,10 +20,15 @@ from edgead.engine.tensorrt import BuiltEngine, build_engine
 from edgead.errors import BackendError
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session
-from edgead.runtime.engine_record import check_fits, this_platform
+from edgead.runtime.engine_record import Head, check_fits, this_platform
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
 _REBUILD = "the same command on this machine"
+_HEADS: Mapping[Head, str] = {
+    "standard": "operators of the engine",
+    "plugin": "edgead's plugin for TensorRT",
+    "kernels": "edgead's CUDA kernels behind the engine",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ def open_candidate(
         with OnnxRuntimeSession(lowered.model, size=size) as session:
             yield Candidate(session, {}, verified=True)
         return
-    gpu = _gpu()
+    gpu, no_gpu = _gpu()
     built = _compiled(lowered, plan, plan.recipe.tensorrt, gpu, directory, progress)
     files: dict[str, Path | bytes] = {
         "model.engine": built.path,
@@ -56,7 +61,7 @@ def open_candidate(
     }
     if built.layers is not None:
         files["layers.json"] = built.layers.encode()
-    reason = _why_not_here(built, gpu)
+    reason = no_gpu if gpu is None else _why_not_here(built, gpu)
     if reason is not None:
         progress(
             f"the engine is not run here ({reason}): its graph is judged, and the device proves the engine"
@@ -80,6 +85,8 @@ def _compiled(
 ) -> BuiltEngine:
     graph = directory / "model.onnx"
     graph.write_bytes(lowered.model)
+    head = plan.engine_head()
+    progress(f"compiling with head {head}: the anomaly map comes from {_HEADS[head]}")
     built = build_engine(
         graph,
         backend="tensorrt-rtx" if plan.recipe.backend == "tensorrt-rtx" else "tensorrt",
@@ -90,27 +97,27 @@ def _compiled(
         gpu=gpu,
         directory=directory,
         timing_caches=cache_directory(),
+        head=head,
         progress=progress,
     )
     progress(f"compiled an engine of {built.path.stat().st_size / 1e6:.1f} MB in {built.seconds:.0f} s")
     return built
 
 
-def _gpu() -> str | None:
-    """Compute capability of this machine's GPU, as "8.6"; None where there is none that can be used."""
+def _gpu() -> tuple[str | None, str]:
+    """Compute capability of this machine's GPU, as "8.6"; None, and why, where there is none that can be used."""
     from edgead.runtime.cuda import Gpu
 
     try:
         major, minor = Gpu().compute_capability
-    except BackendError:
-        return None
-    return f"{major}.{minor}"
+    except BackendError as error:
+        # The first clause says what; the mend is for somebody who wants to run engines here.
+        return None, str(error).partition(":")[0]
+    return f"{major}.{minor}", ""
 
 
-def _why_not_here(built: BuiltEngine, gpu: str | None) -> str | None:
-    """Why this machine cannot run an engine that it has just built; None where it can."""
-    if gpu is None:
-        return "there is no GPU"
+def _why_not_here(built: BuiltEngine, gpu: str) -> str | None:
+    """Why the GPU of this machine cannot run an engine that was just built here; None where it can."""
     try:
         check_fits(built.record, built.record.library_version, this_platform(), gpu, _REBUILD)
     except BackendError:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 from edgead.engine.lower import Calibrating, Rung, rungs_of
 from edgead.engine.recipe import Recipe, find_recipe
+from edgead.errors import InputError
+from edgead.plugin.loader import plugin_file
+from edgead.runtime.engine_record import Head
 from edgead.threshold import threshold_from_normal_scores
+
+HEADS = ("auto", "plugin", "standard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +21,8 @@ class Plan:
 
     recipe_name, recipe: of the target. rungs: precisions to try in turn; the first that decides as the model is kept.
     calibrating: of INT8. false_alarm_rate, confidence: of the threshold, see `edgead.threshold`; InputError for one
-    that is not between 0 and 1.
+    that is not between 0 and 1. head: of `HEADS`, what computes the anomaly map of an engine; InputError for one that
+    cannot be had, see `engine_head`.
     """
 
     recipe_name: str = "cpu"
@@ -25,10 +31,46 @@ class Plan:
     calibrating: Calibrating = field(default_factory=Calibrating)
     false_alarm_rate: float = 0.01
     confidence: float = 0.95
+    head: str = "auto"
 
     def __post_init__(self) -> None:
-        # A bad rate is refused now, not after minutes of exporting.
+        # A bad rate or head is refused now, not after minutes of exporting.
         threshold_from_normal_scores([0.0], self.false_alarm_rate, self.confidence)
+        self.engine_head()
+
+    def engine_head(self) -> Head:
+        """What an engine of this plan gets, built here and now: `plugin`, `kernels` or `standard`.
+
+        `plugin` asks for the CUDA kernels, which TensorRT takes as a plugin; for TensorRT for RTX, which takes none,
+        they are launched behind the engine. `auto` is the plugin where 'edgead plugin build' was run, and `standard`
+        else; for TensorRT for RTX it is `standard` until measured there. InputError for a head that is unknown or that
+        the recipe's backend does not have, and for a plugin that was not compiled.
+        """
+        recipe = self.recipe
+        if self.head not in HEADS:
+            raise InputError(f"unknown --head {self.head[:80]!r}: choose one of {', '.join(HEADS)}")
+        asked = self.head == "plugin"
+        if recipe.tensorrt is None:
+            if asked:
+                raise InputError(
+                    f"--head plugin is for engines, and recipe {self.recipe_name!r} is for {recipe.backend}: "
+                    "leave it out, or give --backend tensorrt or tensorrt-rtx"
+                )
+            return "standard"
+        if recipe.backend == "tensorrt-rtx":
+            return "kernels" if asked else "standard"
+        if asked and recipe.tensorrt.version_compatible:
+            raise InputError(
+                f"--head plugin and version_compatible of recipe {self.recipe_name!r} do not go together, for "
+                "such an engine brings its own runtime: leave out one of them"
+            )
+        library = plugin_file()
+        if asked and not library.is_file():
+            raise InputError(
+                f"--head plugin needs {library}, which is not there: compile it with 'edgead plugin build'"
+            )
+        usable = library.is_file() and not recipe.tensorrt.version_compatible
+        return "plugin" if usable and self.head != "standard" else "standard"
 
     @classmethod
     def parse(
@@ -42,6 +84,7 @@ class Plan:
         cache: Path | None,
         false_alarm_rate: float,
         confidence: float,
+        head: str = "auto",
     ) -> Plan:
         """Take what a user typed; InputError, with the choices, for what is unknown."""
         name, found = find_recipe(backend, recipe)
@@ -52,4 +95,5 @@ class Plan:
             Calibrating.parse(calibrate_on, algorithm, cache),
             false_alarm_rate,
             confidence,
+            head,
         )

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from edgead.agreement import agreement_of
 from edgead.bundle import Bundle, check_target
 from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset
 from edgead.engine.candidate import open_candidate
@@ -25,7 +26,6 @@ from edgead.engine.plan import Plan
 from edgead.engine.verified import Built, Judges, build_verified, install, picture_hash
 from edgead.engine.verify import PRECISIONS, Comparison, Precision, require
 from edgead.errors import BundleError, DataError, InputError, PictureError
-from edgead.evaluate import agreement_of
 from edgead.manifest import REBUILD
 from edgead.preprocess import ModelSize, read_picture, resize_to_model
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
@@ -72,8 +72,8 @@ def recompile_bundle(
 ) -> Bundle:
     """Compile the graph of a bundle for another target, and return the new bundle opened.
 
-    plan: its recipe alone counts. Precision, threshold and golden answers stay. Raises VerificationError when the
-    engine does not give these answers within the budget, BackendError as it occurs.
+    plan: its recipe and head alone count. Precision, threshold and golden answers stay. Raises VerificationError when
+    the engine does not give these answers within the budget, BackendError as it occurs.
     """
     check_target(target)
     manifest = bundle.manifest

@@ -22,7 +22,9 @@ from typing import Any
 
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.errors import BackendError, InputError, needs_extra
-from edgead.runtime.engine_record import EngineRecord, this_platform
+from edgead.plugin.loader import plugin_file, plugin_sha256
+from edgead.runtime.engine_record import EngineRecord, Head, this_platform
+from edgead.runtime.feature_record import FeatureRecord
 from edgead.runtime.tensorrt_library import Backend, load_library
 
 ENGINE_FILE = "model.engine"
@@ -55,20 +57,23 @@ def build_engine(
     gpu: str | None,
     directory: Path,
     timing_caches: Path,
+    head: Head = "standard",
     progress: Callable[[str], None] = lambda _: None,
 ) -> BuiltEngine:
     """Compile an ONNX file that edgead wrote to `directory` / `ENGINE_FILE`, which is written whole or not at all.
 
     precision: of the graph, for the record; nothing is chosen by it. recipe: its name, for the record. gpu: compute
     capability of this machine's GPU, as "8.6"; None where there is none. timing_caches: directory of TensorRT's timing
-    caches, one for each version and GPU, read and written; TensorRT for RTX has none. progress: called with a line a
-    few times a second.
+    caches, one for each version and GPU, read and written; TensorRT for RTX has none. head: what computes the anomaly
+    map, see `EngineRecord`; the plugin is this user's, of `plugin_file`. progress: called with a line a few times a
+    second.
 
-    Raises InputError for settings that the backend does not have, BackendError when the library is missing, there is no
-    GPU where one is needed, or the library refuses the graph or dies of it; MissingExtraError without onnx.
+    Raises InputError for settings that the backend does not have, BackendError when the library or the plugin is
+    missing, there is no GPU where one is needed, or the library refuses the graph or dies of it; MissingExtraError
+    without onnx.
     """
     library = load_library(backend)
-    _check_settings(backend, settings)
+    _check_settings(backend, settings, head)
     built_for = settings.compute_capabilities or ((gpu,) if gpu else ())
     if not built_for:
         raise BackendError(
@@ -83,6 +88,11 @@ def build_engine(
             "choose another"
         )
     content = model.read_bytes()
+    graph_sha256 = hashlib.sha256(content).hexdigest()
+    content, features = _headed(content, head, model)
+    plugin = (
+        {"path": str(plugin_file()), "sha256": plugin_sha256(plugin_file())} if head == "plugin" else None
+    )
     record = EngineRecord(
         backend=backend,
         library_version=library.version_text,
@@ -92,14 +102,17 @@ def build_engine(
         version_compatible=settings.version_compatible,
         precision=precision,
         batch=(batch.min, batch.opt, batch.max),
-        graph_sha256=hashlib.sha256(content).hexdigest(),
+        graph_sha256=graph_sha256,
         recipe=recipe,
+        head=head,
+        plugin_sha256=plugin["sha256"] if plugin else None,
+        features=features,
     )
     engine = directory / ENGINE_FILE
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edgead-") as scratch:
         graph = Path(scratch) / "graph.onnx"
-        graph.write_bytes(_inlined(content, model))
+        graph.write_bytes(content)
         del content
         cache = timing_caches / f"{backend}-{library.version_text}-sm{gpu}.timing"
         spec = {
@@ -109,12 +122,18 @@ def build_engine(
             "timing_cache": None if library.for_rtx else str(cache.resolve()),
             "batch": asdict(batch),
             "settings": asdict(settings),
+            "plugin": plugin,
+            "features": None if features is None else asdict(features),
         }
         layers = _work(spec, library.name, model, progress)
     return BuiltEngine(engine, record, layers, time.monotonic() - started)
 
 
-def _check_settings(backend: Backend, settings: TensorRTSettings) -> None:
+def _check_settings(backend: Backend, settings: TensorRTSettings, head: Head) -> None:
+    if head == "plugin" and (backend == "tensorrt-rtx" or settings.version_compatible):
+        raise InputError(
+            "neither TensorRT for RTX nor a version-compatible engine has the plugin: build with --head standard"
+        )
     if backend == "tensorrt-rtx":
         if settings.version_compatible or settings.hardware_compatibility != "none":
             raise InputError(
@@ -128,19 +147,29 @@ def _check_settings(backend: Backend, settings: TensorRTSettings) -> None:
         )
 
 
-def _inlined(content: bytes, model: Path) -> bytes:
+def _headed(content: bytes, head: Head, model: Path) -> tuple[bytes, FeatureRecord | None]:
+    """The graph with this head, as the library takes it, and what it gives where it ends in features."""
     with needs_extra("build", "building an engine"):
         import onnx
 
+        from edgead.export.features import features_of
         from edgead.export.inline import without_head_function
+        from edgead.export.plugin_head import plugin_head
+    features = None
     try:
-        graph: bytes = without_head_function(onnx.load_from_string(content)).SerializeToString()
+        graph = onnx.load_from_string(content)
+        if head == "plugin":
+            graph = plugin_head(graph)
+        elif head == "kernels":
+            graph, features = features_of(graph)
+        return without_head_function(graph).SerializeToString(), features
+    except BackendError:
+        raise
     except Exception as error:  # those of onnx and of protobuf have no common base below
         raise BackendError(
             f"{model} is no ONNX graph that edgead wrote ({' '.join(str(error).split())[:200]}): "
             "rebuild the bundle with 'edgead build'"
         ) from error
-    return graph
 
 
 def _work(spec: dict[str, Any], library: str, model: Path, progress: Callable[[str], None]) -> str | None:

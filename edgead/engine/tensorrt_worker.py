@@ -20,6 +20,8 @@ from typing import Any
 from edgead.atomic import replace_file
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.errors import BackendError, EdgeadError
+from edgead.plugin.loader import load_plugin
+from edgead.runtime.feature_record import FeatureRecord
 from edgead.runtime.tensorrt_library import Library, load_library
 
 _SECONDS_BETWEEN_LINES = 0.3
@@ -51,11 +53,15 @@ def build(spec: dict[str, Any], say: Say) -> tuple[Library, Any]:
     """Build and write the engine, and return the library and the engine's content, a buffer of the library's.
 
     spec: backend; graph, engine and timing_cache, paths, the last or None; batch and settings, fields of `BatchProfile`
-    and `TensorRTSettings`. Raises BackendError when the library refuses.
+    and `TensorRTSettings`; plugin, path and sha256 of the library that holds the graph's head, or None; features,
+    fields of the `FeatureRecord` of what the graph gives, None where it gives map and score. Raises BackendError when
+    the library refuses.
     """
     say("loading the library")
     library = load_library(spec["backend"])
     library.logger.heard = lambda line: print(line, file=sys.stderr, flush=True)
+    if spec["plugin"]:
+        load_plugin(Path(spec["plugin"]["path"]), spec["plugin"]["sha256"])
     targets = tuple(spec["settings"]["compute_capabilities"])
     settings = TensorRTSettings(**spec["settings"] | {"compute_capabilities": targets})
     try:
@@ -63,7 +69,7 @@ def build(spec: dict[str, Any], say: Say) -> tuple[Library, Any]:
     except TypeError as error:
         raise BackendError(f"{library.name} cannot start to build: {library.said()}") from error
     say("reading the graph")
-    network, parser = _parsed(library, builder, Path(spec["graph"]))
+    network, parser = _parsed(library, builder, Path(spec["graph"]), _outputs(spec["features"]))
     config = _config(library, builder, network, settings)
     _set_batch(builder, network, config, BatchProfile(**spec["batch"]))
     cache_file = Path(spec["timing_cache"]) if spec["timing_cache"] else None
@@ -86,7 +92,16 @@ def build(spec: dict[str, Any], say: Say) -> tuple[Library, Any]:
     return library, engine
 
 
-def _parsed(library: Library, builder: Any, graph: Path) -> tuple[Any, Any]:
+def _outputs(features: dict[str, Any] | None) -> list[str]:
+    """What a graph has to give, as `_tensor` tells it, in the order of names."""
+    if features is None:
+        return ["anomaly_map FLOAT of 4 axes", "anomaly_score FLOAT of 1 axes"]
+    dtypes = {"float32": "FLOAT", "float16": "HALF"}
+    outputs = FeatureRecord.from_json(features).outputs
+    return sorted(f"{spec.name} {dtypes[spec.dtype]} of {len(spec.shape)} axes" for spec in outputs)
+
+
+def _parsed(library: Library, builder: Any, graph: Path, outputs: list[str]) -> tuple[Any, Any]:
     """The network, and the parser that owns its weights; BackendError for what the parser says, or a foreign graph."""
     trt = library.module
     flag = trt.NetworkDefinitionCreationFlag
@@ -102,14 +117,11 @@ def _parsed(library: Library, builder: Any, graph: Path) -> tuple[Any, Any]:
     # A parser may read garbage as a graph of nothing, and 8.6 ignores the axes of a ReduceMax of opset 18.
     taken = [_tensor(network.get_input(index)) for index in range(network.num_inputs)]
     given = sorted(_tensor(network.get_output(index)) for index in range(network.num_outputs))
-    if taken != ["images UINT8 of 4 axes"] or given != [
-        "anomaly_map FLOAT of 4 axes",
-        "anomaly_score FLOAT of 1 axes",
-    ]:
+    if taken != ["images UINT8 of 4 axes"] or given != outputs:
         raise BackendError(
             f"{library.name} reads the graph as one that takes {', '.join(taken) or 'nothing'} and gives "
-            f"{', '.join(given) or 'nothing'}, not images UINT8 of 4 axes, anomaly_map and anomaly_score FLOAT of 4 "
-            "and 1: export it again with 'edgead build'"
+            f"{', '.join(given) or 'nothing'}, not images UINT8 of 4 axes and {', '.join(outputs)}: "
+            "export it again with 'edgead build'"
         )
     return network, parser
 

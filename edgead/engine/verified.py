@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgead import metrics
+from edgead.agreement import compare_sessions
 from edgead.bundle import Bundle, Manifest, write_bundle
 from edgead.data import LoadedPictures
 from edgead.engine.candidate import Candidate, open_candidate
@@ -23,7 +24,6 @@ from edgead.engine.lower import Lowered, LowerPrecisions
 from edgead.engine.plan import Plan
 from edgead.engine.verify import Comparison, Limits, Precision, damaged_twins, described, require
 from edgead.errors import PrecisionError, VerificationError
-from edgead.evaluate import compare_sessions
 from edgead.golden import Golden, golden_bytes
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session

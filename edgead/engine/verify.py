@@ -16,8 +16,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from edgead.agreement import Agreement, compare_sessions
 from edgead.errors import InputError, VerificationError
-from edgead.evaluate import Agreement, compare_sessions
 from edgead.runtime.base import Session
 from edgead.types import UInt8Array
 
@@ -83,7 +83,7 @@ def exact_limits(threshold: float) -> Limits:
 class Comparison:
     """How far what was built is from its reference.
 
-    agreement: on the judging pictures, see `edgead.evaluate.Agreement`. reference_auroc, auroc: image AUROC of both on
+    agreement: on the judging pictures, see `edgead.agreement.Agreement`. reference_auroc, auroc: image AUROC of both on
     labelled pictures; None where there are none.
     """
 

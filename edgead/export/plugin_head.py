@@ -32,9 +32,17 @@ def plugin_head(model: ModelProto) -> ModelProto:
 
     Raises BackendError for a graph without exactly one head, and for a head beyond what the kernels take.
     """
-    plugin = ModelProto()
-    plugin.CopyFrom(model)
-    nodes = plugin.graph.node
+    plugin, head = for_kernels(model)
+    head.attribute.append(helper.make_attribute("plugin_version", str(VERSION)))
+    head.attribute.append(helper.make_attribute("plugin_namespace", DOMAIN))
+    return plugin
+
+
+def for_kernels(model: ModelProto) -> tuple[ModelProto, NodeProto]:
+    """Give a graph whose head has no function and takes features of one type, and its node; raises as `plugin_head`."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    nodes = copy.graph.node
     heads = [index for index, node in enumerate(nodes) if (node.domain, node.op_type) == (DOMAIN, OP_TYPE)]
     if len(heads) != 1:
         raise BackendError(
@@ -43,14 +51,13 @@ def plugin_head(model: ModelProto) -> ModelProto:
         )
     head = nodes[heads[0]]
     _check(head)
-    head.attribute.append(helper.make_attribute("plugin_version", str(VERSION)))
-    head.attribute.append(helper.make_attribute("plugin_namespace", DOMAIN))
-    for cast in _casts_of_mixed_features(plugin, head):
+    casts = _casts_of_mixed_features(copy, head)
+    for cast in casts:
         nodes.insert(heads[0], cast)
-    others = [f for f in plugin.functions if (f.domain, f.name) != (DOMAIN, OP_TYPE)]
-    del plugin.functions[:]
-    plugin.functions.extend(others)
-    return plugin
+    others = [f for f in copy.functions if (f.domain, f.name) != (DOMAIN, OP_TYPE)]
+    del copy.functions[:]
+    copy.functions.extend(others)
+    return copy, nodes[heads[0] + len(casts)]
 
 
 def _casts_of_mixed_features(model: ModelProto, head: NodeProto) -> list[NodeProto]:
@@ -86,5 +93,5 @@ def _check(head: NodeProto) -> None:
     ):
         if value > limit:
             raise BackendError(
-                f"the plugin's kernels take a {what} of {limit} at most, not {value}: use the standard head"
+                f"the plugin's kernels take a {what} of {limit} at most, not {value}: build with --head standard"
             )

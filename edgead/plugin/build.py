@@ -23,8 +23,7 @@ from pathlib import Path
 
 from edgead.atomic import check_directory, replace_file
 from edgead.errors import BackendError
-
-LIBRARY_NAME = "libedgead_plugin.so"
+from edgead.plugin.loader import LIBRARY_NAME
 
 _SOURCES = ("anomaly_map.cu", "tensorrt_plugin.cpp")
 _OLDEST_TENSORRT = (8, 6)

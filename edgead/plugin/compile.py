@@ -6,6 +6,7 @@ TensorRT is compiled by nvcc from the same sources.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from dataclasses import dataclass
@@ -46,6 +47,15 @@ class CompiledKernels:
             name: KernelUse(int(registers), int(stack), int(stores) + int(loads))
             for name, stack, stores, loads, registers in found
         }
+
+
+def source_digest() -> str:
+    """SHA-256, in hex, of all that the kernels are compiled from: another one, other kernels."""
+    digest = hashlib.sha256()
+    for file in sorted([*SOURCES.glob("*.cuh"), SOURCES / "anomaly_map.h"]):
+        content = file.read_bytes()
+        digest.update(f"{file.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 def compile_kernels(architecture: str) -> CompiledKernels:

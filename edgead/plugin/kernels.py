@@ -7,7 +7,7 @@ nothing, so it may be captured into a CUDA graph.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from edgead.errors import BackendError, needs_extra
@@ -21,11 +21,14 @@ KERNELS = ("edgead_cosine_float", "edgead_cosine_half", "edgead_cosine_half8", "
 class AnomalyMapKernels:
     """The operator on the device whose context is current on the calling thread.
 
-    Raises MissingExtraError without cuda-core, and BackendError when there is no device or the kernels cannot be
-    compiled for it.
+    cubin_for: gives the machine code for an architecture such as sm_87. Raises MissingExtraError without cuda-core, and
+    BackendError when there is no device or the kernels cannot be compiled for it.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        cubin_for: Callable[[str], bytes] = lambda architecture: compile_kernels(architecture).cubin,
+    ) -> None:
         with needs_extra("tensorrt", "running CUDA kernels"):
             from cuda.bindings import driver
             from cuda.core import Device, ObjectCode
@@ -36,10 +39,10 @@ class AnomalyMapKernels:
                 f"sm_{device.arch}",
                 int(device.properties.multiprocessor_count),
             )
-        compiled = compile_kernels(architecture)
+        cubin = cubin_for(architecture)
         with _cuda_errors(f"the kernels for {architecture} cannot be loaded"):
             # Held, for the functions live as long as it does.
-            self._code = ObjectCode.from_cubin(compiled.cubin)
+            self._code = ObjectCode.from_cubin(cubin)
             self._functions = {
                 name: driver.CUfunction(int(self._code.get_kernel(name).handle)) for name in KERNELS
             }

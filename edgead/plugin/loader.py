@@ -1,8 +1,15 @@
 """Load a compiled plugin into this process, so that TensorRT finds it in its registry.
 
 The library registers its creator when it is loaded; that is all there is to do. It asks for libnvinfer by name,
-which is found when TensorRT was imported before, or is installed in the system. Loading runs code, so the library
-has to be the one that was compiled: its SHA-256 is checked first.
+which is found when TensorRT was imported before, or is installed in the system.
+
+Loading a library is running its code, and a bundle may come from anyone. So no library is ever taken from a bundle,
+nor from inside an engine: a bundle says by SHA-256 which one its engine was built with, and what is loaded is the
+file that this machine's user has at one place, `plugin_file`, if it is that one. `edgead plugin build` puts it there,
+so an engine that is built where it runs finds the library that it was built with. For an engine that is built
+elsewhere, the user copies the library of that machine there, and by that says that it is trusted. The hash is no
+ward against whoever can write to that place, who runs code as this user anyway; it keeps an engine from running
+with other kernels than it was judged with.
 """
 
 from __future__ import annotations
@@ -12,7 +19,43 @@ import hashlib
 import os
 from pathlib import Path
 
+from edgead.cache import cache_directory
 from edgead.errors import BackendError
+
+LIBRARY_NAME = "libedgead_plugin.so"
+
+
+def plugin_file() -> Path:
+    """Where this user's plugin lies; whether there is one or not."""
+    return cache_directory() / "plugin" / LIBRARY_NAME
+
+
+def load_plugin_of_engine(sha256: str, rebuild: str) -> None:
+    """Load this user's plugin, when it is the one that an engine was built with; see `load_plugin`.
+
+    sha256: of the engine's record. rebuild: the command line that builds the engine anew. Raises BackendError, with
+    both ways out, for a plugin that is missing or another one, and what `load_plugin` raises.
+    """
+    library = plugin_file()
+    found = plugin_sha256(library) if library.is_file() else None
+    if found != sha256:
+        there = f"has {found}" if found else "is not there"
+        raise BackendError(
+            f"the engine was built with the plugin of SHA-256 {sha256}, and {library} {there}: run "
+            f"'edgead plugin build' and rebuild the engine with {rebuild}, or, if you trust the machine that built it, "
+            "copy its library there"
+        )
+    load_plugin(library, sha256)
+
+
+def plugin_sha256(library: Path) -> str:
+    """SHA-256 of a compiled plugin, in hex; BackendError where it cannot be read."""
+    try:
+        return hashlib.sha256(library.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BackendError(
+            f"cannot read the plugin {library}: {error.strerror}; compile it with 'edgead plugin build'"
+        ) from error
 
 
 def load_plugin(library: Path, sha256: str) -> None:
@@ -20,12 +63,7 @@ def load_plugin(library: Path, sha256: str) -> None:
 
     Import TensorRT first. Raises BackendError for a library that is missing, changed, or cannot be loaded.
     """
-    try:
-        digest = hashlib.sha256(library.read_bytes()).hexdigest()
-    except OSError as error:
-        raise BackendError(
-            f"cannot read the plugin {library}: {error.strerror}; compile it with 'edgead plugin build'"
-        ) from error
+    digest = plugin_sha256(library)
     if digest != sha256.lower():
         raise BackendError(
             f"{library} is not the plugin that was compiled (its SHA-256 is {digest}, not {sha256}): "

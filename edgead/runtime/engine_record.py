@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from edgead.errors import BackendError, BundleError
+from edgead.runtime.feature_record import FeatureRecord
 
+Head = Literal["standard", "plugin", "kernels"]
 HardwareCompatibility = Literal["none", "ampere+", "same-compute-capability"]
 HARDWARE_COMPATIBILITIES: tuple[HardwareCompatibility, ...] = get_args(HardwareCompatibility)
 
@@ -29,6 +31,7 @@ _PATTERNS = {
     "precision": r"[a-z0-9]{1,16}",
     "graph_sha256": r"[0-9a-f]{64}",
     "recipe": r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}",
+    "head": "|".join(get_args(Head)),
 }
 _COMPUTE_CAPABILITY = re.compile(r"\d{1,2}\.\d")
 
@@ -41,7 +44,9 @@ class EngineRecord:
     compute_capabilities: as "8.6". hardware_compatibility: which other GPUs may run it, one of
     `HARDWARE_COMPATIBILITIES`. version_compatible: a later library of the same major version may run it. precision: of
     the graph. batch: smallest, most frequent and largest number of pictures. graph_sha256: of the ONNX file it was
-    built from, hex. recipe: name of what chose all this.
+    built from, hex. recipe: name of what chose all this. head: what computes the anomaly map: "standard", operators of
+    the engine; "plugin", the library of that SHA-256 in the engine's place, plugin_sha256, hex; "kernels", CUDA kernels
+    behind an engine that gives `features`. Each of the two is None with another head.
     """
 
     backend: str
@@ -54,6 +59,9 @@ class EngineRecord:
     batch: tuple[int, int, int]
     graph_sha256: str
     recipe: str
+    head: Head = "standard"
+    plugin_sha256: str | None = None
+    features: FeatureRecord | None = None
 
     def to_json(self) -> str:
         """The text of ``engine.json``."""
@@ -135,7 +143,16 @@ def _checked(content: Any) -> dict[str, Any]:
     # The exact type: in Python true is an int too.
     if type(content["version_compatible"]) is not bool:
         raise ValueError("'version_compatible' is neither true nor false")
+    head, digest = content["head"], content["plugin_sha256"]
+    is_digest = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest) is not None
+    if not (is_digest if head == "plugin" else digest is None):
+        raise ValueError(f"'plugin_sha256' is {str(digest)[:80]!r} with head {head!r}")
+    if head == "plugin" and (content["backend"] != "tensorrt" or content["version_compatible"]):
+        raise ValueError("'head' is 'plugin', which such an engine cannot have")
+    if (head == "kernels") != (content["features"] is not None):
+        raise ValueError(f"'features' are {'missing' if head == 'kernels' else 'given'} with head {head!r}")
     return content | {
+        "features": None if content["features"] is None else FeatureRecord.from_json(content["features"]),
         "compute_capabilities": _compute_capabilities(content["compute_capabilities"]),
         "batch": _batch(content["batch"]),
     }

@@ -24,8 +24,8 @@ def check_golden(session: Session, bundle: Bundle) -> None:
     Raises VerificationError when it does not give them within the bundle's limits, BundleError for a bundle without
     limits, and what `Session.infer` raises.
     """
-    # Not at the top: what evaluates knows this room.
-    from edgead.evaluate import agreement_of
+    # Not at the top: what compares sessions knows this room.
+    from edgead.agreement import agreement_of
 
     golden, threshold = bundle.golden(), bundle.manifest.threshold.value
     expected = Prediction(golden.anomaly_map, golden.anomaly_score)

@@ -5,6 +5,8 @@ for a context and, where the work can be captured, a CUDA graph. Once a size was
 but its results: the pictures are copied to the engine's input, from the host through pinned memory or from an array
 that already lies on the GPU, one graph is launched, map and score are copied back.
 
+An engine may leave the anomaly map to a plugin, which has to be in the process before the engine is opened.
+
 An array on the GPU never passes through the host. It is copied on the GPU, into the input that the graph was captured
 with: a captured address is fixed, and TensorRT wants it aligned to 256 bytes, which a part of an array is not.
 """
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgead.errors import BackendError, InputError
+from edgead.plugin.loader import load_plugin_of_engine
 from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
 from edgead.runtime.cuda import Gpu, Graph, Memory
 from edgead.runtime.device_array import (
@@ -61,8 +64,9 @@ class TensorRTSession:
     line that builds the engine anew, for messages. cuda_graphs: capture and replay the work of each size of batch.
 
     Raises BackendError when the engine was built for another platform, library, version or GPU, before any of it is
-    read; when library, driver, GPU or memory is missing; and when the engine does not load or is not `images` uint8
-    (N, H, W, 3) -> `anomaly_map` float32 (N, 1, H, W), `anomaly_score` float32 (N,).
+    read; when library, driver, GPU, memory or the plugin that it was built with is missing; and when the engine does
+    not load or is not `images` uint8 (N, H, W, 3) -> `anomaly_map` float32 (N, 1, H, W), `anomaly_score` float32 (N,),
+    or the features of its record.
     """
 
     def __init__(
@@ -74,6 +78,8 @@ class TensorRTSession:
         self._lanes: dict[int, _Lane] = {}
         library, self._gpu = _fitting(record, rebuild)
         content = _read(engine, rebuild)
+        if record.plugin_sha256 is not None:
+            load_plugin_of_engine(record.plugin_sha256, rebuild)
         with self._gpu.entered(), ExitStack() as resources:
             check_engine(library, content, self._name, rebuild)
             self._stream = self._gpu.stream()
@@ -84,6 +90,7 @@ class TensorRTSession:
                 library,
                 self._gpu,
                 size,
+                record.features,
                 rebuild,
                 host_code=record.version_compatible,
                 cuda_graphs=cuda_graphs,
@@ -168,7 +175,7 @@ class TensorRTSession:
         map_bytes = self._height_px * self._width_px * 4
         sizes = {"images": self._picture_bytes, "anomaly_map": map_bytes, "anomaly_score": 4}
         self._on_gpu: dict[str, Memory] = {}
-        for name, size in sizes.items():
+        for name, size in {**sizes, **self._engine.bytes_of_picture}.items():
             memory = self._gpu.device_memory(largest * size, f"{name} of {largest} pictures")
             resources.callback(memory.close)
             self._on_gpu[name] = memory

@@ -9,39 +9,59 @@ What differs between TensorRT 8.6, 10, 11 and TensorRT for RTX when an engine is
   shapes, since it swaps kernels while it runs, and lets others capture only engines that were built for that. Its
   kernels are compiled before they run (EAGER): with its default the first pictures would go through other kernels than
   the later ones, and a score would depend on when it was asked for.
+
+An engine that ends in features is one with edgead's kernels here: they are queued on the same stream, right behind it.
+Where the session captures, its CUDA graph holds both. TensorRT for RTX launches a graph that it captured itself, into
+which nobody else's work can be put; there the kernels are two launches behind that graph.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgead.errors import BackendError
 from edgead.runtime.base import graph_inputs, graph_outputs
+from edgead.runtime.kernel_head import KernelHead
 from edgead.runtime.rtx_cache import cache_file, read_cache, write_cache
 from edgead.types import TensorSpec
 
 if TYPE_CHECKING:
+    from edgead.plugin.launches import Launch
     from edgead.preprocess import ModelSize
     from edgead.runtime.cuda import Gpu, Memory, Stream
+    from edgead.runtime.feature_record import FeatureRecord
     from edgead.runtime.tensorrt_library import Library
 
 _log = logging.getLogger(__name__)
 
-_DTYPES = {"UINT8": "uint8", "FLOAT": "float32"}
+_DTYPES = {"UINT8": "uint8", "FLOAT": "float32", "HALF": "float16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What runs batches of one size: TensorRT's context, and the launches behind it."""
+
+    context: Any
+    launches: tuple[Launch, ...]
 
 
 class LoadedEngine:
     """A deserialised engine; used inside `Gpu.entered`.
 
-    content: of the engine file. name: of that file, for messages. size: of the pictures it must take. host_code:
-    whether it may bring code for the processor, as a version-compatible engine does. cuda_graphs: for TensorRT for
-    RTX, whether it captures; others are captured by the caller. rebuild: the command line that builds it anew.
-    Raises BackendError when it cannot be deserialised, or is not `images` uint8 (N, H, W, 3) -> `anomaly_map` float32
-    (N, 1, H, W), `anomaly_score` float32 (N,).
+    content: of the engine file. name: of that file, for messages. size: of the pictures it must take. features: that it
+    gives in place of map and score, None where it gives these. host_code: whether it may bring code for the processor,
+    as a version-compatible engine does. cuda_graphs: for TensorRT for RTX, whether it captures; others are captured by
+    the caller. rebuild: the command line that builds it anew.
+
+    batch: smallest, best and largest. bytes_of_picture: what it needs on the GPU for each picture beside pictures, map
+    and score, by name. scratch_bytes: and for all of them together. Raises BackendError when it cannot be deserialised,
+    or is not `images` uint8 (N, H, W, 3) -> features, or `anomaly_map` float32 (N, 1, H, W), `anomaly_score` float32
+    (N,).
     """
 
     def __init__(
@@ -51,6 +71,7 @@ class LoadedEngine:
         library: Library,
         gpu: Gpu,
         size: ModelSize,
+        features: FeatureRecord | None,
         rebuild: str,
         *,
         host_code: bool,
@@ -59,6 +80,7 @@ class LoadedEngine:
         self._name, self._rebuild, self._library, self._gpu = name, rebuild, library, gpu
         self._trt: Any = library.module
         self._size = size
+        self._outputs = graph_outputs(size.height_px, size.width_px) if features is None else features.outputs
         self._config: Any = None
         self._cache: Any = None
         self._contexts = 0
@@ -76,13 +98,16 @@ class LoadedEngine:
             self.scratch_bytes = self._scratch_bytes()
             if library.for_rtx:
                 self._configure(content, cuda_graphs)
+        self._head = None if features is None else self._kernels(features)
+        self.bytes_of_picture = {} if self._head is None else self._head.bytes_of_picture()
 
     def context(
         self, batch: int, addresses: Mapping[str, int], scratch: Memory | None, stream: Stream
-    ) -> Any:
+    ) -> Prepared:
         """A new execution context for batches of this size.
 
-        addresses: of the tensors, by name, in GPU memory and aligned to 256 bytes. scratch: memory of `scratch_bytes`
+        addresses: by name, in GPU memory and aligned to 256 bytes, of `images`, `anomaly_map`, `anomaly_score` and what
+        `bytes_of_picture` names. scratch: memory of `scratch_bytes`
         that all contexts may share, because only one runs at a time. stream: the one that it will run on.
         """
         what = f"cannot prepare a batch of {batch} for"
@@ -95,25 +120,27 @@ class LoadedEngine:
                 context.set_device_memory(scratch.pointer, scratch.size)
             elif scratch is not None:
                 context.device_memory = scratch.pointer
-            height_px, width_px = self._size.height_px, self._size.width_px
-            done = context.set_input_shape("images", (batch, height_px, width_px, 3))
-            for tensor, address in addresses.items():
-                done = context.set_tensor_address(tensor, address) and done
+            done = context.set_input_shape("images", (batch, self._size.height_px, self._size.width_px, 3))
+            for tensor in ("images", *(spec.name for spec in self._outputs)):
+                done = context.set_tensor_address(tensor, addresses[tensor]) and done
             if not done:
                 raise self.failure(what)
-            for spec in graph_outputs(height_px, width_px):
+            for spec in self._outputs:
                 shape, expected = tuple(context.get_tensor_shape(spec.name)), (batch, *spec.shape[1:])
                 if shape != expected:
                     raise BackendError(
                         f"{self._name} gives {spec.name} {shape} for {batch} pictures, not {expected}: "
                         f"rebuild it with {self._rebuild}"
                     )
-        return context
+        return Prepared(context, () if self._head is None else self._head.plan(batch, addresses))
 
-    def enqueue(self, context: Any, stream: Stream) -> bool:
+    def enqueue(self, prepared: Prepared, stream: Stream) -> bool:
         """Queue one inference; False where TensorRT refuses, which while capturing may be for that alone."""
         with self._errors("TensorRT failed on"):
-            return bool(context.execute_async_v3(stream.handle))
+            queued = bool(prepared.context.execute_async_v3(stream.handle))
+        if queued and self._head is not None:
+            self._head.enqueue(prepared.launches, stream)
+        return queued
 
     def failure(self, what: str = "TensorRT failed on", size: int = 0) -> BackendError:
         """The error for a call that gave nothing, with what TensorRT said; size: bytes of GPU memory it asked for."""
@@ -140,7 +167,7 @@ class LoadedEngine:
                     write_cache(self._cache_file, content)
         # In the order in which they know each other.
         del cache
-        self._config = self._engine = self._runtime = None
+        self._head = self._config = self._engine = self._runtime = None
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
@@ -167,12 +194,13 @@ class LoadedEngine:
                 f"{self._name} takes {_text(inputs)}, not {_text(graph_inputs(height_px, width_px))}: "
                 f"rebuild it with {self._rebuild}"
             )
-        outputs = [(spec.name, spec.dtype) for name, spec in sorted(specs.items()) if spec not in inputs]
-        if outputs != [(spec.name, spec.dtype) for spec in graph_outputs(height_px, width_px)]:
+        outputs = [specs[name] for name in sorted(specs) if specs[name] not in inputs]
+        # Their sizes are compared when a batch's size is known: a graph may leave them open until then.
+        if [(spec.name, spec.dtype) for spec in outputs] != sorted(
+            (spec.name, spec.dtype) for spec in self._outputs
+        ):
             raise BackendError(
-                f"{self._name} gives {_text([spec for spec in specs.values() if spec not in inputs])}, not "
-                f"{_text(graph_outputs(height_px, width_px))}: "
-                f"rebuild it with {self._rebuild}"
+                f"{self._name} gives {_text(outputs)}, not {_text(self._outputs)}: rebuild it with {self._rebuild}"
             )
         smallest, best, largest = (int(shape[0]) for shape in engine.get_tensor_profile_shape("images", 0))
         return smallest, best, largest
@@ -182,6 +210,15 @@ class LoadedEngine:
         # The number of pictures is free in every graph, even where an engine was built for one number alone.
         shape = (None, *(int(length) for length in tuple(self._engine.get_tensor_shape(name))[1:]))
         return TensorSpec(name, _DTYPES.get(dtype, dtype), shape)
+
+    def _kernels(self, features: FeatureRecord) -> KernelHead:
+        head, size = features.head, self._size
+        if (head.height, head.width) != (size.height_px, size.width_px):
+            raise BackendError(
+                f"the head of {self._name} is for maps of {head.height}x{head.width}, and its pictures have "
+                f"{size.height_px}x{size.width_px}: rebuild it with {self._rebuild}"
+            )
+        return KernelHead(features)
 
     def _scratch_bytes(self) -> int:
         engine = self._engine
@@ -226,7 +263,7 @@ class LoadedEngine:
         self._config = config
 
 
-def _text(specs: list[TensorSpec] | tuple[TensorSpec, ...]) -> str:
+def _text(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(
         f"{spec.name} {spec.dtype} ({', '.join('N' if length is None else str(length) for length in spec.shape)})"
         for spec in specs

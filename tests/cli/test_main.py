@@ -13,7 +13,7 @@ from edgead.cli import main as cli
 from edgead.errors import BundleError, VerificationError
 
 EDGEAD = [sys.executable, "-c", "from edgead.cli.main import main; main()"]
-COMMANDS = ("train", "import", "build", "calibrate", "eval", "stream", "demo", "doctor", "plugin")
+COMMANDS = ("train", "import", "build", "calibrate", "eval", "compare", "stream", "demo", "doctor", "plugin")
 
 
 def edgead(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from toy_run import SIZE, ToyRun
 
+from edgead.agreement import compare_sessions
 from edgead.bundle import Bundle, open_bundle
 from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
 from edgead.errors import InputError, VerificationError
-from edgead.evaluate import compare_sessions
 from edgead.runtime import open_session
 from edgead.threshold import threshold_from_normal_scores
 from edgead.train.session import TorchSession

@@ -100,6 +100,12 @@ def test_mistakes_are_refused_by_name(run: Path, tmp_path: Path) -> None:
         CliRunner().invoke(
             app, [str(tmp_path / "nowhere"), "--out", str(tmp_path / "x")], catch_exceptions=False
         )
+    (tmp_path / "model.onnx").write_bytes(b"a graph from elsewhere")
+    with pytest.raises(InputError, match=r"model.onnx is a file: give the directory"):
+        CliRunner().invoke(
+            app, [str(tmp_path / "model.onnx"), "--out", str(tmp_path / "x")], catch_exceptions=False
+        )
+    (tmp_path / "model.onnx").unlink()
     with pytest.raises(InputError, match="7"):
         CliRunner().invoke(
             app, [str(run), "--out", str(tmp_path / "x"), "--false-alarm-rate", "7"], catch_exceptions=False

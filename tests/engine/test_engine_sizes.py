@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tensorrt_rtx_here import needs_tensorrt_rtx
+from tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
 
+from edgead.bundle import Manifest, open_bundle, write_bundle
 from edgead.engine.settings import BatchProfile, TensorRTSettings
-from edgead.engine.tensorrt import build_engine
+from edgead.engine.tensorrt import BuiltEngine, build_engine
+from edgead.errors import BackendError
 from edgead.export.calibrate import calibrate
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.half import half_from_float
@@ -21,8 +23,10 @@ from edgead.export.quantise import int8_from_float
 from edgead.models import create_method
 from edgead.models.teacher import create_teacher
 from edgead.preprocess import ModelSize
+from edgead.runtime import open_session
+from edgead.threshold import Threshold
 
-pytestmark = needs_tensorrt_rtx
+pytestmark = [needs_tensorrt_rtx, needs_no_gpu]
 
 
 def engine_bytes(teacher: str, size: ModelSize, directory: Path) -> dict[str, int]:
@@ -52,7 +56,32 @@ def engine_bytes(teacher: str, size: ModelSize, directory: Path) -> dict[str, in
             timing_caches=directory,
         )
         found[precision] = built.path.stat().st_size
+        refused_for_want_of_a_gpu(built, model, precision, teacher, size, directory / "bundle")
     return found
+
+
+def refused_for_want_of_a_gpu(
+    built: BuiltEngine, model: Path, precision: str, teacher: str, size: ModelSize, place: Path
+) -> None:
+    """Install an engine in a bundle and open it: every check passes but the one for a driver."""
+    manifest = Manifest(
+        method="rd",
+        teacher=teacher,
+        backend="tensorrt-rtx",
+        recipe="rtx-desktop",
+        precision=precision,
+        size=size,
+        threshold=Threshold(0.5, 0.01, 0.95, 0.96, 320, 299),
+        training={},
+        verification={},
+        verified=False,
+    )
+    record = built.record.to_json().encode()
+    bundle = write_bundle(
+        place, manifest, {"model.onnx": model, "model.engine": built.path, "engine.json": record}
+    )
+    with pytest.raises(BackendError, match="no NVIDIA driver"):
+        open_session(open_bundle(bundle.path))
 
 
 def test_lite0(tmp_path):

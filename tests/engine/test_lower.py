@@ -14,6 +14,7 @@ import pytest
 from onnx import numpy_helper
 from toy_run import SIZE, ToyRun, pictures
 
+from edgead.agreement import compare_sessions
 from edgead.bundle import Bundle, open_bundle
 from edgead.engine.build import build_bundle
 from edgead.engine.lower import (
@@ -28,7 +29,6 @@ from edgead.engine.lower import (
 from edgead.engine.plan import Plan
 from edgead.engine.verify import damaged_twins
 from edgead.errors import DataError, PrecisionError, VerificationError
-from edgead.evaluate import compare_sessions
 from edgead.runtime import open_session
 from edgead.threshold import threshold_from_normal_scores
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import platform
@@ -16,7 +17,7 @@ import onnx
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 from tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
-from toy_graph import toy_graph, toy_images
+from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt import ENGINE_FILE, BuiltEngine, build_engine
@@ -25,7 +26,9 @@ from edgead.export.calibrate import calibrate
 from edgead.export.half import half_from_float
 from edgead.export.quantise import int8_from_float
 from edgead.runtime.engine_record import EngineRecord
+from edgead.runtime.feature_record import FeatureRecord
 from edgead.runtime.tensorrt_library import check_engine, load_library
+from edgead.types import HeadSpec
 
 pytestmark = needs_tensorrt_rtx
 
@@ -106,6 +109,60 @@ def test_every_precision_becomes_an_engine_of_its_record(build, tmp_path, precis
     malformed = library.module.EngineInvalidityDiagnostics.MALFORMED_ENGINE
     mismatch = library.module.EngineInvalidityDiagnostics.VERSION_MISMATCH
     assert not found & (int(malformed) | int(mismatch))
+
+
+@pytest.mark.parametrize(
+    ("precision", "graph", "dtype"),
+    [
+        ("fp32", toy_graph, "float32"),
+        ("fp16", lambda: half_from_float(toy_graph()), "float16"),
+        ("int8", int8_graph, "float32"),
+    ],
+)
+def test_every_precision_becomes_an_engine_of_features(build, tmp_path, precision, graph, dtype):
+    # The worker holds what the library's parser says that it gives to the record's names, types and axes.
+    model = graph()
+    whole = build(model, precision=precision, directory=tmp_path / "whole")
+    built = build(model, precision=precision, head="kernels")
+    features = FeatureRecord(dtype, ((8, HEIGHT // 4, WIDTH // 4),), HeadSpec(HEIGHT, WIDTH, sigma=1.0))
+    assert built.record == dataclasses.replace(whole.record, head="kernels", features=features)
+    assert EngineRecord.from_json(built.record.to_json(), "") == built.record
+    # The head's matrices and layers are gone, and what computes the features is there.
+    assert 0.1 * whole.path.stat().st_size < built.path.stat().st_size < whole.path.stat().st_size
+
+
+def test_features_of_mixed_types_are_built_as_float32(build):
+    # The student's last node is its only one in float16.
+    model = toy_graph()
+    half = onnx.TensorProto.FLOAT16
+    head = model.graph.node.pop()
+    model.graph.node.append(helper.make_node("Cast", ["student"], ["narrow"], to=half))
+    head.input[1] = "narrow"
+    model.graph.node.append(head)
+    built = build(model, head="kernels")
+    assert built.record.features is not None
+    assert built.record.features.dtype == "float32"
+
+
+def test_a_head_beyond_the_kernels_says_so_itself(build):
+    model = toy_graph()
+    (sigma,) = (a for a in model.graph.node[-1].attribute if a.name == "sigma")
+    sigma.f = 33.0
+    said = refusal(build, model, head="kernels")
+    assert said == ("the plugin's kernels take a sigma of 32.0 at most, not 33.0: build with --head standard")
+
+
+def test_features_of_a_graph_without_a_head_are_refused(build):
+    model = toy_graph()
+    del model.graph.node[-1]
+    assert "0 nodes edgead::AnomalyMap where it should have one" in refusal(build, model, head="kernels")
+
+
+def test_a_plugin_is_refused_where_there_are_none(build):
+    with pytest.raises(
+        InputError, match=r"neither TensorRT for RTX nor .* has the plugin: build with --head"
+    ):
+        build(toy_graph(), head="plugin")
 
 
 def test_the_weights_of_half_a_graph_take_half_the_engine(build):

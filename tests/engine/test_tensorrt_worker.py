@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.export.calibrate import calibrate
+from edgead.export.features import features_of
 from edgead.export.half import half_from_float
 from edgead.export.inline import without_head_function
+from edgead.export.plugin_head import plugin_head
 from edgead.export.quantise import int8_from_float
+from edgead.runtime.engine_record import EngineRecord
+from edgead.runtime.feature_record import FeatureRecord
 
 VERSIONS = ("8.6.1", "10.3.0", "11.1.0")
 
@@ -32,7 +37,12 @@ def work(tmp_path: Path) -> Work:
     shutil.copy(Path(__file__).parent / "fake_tensorrt.py", tmp_path / "tensorrt.py")
 
     def work(
-        version: str, model: ModelProto, settings: TensorRTSettings | None = None, **environment: str
+        version: str,
+        model: ModelProto,
+        settings: TensorRTSettings | None = None,
+        plugin: dict[str, str] | None = None,
+        features: FeatureRecord | None = None,
+        **environment: str,
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Answers of the worker, and what the stand-in was told."""
         graph, engine = tmp_path / "graph.onnx", tmp_path / "out" / "model.engine"
@@ -44,6 +54,8 @@ def work(tmp_path: Path) -> Work:
             "timing_cache": str(tmp_path / "timings" / "file.timing"),
             "batch": asdict(BatchProfile(1, 2, 8)),
             "settings": asdict(settings or TensorRTSettings(workspace_mib=256, optimization_level=4)),
+            "plugin": plugin,
+            "features": None if features is None else asdict(features),
         }
         result = subprocess.run(
             [sys.executable, "-m", "edgead.engine.tensorrt_worker"],
@@ -157,4 +169,139 @@ def test_no_driver_is_named(work):
     answers, _ = work("8.6.1", fp32(), FAKE_TENSORRT_NO_DRIVER="1")
     assert answers["error"].startswith(
         "TensorRT 8.6.1 cannot start to build: no NVIDIA driver, or one too old"
+    )
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> dict[str, str]:
+    """A library that tells the stand-in that it was loaded, as a plugin tells TensorRT's registry."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc: apt-get install gcc")
+    source, library = tmp_path / "plugin.c", tmp_path / "plugin.so"
+    source.write_text(
+        "#include <stdlib.h>\n"
+        '__attribute__((constructor)) void tell(void) { setenv("FAKE_TENSORRT_PLUGIN", "1", 1); }\n'
+    )
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    return {"path": str(library), "sha256": hashlib.sha256(library.read_bytes()).hexdigest()}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("graph", [toy_graph, lambda: half_from_float(toy_graph())], ids=["fp32", "fp16"])
+def test_a_plugin_is_loaded_before_the_graph_is_read(work, plugin, version, graph):
+    model = without_head_function(plugin_head(graph()))
+    answers, told = work(version, model, plugin=plugin)
+    assert "error" not in answers
+    assert told is not None
+    # Without it the parser knows no such node.
+    assert "no importer" in work(version, model)[0]["error"]
+
+
+def test_a_plugin_that_was_changed_is_not_loaded(work, plugin):
+    model = without_head_function(plugin_head(toy_graph()))
+    answers, told = work("10.3.0", model, plugin=plugin | {"sha256": "0" * 64})
+    assert "is not the plugin that was compiled" in answers["error"]
+    assert told is None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("graph", [toy_graph, lambda: half_from_float(toy_graph())], ids=["fp32", "fp16"])
+def test_a_graph_of_features_is_built(work, version, graph):
+    model, features = features_of(graph())
+    answers, told = work(version, without_head_function(model), features=features)
+    assert "error" not in answers
+    assert told is not None
+
+
+def test_a_graph_of_other_features_is_refused(work):
+    model, features = features_of(toy_graph())
+    for changed in (
+        replace(features, dtype="float16"),
+        replace(features, shapes=features.shapes * 2),
+        None,
+    ):
+        answers, told = work("10.3.0", without_head_function(model), features=changed)
+        assert (
+            "student_features_1 FLOAT of 4 axes, teacher_features_1 FLOAT of 4 axes, not" in answers["error"]
+        )
+        assert told is None
+
+
+def test_a_whole_graph_is_no_graph_of_features(work):
+    answers, _ = work("10.3.0", fp32(), features=features_of(toy_graph())[1])
+    assert answers["error"].endswith(
+        "not images UINT8 of 4 axes and student_features_1 FLOAT of 4 axes, teacher_features_1 FLOAT of 4 axes: "
+        "export it again with 'edgead build'"
+    )
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from edgead.engine.settings import BatchProfile, TensorRTSettings
+from edgead.engine.tensorrt import build_engine
+from edgead.errors import EdgeadError
+
+folder = Path(sys.argv[1])
+try:
+    built = build_engine(
+        folder / "model.onnx", backend="tensorrt", precision="fp32", recipe="r", batch=BatchProfile(),
+        settings=TensorRTSettings(version_compatible="compatible" in sys.argv), gpu="8.7", directory=folder,
+        timing_caches=folder, head="plugin",
+    )
+except EdgeadError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+print(built.record.to_json())
+"""
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch, plugin) -> Callable[..., subprocess.CompletedProcess[str]]:
+    shutil.copy(Path(__file__).parent / "fake_tensorrt.py", tmp_path / "tensorrt.py")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("FAKE_TENSORRT_VERSION", "10.3.0")
+
+    def build(
+        model: ModelProto, *arguments: str, with_plugin: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        place = tmp_path / "cache" / "edgead" / "plugin" / "libedgead_plugin.so"
+        if with_plugin:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(plugin["path"], place)
+        (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+        return subprocess.run(
+            [sys.executable, "-c", BUILD, str(tmp_path), *arguments], capture_output=True, text=True
+        )
+
+    return build
+
+
+def test_an_engine_with_the_plugin_names_its_library(build, plugin):
+    result = build(toy_graph())
+    assert result.returncode == 0, result.stderr
+    record = EngineRecord.from_json(result.stdout, "")
+    assert (record.head, record.plugin_sha256, record.features) == ("plugin", plugin["sha256"], None)
+    # The graph of the bundle, and not what was made of it for the library.
+    assert record.graph_sha256 == hashlib.sha256(toy_graph().SerializeToString()).hexdigest()
+
+
+def test_without_a_library_the_command_is_told(build):
+    said = build(toy_graph(), with_plugin=False).stderr
+    assert said.startswith("BackendError: cannot read the plugin ")
+    assert said.endswith("compile it with 'edgead plugin build'\n")
+
+
+def test_a_version_compatible_engine_has_no_plugin(build):
+    assert build(toy_graph(), "compatible").stderr.startswith(
+        "InputError: neither TensorRT for RTX nor a version-"
+    )
+
+
+def test_a_head_beyond_the_plugin_says_so_itself(build):
+    model = toy_graph()
+    (sigma,) = (a for a in model.graph.node[-1].attribute if a.name == "sigma")
+    sigma.f = 33.0
+    assert build(model).stderr == (
+        "BackendError: the plugin's kernels take a sigma of 32.0 at most, not 33.0: build with --head standard\n"
     )

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from edgead.agreement import compare_sessions
 from edgead.engine.verify import (
     MAP_TOLERANCE,
     Budget,
@@ -19,7 +20,6 @@ from edgead.engine.verify import (
     verify,
 )
 from edgead.errors import InputError, VerificationError
-from edgead.evaluate import compare_sessions
 from edgead.preprocess import ModelSize
 from edgead.runtime import FakeSession
 

@@ -73,13 +73,14 @@ class Engine:
 
 @pytest.fixture(scope="session")
 def build(gpu, tmp_path_factory) -> Callable[..., Engine]:
-    """Build the engine of a graph on this GPU."""
+    """Build the engine of a graph on this GPU; head: see `EngineRecord`."""
 
     def make(
         backend: str,
         model: onnx.ModelProto,
         precision: str = "fp32",
         batch: tuple[int, int, int] = (1, 1, 4),
+        head: str = "standard",
     ) -> Engine:
         directory: Path = tmp_path_factory.mktemp("engine")
         (directory / "model.onnx").write_bytes(model.SerializeToString())
@@ -96,6 +97,7 @@ def build(gpu, tmp_path_factory) -> Callable[..., Engine]:
             gpu="{}.{}".format(*gpu.compute_capability),
             directory=directory,
             timing_caches=tmp_path_factory.getbasetemp() / "timings",
+            head=head,
         )
         return Engine(built, model.SerializeToString(), ModelSize(height_px, width_px))
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from edgead.errors import BackendError, InputError
 from edgead.plugin import build as plugin_build
 from edgead.plugin.build import build_plugin, find_include, find_toolchain, tensorrt_version
-from edgead.plugin.loader import load_plugin
+from edgead.plugin.loader import load_plugin, plugin_file, plugin_sha256
 
 NVCC = """#!/bin/sh
 # Knows three GPUs; writes its arguments where it was told to write a library.
@@ -159,6 +159,18 @@ def test_the_command_prints_path_and_hash(include, nvcc, tmp_path):
     library = out / "libedgead_plugin.so"
     digest = hashlib.sha256(library.read_bytes()).hexdigest()
     assert result.output == f"{library} for TensorRT 10.3\nsha256 {digest}\n"
+
+
+def test_without_a_directory_it_goes_where_builds_and_sessions_look(include, nvcc, tmp_path, monkeypatch):
+    from edgead.cli.plugin import plugin
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    result = CliRunner().invoke(plugin, ["build", "--tensorrt-include", str(include)])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(
+        f"{plugin_file()} for TensorRT 10.3\nsha256 {plugin_sha256(plugin_file())}"
+    )
+    assert plugin_file().is_relative_to(tmp_path)
 
 
 LOAD = """

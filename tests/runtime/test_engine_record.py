@@ -9,8 +9,12 @@ import pytest
 
 from edgead.errors import BackendError, BundleError
 from edgead.runtime.engine_record import EngineRecord, check_fits, this_platform, version_numbers
+from edgead.runtime.feature_record import FeatureRecord
+from edgead.types import HeadSpec
 
 REBUILD = "edgead build runs/washer --recipe rtx"
+DIGEST = "fedcba9876543210" * 4
+FEATURES = FeatureRecord("float16", ((24, 16, 12), (40, 8, 6)), HeadSpec(64, 48))
 
 
 def record(**changes: Any) -> EngineRecord:
@@ -43,6 +47,9 @@ def test_what_is_written_is_read():
         record(),
         record(backend="tensorrt-rtx", library_version="1.7.1.116", compute_capabilities=("8.6", "12.0")),
         record(hardware_compatibility="same-compute-capability", version_compatible=True),
+        record(head="plugin", plugin_sha256=DIGEST),
+        record(head="kernels", features=FEATURES),
+        record(backend="tensorrt-rtx", head="kernels", features=FEATURES),
     ):
         assert EngineRecord.from_json(engine.to_json(), REBUILD) == engine
 
@@ -70,6 +77,12 @@ def test_what_is_written_is_read():
         ("graph_sha256", "0" * 63),
         ("recipe", "../other"),
         ("recipe", ""),
+        ("head", "auto"),
+        ("head", None),
+        ("head", ["plugin"]),
+        ("plugin_sha256", DIGEST),
+        ("plugin_sha256", 1),
+        ("features", {}),
     ],
 )
 def test_a_value_that_would_not_be_written_is_refused_by_its_key(key, value):
@@ -107,6 +120,34 @@ def test_every_key_is_needed():
         del content[entry.name]
         with pytest.raises(BundleError, match=entry.name):
             EngineRecord.from_json(json.dumps(content), REBUILD)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": "plugin"}, "'plugin_sha256' is 'None' with head 'plugin'"),
+        ({"head": "plugin", "plugin_sha256": DIGEST.upper()}, "'plugin_sha256' is 'FEDC"),
+        ({"head": "plugin", "plugin_sha256": "../libedgead_plugin.so"}, "'plugin_sha256'"),
+        ({"head": "plugin", "plugin_sha256": [DIGEST]}, "'plugin_sha256'"),
+        ({"head": "plugin", "plugin_sha256": DIGEST, "backend": "tensorrt-rtx"}, "cannot have"),
+        ({"head": "plugin", "plugin_sha256": DIGEST, "version_compatible": True}, "cannot have"),
+        ({"head": "kernels", "plugin_sha256": DIGEST}, "'plugin_sha256'"),
+        ({"head": "kernels"}, "'features' are missing with head 'kernels'"),
+        ({"head": "kernels", "features": [1]}, "'features' is list, not an object"),
+    ],
+)
+def test_a_head_has_what_belongs_to_it_and_no_more(changes, message):
+    content = json.loads(record().to_json()) | changes
+    with pytest.raises(BundleError, match=message) as caught:
+        EngineRecord.from_json(json.dumps(content), REBUILD)
+    assert str(caught.value).endswith(REBUILD)
+
+
+def test_features_with_another_head_are_refused():
+    text = record(head="kernels", features=FEATURES).to_json()
+    for other in ("standard", "plugin"):
+        with pytest.raises(BundleError, match=r"'features' are given|'plugin_sha256'"):
+            EngineRecord.from_json(text.replace('"kernels"', f'"{other}"'), REBUILD)
 
 
 def test_this_platform_is_system_and_processor():

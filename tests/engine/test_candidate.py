@@ -1,0 +1,265 @@
+"""Bundles with real engines of TensorRT for RTX, built where no GPU is: what they say, and who refuses them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
+from toy_run import ToyRun
+
+from edgead.bundle import Bundle, open_bundle, write_bundle
+from edgead.cli.build import _report
+from edgead.engine.build import build_bundle
+from edgead.engine.lower import Calibrating, Rung
+from edgead.engine.plan import Plan
+from edgead.engine.rebuild import recompile_bundle
+from edgead.engine.recipe import find_recipe
+from edgead.errors import BackendError, BundleError, EdgeadError, VerificationError
+from edgead.runtime import open_session, tensorrt
+from edgead.runtime.engine_record import EngineRecord, this_platform
+from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from edgead.runtime.tensorrt_library import load_library
+
+pytestmark = [needs_tensorrt_rtx, needs_no_gpu]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("candidate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        yield folder
+
+
+def plan(folder: Path, rung: Rung, recipe: str = "rtx-desktop") -> Plan:
+    return Plan(*find_recipe(None, recipe), (rung,), Calibrating(cache=folder / "ranges.json"))
+
+
+@pytest.fixture(scope="module")
+def exact(folder: Path) -> Bundle:
+    return build_bundle(ToyRun(), folder / "exact")
+
+
+@pytest.fixture(scope="module")
+def bundles(folder: Path, exact: Bundle) -> dict[str, Bundle]:
+    """Of each precision, for RTX. The run is exported once."""
+    with pytest.MonkeyPatch.context() as patch:
+        graph = exact.file("model.onnx").read_bytes()
+        patch.setattr("edgead.engine.build.onnx_from_run", lambda _: graph)
+        rungs: tuple[Rung, ...] = ("fp32", "fp16", "int8")
+        return {rung: build_bundle(ToyRun(), folder / rung, plan(folder, rung)) for rung in rungs}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_bundle_holds_an_engine_that_nobody_ran(precision: str, bundles: dict[str, Bundle]) -> None:
+    bundle = open_bundle(bundles[precision].path)
+    manifest = bundle.manifest
+    assert (manifest.backend, manifest.recipe, manifest.precision) == (
+        "tensorrt-rtx",
+        "rtx-desktop",
+        precision,
+    )
+    assert manifest.verified is False
+    expected = {"model.onnx", "golden.npz", "model.engine", "engine.json"}
+    assert set(manifest.files) == expected | ({"calibration.json"} if precision == "int8" else set())
+    record = EngineRecord.from_json(bundle.file("engine.json").read_text(), "")
+    assert (record.backend, record.precision, record.recipe) == ("tensorrt-rtx", precision, "rtx-desktop")
+    assert record.compute_capabilities == ("8.6", "8.9", "12.0")
+    assert record.graph_sha256 == manifest.files["model.onnx"].sha256
+    assert record.batch == (1, 1, 8)
+    assert record.library_version == load_library("tensorrt-rtx").version_text
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_graph_was_judged_in_the_engines_place(precision: str, bundles: dict[str, Bundle]) -> None:
+    bundle = bundles[precision]
+    golden = bundle.golden()
+    with OnnxRuntimeSession(bundle.file("model.onnx")) as session:
+        found = session.infer(golden.images)
+    assert abs(found.anomaly_map - golden.anomaly_map).max() <= 1e-6
+    assert bundle.manifest.verification["reference"] == "onnxruntime fp32"
+    assert bundle.manifest.verification["map_error_max"] > 0.0
+
+
+def test_float32_is_judged_again_for_another_backend(bundles: dict[str, Bundle], exact: Bundle) -> None:
+    found = bundles["fp32"].manifest.verification
+    assert found["reference"] == "onnxruntime fp32"
+    assert found["map_error_max"] == 0.0
+    assert found["limits"]["map_error_max"] == pytest.approx(0.01 * exact.manifest.threshold.value)
+
+
+def test_the_table_says_that_the_engine_was_not_run(bundles: dict[str, Bundle], exact: Bundle) -> None:
+    lines = _report(bundles["int8"])
+    assert lines[0].split() == [
+        "graph",
+        "int8",
+        "for",
+        "rtx-desktop",
+        "against",
+        "onnxruntime",
+        "fp32,",
+        "24",
+        "pictures",
+    ]
+    assert (
+        "engine       not run on this machine: the device compares it with the golden answers at its start"
+        in lines
+    )
+    of_exact = _report(exact)
+    assert of_exact[0].startswith("verified ")
+    assert not [line for line in of_exact if line.startswith("engine")]
+
+
+def test_the_build_says_so_too(folder: Path, exact: Bundle, tmp_path: Path) -> None:
+    lines: list[str] = []
+    bundle = recompile_bundle(exact, tmp_path / "x", plan(folder, "fp32"), lines.append)
+    assert (
+        "the engine is not run here (no NVIDIA driver): its graph is judged, and the device proves the engine"
+        in lines
+    )
+    assert [line for line in lines if re.match(r"compiled an engine of \d+\.\d MB in \d+ s$", line)]
+    assert bundle.manifest.verified is False
+    assert bundle.manifest.threshold == exact.manifest.threshold
+    assert bundle.manifest.verification["judges"] == exact.manifest.verification["judges"]
+    assert bundle.manifest.verification["reference"].startswith("the golden answers")
+
+
+def refusal(bundle: Bundle, kind: type[EdgeadError] = BackendError) -> str:
+    with pytest.raises(kind) as caught:
+        open_session(bundle)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_without_a_gpu_it_does_not_open(precision: str, bundles: dict[str, Bundle]) -> None:
+    message = refusal(bundles[precision])
+    assert message.startswith("no NVIDIA driver")
+
+
+@pytest.mark.parametrize("name", ["model.engine", "engine.json", "model.onnx"])
+def test_a_changed_byte_is_refused(name: str, bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    bundle = copy(bundles["fp32"], tmp_path / "x")
+    content = bytearray(bundle.file(name).read_bytes())
+    content[len(content) // 2] ^= 1
+    bundle.file(name).write_bytes(content)
+    with pytest.raises(BundleError, match=rf"{re.escape(name)} has changed since it was built"):
+        open_bundle(bundle.path)
+
+
+def copy(bundle: Bundle, target: Path, **files: bytes) -> Bundle:
+    """The bundle at another place, with some files replaced and all hashes right."""
+    contents: dict[str, Path | bytes] = {name: bundle.file(name) for name in bundle.manifest.files}
+    changed = {name.replace("_", "."): content for name, content in files.items()}
+    return write_bundle(target, bundle.manifest, contents | changed)
+
+
+def with_record(bundle: Bundle, target: Path, **changes: object) -> Bundle:
+    record = json.loads(bundle.file("engine.json").read_text())
+    return copy(bundle, target, engine_json=json.dumps(record | changes).encode())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"library_version": "1.0.0.1"}, "built for TensorRT for RTX 1.0.0.1, this machine has "),
+        (
+            {"platform": "linux-riscv64"},
+            f"built for platform linux-riscv64, this machine is {this_platform()}",
+        ),
+    ],
+)
+def test_an_engine_of_another_machine_is_refused_by_name(
+    changes: dict[str, str], said: str, bundles: dict[str, Bundle], tmp_path: Path
+) -> None:
+    bundle = with_record(bundles["fp32"], tmp_path / "x", **changes)
+    message = refusal(bundle)
+    assert said in message
+    assert message.endswith(
+        f"rebuild it with edgead build {bundle.path} --recipe rtx-desktop --out {bundle.path}-here"
+    )
+
+
+def test_an_engine_for_another_gpu_is_refused_by_name(
+    bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The GPU alone is not real here; RTX 20 has 7.5.
+    monkeypatch.setattr(tensorrt, "Gpu", lambda: SimpleNamespace(compute_capability=(7, 5)))
+    message = refusal(bundles["fp32"])
+    assert "compute capability (SM) 8.6 and 8.9 and 12.0, this machine's GPU has 7.5" in message
+    assert f"edgead build {bundles['fp32'].path} --recipe rtx-desktop" in message
+
+
+@pytest.mark.parametrize("text", [b"{}", b"[]", b"\xff", b"{" * 70000])
+def test_a_record_that_is_none_is_refused(text: bytes, bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    bundle = copy(bundles["fp32"], tmp_path / "x", engine_json=text)
+    message = refusal(bundle, BundleError)
+    assert "engine.json is no record of an engine" in message
+    assert "edgead build" in message
+
+
+def test_an_engine_is_missing_from_the_bundle(exact: Bundle, tmp_path: Path) -> None:
+    files: dict[str, Path | bytes] = {name: exact.file(name) for name in exact.manifest.files}
+    bundle = write_bundle(tmp_path / "x", replace(exact.manifest, backend="tensorrt-rtx"), files)
+    assert "has no engine.json" in refusal(bundle, BundleError)
+
+
+COMMAND = """
+import sys
+for name in ("torch", "timm", "torchvision", "onnxsim", "onnxscript"):
+    sys.modules[name] = None
+from edgead.cli.main import main
+main()
+"""
+
+
+def test_an_int8_bundle_is_compiled_as_it_is_without_pictures_and_torch(
+    folder: Path, exact: Bundle, bundles: dict[str, Bundle], tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgead.engine.build.onnx_from_run", lambda _: exact.file("model.onnx").read_bytes())
+        int8 = build_bundle(ToyRun(), tmp_path / "int8", plan(folder, "int8", "cpu"))
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, "build", str(int8.path), "--out", str(tmp_path / "rtx"),
+         "--recipe", "rtx-desktop"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "int8 for rtx-desktop against the golden answers of the bundle" in done.stdout
+    assert "not run on this machine" in done.stdout
+    compiled = open_bundle(tmp_path / "rtx")
+    for name in ("model.onnx", "golden.npz", "calibration.json"):
+        assert compiled.manifest.files[name] == int8.manifest.files[name]
+    assert compiled.file("model.onnx").read_bytes() == int8.file("model.onnx").read_bytes()
+    assert compiled.manifest.threshold == int8.manifest.threshold
+    assert (compiled.manifest.backend, compiled.manifest.precision) == ("tensorrt-rtx", "int8")
+    assert compiled.manifest.training == int8.manifest.training
+    # The same graph as one built for RTX from the run.
+    assert compiled.manifest.files["model.onnx"] == bundles["int8"].manifest.files["model.onnx"]
+
+
+def test_a_graph_that_gives_other_answers_is_not_compiled(
+    folder: Path, exact: Bundle, tmp_path: Path
+) -> None:
+    liar = copy(exact, tmp_path / "liar", golden_npz=wrong_golden(exact))
+    with pytest.raises(VerificationError, match="nothing was written") as refused:
+        recompile_bundle(liar, tmp_path / "x", plan(folder, "fp32", "cpu"))
+    assert refused.value.exit_code == 2
+    assert not (tmp_path / "x").exists()
+
+
+def wrong_golden(bundle: Bundle) -> bytes:
+    from edgead.golden import golden_bytes
+
+    golden = bundle.golden()
+    return golden_bytes(golden._replace(anomaly_map=golden.anomaly_map * 1.1))

@@ -1,0 +1,76 @@
+"""`--head` from the command line to the bundle, on TensorRT for RTX, which builds without a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+from tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
+from toy_run import SIZE, ToyRun
+from typer.testing import CliRunner
+
+from edgead.bundle import open_bundle
+from edgead.cli.build import build
+from edgead.engine.build import build_bundle
+from edgead.errors import InputError
+from edgead.runtime.engine_record import EngineRecord
+from edgead.types import HeadSpec
+
+app = typer.Typer()
+app.command()(build)
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory) -> Path:
+    return build_bundle(ToyRun(), tmp_path_factory.mktemp("exact") / "exact").path
+
+
+@needs_tensorrt_rtx
+@needs_no_gpu
+@pytest.mark.parametrize(
+    ("asked", "head", "said"),
+    [
+        (("--head", "plugin"), "kernels", "edgead's CUDA kernels behind the engine"),
+        (("--head", "standard"), "standard", "operators of the engine"),
+        ((), "standard", "operators of the engine"),
+    ],
+)
+def test_the_head_that_was_asked_for_is_built_and_said(exact, tmp_path, asked, head, said):
+    out = tmp_path / "rtx"
+    arguments = [str(exact), "--out", str(out), "--backend", "tensorrt-rtx", *asked]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert f"compiling with head {head}: the anomaly map comes from {said}\n" in result.stderr
+    bundle = open_bundle(out)
+    record = EngineRecord.from_json(bundle.file("engine.json").read_text(), "")
+    assert record.head == head
+    # The graph stays what ONNX Runtime runs, and no library travels with it.
+    assert bundle.file("model.onnx").read_bytes() == (exact / "model.onnx").read_bytes()
+    assert set(bundle.manifest.files) == {"model.onnx", "golden.npz", "model.engine", "engine.json"}
+    if head == "kernels":
+        assert record.features is not None
+        assert record.features.head == HeadSpec(SIZE.height_px, SIZE.width_px)
+    else:
+        assert record.features is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--head", "plugin"), "for engines, and recipe 'cpu' is for onnxruntime"),
+        (("--head", "fast"), "unknown --head 'fast': choose one of auto, plugin, standard"),
+        (("--recipe", "jetson-orin", "--head", "plugin"), "compile it with 'edgead plugin build'"),
+    ],
+)
+def test_a_head_that_cannot_be_had_is_refused_before_any_work(tmp_path, arguments, message):
+    # Before the run is even looked for.
+    with pytest.raises(InputError, match=message):
+        CliRunner().invoke(
+            app, [str(tmp_path / "none"), "--out", str(tmp_path / "x"), *arguments], catch_exceptions=False
+        )

@@ -1,0 +1,338 @@
+"""`--precision auto`: the first rung that decides as the model is kept, what was tried is told, or nothing is written.
+
+The run's graph is the toy one, made by hand, so that every build here is quick; all else is real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, numpy_helper
+from sklearn.metrics import roc_auc_score
+from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
+from toy_run import ToyRun
+
+from edgead.bundle import Bundle, open_bundle
+from edgead.data import LoadedPictures, Sample
+from edgead.engine.build import build_bundle
+from edgead.engine.lower import RUNGS, Calibrating, Lowered, LowerPrecisions, Rung
+from edgead.engine.plan import Plan
+from edgead.engine.verify import Budget, damaged_twins
+from edgead.errors import PrecisionError, VerificationError
+from edgead.preprocess import ModelSize
+from edgead.runtime import open_session
+from edgead.runtime.first_start import check_golden
+from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from edgead.types import Prediction
+
+SIZE = ModelSize(HEIGHT, WIDTH)
+GOOD = toy_images(12, seed=5)
+INT8 = ("int8", "int8-sensitive-fp16", "int8-student")
+NOTHING = Budget(0.0, 0.0, 1.0, 0.0, 0.0)
+ANYTHING = Budget(10.0, 10.0, -1.0, 1.0, 1.0)
+RECIPE = replace(Plan().recipe, ladder=RUNGS)
+
+
+@dataclass
+class GraphRun(ToyRun):
+    """A run of which the export is this graph; its reference is the graph too."""
+
+    size: ModelSize = SIZE
+    graph: bytes = toy_graph().SerializeToString()
+
+    def session(self) -> Any:
+        return OnnxRuntimeSession(self.graph)
+
+    def holdout_pictures(self) -> LoadedPictures:
+        return loaded(GOOD)
+
+    def training_pictures(self, count: int) -> LoadedPictures:
+        return loaded(toy_images(min(count, self.training_count), seed=6))
+
+
+def loaded(images: np.ndarray, labels: Collection[int | None] = ()) -> LoadedPictures:
+    known = list(labels) or [0] * len(images)
+    samples = tuple(Sample(Path(f"{i}.png"), label) for i, label in enumerate(known))
+    return LoadedPictures(images, samples, ())
+
+
+@pytest.fixture(autouse=True)
+def _exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgead.engine.build.onnx_from_run", lambda run: run.graph)
+
+
+def plan(folder: Path, *rungs: Rung, **budgets: Budget) -> Plan:
+    recipe = replace(RECIPE, budgets=replace(RECIPE.budgets, **budgets))
+    return Plan("cpu", recipe, rungs or recipe.ladder, Calibrating(cache=folder / "ranges.json"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds what was calibrated, once for all builds of the same graph."""
+    return tmp_path_factory.mktemp("ladder")
+
+
+def sabotage(monkeypatch: pytest.MonkeyPatch, *rungs: str) -> None:
+    """Let one weight scale of the graphs of these rungs be eight times what it should be."""
+    graph = LowerPrecisions.graph
+
+    def sabotaging(self: LowerPrecisions, asked: Rung) -> Lowered:
+        honest = graph(self, asked)
+        if asked not in rungs:
+            return honest
+        model = onnx.load_from_string(honest.model)
+        scale = next(weight for weight in model.graph.initializer if weight.name.endswith("_w_scale"))
+        scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * np.float32(8.0), scale.name))
+        return replace(honest, model=model.SerializeToString())
+
+    monkeypatch.setattr(LowerPrecisions, "graph", sabotaging)
+
+
+def ladder(bundle: Bundle) -> list[tuple[str, bool]]:
+    return [(tried["rung"], tried["holds"]) for tried in bundle.manifest.verification["ladder"]]
+
+
+def test_an_honest_graph_stays_on_the_first_rung(folder: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder), lines.append)
+    manifest = open_bundle(bundle.path).manifest
+    assert (manifest.precision, manifest.verification["rung"]) == ("int8", "int8")
+    assert ladder(bundle) == [("int8", True)]
+    assert [line for line in lines if line.startswith("building")] == ["building int8 for cpu"]
+    # What the ladder says of the rung that was kept is what the table says.
+    (kept,) = manifest.verification["ladder"]
+    for name in ("map_error_max", "score_error_max", "rank_correlation", "decision_flips", "n"):
+        assert kept[name] == manifest.verification[name]
+    assert set(manifest.files) == {"model.onnx", "golden.npz", "calibration.json"}
+
+
+def test_one_rung_alone_is_no_ladder(folder: Path, tmp_path: Path) -> None:
+    bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder, "int8"))
+    assert {"rung", "ladder"}.isdisjoint(bundle.manifest.verification)
+
+
+def test_a_sabotaged_rung_is_passed_over_and_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage(monkeypatch, "int8")
+    lines: list[str] = []
+    bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder), lines.append)
+    assert bundle.manifest.verification["rung"] == "int8-sensitive-fp16"
+    assert ladder(bundle) == [("int8", False), ("int8-sensitive-fp16", True)]
+    first, second = bundle.manifest.verification["ladder"]
+    assert first["map_error_max"] > second["map_error_max"]
+    (over,) = (line for line in lines if "is over budget" in line)
+    assert over.startswith("int8 is over budget: on 24 pictures the maps differ by up to ")
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_with_all_int8_sabotaged_the_rung_is_float16(
+    backwards: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage(monkeypatch, *INT8)
+    int8: tuple[Rung, ...] = INT8[::-1] if backwards else INT8
+    bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder, *int8, *RUNGS[3:]))
+    assert (bundle.manifest.precision, bundle.manifest.verification["rung"]) == ("fp16", "fp16")
+    assert ladder(bundle) == [(rung, False) for rung in int8] + [("fp16", True)]
+    # Nothing is left of the rungs that were tried before.
+    assert set(bundle.manifest.files) == {"model.onnx", "golden.npz"}
+    assert "calibration" not in bundle.manifest.verification
+    limits = RECIPE.budgets.fp16.limits(bundle.manifest.verification["reference_threshold"], 24)
+    assert bundle.manifest.verification["limits"]["map_error_max"] == limits.map_error_max
+
+
+def test_float32_is_the_last_resort_and_is_what_it_was(folder: Path, tmp_path: Path) -> None:
+    wanted = plan(folder, int8=NOTHING, fp16=NOTHING)
+    bundle = build_bundle(GraphRun(), tmp_path / "x", wanted)
+    assert (bundle.manifest.precision, bundle.manifest.verification["rung"]) == ("fp32", "fp32")
+    assert ladder(bundle) == [(rung, False) for rung in RUNGS[:-1]]
+    assert bundle.file("model.onnx").read_bytes() == GraphRun().graph
+    plain = build_bundle(GraphRun(), tmp_path / "plain")
+    assert bundle.manifest.threshold == plain.manifest.threshold
+    assert bundle.manifest.verification["reference"] == "torch"
+
+
+def test_a_budget_that_nothing_holds_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    old = build_bundle(GraphRun(), tmp_path / "old").path
+    before = {file.name: file.read_bytes() for file in old.iterdir()}
+    wanted = plan(folder, *RUNGS[:-1], int8=NOTHING, fp16=NOTHING)
+    for target in (old, tmp_path / "new"):
+        with pytest.raises(VerificationError) as refusal:
+            build_bundle(GraphRun(), target, wanted)
+        assert refusal.value.exit_code == 2
+        message = str(refusal.value)
+        assert "\n" not in message
+        assert f"none of {', '.join(RUNGS[:-1])} decides as the model" in message
+        assert "recipe 'cpu'; nothing was written" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert {file.name: file.read_bytes() for file in old.iterdir()} == before
+
+
+def overflowing() -> GraphRun:
+    """A run with weights that half cannot hold, on a channel so faint that what they give fits well."""
+    model = toy_graph()
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    faint: dict[str, tuple[Any, float]] = {
+        "teacher_w": (np.s_[0], 1e-7),
+        "teacher_b": (np.s_[0], 1e-7),
+        "down_w": (np.s_[:, 0], 1e7),
+    }
+    for name, (channel, factor) in faint.items():
+        values = numpy_helper.to_array(weights[name]).copy()
+        values[channel] *= np.float32(factor)
+        weights[name].CopyFrom(numpy_helper.from_array(values, name))
+    return GraphRun(graph=model.SerializeToString())
+
+
+def test_a_rung_that_does_not_convert_is_passed_over_and_told(tmp_path: Path) -> None:
+    bundle = build_bundle(overflowing(), tmp_path / "x", plan(tmp_path, "fp16", "fp32"))
+    assert bundle.manifest.precision == "fp32"
+    (tried,) = bundle.manifest.verification["ladder"]
+    assert (tried["rung"], tried["holds"]) == ("fp16", False)
+    assert "weights that half precision cannot hold" in tried["error"]
+    assert "down_w" in tried["error"]
+    with pytest.raises(PrecisionError, match="down_w"):
+        build_bundle(overflowing(), tmp_path / "y", plan(tmp_path, "fp16"))
+    with pytest.raises(VerificationError, match="none of fp16, fp16-fp32-tail decides"):
+        build_bundle(overflowing(), tmp_path / "y", plan(tmp_path, "fp16", "fp16-fp32-tail"))
+    assert not (tmp_path / "y").exists()
+
+
+def labelled_run() -> GraphRun:
+    """Labels that float32 tells apart perfectly: above the middle of its own scores is a defect; one is unknown."""
+    images = toy_images(300, seed=7)
+    with OnnxRuntimeSession(GraphRun().graph) as session:
+        scores = session.infer(images).anomaly_score
+    labels: list[int | None] = [int(score > np.median(scores)) for score in scores]
+    labels[3] = None
+    return GraphRun(labelled=loaded(images, labels))
+
+
+def test_the_change_of_auroc_is_that_of_scikit_learn(folder: Path, tmp_path: Path) -> None:
+    run = labelled_run()
+    assert run.labelled is not None
+    bundle = build_bundle(run, tmp_path / "x", plan(folder, "int8", int8=ANYTHING))
+    known = [i for i, sample in enumerate(run.labelled.samples) if sample.label is not None]
+    labels = [run.labelled.samples[i].label for i in known]
+    with open_session(bundle) as built:
+        scores = built.infer(run.labelled.images[known]).anomaly_score
+    found = bundle.manifest.verification
+    expected = roc_auc_score(labels, scores)
+    assert expected < 1.0, "INT8 swaps some pictures across the middle"
+    assert found["auroc"] == pytest.approx(expected, abs=1e-12)
+    assert found["auroc_change"] == pytest.approx(expected - 1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("limit", ["auroc_loss", None])
+def test_a_loss_of_auroc_alone_refuses(limit: str | None, folder: Path, tmp_path: Path) -> None:
+    budget = ANYTHING if limit is None else replace(ANYTHING, **{limit: 0.0})
+    wanted = plan(folder, "int8", int8=budget)
+    if limit is None:
+        build_bundle(labelled_run(), tmp_path / "x", wanted)
+        return
+    with pytest.raises(VerificationError, match=r"AUROC changes by -0\.\d+ \(allowed: -?0 or more\)"):
+        build_bundle(labelled_run(), tmp_path / "x", wanted)
+    assert list(tmp_path.iterdir()) == []
+    # Without labels nobody knows of it.
+    bundle = build_bundle(GraphRun(), tmp_path / "x", wanted)
+    assert bundle.manifest.verification["auroc"] is None
+    assert bundle.manifest.verification["auroc_change"] is None
+
+
+@pytest.mark.parametrize("label", [0, 1, None])
+def test_labels_of_one_kind_give_no_auroc(label: int | None, folder: Path, tmp_path: Path) -> None:
+    run = GraphRun(labelled=loaded(toy_images(4), [label] * 4))
+    bundle = build_bundle(run, tmp_path / "x", plan(folder, "int8"))
+    assert bundle.manifest.verification["auroc_change"] is None
+
+
+class Rounded(OnnxRuntimeSession):
+    """The same engine on another machine: everything a little higher."""
+
+    def infer(self, batch: np.ndarray) -> Prediction:
+        exact = super().infer(batch)
+        return Prediction(exact.anomaly_map + np.float32(1e-5), exact.anomaly_score + np.float32(1e-5))
+
+
+@pytest.mark.parametrize("rung", ["fp32", "int8"])
+def test_a_device_that_rounds_otherwise_still_starts(rung: Rung, folder: Path, tmp_path: Path) -> None:
+    # Of three held-out pictures one set the threshold, and all are golden.
+    run = GraphRun()
+    run.holdout_pictures = lambda: loaded(GOOD[:3])  # type: ignore[method-assign]
+    bundle = build_bundle(run, tmp_path / "x", plan(folder, rung))
+    golden, threshold = bundle.golden(), bundle.manifest.threshold.value
+    assert np.abs(golden.anomaly_score[:3] - threshold).min() <= 1e-6
+    with Rounded(bundle.file("model.onnx")) as session:
+        assert (session.infer(golden.images[:3]).anomaly_score > threshold).any()
+        check_golden(session, bundle)
+
+
+def types_of(model: ModelProto) -> dict[str, int]:
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return {value.name: value.type.tensor_type.elem_type for value in values}
+
+
+def made(folder: Path, rung: Rung) -> tuple[ModelProto, Lowered]:
+    watched = np.concatenate([GOOD, damaged_twins(GOOD)])
+    graphs = LowerPrecisions(
+        GraphRun().graph,
+        Calibrating(cache=folder / "ranges.json"),
+        "toy",
+        watched,
+        lambda count: GraphRun().training_pictures(count).images,
+        lambda _: None,
+    )
+    lowered = graphs.graph(rung)
+    return onnx.load_from_string(lowered.model), lowered
+
+
+CONVOLUTIONS = ("conv_t", "down", "main", "up")
+
+
+def test_the_sensitive_layers_are_half_and_the_others_int8(folder: Path) -> None:
+    model, lowered = made(folder, "int8-sensitive-fp16")
+    onnx.checker.check_model(model, full_check=True)
+    found = types_of(model)
+    producer = {node.output[0]: node for node in model.graph.node}
+    sensitive = lowered.details["calibration"]["in_fp16"]
+    assert 0 < len(set(sensitive) & set(CONVOLUTIONS)) < len(CONVOLUTIONS)
+    for name in CONVOLUTIONS:
+        sources = [producer[tensor].op_type for tensor in producer[name].input[:2] if tensor in producer]
+        if name in sensitive:
+            assert found[name] == TensorProto.FLOAT16, name
+            assert "DequantizeLinear" not in sources, name
+        else:
+            assert found[name] == TensorProto.FLOAT, name
+            assert sources == ["DequantizeLinear", "DequantizeLinear"], name
+    assert found["anomaly_map"] == TensorProto.FLOAT
+
+
+def test_fewer_int8_layers_are_nearer_to_float32(folder: Path) -> None:
+    images = toy_images(10, seed=9)
+    with OnnxRuntimeSession(GraphRun().graph) as session:
+        exact = session.infer(images).anomaly_map.astype(np.float64)
+
+    def error(rung: Rung) -> float:
+        with OnnxRuntimeSession(made(folder, rung)[1].model) as session:
+            return float(((session.infer(images).anomaly_map - exact) ** 2).mean())
+
+    assert 0.0 < error("fp16") < error("int8-sensitive-fp16") < error("int8") / 2
+
+
+def test_the_tail_is_float32_and_what_comes_before_is_half(folder: Path) -> None:
+    found = types_of(made(folder, "fp16-fp32-tail")[0])
+    # The features are `teacher` and `student`: up to their last convolutions, and the picture, float32 it is.
+    for name in ("picture", "conv_t", "teacher", "up", "student", "anomaly_map"):
+        assert found[name] == TensorProto.FLOAT, name
+    for name in ("down", "embedding", "main", "sum", "residual"):
+        assert found[name] == TensorProto.FLOAT16, name
+    without = types_of(made(folder, "fp16")[0])
+    for name in ("conv_t", "teacher", "up", "student"):
+        assert without[name] == TensorProto.FLOAT16, name

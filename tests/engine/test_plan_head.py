@@ -1,0 +1,96 @@
+"""Which head an engine gets: what was asked, what the backend has, and whether the plugin was compiled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgead.engine.plan import HEADS, Plan
+from edgead.engine.recipe import find_recipe
+from edgead.errors import InputError
+from edgead.plugin.loader import plugin_file
+
+
+@pytest.fixture(autouse=True)
+def no_plugin(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.fixture
+def plugin(no_plugin) -> Path:
+    plugin_file().parent.mkdir(parents=True)
+    plugin_file().write_bytes(b"library")
+    return plugin_file()
+
+
+def parse(recipe: str, head: str = "auto") -> Plan:
+    return Plan.parse(None, recipe, "fp32", "all", "mixed", "mse", None, 0.01, 0.95, head)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "head", "expected"),
+    [
+        ("cpu", "auto", "standard"),
+        ("cpu", "standard", "standard"),
+        ("rtx-desktop", "auto", "standard"),
+        ("rtx-desktop", "standard", "standard"),
+        ("rtx-desktop", "plugin", "kernels"),
+        ("jetson-orin", "auto", "plugin"),
+        ("jetson-orin", "plugin", "plugin"),
+        ("jetson-orin", "standard", "standard"),
+    ],
+)
+def test_with_a_plugin(plugin, recipe, head, expected):
+    assert parse(recipe, head).engine_head() == expected
+
+
+@pytest.mark.parametrize(
+    ("recipe", "head", "expected"),
+    [
+        ("jetson-orin", "auto", "standard"),
+        ("jetson-orin", "standard", "standard"),
+        # Compiled when the session starts, not before.
+        ("rtx-desktop", "plugin", "kernels"),
+    ],
+)
+def test_without_a_plugin(recipe, head, expected):
+    assert parse(recipe, head).engine_head() == expected
+
+
+def test_a_plugin_that_is_compiled_later_is_taken_by_auto_then():
+    plan = parse("jetson-orin")
+    plugin_file().parent.mkdir(parents=True)
+    plugin_file().write_bytes(b"library")
+    assert plan.engine_head() == "plugin"
+
+
+def test_asked_for_and_not_compiled_is_one_line_with_the_command(tmp_path):
+    place = tmp_path / "edgead" / "plugin" / "libedgead_plugin.so"
+    with pytest.raises(InputError) as caught:
+        parse("jetson-orin", "plugin")
+    assert str(caught.value) == (
+        f"--head plugin needs {place}, which is not there: compile it with 'edgead plugin build'"
+    )
+
+
+def test_onnxruntime_has_no_engine(plugin):
+    with pytest.raises(
+        InputError, match=r"for engines, and recipe 'cpu' is for onnxruntime: leave it out, or give"
+    ):
+        parse("cpu", "plugin")
+
+
+@pytest.mark.parametrize("recipe", ["cpu", "rtx-desktop", "jetson-orin"])
+def test_an_unknown_head_is_refused_with_those_there_are(recipe):
+    with pytest.raises(InputError, match=f"unknown --head 'kernels': choose one of {', '.join(HEADS)}"):
+        parse(recipe, "kernels")
+
+
+def test_a_version_compatible_engine_has_no_plugin(plugin):
+    recipe = find_recipe(None, "jetson-orin")[1]
+    compatible = replace(recipe, tensorrt=replace(recipe.tensorrt, version_compatible=True))
+    assert Plan("mine", compatible).engine_head() == "standard"
+    with pytest.raises(InputError, match="version_compatible of recipe 'mine' do not go together"):
+        Plan("mine", compatible, head="plugin")

@@ -1,0 +1,128 @@
+"""A peer looks at the graphs: NVIDIA Polygraphy, and the checker of ONNX, on every precision of a toy and of RD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import ModelProto
+from toy_run import SIZE, ToyRun
+
+from edgead.export.calibrate import calibrate, tensor_peaks
+from edgead.export.from_torch import onnx_from_method
+from edgead.export.half import half_from_float
+from edgead.export.parts import computed_tensors
+from edgead.export.quantise import int8_from_float
+from edgead.models import create_method
+from edgead.models.rd import LOSSES
+from edgead.models.teacher import create_teacher
+from edgead.preprocess import ModelSize
+from edgead.runtime.onnxruntime import OnnxRuntimeSession
+
+pytest.importorskip("polygraphy", reason="polygraphy is not installed: pip install 'edgead[dev]'")
+
+from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+from polygraphy.comparator import Comparator, RunResults, SimpleCompareFunc
+from polygraphy.logger import G_LOGGER
+
+Graphs = tuple[dict[str, ModelProto], np.ndarray]
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with G_LOGGER.verbosity(G_LOGGER.ERROR):
+        yield
+
+
+def pictures(size: ModelSize, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (3, size.height_px, size.width_px, 3), np.uint8)
+
+
+def precisions(exact: ModelProto, images: np.ndarray) -> dict[str, ModelProto]:
+    calibration = calibrate(exact, images, "minmax")
+    return {
+        "fp32": exact,
+        "fp16": half_from_float(exact, tensor_peaks(exact, images, computed_tensors(exact))),
+        "int8": int8_from_float(exact, calibration.ranges, shifts=calibration.shifts),
+    }
+
+
+@pytest.fixture(scope="module", params=["toy", "rd"])
+def graphs(request: pytest.FixtureRequest) -> Graphs:
+    """The graphs by precision, and pictures that they were not calibrated on."""
+    if request.param == "toy":
+        method, size = ToyRun().load_model(), SIZE
+    else:
+        size = ModelSize(64, 64)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            method = create_method(
+                "rd", create_teacher("tf_efficientnet_lite0", "random"), size, LOSSES[0]
+            ).eval()
+    return precisions(onnx_from_method(method, size), pictures(size, 1)), pictures(size, 2)
+
+
+def peer(model: ModelProto, images: np.ndarray, *, optimised: bool = False) -> RunResults:
+    """What Polygraphy's runner says, by default with the graph as it is: nothing fused, nothing reordered."""
+    levels = onnxruntime.GraphOptimizationLevel
+    loader = SessionFromOnnx(
+        model.SerializeToString(),
+        graph_optimization_level=levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL,
+    )
+    return Comparator.run([OnnxrtRunner(loader, name="peer")], data_loader=[{"images": images}])
+
+
+def ours(model: ModelProto, images: np.ndarray) -> dict[str, np.ndarray]:
+    with OnnxRuntimeSession(model.SerializeToString()) as session:
+        prediction = session.infer(images)
+    return {"anomaly_map": prediction.anomaly_map, "anomaly_score": prediction.anomaly_score}
+
+
+def agrees(found: RunResults, other: dict[str, np.ndarray], atol: float) -> bool:
+    results = RunResults(list(found))
+    results.add([other], runner_name="other")
+    accuracy = Comparator.compare_accuracy(results, compare_func=SimpleCompareFunc(rtol=0.0, atol=atol))
+    # Both outputs were compared, and not one of them alone.
+    assert set(accuracy.output_names()) == {"anomaly_map", "anomaly_score"}
+    return bool(accuracy)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_our_session_gives_what_polygraphy_gives(precision: str, graphs: Graphs) -> None:
+    models, images = graphs
+    found = peer(models[precision], images, optimised=True)
+    answers = ours(models[precision], images)
+    assert agrees(found, answers, atol=1e-5)
+    assert not agrees(found, {**answers, "anomaly_score": answers["anomaly_score"] + 0.01}, atol=1e-3)
+
+
+@pytest.mark.parametrize(("precision", "atol"), [("fp32", 1e-4), ("fp16", 1e-3)])
+def test_what_the_runtime_fuses_changes_nothing(precision: str, atol: float, graphs: Graphs) -> None:
+    # Not INT8: there the last bit of a float decides to which step a value is rounded, and layer after layer such
+    # steps add up to as much as INT8 errs by anyway. That is looked at below, against float32.
+    models, images = graphs
+    assert agrees(peer(models[precision], images), ours(models[precision], images), atol)
+
+
+@pytest.mark.parametrize(("precision", "share"), [("fp16", 0.005), ("int8", 0.05)])
+def test_lower_precisions_are_near_float32(precision: str, share: float, graphs: Graphs) -> None:
+    # Shares of the smallest score, a tenth of what the recipes allow of a threshold; and none is float32 itself.
+    models, images = graphs
+    found, exact = peer(models[precision], images), ours(models["fp32"], images)
+    assert agrees(found, exact, atol=share * float(exact["anomaly_score"].min()))
+    assert not agrees(found, exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_checker_of_onnx_finds_nothing(precision: str, graphs: Graphs) -> None:
+    model = graphs[0][precision]
+    onnx.checker.check_model(model, full_check=True)
+    # Every float16 or Q/DQ is in the graph that was asked for, and in that one alone.
+    types = {weight.data_type for weight in model.graph.initializer}
+    assert (onnx.TensorProto.FLOAT16 in types) == (precision == "fp16")
+    assert ("QuantizeLinear" in {node.op_type for node in model.graph.node}) == (precision == "int8")

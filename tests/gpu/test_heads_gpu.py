@@ -1,0 +1,167 @@
+"""The anomaly map by the plugin, and by the kernels behind an engine, against the same graph with its standard head.
+
+For a test of the plugin nvcc and TensorRT's headers are needed; they are found as `edgead plugin build` finds them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_graph import toy_graph, toy_images
+
+from edgead.data.parts import draw_part
+from edgead.engine.verify import damaged_twins
+from edgead.errors import BackendError
+from edgead.export.calibrate import tensor_peaks
+from edgead.export.half import half_from_float
+from edgead.export.parts import computed_tensors
+from edgead.plugin.build import build_plugin
+from edgead.plugin.loader import plugin_file
+from edgead.preprocess import ModelSize
+
+TOLERANCE = 1e-3
+MAX_BATCH = 4
+MODELS = {"tf_efficientnet_lite0": 128, "wide_resnet50_2": 256}
+HEADS = {"tensorrt": ("plugin", "kernels"), "tensorrt-rtx": ("kernels",)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory) -> Iterator[None]:
+    """A plugin that this machine's user has is left alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def plugin(own_cache, gpu) -> Path:
+    try:
+        return build_plugin(plugin_file().parent).path
+    except BackendError as error:
+        pytest.skip(f"the plugin cannot be compiled here: {error}")
+
+
+@pytest.fixture(scope="module", params=["plugin", "kernels"])
+def head(request, backend) -> str:
+    if request.param not in HEADS[backend]:
+        pytest.skip(f"{backend} has no plugins")
+    if request.param == "plugin":
+        request.getfixturevalue("plugin")
+    return request.param
+
+
+def washers(count: int, size_px: int) -> np.ndarray:
+    rng = np.random.default_rng(11)
+    good = np.stack([draw_part("washer", rng, size_px) for _ in range(count)])
+    return np.concatenate([good, damaged_twins(good)])
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def graphs(request, gpu):
+    """RD with random weights: pictures of its size, and its graph by precision."""
+    torch = pytest.importorskip("torch", reason="the model needs torch: pip install 'edgead[train]'")
+    pytest.importorskip("timm", reason="the model needs timm: pip install 'edgead[train]'")
+    return rd_graphs(torch, request.param)
+
+
+def rd_graphs(torch, teacher_name: str):
+    from edgead.export.from_torch import onnx_from_method
+    from edgead.models import create_method
+    from edgead.models.teacher import create_teacher
+
+    torch.manual_seed(0)
+    size = ModelSize(MODELS[teacher_name], MODELS[teacher_name])
+    teacher = create_teacher(teacher_name, "random")
+    exact = onnx_from_method(create_method("rd", teacher, size, "per-position", "free").eval(), size)
+    pictures = washers(4, size.height_px)
+    half = half_from_float(exact, tensor_peaks(exact, pictures, computed_tensors(exact)))
+    return pictures, {"fp32": exact, "fp16": half}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_head_gives_what_the_standard_head_gives(backend, build, graphs, head, precision):
+    pictures, models = graphs
+    batch = (1, MAX_BATCH, MAX_BATCH)
+    standard = build(backend, models[precision], precision, batch)
+    other = build(backend, models[precision], precision, batch, head)
+    assert other.built.record.head == head
+    with standard.open() as session:
+        expected = session.infer(pictures)
+    answers = []
+    for cuda_graphs in (True, False):
+        with other.open(cuda_graphs=cuda_graphs) as session:
+            for _ in range(2):  # plainly, then as a graph
+                found = session.infer(pictures)
+                np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, atol=TOLERANCE)
+                np.testing.assert_allclose(found.anomaly_score, expected.anomaly_score, atol=TOLERANCE)
+                np.testing.assert_array_equal(found.anomaly_map.max((1, 2, 3)), found.anomaly_score)
+                answers.append(found.anomaly_map)
+    for maps in answers[1:]:
+        np.testing.assert_array_equal(maps, answers[0])
+
+
+@pytest.fixture(scope="module")
+def toy(backend, build, head):
+    return build(backend, toy_graph(), batch=(1, 1, MAX_BATCH), head=head)
+
+
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_a_batch_of_any_size(backend, build, toy, cuda_graphs):
+    standard = build(backend, toy_graph(), batch=(1, 1, MAX_BATCH))
+    with standard.open() as plain, toy.open(cuda_graphs=cuda_graphs) as session:
+        for seed, count in enumerate((1, 4, 3, 2 * MAX_BATCH + 1, 1, 4)):
+            images = toy_images(count, seed)
+            expected, found = plain.infer(images), session.infer(images)
+            np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, atol=TOLERANCE)
+            np.testing.assert_allclose(found.anomaly_score, expected.anomaly_score, atol=TOLERANCE)
+
+
+def test_the_session_captures_the_head_too(backend, toy, caplog):
+    if backend != "tensorrt":
+        pytest.skip("TensorRT for RTX captures by itself")
+    with toy.open() as session:
+        session.infer(toy_images(2))
+        assert [lane.graph is not None for lane in session._lanes.values()] == [True]
+    assert "without CUDA graphs" not in caplog.text
+
+
+def test_close_gives_the_memory_back(gpu, toy):
+    for _ in range(2):  # the first loads what the library keeps for the process
+        with gpu.entered():
+            before, _ = gpu.free_memory()
+        with toy.open() as session:
+            session.infer(toy_images(3))
+        with gpu.entered():
+            after, _ = gpu.free_memory()
+    assert before - after < 4 * 2**20
+
+
+def test_kernels_are_kept_for_the_next_session(toy, head, monkeypatch, tmp_path):
+    if head != "kernels":
+        pytest.skip("a plugin has its kernels inside")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with toy.open() as session:
+        first = session.infer(toy_images(2)).anomaly_map
+    (kept,) = tmp_path.rglob("*.cubin")
+    before = kept.stat().st_ino
+    with toy.open() as session:
+        np.testing.assert_array_equal(session.infer(toy_images(2)).anomaly_map, first)
+    assert kept.stat().st_ino == before
+
+
+def test_an_engine_names_the_library_it_was_built_with(toy, head, plugin):
+    if head != "plugin":
+        pytest.skip("there is no library")
+    assert toy.built.record.plugin_sha256 == hashlib.sha256(plugin.read_bytes()).hexdigest()
+    # Moved and not written over, because this process has it loaded.
+    aside = plugin.rename(plugin.with_suffix(".aside"))
+    try:
+        plugin.write_bytes(aside.read_bytes() + b"changed")
+        with pytest.raises(BackendError, match="built with the plugin of SHA-256"):
+            toy.open()
+    finally:
+        aside.replace(plugin)
