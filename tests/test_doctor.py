@@ -176,7 +176,8 @@ def test_a_window_needs_a_display(here, monkeypatch):
 def test_the_packages_are_those_of_the_train_extra(here):
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    wanted = [name for name in (*project["train"], *project["report"]) if not name.startswith("edgead")]
+    extras = (*project["train"], *project["report"], *project["build"])
+    wanted = [name for name in extras if not name.startswith("edgead")]
     packages = by_name(doctor.diagnose().packages)
     assert sorted(packages) == sorted({name.split(">=")[0] for name in wanted})
     assert packages["torch"].found == importlib.metadata.version("torch")
