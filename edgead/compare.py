@@ -203,8 +203,8 @@ def _check_earlier(grid: Grid) -> None:
         earlier = {"options": dict(grid.options), "datasets": {}}
     if not all(isinstance(earlier.get(name), dict) for name in ("options", "datasets")):
         raise RunError(
-            f"{grid.out / GRID_FILE} has no options and datasets of a comparison: choose another --out, an empty or new "
-            "directory"
+            f"{grid.out / GRID_FILE} has no options and datasets of a comparison: choose another --out, an empty or "
+            "new directory"
         )
     for name in sorted(earlier["options"].keys() | grid.options.keys()):
         was, now = earlier["options"].get(name), grid.options.get(name)

@@ -24,7 +24,7 @@ from training_parts import TINY_TEACHER
 from edgead.compare import Grid, command_lines, commands_left, plan_grid, run_grid, state_of
 from edgead.compare_figures import CellResult, collect, spread_of, summary_of
 from edgead.compare_page import COLUMNS, write_comparison
-from edgead.errors import DataError, InputError
+from edgead.errors import DataError, InputError, RunError
 
 TINY = {"teacher": TINY_TEACHER, "teacher-weights": "random", "size": "64"}
 
@@ -383,3 +383,28 @@ def test_a_baseline_that_fails_is_said_and_the_page_is_written(grid):
     write_comparison(comparison)
     page = Page((grid.out / "index.html").read_text(encoding="utf-8"))
     assert f"nearest mean failed: {baseline.reason}" in page.text
+
+
+@pytest.mark.parametrize("content", ["{}", '{"evaluation": []}', '{"evaluation": {"aupro": 1}}', "[]"])
+def test_a_foreign_report_in_the_place_of_the_baselines_is_refused(grid, content):
+    file = grid.out / "baseline" / "my parts" / "results.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    (baseline,) = collect(grid, dict.fromkeys(grid.cells, "not asked for"), ignore).baselines
+    assert baseline.figures == {}
+    assert baseline.reason is not None
+    assert str(file) in baseline.reason
+    assert f"remove {file.parent}" in baseline.reason
+    assert "\n" not in baseline.reason
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '{"options": {}}', '{"options": [], "datasets": {}}', '{"datasets": {}}']
+)
+def test_a_foreign_grid_is_refused(grid, tmp_path, content):
+    (grid.out / "grid.json").write_text(content)
+    with pytest.raises(RunError) as caught:
+        plan_grid([tmp_path / "my parts"], ["rd"], 1, TINY, grid.out)
+    assert str(grid.out / "grid.json") in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert (grid.out / "grid.json").read_text() == content

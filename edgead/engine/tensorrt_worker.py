@@ -5,10 +5,10 @@
 written, and {"layers": report or null}. Whatever else ends it, the other end reads from the exit status, and from
 standard error, where the library's complaints go as they come.
 
-TensorRT 10 and newer, and TensorRT for RTX, take the types of the graph as they are. TensorRT 8.6 does not: once FP16 is
-allowed, its builder may choose half for any layer. So where FP16 is allowed, layers that give float32 are held to it;
-not in a graph with Q/DQ pairs, where a layer that gives float32 is often one that the builder fuses into int8, and there
-half may still be chosen for any layer.
+TensorRT 10 and newer, and TensorRT for RTX, take the types of the graph as they are. TensorRT 8.6 does not: once FP16
+is allowed, its builder may choose half for any layer. So where FP16 is allowed, layers that give float32 are held to
+it; not in a graph with Q/DQ pairs, where such a layer may be one that the builder fuses into int8: there half may still
+be chosen for any layer.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def _config(library: Library, builder: Any, network: Any, settings: TensorRTSett
 
 
 def _allow_precisions(trt: Any, network: Any, config: Any) -> None:
-    """Allow a builder of 8.6 what the graph holds, and hold to float32 what the graph computes in float32 beside half."""
+    """Allow a builder of 8.6 what the graph holds, and hold it to float32 where the graph has that beside half."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     given = [{layer.get_output(index).dtype for index in range(layer.num_outputs)} for layer in layers]
     quantised = any(layer.type == trt.LayerType.QUANTIZE for layer in layers)
@@ -217,7 +217,7 @@ def _read_timings(config: Any, file: Path, say: Say) -> None:
 
 
 def _keep_timings(config: Any, file: Path, say: Say) -> None:
-    """Write the timings for later builds; the engine is built, so a full disk or another build's rename is only said."""
+    """Write the timings for later builds; the engine is built by now, so what prevents it is only said."""
     try:
         with replace_file(file) as partial:
             partial.write_bytes(memoryview(config.get_timing_cache().serialize()))

@@ -66,6 +66,7 @@ def compile_kernels(architecture: str) -> CompiledKernels:
     """
     with needs_extra("tensorrt", "compiling CUDA kernels"):
         from cuda.core import Program, ProgramOptions
+        from cuda.pathfinder import DynamicLibNotFoundError
     options = ProgramOptions(
         name="anomaly_map.cu",
         arch=architecture,
@@ -77,7 +78,13 @@ def compile_kernels(architecture: str) -> CompiledKernels:
     try:
         program = Program('#include "anomaly_map.cuh"\n', "c++", options)
         code = program.compile("cubin", logs=report).code
-    # NVRTC's errors have no public class, and a library that is not there raises yet another.
+    except DynamicLibNotFoundError as error:
+        reason = " ".join(str(error).split())
+        raise BackendError(
+            f"NVRTC, which compiles the kernels, is missing ({reason}): pip install 'cuda-bindings[all]' of your "
+            "driver's CUDA, or install the CUDA toolkit"
+        ) from error
+    # NVRTC's own errors have no public class.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise BackendError(

@@ -18,22 +18,27 @@ import onnx
 
 __version__ = os.environ["FAKE_TENSORRT_VERSION"]
 MAJOR = int(__version__.split(".")[0])
-TOLD: dict[str, Any] = {"flags": [], "cleared": []}
+TOLD: dict[str, Any] = {"flags": [], "cleared": [], "held": []}
 
 
 def _enum(name: str, *members: str) -> Any:
     return enum.IntEnum(name, {member: value for value, member in enumerate(members)})
 
 
-DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "UINT8")
-float32, float16, int8, uint8 = DataType
-LayerType = _enum("LayerType", "CONVOLUTION", "QUANTIZE")
+DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "INT32", "UINT8")
+float32, float16, int8, int32, uint8 = DataType
+LayerType = _enum("LayerType", "CONVOLUTION", "CONSTANT", "SHAPE", "PLUGIN_V2", "QUANTIZE")
 if MAJOR < 10:
     PreviewFeature = _enum("PreviewFeature", "PROFILE_SHARING_0806")
 MemoryPoolType = _enum("MemoryPoolType", "WORKSPACE")
 ProfilingVerbosity = _enum("ProfilingVerbosity", "LAYER_NAMES_ONLY", "NONE", "DETAILED")
 LayerInformationFormat = _enum("LayerInformationFormat", "ONELINE", "JSON")
-BuilderFlag = _enum("BuilderFlag", "TF32", "VERSION_COMPATIBLE", *(("FP16", "INT8") if MAJOR < 11 else ()))
+BuilderFlag = _enum(
+    "BuilderFlag",
+    "TF32",
+    "VERSION_COMPATIBLE",
+    *(("FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS") if MAJOR < 11 else ()),
+)
 HardwareCompatibilityLevel = _enum(
     "HardwareCompatibilityLevel", "NONE", "AMPERE_PLUS", *(("SAME_COMPUTE_CAPABILITY",) if MAJOR > 10 else ())
 )
@@ -59,12 +64,24 @@ class Tensor:
 class Layer:
     num_outputs = 1
 
-    def __init__(self, op_type: str, dtype: Any) -> None:
-        self.type = LayerType.QUANTIZE if op_type == "QuantizeLinear" else LayerType.CONVOLUTION
-        self._output = Tensor(op_type, dtype, ())
+    def __init__(self, node: onnx.NodeProto, dtype: Any) -> None:
+        types = {
+            "QuantizeLinear": LayerType.QUANTIZE,
+            "Constant": LayerType.CONSTANT,
+            "Shape": LayerType.SHAPE,
+        }
+        self.type = LayerType.PLUGIN_V2 if node.domain else types.get(node.op_type, LayerType.CONVOLUTION)
+        self._output = Tensor(node.output[0], dtype, ())
 
     def get_output(self, index: int) -> Tensor:
         return self._output
+
+    def _hold(self, dtype: Any) -> None:
+        # As NvInfer.h says: "Strongly-typed networks reject calls to method setPrecision".
+        assert MAJOR < 10
+        TOLD["held"].append([self._output.name, dtype.name])
+
+    precision = property(fset=_hold)
 
 
 class Network:
@@ -78,12 +95,15 @@ class Network:
     def read(self, path: str) -> None:
         self._model = onnx.load(path)
         graph = onnx.shape_inference.infer_shapes(self._model).graph
-        types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
-        half = onnx.TensorProto.FLOAT16
-        self._layers = [
-            Layer(node.op_type, float16 if types.get(node.output[0]) == half else float32)
-            for node in graph.node
-        ]
+        values = (*graph.value_info, *graph.output)
+        types = {value.name: value.type.tensor_type.elem_type for value in values}
+        # A whole number of any size is one of 32 bits in 8.6; what nobody says the type of gives floats.
+        dtypes = {
+            onnx.TensorProto.FLOAT16: float16,
+            onnx.TensorProto.INT8: int8,
+            onnx.TensorProto.INT64: int32,
+        }
+        self._layers = [Layer(node, dtypes.get(types.get(node.output[0], 0), float32)) for node in graph.node]
         self.num_layers = len(self._layers)
         self.num_outputs = len(self._model.graph.output)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -94,9 +95,22 @@ def fp16() -> ModelProto:
     return without_head_function(half_from_float(toy_graph()))
 
 
+def int8_and_half() -> ModelProto:
+    model = toy_graph()
+    ranges = calibrate(model, toy_images(2), "minmax").ranges
+    return without_head_function(half_from_float(int8_from_float(model, ranges), layers=["embedding"]))
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
-    ("graph", "flags_of_8"), [(fp32, []), (fp16, ["FP16"]), (int8, ["INT8"])], ids=["fp32", "fp16", "int8"]
+    ("graph", "flags_of_8"),
+    [
+        (fp32, []),
+        (fp16, ["FP16", "OBEY_PRECISION_CONSTRAINTS"]),
+        (int8, ["INT8"]),
+        (int8_and_half, ["INT8", "FP16"]),
+    ],
+    ids=["fp32", "fp16", "int8", "int8-and-half"],
 )
 def test_precision_is_in_the_graph_and_8_is_allowed_what_the_graph_holds(work, version, graph, flags_of_8):
     answers, told = work(version, graph())
@@ -105,6 +119,30 @@ def test_precision_is_in_the_graph_and_8_is_allowed_what_the_graph_holds(work, v
     # Of bit 0, EXPLICIT_BATCH, and bit 1, STRONGLY_TYPED.
     assert told["network"] == (1 if version == "8.6.1" else 2)
     assert told["cleared"] == ["TF32"]
+
+
+def test_8_keeps_float32_what_is_float32_beside_half(work):
+    model = fp16()
+    _, told = work("8.6.1", model)
+    held = {name for name, dtype in told["held"] if dtype == "FLOAT"}
+    assert len(held) == len(told["held"])
+    # The picture is normalised in float32, and the head squares in it.
+    products = {node.output[0] for node in model.graph.node if node.op_type == "MatMul"}
+    assert {"planes", "scaled", "picture", "anomaly_map", "anomaly_score"} | products <= held
+    assert not held & {"picture_half", "teacher", "down", "main", "sum", "residual", "up", "student"}
+    assert not held & {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+
+
+@pytest.mark.parametrize("graph", [fp32, int8, int8_and_half])
+def test_8_chooses_freely_without_half_or_among_quantised_layers(work, graph):
+    assert work("8.6.1", graph())[1]["held"] == []
+
+
+def test_8_leaves_the_plugin_the_types_that_it_takes(work, plugin):
+    _, told = work("8.6.1", without_head_function(plugin_head(half_from_float(toy_graph()))), plugin=plugin)
+    assert "OBEY_PRECISION_CONSTRAINTS" in told["flags"]
+    assert ["picture", "FLOAT"] in told["held"]
+    assert not {"anomaly_map", "anomaly_score"} & {name for name, _ in told["held"]}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -142,6 +180,25 @@ def test_timings_of_another_gpu_are_said_and_measured_anew(work, tmp_path):
     answers, told = work("8.6.1", fp32())
     assert told is not None
     assert any("file.timing is of another GPU or version" in line for line in answers["progress"])
+    assert cache.read_bytes() == b"+measured"
+
+
+def test_timings_that_cannot_be_kept_are_only_said(work, tmp_path):
+    (tmp_path / "timings").write_text("a file where the directory would be\n")
+    answers, told = work("10.3.0", fp32())
+    assert answers["built"] is True
+    assert told is not None
+    (line,) = (line for line in answers["progress"] if line.startswith("timings not kept: "))
+    assert str(tmp_path / "timings") in line
+
+
+def test_timings_that_cannot_be_read_are_measured_anew(work, tmp_path):
+    cache = tmp_path / "timings" / "file.timing"
+    cache.parent.mkdir()
+    # A file that is there and whose first byte cannot be read, whoever asks.
+    cache.symlink_to("/proc/self/mem")
+    answers, _ = work("10.3.0", fp32())
+    assert answers["built"] is True
     assert cache.read_bytes() == b"+measured"
 
 
@@ -236,19 +293,30 @@ def test_a_whole_graph_is_no_graph_of_features(work):
 
 
 BUILD = """
+import os
 import sys
 from pathlib import Path
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt import build_engine
 from edgead.errors import EdgeadError
 
+def progress(line):
+    if "gone" in sys.argv:
+        raise BrokenPipeError("nobody reads what the build says")
+
 folder = Path(sys.argv[1])
+if "among-modules" in sys.argv:
+    os.chdir(folder / "modules")
+    # As Python 3.10, which does not know the variable.
+    sys.executable = str(folder / "python3.10")
 try:
     built = build_engine(
         folder / "model.onnx", backend="tensorrt", precision="fp32", recipe="r", batch=BatchProfile(),
         settings=TensorRTSettings(version_compatible="compatible" in sys.argv), gpu="8.7", directory=folder,
-        timing_caches=folder, head="plugin",
+        timing_caches=folder, head="plugin", progress=progress,
     )
+except BrokenPipeError as error:
+    sys.exit(f"the caller's own: {error}")
 except EdgeadError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 print(built.record.to_json())
@@ -305,3 +373,18 @@ def test_a_head_beyond_the_plugin_says_so_itself(build):
     assert build(model).stderr == (
         "BackendError: the plugin's kernels take a sigma of 32.0 at most, not 33.0: build with --head standard\n"
     )
+
+
+def test_a_caller_whose_own_output_broke_is_told_that(build):
+    assert build(toy_graph(), "gone").stderr == "the caller's own: nobody reads what the build says\n"
+
+
+def test_no_module_of_the_working_directory_is_taken(build, tmp_path):
+    (tmp_path / "modules").mkdir()
+    for name in ("json", "edgead", "threading"):
+        (tmp_path / "modules" / f"{name}.py").write_text("raise SystemExit(7)\n")
+    python = tmp_path / "python3.10"
+    python.write_text(f'#!/bin/sh\nunset PYTHONSAFEPATH\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    result = build(toy_graph(), "among-modules")
+    assert result.returncode == 0, result.stderr

@@ -45,6 +45,24 @@ def test_an_architecture_that_the_compiler_does_not_know_is_named():
         compile_kernels("sm_20")
 
 
+def test_a_missing_compiler_says_what_brings_it(monkeypatch):
+    core = pytest.importorskip("cuda.core", reason="no cuda-core: pip install 'edgead[tensorrt]'")
+    from cuda.pathfinder import DynamicLibNotFoundError
+
+    def missing(*_: object) -> None:
+        # What cuda-core 1.2 raises where there is no NVRTC.
+        raise DynamicLibNotFoundError('Failure finding "libnvrtc.so.13":\n  No such file: libnvrtc.so.13')
+
+    monkeypatch.setattr(core, "Program", missing)
+    with pytest.raises(BackendError) as caught:
+        compile_kernels("sm_87")
+    assert "No such file: libnvrtc.so.13" in str(caught.value)
+    assert str(caught.value).endswith(
+        ": pip install 'cuda-bindings[all]' of your driver's CUDA, or install the CUDA toolkit"
+    )
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc: install NVIDIA's CUDA toolkit")
 def test_nvcc_compiles_the_launcher_too(tmp_path):
     command = [

@@ -231,6 +231,7 @@ def prepared(*steps):
         ({"weights": {}}, "is no checkpoint of anomalib"),
         ({"model": {"a": torch.zeros(1)}}, "is no checkpoint of anomalib"),
         ({"bn": {}, "decoder": {}}, "of no ResNet that edgead mirrors"),
+        ({"bn": {}, "decoder": {"layer2.\u00b2.x": torch.zeros(1)}}, "of no ResNet that edgead mirrors"),
         ({"bn": 1, "decoder": "x"}, "of no ResNet that edgead mirrors"),
         (checkpoint({"model.memory_bank": torch.zeros(1)}), "of anomalib, Patchcore: ReverseDistillation and"),
         (checkpoint({"model.ae.encoder.weight": torch.zeros(1)}), "of anomalib, EfficientAd"),
