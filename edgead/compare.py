@@ -83,7 +83,8 @@ def plan_grid(
     """Check what is asked, before hours are spent on it.
 
     Raises InputError for seeds below 1, nothing to compare, a name given twice, or a directory that holds something
-    else or a comparison with other options; DataError for a folder that is no dataset with test pictures.
+    else or a comparison with other options; DataError for a folder that is no dataset with test pictures; RunError for
+    a grid.json that is no comparison's.
     """
     if seeds < 1:
         raise InputError(f"seeds is {seeds}: give 1 or more, better 3")
@@ -200,6 +201,11 @@ def _check_earlier(grid: Grid) -> None:
                 f"{grid.out} holds files that are no comparison: choose an empty or new directory"
             )
         earlier = {"options": dict(grid.options), "datasets": {}}
+    if not all(isinstance(earlier.get(name), dict) for name in ("options", "datasets")):
+        raise RunError(
+            f"{grid.out / GRID_FILE} has no options and datasets of a comparison: choose another --out, an empty or new "
+            "directory"
+        )
     for name in sorted(earlier["options"].keys() | grid.options.keys()):
         was, now = earlier["options"].get(name), grid.options.get(name)
         if was != now:

@@ -21,7 +21,7 @@ import numpy as np
 from edgead.bundle import Bundle, open_bundle
 from edgead.compare import Cell, Grid, read_json, state_of, write_json
 from edgead.data import load_pictures, open_dataset
-from edgead.errors import EdgeadError, needs_extra
+from edgead.errors import EdgeadError, RunError, needs_extra
 from edgead.evaluate import evaluate, score_dataset
 from edgead.preprocess import ModelSize
 from edgead.report import write_report
@@ -224,7 +224,13 @@ def _baseline(grid: Grid, dataset: str, say: Callable[[str], None]) -> Baseline:
             say(f"{dataset}: the nearest mean")
             _evaluate_baseline(grid, dataset, folder)
         results = read_json(folder / "results.json", dict) or {}
-        return Baseline(dataset, {name: results["evaluation"][name] for name in ACCURACY}, None)
+        try:
+            return Baseline(dataset, {name: results["evaluation"][name] for name in ACCURACY}, None)
+        except (KeyError, TypeError) as error:
+            raise RunError(
+                f"{folder / 'results.json'} is no evaluation of this edgead ({error!r}): remove {folder}, and give the "
+                "same command again"
+            ) from error
     except EdgeadError as problem:
         return Baseline(dataset, {}, str(problem))
 

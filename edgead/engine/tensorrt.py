@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ from edgead.runtime.tensorrt_library import Backend, load_library
 ENGINE_FILE = "model.engine"
 
 _LAST_WORDS_BYTES = 4096
+
+# No module that happens to lie in the working directory; Python 3.10 has neither -P nor PYTHONSAFEPATH.
+_WORKER = (
+    "import sys; sys.path[:] = [path for path in sys.path if path]; "
+    "from edgead.engine.tensorrt_worker import main; main()"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,19 +185,18 @@ def _work(spec: dict[str, Any], library: str, model: Path, progress: Callable[[s
     with (
         tempfile.TemporaryFile() as words,
         subprocess.Popen(
-            [sys.executable, "-m", "edgead.engine.tensorrt_worker"],
+            [sys.executable, "-c", _WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,
-            # No module that happens to lie in the working directory.
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
         ) as worker,
     ):
         assert worker.stdin is not None
         assert worker.stdout is not None
         try:
-            worker.stdin.write(json.dumps(spec).encode())
-            worker.stdin.close()
+            # It may die before it was told anything; how, is said below.
+            with suppress(BrokenPipeError), worker.stdin:
+                worker.stdin.write(json.dumps(spec).encode())
             for line in worker.stdout:
                 if not line.endswith(b"\n"):
                     break  # it died in the middle of an answer
@@ -199,9 +205,6 @@ def _work(spec: dict[str, Any], library: str, model: Path, progress: Callable[[s
                     progress(answer["progress"])
                 else:
                     answers |= answer
-            worker.wait()
-        except BrokenPipeError:
-            # It died before it was told anything; how, is said below.
             worker.wait()
         finally:
             worker.kill()

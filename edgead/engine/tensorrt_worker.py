@@ -4,6 +4,11 @@
 {"progress": line} as often as there is something to say, then {"error": line}, or {"built": true} once the engine is
 written, and {"layers": report or null}. Whatever else ends it, the other end reads from the exit status, and from
 standard error, where the library's complaints go as they come.
+
+TensorRT 10 and newer, and TensorRT for RTX, take the types of the graph as they are. TensorRT 8.6 does not: once FP16 is
+allowed, its builder may choose half for any layer. So where FP16 is allowed, layers that give float32 are held to it;
+not in a graph with Q/DQ pairs, where a layer that gives float32 is often one that the builder fuses into int8, and there
+half may still be chosen for any layer.
 """
 
 from __future__ import annotations
@@ -87,8 +92,7 @@ def build(spec: dict[str, Any], say: Say) -> tuple[Library, Any]:
     with replace_file(Path(spec["engine"])) as partial:
         partial.write_bytes(memoryview(engine))
     if cache_file:
-        with replace_file(cache_file) as partial:
-            partial.write_bytes(memoryview(config.get_timing_cache().serialize()))
+        _keep_timings(config, cache_file, say)
     return library, engine
 
 
@@ -145,8 +149,7 @@ def _config(library: Library, builder: Any, network: Any, settings: TensorRTSett
     # On by default, and it rounds float32 to 10 bits: the engine has to give what the graph gives.
     config.clear_flag(trt.BuilderFlag.TF32)
     if not library.strongly_typed:
-        for flag in _precision_flags(trt, network):
-            config.set_flag(flag)
+        _allow_precisions(trt, network, config)
         # A session has a context for each size of batch; newer versions share the profile by themselves.
         config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mib * 2**20)
@@ -168,15 +171,24 @@ def _config(library: Library, builder: Any, network: Any, settings: TensorRTSett
     return config
 
 
-def _precision_flags(trt: Any, network: Any) -> list[Any]:
-    """What a builder of 8.6 must be allowed before it keeps to the types of the graph."""
+def _allow_precisions(trt: Any, network: Any, config: Any) -> None:
+    """Allow a builder of 8.6 what the graph holds, and hold to float32 what the graph computes in float32 beside half."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
-    flags = []
-    if any(layer.get_output(i).dtype == trt.float16 for layer in layers for i in range(layer.num_outputs)):
-        flags.append(trt.BuilderFlag.FP16)
-    if any(layer.type == trt.LayerType.QUANTIZE for layer in layers):
-        flags.append(trt.BuilderFlag.INT8)
-    return flags
+    given = [{layer.get_output(index).dtype for index in range(layer.num_outputs)} for layer in layers]
+    quantised = any(layer.type == trt.LayerType.QUANTIZE for layer in layers)
+    if quantised:
+        config.set_flag(trt.BuilderFlag.INT8)
+    if not any(trt.float16 in dtypes for dtypes in given):
+        return
+    config.set_flag(trt.BuilderFlag.FP16)
+    if quantised:
+        return
+    # A constant and a shape compute nothing, and a plugin says itself which types it takes.
+    free = {trt.LayerType.CONSTANT, trt.LayerType.SHAPE, trt.LayerType.PLUGIN_V2}
+    config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    for layer, dtypes in zip(layers, given, strict=True):
+        if dtypes == {trt.float32} and layer.type not in free:
+            layer.precision = trt.float32
 
 
 def _set_batch(builder: Any, network: Any, config: Any, batch: BatchProfile) -> None:
@@ -193,12 +205,24 @@ def _set_batch(builder: Any, network: Any, config: Any, batch: BatchProfile) -> 
 def _read_timings(config: Any, file: Path, say: Say) -> None:
     """Give the builder what it measured in earlier builds; it checks that they are of this GPU and version."""
     content = b""
-    if file.is_file() and file.stat().st_size <= _MAX_CACHE_BYTES:
-        content = file.read_bytes()
+    try:
+        if file.is_file() and file.stat().st_size <= _MAX_CACHE_BYTES:
+            content = file.read_bytes()
+    except OSError:
+        content = b""  # what cannot be read is measured again
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, False):
         say(f"the timing cache {file} is of another GPU or version: measuring anew")
         config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _keep_timings(config: Any, file: Path, say: Say) -> None:
+    """Write the timings for later builds; the engine is built, so a full disk or another build's rename is only said."""
+    try:
+        with replace_file(file) as partial:
+            partial.write_bytes(memoryview(config.get_timing_cache().serialize()))
+    except (OSError, EdgeadError) as error:
+        say(f"timings not kept: {error}")
 
 
 def _monitor(library: Library, say: Say) -> Any:

@@ -90,7 +90,7 @@ def _rd4ad(content: dict[str, Any], file: Path) -> Foreign:
     blocks = [
         int(name.split(".")[2])
         for name in tensors
-        if name.startswith("decoder.layer2.") and name.split(".")[2].isdigit()
+        if name.startswith("decoder.layer2.") and name.split(".")[2].isdecimal()
     ]
     key = (tuple(first.shape) if isinstance(first, Tensor) else (), max(blocks, default=0))
     # At stride 8 a ResNet18 has 2 blocks, the others 4.
