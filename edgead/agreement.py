@@ -15,7 +15,7 @@ from edgead.runtime.base import Session
 from edgead.types import Float32Array, Prediction, UInt8Array
 
 AT_THRESHOLD = 0.02
-"""A score within this share of the threshold is at it: runtimes of one INT8 graph may differ by a quarter of that."""
+"""A score within this share of the threshold is at it: runtimes of one INT8 graph do not round alike."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,8 @@ class Manifest:
 
     method, teacher, backend, recipe, precision: names, such as rd, tf_efficientnet_lite0, onnxruntime, cpu, fp32.
     size: pictures the model takes. threshold: of this engine at this precision. training, verification: summaries, JSON
-    values only. verified: whether what runs was compared with its reference when it was built; where it was not, it is
-    compared with the golden answers whenever it is opened. created_at: ISO 8601 in UTC. files: by path relative to the
+    values only. verified: whether what runs was compared with its reference when it was built; where it was not, the
+    golden answers alone prove it, whenever it is opened. created_at: ISO 8601 in UTC. files: by path relative to the
     bundle, `/` between parts; `write_bundle` fills it in.
     """
 

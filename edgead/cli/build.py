@@ -18,11 +18,15 @@ def build(
     ],
     out: Annotated[Path, typer.Option(help="The bundle directory to write, such as engines/x.")],
     false_alarm_rate: Annotated[
-        float, typer.Option(help="Share of good parts that may be called defective: 0.01 is 1 in 100.")
-    ] = 0.01,
+        float | None,
+        typer.Option(
+            help="Share of good parts that may be called defective: 0.01 is 1 in 100.", show_default="0.01"
+        ),
+    ] = None,
     confidence: Annotated[
-        float, typer.Option(help="How sure to be that the share is kept, from 0 to 1.")
-    ] = 0.95,
+        float | None,
+        typer.Option(help="How sure to be that the share is kept, from 0 to 1.", show_default="0.95"),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -55,10 +59,19 @@ def build(
         ),
     ] = "auto",
     calibrate_on: Annotated[
-        str, typer.Option(help="For int8: train, noise, pseudo-anomaly, or mixed (train and pseudo-anomaly).")
-    ] = "mixed",
-    algorithm: Annotated[str, typer.Option(help="For int8: minmax, entropy, percentile or mse.")] = "mse",
-    quantize: Annotated[str, typer.Option(help="For int8: all, or student alone.")] = "all",
+        str | None,
+        typer.Option(
+            help="For int8: train, noise, pseudo-anomaly, or mixed (train and pseudo-anomaly).",
+            show_default="mixed",
+        ),
+    ] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(help="For int8: minmax, entropy, percentile or mse.", show_default="mse"),
+    ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="For int8: all, or student alone.", show_default="all")
+    ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -80,12 +93,12 @@ def build(
         backend,
         recipe,
         precision or "fp32",
-        quantize,
-        calibrate_on,
-        algorithm,
+        quantize or "all",
+        calibrate_on or "mixed",
+        algorithm or "mse",
         cache,
-        false_alarm_rate,
-        confidence,
+        0.01 if false_alarm_rate is None else false_alarm_rate,
+        0.95 if confidence is None else confidence,
         head,
     )
     if run.is_file():
@@ -94,10 +107,20 @@ def build(
     is_bundle = (run / "manifest.json").is_file()
     if data is not None and not is_bundle:
         raise InputError(f"{run} is no bundle: leave out --data, a run knows its own pictures")
-    if is_bundle and data is None and precision is not None:
+    of_pictures = {
+        "--precision": precision,
+        "--false-alarm-rate": false_alarm_rate,
+        "--confidence": confidence,
+        "--calibrate-on": calibrate_on,
+        "--algorithm": algorithm,
+        "--quantize": quantize,
+        "--cache": cache,
+    }
+    given = [option for option, value in of_pictures.items() if value is not None]
+    if is_bundle and data is None and given:
         raise InputError(
-            f"{run} is a bundle: give the pictures that it was trained from, with --data, or leave out --precision to "
-            "compile it as it is"
+            f"{run} is a bundle: give the pictures that it was trained from, with --data, or leave out "
+            f"{' and '.join(given)} to compile it as it is"
         )
     bundle = _from_bundle(run, data, out, plan) if is_bundle else _from_run(run, out, plan)
     typer.echo("\n".join(_report(bundle)))

@@ -54,6 +54,8 @@ def open_candidate(
             yield Candidate(session, {}, verified=True)
         return
     gpu, no_gpu = _gpu()
+    if no_gpu is not None and not plan.recipe.tensorrt.compute_capabilities:
+        raise no_gpu
     built = _compiled(lowered, plan, plan.recipe.tensorrt, gpu, directory, progress)
     files: dict[str, Path | bytes] = {
         "model.engine": built.path,
@@ -61,7 +63,8 @@ def open_candidate(
     }
     if built.layers is not None:
         files["layers.json"] = built.layers.encode()
-    reason = no_gpu if gpu is None else _why_not_here(built, gpu)
+    # The first clause says what; the mend is for somebody who wants to run engines here.
+    reason = str(no_gpu).partition(":")[0] if gpu is None else _why_not_here(built, gpu)
     if reason is not None:
         progress(
             f"the engine is not run here ({reason}): its graph is judged, and the device proves the engine"
@@ -104,16 +107,15 @@ def _compiled(
     return built
 
 
-def _gpu() -> tuple[str | None, str]:
+def _gpu() -> tuple[str | None, BackendError | None]:
     """Compute capability of this machine's GPU, as "8.6"; None, and why, where there is none that can be used."""
     from edgead.runtime.cuda import Gpu
 
     try:
         major, minor = Gpu().compute_capability
     except BackendError as error:
-        # The first clause says what; the mend is for somebody who wants to run engines here.
-        return None, str(error).partition(":")[0]
-    return f"{major}.{minor}", ""
+        return None, error
+    return f"{major}.{minor}", None
 
 
 def _why_not_here(built: BuiltEngine, gpu: str) -> str | None:

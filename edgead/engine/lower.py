@@ -32,7 +32,7 @@ RUNGS: tuple[Rung, ...] = get_args(Rung)
 Name = TypeVar("Name", bound=str)
 
 CALIBRATION_PICTURES = 64
-"""Good pictures to calibrate on, where there are so many."""
+"""Good pictures to calibrate on, at most; with more than so many, every second, third and so on is taken."""
 
 MIN_CALIBRATION_PICTURES = 8
 """With fewer, a range would be that of a few parts."""

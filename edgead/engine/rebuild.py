@@ -10,10 +10,11 @@ engine is judged by the answers that the bundle carries. That is how a device ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -23,13 +24,15 @@ from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset
 from edgead.engine.candidate import open_candidate
 from edgead.engine.lower import Lowered
 from edgead.engine.plan import Plan
-from edgead.engine.verified import Built, Judges, build_verified, install, picture_hash
+from edgead.engine.verified import Built, Judges, answers, build_verified, install, picture_hash
 from edgead.engine.verify import PRECISIONS, Comparison, Precision, require
 from edgead.errors import BundleError, DataError, InputError, PictureError
 from edgead.manifest import REBUILD
 from edgead.preprocess import ModelSize, read_picture, resize_to_model
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.types import Prediction, UInt8Array
+
+_GOLDEN = "the golden answers of the bundle that it was made from"
 
 
 def rebuild_bundle(
@@ -47,9 +50,26 @@ def rebuild_bundle(
     judges = Judges(good, labelled, plan.false_alarm_rate, plan.confidence)
 
     model = bundle.file("model.onnx").read_bytes()
+    golden = bundle.golden()
     with OnnxRuntimeSession(model, size=manifest.size) as session:
         threshold = judges.threshold(session)
-    exact = Built(model, "fp32", threshold, manifest.verification, bundle.golden(), files={}, verified=True)
+        comparison = Comparison(
+            agreement_of(
+                Prediction(golden.anomaly_map, golden.anomaly_score),
+                session.infer(golden.images),
+                manifest.threshold.value,
+            )
+        )
+        golden = answers(session, judges.examples())
+    limits = Plan().recipe.budgets.fp32.limits(manifest.threshold.value, comparison.agreement.n)
+    require(comparison, limits, "build from the run")
+    verification = {
+        **_kept(manifest.verification),
+        "reference": _GOLDEN,
+        **comparison.measures(),
+        "limits": asdict(limits),
+    }
+    exact = Built(model, "fp32", threshold, verification, golden, files={}, verified=True)
     with TemporaryDirectory(prefix="edgead-") as directory:
         built = build_verified(
             exact,
@@ -91,8 +111,8 @@ def recompile_bundle(
         comparison = Comparison(agreement_of(expected, found, manifest.threshold.value))
         require(comparison, limits, "build from the run for this target, in a higher precision")
         verification = {
-            **manifest.verification,
-            "reference": "the golden answers of the bundle that it was compiled from",
+            **_kept(manifest.verification),
+            "reference": _GOLDEN,
             **comparison.measures(),
             "limits": asdict(limits),
         }
@@ -146,6 +166,11 @@ def spread(samples: Sequence[Sample], size: ModelSize) -> Callable[[int], UInt8A
         return load_pictures(samples[::step], size).images
 
     return images
+
+
+def _kept(verification: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a verification is still so in a bundle that is made from the bundle: whose judgement it is, no more."""
+    return {name: verification[name] for name in ("judges", "calibration") if name in verification}
 
 
 def _precision(bundle: Bundle) -> Precision:

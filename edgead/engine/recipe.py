@@ -7,6 +7,7 @@ unknown or missing key, a wrong type or a number out of range is refused with th
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -21,6 +22,9 @@ from edgead.errors import InputError
 from edgead.types import BACKENDS, Backend
 
 MAX_RECIPE_BYTES = 2**16
+
+# It goes into the record of an engine, and into commands that a user copies.
+_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}")
 
 _DEFAULTS: Mapping[str, str] = {"onnxruntime": "cpu", "tensorrt-rtx": "rtx-desktop"}
 
@@ -72,7 +76,7 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def find_recipe(backend: str | None, recipe: str | None) -> tuple[str, Recipe]:
-    """The recipe that a user asked for, and its name.
+    """The recipe that a user asked for, and its name; that of a file of the user's own has its ending.
 
     backend: one of `BACKENDS`, None for the recipe's. recipe: a name of `recipe_names` or the path of a TOML file, None
     for the backend's usual one; `cpu` without either. Raises InputError for a name that is unknown, a backend that is
@@ -95,7 +99,10 @@ def find_recipe(backend: str | None, recipe: str | None) -> tuple[str, Recipe]:
     found = read_recipe(file)
     if backend is not None and found.backend != backend:
         raise InputError(f"recipe {recipe!r} is for {found.backend}, not for {backend}: leave out --backend")
-    return file.stem, found
+    name = recipe if recipe in names else file.name
+    if not _NAME.fullmatch(name):
+        raise InputError(f"recipe file {name!r}: rename it to letters, digits, '.', '_', '+' and '-' alone")
+    return name, found
 
 
 def read_recipe(file: Path) -> Recipe:

@@ -131,7 +131,7 @@ def read_calibration(file: Path, key: str, model: ModelProto) -> Calibration | N
     """
     if not file.exists():
         return None
-    mend = "delete it to calibrate again, or give another --cache"
+    mend = "delete it to calibrate again, or give another file"
     with write_errors(file), open(file, "rb") as opened:
         content = opened.read(MAX_CACHE_BYTES + 1)
     try:

@@ -1,7 +1,6 @@
 """Which layers INT8 harms most: each is quantised alone, and the anomaly maps are compared with the float32 ones.
 
-A measurement and not a rule of thumb, because it differs from network to network: of EfficientNet-Lite the first
-depthwise convolutions do nearly all of the harm.
+A measurement and not a rule of thumb, because it differs from network to network.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""The golden test: does an engine that its builder could not run give, here, the answers that it was built with?
+"""The golden test: does an engine give, on this machine, the answers that it was built with?
 
-An engine for another GPU leaves the build machine unproven. So before a session of such a bundle gives its first
-verdict, it answers the bundle's golden pictures, and is refused where it is further from the answers than its budget
-allows.
+An engine is proven on one GPU at most, that of the machine that built it, and on none where there was none. So before
+a session of an engine gives its first verdict, it answers the bundle's golden pictures, and is refused where it is
+further from the answers than its budget allows.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ def check_golden(session: Session, bundle: Bundle) -> None:
     map_limit, score_limit, flips = (
         _limit(limits, name, bundle) for name in ("map_error_max", "score_error_max", "decision_flips_max")
     )
+    # The limit is for all judges, of which these are a few.
+    flips = int(flips * found.n / max(_limit(bundle.manifest.verification, "n", bundle), found.n))
     if not (
         found.map_error_max <= map_limit
         and found.score_error_max <= score_limit
@@ -43,13 +46,24 @@ def check_golden(session: Session, bundle: Bundle) -> None:
             f"the engine of {bundle.path} does not give on this machine the answers that it was built with: on "
             f"{found.n} pictures its maps differ by up to {found.map_error_max:.2g} (allowed: {map_limit:.2g}), its "
             f"scores by {found.score_error_max:.2g} (allowed: {score_limit:.2g}) and {found.decision_flips} decisions "
-            f"flip (allowed: {flips:.0f}): {rebuild_command(bundle)}"
+            f"flip (allowed: {flips}): {rebuild_command(bundle)}"
         )
 
 
 def rebuild_command(bundle: Bundle) -> str:
     """The command that compiles the bundle's graph anew on this machine."""
-    return f"edgead build {bundle.path} --recipe {bundle.manifest.recipe} --out {bundle.path}-here"
+    # Quoted, because the recipe's name is the bundle's word and the path may hold anything.
+    return shlex.join(
+        [
+            "edgead",
+            "build",
+            str(bundle.path),
+            "--recipe",
+            bundle.manifest.recipe,
+            "--out",
+            f"{bundle.path}-here",
+        ]
+    )
 
 
 def _limit(limits: Any, name: str, bundle: Bundle) -> float:

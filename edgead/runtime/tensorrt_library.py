@@ -26,7 +26,8 @@ OLDEST = (8, 6)
 """Older ones lack version and hardware compatibility, the optimisation level and uint8 inputs."""
 
 _MENDS: dict[Backend, str] = {
-    "tensorrt": "it comes with JetPack, from NVIDIA's package index or in NVIDIA's TensorRT container",
+    "tensorrt": "it comes with JetPack (make the environment with --system-site-packages), from NVIDIA's package index "
+    "or in NVIDIA's TensorRT container",
     "tensorrt-rtx": "pip install 'edgead[tensorrt-rtx]'",
 }
 # CUDA has one number, 35, for a driver that is too old and for none at all, and 100 for no GPU.

@@ -11,14 +11,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import typer
+from tensorrt_rtx_here import needs_no_gpu
 from toy_run import ToyRun
+from typer.testing import CliRunner
 
 from edgead.bundle import Bundle, open_bundle, write_bundle
+from edgead.cli.build import build
 from edgead.engine.build import build_bundle
 from edgead.engine.lower import Calibrating
 from edgead.engine.plan import Plan
-from edgead.engine.rebuild import rebuild_bundle
-from edgead.errors import DataError, InputError
+from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
+from edgead.engine.recipe import find_recipe
+from edgead.errors import BackendError, DataError, InputError, VerificationError
+from edgead.golden import golden_bytes
 
 FP16 = Plan(rungs=("fp16",))
 
@@ -117,3 +123,58 @@ def test_the_command_needs_no_torch(exact: Bundle, data: Path, tmp_path: Path) -
     assert "give the pictures that it was trained from, with --data" in refused.stderr
     refused = command(data, "--data", data, "--out", out)
     assert refused.stderr.strip().endswith("leave out --data, a run knows its own pictures")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--precision", "fp16"),
+        ("--false-alarm-rate", "0.001"),
+        ("--confidence", "0.9"),
+        ("--calibrate-on", "train"),
+        ("--algorithm", "minmax"),
+        ("--quantize", "all"),
+        ("--cache", "x.json"),
+    ],
+)
+def test_what_would_count_for_nothing_is_refused(
+    option: tuple[str, str], exact: Bundle, tmp_path: Path
+) -> None:
+    app = typer.Typer()
+    app.command()(build)
+    with pytest.raises(InputError, match=f"leave out {option[0]} to compile it as it is"):
+        CliRunner().invoke(
+            app, [str(exact.path), "--out", str(tmp_path / "x"), *option], catch_exceptions=False
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recompiled_bundle_tells_nothing_of_another_build(exact: Bundle, tmp_path: Path) -> None:
+    verification = {**exact.manifest.verification, "ladder": [{"rung": "int8"}], "reference_threshold": 9.0}
+    files = {name: exact.file(name) for name in exact.manifest.files}
+    source = write_bundle(tmp_path / "a", replace(exact.manifest, verification=verification), files)
+    found = recompile_bundle(source, tmp_path / "b", Plan()).manifest.verification
+    assert "ladder" not in found
+    assert "reference_threshold" not in found
+    assert found["judges"] == exact.manifest.verification["judges"]
+
+
+def test_a_graph_that_does_not_give_its_bundles_answers_is_no_source(
+    exact: Bundle, data: Path, tmp_path: Path
+) -> None:
+    golden = exact.golden()
+    other = golden._replace(anomaly_score=golden.anomaly_score + 1.0)
+    files = {"model.onnx": exact.file("model.onnx"), "golden.npz": golden_bytes(other)}
+    source = write_bundle(tmp_path / "a", exact.manifest, files)
+    with pytest.raises(VerificationError, match="the scores by 1"):
+        rebuild_bundle(source, data, tmp_path / "b", FP16)
+    assert not (tmp_path / "b").exists()
+
+
+@needs_no_gpu
+def test_an_engine_for_this_machine_says_why_it_cannot_be_built_here(exact: Bundle, tmp_path: Path) -> None:
+    plan = Plan(*find_recipe(None, "jetson-orin"))
+    # Not only that there is no GPU to build for: what is wrong with it, and the mend.
+    with pytest.raises(BackendError, match="no NVIDIA driver: libcuda cannot be loaded; install"):
+        recompile_bundle(exact, tmp_path / "x", plan)
+    assert not (tmp_path / "x").exists()

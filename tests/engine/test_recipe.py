@@ -213,11 +213,11 @@ def test_a_recipe_is_found_by_name_or_by_backend(backend: str | None, recipe: st
     assert find_recipe(backend, recipe) == (name, read_recipe(SHIPPED / f"{name}.toml"))
 
 
-def test_a_file_of_ones_own_goes_by_its_stem(tmp_path: Path) -> None:
+def test_a_file_of_ones_own_goes_by_its_name_with_its_ending(tmp_path: Path) -> None:
     file = tmp_path / "line-3.toml"
     file.write_text(CPU.replace("max = 64", "max = 5"))
     name, recipe = find_recipe("onnxruntime", str(file))
-    assert (name, recipe.batch.max) == ("line-3", 5)
+    assert (name, recipe.batch.max) == ("line-3.toml", 5)
 
 
 def test_tensorrt_alone_asks_for_the_device() -> None:
@@ -288,3 +288,11 @@ def test_a_wheel_that_is_built_holds_them(tmp_path: Path) -> None:
     assert held == {
         f"edgead/engine/recipes/{name}.toml": (SHIPPED / f"{name}.toml").read_bytes() for name in NAMES
     }
+
+
+@pytest.mark.parametrize("name", ["my line.toml", "x;y.toml", "-" * 130 + ".toml"])
+def test_a_file_whose_name_no_record_can_hold_is_refused(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_text((SHIPPED / "cpu.toml").read_text())
+    with pytest.raises(InputError, match="rename it"):
+        find_recipe(None, str(file))

@@ -11,9 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_graph import HEIGHT, WIDTH, toy_graph
+from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
+from edgead.bundle import Manifest, write_bundle
+from edgead.golden import Golden, golden_bytes
+from edgead.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from edgead.threshold import Threshold
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,20 +27,43 @@ def example() -> str:
     (code,) = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "docs/pycuda.md").read_text(), re.MULTILINE | re.DOTALL
     )
-    assert "ModelSize(256, 256)" in code
-    # The size of the toy model, and the answers as a file.
-    code = code.replace("ModelSize(256, 256)", f"ModelSize({HEIGHT}, {WIDTH})")
+    # And the answers as a file.
     return code + '\nnp.savez("found.npz", pictures=pictures, maps=prediction.anomaly_map)\n'
+
+
+def write_toy_bundle(path: Path, backend: str, engine) -> None:
+    """The bundle of an engine, with the answers of ONNX Runtime."""
+    images = toy_images(2)
+    with OnnxRuntimeSession(engine.graph) as session:
+        expected = session.infer(images)
+    limits = {"map_error_max": 1e-3, "score_error_max": 1e-3, "decision_flips_max": 0}
+    manifest = Manifest(
+        method="toy",
+        teacher="none",
+        backend=backend,
+        recipe="gpu-tests",
+        precision="fp32",
+        size=ModelSize(HEIGHT, WIDTH),
+        threshold=Threshold(1e3, 0.01, 0.95, 0.96, 320, 299),
+        training={},
+        verification={"limits": limits, "n": len(images)},
+        verified=True,
+    )
+    golden = Golden(images, expected.anomaly_map, expected.anomaly_score)
+    files = {
+        "model.onnx": engine.graph,
+        "model.engine": engine.built.path,
+        "engine.json": engine.built.record.to_json().encode(),
+        "golden.npz": golden_bytes(golden),
+    }
+    write_bundle(path, manifest, files)
 
 
 def test_the_example_scores_what_lies_on_the_gpu(backend, build, example, tmp_path):
     if importlib.util.find_spec("pycuda") is None:
         pytest.skip("PyCUDA is not installed: pip install pycuda, with the CUDA toolkit")
     engine = build(backend, toy_graph())
-    folder = tmp_path / "engine"
-    folder.mkdir()
-    (folder / "model.engine").write_bytes(engine.built.path.read_bytes())
-    (folder / "engine.json").write_text(engine.built.record.to_json())
+    write_toy_bundle(tmp_path / "engines" / "my-parts", backend, engine)
     # In a process of its own, because importing pycuda.autoprimaryctx pushes a context for good.
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     result = subprocess.run(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,7 @@ def bundle_of(
     verified: bool = False,
     scores: np.ndarray = EXPECTED,
     threshold: float = THRESHOLD,
+    judges: int = len(GREYS),
 ) -> Bundle:
     maps = np.broadcast_to(scores[:, None, None, None], (len(scores), 1, 32, 64)).astype(np.float32)
     manifest = Manifest(
@@ -73,7 +76,7 @@ def bundle_of(
         size=SIZE,
         threshold=Threshold(threshold, 0.01, 0.95, 0.96, 320, 299),
         training={},
-        verification={} if limits is None else {"limits": limits},
+        verification={} if limits is None else {"limits": limits, "n": judges},
         verified=verified,
     )
     golden = golden_bytes(Golden(IMAGES, maps, scores.astype(np.float32)))
@@ -217,3 +220,38 @@ def test_a_session_that_passes_stays_open(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(runtime, "_opened", lambda bundle, threads: device)
     assert open_session(bundle_of(tmp_path / "x")) is device
     assert not device.is_closed
+
+
+def test_flips_are_allowed_as_a_share_of_the_pictures(tmp_path: Path) -> None:
+    # One decision flips, of six pictures. One of six may; nine of sixty are 0.9 of six, which is none.
+    wide = {**LIMITS, "map_error_max": 1.0, "score_error_max": 1.0}
+    check_golden(Device(scores=0.1), bundle_of(tmp_path / "x", {**wide, "decision_flips_max": 1}))
+    many = bundle_of(tmp_path / "y", {**wide, "decision_flips_max": 9}, judges=60)
+    with pytest.raises(VerificationError, match=r"1 decisions flip \(allowed: 0\)"):
+        check_golden(Device(scores=0.1), many)
+
+
+def test_an_engine_is_proven_at_every_start_wherever_it_was_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundle_of(tmp_path / "x", verified=True)
+    engine = replace(bundle, manifest=replace(bundle.manifest, backend="tensorrt"))
+    off = Device(maps=0.5)
+    monkeypatch.setattr("edgead.runtime._opened", lambda *_: off)
+    with pytest.raises(VerificationError, match="on this machine"):
+        open_session(engine)
+    assert off.is_closed
+
+
+def test_the_command_that_rebuilds_can_be_pasted_whatever_a_bundle_says(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path / "my line")
+    hostile = replace(bundle, manifest=replace(bundle.manifest, recipe="x; touch y"))
+    assert shlex.split(rebuild_command(hostile)) == [
+        "edgead",
+        "build",
+        str(tmp_path / "my line"),
+        "--recipe",
+        "x; touch y",
+        "--out",
+        f"{tmp_path / 'my line'}-here",
+    ]

@@ -34,7 +34,8 @@ LOAD = "try: load_library({!r})\nexcept BackendError as error: print(error)"
         (
             "tensorrt",
             "tensorrt",
-            "it comes with JetPack, from NVIDIA's package index or in NVIDIA's TensorRT container",
+            "it comes with JetPack (make the environment with --system-site-packages), from NVIDIA's package index "
+            "or in NVIDIA's TensorRT container",
         ),
         ("tensorrt-rtx", "tensorrt_rtx", "pip install 'edgead[tensorrt-rtx]'"),
     ],
