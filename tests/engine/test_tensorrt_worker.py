@@ -65,7 +65,7 @@ def work(tmp_path: Path) -> Work:
             text=True,
             env=os.environ
             | {
-                "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}",
+                "PYTHONPATH": first_on_path(tmp_path),
                 "FAKE_TENSORRT_VERSION": version,
             }
             | environment,
@@ -79,6 +79,11 @@ def work(tmp_path: Path) -> Work:
         return answers, json.loads(engine.read_bytes()) if engine.exists() else None
 
     return work
+
+
+def first_on_path(folder: Path) -> str:
+    """PYTHONPATH with this folder first, and no empty entry, which would be the working directory."""
+    return os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
 
 
 def int8() -> ModelProto:
@@ -327,7 +332,7 @@ print(built.record.to_json())
 def build(tmp_path, monkeypatch, plugin) -> Callable[..., subprocess.CompletedProcess[str]]:
     shutil.copy(Path(__file__).parent / "fake_tensorrt.py", tmp_path / "tensorrt.py")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONPATH", first_on_path(tmp_path))
     monkeypatch.setenv("FAKE_TENSORRT_VERSION", "10.3.0")
 
     def build(
