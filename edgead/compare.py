@@ -110,8 +110,12 @@ def plan_grid(
 
 def state_of(cell: Cell) -> State:
     """What the files of a cell say; `collapsed` by training or evaluation. Raises RunError for broken files."""
-    if (results := read_json(cell.folder / "report" / "results.json", dict)) is not None:
-        return "done" if results.get("evaluation", {}).get("collapse") is None else "collapsed"
+    file = cell.folder / "report" / "results.json"
+    if (results := read_json(file, dict)) is not None:
+        evaluation = results.get("evaluation")
+        if not isinstance(evaluation, dict):
+            raise RunError(f"{file} holds no evaluation: delete {cell.folder}, and the cell is made anew")
+        return "done" if evaluation.get("collapse") is None else "collapsed"
     return "collapsed" if _run_state(cell) == "collapsed" else "left"
 
 

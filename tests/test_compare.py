@@ -408,3 +408,12 @@ def test_a_foreign_grid_is_refused(grid, tmp_path, content):
     assert str(grid.out / "grid.json") in str(caught.value)
     assert "\n" not in str(caught.value)
     assert (grid.out / "grid.json").read_text() == content
+
+
+@pytest.mark.parametrize("evaluation", [None, [], 3])
+def test_a_result_without_an_evaluation_is_told(grid, evaluation):
+    report = grid.cells[0].folder / "report"
+    report.mkdir(parents=True)
+    (report / "results.json").write_text(json.dumps({"evaluation": evaluation}))
+    with pytest.raises(RunError, match=r"results\.json holds no evaluation: delete .*seed0"):
+        state_of(grid.cells[0])
