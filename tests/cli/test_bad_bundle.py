@@ -123,9 +123,9 @@ def test_a_model_that_is_none_is_refused_in_one_line(
     model, said = BAD[name]
     bundle = write(tmp_path / "bundle", model)
     before = files_in(tmp_path)
-    asked = () if precision is None else ("--data", data, "--precision", precision)
     cache = ("--cache", tmp_path / "ranges.json")
-    message = refused(capsys, "build", bundle, "--out", tmp_path / "x", *asked, *cache)
+    asked = () if precision is None else ("--data", data, "--precision", precision, *cache)
+    message = refused(capsys, "build", bundle, "--out", tmp_path / "x", *asked)
     assert said in message
     assert message.endswith("rebuild it with 'edgead build'")
     assert files_in(tmp_path) == before
@@ -150,10 +150,10 @@ def test_weights_that_are_no_numbers_are_refused(
 ) -> None:
     bundle = write(tmp_path / "bundle", of(nan_weights))
     before = files_in(tmp_path)
-    asked = () if precision is None else ("--data", data, "--precision", precision)
     cache = ("--cache", tmp_path / "ranges.json")
+    asked = () if precision is None else ("--data", data, "--precision", precision, *cache)
     capsys.readouterr()
-    code = run_main(*map(str, ("build", bundle, "--out", tmp_path / "x", *asked, *cache)))
+    code = run_main(*map(str, ("build", bundle, "--out", tmp_path / "x", *asked)))
     message = the_error(capsys.readouterr().err)
     # With --data the scores that set the threshold are none; as it is, it decides otherwise than its golden answers.
     assert code == (1 if precision else 2), message
