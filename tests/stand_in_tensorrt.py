@@ -8,12 +8,14 @@ names features, and `feature` is what they hold.
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from stand_in_cuda import StandInDriver
 
+from edgead.runtime.engine_record import EngineRecord, this_platform
 from edgead.runtime.tensorrt_library import Library
 
 
@@ -209,3 +211,21 @@ def feature(name: str, images: np.ndarray, shape: tuple[int, int, int]) -> np.nd
     rng = np.random.default_rng(list(name.encode()))
     blocks = images.reshape(len(images), height, -1, width, images.shape[2] // width, 3).mean((2, 4)) / 255
     return (blocks @ rng.normal(size=(3, channels)) + rng.normal(size=channels)).transpose(0, 3, 1, 2)
+
+
+def record(module: StandInTensorRT, **changes) -> EngineRecord:
+    """The record of an engine that a stand-in built here."""
+    library = module.library()
+    written = EngineRecord(
+        backend=library.backend,
+        library_version=library.version_text,
+        platform=this_platform(),
+        compute_capabilities=("8.6",),
+        hardware_compatibility="none",
+        version_compatible=False,
+        precision="fp32",
+        batch=module.batch,
+        graph_sha256="0" * 64,
+        recipe="test",
+    )
+    return replace(written, **changes)

@@ -40,6 +40,8 @@ MIN_CALIBRATION_PICTURES = 8
 SENSITIVITY_PICTURES = 8
 """Calibration pictures that the sensitive layers are found on."""
 
+_PURPOSE = "another precision than fp32"
+
 # Another seed than verification has, so that its damage is not what the ranges were fitted to.
 _TWIN_SEED = 1
 
@@ -131,8 +133,13 @@ class LowerPrecisions:
     @cached_property
     def calibration(self) -> Calibration:
         """Of the INT8 rungs: read from the cache, or measured and written there; raises as `graph` does."""
-        _needs_onnx()
-        from edgead.export.calibrate import calibrate, calibration_key, read_calibration, write_calibration
+        with needs_extra("build", _PURPOSE):
+            from edgead.export.calibrate import (
+                calibrate,
+                calibration_key,
+                read_calibration,
+                write_calibration,
+            )
 
         images, algorithm = self._calibration_images, self._calibrating.algorithm
         file = self._calibrating.cache or Path("calibration") / f"{self._name}.json"
@@ -149,8 +156,8 @@ class LowerPrecisions:
 
     @cached_property
     def _exact(self) -> Any:
-        _needs_onnx()
-        import onnx
+        with needs_extra("build", _PURPOSE):
+            import onnx
 
         return onnx.load_from_string(self._model)
 
@@ -177,9 +184,9 @@ class LowerPrecisions:
         return sensitive_layers(self._exact, calibration.ranges, calibration.shifts, spread, self._progress)
 
     def _half(self, with_tail: bool) -> Lowered:
-        _needs_onnx()
-        from edgead.export.half import half_from_float
-        from edgead.export.parts import computed_tensors, tail
+        with needs_extra("build", _PURPOSE):
+            from edgead.export.half import half_from_float
+            from edgead.export.parts import computed_tensors, tail
 
         self._progress("converting to float16")
         layers = None if with_tail else set(computed_tensors(self._exact)) - tail(self._exact)
@@ -233,11 +240,6 @@ def calibration_images(
     if calibrate_on == "pseudo-anomaly":
         return damaged_twins(good, _TWIN_SEED)
     return np.concatenate([good[::2], damaged_twins(good[1::2], _TWIN_SEED)])
-
-
-def _needs_onnx() -> None:
-    with needs_extra("build", "another precision than fp32"):
-        import onnx  # noqa: F401
 
 
 def _known(option: str, value: str, known: tuple[Name, ...]) -> Name:

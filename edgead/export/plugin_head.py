@@ -20,11 +20,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgead.errors import BackendError
 from edgead.export.head import DOMAIN, OP_TYPE, VERSION
-
-# What edgead/plugin/anomaly_map.h holds the kernels to.
-MAX_SCALES = 4
-MAX_SIZE = 16384
-MAX_SIGMA = 32.0
+from edgead.plugin.launches import MAX_SCALES, MAX_SIGMA, MAX_SIZE
 
 
 def plugin_head(model: ModelProto) -> ModelProto:

@@ -19,7 +19,7 @@ FeatureShape: TypeAlias = tuple[int, int, int, int]
 
 THREADS = 256
 MAX_SCALES = 4
-_MAX_SIZE, _MAX_SIGMA = 16384, 32.0
+MAX_SIZE, MAX_SIGMA = 16384, 32.0
 _WARPS, _TILE, _UNROLL = THREADS // 32, 32, 4
 _INT32_MAX = 2**31 - 1
 
@@ -141,11 +141,11 @@ def _check(layout: Format, shapes: Sequence[FeatureShape], spec: HeadSpec, buffe
         raise BackendError(
             f"the CUDA kernels take 1 to {MAX_SCALES} scales, not {len(shapes)}: run the head on ONNX"
         )
-    if spec.sigma > _MAX_SIGMA:
-        raise BackendError(f"the CUDA kernels smooth with a sigma up to {_MAX_SIGMA:g}, not {spec.sigma:g}")
+    if spec.sigma > MAX_SIGMA:
+        raise BackendError(f"the CUDA kernels smooth with a sigma up to {MAX_SIGMA:g}, not {spec.sigma:g}")
     sizes = [spec.height, spec.width, *(size for shape in shapes for size in shape[2:])]
-    if min(sizes) < 1 or max(sizes) > _MAX_SIZE:
-        raise BackendError(f"the CUDA kernels take heights and widths from 1 to {_MAX_SIZE}, not {sizes}")
+    if min(sizes) < 1 or max(sizes) > MAX_SIZE:
+        raise BackendError(f"the CUDA kernels take heights and widths from 1 to {MAX_SIZE}, not {sizes}")
     if len({shape[0] for shape in shapes}) != 1 or min(min(shape) for shape in shapes) < 1:
         raise BackendError(f"features share one batch size and are not empty, unlike {list(shapes)}")
     if max(n * height * width for n, _, height, width in shapes) > _INT32_MAX:

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from stand_in_cuda import STREAM, StandInDriver, stand_in_core
 from stand_in_kernels import StandInKernels
-from stand_in_tensorrt import StandInTensorRT, feature
+from stand_in_tensorrt import StandInTensorRT, feature, record
 
 from edgead.anomaly_map import anomaly_map
 from edgead.errors import BackendError
 from edgead.plugin.loader import plugin_file
 from edgead.preprocess import ModelSize
 from edgead.runtime import cuda, kernel_head, tensorrt
-from edgead.runtime.engine_record import EngineRecord, this_platform
 from edgead.runtime.feature_record import FeatureRecord
 from edgead.runtime.tensorrt import TensorRTSession
 from edgead.types import HeadSpec
@@ -58,23 +57,6 @@ def engine(tmp_path):
     file = tmp_path / "model.engine"
     file.write_bytes(b"engine")
     return file
-
-
-def record(module: StandInTensorRT, **changes) -> EngineRecord:
-    library = module.library()
-    written = EngineRecord(
-        backend=library.backend,
-        library_version=library.version_text,
-        platform=this_platform(),
-        compute_capabilities=("8.6",),
-        hardware_compatibility="none",
-        version_compatible=False,
-        precision="fp32",
-        batch=module.batch,
-        graph_sha256="0" * 64,
-        recipe="test",
-    )
-    return replace(written, **changes)
 
 
 def open_(module, engine, features: FeatureRecord = FEATURES, **options) -> TensorRTSession:

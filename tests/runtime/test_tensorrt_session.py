@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 from types import SimpleNamespace
@@ -10,12 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from stand_in_cuda import PRIMARY, STREAM, CUresult, StandInDriver, stand_in_core
-from stand_in_tensorrt import StandInTensorRT
+from stand_in_tensorrt import StandInTensorRT, record
 
 from edgead.errors import BackendError, InputError
 from edgead.preprocess import ModelSize
 from edgead.runtime import Session, cuda, tensorrt
-from edgead.runtime.engine_record import EngineRecord, this_platform
 from edgead.runtime.tensorrt import TensorRTSession, chunks
 from edgead.runtime.tensorrt_library import load_library
 
@@ -48,23 +46,6 @@ def engine(tmp_path):
     file = tmp_path / "model.engine"
     file.write_bytes(b"engine of brightness")
     return file
-
-
-def record(module: StandInTensorRT, **changes) -> EngineRecord:
-    library = module.library()
-    written = EngineRecord(
-        backend=library.backend,
-        library_version=library.version_text,
-        platform=this_platform(),
-        compute_capabilities=("8.6",),
-        hardware_compatibility="none",
-        version_compatible=False,
-        precision="fp32",
-        batch=module.batch,
-        graph_sha256="0" * 64,
-        recipe="test",
-    )
-    return dataclasses.replace(written, **changes)
 
 
 def open_(module, engine, **changes) -> TensorRTSession:
