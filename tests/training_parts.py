@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgead.models.base import DistillationMethod, Preset, Recipe, Setting
+from edgead.models.base import PRESETS, DistillationMethod, Preset, Recipe, Setting
 from edgead.models.head import cosine_map
 from edgead.models.rd import LOSSES
 from edgead.models.teacher import Teacher
@@ -100,6 +101,39 @@ class Template(DistillationMethod):
     def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
         pairs = zip(teacher_features, student_features, strict=True)
         return torch.stack([cosine_map(t, s).mean() for t, s in pairs]).sum()
+
+
+class Staged(Template):
+    """Two stages: the templates, then a scale for each, while the templates stay.
+
+    At the end of each stage it notes how many pictures it was given, and the sums of their pixels and features.
+    """
+
+    recipes: ClassVar[dict[Preset, Recipe]] = {
+        preset: Recipe(LOSSES[0], 1.0, 4, 4, 0.05, "one-cycle", stages=(0.5, 0.5)) for preset in PRESETS
+    }
+
+    def __init__(self, teacher: Teacher, setting: Setting) -> None:
+        super().__init__(teacher, setting)
+        self.scales = nn.ParameterList(torch.zeros(1, channels, 1, 1) for channels in teacher.channels)
+        self.register_buffer("noted", torch.zeros(2, 3, dtype=torch.float64))
+        self.enter_stage(0)
+
+    def enter_stage(self, stage: int) -> None:
+        super().enter_stage(stage)
+        self.templates.requires_grad_(stage == 0)
+        self.scales.requires_grad_(stage == 1)
+
+    def finish_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
+        assert not self.training
+        for images, features in batches:
+            self.noted[self.stage, 0] += len(images)
+            self.noted[self.stage, 1] += images.double().sum()
+            self.noted[self.stage, 2] += sum(x.double().sum() for x in features)
+
+    def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
+        templates = super().student_features(images, teacher_features)
+        return [(1.0 + scale) * x for scale, x in zip(self.scales, templates, strict=True)]
 
 
 class Constant(Template):

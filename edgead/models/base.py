@@ -3,13 +3,14 @@
 A method is a frozen teacher, a student that is trained on pictures of good parts alone, a loss, and the head that turns
 the disagreement of the two into an anomaly map. Everything that depends on the frozen side only is given by
 `teacher_features`, so that the loop can compute it once for a fixed training set. What differs in training, from the
-optimiser to the number of epochs, the method says too, in a recipe for each preset.
+optimiser to the number of epochs, the method says too, in a recipe for each preset. A method of several networks, each
+of which learns from the one before, is trained in stages.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -38,7 +39,7 @@ class Recipe:
     """How a method is trained and scored where the user does not say otherwise.
 
     loss: one of the method's. sigma: of the head's smoothing, in pixels. learning_rate: the peak of `one-cycle`, or all
-    there is of `constant`.
+    there is of `constant`. stages: the share of the epochs that each stage has.
     """
 
     loss: str
@@ -47,6 +48,7 @@ class Recipe:
     batch_size: int
     learning_rate: float
     schedule: Schedule
+    stages: tuple[float, ...] = (1.0,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class DistillationMethod(nn.Module, ABC):
         if setting.loss not in self.losses:
             raise InputError(f"unknown loss {setting.loss!r}: give --loss {' or '.join(self.losses)}")
         self.teacher = teacher
+        self.stage = 0
         self.loss_kind = setting.loss
         self.recipe = self.recipes[setting.preset]
         size = setting.size
@@ -123,19 +126,35 @@ class DistillationMethod(nn.Module, ABC):
     def forward(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
         """The loss of a batch; one call, so that data-parallel wrappers see it.
 
-        In training mode it may draw random numbers, from torch's generator, which the loop sets for each epoch.
+        In training mode it may draw random numbers, from torch's generator, which the loop sets for each epoch. In
+        evaluation mode the same pictures have the same loss each time.
         """
         return self.loss(teacher_features, self.student_features(images, teacher_features))
 
+    def enter_stage(self, stage: int) -> None:
+        """Begin a stage, or go on with it: from here on `loss`, `trained` and `optimizer` are those of this stage.
+
+        stage: from 0. A method of several stages lets gradients into what the stage trains, and into nothing else.
+        """
+        self.stage = stage
+
+    @torch.no_grad()
+    def finish_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
+        """End a stage: keep in buffers what the next one or the map needs to know of the good pictures as a whole.
+
+        batches: pictures (N, H, W, 3) uint8 RGB and their teacher features, every training picture once. The method is
+        in evaluation mode.
+        """
+
     def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
-        """What trains the student, in as many groups of parameters as it has learning rates.
+        """What trains the student, in as many groups of parameters as it has learning rates; each stage has its own.
 
         Adam with betas (0.5, 0.999), as Reverse Distillation has it (section 4.1).
         """
         return torch.optim.Adam(self.trained(), lr=learning_rate, betas=(0.5, 0.999))
 
     def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-        """The learning rate over all steps of a training, as the recipe says; each group keeps its own peak.
+        """The learning rate over all steps of a stage, as the recipe says; each group keeps its own peak.
 
         `one-cycle` is PyTorch's, which moves momentum, of Adam the first beta, between 0.95 and 0.85 as well.
         """
@@ -145,5 +164,5 @@ class DistillationMethod(nn.Module, ABC):
         return OneCycleLR(optimizer, max_lr=peaks, total_steps=steps)
 
     def trained(self) -> list[nn.Parameter]:
-        """The parameters that training changes."""
+        """The parameters that the stage under way changes."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]

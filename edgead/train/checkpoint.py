@@ -19,7 +19,7 @@ class Checkpoint:
     """The state after an epoch.
 
     epoch: number of epochs done. pictures: digest of the pictures trained on and held out. precision: state of mixed
-    precision, empty without. loss_before: held-out loss of the untrained student. metrics: a row per epoch.
+    precision, empty without. losses_before: held-out loss before each stage begun. metrics: a row per epoch.
     """
 
     epoch: int
@@ -28,7 +28,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]
     precision: dict[str, Any]
-    loss_before: float
+    losses_before: list[float]
     metrics: list[dict[str, float]]
 
 

@@ -7,6 +7,7 @@ when defects drawn onto those pictures do not raise their score.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,19 +25,17 @@ DRAWN_DEFECTS = 40
 
 @dataclass(frozen=True, slots=True)
 class Sanity:
-    """loss_before, loss_after: on the held-out pictures. raised_share: of drawn defects that raised the score."""
+    """losses: held-out, before and after each stage. raised_share: of drawn defects, which raised the score."""
 
-    loss_before: float
-    loss_after: float
+    losses: Sequence[tuple[float, float]]
     raised_share: float
 
     def collapse(self) -> str | None:
         """Why the training counts as collapsed; None when it does not."""
-        if not self.loss_after <= (1.0 - LEARNT_SHARE) * self.loss_before:
-            return (
-                f"the student learnt nothing: held-out loss {self.loss_before:.4g} before and "
-                f"{self.loss_after:.4g} after training"
-            )
+        for stage, (before, after) in enumerate(self.losses, start=1):
+            if not after <= (1.0 - LEARNT_SHARE) * before:
+                where = "training" if len(self.losses) == 1 else f"stage {stage} of {len(self.losses)}"
+                return f"the student learnt nothing: held-out loss {before:.4g} before and {after:.4g} after {where}"
         if self.raised_share <= RAISED_SHARE:
             return f"the score sees no defects: only {self.raised_share:.0%} of drawn defects raised it"
         return None

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 
 def draw_loss_curve(metrics: Sequence[dict[str, float]], file: Path) -> None:
-    """Draw training and held-out loss over the epochs, logarithmic, as a PNG; metrics as `fit` gives them."""
+    """Draw training and held-out loss over the epochs, logarithmic, as a PNG; metrics as `fit` gives them.
+
+    The loss of one stage is not that of another, so no line leads from one to the next.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    epochs = [row["epoch"] for row in metrics]
-    marker = "o" if len(metrics) < 3 else None
-    axes.plot(epochs, [row["loss"] for row in metrics], label="training pictures", marker=marker)
-    axes.plot(epochs, [row["holdout_loss"] for row in metrics], label="held-out good pictures", marker=marker)
+    for _, stage in groupby(metrics, key=itemgetter("stage")):
+        rows = list(stage)
+        first = rows[0] is metrics[0]
+        marker = "o" if len(rows) < 3 else None
+        for name, label, colour in (
+            ("loss", "training pictures", "C0"),
+            ("holdout_loss", "held-out good pictures", "C1"),
+        ):
+            epochs, losses = [row["epoch"] for row in rows], [row[name] for row in rows]
+            axes.plot(epochs, losses, label=label if first else None, color=colour, marker=marker)
+        if not first:
+            axes.axvline(rows[0]["epoch"] - 0.5, color="0.6", linestyle="--")
     axes.set(xlabel="epoch", ylabel="loss", yscale="log")
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()

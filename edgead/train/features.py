@@ -6,6 +6,7 @@ kept on the training device when they take at most half of its free memory; othe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -40,6 +41,11 @@ class TeacherFeatures:
             return images, self._method.teacher_features(images)
         chosen = numbers.to(self._device)
         return images, [_channels_last(x[chosen]) for x in self._features]
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Every picture once, in order, in batches of at most `size`, as `batch` gives them."""
+        for numbers in torch.split(torch.arange(self.count), size):
+            yield self.batch(numbers)
 
     def _compute(self, first: list[Tensor]) -> list[Tensor]:
         features = [

@@ -78,7 +78,9 @@ def import_run(
     load_imported(method, foreign.tensors, foreign.names)
     session = TorchSession(method)
     scores = np.concatenate([session.infer(image[None]).anomaly_score for image in pictures.images])
-    sanity = Sanity(untrained, _loss(method, pictures), raised_share(session, pictures.images, config.seed))
+    sanity = Sanity(
+        [(untrained, _loss(method, pictures))], raised_share(session, pictures.images, config.seed)
+    )
     _check_belonging(foreign, sanity, scores, data)
     record = RunRecord(
         config=config,
@@ -91,8 +93,8 @@ def import_run(
             "imported_sha256": _sha256(file),
             "differences": list(foreign.names.differences),
             "holdout_trained_on": held_out.trained_on,
-            "holdout_loss": sanity.loss_after,
-            "holdout_loss_before": sanity.loss_before,
+            "holdout_loss": sanity.losses[0][1],
+            "holdout_loss_before": sanity.losses[0][0],
             "raised_share": sanity.raised_share,
         },
         threshold=threshold_from_normal_scores(scores),

@@ -2,8 +2,9 @@
 
 What the result depends on is decided by the configuration alone: the order of the pictures in an epoch, and what a
 method draws at random, follow from the seed and the epoch's number, so a training that was killed and continued ends in
-the same weights. The number of epochs is fixed in advance and the last weights are kept; the held-out good pictures are
-only watched, and no other picture is looked at.
+the same weights. A method's stages come one after the other, each with an optimiser and a schedule of its own. The
+number of epochs is fixed in advance and the last weights are kept; the held-out good pictures are only watched, and no
+other picture is looked at.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -42,9 +44,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """loss_before: held-out loss before training. metrics: epoch, loss, holdout_loss, learning_rate, seconds."""
+    """losses_before: held-out, of each stage. metrics: epoch, stage, loss, holdout_loss, learning_rate, seconds."""
 
-    loss_before: float
+    losses_before: list[float]
     metrics: list[dict[str, float]]
 
 
@@ -62,8 +64,8 @@ def fit(
     """Train the student of `method` in place.
 
     images: (N, H, W, 3) uint8 RGB to train on, holdout: (M, H, W, 3) to watch, both on the host. checkpoint: state to
-    continue from. Raises TrainingError when the pictures are too few or the loss is not finite, RunError when the
-    checkpoint was made with other pictures.
+    continue from. Raises TrainingError when the pictures or the epochs are too few or the loss is not finite, RunError
+    when the checkpoint was made with other pictures.
     """
     _check_batch(config, images, fabric.world_size)
     digest = _digest(images, holdout)
@@ -73,72 +75,101 @@ def fit(
             "remove that file to train from the start"
         )
     method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = method.optimizer(config.learning_rate)
-    module, wrapped_optimizer = fabric.setup(method, optimizer)
     batches = max(1, len(images) // (config.batch_size * fabric.world_size))
-    scheduler = method.scheduler(optimizer, config.epochs * batches)
-    precision = fabric.strategy.precision
+    ends = stage_ends(method.recipe.stages, config)
     features = TeacherFeatures(method, images, fabric.device)
     watched = TeacherFeatures(method, holdout, fabric.device)
 
-    metrics: list[dict[str, float]] = []
-    first_epoch = 0
-    if checkpoint is None:
-        loss_before = _watched_loss(method, watched, config.batch_size)
-    else:
+    epochs_done, losses_before, metrics = 0, [], []
+    if checkpoint is not None:
         load_student(method, checkpoint.student)
-        optimizer.load_state_dict(checkpoint.optimizer)
-        scheduler.load_state_dict(checkpoint.scheduler)
-        precision.load_state_dict(checkpoint.precision)
-        first_epoch, loss_before, metrics = checkpoint.epoch, checkpoint.loss_before, list(checkpoint.metrics)
+        epochs_done = checkpoint.epoch
+        losses_before, metrics = list(checkpoint.losses_before), list(checkpoint.metrics)
 
     written_at = time.monotonic()
-    for epoch in range(first_epoch, config.epochs):
-        started_at = time.monotonic()
-        module.train()
-        # What a method draws at random follows from the epoch, too, and differs from one process to the next.
-        torch.manual_seed(_epoch_seed(config, epoch) * fabric.world_size + fabric.global_rank)
-        total = 0.0
-        for number, chosen in enumerate(_batches(config, epoch, len(images), batches, fabric)):
-            loss = module(*features.batch(chosen))
-            wrapped_optimizer.zero_grad()
-            fabric.backward(loss)
-            wrapped_optimizer.step()
-            learning_rate = float(scheduler.get_last_lr()[0])
-            scheduler.step()
-            value = float(loss.detach())
-            _check_finite("the loss", value, epoch, config)
-            total += value
-            done = number + 1
-            rate = done * config.batch_size * fabric.world_size / (time.monotonic() - started_at)
-            progress(Progress(epoch, config.epochs, done / batches, total / done, rate))
-        holdout_loss = _watched_loss(method, watched, config.batch_size)
-        _check_finite("the held-out loss", holdout_loss, epoch, config)
-        metrics.append(
-            {
-                "epoch": epoch + 1,
-                "loss": total / batches,
-                "holdout_loss": holdout_loss,
-                "learning_rate": learning_rate,
-                "seconds": time.monotonic() - started_at,
-            }
-        )
-        if fabric.is_global_zero and time.monotonic() - written_at >= checkpoint_every_s:
-            state = Checkpoint(
-                epoch=epoch + 1,
-                pictures=digest,
-                student=student_state(method),
-                optimizer=optimizer.state_dict(),
-                scheduler=scheduler.state_dict(),
-                precision=precision.state_dict(),
-                loss_before=loss_before,
-                metrics=metrics,
+    for stage, (begin, end) in enumerate(pairwise((0, *ends))):
+        if epochs_done >= end:
+            continue
+        method.enter_stage(stage)
+        optimizer = method.optimizer(config.learning_rate)
+        module, wrapped_optimizer = fabric.setup(method, optimizer)
+        scheduler = method.scheduler(optimizer, (end - begin) * batches)
+        precision = fabric.strategy.precision
+        if checkpoint is not None and epochs_done > begin:
+            optimizer.load_state_dict(checkpoint.optimizer)
+            scheduler.load_state_dict(checkpoint.scheduler)
+            precision.load_state_dict(checkpoint.precision)
+        else:
+            losses_before.append(_watched_loss(method, watched, config.batch_size))
+        for epoch in range(epochs_done, end):
+            started_at = time.monotonic()
+            module.train()
+            # What a method draws at random follows from the epoch, too, and differs from one process to the next.
+            torch.manual_seed(_epoch_seed(config, epoch) * fabric.world_size + fabric.global_rank)
+            total = 0.0
+            for number, chosen in enumerate(_batches(config, epoch, len(images), batches, fabric)):
+                loss = module(*features.batch(chosen))
+                wrapped_optimizer.zero_grad()
+                fabric.backward(loss)
+                wrapped_optimizer.step()
+                learning_rate = float(scheduler.get_last_lr()[0])
+                scheduler.step()
+                value = float(loss.detach())
+                _check_finite("the loss", value, epoch, config)
+                total += value
+                done = number + 1
+                rate = done * config.batch_size * fabric.world_size / (time.monotonic() - started_at)
+                progress(Progress(epoch, config.epochs, done / batches, total / done, rate))
+            holdout_loss = _watched_loss(method, watched, config.batch_size)
+            _check_finite("the held-out loss", holdout_loss, epoch, config)
+            epochs_done = epoch + 1
+            if epochs_done == end:
+                method.eval()
+                method.finish_stage(features.batches(config.batch_size))
+            metrics.append(
+                {
+                    "epoch": epochs_done,
+                    "stage": stage,
+                    "loss": total / batches,
+                    "holdout_loss": holdout_loss,
+                    "learning_rate": learning_rate,
+                    "seconds": time.monotonic() - started_at,
+                }
             )
-            write_checkpoint(checkpoint_file, state)
-            written_at = time.monotonic()
+            if fabric.is_global_zero and time.monotonic() - written_at >= checkpoint_every_s:
+                state = Checkpoint(
+                    epoch=epochs_done,
+                    pictures=digest,
+                    student=student_state(method),
+                    optimizer=optimizer.state_dict(),
+                    scheduler=scheduler.state_dict(),
+                    precision=precision.state_dict(),
+                    losses_before=losses_before,
+                    metrics=metrics,
+                )
+                write_checkpoint(checkpoint_file, state)
+                written_at = time.monotonic()
     fabric.barrier()
     method.eval()
-    return Fitted(loss_before, metrics)
+    return Fitted(losses_before, metrics)
+
+
+def stage_ends(shares: tuple[float, ...], config: TrainConfig) -> list[int]:
+    """Epochs that are done at the end of each stage: the shares of all epochs, rounded, and no stage without one.
+
+    Raises TrainingError for fewer epochs than stages.
+    """
+    epochs, stages = config.epochs, len(shares)
+    if epochs < stages:
+        raise TrainingError(
+            f"{config.method} is trained in {stages} stages, in {epochs} epochs there is no room for them: give "
+            f"--epochs {stages} or more"
+        )
+    ends: list[int] = []
+    for stage in range(1, stages + 1):
+        first, last = (ends[-1] + 1 if ends else 1), epochs - (stages - stage)
+        ends.append(min(max(round(epochs * sum(shares[:stage]) / sum(shares)), first), last))
+    return ends
 
 
 def _batches(config: TrainConfig, epoch: int, pictures: int, batches: int, fabric: Fabric) -> list[Tensor]:
@@ -187,9 +218,8 @@ def _watched_loss(method: DistillationMethod, watched: TeacherFeatures, batch_si
     """Mean loss over all watched pictures, in evaluation mode."""
     was_training = method.training
     method.eval()
-    numbers = torch.arange(watched.count)
     total = 0.0
-    for part in torch.split(numbers, batch_size):
-        total += float(method(*watched.batch(part))) * len(part)
+    for images, features in watched.batches(batch_size):
+        total += float(method(images, features)) * len(images)
     method.train(was_training)
     return total / watched.count

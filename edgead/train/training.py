@@ -236,10 +236,10 @@ def _finish(
     session = TorchSession(method)
     scores = np.concatenate([session.infer(image[None]).anomaly_score for image in holdout.images])
     threshold: Threshold = threshold_from_normal_scores(scores)
-    last = fitted.metrics[-1]
-    sanity = Sanity(
-        fitted.loss_before, last["holdout_loss"], raised_share(session, holdout.images, fresh.config.seed)
-    )
+    # The last row of a stage is the one that counts.
+    after = {row["stage"]: row["holdout_loss"] for row in fitted.metrics}
+    losses = list(zip(fitted.losses_before, after.values(), strict=True))
+    sanity = Sanity(losses, raised_share(session, holdout.images, fresh.config.seed))
     state = {key: value.cpu().contiguous() for key, value in method.state_dict().items()}
     with replace_file(out / WEIGHTS_FILE) as partial:
         # Written here and not by safetensors, whose error does not say that the disk is full.
@@ -249,9 +249,9 @@ def _finish(
         draw_loss_curve(fitted.metrics, partial)
     collapse = sanity.collapse()
     summary = {
-        "loss": last["loss"],
-        "holdout_loss": last["holdout_loss"],
-        "holdout_loss_before": sanity.loss_before,
+        "loss": fitted.metrics[-1]["loss"],
+        "holdout_loss": losses[-1][1],
+        "holdout_loss_before": losses[-1][0],
         "raised_share": sanity.raised_share,
         "broken_pictures": broken,
         "seconds": round(seconds, 3),

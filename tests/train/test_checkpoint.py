@@ -23,7 +23,7 @@ def checkpoint(values: int = 4) -> Checkpoint:
         optimizer={"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"betas": (0.5, 0.9)}]},
         scheduler={"last_epoch": 3},
         precision={},
-        loss_before=1.5,
+        losses_before=[1.5],
         metrics=[{"epoch": 1, "loss": 0.1}],
     )
 
@@ -38,11 +38,11 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path):
     read = read_checkpoint(tmp_path / "c.pt")
     assert read is not None
     assert same_tensors(read.student, written.student)
-    assert (read.epoch, read.pictures, read.scheduler, read.loss_before, read.metrics) == (
+    assert (read.epoch, read.pictures, read.scheduler, read.losses_before, read.metrics) == (
         2,
         "abc",
         {"last_epoch": 3},
-        1.5,
+        [1.5],
         [{"epoch": 1, "loss": 0.1}],
     )
     assert read.optimizer["param_groups"] == [{"betas": (0.5, 0.9)}]

@@ -20,8 +20,13 @@ from edgead.train.collapse import Sanity, raised_share
     ],
 )
 def test_a_collapse_is_told_by_its_reason(before, after, raised, words):
-    reason = Sanity(before, after, raised).collapse()
+    reason = Sanity([(before, after)], raised).collapse()
     assert (reason is None) if words is None else (words in reason)
+
+
+def test_a_stage_that_learnt_nothing_is_named():
+    reason = Sanity([(2.0, 1.0), (3.0, 2.9)], 0.9).collapse()
+    assert reason == "the student learnt nothing: held-out loss 3 before and 2.9 after stage 2 of 2"
 
 
 def session(score):

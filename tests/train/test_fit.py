@@ -75,7 +75,7 @@ def test_a_continued_training_is_bitwise_the_uninterrupted_one(config, tmp_path,
 
     assert same_tensors(continued.state_dict(), whole.state_dict())
     assert without_time(fitted.metrics) == without_time(fitted_whole.metrics)
-    assert fitted.loss_before == fitted_whole.loss_before
+    assert fitted.losses_before == fitted_whole.losses_before
 
 
 def noisy_method():
@@ -170,7 +170,7 @@ def test_cached_features_give_the_same_training(config, tmp_path, monkeypatch):
     _, asked = run(config, tmp_path)
     for one, other in zip(cached.metrics, asked.metrics, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
-    assert cached.loss_before == pytest.approx(asked.loss_before, rel=1e-5)
+    assert cached.losses_before == pytest.approx(asked.losses_before, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -179,7 +179,7 @@ def test_the_first_held_out_loss_is_that_of_the_untrained_student(config, tmp_pa
     with torch.no_grad():
         expected = float(method.loss(*method.features(HOLDOUT)))
     _, fitted = run(config, tmp_path, method=new_method(loss))
-    assert fitted.loss_before == pytest.approx(expected, rel=1e-5)
+    assert fitted.losses_before == pytest.approx([expected], rel=1e-5)
 
 
 @pytest.mark.parametrize("holdout_only", [False, True])
