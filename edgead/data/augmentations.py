@@ -68,9 +68,11 @@ def recoloured(image: UInt8Array, turn_deg: float, saturation: float) -> UInt8Ar
 
 def auto_contrasted(image: UInt8Array) -> UInt8Array:
     """Stretch each channel to all of 0 to 255; a channel of one level stays as it is."""
-    low = image.min(axis=(0, 1)).astype(np.float32)
-    span = image.max(axis=(0, 1)) - low
-    return np.where(span > 0, _bounded((image - low) * (255 / np.maximum(span, 1))), image)
+    low, high = image.min(axis=(0, 1)).astype(int), image.max(axis=(0, 1)).astype(int)
+    levels = np.arange(256)[:, None]
+    stretched = np.clip(np.rint((levels - low) * (255 / np.maximum(high - low, 1))), 0, 255)
+    table = np.where(high > low, stretched, levels).astype(np.uint8)
+    return np.asarray(cv2.LUT(image, table[None]), np.uint8)
 
 
 AUGMENTATIONS: Mapping[str, Callable[[UInt8Array, np.random.Generator], UInt8Array]] = MappingProxyType(

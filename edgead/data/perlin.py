@@ -36,7 +36,7 @@ def perlin_noise(height: int, width: int, cells: tuple[int, int], rng: np.random
     # A corner adds its gradient times the way from it, faded along both axes. Down and across separate, so the sum over
     # corners is two products of small matrices; sqrt(2) brings the largest value to 1.
     noise: Float64Array = math.sqrt(2.0) * (
-        down_ramp @ np.sin(angles) @ across_fade.T + down_fade @ np.cos(angles) @ across_ramp.T
+        down_ramp @ np.cos(angles) @ across_fade.T + down_fade @ np.sin(angles) @ across_ramp.T
     )
     return noise
 

@@ -76,5 +76,6 @@ def _with_anomaly(
 
 def blended(image: UInt8Array, texture: UInt8Array, within: BoolArray, opacity: float) -> UInt8Array:
     """The formula above, rounded: (H, W, 3) uint8 of picture and texture of that shape. within: M, (H, W) bool."""
-    share = (opacity * within)[..., None]
-    return np.rint((1.0 - share) * image + share * texture).astype(np.uint8)
+    result: UInt8Array = image.copy()
+    result[within] = np.rint((1.0 - opacity) * image[within] + opacity * texture[within])
+    return result

@@ -190,8 +190,13 @@ def _turned_plane(height: int, width: int, rng: np.random.Generator) -> tuple[Fl
 
 
 def _colours(count: int, rng: np.random.Generator) -> Float32Array:
-    """Random colours, (count, 3) float32 from 0 to 255."""
-    return rng.integers(0, 256, (count, 3)).astype(np.float32)
+    """Random colours, (count, 3) float32 from 0 to 255, together more or less grey.
+
+    Pure ones would give an anomaly away by its colour alone; dirt, rust and scratches are dull.
+    """
+    pure = rng.uniform(0.0, 255.0, (count, 3))
+    grey = rng.uniform(0.0, 255.0, (count, 1))
+    return np.asarray(grey + rng.uniform() ** 2 * (pure - grey), np.float32)
 
 
 def _two_colours(share: npt.ArrayLike, rng: np.random.Generator) -> UInt8Array:
