@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from edgead.data.pseudo_anomalies import pseudo_anomalies
 from edgead.models.base import PRESETS, DistillationMethod, Preset, Recipe, Setting
 from edgead.models.head import cosine_map
 from edgead.models.rd import LOSSES
@@ -134,6 +135,15 @@ class Staged(Template):
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
         templates = super().student_features(images, teacher_features)
         return [(1.0 + scale) * x for scale, x in zip(self.scales, templates, strict=True)]
+
+
+class Disturbed(Template):
+    """A method that says it trains on pseudo-anomalies, and shows them."""
+
+    uses_textures = True
+
+    def disturbed(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return pseudo_anomalies(images, self.textures, rng)
 
 
 class Constant(Template):

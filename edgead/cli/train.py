@@ -33,6 +33,13 @@ def train(
         str,
         typer.Option(metavar="auto|fixed|free", help="How the parts lie; auto finds out from the pictures."),
     ] = "auto",
+    textures: Annotated[
+        str,
+        typer.Option(
+            metavar="procedural|DIR",
+            help="What pseudo-anomalies are made of: drawn, or pictures of a folder.",
+        ),
+    ] = "procedural",
     seed: Annotated[int, typer.Option(help="Decides the hold-out, the start and the order.")] = 0,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Skip and count unreadable pictures.")
@@ -52,7 +59,7 @@ def train(
 
     with needs_extra("train", "edgead train"):
         from edgead.models import recipe_of
-        from edgead.train.config import TrainConfig
+        from edgead.train.config import PROCEDURAL, TrainConfig
         from edgead.train.progress import TrainingProgress
         from edgead.train.training import Machine, open_machine, train_run
 
@@ -71,6 +78,7 @@ def train(
         learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
         loss=recipe.loss if loss is None else loss,
         pose=pose,
+        textures=textures if textures == PROCEDURAL else str(Path(textures).resolve()),
         seed=seed,
         skip_broken=skip_broken,
         precision=precision_used,

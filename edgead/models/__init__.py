@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from edgead.data.textures import ProceduralTextures, Textures
 from edgead.errors import InputError
 from edgead.models.base import PRESETS, DistillationMethod, Pose, Preset, Recipe, Setting
 from edgead.models.imported import (
@@ -65,11 +66,19 @@ def recipe_of(name: str, preset: str) -> Recipe:
 
 
 def create_method(
-    name: str, teacher: nn.Module, size: ModelSize, loss: str, pose: Pose = "free", preset: Preset = "edge"
+    name: str,
+    teacher: nn.Module,
+    size: ModelSize,
+    loss: str,
+    pose: Pose = "free",
+    preset: Preset = "edge",
+    textures: Textures | None = None,
 ) -> DistillationMethod:
     """Make an untrained method around a teacher.
 
     name: a key of METHODS or IMPORTED. teacher: what the method's `create_teacher` gave. loss: one that the method
-    knows. pose: how the parts lie. Raises InputError for an unknown method or loss.
+    knows. pose: how the parts lie. textures: of pseudo-anomalies, drawn ones where none are given. Raises InputError
+    for an unknown method or loss.
     """
-    return method_class(name)(teacher, Setting(size, loss, pose, preset))
+    setting = Setting(size, loss, pose, preset, textures or ProceduralTextures())
+    return method_class(name)(teacher, setting)

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
+from edgead.data.textures import ProceduralTextures, Textures
 from edgead.errors import InputError
 from edgead.models.teacher import create_teacher
 from edgead.preprocess import ModelSize
-from edgead.types import Fusion, HeadSpec
+from edgead.types import BoolArray, Fusion, HeadSpec, UInt8Array
 
 # How the parts lie in their pictures: always the same way, or any way.
 Pose = Literal["fixed", "free"]
@@ -53,12 +55,16 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What one method is made for. size: of the pictures. loss: one of the method's. pose: how the parts lie."""
+    """What one method is made for.
+
+    size: of the pictures. loss: one of the method's. pose: how the parts lie. textures: of pseudo-anomalies.
+    """
 
     size: ModelSize
     loss: str
     pose: Pose = "free"
     preset: Preset = "edge"
+    textures: Textures = field(default_factory=ProceduralTextures)
 
 
 class DistillationMethod(nn.Module, ABC):
@@ -67,19 +73,21 @@ class DistillationMethod(nn.Module, ABC):
     A subclass names its losses, recipes and fusion, calls `__init__`, adds its trainable modules and implements
     `student_features` and `loss`. What else it does in another way, it overrides.
 
-    losses: names to choose from. recipes: one for each preset. fusion: how the head joins the scales. Raises InputError
-    for a loss that is not among them.
+    losses: names to choose from. recipes: one for each preset. fusion: how the head joins the scales. uses_textures:
+    whether it trains on pseudo-anomalies. Raises InputError for a loss that is not among them.
     """
 
     losses: ClassVar[tuple[str, ...]]
     recipes: ClassVar[Mapping[Preset, Recipe]]
     fusion: ClassVar[Fusion]
+    uses_textures: ClassVar[bool] = False
 
     def __init__(self, teacher: nn.Module, setting: Setting) -> None:
         super().__init__()
         if setting.loss not in self.losses:
             raise InputError(f"unknown loss {setting.loss!r}: give --loss {' or '.join(self.losses)}")
         self.teacher = teacher
+        self.textures = setting.textures
         self.stage = 0
         self.loss_kind = setting.loss
         self.recipe = self.recipes[setting.preset]
@@ -130,6 +138,14 @@ class DistillationMethod(nn.Module, ABC):
         evaluation mode the same pictures have the same loss each time.
         """
         return self.loss(teacher_features, self.student_features(images, teacher_features))
+
+    def disturbed(self, images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray] | None:
+        """Good pictures with something wrong on them, as training shows them, and where.
+
+        images: (N, H, W, 3) uint8 RGB. Returns such pictures and masks (N, H, W), True where a pixel differs; None for
+        a method that sees good pictures alone.
+        """
+        return None
 
     def enter_stage(self, stage: int) -> None:
         """Begin a stage, or go on with it: from here on `loss`, `trained` and `optimizer` are those of this stage.

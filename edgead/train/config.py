@@ -16,6 +16,9 @@ from edgead.preprocess import ModelSize
 # What every generator of random numbers takes.
 MAX_SEED = 2**32 - 1
 
+# Textures that are drawn and not read.
+PROCEDURAL = "procedural"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
@@ -23,8 +26,9 @@ class TrainConfig:
 
     data: absolute path of the dataset. preset: whose recipe schedules the learning rate and smooths the map; `epochs`,
     `batch_size`, `learning_rate` and `loss` are what was taken from that recipe or given instead. learning_rate: peak
-    of the one-cycle schedule, or all there is of a constant one. pose: `auto` finds it from the good pictures. Raises
-    InputError for a value out of range.
+    of the one-cycle schedule, or all there is of a constant one. pose: `auto` finds it from the good pictures.
+    textures: of pseudo-anomalies, `procedural` or the absolute path of a folder of pictures. Raises InputError for a
+    value out of range.
     """
 
     data: str
@@ -39,6 +43,7 @@ class TrainConfig:
     learning_rate: float = 5e-3
     loss: str = LOSSES[0]
     pose: str = "auto"
+    textures: str = PROCEDURAL
     seed: int = 0
     skip_broken: bool = False
     precision: str = "32-true"
@@ -63,9 +68,6 @@ class TrainConfig:
     def from_json(cls, value: Any) -> Self:
         """Read what `to_json` gave. Raises RunError for unknown or missing keys and values of another type."""
         types = {field.name: field.type for field in fields(cls)}
-        if isinstance(value, dict):
-            # Runs from before there were presets were trained as this one trains.
-            value = {"preset": PRESETS[0], **value}
         if not isinstance(value, dict) or set(value) != set(types):
             raise RunError(
                 "the run's configuration has unknown or missing keys: train it again with this edgead"

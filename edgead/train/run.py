@@ -4,6 +4,7 @@
     metrics.json        one row per epoch
     checkpoint.pt       the state of an unfinished training (plain tensors and numbers); gone when it is finished
     model.safetensors   teacher and student, once finished: a run builds without the teacher's package or hub
+    pseudo_anomalies.png  what the method is shown beside good pictures, where it is shown anything
     loss.png            loss of the training and the held-out pictures over the epochs
 
 Every file is written beside and renamed, so a kill at any moment leaves a run that the same command continues.
@@ -38,6 +39,7 @@ METRICS_FILE = "metrics.json"
 CHECKPOINT_FILE = "checkpoint.pt"
 WEIGHTS_FILE = "model.safetensors"
 LOSS_PICTURE = "loss.png"
+CONTACT_SHEET = "pseudo_anomalies.png"
 
 State = Literal["training", "finished", "collapsed"]
 

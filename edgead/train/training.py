@@ -16,19 +16,22 @@ from torch import Tensor, nn
 
 from edgead.atomic import check_directory, replace_file
 from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset, split_holdout
+from edgead.data.contact_sheet import PICTURES_PER_SHEET, draw_contact_sheet
+from edgead.data.textures import FolderTextures, ProceduralTextures, Textures
 from edgead.errors import CollapseError, InputError, RunError
-from edgead.models import create_method, method_class
+from edgead.models import METHODS, create_method, method_class
 from edgead.models.base import DistillationMethod, Pose, Preset
 from edgead.preprocess import ModelSize
 from edgead.threshold import Threshold, threshold_from_normal_scores
 from edgead.train.checkpoint import read_checkpoint
 from edgead.train.collapse import Sanity, raised_share
-from edgead.train.config import TrainConfig
+from edgead.train.config import PROCEDURAL, TrainConfig
 from edgead.train.curve import draw_loss_curve
 from edgead.train.loop import Fitted, Progress, fit
 from edgead.train.pose import FIXED_BELOW, pose_from_spread, pose_spread
 from edgead.train.run import (
     CHECKPOINT_FILE,
+    CONTACT_SHEET,
     LOSS_PICTURE,
     METRICS_FILE,
     WEIGHTS_FILE,
@@ -39,6 +42,7 @@ from edgead.train.run import (
     write_record,
 )
 from edgead.train.session import TorchSession
+from edgead.types import UInt8Array
 
 HOLDOUT_SHARE = 0.1
 ACCELERATORS = ("auto", "cpu", "cuda")
@@ -111,6 +115,7 @@ def train_run(
     `out` holds something else, CollapseError when the student learnt nothing; the run then says so too.
     """
     started_at = time.monotonic()
+    textures = _textures(config)
     record = _record_of(config, out)
     if record is not None and record.state == "finished":
         say(f"{out} is finished already ({config.epochs} epochs): nothing to do")
@@ -124,7 +129,8 @@ def train_run(
     images, watched = torch.from_numpy(pictures.images), torch.from_numpy(holdout.images)
     pose = record.pose if record is not None else _pose(config, teacher, images, watched, say)
     torch.manual_seed(config.seed)
-    method = create_method(config.method, teacher, size, config.loss, pose, cast("Preset", config.preset))
+    preset = cast("Preset", config.preset)
+    method = create_method(config.method, teacher, size, config.loss, pose, preset, textures)
     fresh = RunRecord(
         config=config,
         state="training",
@@ -138,6 +144,7 @@ def train_run(
     if record is None:
         if fabric.is_global_zero:
             write_record(out, fresh)
+            _draw_disturbed(method, holdout.images, config.seed, out, say)
     else:
         if (record.train_pictures, record.holdout) != (fresh.train_pictures, fresh.holdout):
             raise RunError(
@@ -166,6 +173,30 @@ def train_run(
             f"the training in {out} collapsed: {finished.summary['collapse']}; try more epochs, another seed or teacher"
         )
     return Run(out, finished)
+
+
+def _textures(config: TrainConfig) -> Textures:
+    """What pseudo-anomalies are made of; a folder is looked into before anything else is done."""
+    if config.textures == PROCEDURAL:
+        return ProceduralTextures()
+    if not method_class(config.method).uses_textures:
+        using = [name for name, method in METHODS.items() if method.uses_textures]
+        raise InputError(
+            f"--textures {config.textures}, but {config.method} trains on no pseudo-anomalies: leave it out, or give "
+            f"--method {' or '.join(using)}"
+        )
+    return FolderTextures(Path(config.textures))
+
+
+def _draw_disturbed(
+    method: DistillationMethod, good: UInt8Array, seed: int, out: Path, say: Callable[[str], None]
+) -> None:
+    """Show what training will show the method beside good pictures, before hours are spent on it."""
+    shown = good[:PICTURES_PER_SHEET]
+    found = method.disturbed(shown, np.random.default_rng(seed))
+    if found is not None:
+        draw_contact_sheet(shown, *found, out / CONTACT_SHEET)
+        say(f"it also trains on pictures like those in {out / CONTACT_SHEET}")
 
 
 def _record_of(config: TrainConfig, out: Path) -> RunRecord | None:

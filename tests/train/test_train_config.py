@@ -43,14 +43,6 @@ def test_a_configuration_of_other_types_or_keys_is_refused(change, words):
         TrainConfig.from_json({**TrainConfig(data="/d").to_json(), **change})
 
 
-def test_a_run_from_before_there_were_presets_is_edge():
-    config = TrainConfig(data="/d")
-    value = config.to_json()
-    del value["preset"]
-    assert TrainConfig.from_json(value) == config
-    assert config.preset == "edge"
-
-
 @pytest.mark.parametrize("value", [None, [], {}])
 def test_what_is_no_configuration_is_refused(value):
     with pytest.raises(RunError, match="unknown or missing keys"):
