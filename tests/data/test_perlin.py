@@ -1,5 +1,6 @@
 """Perlin noise against the four dot products of each pixel by themselves, and against DRAEM's script."""
 
+import itertools
 import math
 
 import cv2
@@ -97,6 +98,27 @@ def test_a_mask_is_never_empty_nor_the_whole_picture(size):
 def test_a_picture_of_one_pixel_has_no_mask():
     with pytest.raises(ValueError, match="two pixels"):
         perlin_mask(1, 1, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("threshold", [-2.0, -0.1])
+def test_what_would_cover_most_of_the_picture_is_drawn_again(monkeypatch, threshold):
+    monkeypatch.setattr(perlin, "THRESHOLD", threshold)
+    masks = [perlin_mask(64, 64, np.random.default_rng(seed)) for seed in range(20)]
+    assert all(0 < mask.mean() <= 0.5 for mask in masks)
+
+
+@pytest.mark.parametrize(
+    ("size", "down", "across"),
+    [((256, 128), (1, 2, 4, 8, 16, 32), (1, 2, 4, 8, 16)), ((32, 1000), (1, 2, 4), (1, 2, 4, 8, 16, 32))],
+)
+def test_cells_are_powers_of_two_and_eight_pixels_at_least(monkeypatch, size, down, across):
+    drawn = set()
+    noise = perlin.perlin_noise
+    monkeypatch.setattr(perlin, "perlin_noise", lambda *given: drawn.add(given[2]) or noise(*given))
+    rng = np.random.default_rng(6)
+    for _ in range(300):
+        perlin_mask(*size, rng)
+    assert drawn == set(itertools.product(down, across))
 
 
 def test_after_the_bound_the_highest_pixels_are_the_mask(monkeypatch):
