@@ -30,10 +30,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgead.data.simplex import noisy_twins
 from edgead.models.base import Recipe, Setting
 from edgead.models.head import cosine_map
 from edgead.models.rd import ReverseDistillation
-from edgead.models.simplex import noisy_twins
 from edgead.models.teacher import Teacher
 from edgead.models.transport import sinkhorn_divergence
 

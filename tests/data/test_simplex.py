@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from edgead.models.simplex import noisy_twins, simplex_noise
+from edgead.data.simplex import noisy_pictures, noisy_twins, simplex_noise
 
 TABLE = np.random.default_rng(4).permutation(256)
 
@@ -73,3 +73,21 @@ def test_twins_follow_from_the_generator():
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
     assert not np.array_equal(one[0], one[1])
+
+
+def test_noisy_pictures_are_the_twins_and_their_masks_what_differs():
+    rng = np.random.default_rng(8)
+    images = np.concatenate([rng.integers(0, 256, (20, 64, 96, 3)), np.zeros((4, 64, 96, 3))]).astype(
+        np.uint8
+    )
+    before = images.copy()
+    pictures, masks = noisy_pictures(images, np.random.default_rng(9))
+    np.testing.assert_array_equal(images, before)
+    assert pictures.dtype == np.uint8
+    assert masks.dtype == np.bool_
+    twins = noisy_twins(images, np.random.default_rng(9))
+    assert np.abs(pictures - np.clip(twins, 0, 255)).max() <= 0.5
+    np.testing.assert_array_equal(masks, np.abs(pictures.astype(int) - images).max(axis=3) > 0)
+    # On black only what brightens shows.
+    assert masks[:20].any(axis=(1, 2)).all()
+    assert masks[20:].sum() < (twins[20:, ..., 0] != 0).sum()

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edgead.types import Float32Array, Float64Array, UInt8Array
+from edgead.types import BoolArray, Float32Array, Float64Array, UInt8Array
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
@@ -67,6 +67,16 @@ def noisy_twins(images: UInt8Array, rng: np.random.Generator) -> Float32Array:
             noise += PERSISTENCE**octave * simplex_noise(x / length, y / length, rng.permutation(256))
         twin[top:bottom, left:right] += (HEIGHT * noise)[..., None]
     return twins
+
+
+def noisy_pictures(images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray]:
+    """The twins as pictures to look at: rounded, and cut off at 0 and 255.
+
+    images: (N, H, W, 3) uint8. Returns pictures of that shape, and masks (N, H, W) bool, True exactly where a pixel
+    differs in any channel. Noise that black or white pixels cut off, or of less than half a level, is in no mask.
+    """
+    pictures = np.clip(np.rint(noisy_twins(images, rng)), 0, 255).astype(np.uint8)
+    return pictures, (pictures != images).any(axis=3)
 
 
 def _from_corner(
