@@ -30,12 +30,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgead.data.simplex import noisy_twins
+from edgead.data.simplex import noisy_pictures, noisy_twins
 from edgead.models.base import Recipe, Setting
 from edgead.models.head import cosine_map
 from edgead.models.rd import ReverseDistillation
 from edgead.models.teacher import Teacher
 from edgead.models.transport import sinkhorn_divergence
+from edgead.types import BoolArray, UInt8Array
 
 TRANSPORT_WEIGHT = 0.2
 RECONSTRUCTION_WEIGHT = 0.002
@@ -73,6 +74,10 @@ class RevisitedReverseDistillation(ReverseDistillation):
         normal, noisy = self._projected(teacher_features), self._projected(twin_features)
         distillation = self.loss(teacher_features, super().student_features(images, normal))
         return distillation + projection_loss(twin_features, noisy, normal)
+
+    def disturbed(self, images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray]:
+        """The noisy twins."""
+        return noisy_pictures(images, rng)
 
     def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
         """Adam, with a group of its own for the projections."""

@@ -221,3 +221,17 @@ def test_unknown_names_are_refused() -> None:
         recipe_of("rd", "fast")
     with pytest.raises(InputError, match="unknown loss 'flattened': give --loss per-position"):
         create_method("stfpm", METHODS["stfpm"].create_teacher("test_resnet", "random"), SIZE, "flattened")
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_method_shows_what_it_trains_on_beside_good_pictures(name: str) -> None:
+    method = made(name, TINY[name], ModelSize(64, 64))
+    good = good_parts(6)
+    shown = method.disturbed(good.copy(), np.random.default_rng(5))
+    assert (shown is None) == (not method.uses_textures and name != "rd++")
+    if shown is not None:
+        pictures, masks = shown
+        assert (pictures.dtype, masks.dtype) == (np.uint8, np.bool_)
+        np.testing.assert_array_equal(masks, (pictures != good).any(axis=3))
+        assert masks.any(axis=(1, 2)).all()
+        assert not masks.all(axis=(1, 2)).any()
