@@ -68,6 +68,18 @@ def test_noise_is_for_training_alone():
     assert one == again
 
 
+def test_it_shows_the_twins_that_it_trains_on(monkeypatch):
+    method, seen = made().train(), []
+    features = method.teacher_features(IMAGES)
+    monkeypatch.setattr(method, "teacher_features", lambda twins: seen.append(twins) or features)
+    torch.manual_seed(1)
+    method(IMAGES, features)
+    torch.manual_seed(1)
+    shown, masks = method.disturbed(IMAGES.numpy(), np.random.default_rng(int(torch.randint(2**62, ()))))
+    assert np.abs(shown - np.clip(seen[0].numpy(), 0, 255)).max() <= 0.5
+    np.testing.assert_array_equal(masks, (shown != IMAGES.numpy()).any(axis=3))
+
+
 def test_the_projections_learn_a_fifth_as_fast():
     groups = made().optimizer(0.005).param_groups
     assert [group["lr"] for group in groups] == pytest.approx([0.005, 0.001])
