@@ -1,6 +1,7 @@
 """Datasets of pictures: known folder layouts, the hold-out, reading pictures and masks.
 
-`edgead.data.synthetic` draws parts with defects for the demo and the tests.
+`edgead.data.synthetic` draws parts with defects for the demo and the tests. `edgead.data.pseudo_anomalies` puts
+something wrong on good pictures, for methods that train on it, and `edgead.data.contact_sheet` shows it.
 """
 
 from edgead.data.layouts import LAYOUTS, open_dataset

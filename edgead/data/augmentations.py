@@ -54,7 +54,7 @@ def equalised(image: UInt8Array) -> UInt8Array:
 
 def brightened(image: UInt8Array, factor: float) -> UInt8Array:
     """Multiply by `factor`: 0 gives black, 1 the picture."""
-    return _bounded(np.float32(factor) * image)
+    return _bounded(image.astype(np.float32) * np.float32(factor))
 
 
 def recoloured(image: UInt8Array, turn_deg: float, saturation: float) -> UInt8Array:

@@ -20,7 +20,7 @@ MAX_EXPONENT = 5
 TURN_DEG = 90.0
 # DRAEM's 32 cells are 8 pixels each at its 256. Smaller pictures get fewer: in a cell of one pixel the noise is 0.
 CELL_MIN_PX = 8
-# The area of a mask as a share of the picture. DRAEM draws none below, and now and then an empty one.
+# The area of a mask as a share of the picture. Without these, one mask in twenty is empty at 256 pixels.
 SMALLEST, LARGEST = 1 / 1000, 1 / 2
 TRIES = 20
 

@@ -1,8 +1,9 @@
 """Good pictures with something wrong on them, and where: for methods that learn from what they are to find.
 
-After DRAEM (Zavrtanik, Kristan, Skocaj, "DRAEM - A discriminatively trained reconstruction embedding for surface
-anomaly detection", ICCV 2021, section 3.3), as RSTPM's discriminator takes them (Yamada, Kamiya, Hotta 2022). A texture
-A, changed by three of seven augmentations, is blended into the picture I on the spots M of Perlin noise:
+After DRAEM (Zavrtanik et al., "DRAEM - A discriminatively trained reconstruction embedding for surface anomaly
+detection", ICCV 2021, on simulated anomalies), whose pictures RSTPM's discriminator takes too (Yamada, Kamiya, Hotta
+2022). A texture A, changed by three of seven augmentations, is blended into the picture I on the spots M of Perlin
+noise:
 
     I_a = (1 - M) I + (1 - beta) M I + beta M A          beta: how opaque the texture is
 
@@ -45,7 +46,8 @@ def pseudo_anomalies(
     `LARGEST` of `edgead.data.perlin`.
 
     An anomaly that is too small or too faint, because the texture looks like the picture there, is drawn again; after
-    `TRIES` draws in vain DataError is raised. Raises ValueError for another shape or dtype, what `textures` raises.
+    `TRIES` draws in vain DataError is raised. Raises ValueError for another shape or dtype, and what
+    `textures` raises.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"pictures are (N, H, W, 3) uint8 RGB, not {images.shape} {images.dtype}")

@@ -1,11 +1,17 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from edgead.data import load_pictures, open_dataset
 from edgead.data import pseudo_anomalies as module
 from edgead.data.perlin import LARGEST, SMALLEST, perlin_mask
 from edgead.data.pseudo_anomalies import blended, pseudo_anomalies
-from edgead.data.textures import ProceduralTextures
+from edgead.data.textures import FolderTextures, ProceduralTextures
 from edgead.errors import DataError
+from edgead.preprocess import ModelSize
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 class OneColour:
@@ -43,6 +49,18 @@ def test_the_mask_is_exactly_what_differs(size):
     for mask, by in zip(masks, change, strict=True):
         assert SMALLEST <= mask.mean() <= LARGEST
         assert by[mask].mean() >= 12
+
+
+@pytest.mark.parametrize("name", ["screw", "transistor"])
+def test_real_pictures_and_textures(name):
+    for folder in (SHARED / name, SHARED / "dtd"):
+        if not folder.is_dir():
+            pytest.skip(f"no real pictures at {folder}")
+    good = load_pictures(open_dataset(SHARED / name).train[:16], ModelSize(128, 128)).images
+    disturbed, masks = pseudo_anomalies(good, FolderTextures(SHARED / "dtd"), np.random.default_rng(6))
+    np.testing.assert_array_equal(masks, (disturbed != good).any(axis=3))
+    assert (masks.mean(axis=(1, 2)) > SMALLEST).all()
+    assert masks.mean() < 0.2
 
 
 def test_everything_follows_from_the_generator():
