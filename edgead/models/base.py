@@ -35,13 +35,18 @@ PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 Schedule = Literal["one-cycle", "constant"]
 
+# Adam with betas (0.5, 0.999), as Reverse Distillation has it (section 4.1); stochastic gradient descent with momentum
+# 0.9 and weight decay 1e-4, as STFPM has it (section 6.2).
+Optimizer = Literal["adam", "sgd"]
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a method is trained and scored where the user does not say otherwise.
 
     loss: one of the method's. sigma: of the head's smoothing, in pixels. learning_rate: the peak of `one-cycle`, or all
-    there is of `constant`. stages: the share of the epochs that each stage has.
+    there is of `constant`. optimizer: of a method that does not override it. stages: the share of the epochs that each
+    stage has.
     """
 
     loss: str
@@ -50,6 +55,7 @@ class Recipe:
     batch_size: int
     learning_rate: float
     schedule: Schedule
+    optimizer: Optimizer = "adam"
     stages: tuple[float, ...] = (1.0,)
 
 
@@ -163,10 +169,9 @@ class DistillationMethod(nn.Module, ABC):
         """
 
     def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
-        """What trains the student, in as many groups of parameters as it has learning rates; each stage has its own.
-
-        Adam with betas (0.5, 0.999), as Reverse Distillation has it (section 4.1).
-        """
+        """What trains the student, in as many groups of parameters as it has learning rates; each stage has its own."""
+        if self.recipe.optimizer == "sgd":
+            return torch.optim.SGD(self.trained(), lr=learning_rate, momentum=0.9, weight_decay=1e-4)
         return torch.optim.Adam(self.trained(), lr=learning_rate, betas=(0.5, 0.999))
 
     def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:

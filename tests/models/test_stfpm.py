@@ -7,7 +7,7 @@ from torch import nn
 
 from edgead.errors import TeacherError
 from edgead.models import METHODS, create_method
-from edgead.models.base import DistillationMethod
+from edgead.models.base import DistillationMethod, Preset
 from edgead.models.head import AnomalyMapHead, unit
 from edgead.models.stfpm import FeaturePyramidMatching
 from edgead.models.stfpm_ensemble import FeaturePyramidEnsemble
@@ -169,3 +169,17 @@ def test_a_unit_vector_of_nothing_is_nothing():
     assert got[0, :, 0, 0].tolist() == [0.0, 0.0, 0.0]
     assert got[0, :, 0, 1].tolist() == pytest.approx([2 / 3, -1 / 3, 2 / 3])
     assert bool(torch.isfinite(unit(x.half())).all())
+
+
+@pytest.mark.parametrize("name", ["stfpm", "stfpm-slim", "stfpm-ensemble", "rstpm"])
+def test_the_paper_descends_as_published_and_the_edge_as_reverse_distillation(name: str) -> None:
+    def optimizer(preset: Preset) -> torch.optim.Optimizer:
+        teacher = METHODS[name].create_teacher("test_resnet", "random")
+        method = create_method(name, teacher, SIZE, "per-position", preset=preset)
+        return method.optimizer(method.recipe.learning_rate)
+
+    paper, edge = optimizer("paper"), optimizer("edge")
+    assert isinstance(paper, torch.optim.SGD)
+    assert [paper.defaults[key] for key in ("lr", "momentum", "weight_decay")] == [0.4, 0.9, 1e-4]
+    assert isinstance(edge, torch.optim.Adam)
+    assert edge.defaults["betas"] == (0.5, 0.999)
