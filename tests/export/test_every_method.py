@@ -1,0 +1,113 @@
+"""Every method there is: its graph scores real pictures as torch does, and TensorRT for RTX compiles it in FP16."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+import torch
+from onnx import ModelProto
+from tensorrt_rtx_here import needs_tensorrt_rtx
+from torch import nn
+from training_parts import good_parts
+
+from edgead.data import load_pictures, open_dataset
+from edgead.engine.settings import BatchProfile, TensorRTSettings
+from edgead.engine.tensorrt import build_engine
+from edgead.export.from_torch import onnx_from_method
+from edgead.export.half import half_from_float
+from edgead.models import METHODS, create_method, recipe_of
+from edgead.models.base import DistillationMethod
+from edgead.models.teacher import DEFAULT_TEACHER
+from edgead.preprocess import ModelSize
+from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from edgead.runtime.tensorrt_library import load_library
+from edgead.train.session import TorchSession
+from edgead.types import UInt8Array
+
+SIZE = ModelSize(256, 256)
+# Beside the repository and no part of it, which their licences forbid.
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+CATEGORIES = ("screw", "transistor")
+
+
+Exported: TypeAlias = tuple[DistillationMethod, ModelProto]
+
+
+@pytest.fixture(scope="module", params=list(METHODS))
+def exported(request: pytest.FixtureRequest) -> Exported:
+    """Each method around the default teacher with its own weights, and statistics such as training leaves."""
+    name = request.param
+    torch.manual_seed(3)
+    teacher = METHODS[name].create_teacher(DEFAULT_TEACHER, "package")
+    method = create_method(name, teacher, SIZE, recipe_of(name, "edge").loss)
+    # Every part but the frozen one, whose statistics are ImageNet's.
+    for key, part in method.named_children():
+        for module in part.modules() if key != "teacher" else ():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.running_mean, std=0.1)
+                nn.init.uniform_(module.running_var, 0.5, 2.0)
+    method.eval()
+    # What the end of each stage of a training keeps of the good pictures.
+    images = torch.from_numpy(good_parts(4, SIZE.height_px))
+    for stage in range(len(method.recipe.stages)):
+        method.enter_stage(stage)
+        with torch.no_grad():
+            method.finish_stage([(images, method.teacher_features(images))])
+    return method, onnx_from_method(method, SIZE)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> UInt8Array:
+    """The first good part of each category, and the first with each of its defects."""
+    chosen = []
+    for name in CATEGORIES:
+        samples = open_dataset(SHARED / name).test
+        first = {sample.defect: sample for sample in reversed(samples)}
+        assert {sample.label for sample in first.values()} == {0, 1}
+        chosen += first.values()
+    return load_pictures(chosen, SIZE).images
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no pictures of real parts in {SHARED}")
+def test_the_graph_scores_real_parts_as_torch_does(exported: Exported, pictures: UInt8Array) -> None:
+    method, graph = exported
+    with (
+        TorchSession(method) as torch_session,
+        OnnxRuntimeSession(graph.SerializeToString(), size=SIZE) as session,
+    ):
+        # Each alone, as a camera brings them.
+        for image in pictures:
+            expected, found = torch_session.infer(image[None]), session.infer(image[None])
+            assert expected.anomaly_map.std() > 1e-3
+            np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, rtol=0.0, atol=1e-4)
+            np.testing.assert_allclose(found.anomaly_score, expected.anomaly_score, rtol=0.0, atol=1e-4)
+
+
+@needs_tensorrt_rtx
+def test_tensorrt_for_rtx_compiles_it_in_fp16(exported: Exported, tmp_path: Path) -> None:
+    _, graph = exported
+    half = half_from_float(graph)
+    file = tmp_path / "model.onnx"
+    file.write_bytes(half.SerializeToString())
+    built = build_engine(
+        file,
+        backend="tensorrt-rtx",
+        precision="fp16",
+        recipe="rtx",
+        batch=BatchProfile(1, 1, 1),
+        settings=TensorRTSettings(compute_capabilities=("8.9",)),
+        gpu=None,
+        directory=tmp_path / "engine",
+        timing_caches=tmp_path / "timings",
+    )
+    assert (built.record.precision, built.record.compute_capabilities) == ("fp16", ("8.9",))
+    engine = built.path.read_bytes()
+    # With all its weights inside.
+    assert len(engine) > 0.5 * sum(initialiser.ByteSize() for initialiser in half.graph.initializer)
+    library = load_library("tensorrt-rtx")
+    _, found = library.module.Runtime(library.logger).get_engine_validity(engine)
+    malformed = library.module.EngineInvalidityDiagnostics.MALFORMED_ENGINE
+    assert not found & int(malformed)
