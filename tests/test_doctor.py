@@ -246,6 +246,6 @@ def test_asking_after_torch_does_not_load_it():
 
 
 def test_the_teachers_of_packages_are_those_that_training_takes():
-    from edgead.models.teacher import WEIGHT_PACKAGES
+    from edgead.models.teacher_weights import WEIGHT_PACKAGES
 
     assert set(doctor.PACKAGE_TEACHERS) == set(WEIGHT_PACKAGES)
