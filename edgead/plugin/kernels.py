@@ -7,12 +7,12 @@ nothing, so it may be captured into a CUDA graph.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from edgead.errors import BackendError, needs_extra
 from edgead.plugin.compile import compile_kernels
 from edgead.plugin.launches import THREADS, Buffers, FeatureShape, Format, Launch, launches
+from edgead.runtime.base import vendor_errors
 from edgead.types import HeadSpec
 
 KERNELS = ("edgead_cosine_float", "edgead_cosine_half", "edgead_cosine_half8", "edgead_fuse_and_smooth")
@@ -33,14 +33,14 @@ class AnomalyMapKernels:
             from cuda.bindings import driver
             from cuda.core import Device, ObjectCode
         self._driver = driver
-        with _cuda_errors("no CUDA device can be opened"):
+        with vendor_errors("no CUDA device can be opened", "see edgead doctor"):
             device = Device()
             architecture, self._multiprocessors = (
                 f"sm_{device.arch}",
                 int(device.properties.multiprocessor_count),
             )
         cubin = cubin_for(architecture)
-        with _cuda_errors(f"the kernels for {architecture} cannot be loaded"):
+        with vendor_errors(f"the kernels for {architecture} cannot be loaded", "see edgead doctor"):
             # Held, for the functions live as long as it does.
             self._code = ObjectCode.from_cubin(cubin)
             self._functions = {
@@ -69,13 +69,3 @@ class AnomalyMapKernels:
             )
             if status != self._driver.CUresult.CUDA_SUCCESS:
                 raise BackendError(f"CUDA does not launch {launch.kernel} ({status.name}): see edgead doctor")
-
-
-@contextmanager
-def _cuda_errors(what: str) -> Iterator[None]:
-    """Let every error of cuda-core leave as one line; its errors have no common base below Exception."""
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise BackendError(f"{what}: {reason}: see edgead doctor") from error

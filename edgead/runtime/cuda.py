@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from edgead.errors import BackendError
+from edgead.runtime.base import vendor_errors
 from edgead.types import UInt8Array
 
 _MIB = 2**20
@@ -37,7 +38,7 @@ class Gpu:
     def __init__(self) -> None:
         core, self._driver, bindings_version = _library()
         self.cuda_version = self._check_driver(bindings_version)
-        with _cuda_errors("the GPU cannot be opened"):
+        with vendor_errors("the GPU cannot be opened", _MEND_CALL):
             device = core.Device()
             before = self.call("the GPU cannot be opened", self._driver.cuCtxGetCurrent)
             device.set_current()
@@ -60,7 +61,7 @@ class Gpu:
 
     def stream(self) -> Stream:
         """A new stream, on the thread that made this object; it does not wait for the default stream."""
-        with _cuda_errors("a stream cannot be made"):
+        with vendor_errors("a stream cannot be made", _MEND_CALL):
             return Stream(self, self._device.create_stream(), self._device.create_event())
 
     def device_memory(self, size: int, purpose: str) -> Memory:
@@ -221,12 +222,12 @@ class Stream:
 
     def synchronise(self) -> None:
         """Wait until all that is queued is done."""
-        with _cuda_errors("the GPU failed at its work"):
+        with vendor_errors("the GPU failed at its work", _MEND_CALL):
             self._stream.sync()
 
     def close(self) -> None:
         """Destroy it and its event."""
-        with _cuda_errors("a stream cannot be freed"):
+        with vendor_errors("a stream cannot be freed", _MEND_CALL):
             self._event.close()
             self._stream.close()
 
@@ -260,15 +261,3 @@ def _library() -> tuple[Any, Any, str]:
             f"cannot import cuda.core ({' '.join(str(error).split())}): pip install 'edgead[tensorrt]'"
         ) from error
     return cuda.core, driver, str(bindings_version)
-
-
-@contextmanager
-def _cuda_errors(what: str) -> Iterator[None]:
-    """Let every error of cuda.core leave as one line; its errors have no common base below Exception."""
-    try:
-        yield
-    except BackendError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BackendError(f"{what} ({reason}): {_MEND_CALL}") from error

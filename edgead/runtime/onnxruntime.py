@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edgead.errors import BackendError, InputError
-from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
+from edgead.runtime.base import check_batch, graph_inputs, graph_outputs, vendor_errors
 from edgead.types import Float32Array, Prediction, TensorSpec, UInt8Array
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class OnnxRuntimeSession:
         if self._session is None:
             raise BackendError(f"the session of {self._name} is closed: open the bundle again")
         check_batch(batch, self._height_px, self._width_px)
-        with _vendor_errors(f"ONNX Runtime failed on {self._name}", "open the bundle again, or rebuild it"):
+        with vendor_errors(f"ONNX Runtime failed on {self._name}", "open the bundle again, or rebuild it"):
             anomaly_map, anomaly_score = self._session.run(
                 ["anomaly_map", "anomaly_score"], {"images": batch}
             )
@@ -111,7 +110,7 @@ def tensor_values(
     name = "the model for calibration"
     session = _load(model, name, len(os.sched_getaffinity(0)))
     for image in images:
-        with _vendor_errors(f"ONNX Runtime failed on {name}", "rebuild it with 'edgead build'"):
+        with vendor_errors(f"ONNX Runtime failed on {name}", "rebuild it with 'edgead build'"):
             values = session.run(list(tensors), {"images": image[None]})
         yield dict(zip(tensors, values, strict=True))
 
@@ -141,21 +140,11 @@ def _load(model: Path | bytes, name: str, threads: int) -> Any:
     # Threads that wait for work by spinning take the cores that capture and decoding need. Measured on two
     # busy cores, spinning made an inference 1.5 to 2 times as long and cost 1.6 times the CPU.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    with _vendor_errors(f"ONNX Runtime cannot load {name}", "rebuild it with 'edgead build'"):
+    with vendor_errors(f"ONNX Runtime cannot load {name}", "rebuild it with 'edgead build'"):
         # By path, so that the file's content is never in memory twice.
         return onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
         )
-
-
-@contextmanager
-def _vendor_errors(what: str, mend: str) -> Iterator[None]:
-    """Let every error of onnxruntime leave as one line; its errors have no common base below Exception."""
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BackendError(f"{what} ({reason}): {mend}") from error
 
 
 def _spec(node: Any) -> TensorSpec:

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgead.errors import BackendError
-from edgead.runtime.base import graph_inputs, graph_outputs
+from edgead.runtime.base import graph_inputs, graph_outputs, vendor_errors
 from edgead.runtime.kernel_head import KernelHead
 from edgead.runtime.rtx_cache import cache_file, read_cache, write_cache
 from edgead.types import TensorSpec
@@ -169,16 +169,8 @@ class LoadedEngine:
         del cache
         self._head = self._config = self._engine = self._runtime = None
 
-    @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        """Let every exception of TensorRT's bindings leave as one line; they have no common base below Exception."""
-        try:
-            yield
-        except BackendError:
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise BackendError(f"{what} {self._name} ({reason}): rebuild it with {self._rebuild}") from error
+    def _errors(self, what: str) -> AbstractContextManager[None]:
+        return vendor_errors(f"{what} {self._name}", f"rebuild it with {self._rebuild}")
 
     def _check_tensors(self) -> tuple[int, int, int]:
         """Smallest, best and largest batch, once inputs and outputs are what every graph has."""
