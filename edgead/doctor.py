@@ -95,7 +95,7 @@ def _backends() -> tuple[Finding, ...]:
 def _tensorrt() -> tuple[Finding, ...]:
     """What runs engines: the GPU as CUDA opens it, TensorRT and TensorRT for RTX."""
     from edgead.runtime.cuda import Gpu
-    from edgead.runtime.tensorrt_library import BACKENDS, load_library
+    from edgead.runtime.tensorrt_library import TENSORRT_BACKENDS, load_library
 
     here = None
     try:
@@ -104,7 +104,7 @@ def _tensorrt() -> tuple[Finding, ...]:
         findings = [Finding("cuda", f"CUDA {gpu.cuda_version} on {gpu.name}, compute capability {here}")]
     except BackendError as error:
         findings = [Finding("cuda", None, str(error))]
-    for backend in BACKENDS:
+    for backend in TENSORRT_BACKENDS:
         try:
             library = load_library(backend)
         except BackendError as error:
@@ -114,7 +114,7 @@ def _tensorrt() -> tuple[Finding, ...]:
         if here is None:
             mend = "it runs no engine without a GPU: see cuda"
         elif library.targets() and here not in library.targets():
-            mend = f"it does not know compute capability {here}: use {BACKENDS[0]}"
+            mend = f"it does not know compute capability {here}: use {TENSORRT_BACKENDS[0]}"
         findings.append(Finding(backend, library.version_text, mend))
     return tuple(findings)
 

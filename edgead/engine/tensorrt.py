@@ -26,7 +26,7 @@ from edgead.errors import BackendError, InputError, needs_extra
 from edgead.plugin.loader import plugin_file, plugin_sha256
 from edgead.runtime.engine_record import EngineRecord, Head, this_platform
 from edgead.runtime.feature_record import FeatureRecord
-from edgead.runtime.tensorrt_library import Backend, load_library
+from edgead.runtime.tensorrt_library import TensorRTBackend, load_library
 
 ENGINE_FILE = "model.engine"
 
@@ -56,7 +56,7 @@ class BuiltEngine:
 def build_engine(
     model: Path,
     *,
-    backend: Backend,
+    backend: TensorRTBackend,
     precision: str,
     recipe: str,
     batch: BatchProfile,
@@ -136,7 +136,7 @@ def build_engine(
     return BuiltEngine(engine, record, layers, time.monotonic() - started)
 
 
-def _check_settings(backend: Backend, settings: TensorRTSettings, head: Head) -> None:
+def _check_settings(backend: TensorRTBackend, settings: TensorRTSettings, head: Head) -> None:
     if head == "plugin" and (backend == "tensorrt-rtx" or settings.version_compatible):
         raise InputError(
             "neither TensorRT for RTX nor a version-compatible engine has the plugin: build with --head standard"

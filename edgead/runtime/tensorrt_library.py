@@ -17,15 +17,15 @@ from typing import Any, Literal, get_args
 from edgead.errors import BackendError
 from edgead.runtime.engine_record import version_numbers
 
-Backend = Literal["tensorrt", "tensorrt-rtx"]
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
+TensorRTBackend = Literal["tensorrt", "tensorrt-rtx"]
+TENSORRT_BACKENDS: tuple[TensorRTBackend, ...] = get_args(TensorRTBackend)
 
-NAMES: dict[Backend, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}
+NAMES: dict[TensorRTBackend, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}
 
 OLDEST = (8, 6)
 """Older ones lack version and hardware compatibility, the optimisation level and uint8 inputs."""
 
-_MENDS: dict[Backend, str] = {
+_MENDS: dict[TensorRTBackend, str] = {
     "tensorrt": "it comes with JetPack (make the environment with --system-site-packages), from NVIDIA's package index "
     "or in NVIDIA's TensorRT container",
     "tensorrt-rtx": "pip install 'edgead[tensorrt-rtx]'",
@@ -48,7 +48,7 @@ class Library:
     logger: the one of this process, to be given to every builder, runtime and parser.
     """
 
-    backend: Backend
+    backend: TensorRTBackend
     module: Any
     version: tuple[int, ...]
     version_text: str
@@ -110,7 +110,7 @@ class Library:
 
 
 @cache
-def load_library(backend: Backend) -> Library:
+def load_library(backend: TensorRTBackend) -> Library:
     """Import a library; BackendError, with the mend, when it is not there, cannot be loaded or is too old.
 
     One for each process, because the library keeps the first logger that it is given and ignores all others.

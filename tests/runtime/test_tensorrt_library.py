@@ -10,7 +10,7 @@ import pytest
 from tensorrt_rtx_here import needs_tensorrt_rtx
 
 from edgead.errors import BackendError
-from edgead.runtime.tensorrt_library import BACKENDS, Library, check_engine, load_library
+from edgead.runtime.tensorrt_library import TENSORRT_BACKENDS, Library, check_engine, load_library
 
 REBUILD = "edgead build runs/washer --recipe rtx"
 
@@ -98,7 +98,7 @@ class TestTensorRTForRTX:
         assert library.version_text == version("tensorrt-rtx")
         assert library.version == tuple(int(number) for number in library.version_text.split(".")[:3])
         assert library.name == f"TensorRT for RTX {library.version_text}"
-        assert library.backend in BACKENDS
+        assert library.backend in TENSORRT_BACKENDS
 
     def test_compute_capabilities_are_those_of_the_library(self):
         library = load_library("tensorrt-rtx")
