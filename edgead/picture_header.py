@@ -2,7 +2,8 @@
 
 A decoder that is given a file of a few bytes declaring a gigantic picture allocates it, and decoders fill
 what a cut file lacks with grey and say nothing. Both are refused here, for the four formats that edgead
-reads. So is a PNG whose checksums are wrong, because its decoder would write to the terminal by itself.
+reads. So is a PNG whose checksums are wrong, because its decoder would write to the terminal by itself, and a
+TIFF whose compressed pixels carry checksums that are wrong, because OpenCV 5 gives grey in their place.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ PictureFormat = Literal["png", "jpeg", "bmp", "tiff"]
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
-_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_COMPRESSION, _TIFF_FILL_ORDER = 256, 257, 259, 266
+# Where the pieces of a picture begin and how long they are: strips, or tiles.
+_TIFF_PIECES = ((273, 279), (324, 325))
+_TIFF_DEFLATE = (8, 32946)
+_TIFF_TAGS = frozenset((256, 257, 259, 266, 273, 279, 324, 325))
+# No picture of a size that edgead reads holds as much; what would inflate to more is no picture.
+_MAX_INFLATED_BYTES = 2**30
+_INFLATED_AT_ONCE_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +102,39 @@ def _tiff(data: bytes) -> PictureHeader | None:
     order = "<" if data.startswith(b"II") else ">"
     (directory,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, directory)
-    sides: dict[int, int] = {}
+    values: dict[int, tuple[int, ...]] = {}
     for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
-            sides[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)[0]
-    if len(sides) != 2:
+        tag, kind, length = struct.unpack_from(order + "HHI", data, entry)
+        if tag in _TIFF_TAGS:
+            layout = f"{order}{length}{'H' if kind == 3 else 'I'}"
+            # Values of more than four bytes lie elsewhere.
+            place = (
+                entry + 8
+                if struct.calcsize(layout) <= 4
+                else struct.unpack_from(order + "I", data, entry + 8)[0]
+            )
+            values[tag] = struct.unpack_from(layout, data, place)
+    if not {_TIFF_WIDTH, _TIFF_HEIGHT} <= values.keys():
         return None
-    # The directory is read, and libtiff fails by itself on strips that are not there.
-    return PictureHeader("tiff", sides[_TIFF_HEIGHT], sides[_TIFF_WIDTH], True)
+    # The directory is read, and libtiff fails by itself on strips that are not there. Bits in reverse order are not
+    # looked into: nobody compresses so.
+    plain = values.get(_TIFF_COMPRESSION, (1,))[0] not in _TIFF_DEFLATE
+    whole = plain or values.get(_TIFF_FILL_ORDER, (1,))[0] != 1 or _inflates(data, values)
+    return PictureHeader("tiff", values[_TIFF_HEIGHT][0], values[_TIFF_WIDTH][0], whole)
+
+
+def _inflates(data: bytes, values: dict[int, tuple[int, ...]]) -> bool:
+    """Whether every strip or tile is a zlib stream that ends with the checksum of what it holds."""
+    left = _MAX_INFLATED_BYTES
+    for begins, lengths in _TIFF_PIECES:
+        for begin, length in zip(values.get(begins, ()), values.get(lengths, ()), strict=False):
+            stream, rest = zlib.decompressobj(), data[begin : begin + length]
+            try:
+                while rest and left > 0:
+                    left -= len(stream.decompress(rest, _INFLATED_AT_ONCE_BYTES))
+                    rest = stream.unconsumed_tail
+            except zlib.error:
+                return False
+            if not stream.eof:
+                return False
+    return True

@@ -1,9 +1,11 @@
 import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 
+from edgead import picture_header
 from edgead.picture_header import read_header
 
 
@@ -104,6 +106,70 @@ def test_a_png_is_held_to_the_checksums_of_what_its_picture_needs() -> None:
     assert forgiven.whole
 
 
+DEFLATED = [(cv2.IMWRITE_TIFF_COMPRESSION, kind) for kind in (8, 32946)]
+
+
+@pytest.mark.parametrize("options", DEFLATED)
+def test_a_deflated_tiff_is_held_to_its_checksums(options: tuple[int, ...]) -> None:
+    image = np.random.default_rng(2).integers(0, 256, (40, 300, 3), np.uint8)
+    data = cv2.imencode(".tif", image, options)[1].tobytes()
+    header = read_header(data)
+    assert header is not None
+    assert (header.height_px, header.width_px, header.whole) == (40, 300, True)
+    # Random pixels do not shrink, so all but the directory is compressed pixels.
+    for place in range(100, 30000, 997):
+        damaged = read_header(data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :])
+        assert damaged is not None
+        assert not damaged.whole, place
+
+
+def tiled(order: str, tiles: list[bytes], fill_order: int = 1) -> bytes:
+    """A deflated TIFF of 20 x 30 pixels in tiles, by hand: header, tiles, their places and lengths, directory."""
+    places = [8 + sum(map(len, tiles[:number])) for number in range(len(tiles))]
+    after = 8 + sum(map(len, tiles))
+    arrays = struct.pack(f"{order}{2 * len(tiles)}I", *places, *map(len, tiles))
+    long, short, count = 4, 3, len(tiles)
+    entries = [
+        (256, long, 1, 30),
+        (257, long, 1, 20),
+        (324, long, count, after),
+        (325, long, count, after + 4 * count),
+    ]
+    directory = struct.pack(order + "H", len(entries) + 2)
+    directory += b"".join(struct.pack(order + "HHII", *entry) for entry in entries)
+    for tag, value in ((259, 8), (266, fill_order)):
+        directory += struct.pack(order + "HHIHH", tag, short, 1, value, 0)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", after + len(arrays))
+    return head + b"".join(tiles) + arrays + directory + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_every_tile_of_a_deflated_tiff_is_looked_into(order: str) -> None:
+    tiles = [zlib.compress(bytes([number]) * 256) for number in range(4)]
+
+    def is_whole(tiles: list[bytes], fill_order: int = 1) -> bool:
+        header = read_header(tiled(order, tiles, fill_order))
+        assert header is not None
+        assert (header.height_px, header.width_px) == (20, 30)
+        return header.whole
+
+    assert is_whole(tiles)
+    # What a writer adds behind a stream to make its length even is no part of it.
+    assert is_whole([tile + b"\0" for tile in tiles])
+    for number in range(4):
+        assert not is_whole([*tiles[:number], tiles[number][:-1], *tiles[number + 1 :]])
+        assert not is_whole([*tiles[:number], b"no zlib stream", *tiles[number + 1 :]])
+    # Its bits are in reverse, so it is left to libtiff.
+    assert is_whole([b"no zlib stream"], fill_order=2)
+
+
+def test_a_tiff_that_would_fill_the_memory_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles = [zlib.compress(bytes(3 * 2**20)), zlib.compress(bytes(2 * 2**20))]
+    assert read_header(tiled("<", tiles)).whole  # type: ignore[union-attr]
+    monkeypatch.setattr(picture_header, "_MAX_INFLATED_BYTES", 4 * 2**20)
+    assert not read_header(tiled("<", tiles)).whole  # type: ignore[union-attr]
+
+
 def test_bytes_after_the_end_do_not_matter() -> None:
     for suffix in (".png", ".jpg", ".bmp", ".tif"):
         header = read_header(encoded(suffix) + b"trailing")
@@ -111,9 +177,11 @@ def test_bytes_after_the_end_do_not_matter() -> None:
         assert header.whole
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
-def test_no_damage_raises_anything(suffix: str) -> None:
-    data, rng = encoded(suffix), np.random.default_rng(0)
+@pytest.mark.parametrize(
+    ("suffix", "options"), [(".png", ()), (".jpg", ()), (".bmp", ()), (".tif", ()), (".tif", DEFLATED[0])]
+)
+def test_no_damage_raises_anything(suffix: str, options: tuple[int, ...]) -> None:
+    data, rng = encoded(suffix, *options), np.random.default_rng(0)
     for _ in range(300):
         damaged = bytearray(data[: rng.integers(1, len(data))])
         for place in rng.integers(0, len(damaged), 4):

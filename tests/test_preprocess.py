@@ -193,11 +193,17 @@ def test_a_picture_cut_short_is_refused(tmp_path: Path, suffix: str, kept: float
         read_picture(written(tmp_path / f"a{suffix}", data[: int(len(data) * kept)]))
 
 
-def test_a_picture_with_broken_pixels_is_refused(tmp_path: Path) -> None:
-    data = bytearray(encoded(np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8), ".png"))
+@pytest.mark.parametrize(("suffix", "options"), [(".png", ()), (".tif", (cv2.IMWRITE_TIFF_COMPRESSION, 8))])
+def test_a_picture_with_broken_pixels_is_refused(
+    tmp_path: Path, suffix: str, options: tuple[int, ...]
+) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    data = bytearray(cv2.imencode(suffix, image, options)[1].tobytes())
+    path = written(tmp_path / f"a{suffix}", bytes(data))
+    np.testing.assert_array_equal(read_picture(path), image[..., ::-1])
     data[len(data) // 2] ^= 0xFF
-    with pytest.raises(PictureError, match=r"a\.png is cut short or damaged"):
-        read_picture(written(tmp_path / "a.png", bytes(data)))
+    with pytest.raises(PictureError, match=r"is cut short or damaged"):
+        read_picture(written(path, bytes(data)))
 
 
 def test_a_picture_that_declares_a_gigantic_size_is_not_decoded(tmp_path: Path) -> None:
