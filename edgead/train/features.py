@@ -7,12 +7,12 @@ kept on the training device when they take at most half of its free memory; othe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from edgead.models.base import DistillationMethod
+from edgead.train.memory import free_bytes
 
 MEMORY_SHARE = 0.5
 TEACHER_BATCH = 16
@@ -31,7 +31,7 @@ class TeacherFeatures:
         self.count = len(images)
         first = method.teacher_features(images[:1].to(device))
         self.bytes = sum(x.numel() * x.element_size() for x in first) * len(images)
-        self.cached = self.bytes <= MEMORY_SHARE * _free_bytes(device)
+        self.cached = self.bytes <= MEMORY_SHARE * free_bytes(device)
         self._features = self._compute(first) if self.cached else []
 
     def batch(self, numbers: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -64,12 +64,3 @@ class TeacherFeatures:
 
 def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        free: int = torch.cuda.mem_get_info(device)[0]
-        return free
-    # What the kernel can give without swapping; the plain count of free pages leaves out its own caches.
-    meminfo = Path("/proc/meminfo").read_text()
-    return int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024

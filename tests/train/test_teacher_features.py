@@ -45,9 +45,5 @@ def test_the_bytes_are_those_of_all_features(method):
 def test_the_memory_at_hand_decides(method, monkeypatch):
     size = TeacherFeatures(method, IMAGES, CPU).bytes
     for free, cached in ((2 * size, True), (2 * size - 1, False)):
-        monkeypatch.setattr(features_module, "_free_bytes", lambda _, free=free: free)
+        monkeypatch.setattr(features_module, "free_bytes", lambda _, free=free: free)
         assert TeacherFeatures(method, IMAGES, CPU).cached == cached
-
-
-def test_the_memory_of_the_host_is_some():
-    assert 2**20 < features_module._free_bytes(CPU) < 2**50
