@@ -1,4 +1,4 @@
-"""How much memory a training may take.
+"""How much memory a training may take, and what it says when there is not enough.
 
 A container may be allowed less than the machine has. Who takes more there is killed without a word, so the limits of
 the control groups that this process is in count as much as the machine's free memory.
@@ -7,9 +7,13 @@ the control groups that this process is in count as much as the machine's free m
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+from edgead.errors import TrainingError
+from edgead.train.config import TrainConfig
 
 # Version 2: one tree for all controllers. Version 1: one for memory. Of each where it is mounted, the files with limit
 # and usage, and the line of its statistics with the file caches that it would give up before it kills.
@@ -28,6 +32,18 @@ def free_bytes(device: torch.device, root: Path = Path("/")) -> int:
     # What the kernel can give without swapping; the plain count of free pages leaves out its own caches.
     available = _numbers(root / "proc/meminfo")["MemAvailable:"] * 1024
     return max(0, min([available, *_left_in_groups(root)]))
+
+
+@contextmanager
+def memory_errors(config: TrainConfig) -> Iterator[None]:
+    """Let a GPU's want of memory leave as TrainingError, which names the option that mends it."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise TrainingError(
+            f"out of GPU memory with --batch-size {config.batch_size} and --size {config.size}: give a smaller batch "
+            "size, or close other programs on the GPU"
+        ) from error
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:

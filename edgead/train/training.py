@@ -28,6 +28,7 @@ from edgead.train.collapse import Sanity, raised_share
 from edgead.train.config import PROCEDURAL, TrainConfig
 from edgead.train.curve import draw_loss_curve
 from edgead.train.loop import Fitted, Progress, fit
+from edgead.train.memory import memory_errors
 from edgead.train.pose import FIXED_BELOW, pose_from_spread, pose_spread
 from edgead.train.run import (
     CHECKPOINT_FILE,
@@ -112,7 +113,8 @@ def train_run(
     """Train a run, continue one that was killed, or find it finished.
 
     say: takes a line for the user. Raises DataError, TeacherError or InputError for what it was given, RunError when
-    `out` holds something else, CollapseError when the student learnt nothing; the run then says so too.
+    `out` holds something else, TrainingError when the GPU has too little memory, CollapseError when the student learnt
+    nothing; the run then says so too.
     """
     started_at = time.monotonic()
     textures = _textures(config)
@@ -153,16 +155,8 @@ def train_run(
         checkpoint = read_checkpoint(out / CHECKPOINT_FILE)
         say(f"continuing {out} after epoch {checkpoint.epoch if checkpoint else 0} of {config.epochs}")
 
-    fitted = fit(
-        fabric,
-        method,
-        config,
-        images,
-        watched,
-        out / CHECKPOINT_FILE,
-        checkpoint,
-        progress,
-    )
+    with memory_errors(config):
+        fitted = fit(fabric, method, config, images, watched, out / CHECKPOINT_FILE, checkpoint, progress)
     if fabric.is_global_zero:
         _finish(fresh, out, method, fitted, holdout, len(pictures.broken), time.monotonic() - started_at)
     fabric.barrier()

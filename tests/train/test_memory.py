@@ -1,11 +1,15 @@
-"""What a training may take: of the machine, of the containers around it."""
+"""What a training may take: of the machine, of the containers around it; and what it says when a GPU has too little."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from training_parts import Template, cpu, ignore, tiny_config, write_pictures
 
+from edgead.errors import TrainingError
+from edgead.models import METHODS
 from edgead.train.memory import free_bytes
+from edgead.train.training import train_run
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -74,3 +78,27 @@ def test_a_system_without_control_groups_has_its_free_memory(tmp_path: Path) -> 
 
 def test_the_memory_of_this_machine_is_some() -> None:
     assert MIB < free_bytes(CPU) < 2**50
+
+
+class Greedy(Template):
+    """Asks for more than the GPU has, as torch says it."""
+
+    def student_features(
+        self, images: torch.Tensor, teacher_features: list[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        if self.training:
+            raise torch.cuda.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ..."
+            )
+        return super().student_features(images, teacher_features)
+
+
+def test_a_gpu_without_memory_left_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "greedy", Greedy)
+    config = tiny_config(write_pictures(tmp_path / "data"), method="greedy", batch_size=3)
+    with pytest.raises(
+        TrainingError, match=r"out of GPU memory with --batch-size 3 and --size 64: give"
+    ) as caught:
+        train_run(config, tmp_path / "run", cpu(), ignore, ignore)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, torch.cuda.OutOfMemoryError)
