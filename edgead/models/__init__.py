@@ -24,6 +24,7 @@ from edgead.models.rstpm import (
 from edgead.models.stfpm import FeaturePyramidMatching
 from edgead.models.stfpm_ensemble import FeaturePyramidEnsemble
 from edgead.models.stfpm_slim import SlimFeaturePyramidMatching
+from edgead.models.uninformed_students import UninformedStudents
 from edgead.preprocess import ModelSize
 
 METHODS: dict[str, type[DistillationMethod]] = {
@@ -37,6 +38,7 @@ METHODS: dict[str, type[DistillationMethod]] = {
     "rstpm-added": AddedAttention,
     "rstpm-none": NoAttention,
     "rstpm-direct": DirectReconstruction,
+    "uninformed-students": UninformedStudents,
 }
 
 # What `edgead import` makes of another library's models, and nobody trains here.

@@ -1,0 +1,258 @@
+"""Uninformed students: ensembles that learn the descriptors of patches, and are wrong or divided where one is new.
+
+Bergmann, Fauser, Sattlegger & Steger, "Uninformed Students: Student-Teacher Anomaly Detection with Discriminative
+Latent Embeddings", CVPR 2020, as told by Polidori, "Leveraging Student-Teacher learning framework", Politecnico di
+Milano 2022, section 3.2, whose equations are meant below. Patches of 17, 33 and 65 pixels, each with a teacher and three
+students of its own.
+
+teacher  stage 0 (Bergmann, section 3.1): a patch network T learns to describe patches as the pretrained network P does
+         L_k   |D(T(p)) - P(p)|^2 (equation 2), the mean over patches, with D a 1x1 convolution that is used here alone
+         L_c   the sum of c_ij^2 over i != j, with c the correlation of the components of T(p) over a batch. In the
+               paper c_ij is not squared, and the sum could fall without end
+         L_m   (triplets of patches) is left out: P is at hand, for where it is not L_m was made
+         P(p) are P's features at strides 4, 8 and 16 at the place of the patch, finer ones averaged and coarser ones
+         repeated, each channel of mean 0 and standard deviation 1 over the batch. As in EfficientAD (Batzner et al.,
+         WACV 2024) P sees the whole picture, in the paper the patch alone. P of a ResNet is centred where the patches
+         are, on the first pixel of a cell; P of TensorFlow's networks, EfficientNet-Lite among them, on the last
+         The paper's patches are ImageNet's. Here one half of a batch are good pictures and the other half
+         pseudo-anomalous ones, so that T can tell apart more than good parts have
+students stage 1 (section 3.2): three patch networks of T's layers, different in their random start alone, regress the
+         whitened descriptors y = (T(p) - mu) / sigma of good pictures, with mu and sigma over the training pictures
+         L_s   |S(p) - y|^2 (equation 3), the mean over patches, summed over students and sizes of patches. They share no
+               weights, so the sum trains each alone
+map      e = |m - y|^2 with m the students' mean, and their variance v, the mean of |S_i|^2 minus |m|^2 (equation 4). Each
+         is normalised by its mean and standard deviation over the training pictures (the paper's over held-out ones,
+         which here set the threshold) and averaged over the sizes (section 3.3):
+
+             mean over sizes of (e - mean e) / std e + (v - mean v) / std v
+
+The paper's networks give a descriptor for each pixel; here patches of 17, 33 and 65 pixels stand 4, 8 and 16 pixels
+apart, as those of EfficientAD stand 4 apart, and the head enlarges the maps. P is in no exported graph.
+
+The head knows cosine maps only. It gets vectors lifted to a sphere (the inverse stereographic projection): with
+
+    x = (y, 0) / (r sqrt(std e))      y_S = (m, sqrt(v std e / std v)) / (r sqrt(std e))      lift(x) = (2 x, |x|^2 - 1)
+
+half the squared chord between the lifted two, which is one minus their cosine, is
+
+    2 / r^2  (e / std e + v / std v)  /  ((1 + |x|^2) (1 + |y_S|^2))
+
+lift(x) is the teacher's alone, lift(y_S) the students'. The components of both, n of them, are cut at 1 / sqrt(n), and r is
+so large, 16 or more, that |x|^2 is 1/256 or less in the mean over the good pictures and 16 standard deviations of a
+descriptor's component are not cut. So the sum over sizes is the paper's map times 6 / r^2, but for a constant, mean e
+and mean v, which a threshold takes up, and for the factors below the line. Those are near 1 on good parts and grow to 2
+each far from them: of two positions and one size of patches, the order is the paper's where the larger value is larger
+by more than the factors differ, so always where it is four times the smaller. Half precision rounds x and y_S by a
+share of themselves, so small values suffer no more than large ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgead.data.pseudo_anomalies import pseudo_anomalies
+from edgead.data.textures import ProceduralTextures, Textures
+from edgead.models.base import DistillationMethod, Preset, Recipe, Setting
+from edgead.models.patch_networks import PatchSpec, PatchTeacher, mean_and_std, patch_network, pixels_of
+from edgead.models.teacher import STRIDES, Teacher
+from edgead.types import BoolArray, UInt8Array
+
+STUDENTS = 3
+
+# The paper's networks have 128 to 256 channels and descriptors of 128.
+SPECS: MappingProxyType[Preset, PatchSpec] = MappingProxyType(
+    {"edge": PatchSpec((16, 32, 64, 64), 64), "paper": PatchSpec((128, 128, 128, 128), 128)}
+)
+
+# How flat the sphere is where good parts lie.
+RADIUS = 16.0
+# A student's component is cut so far from the students' mean, and squared as an eighth of that: half precision holds it.
+FARTHEST = 128.0
+# A standard deviation of zero, of pictures that are all alike, would make everything else infinite.
+SMALLEST_STD = 1e-6
+
+# Of the pseudo-anomalies in held-out pictures, the same each time.
+_HELD_OUT_SEED = 0
+
+
+class UninformedStudents(DistillationMethod):
+    """Three students for each of three sizes of patches; stage 0 trains their teachers, stage 1 the students.
+
+    The buffers `error_std` and `variance_std` (3,) are the standard deviations of e and v, 1 until stage 1 has ended.
+    """
+
+    losses = ("per-position",)
+    fusion = "add"
+    recipes = MappingProxyType(
+        {
+            "edge": Recipe("per-position", 4.0, 100, 16, 5e-3, "one-cycle", (0.5, 0.5)),
+            "paper": Recipe("per-position", 0.0, 200, 1, 1e-4, "constant", (0.5, 0.5)),
+        }
+    )
+
+    error_std: Tensor
+    variance_std: Tensor
+
+    def __init__(self, teacher: Teacher, setting: Setting) -> None:
+        super().__init__(teacher, setting)
+        self.textures: Textures = ProceduralTextures() if setting.textures is None else setting.textures
+        spec = SPECS[setting.preset]
+        self.patch_teachers = nn.ModuleList(PatchTeacher(stride, spec) for stride in STRIDES)
+        self.decoders = nn.ModuleList(nn.Conv2d(spec.descriptor, sum(teacher.channels), 1) for _ in STRIDES)
+        self.students = nn.ModuleList(
+            patch_network(stride, spec) for _ in range(STUDENTS) for stride in STRIDES
+        )
+        self.register_buffer("error_std", torch.ones(len(STRIDES)))
+        self.register_buffer("variance_std", torch.ones(len(STRIDES)))
+        self.enter_stage(0)
+
+    def enter_stage(self, stage: int) -> None:
+        """Let gradients into the patch teachers and their decoders in stage 0, into the students in stage 1."""
+        super().enter_stage(stage)
+        self.patch_teachers.requires_grad_(stage == 0)
+        self.decoders.requires_grad_(stage == 0)
+        self.students.requires_grad_(stage == 1)
+
+    def disturbed(self, images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray]:
+        """Pictures (N, H, W, 3) with a pseudo-anomaly each, and where it is: (N, H, W)."""
+        return pseudo_anomalies(images, self.textures, rng)
+
+    def forward(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
+        """L_k + L_c in stage 0, L_s in stage 1.
+
+        In training mode pseudo-anomalies are drawn from torch's generator; else they are the same each time.
+        """
+        if self.stage == 0:
+            return self._distillation(images, teacher_features)
+        with torch.no_grad():
+            descriptors = self.descriptors(images)
+        return self.loss(descriptors, self.student_features(images, descriptors))
+
+    def descriptors(self, images: Tensor) -> list[Tensor]:
+        """What the students regress: whitened, (N, descriptor, H / s, W / s) for the strides s of 4, 8 and 16."""
+        pixels = pixels_of(images)
+        return [patch_teacher(pixels) for patch_teacher in self.patch_teachers]
+
+    def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
+        """Three tensors of the descriptors' shapes from the first students, then three from the second, and so on."""
+        pixels = pixels_of(images)
+        return [student(pixels) for student in self.students]
+
+    def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
+        """L_s, equation 3, of whitened descriptors and what `student_features` gives."""
+        pairs = zip(STUDENTS * teacher_features, student_features, strict=True)
+        return torch.stack([squared_distance(student, teacher) for teacher, student in pairs]).sum()
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Both sides for a batch (N, H, W, 3) uint8 RGB, without the pretrained network."""
+        descriptors = self.descriptors(images)
+        return self.head_features(descriptors, self.student_features(images, descriptors))
+
+    def head_features(
+        self, teacher_features: list[Tensor], student_features: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Lifted vectors of whitened descriptors and students: three pairs (N, descriptor + 2, H / s, W / s)."""
+        smallest = self.error_std.min()
+        components = teacher_features[0].shape[1]
+        # 1 / r^2, with r^2 at least RADIUS^2 times the mean of |y|^2 / std e of each size of patches.
+        flatness = torch.clamp_max(smallest / components, 1.0) / RADIUS**2
+        teacher_side, student_side = [], []
+        for k, y in enumerate(teacher_features):
+            error_scale = (flatness / self.error_std[k]).sqrt()
+            variance_scale = (flatness / self.variance_std[k]).sqrt()
+            students = torch.stack(student_features[k :: len(STRIDES)])
+            mean = students.mean(0)
+            apart = (students - mean).clamp(-FARTHEST, FARTHEST) / 8.0
+            deviation = 8.0 * (apart * apart).mean(0).sum(1, keepdim=True).sqrt()
+            # Of the descriptors' shape, so that the graph lets this side depend on no student.
+            zero = torch.zeros_like(y[:, :1])
+            teacher_side.append(lifted(torch.cat([error_scale * y, zero], dim=1)))
+            student_side.append(lifted(torch.cat([error_scale * mean, variance_scale * deviation], dim=1)))
+        return teacher_side, student_side
+
+    @torch.no_grad()
+    def finish_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
+        """Whiten the descriptors after stage 0; keep the standard deviations of e and v after stage 1."""
+        if self.stage == 0:
+            found = mean_and_std(self._raw_descriptors(images) for images, _ in batches)
+            for patch_teacher, (mean, std) in zip(self.patch_teachers, found, strict=True):
+                patch_teacher.whiten(mean, std)
+            return
+        found = mean_and_std(self._errors_and_variances(images) for images, _ in batches)
+        stds = torch.stack([std for _, std in found], dim=1).clamp_min(SMALLEST_STD)
+        self.error_std.copy_(stds[0])
+        self.variance_std.copy_(stds[1])
+
+    def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
+        """Adam with weight decay 1e-5, as the authors have it."""
+        return torch.optim.Adam(self.trained(), lr=learning_rate, weight_decay=1e-5)
+
+    def _distillation(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
+        """L_k + L_c of all sizes of patches, for a batch whose second half is disturbed."""
+        good = len(images) // 2
+        seed = int(torch.randint(2**62, ())) if self.training else _HELD_OUT_SEED
+        twins, _ = self.disturbed(images[good:].cpu().numpy(), np.random.default_rng(seed))
+        disturbed = torch.from_numpy(twins).to(images.device)
+        features = [
+            torch.cat([kept[:good], changed])
+            for kept, changed in zip(teacher_features, self.teacher_features(disturbed), strict=True)
+        ]
+        losses = []
+        raw = self._raw_descriptors(torch.cat([images[:good], disturbed]))
+        for decoder, descriptors in zip(self.decoders, raw, strict=True):
+            target = pretrained_descriptors(features, descriptors.shape[2:])
+            losses += [squared_distance(decoder(descriptors), target), compactness(descriptors)]
+        return torch.stack(losses).sum()
+
+    def _raw_descriptors(self, images: Tensor) -> list[Tensor]:
+        pixels = pixels_of(images)
+        return [patch_teacher.network(pixels) for patch_teacher in self.patch_teachers]
+
+    def _errors_and_variances(self, images: Tensor) -> list[Tensor]:
+        """e and v of each size of patches: (N, 2, H / s, W / s)."""
+        descriptors = self.descriptors(images)
+        students = self.student_features(images, descriptors)
+        found = []
+        for k, y in enumerate(descriptors):
+            of_size = torch.stack(students[k :: len(STRIDES)])
+            mean = of_size.mean(0)
+            variance = (of_size - mean).square().mean(0).sum(1)
+            found.append(torch.stack([(mean - y).square().sum(1), variance], dim=1))
+        return found
+
+
+def squared_distance(one: Tensor, other: Tensor) -> Tensor:
+    """Squared distance of vectors, the mean over pictures and positions: two (N, C, H, W) tensors to a scalar."""
+    return one.shape[1] * F.mse_loss(one, other)
+
+
+def compactness(descriptors: Tensor) -> Tensor:
+    """L_c: the sum of the squared correlations of each component with each other one: (N, C, H, W) to a scalar."""
+    # Not by a mean epsilon of the usual size, or components could hide from this by being small.
+    standard = F.batch_norm(descriptors, None, None, training=True, eps=1e-10)
+    vectors = standard.transpose(0, 1).flatten(1)
+    correlations = (vectors / vectors.shape[1]) @ vectors.T
+    # A component's correlation with itself is 1.
+    return correlations.square().sum() - correlations.diagonal().square().sum()
+
+
+def pretrained_descriptors(features: list[Tensor], size: torch.Size) -> Tensor:
+    """P(p): tensors (N, C_k, H_k, W_k) to (N, sum C_k, *size), each channel of mean 0 and standard deviation 1."""
+    joined = torch.cat([F.adaptive_avg_pool2d(x, list(size)) for x in features], dim=1)
+    return F.batch_norm(joined, None, None, training=True)
+
+
+def lifted(x: Tensor) -> Tensor:
+    """(2 x, |x|^2 - 1), of length |x|^2 + 1: (N, C, H, W) to (N, C + 1, H, W).
+
+    Components are cut at 1 / sqrt(C): what is longer than 1 would come near the pole, and so near to all that is long.
+    """
+    limit = x.shape[1] ** -0.5
+    x = x.clamp(-limit, limit)
+    return torch.cat([2.0 * x, (x * x).sum(1, keepdim=True) - 1.0], dim=1)

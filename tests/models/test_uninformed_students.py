@@ -1,0 +1,430 @@
+"""Uninformed students: receptive fields, each loss by hand, what the stages train and keep, the map, the graphs."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+from training_parts import good_parts
+
+from edgead.anomaly_map import anomaly_map, bilinear_matrix, cosine_map
+from edgead.data.synthetic import DEFECTS, add_defect
+from edgead.engine.verify import damaged_twins
+from edgead.export.calibrate import calibrate
+from edgead.export.from_torch import onnx_from_method
+from edgead.export.half import half_from_float
+from edgead.export.parts import CONVOLUTIONS, parts_of
+from edgead.export.quantise import int8_from_float
+from edgead.models import METHODS, create_method
+from edgead.models.patch_networks import PatchSpec, mean_and_std, patch_network, pixels_of
+from edgead.models.uninformed_students import (
+    UninformedStudents,
+    compactness,
+    lifted,
+    pretrained_descriptors,
+    squared_distance,
+)
+from edgead.preprocess import ModelSize
+from edgead.train.session import TorchSession
+
+STRIDES = (4, 8, 16)
+SPEC = PatchSpec((4, 6, 8, 8), 5)
+PARTS = good_parts(24)
+TRAIN, HELD_OUT = torch.from_numpy(PARTS[:12]), PARTS[12:]
+
+
+def made(preset: str = "edge", size: ModelSize = ModelSize(64, 64)) -> UninformedStudents:
+    torch.manual_seed(0)
+    teacher = METHODS["uninformed-students"].create_teacher("test_efficientnet", "random")
+    method = create_method("uninformed-students", teacher, size, "per-position", preset=preset)
+    assert isinstance(method, UninformedStudents)
+    return method
+
+
+def train(method: UninformedStudents, stage: int, steps: int) -> list[float]:
+    """A stage in short, as the loop trains it; the losses of its steps."""
+    features = method.teacher_features(TRAIN)
+    method.enter_stage(stage)
+    method.train()
+    optimizer = method.optimizer(1e-2)
+    losses = []
+    for step in range(steps):
+        chosen = torch.arange(6 * (step % 2), 6 * (step % 2) + 6)
+        loss = method(TRAIN[chosen], [x[chosen] for x in features])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    method.eval()
+    method.finish_stage((TRAIN[i : i + 5], [x[i : i + 5] for x in features]) for i in (0, 5, 10))
+    return losses
+
+
+@pytest.fixture(scope="module")
+def trained() -> UninformedStudents:
+    method = made()
+    train(method, 0, 30)
+    train(method, 1, 90)
+    return method
+
+
+# The networks
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+def test_a_position_sees_a_square_of_four_strides_and_a_pixel(stride):
+    torch.manual_seed(0)
+    network = patch_network(stride, SPEC).double()
+    pixels = torch.randn(1, 3, 160, 192, dtype=torch.float64, requires_grad=True)
+    out = network(pixels)
+    assert out.shape == (1, 5, 160 // stride, 192 // stride)
+    row, column = 80 // stride, 96 // stride
+    # Of products of weights drawn at random none is zero by chance.
+    out[0, :, row, column].sum().backward()
+    seen = (pixels.grad[0] != 0.0).all(0)
+    assert torch.equal(seen, (pixels.grad[0] != 0.0).any(0))
+    expected = torch.zeros(160, 192, dtype=torch.bool)
+    top, left = stride * row - 2 * stride, stride * column - 2 * stride
+    field = {4: 17, 8: 33, 16: 65}[stride]
+    expected[top : top + field, left : left + field] = True
+    assert torch.equal(seen, expected)
+
+
+def test_the_paper_has_wider_networks():
+    edge, paper = made(), made("paper")
+    assert [y.shape[1:] for y in edge.descriptors(TRAIN[:1])] == [(64, 64 // s, 64 // s) for s in STRIDES]
+    assert [y.shape[1:] for y in paper.descriptors(TRAIN[:1])] == [(128, 64 // s, 64 // s) for s in STRIDES]
+
+
+# The losses
+
+
+def test_the_squared_distance_is_that_of_vectors():
+    one = torch.tensor([[1.0, 2.0], [0.0, 0.0]]).T[None, :, :, None]
+    other = torch.tensor([[4.0, 6.0], [1.0, 1.0]]).T[None, :, :, None]
+    assert float(squared_distance(one, other)) == pytest.approx((25.0 + 2.0) / 2.0)
+
+
+def test_compactness_by_hand():
+    x, y = torch.tensor([1.0, -1.0, 1.0, -1.0]), torch.tensor([1.0, 1.0, -1.0, -1.0])
+    # x and y are not correlated, each with their sum by sqrt(1/2); each pair counts twice. Neither scale nor mean matter.
+    three = torch.stack([x, 7.0 * y, 1e-3 * (x + y) + 5.0])
+    assert float(compactness(three.reshape(1, 3, 2, 2))) == pytest.approx(2.0, abs=1e-3)
+    assert float(compactness(three[:2].reshape(1, 2, 2, 2))) == pytest.approx(0.0, abs=1e-6)
+    # What correlates the other way round is redundant too.
+    assert float(compactness(torch.stack([x, -x]).reshape(1, 2, 2, 2))) == pytest.approx(2.0)
+
+
+def test_compactness_is_over_the_batch_as_numpy_has_it():
+    descriptors = torch.randn(3, 5, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    descriptors[:, 1] += descriptors[:, 0]
+    c = np.corrcoef(descriptors.numpy().transpose(1, 0, 2, 3).reshape(5, -1))
+    expected = sum(c[i, j] ** 2 for i in range(5) for j in range(5) if i != j)
+    assert float(compactness(descriptors)) == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("loss", ["distance", "compactness", "students"])
+def test_gradients_are_those_of_differences(loss):
+    generator = torch.Generator().manual_seed(2)
+    one, other = (torch.randn(2, 3, 2, 3, dtype=torch.float64, generator=generator) for _ in range(2))
+    one.requires_grad_()
+    if loss == "distance":
+        assert torch.autograd.gradcheck(lambda x: squared_distance(x, other), (one,))
+    elif loss == "compactness":
+        assert torch.autograd.gradcheck(compactness, (one,))
+    else:
+        method = made()
+        assert torch.autograd.gradcheck(lambda x: method.loss([other] * 3, [x, *[2.0 * x] * 8]), (one,))
+
+
+def test_the_students_loss_is_the_sum_over_all_nine():
+    method = made()
+    teachers = [torch.zeros(2, 4, 8, 8), torch.ones(2, 4, 4, 4), torch.full((2, 4, 2, 2), 2.0)]
+    students = [torch.full_like(y, float(m)) for m in range(3) for y in teachers]
+    # Four components: for each student m and each size 4 (m - y)^2.
+    expected = sum(4.0 * (m - y) ** 2 for m in range(3) for y in range(3))
+    assert float(method.loss(teachers, students)) == pytest.approx(expected)
+
+
+def test_finer_features_are_averaged_and_coarser_ones_repeated():
+    generator = torch.Generator().manual_seed(3)
+    features = [
+        torch.randn(2, c, 32 // s, 32 // s, generator=generator)
+        for c, s in zip((2, 3, 1), STRIDES, strict=True)
+    ]
+    got = pretrained_descriptors(features, torch.Size((4, 4))).double().numpy()
+    fine, same, coarse = (x.double().numpy() for x in features)
+    expected = np.concatenate(
+        [
+            fine.reshape(2, 2, 4, 2, 4, 2).mean((3, 5)),
+            same,
+            coarse.repeat(2, axis=2).repeat(2, axis=3),
+        ],
+        axis=1,
+    )
+    expected -= expected.mean((0, 2, 3), keepdims=True)
+    expected /= expected.std((0, 2, 3), keepdims=True)
+    np.testing.assert_allclose(got, expected, rtol=0.0, atol=1e-4)
+
+
+def test_the_teachers_see_good_pictures_and_pseudo_anomalous_ones():
+    method = made().eval()
+    images, shown = TRAIN[:5], []
+    method.disturbed = lambda given, rng: (shown.append(given), (255 - given, given[..., 0] > 0))[1]
+    features = method.teacher_features(images)
+    with torch.no_grad():
+        got = float(method(images, features))
+        batch = torch.cat([images[:2], 255 - images[2:]])
+        targets = method.teacher_features(batch)
+        expected = 0.0
+        for patch_teacher, decoder in zip(method.patch_teachers, method.decoders, strict=True):
+            descriptors = patch_teacher.network(pixels_of(batch))
+            decoded, target = (
+                decoder(descriptors),
+                pretrained_descriptors(targets, descriptors.shape[2:]),
+            )
+            expected += float((decoded - target).square().sum(1).mean() + compactness(descriptors))
+    assert got == pytest.approx(expected, rel=1e-5)
+    assert np.array_equal(shown[0], images[2:].numpy())
+
+
+def test_pseudo_anomalies_are_drawn_in_training_and_the_same_when_watched():
+    method = made().eval()
+    features = method.teacher_features(TRAIN[:3])
+    with torch.no_grad():
+        watched = method(TRAIN[:3], features)
+        assert torch.equal(watched, method(TRAIN[:3], features))
+        method.train()
+        torch.manual_seed(1)
+        one, other = method(TRAIN[:3], features), method(TRAIN[:3], features)
+        torch.manual_seed(1)
+        assert one != other
+        assert one == method(TRAIN[:3], features)
+
+
+def test_one_picture_is_shown_with_a_pseudo_anomaly():
+    method = made("paper").eval()
+    shown = []
+    method.disturbed = lambda given, rng: (shown.append(len(given)), (given, given[..., 0] > 0))[1]
+    assert torch.isfinite(method(TRAIN[:1], method.teacher_features(TRAIN[:1])))
+    assert shown == [1]
+
+
+# The stages
+
+
+def test_each_stage_trains_its_own_networks_and_lowers_its_loss():
+    method = made()
+    for stage, trained_by_it in ((0, ("patch_teachers.", "decoders.")), (1, ("students.",))):
+        method.enter_stage(stage)
+        before = {key: value.clone() for key, value in method.named_parameters()}
+        losses = train(method, stage, 6)
+        assert losses[-1] < losses[0]
+        for key, value in method.named_parameters():
+            assert torch.equal(value, before[key]) != key.startswith(trained_by_it), (stage, key)
+        assert {id(p) for p in method.trained()} == {
+            id(p) for key, p in method.named_parameters() if key.startswith(trained_by_it)
+        }
+
+
+def test_students_differ_in_their_start_alone():
+    method = made()
+    seen = pixels_of(TRAIN[:1])
+    for k in range(3):
+        outputs = [student(seen) for student in method.students[k::3]]
+        assert len(outputs) == 3
+        assert not torch.allclose(outputs[0], outputs[1])
+        assert not torch.allclose(outputs[1], outputs[2])
+        layers = [
+            [p.shape for p in network.parameters()]
+            for network in (method.patch_teachers[k].network, *method.students[k::3])
+        ]
+        assert all(shapes == layers[0] for shapes in layers)
+
+
+def test_descriptors_are_whitened_over_all_training_pictures():
+    method = made()
+    train(method, 0, 1)
+    for patch_teacher, whitened in zip(method.patch_teachers, method.descriptors(TRAIN), strict=True):
+        with torch.no_grad():
+            raw = patch_teacher.network(pixels_of(TRAIN)).double().numpy()
+        mean, std = raw.mean((0, 2, 3)), raw.std((0, 2, 3))
+        np.testing.assert_allclose(patch_teacher.mean.numpy(), mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(patch_teacher.variance.numpy(), std**2, rtol=1e-4)
+        expected = (raw - mean[:, None, None]) / np.sqrt(std**2 + 1e-6)[:, None, None]
+        np.testing.assert_allclose(whitened.detach().numpy(), expected, rtol=0.0, atol=1e-3)
+
+
+def test_a_component_that_is_always_the_same_is_left_out_of_whitening():
+    method = made()
+    for patch_teacher in method.patch_teachers:
+        nn.init.zeros_(patch_teacher.network[-1].weight)
+    method.eval().finish_stage([(TRAIN, [])])
+    assert all(torch.isfinite(y).all() and y.abs().max() < 1e-3 for y in method.descriptors(TRAIN))
+
+
+def errors_and_variances(method: UninformedStudents, images: torch.Tensor) -> list[tuple[np.ndarray, ...]]:
+    """e and v of every size, (N, H_k, W_k) float64, as the paper writes them."""
+    with torch.no_grad():
+        descriptors = method.descriptors(images)
+        students = [x.double().numpy() for x in method.student_features(images, descriptors)]
+    found = []
+    for k, y in enumerate(descriptors):
+        mine = students[k::3]
+        mean = sum(mine) / 3.0
+        error = ((mean - y.double().numpy()) ** 2).sum(1)
+        variance = sum((s**2).sum(1) for s in mine) / 3.0 - (mean**2).sum(1)
+        found.append((error, variance))
+    return found
+
+
+def test_spreads_of_e_and_v_are_those_over_all_training_pictures(trained):
+    expected = np.array([[e.std(), v.std()] for e, v in errors_and_variances(trained, TRAIN)])
+    np.testing.assert_allclose(trained.error_std.numpy(), expected[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(trained.variance_std.numpy(), expected[:, 1], rtol=1e-4)
+
+
+def test_mean_and_std_do_not_depend_on_the_batches():
+    values = torch.randn(7, 2, 3, 5, generator=torch.Generator().manual_seed(4)) * 3.0 + 40.0
+    whole, parts = mean_and_std([[values]]), mean_and_std([[values[:2]], [values[2:3]], [values[3:]]])
+    for found in (*whole, *parts):
+        np.testing.assert_allclose(found[0], values.double().numpy().mean((0, 2, 3)), rtol=1e-12)
+        np.testing.assert_allclose(found[1], values.double().numpy().std((0, 2, 3)), rtol=1e-9)
+
+
+# The map
+
+
+def pictures() -> np.ndarray:
+    """Two good parts, one with a defect, and noise: (4, 64, 64, 3) uint8."""
+    rng = np.random.default_rng(5)
+    damaged = add_defect(HELD_OUT[0], DEFECTS[0], rng)[0]
+    return np.stack([HELD_OUT[0], HELD_OUT[1], damaged, rng.integers(0, 256, (64, 64, 3), np.uint8)])
+
+
+def squared_radius(method: UninformedStudents) -> float:
+    return 256.0 * max(1.0, 64.0 / float(method.error_std.min()))
+
+
+def published(method: UninformedStudents, images: np.ndarray) -> list[np.ndarray]:
+    """e / std e + v / std v of every size: the paper's map of that size but for a constant."""
+    found = errors_and_variances(method, torch.from_numpy(images))
+    return [
+        e / float(se) + v / float(sv)
+        for (e, v), se, sv in zip(found, method.error_std, method.variance_std, strict=True)
+    ]
+
+
+def test_lifted_vectors_are_points_of_a_sphere_by_their_chord():
+    generator = torch.Generator().manual_seed(6)
+    x, y = (0.8 * torch.rand(2, 5, 3, 4, dtype=torch.float64, generator=generator) - 0.4 for _ in range(2))
+    np.testing.assert_allclose(np.linalg.norm(lifted(x), axis=1), 1.0 + (x**2).sum(1), rtol=1e-12)
+    expected = 2.0 * ((x - y) ** 2).sum(1) / ((1.0 + (x**2).sum(1)) * (1.0 + (y**2).sum(1)))
+    np.testing.assert_allclose(cosine_map(lifted(x).numpy(), lifted(y).numpy()), expected, rtol=1e-9)
+    # Cut at 1 / sqrt(5), so of length 1 at most.
+    assert torch.equal(lifted(1e6 * x + y), lifted(x.sign()))
+
+
+def test_the_cosine_maps_are_the_published_ones_on_a_sphere(trained):
+    images = pictures()
+    with torch.no_grad():
+        teacher, student = trained.features(torch.from_numpy(images))
+        descriptors = trained.descriptors(torch.from_numpy(images))
+        outputs = trained.student_features(torch.from_numpy(images), descriptors)
+    r2 = squared_radius(trained)
+    for k, value in enumerate(published(trained, images)):
+        got = cosine_map(teacher[k].numpy(), student[k].numpy())
+        e_std, v_std = float(trained.error_std[k]), float(trained.variance_std[k])
+        mean = np.mean([x.double().numpy() for x in outputs[k::3]], axis=0)
+        variance = np.var([x.double().numpy() for x in outputs[k::3]], axis=0).sum(1)
+        x2 = (descriptors[k].double().numpy() ** 2).sum(1) / (r2 * e_std)
+        y2 = ((mean**2).sum(1) / e_std + variance / v_std) / r2
+        expected = 2.0 / r2 * value / ((1.0 + x2) * (1.0 + y2))
+        np.testing.assert_allclose(got, expected, rtol=2e-3, atol=1e-7)
+        # On the good parts, the first two, the sphere is flat: the published map but for a factor, pixel by pixel.
+        np.testing.assert_allclose(got[:2], 2.0 / r2 * value[:2], rtol=0.1)
+        assert x2[:2].mean() <= 1.1 / 256.0
+        assert spearmanr(got.ravel(), value.ravel()).statistic > 0.99
+
+
+def scores(graph, images: np.ndarray) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["anomaly_map", "anomaly_score"], {"images": images})
+
+
+@pytest.fixture(scope="module")
+def graph(trained):
+    return onnx_from_method(trained, ModelSize(64, 64))
+
+
+def test_the_graph_gives_the_published_map(trained, graph):
+    images = pictures()
+    got, score = scores(graph, images)
+    torch_prediction = TorchSession(trained).infer(images)
+    np.testing.assert_allclose(got, torch_prediction.anomaly_map, rtol=0.0, atol=1e-4)
+    np.testing.assert_allclose(got, torch_prediction.anomaly_map, rtol=0.01, atol=1e-5)
+    np.testing.assert_allclose(score, got.max((1, 2, 3)), rtol=1e-6)
+    # The published maps enlarged, added and smoothed, for parts on which the sphere is flat; the oracle smooths, from
+    # one feature pair whose cosine map is the sum.
+    total = sum(
+        bilinear_matrix(64, x.shape[1], True) @ x @ bilinear_matrix(64, x.shape[2], True).T
+        for x in published(trained, images[:2])
+    )
+    distance = 2.0 / squared_radius(trained) * total
+    angle = np.arccos(1.0 - distance)
+    expected, _ = anomaly_map(
+        [np.stack([np.ones_like(angle), np.zeros_like(angle)], axis=1)],
+        [np.stack([np.cos(angle), np.sin(angle)], axis=1)],
+        64,
+        64,
+        "add",
+        trained.head.sigma,
+    )
+    np.testing.assert_allclose(got[:2], expected, rtol=0.05)
+
+
+def test_the_graph_holds_patch_teachers_and_students_and_no_pretrained_network(graph):
+    parts, nodes = parts_of(graph), list(graph.graph.node)
+    counted = [i for i, node in enumerate(nodes) if node.op_type in CONVOLUTIONS]
+    # Four, five and six convolutions by size; no batch normalisation is left of the whitening.
+    assert len([i for i in counted if i in parts.teacher]) == 15
+    assert len([i for i in counted if i in parts.student]) == len(counted) - 15 == 45
+    assert not [node for node in nodes if node.op_type == "BatchNormalization"]
+    assert [node.op_type for node in nodes if "images" in node.input] == ["Cast"]
+
+
+def test_half_precision_keeps_the_map(graph):
+    exact, found = scores(graph, pictures())[0], scores(half_from_float(graph), pictures())[0]
+    np.testing.assert_allclose(found, exact, rtol=0.02, atol=0.002 * float(exact.max()))
+
+
+def test_strange_descriptors_have_large_values_in_half_precision_too(trained, graph):
+    """Whatever the picture, no overflow, and nothing so far from good parts that it looks near again."""
+    method = made()
+    method.load_state_dict(trained.state_dict())
+    for network in (*(teacher.network for teacher in method.patch_teachers), *method.students):
+        with torch.no_grad():
+            network[-1].weight.mul_(1000.0)
+    half = half_from_float(onnx_from_method(method.eval(), ModelSize(64, 64)))
+    found, score = scores(half, pictures())
+    assert np.isfinite(found).all()
+    assert score.min() > 10.0 * scores(graph, HELD_OUT)[1].max()
+
+
+def test_int8_keeps_the_scores_of_parts(graph):
+    calibration = calibrate(graph, np.concatenate([PARTS[:6], damaged_twins(PARTS[6:12])]), "mse")
+    quantised = int8_from_float(graph, calibration.ranges, "all", calibration.shifts)
+    images = np.concatenate([HELD_OUT, damaged_twins(HELD_OUT)])
+    exact, found = scores(graph, images)[1], scores(quantised, images)[1]
+    np.testing.assert_allclose(found, exact, rtol=0.25)
+    assert spearmanr(found, exact).statistic > 0.9
+
+
+def test_damaged_parts_score_higher_than_good_ones(trained):
+    session = TorchSession(trained)
+    good = session.infer(HELD_OUT).anomaly_score
+    damaged = session.infer(damaged_twins(HELD_OUT)).anomaly_score
+    assert (damaged > good).all()
+    assert np.mean(damaged[:, None] > good) > 0.75
+    assert damaged.mean() > 1.2 * good.mean()
