@@ -1,10 +1,10 @@
 """Networks that describe the patch around each position of a picture: convolutions that see 17, 33 or 65 pixels.
 
 A patch network has one output position for `stride` pixels each way, and what it gives there depends on a square of
-4 stride + 1 pixels and on nothing else: a 5x5 convolution of stride 2 (5 pixels), a 3x3 one of stride 2 for each further
-halving (9, 17, 33) and one 3x3 without (17, 33, 65 at strides 4, 8, 16), then a 1x1 one. Patches are centred on the
-first pixel of their cell; beyond the border a layer sees zeros. Leaky rectifiers between the layers and no batch
-normalisation, as Bergmann et al. have it ("Uninformed Students", CVPR 2020).
+4 stride + 1 pixels and on nothing else: a 5x5 convolution of stride 2 (5 pixels), a 3x3 one of stride 2 for each
+further halving (9, 17, 33) and one 3x3 without (17, 33, 65 at strides 4, 8, 16), then a 1x1 one. Patches are centred on
+the first pixel of their cell; beyond the border a layer sees zeros. There are leaky rectifiers between the layers and
+no batch normalisation, as in published re-implementations of Bergmann et al., "Uninformed Students", CVPR 2020.
 """
 
 from __future__ import annotations
@@ -15,11 +15,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 SLOPE = 5e-3
-# Added to the variance of a descriptor's component, so that one which is the same everywhere does no harm.
-EPSILON = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +46,6 @@ def patch_network(stride: int, spec: PatchSpec) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class PatchTeacher(nn.Module):
-    """A patch network whose descriptors are whitened: of mean 0 and standard deviation 1 over the good pictures.
-
-    Component by component, by the buffers `mean` and `variance` (descriptor,), 0 and 1 until `whiten` sets them.
-    """
-
-    mean: Tensor
-    variance: Tensor
-
-    def __init__(self, stride: int, spec: PatchSpec) -> None:
-        super().__init__()
-        self.network = patch_network(stride, spec)
-        self.register_buffer("mean", torch.zeros(spec.descriptor))
-        self.register_buffer("variance", torch.ones(spec.descriptor))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) to whitened descriptors (N, descriptor, H / stride, W / stride)."""
-        # As a batch normalisation that does not move, which the exporter folds into the convolution before it.
-        return F.batch_norm(self.network(pixels), self.mean, self.variance, eps=EPSILON)
-
-    def whiten(self, mean: Tensor, std: Tensor) -> None:
-        """Whiten by mean and standard deviation (descriptor,) of what the network gives."""
-        self.mean.copy_(mean)
-        self.variance.copy_(std.square())
-
-
 def pixels_of(images: Tensor) -> Tensor:
     """(N, H, W, 3) uint8 RGB to (N, 3, H, W) float32 from -1 to 1, as patch networks take it."""
     return (images.float().permute(0, 3, 1, 2) - 127.5) / 127.5
@@ -87,8 +58,10 @@ def mean_and_std(batches: Iterable[list[Tensor]]) -> list[tuple[Tensor, Tensor]]
     """
     sums: list[Tensor] = []
     for batch in batches:
-        # Count, sum and sum of squares. What is summed is near zero against its spread, or float64 bears it.
-        found = [torch.stack([torch.ones_like(x), x, x * x]).sum((1, 3, 4)) for x in map(Tensor.double, batch)]
+        # Count, sum and sum of squares.
+        found = [
+            torch.stack([torch.ones_like(x), x, x * x]).sum((1, 3, 4)) for x in map(Tensor.double, batch)
+        ]
         sums = [total + new for total, new in zip(sums, found, strict=True)] if sums else found
     means = [total[1:] / total[:1] for total in sums]
     return [(mean, (square - mean * mean).clamp_min(0.0).sqrt()) for mean, square in means]

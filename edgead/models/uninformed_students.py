@@ -2,8 +2,8 @@
 
 Bergmann, Fauser, Sattlegger & Steger, "Uninformed Students: Student-Teacher Anomaly Detection with Discriminative
 Latent Embeddings", CVPR 2020, as told by Polidori, "Leveraging Student-Teacher learning framework", Politecnico di
-Milano 2022, section 3.2, whose equations are meant below. Patches of 17, 33 and 65 pixels, each with a teacher and three
-students of its own.
+Milano 2022, section 3.2, whose equations are meant below. Patches have 17, 33 and 65 pixels, and each size a teacher and
+three students of its own.
 
 teacher  stage 0 (Bergmann, section 3.1): a patch network T learns to describe patches as the pretrained network P does
          L_k   |D(T(p)) - P(p)|^2 (equation 2), the mean over patches, with D a 1x1 convolution that is used here alone
@@ -18,10 +18,10 @@ teacher  stage 0 (Bergmann, section 3.1): a patch network T learns to describe p
          pseudo-anomalous ones, so that T can tell apart more than good parts have
 students stage 1 (section 3.2): three patch networks of T's layers, different in their random start alone, regress the
          whitened descriptors y = (T(p) - mu) / sigma of good pictures, with mu and sigma over the training pictures
-         L_s   |S(p) - y|^2 (equation 3), the mean over patches, summed over students and sizes of patches. They share no
-               weights, so the sum trains each alone
-map      e = |m - y|^2 with m the students' mean, and their variance v, the mean of |S_i|^2 minus |m|^2 (equation 4). Each
-         is normalised by its mean and standard deviation over the training pictures (the paper's over held-out ones,
+         L_s   |S(p) - y|^2 (equation 3), the mean over patches, summed over students and sizes of patches. They share
+               no weights, so the sum trains each alone
+map      e = |m - y|^2 with m the students' mean, and their variance v, the mean of |S_i|^2 minus |m|^2 (equation 4).
+         Each is normalised by its mean and standard deviation over the training pictures (the paper's over held-out ones,
          which here set the threshold) and averaged over the sizes (section 3.3):
 
              mean over sizes of (e - mean e) / std e + (v - mean v) / std v
@@ -37,9 +37,9 @@ half the squared chord between the lifted two, which is one minus their cosine, 
 
     2 / r^2  (e / std e + v / std v)  /  ((1 + |x|^2) (1 + |y_S|^2))
 
-lift(x) is the teacher's alone, lift(y_S) the students'. The components of both, n of them, are cut at 1 / sqrt(n), and r is
-so large, 16 or more, that |x|^2 is 1/256 or less in the mean over the good pictures and 16 standard deviations of a
-descriptor's component are not cut. So the sum over sizes is the paper's map times 6 / r^2, but for a constant, mean e
+lift(x) is the teacher's alone, lift(y_S) the students'. The components of x and y_S, n of each, are cut at 1 / sqrt(n),
+and r is so large, 16 or more, that |x|^2 is 1/256 or less in the mean over the good pictures and about 16 standard
+deviations of a descriptor's component are not cut. So the sum over sizes is the paper's map times 6 / r^2, but for a constant, mean e
 and mean v, which a threshold takes up, and for the factors below the line. Those are near 1 on good parts and grow to 2
 each far from them: of two positions and one size of patches, the order is the paper's where the larger value is larger
 by more than the factors differ, so always where it is four times the smaller. Half precision rounds x and y_S by a
@@ -54,12 +54,10 @@ from types import MappingProxyType
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edgead.data.pseudo_anomalies import pseudo_anomalies
-from edgead.data.textures import ProceduralTextures, Textures
 from edgead.models.base import DistillationMethod, Preset, Recipe, Setting
-from edgead.models.patch_networks import PatchSpec, PatchTeacher, mean_and_std, patch_network, pixels_of
+from edgead.models.patch_networks import PatchSpec, mean_and_std, patch_network, pixels_of
 from edgead.models.teacher import STRIDES, Teacher
 from edgead.types import BoolArray, UInt8Array
 
@@ -72,8 +70,10 @@ SPECS: MappingProxyType[Preset, PatchSpec] = MappingProxyType(
 
 # How flat the sphere is where good parts lie.
 RADIUS = 16.0
-# A student's component is cut so far from the students' mean, and squared as an eighth of that: half precision holds it.
+# A student's component is cut so far from the students' mean, and an eighth of it squared: half precision holds that.
 FARTHEST = 128.0
+# Added to the variance of a descriptor's component, so that one which is always the same does no harm.
+EPSILON = 1e-6
 # A standard deviation of zero, of pictures that are all alike, would make everything else infinite.
 SMALLEST_STD = 1e-6
 
@@ -84,11 +84,13 @@ _HELD_OUT_SEED = 0
 class UninformedStudents(DistillationMethod):
     """Three students for each of three sizes of patches; stage 0 trains their teachers, stage 1 the students.
 
-    The buffers `error_std` and `variance_std` (3,) are the standard deviations of e and v, 1 until stage 1 has ended.
+    Of the training pictures, kept in buffers: mean and variance of the descriptors (3, descriptor), 0 and 1 until stage 0
+    has ended; standard deviations of e and v (3,), 1 until stage 1 has ended.
     """
 
     losses = ("per-position",)
     fusion = "add"
+    uses_textures = True
     recipes = MappingProxyType(
         {
             "edge": Recipe("per-position", 4.0, 100, 16, 5e-3, "one-cycle", (0.5, 0.5)),
@@ -96,18 +98,21 @@ class UninformedStudents(DistillationMethod):
         }
     )
 
+    descriptor_mean: Tensor
+    descriptor_variance: Tensor
     error_std: Tensor
     variance_std: Tensor
 
     def __init__(self, teacher: Teacher, setting: Setting) -> None:
         super().__init__(teacher, setting)
-        self.textures: Textures = ProceduralTextures() if setting.textures is None else setting.textures
         spec = SPECS[setting.preset]
-        self.patch_teachers = nn.ModuleList(PatchTeacher(stride, spec) for stride in STRIDES)
+        self.patch_teachers = nn.ModuleList(patch_network(stride, spec) for stride in STRIDES)
         self.decoders = nn.ModuleList(nn.Conv2d(spec.descriptor, sum(teacher.channels), 1) for _ in STRIDES)
         self.students = nn.ModuleList(
             patch_network(stride, spec) for _ in range(STUDENTS) for stride in STRIDES
         )
+        self.register_buffer("descriptor_mean", torch.zeros(len(STRIDES), spec.descriptor))
+        self.register_buffer("descriptor_variance", torch.ones(len(STRIDES), spec.descriptor))
         self.register_buffer("error_std", torch.ones(len(STRIDES)))
         self.register_buffer("variance_std", torch.ones(len(STRIDES)))
         self.enter_stage(0)
@@ -136,8 +141,11 @@ class UninformedStudents(DistillationMethod):
 
     def descriptors(self, images: Tensor) -> list[Tensor]:
         """What the students regress: whitened, (N, descriptor, H / s, W / s) for the strides s of 4, 8 and 16."""
-        pixels = pixels_of(images)
-        return [patch_teacher(pixels) for patch_teacher in self.patch_teachers]
+        described = zip(
+            self._raw_descriptors(images), self.descriptor_mean, self.descriptor_variance, strict=True
+        )
+        # As a batch normalisation that does not move, which the exporter folds into the convolution before it.
+        return [nn.functional.batch_norm(y, mean, variance, eps=EPSILON) for y, mean, variance in described]
 
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
         """Three tensors of the descriptors' shapes from the first students, then three from the second, and so on."""
@@ -181,8 +189,8 @@ class UninformedStudents(DistillationMethod):
         """Whiten the descriptors after stage 0; keep the standard deviations of e and v after stage 1."""
         if self.stage == 0:
             found = mean_and_std(self._raw_descriptors(images) for images, _ in batches)
-            for patch_teacher, (mean, std) in zip(self.patch_teachers, found, strict=True):
-                patch_teacher.whiten(mean, std)
+            self.descriptor_mean.copy_(torch.stack([mean for mean, _ in found]))
+            self.descriptor_variance.copy_(torch.stack([std.square() for _, std in found]))
             return
         found = mean_and_std(self._errors_and_variances(images) for images, _ in batches)
         stds = torch.stack([std for _, std in found], dim=1).clamp_min(SMALLEST_STD)
@@ -212,7 +220,7 @@ class UninformedStudents(DistillationMethod):
 
     def _raw_descriptors(self, images: Tensor) -> list[Tensor]:
         pixels = pixels_of(images)
-        return [patch_teacher.network(pixels) for patch_teacher in self.patch_teachers]
+        return [patch_teacher(pixels) for patch_teacher in self.patch_teachers]
 
     def _errors_and_variances(self, images: Tensor) -> list[Tensor]:
         """e and v of each size of patches: (N, 2, H / s, W / s)."""
@@ -229,13 +237,13 @@ class UninformedStudents(DistillationMethod):
 
 def squared_distance(one: Tensor, other: Tensor) -> Tensor:
     """Squared distance of vectors, the mean over pictures and positions: two (N, C, H, W) tensors to a scalar."""
-    return one.shape[1] * F.mse_loss(one, other)
+    return one.shape[1] * nn.functional.mse_loss(one, other)
 
 
 def compactness(descriptors: Tensor) -> Tensor:
     """L_c: the sum of the squared correlations of each component with each other one: (N, C, H, W) to a scalar."""
     # Not by a mean epsilon of the usual size, or components could hide from this by being small.
-    standard = F.batch_norm(descriptors, None, None, training=True, eps=1e-10)
+    standard = nn.functional.batch_norm(descriptors, None, None, training=True, eps=1e-10)
     vectors = standard.transpose(0, 1).flatten(1)
     correlations = (vectors / vectors.shape[1]) @ vectors.T
     # A component's correlation with itself is 1.
@@ -244,8 +252,8 @@ def compactness(descriptors: Tensor) -> Tensor:
 
 def pretrained_descriptors(features: list[Tensor], size: torch.Size) -> Tensor:
     """P(p): tensors (N, C_k, H_k, W_k) to (N, sum C_k, *size), each channel of mean 0 and standard deviation 1."""
-    joined = torch.cat([F.adaptive_avg_pool2d(x, list(size)) for x in features], dim=1)
-    return F.batch_norm(joined, None, None, training=True)
+    joined = torch.cat([nn.functional.adaptive_avg_pool2d(x, (size[0], size[1])) for x in features], dim=1)
+    return nn.functional.batch_norm(joined, None, None, training=True)
 
 
 def lifted(x: Tensor) -> Tensor:
