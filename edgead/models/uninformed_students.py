@@ -2,27 +2,27 @@
 
 Bergmann, Fauser, Sattlegger & Steger, "Uninformed Students: Student-Teacher Anomaly Detection with Discriminative
 Latent Embeddings", CVPR 2020, as told by Polidori, "Leveraging Student-Teacher learning framework", Politecnico di
-Milano 2022, section 3.2, whose equations are meant below. Patches have 17, 33 and 65 pixels, and each size a teacher and
-three students of its own.
+Milano 2022, section 3.2, whose equations are meant below. Patches have 17, 33 and 65 pixels, and each size has a
+teacher and three students of its own.
 
-teacher  stage 0 (Bergmann, section 3.1): a patch network T learns to describe patches as the pretrained network P does
+teacher  stage 0: a patch network T learns to describe patches as the pretrained network P does
          L_k   |D(T(p)) - P(p)|^2 (equation 2), the mean over patches, with D a 1x1 convolution that is used here alone
          L_c   the sum of c_ij^2 over i != j, with c the correlation of the components of T(p) over a batch. In the
-               paper c_ij is not squared, and the sum could fall without end
-         L_m   (triplets of patches) is left out: P is at hand, for where it is not L_m was made
+               paper c_ij is not squared, so that what is correlated the other way round would count as compact
+         L_m   (triplets of patches) is left out: it is for where there is no P
          P(p) are P's features at strides 4, 8 and 16 at the place of the patch, finer ones averaged and coarser ones
          repeated, each channel of mean 0 and standard deviation 1 over the batch. As in EfficientAD (Batzner et al.,
          WACV 2024) P sees the whole picture, in the paper the patch alone. P of a ResNet is centred where the patches
-         are, on the first pixel of a cell; P of TensorFlow's networks, EfficientNet-Lite among them, on the last
+         are, on the first pixel of a cell; P of TensorFlow's networks, EfficientNet-Lite among them, on the last.
          The paper's patches are ImageNet's. Here one half of a batch are good pictures and the other half
          pseudo-anomalous ones, so that T can tell apart more than good parts have
-students stage 1 (section 3.2): three patch networks of T's layers, different in their random start alone, regress the
-         whitened descriptors y = (T(p) - mu) / sigma of good pictures, with mu and sigma over the training pictures
+students stage 1: three patch networks of T's layers, different in their random start alone, regress the whitened
+         descriptors y = (T(p) - mu) / sigma of good pictures, with mu and sigma over the training pictures
          L_s   |S(p) - y|^2 (equation 3), the mean over patches, summed over students and sizes of patches. They share
                no weights, so the sum trains each alone
 map      e = |m - y|^2 with m the students' mean, and their variance v, the mean of |S_i|^2 minus |m|^2 (equation 4).
-         Each is normalised by its mean and standard deviation over the training pictures (the paper's over held-out ones,
-         which here set the threshold) and averaged over the sizes (section 3.3):
+         Each is normalised by its mean and standard deviation over the training pictures (in the paper over held-out
+         ones, which here set the threshold) and averaged over the sizes:
 
              mean over sizes of (e - mean e) / std e + (v - mean v) / std v
 
@@ -31,19 +31,19 @@ apart, as those of EfficientAD stand 4 apart, and the head enlarges the maps. P 
 
 The head knows cosine maps only. It gets vectors lifted to a sphere (the inverse stereographic projection): with
 
-    x = (y, 0) / (r sqrt(std e))      y_S = (m, sqrt(v std e / std v)) / (r sqrt(std e))      lift(x) = (2 x, |x|^2 - 1)
+    x = (y, 0) / (r sqrt(std e))     z = (m, sqrt(v std e / std v)) / (r sqrt(std e))     lift(x) = (2 x, |x|^2 - 1)
 
 half the squared chord between the lifted two, which is one minus their cosine, is
 
-    2 / r^2  (e / std e + v / std v)  /  ((1 + |x|^2) (1 + |y_S|^2))
+    2 / r^2  (e / std e + v / std v)  /  ((1 + |x|^2) (1 + |z|^2))
 
-lift(x) is the teacher's alone, lift(y_S) the students'. The components of x and y_S, n of each, are cut at 1 / sqrt(n),
-and r is so large, 16 or more, that |x|^2 is 1/256 or less in the mean over the good pictures and about 16 standard
-deviations of a descriptor's component are not cut. So the sum over sizes is the paper's map times 6 / r^2, but for a constant, mean e
-and mean v, which a threshold takes up, and for the factors below the line. Those are near 1 on good parts and grow to 2
-each far from them: of two positions and one size of patches, the order is the paper's where the larger value is larger
-by more than the factors differ, so always where it is four times the smaller. Half precision rounds x and y_S by a
-share of themselves, so small values suffer no more than large ones.
+lift(x) is the teacher's alone, lift(z) the students'. The sum over sizes is the paper's map times 6 / r^2, but for a
+constant of mean e and mean v, which a threshold takes up, and for the factors below the line. r is so large that |x|^2
+is 1/256 or less in the mean over the good pictures, so the factors are near 1 on good parts. The components of x and z,
+n of each, are cut at 1 / sqrt(n), which is beyond 15 standard deviations of a descriptor's component and beyond 250 of
+v, so no factor is larger than 2. Where nothing is cut, two values of one size of patches are in the paper's order if
+one is larger by more than the factors differ, and so always if it is four times the other. Half precision rounds x and
+z by a share of themselves, so small values suffer no more than large ones.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ from edgead.types import BoolArray, UInt8Array
 
 STUDENTS = 3
 
-# The paper's networks have 128 to 256 channels and descriptors of 128.
+# The paper's descriptors have 128 components, and networks of published re-implementations 128 to 256 channels.
 SPECS: MappingProxyType[Preset, PatchSpec] = MappingProxyType(
     {"edge": PatchSpec((16, 32, 64, 64), 64), "paper": PatchSpec((128, 128, 128, 128), 128)}
 )
@@ -84,8 +84,8 @@ _HELD_OUT_SEED = 0
 class UninformedStudents(DistillationMethod):
     """Three students for each of three sizes of patches; stage 0 trains their teachers, stage 1 the students.
 
-    Of the training pictures, kept in buffers: mean and variance of the descriptors (3, descriptor), 0 and 1 until stage 0
-    has ended; standard deviations of e and v (3,), 1 until stage 1 has ended.
+    Of the training pictures, kept in buffers: mean and variance of the descriptors (3, descriptor), 0 and 1 until stage
+    0 has ended; standard deviations of e and v (3,), 1 until stage 1 has ended.
     """
 
     losses = ("per-position",)
@@ -168,8 +168,8 @@ class UninformedStudents(DistillationMethod):
         """Lifted vectors of whitened descriptors and students: three pairs (N, descriptor + 2, H / s, W / s)."""
         smallest = self.error_std.min()
         components = teacher_features[0].shape[1]
-        # 1 / r^2, with r^2 at least RADIUS^2 times the mean of |y|^2 / std e of each size of patches.
-        flatness = torch.clamp_max(smallest / components, 1.0) / RADIUS**2
+        # 1 / r^2, with r^2 at least RADIUS^2 times the mean of |y|^2 / std e, of any size of patches.
+        flatness = smallest.clamp_max(1.0) / (RADIUS**2 * components)
         teacher_side, student_side = [], []
         for k, y in enumerate(teacher_features):
             error_scale = (flatness / self.error_std[k]).sqrt()
@@ -198,7 +198,7 @@ class UninformedStudents(DistillationMethod):
         self.variance_std.copy_(stds[1])
 
     def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
-        """Adam with weight decay 1e-5, as the authors have it."""
+        """Adam with weight decay 1e-5, as published re-implementations have it."""
         return torch.optim.Adam(self.trained(), lr=learning_rate, weight_decay=1e-5)
 
     def _distillation(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:

@@ -111,7 +111,7 @@ def test_the_squared_distance_is_that_of_vectors():
 
 def test_compactness_by_hand():
     x, y = torch.tensor([1.0, -1.0, 1.0, -1.0]), torch.tensor([1.0, 1.0, -1.0, -1.0])
-    # x and y are not correlated, each with their sum by sqrt(1/2); each pair counts twice. Scale and mean do not matter.
+    # x and y are not correlated, each with their sum by sqrt(1/2); each pair counts twice. No scale, no mean matters.
     three = torch.stack([x, 7.0 * y, 1e-3 * (x + y) + 5.0])
     assert float(compactness(three.reshape(1, 3, 2, 2))) == pytest.approx(2.0, abs=1e-3)
     assert float(compactness(three[:2].reshape(1, 2, 2, 2))) == pytest.approx(0.0, abs=1e-6)
@@ -308,7 +308,7 @@ def pictures() -> np.ndarray:
 
 
 def squared_radius(method: UninformedStudents) -> float:
-    return 256.0 * max(1.0, 64.0 / float(method.error_std.min()))
+    return 256.0 * 64.0 * max(1.0, 1.0 / float(method.error_std.min()))
 
 
 def published(method: UninformedStudents, images: np.ndarray) -> list[np.ndarray]:
