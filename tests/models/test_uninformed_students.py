@@ -8,7 +8,7 @@ import torch
 from onnx import numpy_helper
 from scipy.stats import spearmanr
 from torch import nn
-from training_parts import good_parts
+from training_parts import cpu, good_parts, ignore, tiny_config
 
 from edgead.anomaly_map import anomaly_map, bilinear_matrix, cosine_map
 from edgead.data.synthetic import DEFECTS, add_defect
@@ -19,6 +19,7 @@ from edgead.export.half import half_from_float
 from edgead.export.parts import CONVOLUTIONS, parts_of
 from edgead.export.quantise import int8_from_float
 from edgead.models import METHODS, create_method
+from edgead.models.base import PRESETS
 from edgead.models.patch_networks import PatchSpec, mean_and_std, patch_network, pixels_of
 from edgead.models.uninformed_students import (
     UninformedStudents,
@@ -28,6 +29,7 @@ from edgead.models.uninformed_students import (
     squared_distance,
 )
 from edgead.preprocess import ModelSize
+from edgead.train.loop import fit
 from edgead.train.session import TorchSession
 
 STRIDES = (4, 8, 16)
@@ -229,6 +231,20 @@ def test_each_stage_trains_its_own_networks_and_lowers_its_loss():
         assert {id(p) for p in method.trained()} == {
             id(p) for key, p in method.named_parameters() if key.startswith(trained_by_it)
         }
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_loop_trains_both_stages_and_lets_each_keep_what_it_found(preset, tmp_path):
+    method = made(preset)
+    config = tiny_config(tmp_path, method="uninformed-students", preset=preset, epochs=2, batch_size=2)
+    fitted = fit(cpu(), method, config, TRAIN[:2], TRAIN[2:3], tmp_path / "c.pt", None, ignore)
+    assert [row["stage"] for row in fitted.metrics] == [0, 1]
+    for whitened in method.descriptors(TRAIN[:2]):
+        torch.testing.assert_close(
+            whitened.mean((0, 2, 3)), torch.zeros(whitened.shape[1]), atol=1e-3, rtol=0.0
+        )
+    assert (method.error_std != 1.0).all()
+    assert (method.variance_std != 1.0).all()
 
 
 def test_students_differ_in_their_start_alone():
