@@ -55,8 +55,8 @@ class Recipe:
     batch_size: int
     learning_rate: float
     schedule: Schedule
-    optimizer: Optimizer = "adam"
-    stages: tuple[float, ...] = (1.0,)
+    optimizer: Optimizer = field(default="adam", kw_only=True)
+    stages: tuple[float, ...] = field(default=(1.0,), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +160,11 @@ class DistillationMethod(nn.Module, ABC):
         """
         self.stage = stage
 
-    @torch.no_grad()
     def finish_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
         """End a stage: keep in buffers what the next one or the map needs to know of the good pictures as a whole.
 
         batches: pictures (N, H, W, 3) uint8 RGB and their teacher features, every training picture once. The method is
-        in evaluation mode.
+        in evaluation mode, and no gradients are kept.
         """
 
     def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:

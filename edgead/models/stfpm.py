@@ -36,7 +36,7 @@ class FeaturePyramidMatching(DistillationMethod):
     recipes = MappingProxyType(
         {
             "edge": Recipe("per-position", 4.0, 100, 16, 0.02, "one-cycle"),
-            "paper": Recipe("per-position", 0.0, 100, 32, 0.4, "constant", "sgd"),
+            "paper": Recipe("per-position", 0.0, 100, 32, 0.4, "constant", optimizer="sgd"),
         }
     )
 

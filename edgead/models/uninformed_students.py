@@ -184,7 +184,6 @@ class UninformedStudents(DistillationMethod):
             student_side.append(lifted(torch.cat([error_scale * mean, variance_scale * deviation], dim=1)))
         return teacher_side, student_side
 
-    @torch.no_grad()
     def finish_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
         """Whiten the descriptors after stage 0; keep the standard deviations of e and v after stage 1."""
         if self.stage == 0:

@@ -125,7 +125,8 @@ def fit(
             epochs_done = epoch + 1
             if epochs_done == end:
                 method.eval()
-                method.finish_stage(features.batches(config.batch_size))
+                with torch.no_grad():
+                    method.finish_stage(features.batches(config.batch_size))
             metrics.append(
                 {
                     "epoch": epochs_done,

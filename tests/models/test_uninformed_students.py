@@ -62,7 +62,8 @@ def train(method: UninformedStudents, stage: int, steps: int) -> list[float]:
         optimizer.step()
         losses.append(float(loss.detach()))
     method.eval()
-    method.finish_stage((TRAIN[i : i + 5], [x[i : i + 5] for x in features]) for i in (0, 5, 10))
+    with torch.no_grad():
+        method.finish_stage((TRAIN[i : i + 5], [x[i : i + 5] for x in features]) for i in (0, 5, 10))
     return losses
 
 
@@ -280,7 +281,8 @@ def test_a_component_that_is_always_the_same_is_left_out_of_whitening():
     method = made()
     for patch_teacher in method.patch_teachers:
         nn.init.zeros_(patch_teacher[-1].weight)
-    method.eval().finish_stage([(TRAIN, [])])
+    with torch.no_grad():
+        method.eval().finish_stage([(TRAIN, [])])
     assert all(torch.isfinite(y).all() and y.abs().max() < 1e-3 for y in method.descriptors(TRAIN))
 
 

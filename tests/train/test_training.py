@@ -90,9 +90,9 @@ def test_a_run_is_loaded_with_the_pose_it_was_trained_with(pictures, tmp_path, p
     assert same_tensors(dict(Run(tmp_path, record).load_model().state_dict()), weights)
 
 
-@pytest.mark.parametrize("method", ["rd++", "stfpm", "stfpm-ensemble", "rstpm"])
+@pytest.mark.parametrize("method", ["rd++", "stfpm", "stfpm-ensemble", "rstpm", "uninformed-students"])
 def test_a_run_of_each_method_is_loaded_as_it_was_trained(pictures, tmp_path, method):
-    config = tiny_config(pictures, method=method, preset="paper", loss="per-position", epochs=1)
+    config = tiny_config(pictures, method=method, preset="paper", loss="per-position", epochs=2)
     with contextlib.suppress(CollapseError):
         train(config, tmp_path)
     record = read_record(tmp_path)
