@@ -103,6 +103,7 @@ def _tiff(data: bytes) -> PictureHeader | None:
     (directory,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, directory)
     values: dict[int, tuple[int, ...]] = {}
+    outside = False
     for entry in range(directory + 2, directory + 2 + 12 * count, 12):
         tag, kind, length = struct.unpack_from(order + "HHI", data, entry)
         if tag in _TIFF_TAGS:
@@ -113,14 +114,17 @@ def _tiff(data: bytes) -> PictureHeader | None:
                 if struct.calcsize(layout) <= 4
                 else struct.unpack_from(order + "I", data, entry + 8)[0]
             )
-            values[tag] = struct.unpack_from(layout, data, place)
+            try:
+                values[tag] = struct.unpack_from(layout, data, place)
+            except struct.error:
+                outside = True
     if not {_TIFF_WIDTH, _TIFF_HEIGHT} <= values.keys():
         return None
     # The directory is read, and libtiff fails by itself on strips that are not there. Bits in reverse order are not
     # looked into: nobody compresses so.
     plain = values.get(_TIFF_COMPRESSION, (1,))[0] not in _TIFF_DEFLATE
-    whole = plain or values.get(_TIFF_FILL_ORDER, (1,))[0] != 1 or _inflates(data, values)
-    return PictureHeader("tiff", values[_TIFF_HEIGHT][0], values[_TIFF_WIDTH][0], whole)
+    readable = plain or values.get(_TIFF_FILL_ORDER, (1,))[0] != 1 or _inflates(data, values)
+    return PictureHeader("tiff", values[_TIFF_HEIGHT][0], values[_TIFF_WIDTH][0], readable and not outside)
 
 
 def _inflates(data: bytes, values: dict[int, tuple[int, ...]]) -> bool:

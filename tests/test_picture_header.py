@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgead import picture_header
-from edgead.picture_header import read_header
+from edgead.picture_header import PictureHeader, read_header
 
 
 def encoded(suffix: str, *options: int) -> bytes:
@@ -161,6 +161,15 @@ def test_every_tile_of_a_deflated_tiff_is_looked_into(order: str) -> None:
         assert not is_whole([*tiles[:number], b"no zlib stream", *tiles[number + 1 :]])
     # Its bits are in reverse, so it is left to libtiff.
     assert is_whole([b"no zlib stream"], fill_order=2)
+
+
+def test_a_tiff_whose_list_of_strips_lies_outside_the_file_is_not_whole() -> None:
+    data = bytearray(cv2.imencode(".tif", np.zeros((64, 48, 3), np.uint8))[1].tobytes())
+    (directory,) = struct.unpack_from("<I", data, 4)
+    for entry in range(directory + 2, directory + 2 + 12 * data[directory], 12):
+        if struct.unpack_from("<H", data, entry) == (273,):
+            struct.pack_into("<II", data, entry + 4, 2**31, 2**30)
+    assert read_header(bytes(data)) == PictureHeader("tiff", 64, 48, False)
 
 
 def test_a_tiff_that_would_fill_the_memory_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,8 +99,9 @@ def test_opencv_adds_no_lines_of_its_own_to_a_broken_picture(bundle: Path, tmp_p
     data = bytearray(picture.read_bytes())
     (directory,) = struct.unpack_from("<I", data, 4)
     for entry in range(directory + 2, directory + 2 + 12 * data[directory], 12):
-        if struct.unpack_from("<H", data, entry) == (273,):  # where the pixels begin
-            struct.pack_into("<I", data, entry + 8, 2**30)
+        tag, _, count, place = struct.unpack_from("<HHII", data, entry)
+        if tag == 273:  # where the strips begin
+            struct.pack_into(f"<{count}I", data, place if count > 1 else entry + 8, *[2**30] * count)
     picture.write_bytes(data)
     done = edgead(bundle, "--source", picture, "--sink", "jsonl:-")
     assert done.returncode == 1
