@@ -148,7 +148,7 @@ class LoadedEngine:
         if re.search(r"out ?of ?memory", said, re.IGNORECASE):
             return self._gpu.out_of_memory(self._name, size)
         if "exists already" in said:
-            # Seen only where one registry was given two; a runtime's own takes its engine's beside that of the process.
+            # Not seen of an engine that carries its plugin: a runtime's registry is its own. But that is not promised.
             return BackendError(
                 f"{what} {self._name} ({said}): the plugin is in this process for another engine; open this one in a "
                 "process of its own"
