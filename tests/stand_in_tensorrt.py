@@ -68,6 +68,11 @@ class StandInTensorRT:
             if not content.startswith(b"engine"):
                 log.lines.append("magic tag does not match")
                 return None
+            if self.refuse == "plugin":
+                self.log.lines.append(
+                    "Cannot register the library as plugin creator of AnomalyMap exists already."
+                )
+                return None
             return self._unless("deserialise", "out of memory", Engine(self))
 
         runtime = SimpleNamespace(

@@ -41,10 +41,11 @@ class Plan:
     def engine_head(self) -> Head:
         """What an engine of this plan gets, built here and now: `plugin`, `kernels` or `standard`.
 
-        `plugin` asks for the CUDA kernels, which TensorRT takes as a plugin; for TensorRT for RTX, which takes none,
-        they are launched behind the engine. `auto` is the plugin where 'edgead plugin build' was run, and `standard`
-        else; for TensorRT for RTX it is `standard` until measured there. InputError for a head that is unknown or that
-        the recipe's backend does not have, and for a plugin that was not compiled.
+        `plugin` asks for the CUDA kernels, which TensorRT takes as a plugin, and a version-compatible engine carries
+        inside; for TensorRT for RTX, which takes none, they are launched behind the engine. `auto` is the plugin where
+        'edgead plugin build' was run, and `standard` else; for TensorRT for RTX it is `standard` until measured there.
+        InputError for a head that is unknown or that the recipe's backend does not have, and for a plugin that was not
+        compiled.
         """
         recipe = self.recipe
         if self.head not in HEADS:
@@ -59,18 +60,12 @@ class Plan:
             return "standard"
         if recipe.backend == "tensorrt-rtx":
             return "kernels" if asked else "standard"
-        if asked and recipe.tensorrt.version_compatible:
-            raise InputError(
-                f"--head plugin and version_compatible of recipe {self.recipe_name!r} do not go together, for "
-                "such an engine brings its own runtime: leave out one of them"
-            )
         library = plugin_file()
         if asked and not library.is_file():
             raise InputError(
                 f"--head plugin needs {library}, which is not there: compile it with 'edgead plugin build'"
             )
-        usable = library.is_file() and not recipe.tensorrt.version_compatible
-        return "plugin" if usable and self.head != "standard" else "standard"
+        return "plugin" if library.is_file() and self.head != "standard" else "standard"
 
     @classmethod
     def parse(

@@ -42,10 +42,11 @@ class TensorRTSettings:
     """How an engine is compiled.
 
     workspace_mib: memory that a layer may take for its work, in MiB. optimization_level: 0 builds fastest, 5 searches
-    longest; 3 is NVIDIA's default. version_compatible: later TensorRTs of the same major version can run it.
-    hardware_compatibility: "none"; "ampere+" for all GPUs from compute capability 8.0 on; "same-compute-capability" for
-    all models of the GPU built on. compute_capabilities: those to build for, as "8.6"; empty for this machine's GPU.
-    Only TensorRT for RTX builds for a list, and only TensorRT has the two kinds of compatibility.
+    longest; 3 is NVIDIA's default. version_compatible: later TensorRTs of the same major version can run it, for it
+    carries NVIDIA's runtime, and the library of its plugin where it has one. hardware_compatibility: "none"; "ampere+"
+    for all GPUs from compute capability 8.0 on; "same-compute-capability" for all models of the GPU built on.
+    compute_capabilities: those to build for, as "8.6"; empty for this machine's GPU. Only TensorRT for RTX builds for a
+    list, and only TensorRT has the two kinds of compatibility.
 
     Raises InputError, naming the field, for a value that is none of these.
     """

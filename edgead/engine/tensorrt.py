@@ -72,8 +72,8 @@ def build_engine(
     precision: of the graph, for the record; nothing is chosen by it. recipe: its name, for the record. gpu: compute
     capability of this machine's GPU, as "8.6"; None where there is none. timing_caches: directory of TensorRT's timing
     caches, one for each version and GPU, read and written; TensorRT for RTX has none. head: what computes the anomaly
-    map, see `EngineRecord`; the plugin is this user's, of `plugin_file`. progress: called with a line a few times a
-    second.
+    map, see `EngineRecord`; the plugin is this user's, of `plugin_file`, and a version-compatible engine gets a copy of
+    it inside. progress: called with a line a few times a second.
 
     Raises InputError for settings that the backend does not have, BackendError when the library or the plugin is
     missing, there is no GPU where one is needed, or the library refuses the graph or dies of it; MissingExtraError
@@ -137,11 +137,9 @@ def build_engine(
 
 
 def _check_settings(backend: TensorRTBackend, settings: TensorRTSettings, head: Head) -> None:
-    if head == "plugin" and (backend == "tensorrt-rtx" or settings.version_compatible):
-        raise InputError(
-            "neither TensorRT for RTX nor a version-compatible engine has the plugin: build with --head standard"
-        )
     if backend == "tensorrt-rtx":
+        if head == "plugin":
+            raise InputError("TensorRT for RTX takes no plugin: build with --head standard")
         if settings.version_compatible or settings.hardware_compatibility != "none":
             raise InputError(
                 "TensorRT for RTX has no version_compatible and no hardware_compatibility: "

@@ -9,6 +9,11 @@ TensorRT 10 and newer, and TensorRT for RTX, take the types of the graph as they
 is allowed, its builder may choose half for any layer. So where FP16 is allowed, layers that give float32 are held to
 it; not in a graph with Q/DQ pairs, where such a layer may be one that the builder fuses into int8: there half may still
 be chosen for any layer.
+
+A plugin is opened as any library, whose creator is then in the registry of the whole process. One that the engine is to
+carry is not: the builder loads it into a registry of its own, and the runtime that opens the engine for its report
+loads the engine's copy into another. Each knows it once, since a registry refuses a second creator of one name.
+NVIDIA's trtexec has this order too (--dynamicPlugins with --setPluginsToSerialize).
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from typing import Any
 from edgead.atomic import replace_file
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.errors import BackendError, EdgeadError
-from edgead.plugin.loader import load_plugin
+from edgead.plugin.loader import checked_plugin, load_plugin
 from edgead.runtime.feature_record import FeatureRecord
 from edgead.runtime.tensorrt_library import Library, load_library
 
@@ -46,36 +51,38 @@ def main() -> None:
         answers.flush()
 
     try:
-        library, engine = build(json.load(sys.stdin), lambda line: answer(progress=line))
+        spec = json.load(sys.stdin)
+        library, engine = build(spec, lambda line: answer(progress=line))
     except EdgeadError as error:
         answer(error=str(error))
     else:
         answer(built=True)
-        answer(layers=_layers(library, engine))
+        answer(layers=_layers(library, engine, host_code=spec["settings"]["version_compatible"]))
 
 
 def build(spec: dict[str, Any], say: Say) -> tuple[Library, Any]:
     """Build and write the engine, and return the library and the engine's content, a buffer of the library's.
 
     spec: backend; graph, engine and timing_cache, paths, the last or None; batch and settings, fields of `BatchProfile`
-    and `TensorRTSettings`; plugin, path and sha256 of the library that holds the graph's head, or None; features,
-    fields of the `FeatureRecord` of what the graph gives, None where it gives map and score. Raises BackendError when
-    the library refuses.
+    and `TensorRTSettings`; plugin, path and sha256 of the library that holds the graph's head, or None, and a
+    version-compatible engine carries it; features, fields of the `FeatureRecord` of what the graph gives, None where it
+    gives map and score. Raises BackendError when the library refuses.
     """
     say("loading the library")
     library = load_library(spec["backend"])
     library.logger.heard = lambda line: print(line, file=sys.stderr, flush=True)
-    if spec["plugin"]:
-        load_plugin(Path(spec["plugin"]["path"]), spec["plugin"]["sha256"])
     targets = tuple(spec["settings"]["compute_capabilities"])
     settings = TensorRTSettings(**spec["settings"] | {"compute_capabilities": targets})
     try:
         builder = library.module.Builder(library.logger)
     except TypeError as error:
         raise BackendError(f"{library.name} cannot start to build: {library.said()}") from error
+    carried = _take_plugin(library, builder, spec["plugin"], settings) if spec["plugin"] else []
     say("reading the graph")
     network, parser = _parsed(library, builder, Path(spec["graph"]), _outputs(spec["features"]))
     config = _config(library, builder, network, settings)
+    if carried:
+        config.plugins_to_serialize = carried
     _set_batch(builder, network, config, BatchProfile(**spec["batch"]))
     cache_file = Path(spec["timing_cache"]) if spec["timing_cache"] else None
     if cache_file:
@@ -94,6 +101,28 @@ def build(spec: dict[str, Any], say: Say) -> tuple[Library, Any]:
     if cache_file:
         _keep_timings(config, cache_file, say)
     return library, engine
+
+
+def _take_plugin(
+    library: Library, builder: Any, plugin: dict[str, str], settings: TensorRTSettings
+) -> list[str]:
+    """Have the parser find the plugin, and return the paths of the libraries that the engine is to carry."""
+    file, sha256 = Path(plugin["path"]), plugin["sha256"]
+    if not settings.version_compatible:
+        load_plugin(file, sha256)
+        return []
+    if not hasattr(library.module.IBuilderConfig, "plugins_to_serialize"):
+        raise BackendError(
+            f"{library.name} puts no plugin into a version-compatible engine, it has no plugins_to_serialize: build "
+            "with --head standard, or leave version_compatible out of the recipe"
+        )
+    path = checked_plugin(file, sha256)
+    if builder.get_plugin_registry().load_library(path) is None:
+        raise BackendError(
+            f"{library.name} does not take the plugin {path} ({library.said()}): it is for the TensorRT that it was "
+            "compiled with; compile it again here with 'edgead plugin build'"
+        )
+    return [path]
 
 
 def _outputs(features: dict[str, Any] | None) -> list[str]:
@@ -261,10 +290,16 @@ def _monitor(library: Library, say: Say) -> Any:
     return Monitor()
 
 
-def _layers(library: Library, engine: Any) -> str | None:
-    """The inspector's report, JSON; it takes an opened engine, so a GPU that the engine is for."""
+def _layers(library: Library, engine: Any, *, host_code: bool) -> str | None:
+    """The inspector's report, JSON; it takes an opened engine, so a GPU that the engine is for.
+
+    host_code: it carries code for the processor, which this process has just put in.
+    """
     trt = library.module
-    opened = trt.Runtime(library.logger).deserialize_cuda_engine(engine)
+    runtime = trt.Runtime(library.logger)
+    if host_code:
+        runtime.engine_host_code_allowed = True
+    opened = runtime.deserialize_cuda_engine(engine)
     if opened is None:
         return None
     inspector = opened.create_engine_inspector()

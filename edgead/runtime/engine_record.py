@@ -63,6 +63,11 @@ class EngineRecord:
     plugin_sha256: str | None = None
     features: FeatureRecord | None = None
 
+    @property
+    def carries_plugin(self) -> bool:
+        """Whether the plugin's library is inside the engine: TensorRT lets a version-compatible one alone carry it."""
+        return self.head == "plugin" and self.version_compatible
+
     def to_json(self) -> str:
         """The text of ``engine.json``."""
         return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
@@ -147,7 +152,7 @@ def _checked(content: Any) -> dict[str, Any]:
     is_digest = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest) is not None
     if not (is_digest if head == "plugin" else digest is None):
         raise ValueError(f"'plugin_sha256' is {str(digest)[:80]!r} with head {head!r}")
-    if head == "plugin" and (content["backend"] != "tensorrt" or content["version_compatible"]):
+    if head == "plugin" and content["backend"] != "tensorrt":
         raise ValueError("'head' is 'plugin', which such an engine cannot have")
     if (head == "kernels") != (content["features"] is not None):
         raise ValueError(f"'features' are {'missing' if head == 'kernels' else 'given'} with head {head!r}")

@@ -5,7 +5,8 @@ for a context and, where the work can be captured, a CUDA graph. Once a size was
 but its results: the pictures are copied to the engine's input, from the host through pinned memory or from an array
 that already lies on the GPU, one graph is launched, map and score are copied back.
 
-An engine may leave the anomaly map to a plugin, which has to be in the process before the engine is opened.
+An engine may leave the anomaly map to a plugin, which has to be in the process before the engine is opened. One that
+carries its plugin inside brings it into a registry of its own, and this user's library is not asked for.
 
 An array on the GPU never passes through the host. It is copied on the GPU, into the input that the graph was captured
 with: a captured address is fixed, and TensorRT wants it aligned to 256 bytes, which a part of an array is not.
@@ -64,9 +65,9 @@ class TensorRTSession:
     line that builds the engine anew, for messages. cuda_graphs: capture and replay the work of each size of batch.
 
     Raises BackendError when the engine was built for another platform, library, version or GPU, before any of it is
-    read; when library, driver, GPU, memory or the plugin that it was built with is missing; and when the engine does
-    not load or is not `images` uint8 (N, H, W, 3) -> `anomaly_map` float32 (N, 1, H, W), `anomaly_score` float32 (N,),
-    or the features of its record.
+    read; when library, driver, GPU, memory or the plugin that it was built with, and does not carry, is missing; and
+    when the engine does not load or is not `images` uint8 (N, H, W, 3) -> `anomaly_map` float32 (N, 1, H, W),
+    `anomaly_score` float32 (N,), or the features of its record.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class TensorRTSession:
         self._lanes: dict[int, _Lane] = {}
         library, self._gpu = _fitting(record, rebuild)
         content = _read(engine, rebuild)
-        if record.plugin_sha256 is not None:
+        if record.plugin_sha256 is not None and not record.carries_plugin:
             load_plugin_of_engine(record.plugin_sha256, rebuild)
         with self._gpu.entered(), ExitStack() as resources:
             check_engine(library, content, self._name, rebuild)

@@ -55,8 +55,8 @@ class LoadedEngine:
 
     content: of the engine file. name: of that file, for messages. size: of the pictures it must take. features: that it
     gives in place of map and score, None where it gives these. host_code: whether it may bring code for the processor,
-    as a version-compatible engine does. cuda_graphs: for TensorRT for RTX, whether it captures; others are captured by
-    the caller. rebuild: the command line that builds it anew.
+    as a version-compatible engine does: NVIDIA's runtime, and the library of its plugin. cuda_graphs: for TensorRT for
+    RTX, whether it captures; others are captured by the caller. rebuild: the command line that builds it anew.
 
     batch: smallest, best and largest. bytes_of_picture: what it needs on the GPU for each picture beside pictures, map
     and score, by name. scratch_bytes: and for all of them together. Raises BackendError when it cannot be deserialised,
@@ -147,6 +147,12 @@ class LoadedEngine:
         said = self._library.said()
         if re.search(r"out ?of ?memory", said, re.IGNORECASE):
             return self._gpu.out_of_memory(self._name, size)
+        if "exists already" in said:
+            # Not seen of an engine that carries its plugin: a runtime's registry is its own. But that is not promised.
+            return BackendError(
+                f"{what} {self._name} ({said}): the plugin is in this process for another engine; open this one in a "
+                "process of its own"
+            )
         return BackendError(f"{what} {self._name} ({said}): rebuild it with {self._rebuild}")
 
     def said(self) -> str:

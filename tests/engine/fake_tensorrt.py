@@ -2,8 +2,9 @@
 
 TensorRT itself builds only on a machine with its GPU. This one builds nothing; it has, and has not, what the bindings
 of 8.6.1 have, as listed with `dir`, and what NVIDIA's sources of 10.3 and 11.1 define, so that a call that a version
-does not know fails here as it would there. It reads the types of the graph with onnx, keeps what it is told, and writes
-that as the "engine". Copied beside a test as tensorrt.py; the environment says the version.
+does not know fails here as it would there. A plugin that is in a registry already is refused, wherever. It reads the
+types of the graph with onnx, keeps what it is told, and writes that as the "engine". Copied beside a test as
+tensorrt.py; the environment says the version.
 """
 
 from __future__ import annotations
@@ -84,11 +85,34 @@ class Layer:
     precision = property(fset=_hold)
 
 
+class Registry:
+    """Of a builder: it loads a library, which is then in no other registry; or refuses it with a complaint."""
+
+    def __init__(self, logger: ILogger) -> None:
+        self.libraries: list[str] = []
+        self._logger = logger
+
+    def load_library(self, path: str) -> object | None:
+        if registered() or os.environ.get("FAKE_TENSORRT_NO_PLUGIN"):
+            self._logger.log(ILogger.ERROR, "Cannot register the library as plugin creator exists already.")
+            return None
+        ctypes.CDLL(path)
+        ctypes.CDLL(None).unsetenv(b"FAKE_TENSORRT_PLUGIN")
+        self.libraries.append(path)
+        return object()
+
+
+def registered() -> bool:
+    """Whether this process opened a plugin; as a real library does, it has told the process so."""
+    return bool(ctypes.CDLL(None).getenv(b"FAKE_TENSORRT_PLUGIN"))
+
+
 class Network:
     num_inputs = 1
 
-    def __init__(self, flags: int) -> None:
+    def __init__(self, flags: int, registry: Registry) -> None:
         TOLD["network"] = flags
+        self.plugins = bool(registry.libraries)
         self._model = onnx.ModelProto()
         self._layers: list[Layer] = []
 
@@ -130,8 +154,7 @@ class OnnxParser:
 
     def parse_from_file(self, path: str) -> bool:
         self._network.read(path)
-        # A plugin that was loaded by now is known; as a real library does, it has told this process so.
-        plugins = ctypes.CDLL(None).getenv(b"FAKE_TENSORRT_PLUGIN")
+        plugins = registered() or self._network.plugins
         refused = [node for node in self._network._model.graph.node if node.domain and not plugins]
         self.num_errors = len(refused)
         return not refused
@@ -169,7 +192,7 @@ class Profile:
         TOLD["profile"] = [name, *map(list, shapes)]
 
 
-class Config:
+class IBuilderConfig:
     # As the vendor's class, it takes no attribute that it does not know.
     __slots__ = (
         "_cache",
@@ -177,6 +200,18 @@ class Config:
         "hardware_compatibility_level",
         "profiling_verbosity",
     ) + (("progress_monitor",) if MAJOR >= 10 else ())
+
+    if not os.environ.get("FAKE_TENSORRT_CARRIES_NOTHING"):
+
+        @property
+        def plugins_to_serialize(self) -> list[str]:
+            return TOLD.get("carried", [])
+
+        @plugins_to_serialize.setter
+        def plugins_to_serialize(self, paths: list[str]) -> None:
+            # As the vendor's binding, which takes a list of str.
+            assert all(type(path) is str for path in paths)
+            TOLD["carried"] = paths
 
     def set_flag(self, flag: Any) -> None:
         TOLD["flags"].append(flag.name)
@@ -222,17 +257,21 @@ class Builder:
                 ILogger.WARNING, "CUDA initialization failure with error: 35. Please check your installation"
             )
             raise TypeError("pybind11::init(): factory function returned nullptr")
+        self._registry = Registry(logger)
+
+    def get_plugin_registry(self) -> Registry:
+        return self._registry
 
     def create_network(self, flags: int) -> Network:
-        return Network(flags)
+        return Network(flags, self._registry)
 
-    def create_builder_config(self) -> Config:
-        return Config()
+    def create_builder_config(self) -> IBuilderConfig:
+        return IBuilderConfig()
 
     def create_optimization_profile(self) -> Profile:
         return Profile()
 
-    def build_serialized_network(self, network: Network, config: Config) -> bytes:
+    def build_serialized_network(self, network: Network, config: IBuilderConfig) -> bytes:
         TOLD["level"] = config.builder_optimization_level
         TOLD["verbosity"] = config.profiling_verbosity.name
         TOLD["hardware"] = getattr(
@@ -257,7 +296,13 @@ class Engine:
 
 
 class Runtime:
-    def __init__(self, logger: ILogger) -> None: ...
+    def __init__(self, logger: ILogger) -> None:
+        self.engine_host_code_allowed = False
 
-    def deserialize_cuda_engine(self, engine: bytes) -> Engine:
+    def deserialize_cuda_engine(self, engine: bytes) -> Engine | None:
+        told = json.loads(engine)
+        if "VERSION_COMPATIBLE" in told["flags"] and not self.engine_host_code_allowed:
+            return None
+        if told.get("carried") and registered():
+            return None
         return Engine()

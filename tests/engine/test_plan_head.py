@@ -88,9 +88,10 @@ def test_an_unknown_head_is_refused_with_those_there_are(recipe):
         parse(recipe, "kernels")
 
 
-def test_a_version_compatible_engine_has_no_plugin(plugin):
+@pytest.mark.parametrize(
+    ("head", "expected"), [("auto", "plugin"), ("plugin", "plugin"), ("standard", "standard")]
+)
+def test_a_version_compatible_engine_has_the_plugin_as_any_other(plugin, head, expected):
     recipe = find_recipe(None, "jetson-orin")[1]
     compatible = replace(recipe, tensorrt=replace(recipe.tensorrt, version_compatible=True))
-    assert Plan("mine", compatible).engine_head() == "standard"
-    with pytest.raises(InputError, match="version_compatible of recipe 'mine' do not go together"):
-        Plan("mine", compatible, head="plugin")
+    assert Plan("mine", compatible, head=head).engine_head() == expected

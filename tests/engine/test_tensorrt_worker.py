@@ -164,9 +164,12 @@ def test_settings_reach_the_builder(work, version):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_compatibility_reaches_the_builder(work, version):
     settings = TensorRTSettings(version_compatible=True, hardware_compatibility="ampere+")
-    _, told = work(version, fp32(), settings)
+    answers, told = work(version, fp32(), settings)
     assert told["flags"] == ["VERSION_COMPATIBLE"]
     assert told["hardware"] == "AMPERE_PLUS"
+    assert "carried" not in told
+    # Its own engine is opened with the code for the host that it has.
+    assert json.loads(answers["layers"]) == {"Layers": [], "form": "JSON"}
 
 
 def test_timings_are_read_and_written_back(work, tmp_path):
@@ -254,14 +257,60 @@ def test_a_plugin_is_loaded_before_the_graph_is_read(work, plugin, version, grap
     model = without_head_function(plugin_head(graph()))
     answers, told = work(version, model, plugin=plugin)
     assert "error" not in answers
-    assert told is not None
+    assert "carried" not in told
     # Without it the parser knows no such node.
     assert "no importer" in work(version, model)[0]["error"]
 
 
-def test_a_plugin_that_was_changed_is_not_loaded(work, plugin):
+COMPATIBLE = TensorRTSettings(version_compatible=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("graph", [toy_graph, lambda: half_from_float(toy_graph())], ids=["fp32", "fp16"])
+def test_a_version_compatible_engine_carries_its_plugin(work, plugin, version, graph):
+    model = without_head_function(plugin_head(graph()))
+    answers, told = work(version, model, COMPATIBLE, plugin=plugin)
+    assert "error" not in answers
+    assert told["carried"] == [plugin["path"]]
+    assert "VERSION_COMPATIBLE" in told["flags"]
+    # Which this process could open again, since it has the plugin in no registry but the builder's.
+    assert json.loads(answers["layers"]) == {"Layers": [], "form": "JSON"}
+
+
+def test_a_plugin_is_carried_by_its_whole_path(work, plugin, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     model = without_head_function(plugin_head(toy_graph()))
-    answers, told = work("10.3.0", model, plugin=plugin | {"sha256": "0" * 64})
+    relative = plugin | {"path": Path(plugin["path"]).name}
+    assert work("10.3.0", model, COMPATIBLE, plugin=relative)[1]["carried"] == [plugin["path"]]
+
+
+def test_a_version_that_lets_no_engine_carry_a_plugin_is_named(work, plugin):
+    model = without_head_function(plugin_head(toy_graph()))
+    answers, told = work("8.6.1", model, COMPATIBLE, plugin=plugin, FAKE_TENSORRT_CARRIES_NOTHING="1")
+    assert answers["error"] == (
+        "TensorRT 8.6.1 puts no plugin into a version-compatible engine, it has no plugins_to_serialize: build with "
+        "--head standard, or leave version_compatible out of the recipe"
+    )
+    assert told is None
+    # Where the engine carries none, nobody asks for that.
+    assert work("8.6.1", model, plugin=plugin, FAKE_TENSORRT_CARRIES_NOTHING="1")[1] is not None
+
+
+def test_a_plugin_that_the_builder_refuses_is_one_line(work, plugin):
+    model = without_head_function(plugin_head(toy_graph()))
+    answers, told = work("10.3.0", model, COMPATIBLE, plugin=plugin, FAKE_TENSORRT_NO_PLUGIN="1")
+    assert answers["error"] == (
+        f"TensorRT 10.3.0 does not take the plugin {plugin['path']} (Cannot register the library as plugin creator "
+        "exists already.): it is for the TensorRT that it was compiled with; compile it again here with 'edgead plugin "
+        "build'"
+    )
+    assert told is None
+
+
+@pytest.mark.parametrize("settings", [None, COMPATIBLE], ids=["loaded", "carried"])
+def test_a_plugin_that_was_changed_is_not_taken(work, plugin, settings):
+    model = without_head_function(plugin_head(toy_graph()))
+    answers, told = work("10.3.0", model, settings, plugin=plugin | {"sha256": "0" * 64})
     assert "is not the plugin that was compiled" in answers["error"]
     assert told is None
 
@@ -365,10 +414,15 @@ def test_without_a_library_the_command_is_told(build):
     assert said.endswith("compile it with 'edgead plugin build'\n")
 
 
-def test_a_version_compatible_engine_has_no_plugin(build):
-    assert build(toy_graph(), "compatible").stderr.startswith(
-        "InputError: neither TensorRT for RTX nor a version-"
-    )
+def test_a_version_compatible_engine_with_the_plugin_names_and_carries_its_library(build, plugin, tmp_path):
+    result = build(toy_graph(), "compatible")
+    assert result.returncode == 0, result.stderr
+    record = EngineRecord.from_json(result.stdout, "")
+    assert (record.head, record.plugin_sha256) == ("plugin", plugin["sha256"])
+    assert record.version_compatible
+    assert record.carries_plugin
+    (carried,) = json.loads((tmp_path / "model.engine").read_bytes())["carried"]
+    assert carried == str(tmp_path / "cache" / "edgead" / "plugin" / "libedgead_plugin.so")
 
 
 def test_a_head_beyond_the_plugin_says_so_itself(build):

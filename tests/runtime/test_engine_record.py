@@ -48,6 +48,7 @@ def test_what_is_written_is_read():
         record(backend="tensorrt-rtx", library_version="1.7.1.116", compute_capabilities=("8.6", "12.0")),
         record(hardware_compatibility="same-compute-capability", version_compatible=True),
         record(head="plugin", plugin_sha256=DIGEST),
+        record(head="plugin", plugin_sha256=DIGEST, version_compatible=True),
         record(head="kernels", features=FEATURES),
         record(backend="tensorrt-rtx", head="kernels", features=FEATURES),
     ):
@@ -130,7 +131,7 @@ def test_every_key_is_needed():
         ({"head": "plugin", "plugin_sha256": "../libedgead_plugin.so"}, "'plugin_sha256'"),
         ({"head": "plugin", "plugin_sha256": [DIGEST]}, "'plugin_sha256'"),
         ({"head": "plugin", "plugin_sha256": DIGEST, "backend": "tensorrt-rtx"}, "cannot have"),
-        ({"head": "plugin", "plugin_sha256": DIGEST, "version_compatible": True}, "cannot have"),
+        ({"head": "plugin", "version_compatible": True}, "'plugin_sha256' is 'None' with head 'plugin'"),
         ({"head": "kernels", "plugin_sha256": DIGEST}, "'plugin_sha256'"),
         ({"head": "kernels"}, "'features' are missing with head 'kernels'"),
         ({"head": "kernels", "features": [1]}, "'features' is list, not an object"),
@@ -141,6 +142,18 @@ def test_a_head_has_what_belongs_to_it_and_no_more(changes, message):
     with pytest.raises(BundleError, match=message) as caught:
         EngineRecord.from_json(json.dumps(content), REBUILD)
     assert str(caught.value).endswith(REBUILD)
+
+
+@pytest.mark.parametrize(
+    ("changes", "carries"),
+    [
+        ({"head": "plugin", "plugin_sha256": DIGEST, "version_compatible": True}, True),
+        ({"head": "plugin", "plugin_sha256": DIGEST}, False),
+        ({"version_compatible": True}, False),
+    ],
+)
+def test_a_version_compatible_engine_alone_carries_its_plugin(changes, carries):
+    assert record(**changes).carries_plugin is carries
 
 
 def test_features_with_another_head_are_refused():

@@ -246,6 +246,38 @@ def test_an_engine_of_another_plugin_is_not_opened(use, driver, engine, plugin, 
     assert driver.left == (0, 0)
 
 
+@pytest.mark.parametrize("flavour", ["8.6", "10"])
+@pytest.mark.parametrize("digest", [hashlib.sha256(b"library").hexdigest(), "0" * 64], ids=["same", "other"])
+def test_an_engine_that_carries_its_plugin_asks_for_no_other(use, engine, plugin, order, flavour, digest):
+    module = use(flavour, None)
+    written = record(module, head="plugin", plugin_sha256=digest, version_compatible=True)
+    with TensorRTSession(engine, written, SIZE, "edgead build b") as session:
+        expected = images(3).astype(np.float64).mean(axis=3)[:, None] / 255
+        np.testing.assert_allclose(session.infer(images(3)).anomaly_map, expected, atol=1e-6)
+    assert order == ["engine"]
+    assert module.runtimes[-1].engine_host_code_allowed is True
+
+
+def test_an_engine_that_carries_its_plugin_needs_none_here(use, engine, order):
+    assert not plugin_file().exists()
+    written = record(use("10", None), head="plugin", plugin_sha256="0" * 64, version_compatible=True)
+    TensorRTSession(engine, written, SIZE, "edgead build b").close()
+    assert order == ["engine"]
+
+
+def test_a_plugin_that_tensorrt_finds_there_already_is_one_line_with_the_way_out(use, driver, engine):
+    module = use("10", None)
+    module.refuse = "plugin"
+    written = record(module, head="plugin", plugin_sha256="0" * 64, version_compatible=True)
+    with pytest.raises(BackendError) as caught:
+        TensorRTSession(engine, written, SIZE, "edgead build b")
+    assert str(caught.value) == (
+        f"cannot load {engine} (Cannot register the library as plugin creator of AnomalyMap exists already.): the "
+        "plugin is in this process for another engine; open this one in a process of its own"
+    )
+    assert driver.left == (0, 0)
+
+
 def test_a_library_beside_the_engine_is_not_looked_at(use, engine, order):
     # As a bundle might bring it.
     (engine.parent / "libedgead_plugin.so").write_bytes(b"library")

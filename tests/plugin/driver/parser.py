@@ -1,5 +1,6 @@
-"""Parse a graph with TensorRT-RTX's ONNX parser, whose registry has the plugin: LIBRARY GRAPH.
+"""Parse a graph with TensorRT-RTX's ONNX parser: LIBRARY GRAPH [builder].
 
+The plugin is in the registry of the process, or with the last word in the builder's own alone.
 TensorRT-RTX looks plugins up and creates them as TensorRT does, then ends the process, since its networks take none.
 """
 
@@ -22,5 +23,8 @@ class Logger(tensorrt_rtx.ILogger):
 logger = Logger()
 builder = tensorrt_rtx.Builder(logger)
 network = builder.create_network(0)
-ctypes.CDLL(sys.argv[1])
+if sys.argv[3:] == ["builder"]:
+    builder.get_plugin_registry().load_library(sys.argv[1])
+else:
+    ctypes.CDLL(sys.argv[1])
 print("parsed", tensorrt_rtx.OnnxParser(network, logger).parse_from_file(sys.argv[2]))
