@@ -39,6 +39,22 @@ def test_a_resnet18_is_joined_by_a_resnet50():
     assert not list(method.decoder.outputs.parameters())
 
 
+def test_the_first_design_has_nearly_twice_the_parameters():
+    """A front block, then a 3x3 transposed convolution and a block for each stride; two batch norms and three."""
+    deep, second = made("rstpm-deep", "resnet18"), made("rstpm", "resnet18")
+
+    def of(method: ReconstructedPyramidMatching) -> int:
+        return sum(p.numel() for part in (method.decoder.front, method.decoder.blocks) for p in part.parameters())
+
+    pairs = ((512, 1024), (1024, 512), (512, 256))
+    front = 2 * (9 * 512 * 512 + 2 * 512)
+    assert of(deep) == front + sum(9 * i * o + 2 * 9 * o * o + 3 * 2 * o for i, o in pairs)
+    assert of(second) / of(deep) == pytest.approx(0.54, abs=0.005)
+    with torch.no_grad():
+        student = deep.eval().student_features(IMAGES, deep.teacher_features(IMAGES))
+    assert [tuple(x.shape[1:]) for x in student[3:]] == [(256, 16, 16), (512, 8, 8), (1024, 4, 4)]
+
+
 def test_any_other_teaches_both_pairs():
     method = made("rstpm", "tf_efficientnet_lite0").eval()
     assert [x.shape[1] for x in method.teacher_features(IMAGES)] == [24, 40, 112, 320]
@@ -50,7 +66,7 @@ def test_any_other_teaches_both_pairs():
 
 
 def test_student_2_sees_the_pictures_through_the_teachers_only():
-    for name, same in (("rstpm", True), ("rstpm-direct", False)):
+    for name, same in (("rstpm", True), ("rstpm-deep", True), ("rstpm-direct", False), ("rstpm-direct-split", False)):
         method = made(name, "test_resnet").eval()
         with torch.no_grad():
             features = method.teacher_features(IMAGES)
@@ -59,7 +75,10 @@ def test_student_2_sees_the_pictures_through_the_teachers_only():
         assert all(torch.equal(a, b) for a, b in zip(seen, blind, strict=True)) == same
 
 
-@pytest.mark.parametrize(("name", "learns"), [("rstpm", False), ("rstpm-direct", True)])
+@pytest.mark.parametrize(
+    ("name", "learns"),
+    [("rstpm", False), ("rstpm-direct", True), ("rstpm-direct-split", False), ("rstpm-deep", False)],
+)
 def test_student_1_learns_from_pair_2_only_where_it_feeds_it(name, learns):
     method = made(name, "test_resnet").train()
     features = method.teacher_features(IMAGES)
@@ -77,6 +96,8 @@ def test_student_1_learns_from_pair_2_only_where_it_feeds_it(name, learns):
         ("rstpm-added", [1.0, 1.0]),
         ("rstpm-none", []),
         ("rstpm-direct", [0.0, 1.0]),
+        ("rstpm-direct-split", [0.0, 1.0]),
+        ("rstpm-deep", [0.0, 1.0]),
     ],
 )
 def test_attention_is_where_the_name_says(name, floors):
@@ -107,6 +128,19 @@ def test_both_attentions_learn():
     method = made("rstpm", "test_resnet").train()
     method(IMAGES, method.teacher_features(IMAGES)).backward()
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in method.trained())
+
+
+@pytest.mark.parametrize("teacher", ["test_resnet", "tf_efficientnet_lite0"])
+def test_a_split_student_1_is_trained_where_it_is_compared(teacher):
+    """Every weight of it learns from pair 1 or is frozen, and those that are frozen are what stride 32 adds."""
+    method = made("rstpm-direct-split", teacher).train()
+    method(IMAGES, method.teacher_features(IMAGES)).backward()
+    for name, parameter in method.student.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    whole = made("rstpm", teacher).student
+    trained = [p for p in method.student.parameters() if p.requires_grad]
+    assert [p.shape for p in trained] == [p.shape for p in whole.parameters()]
+    assert len(trained) < len(list(method.student.parameters()))
 
 
 def directions(degrees: list[float]) -> torch.Tensor:

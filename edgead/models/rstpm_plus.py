@@ -1,0 +1,175 @@
+"""RSTPM+: RSTPM's two pairs, and a network that has learnt from pseudo-anomalies which of their maps to believe.
+
+Yamada, Kamiya & Hotta, "Reconstructed Student-Teacher and Discriminative Networks for Anomaly Detection", 2022, and the
+reproduction study that tells of it (sections 3.1, 3.4 to 3.6 and 4.2). The pairs see good parts alone, so their maps may
+be large where a part is good; the discriminative network looks at the maps of parts whose wrong places are known.
+
+pairs    as of RSTPM, trained first (stage 0), then frozen: weights, and statistics of batch normalisation
+network  a U-Net takes the maps of the two pairs added, O1+O6, O2+O5 and O3+O4, brought to one size and laid on each
+         other as channels, and gives O7, the probability that a position is anomalous. The paper has that of DRAEM
+         (Zavrtanik et al., ICCV 2021) at the size of the pictures; here it works at stride 4, the finest the maps have,
+         with 16 to 128 channels, a quarter of DRAEM's, which leaves it about 1/64 of the operations
+loss     of the network (stage 1): focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, gamma 2,
+         classes weighed alike, as DRAEM has it) plus L1, both the mean over positions. A position is anomalous where any
+         of its pixels is. One half of a batch gets pseudo-anomalies, the other half stays good
+training of the pairs as of RSTPM; of the network Adam with weight decay 1e-4 and a learning rate of 1e-4 (`edge`: up to
+         2e-3) where that of the pairs is 0.4
+map      equation 1: (O1+O6) (O2+O5) (O3+O4) O7
+
+O1+O6 is computed as half the squared distance of two vectors laid end to end (equation 4), not as 2 minus a product:
+half precision would round small maps away from that. The head knows cosine maps only. With (1, 0) on the teacher's side
+and (1 - p, sqrt(p (2 - p))), of length 1, on the students' side the cosine map is p, and since the head divides by the
+length that is there, p keeps its digits in half precision however small it is. In the float32 of the head 1 - p does
+not, so p is 0.001 + 0.999 O7. As with RSTPM, the map is an eighth of equation 1's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgead.data.pseudo_anomalies import pseudo_anomalies
+from edgead.data.textures import ProceduralTextures, Textures
+from edgead.models.base import Preset, Recipe, Setting
+from edgead.models.rstpm import ReconstructedPyramidMatching, TwoTeachers
+from edgead.models.teacher import STRIDES
+from edgead.models.unet import UNet
+from edgead.types import BoolArray, UInt8Array
+
+WIDTHS = (16, 32, 64, 128)
+FOCUS = 2.0
+LEAST_PROBABILITY = 1e-3
+
+# What the untrained network says of every position, so that the many good ones do not rule the first steps (Lin et al.,
+# section 3.3). About the share of anomalous positions, so that a network which learnt no more than that share does not
+# seem to have learnt something.
+PRIOR = 0.1
+
+# Of the network's learning rate to that of the pairs, 0.4 in both presets. With the 1e-4 of the study the few hundred
+# steps of `edge` leave the network where it started.
+LEARNING_RATES: Mapping[Preset, float] = MappingProxyType({"edge": 2e-3 / 0.4, "paper": 1e-4 / 0.4})
+
+# Of the pseudo-anomalies in held-out pictures, the same each time.
+_HELD_OUT_SEED = 0
+
+
+class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
+    """RSTPM with a discriminative network; stage 0 trains the pairs, stage 1 the network."""
+
+    recipes = MappingProxyType(
+        {
+            "edge": Recipe("per-position", 4.0, 150, 16, 0.4, "one-cycle", (2 / 3, 1 / 3)),
+            "paper": Recipe("per-position", 0.0, 400, 32, 0.4, "constant", (0.25, 0.75)),
+        }
+    )
+
+    def __init__(self, teacher: TwoTeachers, setting: Setting) -> None:
+        super().__init__(teacher, setting)
+        self.textures: Textures = ProceduralTextures() if setting.textures is None else setting.textures
+        self.discriminator = UNet(len(STRIDES), WIDTHS)
+        nn.init.normal_(self.discriminator.output.weight, std=0.01)
+        nn.init.constant_(self.discriminator.output.bias, -math.log((1.0 - PRIOR) / PRIOR))
+        self.discriminator.requires_grad_(False)
+        self.learning_rate_share = LEARNING_RATES[setting.preset]
+
+    def enter_stage(self, stage: int) -> None:
+        """Freeze the network in stage 0, the pairs in stage 1."""
+        super().enter_stage(stage)
+        for pair in (self.student, self.decoder):
+            pair.requires_grad_(stage == 0)
+        self.discriminator.requires_grad_(stage == 1)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> DiscriminatedPyramidMatching:
+        """In stage 1 the pairs stay in evaluation mode: their statistics do not move."""
+        super().train(mode)
+        if self.stage == 1:
+            self.student.eval()
+            self.decoder.eval()
+        return self
+
+    def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
+        """Of the pairs as of STFPM, of the network Adam with weight decay 1e-4 (section 4.2)."""
+        if self.stage == 0:
+            return super().optimizer(learning_rate)
+        return torch.optim.Adam(
+            self.trained(), lr=self.learning_rate_share * learning_rate, weight_decay=1e-4
+        )
+
+    def disturbed(self, images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray]:
+        """Pictures (N, H, W, 3) with a pseudo-anomaly each, and where it is: (N, H, W)."""
+        return pseudo_anomalies(images, self.textures, rng)
+
+    def forward(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
+        """The loss of the pairs in stage 0, of the network in stage 1.
+
+        In training mode pseudo-anomalies are drawn from torch's generator; else they are the same each time.
+        """
+        if self.stage == 0:
+            return super().forward(images, teacher_features)
+        seed = int(torch.randint(2**62, ())) if self.training else _HELD_OUT_SEED
+        maps, wrong = self._half_disturbed(images, teacher_features, np.random.default_rng(seed))
+        return mask_loss(self.discriminator(maps), wrong)
+
+    def head_features(
+        self, teacher_features: list[Tensor], student_features: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The three pairs of RSTPM, and a fourth (N, 2, H / 4, W / 4) whose cosine map is O7."""
+        teacher_side, student_side = super().head_features(teacher_features, student_features)
+        logits = self.discriminator(summed_maps(teacher_side, student_side))
+        p = LEAST_PROBABILITY + (1.0 - LEAST_PROBABILITY) * torch.sigmoid(logits)
+        # Of the teacher's shape and not of p's, so that the graph lets this side depend on no student.
+        one = torch.ones_like(teacher_side[0][:, :1])
+        good = torch.cat([one, 0.0 * one], dim=1)
+        found = torch.cat([1.0 - p, (p * (2.0 - p)).sqrt()], dim=1)
+        return [*teacher_side, good], [*student_side, found]
+
+    @torch.no_grad()
+    def _half_disturbed(
+        self, images: Tensor, teacher_features: list[Tensor], rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """What the network sees of a batch whose first half is disturbed, and where that is: (N, 1, H / 4, W / 4)."""
+        count = (len(images) + 1) // 2
+        twins, masks = self.disturbed(images[:count].cpu().numpy(), rng)
+        disturbed = torch.from_numpy(twins).to(images.device)
+        features = [
+            torch.cat([changed, kept[count:]])
+            for changed, kept in zip(self.teacher_features(disturbed), teacher_features, strict=True)
+        ]
+        students = self.student_features(torch.cat([disturbed, images[count:]]), features)
+        # In mixed precision squares of half features would overflow.
+        whole = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in (*features, *students)]
+        sides = super().head_features(whole[: len(features)], whole[len(features) :])
+        wrong = torch.zeros(len(images), 1, *images.shape[1:3], device=images.device)
+        wrong[:count, 0] = torch.from_numpy(masks).to(wrong)
+        return summed_maps(*sides), F.max_pool2d(wrong, STRIDES[0]) > 0.0
+
+
+def summed_maps(teacher_side: list[Tensor], student_side: list[Tensor]) -> Tensor:
+    """The maps of both pairs added, of every scale at the size of the finest: (N, K, H_1, W_1).
+
+    teacher_side, student_side: as RSTPM's `head_features` gives them, (N, C_k, H_k, W_k), two vectors of length 1 end to end.
+    """
+    differences = [t - s for t, s in zip(teacher_side, student_side, strict=True)]
+    fine, *others = [0.5 * (x * x).sum(1, keepdim=True) for x in differences]
+    enlarged = [
+        F.interpolate(x, scale_factor=2**k, mode="bilinear", align_corners=True) for k, x in enumerate(others, 1)
+    ]
+    return torch.cat([fine, *enlarged], dim=1)
+
+
+def mask_loss(logits: Tensor, wrong: Tensor) -> Tensor:
+    """Focal loss plus L1: a scalar, the mean over positions.
+
+    logits: of being anomalous, any shape. wrong: what is anomalous, bool, of the same shape. With q the probability
+    given to what a position is not, q^2 (-log(1 - q)) + q.
+    """
+    truth = torch.where(wrong, logits, -logits).to(torch.promote_types(logits.dtype, torch.float32))
+    missed = torch.sigmoid(-truth)
+    return (missed**FOCUS * F.softplus(-truth) + missed).mean()
