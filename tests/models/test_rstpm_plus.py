@@ -14,6 +14,7 @@ from torchvision.ops import sigmoid_focal_loss
 from training_parts import good_parts
 
 from edgead.anomaly_map import bilinear_matrix, gaussian_matrix
+from edgead.data.textures import Textures
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.half import half_from_float
 from edgead.export.parts import CONVOLUTIONS, parts_of
@@ -32,11 +33,15 @@ IMAGES = torch.from_numpy(PARTS)
 
 
 def made(
-    teacher: str = "test_resnet", size: ModelSize = SIZE, preset: Preset = "edge", textures: object = None
+    teacher: str = "test_resnet",
+    size: ModelSize = SIZE,
+    preset: Preset = "edge",
+    weights: str = "random",
+    textures: Textures | None = None,
 ) -> DiscriminatedPyramidMatching:
     torch.manual_seed(3)
-    frozen = METHODS["rstpm+"].create_teacher(teacher, "random")
-    setting = Setting(size, "per-position", preset=preset, textures=textures)  # type: ignore[arg-type]
+    frozen = METHODS["rstpm+"].create_teacher(teacher, weights)
+    setting = Setting(size, "per-position", preset=preset, textures=textures)
     method = METHODS["rstpm+"](frozen, setting)
     assert isinstance(method, DiscriminatedPyramidMatching)
     # Statistics that are not the identity, as training leaves them.
@@ -146,7 +151,7 @@ def test_the_network_starts_at_its_prior():
     method.enter_stage(1)
     with torch.no_grad():
         p = torch.sigmoid(method.discriminator(torch.rand(2, 3, 16, 16)))
-    assert 0.08 < float(p.min()) < float(p.max()) < 0.12
+    assert 0.05 < float(p.min()) < float(p.max()) < 0.07
 
 
 @pytest.mark.parametrize("logit", [-12.0, -5.0, 0.0, 9.0])
@@ -284,28 +289,31 @@ def test_pictures_are_disturbed_with_the_textures_that_are_given():
 
 
 def test_the_network_learns_where_a_part_is_wrong():
-    method = made("test_efficientnet").train()
-    features = method.teacher_features(IMAGES)
+    method = made("tf_efficientnet_lite0", weights="package")
+    parts = torch.from_numpy(good_parts(8))
+    features = method.teacher_features(parts)
     # Faster than in a training, whose steps are many more.
-    for stage, rate, steps in ((0, 0.1, 15), (1, 2.0, 40)):
+    for stage, rate, steps in ((0, 0.4, 20), (1, 2.0, 80)):
         method.enter_stage(stage)
+        method.train()
         optimizer = method.optimizer(rate)
+        scheduler = method.scheduler(optimizer, steps)
         for _ in range(steps):
-            loss = method(IMAGES, features)
+            loss = method(parts, features)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            scheduler.step()
     method.eval()
-    unseen = good_parts(12)[6:]
+    unseen = good_parts(14)[8:]
     twins, masks = method.disturbed(unseen, np.random.default_rng(7))
     with torch.no_grad():
         found, good = (
             cosine_map(*(side[3] for side in method.features(torch.from_numpy(x)))) for x in (twins, unseen)
         )
     wrong = nn.functional.max_pool2d(torch.from_numpy(masks).float(), 4) > 0
-    print("XX", float(found[wrong].mean()), float(found[~wrong].mean()), float(good.mean()))
-    assert float(found[wrong].mean()) > 2 * float(found[~wrong].mean())
-    assert float(found[wrong].mean()) > 2 * float(good.mean())
+    assert float(found[wrong].mean()) > 1.5 * float(found[~wrong].mean())
+    assert float(found[wrong].mean()) > 2.0 * float(good.mean())
 
 
 GRAPH_SIZE = ModelSize(64, 96)
@@ -335,9 +343,7 @@ def cosine_distance(a: Float64Array, b: Float64Array) -> Float64Array:
 
 
 def resized(maps: Float64Array, height: int, width: int) -> Float64Array:
-    return (
-        bilinear_matrix(height, maps.shape[1], True) @ maps @ bilinear_matrix(width, maps.shape[2], True).T
-    )
+    return bilinear_matrix(height, maps.shape[1], True) @ maps @ bilinear_matrix(width, maps.shape[2], True).T
 
 
 def test_the_graph_gives_equation_1(exported: tuple[DiscriminatedPyramidMatching, ModelProto]):
