@@ -35,7 +35,6 @@ import torch
 from torch import Tensor, nn
 
 from edgead.data.pseudo_anomalies import pseudo_anomalies
-from edgead.data.textures import ProceduralTextures, Textures
 from edgead.models.base import Preset, Recipe, Setting
 from edgead.models.rstpm import ReconstructedPyramidMatching, TwoTeachers
 from edgead.models.teacher import STRIDES
@@ -62,6 +61,7 @@ _HELD_OUT_SEED = 0
 class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
     """RSTPM with a discriminative network; stage 0 trains the pairs, stage 1 the network."""
 
+    uses_textures = True
     recipes = MappingProxyType(
         {
             # The pairs as of RSTPM; a step of the network costs less than half of one of the pairs.
@@ -72,9 +72,9 @@ class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
 
     def __init__(self, teacher: TwoTeachers, setting: Setting) -> None:
         super().__init__(teacher, setting)
-        self.textures: Textures = ProceduralTextures() if setting.textures is None else setting.textures
         self.discriminator = UNet(len(STRIDES), WIDTHS)
         nn.init.normal_(self.discriminator.output.weight, std=0.01)
+        assert self.discriminator.output.bias is not None
         nn.init.constant_(self.discriminator.output.bias, -math.log((1.0 - PRIOR) / PRIOR))
         self.discriminator.requires_grad_(False)
         self.learning_rate_share = LEARNING_RATES[setting.preset]

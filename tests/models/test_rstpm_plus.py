@@ -14,7 +14,7 @@ from torchvision.ops import sigmoid_focal_loss
 from training_parts import good_parts
 
 from edgead.anomaly_map import bilinear_matrix, gaussian_matrix
-from edgead.data.textures import Textures
+from edgead.data.textures import ProceduralTextures, Textures
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.half import half_from_float
 from edgead.export.parts import CONVOLUTIONS, parts_of
@@ -41,7 +41,7 @@ def made(
 ) -> DiscriminatedPyramidMatching:
     torch.manual_seed(3)
     frozen = METHODS["rstpm+"].create_teacher(teacher, weights)
-    setting = Setting(size, "per-position", preset=preset, textures=textures)
+    setting = Setting(size, "per-position", preset=preset, textures=textures or ProceduralTextures())
     method = METHODS["rstpm+"](frozen, setting)
     assert isinstance(method, DiscriminatedPyramidMatching)
     # Statistics that are not the identity, as training leaves them.
