@@ -110,13 +110,28 @@ class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
     def forward(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
         """The loss of the pairs in stage 0, of the network in stage 1.
 
-        In training mode pseudo-anomalies are drawn from torch's generator; else they are the same each time.
+        In training mode the first half of a batch gets pseudo-anomalies, drawn from torch's generator. In evaluation
+        mode all pictures count twice, as they are and with a pseudo-anomaly that is the same each time.
         """
         if self.stage == 0:
             return super().forward(images, teacher_features)
-        seed = int(torch.randint(2**62, ())) if self.training else _HELD_OUT_SEED
-        maps, wrong = self._half_disturbed(images, teacher_features, np.random.default_rng(seed))
-        return mask_loss(self.discriminator(maps), wrong)
+        count = len(images)
+        if self.training:
+            seed, changed = int(torch.randint(2**62, ())), slice(0, (count + 1) // 2)
+            kept = slice(changed.stop, count)
+        else:
+            seed, changed, kept = _HELD_OUT_SEED, slice(count), slice(count)
+        twins, masks = self.disturbed(images[changed].cpu().numpy(), np.random.default_rng(seed))
+        disturbed = torch.from_numpy(twins).to(images.device)
+        shown = torch.cat([disturbed, images[kept]])
+        features = [
+            torch.cat([new, given[kept]])
+            for new, given in zip(self.teacher_features(disturbed), teacher_features, strict=True)
+        ]
+        wrong = torch.zeros(len(shown), 1, *shown.shape[1:3], device=shown.device)
+        wrong[: len(masks), 0] = torch.from_numpy(masks).to(wrong)
+        logits = self.discriminator(self._maps(shown, features))
+        return mask_loss(logits, nn.functional.max_pool2d(wrong, STRIDES[0]) > 0.0)
 
     def head_features(
         self, teacher_features: list[Tensor], student_features: list[Tensor]
@@ -132,24 +147,15 @@ class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
         return [*teacher_side, good], [*student_side, found]
 
     @torch.no_grad()
-    def _half_disturbed(
-        self, images: Tensor, teacher_features: list[Tensor], rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """What the network sees of a batch whose first half is disturbed, and where that is: (N, 1, H / 4, W / 4)."""
-        count = (len(images) + 1) // 2
-        twins, masks = self.disturbed(images[:count].cpu().numpy(), rng)
-        disturbed = torch.from_numpy(twins).to(images.device)
-        features = [
-            torch.cat([changed, kept[count:]])
-            for changed, kept in zip(self.teacher_features(disturbed), teacher_features, strict=True)
-        ]
-        students = self.student_features(torch.cat([disturbed, images[count:]]), features)
+    def _maps(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
+        """What the network sees of pictures: (N, 3, H / 4, W / 4)."""
+        students = self.student_features(images, teacher_features)
         # In mixed precision squares of half features would overflow.
-        whole = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in (*features, *students)]
-        sides = super().head_features(whole[: len(features)], whole[len(features) :])
-        wrong = torch.zeros(len(images), 1, *images.shape[1:3], device=images.device)
-        wrong[:count, 0] = torch.from_numpy(masks).to(wrong)
-        return summed_maps(*sides), nn.functional.max_pool2d(wrong, STRIDES[0]) > 0.0
+        teacher_features, students = (
+            [x.to(torch.promote_types(x.dtype, torch.float32)) for x in features]
+            for features in (teacher_features, students)
+        )
+        return summed_maps(*super().head_features(teacher_features, students))
 
 
 def summed_maps(teacher_side: list[Tensor], student_side: list[Tensor]) -> Tensor:
