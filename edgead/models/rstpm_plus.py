@@ -13,8 +13,8 @@ network  a U-Net takes the maps of the two pairs added, O1+O6, O2+O5 and O3+O4, 
 loss     of the network (stage 1): focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, gamma 2,
          both classes weighed alike, as DRAEM has it) plus L1, each the mean over positions. A position is anomalous
          where any of its pixels is. Half of a batch gets pseudo-anomalies, the other half stays good
-training the pairs as RSTPM; the network by Adam with weight decay 1e-4 and a learning rate of 1e-4 (`edge`: up to 2e-3)
-         where that of the pairs is 0.4
+training the pairs as RSTPM; the network by Adam with weight decay 1e-4 and a learning rate of 1e-4 (`edge`: up to
+         2e-3); `--learning-rate` is that of the pairs, and moves both
 map      equation 1: (O1+O6) (O2+O5) (O3+O4) O7
 
 O1+O6 is computed as half the squared distance of two vectors laid end to end (equation 4), not as 2 minus a product:
@@ -50,9 +50,9 @@ LEAST_PROBABILITY = 1e-3
 # there the loss falls only by looking.
 PRIOR = 0.06
 
-# Of the network's learning rate to that of the pairs, 0.4 in both presets. With the 1e-4 of the study the few hundred
-# steps of `edge` leave the network where it started.
-LEARNING_RATES: Mapping[Preset, float] = MappingProxyType({"edge": 2e-3 / 0.4, "paper": 1e-4 / 0.4})
+# The learning rate of the network, as a share of that of the pairs. With the study's 1e-4 the few hundred steps of
+# `edge` leave the network where it started.
+LEARNING_RATES: Mapping[Preset, float] = MappingProxyType({"edge": 2e-3 / 0.02, "paper": 1e-4 / 0.4})
 
 # Of the pseudo-anomalies in held-out pictures, the same each time.
 _HELD_OUT_SEED = 0
@@ -65,8 +65,8 @@ class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
     recipes = MappingProxyType(
         {
             # The pairs as of RSTPM; a step of the network costs less than half of one of the pairs.
-            "edge": Recipe("per-position", 4.0, 200, 16, 0.4, "one-cycle", (0.5, 0.5)),
-            "paper": Recipe("per-position", 0.0, 400, 32, 0.4, "constant", (0.25, 0.75)),
+            "edge": Recipe("per-position", 4.0, 200, 16, 0.02, "one-cycle", stages=(0.5, 0.5)),
+            "paper": Recipe("per-position", 0.0, 400, 32, 0.4, "constant", "sgd", (0.25, 0.75)),
         }
     )
 
@@ -96,7 +96,7 @@ class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
         return self
 
     def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
-        """Of the pairs as of STFPM, of the network Adam with weight decay 1e-4 (section 4.2)."""
+        """Of the pairs as of RSTPM, of the network Adam with weight decay 1e-4 (section 4.2)."""
         if self.stage == 0:
             return super().optimizer(learning_rate)
         return torch.optim.Adam(
@@ -140,9 +140,10 @@ class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
         teacher_side, student_side = super().head_features(teacher_features, student_features)
         logits = self.discriminator(summed_maps(teacher_side, student_side))
         p = LEAST_PROBABILITY + (1.0 - LEAST_PROBABILITY) * torch.sigmoid(logits)
-        # Of the teacher's shape and not of p's, so that the graph lets this side depend on no student.
-        one = torch.ones_like(teacher_side[0][:, :1])
-        good = torch.cat([one, 0.0 * one], dim=1)
+        # Made of the teacher's numbers, so that the graph lets this side depend on no student, and by arithmetic, so
+        # that its size is known in the graph.
+        zero = 0.0 * teacher_side[0][:, :1]
+        good = torch.cat([1.0 + zero, zero], dim=1)
         found = torch.cat([1.0 - p, (p * (2.0 - p)).sqrt()], dim=1)
         return [*teacher_side, good], [*student_side, found]
 

@@ -15,10 +15,11 @@ from training_parts import good_parts
 
 from edgead.anomaly_map import bilinear_matrix, gaussian_matrix
 from edgead.data.textures import ProceduralTextures, Textures
+from edgead.export.features import features_of
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.half import half_from_float
 from edgead.export.parts import CONVOLUTIONS, parts_of
-from edgead.models import METHODS
+from edgead.models import METHODS, create_method, recipe_of
 from edgead.models.base import Preset, Setting
 from edgead.models.head import cosine_map
 from edgead.models.rstpm_plus import DiscriminatedPyramidMatching, mask_loss, summed_maps
@@ -196,6 +197,15 @@ def test_a_stage_changes_its_own_part_alone(stage: int):
         assert (parameter.grad is not None) == trained, key
 
 
+@pytest.mark.parametrize("preset", ["edge", "paper"])
+def test_the_pairs_have_the_epochs_of_rstpm(preset: Preset):
+    plus, pairs = recipe_of("rstpm+", preset), recipe_of("rstpm", preset)
+    assert plus.stages[0] * plus.epochs == pairs.epochs
+    assert plus.stages[1] * plus.epochs == (100 if preset == "edge" else 300)
+    same = ("loss", "sigma", "batch_size", "learning_rate", "schedule", "optimizer")
+    assert [getattr(plus, name) for name in same] == [getattr(pairs, name) for name in same]
+
+
 def test_a_method_that_is_made_trains_the_pairs():
     method = made()
     fresh = {id(p) for p in method.trained()}
@@ -207,12 +217,15 @@ def test_a_method_that_is_made_trains_the_pairs():
 @pytest.mark.parametrize(("preset", "rate"), [("edge", 2e-3), ("paper", 1e-4)])
 def test_the_optimizers(preset: Preset, rate: float):
     method = made(preset=preset)
-    assert isinstance(method.optimizer(0.4), torch.optim.SGD)
+    of_pairs = create_method("rstpm", method.teacher, SIZE, "per-position", preset=preset).optimizer(0.1)
+    assert type(method.optimizer(0.1)) is type(of_pairs)
+    assert method.optimizer(0.1).defaults == of_pairs.defaults
     method.enter_stage(1)
-    optimizer = method.optimizer(0.4)
+    optimizer = method.optimizer(method.recipe.learning_rate)
     assert isinstance(optimizer, torch.optim.Adam)
     (group,) = optimizer.param_groups
     assert group["lr"] == pytest.approx(rate)
+    assert group["betas"] == (0.9, 0.999)
     assert group["weight_decay"] == 1e-4
     assert {id(p) for p in group["params"]} == {id(p) for p in method.discriminator.parameters()}
 
@@ -321,7 +334,7 @@ def test_the_network_learns_where_a_part_is_wrong():
     parts = torch.from_numpy(good_parts(8))
     features = method.teacher_features(parts)
     # Faster than in a training, whose steps are many more.
-    for stage, rate, steps in ((0, 0.4, 20), (1, 2.0, 80)):
+    for stage, rate, steps in ((0, 0.02, 20), (1, 0.1, 80)):
         method.enter_stage(stage)
         method.train()
         optimizer = method.optimizer(rate)
@@ -413,6 +426,19 @@ def test_the_network_is_of_the_students_side(exported: tuple[DiscriminatedPyrami
     assert len(in_teacher) == convolutions(Backbone("test_efficientnet", trimmed=True))
     ours = sum(convolutions(part) for part in (method.student, method.decoder, method.discriminator))
     assert len([i for i in counted if i in parts.student]) == len(counted) - len(in_teacher) >= ours
+
+
+def test_the_kernels_get_four_pairs(exported: tuple[DiscriminatedPyramidMatching, ModelProto]):
+    """All of known sizes, which only then can follow an engine, in either precision."""
+    _, graph = exported
+    scales = ((16, 24), (8, 12), (4, 6))
+    sizes = (
+        *((2 * c, *hw) for c, hw in zip(Backbone("test_efficientnet").channels, scales, strict=True)),
+        (2, 16, 24),
+    )
+    for model, dtype in ((graph, "float32"), (half_from_float(graph), "float16")):
+        _, record = features_of(model)
+        assert (record.dtype, record.shapes) == (dtype, sizes)
 
 
 def test_half_precision_keeps_the_map(exported: tuple[DiscriminatedPyramidMatching, ModelProto]):
