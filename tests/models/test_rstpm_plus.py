@@ -147,6 +147,27 @@ def test_the_layers_of_the_network():
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in net.parameters())
 
 
+@pytest.mark.parametrize("blocked", ["coarse", "fine"])
+def test_the_network_sees_fine_and_coarse_at_once(blocked: str):
+    """With the coarse way blocked a position sees what is near and no more, with the fine one what is far too."""
+    net = UNet(1, (4, 8, 16)).eval()
+    x = torch.zeros(1, 1, 16, 16)
+    far = x.clone()
+    far[..., 15, 15] = 9.0
+    near = x.clone()
+    near[..., 1, 1] = 9.0
+    if blocked == "coarse":
+        for parameter in net.enlarge.parameters():
+            nn.init.zeros_(parameter)
+    else:
+        for up, width in zip(net.up, (4, 8), strict=True):
+            up[0][0].weight.data[:, width:] = 0.0
+    with torch.no_grad():
+        corner, of_near, of_far = (float(net(image)[0, 0, 0, 0]) for image in (x, near, far))
+    assert of_near != corner
+    assert (of_far == corner) == (blocked == "coarse")
+
+
 def test_the_network_starts_at_its_prior():
     method = made().eval()
     method.enter_stage(1)
