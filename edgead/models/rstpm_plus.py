@@ -66,7 +66,9 @@ class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
         {
             # The pairs as of RSTPM; a step of the network costs less than half of one of the pairs.
             "edge": Recipe("per-position", 4.0, 200, 16, 0.02, "one-cycle", stages=(0.5, 0.5)),
-            "paper": Recipe("per-position", 0.0, 400, 32, 0.4, "constant", "sgd", (0.25, 0.75)),
+            "paper": Recipe(
+                "per-position", 0.0, 400, 32, 0.4, "constant", optimizer="sgd", stages=(0.25, 0.75)
+            ),
         }
     )
 
