@@ -16,11 +16,14 @@ from edgead.models.rd import ReverseDistillation
 from edgead.models.rd_plus import RevisitedReverseDistillation
 from edgead.models.rstpm import (
     AddedAttention,
+    DeepReconstruction,
     DirectReconstruction,
     MultipliedAttention,
     NoAttention,
     ReconstructedPyramidMatching,
+    SplitReconstruction,
 )
+from edgead.models.rstpm_plus import DiscriminatedPyramidMatching
 from edgead.models.stfpm import FeaturePyramidMatching
 from edgead.models.stfpm_ensemble import FeaturePyramidEnsemble
 from edgead.models.stfpm_slim import SlimFeaturePyramidMatching
@@ -38,6 +41,9 @@ METHODS: dict[str, type[DistillationMethod]] = {
     "rstpm-added": AddedAttention,
     "rstpm-none": NoAttention,
     "rstpm-direct": DirectReconstruction,
+    "rstpm-direct-split": SplitReconstruction,
+    "rstpm-deep": DeepReconstruction,
+    "rstpm+": DiscriminatedPyramidMatching,
     "uninformed-students": UninformedStudents,
 }
 

@@ -2,20 +2,27 @@
 
 Yamada, Kamiya & Hotta, "Reconstructed Student-Teacher and Discriminative Networks for Anomaly Detection", 2022, and the
 reproduction study that tells of it (sections 3 and 4). Two pairs look at a part in two ways, and a scale that one pair
-misses the other may see. The discriminative network is not here.
+misses the other may see. The discriminative network is in `rstpm_plus.py`.
 
 teachers two frozen networks: ResNet18 for pair 1, ResNet50 for pair 2. Any other network teaches both pairs, so that
          its features are computed once
 students student 1 is STFPM's. Student 2 (section 4.7, the reproduction's lighter design) starts from teacher 1's
          features at stride 32 and doubles the resolution three times, each with one residual block of 2x2 stride-2
          transposed convolutions, to teacher 2's features at strides 16, 8 and 4. `rstpm-direct` starts from student 1's
-         features instead (section 4.6)
+         features instead (section 4.6). `rstpm-deep` has the reproduction's first design (section 4.5), of the kind of
+         a ResNet18: a front block of 3x3 convolutions that keeps resolution and channels, then three times a 3x3
+         transposed convolution that doubles the resolution and changes the channels, and a block that does neither.
+         How many blocks is not said; here one each. From a ResNet18 to a ResNet50 the second design then has 21.8
+         million parameters and the first 40.1 million; the study says half
 attention between two blocks, what goes on is weighed by position with a map M of one channel made of teacher 2's
          features there: 3x3 convolution, 1x1 convolution, sigmoid (section 3.3). x becomes M x (equation 7) or
          (1 + M) x (equation 8), at stride 16 and at stride 8. How many channels the 3x3 convolution gives is not said;
          here a quarter
 loss     equations 3 to 6, that of STFPM, of both pairs. They share no weights, so one optimiser for the sum does to
-         each what two would do; but for `rstpm-direct`, where student 1 learns from pair 2 too
+         each what two would do, and the study's two ways (section 4.4) are one here; but for `rstpm-direct`, where
+         student 1 learns from pair 2 too. `rstpm-direct-split` is that with an optimiser for each pair: no gradient of
+         pair 2 reaches student 1. The layers of student 1 that only student 2 reads then learn from neither pair, and
+         keep their random start
 map      equation 1 without its last factor: the maps of the two pairs added, the scales multiplied
 
 The cosine map of two vectors laid end to end, each of length 1, is the mean of their cosine maps. The head gets such
@@ -65,17 +72,23 @@ class ReconstructedPyramidMatching(FeaturePyramidMatching):
 
     attention: ClassVar[tuple[Weighing, Weighing] | None] = ("*", "+")
     direct: ClassVar[bool] = False
+    split: ClassVar[bool] = False
+    deep: ClassVar[bool] = False
 
     def __init__(self, teacher: TwoTeachers, setting: Setting) -> None:
         super().__init__(teacher.first, setting)
         self.teacher = teacher
         if self.direct:
             self.student = twin(teacher.first.name, STRIDES_1)
+        if self.split:
+            compared = {name for name, _ in twin(teacher.first.name).named_parameters()}
+            for name, parameter in self.student.named_parameters():
+                parameter.requires_grad_(name in compared)
         second = teacher.second or teacher.first
         # What a ResNet's stage gives has passed a ReLU, as what a block gives.
         rectified = "resnet" in second.architecture
         self.decoder = ReconstructingStudent(
-            teacher.first.channels[3], second.channels[: len(STRIDES)], self.attention, rectified
+            teacher.first.channels[3], second.channels[: len(STRIDES)], self.attention, rectified, self.deep
         )
         initialise(self.decoder)
 
@@ -99,6 +112,8 @@ class ReconstructedPyramidMatching(FeaturePyramidMatching):
         """Three tensors of student 1, then three of student 2."""
         ours: list[Tensor] = self.student(images)
         start = ours[3] if self.direct else teacher_features[3]
+        if self.split:
+            start = start.detach()
         return [*ours[:3], *self.decoder(start, _second(teacher_features))]
 
     def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
@@ -137,12 +152,24 @@ class DirectReconstruction(ReconstructedPyramidMatching):
     direct = True
 
 
+class SplitReconstruction(DirectReconstruction):
+    """RSTPM whose student 2 starts from student 1's features, which learn nothing from it."""
+
+    split = True
+
+
+class DeepReconstruction(ReconstructedPyramidMatching):
+    """RSTPM whose student 2 is of the study's first design."""
+
+    deep = True
+
+
 class ReconstructingStudent(nn.Module):
     """Student 2: a block for each of the strides 16, 8 and 4, attention between them.
 
     start: channels it starts from. channels: of teacher 2 at strides 4, 8 and 16. rectified: whether the teacher's
     features are never negative, as a ResNet's; then the blocks give them themselves. Else the blocks are as wide as the
-    next power of two, and a 1x1 convolution follows each.
+    next power of two, and a 1x1 convolution follows each. deep: the first design, with a block before all others.
     """
 
     def __init__(
@@ -151,13 +178,16 @@ class ReconstructingStudent(nn.Module):
         channels: tuple[int, ...],
         attention: tuple[Weighing, Weighing] | None,
         rectified: bool,
+        deep: bool,
     ) -> None:
         super().__init__()
+        self.front = BasicBlock(start, start, Resample.KEEP) if deep else nn.Identity()
         wanted = channels[::-1]
         widths = wanted if rectified else tuple(power_of_two(c) for c in wanted)
         inputs = (start, *widths)
         self.blocks = nn.ModuleList(
-            BasicBlock(i, o, Resample.DOUBLE) for i, o in zip(inputs, widths, strict=False)
+            _deep_block(i, o) if deep else BasicBlock(i, o, Resample.DOUBLE)
+            for i, o in zip(inputs, widths, strict=False)
         )
         self.outputs = nn.ModuleList(
             nn.Identity() if rectified else nn.Conv2d(i, o, 1) for i, o in zip(widths, wanted, strict=True)
@@ -169,7 +199,7 @@ class ReconstructingStudent(nn.Module):
     def forward(self, start: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
         """(N, C, H / 32, W / 32) and teacher 2's features to three tensors of the teacher's shapes, fine to coarse."""
         features = []
-        x = start
+        x = self.front(start)
         for number, (block, output) in enumerate(zip(self.blocks, self.outputs, strict=True)):
             x = block(x)
             features.append(output(x))
@@ -191,6 +221,16 @@ class Attention(nn.Module):
         """(N, C, H, W) weighed by what the teacher's (N, C', H, W) says."""
         weighed: Tensor = (self.floor + self.weights(teacher)) * x
         return weighed
+
+
+def _deep_block(in_channels: int, channels: int) -> nn.Sequential:
+    """A 3x3 transposed convolution that doubles the resolution, and a block: (N, C, H, W) to (N, C', 2 H, 2 W)."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(in_channels, channels, 3, stride=2, padding=1, output_padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        BasicBlock(channels, channels, Resample.KEEP),
+    )
 
 
 def _second(teacher_features: list[Tensor]) -> list[Tensor]:

@@ -54,7 +54,7 @@ def test_the_head_gets_pairs_of_one_shape(name: str, teacher: str) -> None:
     with torch.no_grad():
         frozen, student = method.features(images)
     assert [x.shape for x in frozen] == [x.shape for x in student]
-    assert [x.shape[2:] for x in frozen] == [(16, 24), (8, 12), (4, 6)]
+    assert [x.shape[2:] for x in frozen] == [(16, 24), (8, 12), (4, 6), *[(16, 24)] * (name == "rstpm+")]
 
 
 @pytest.mark.parametrize("name", list(METHODS))
@@ -127,6 +127,7 @@ PUBLISHED: dict[str, Callable[[list[Float64Array], list[Float64Array]], list[Flo
     "stfpm-ensemble": three_students,
     "rstpm": two_pairs,
     "rstpm-direct": two_pairs,
+    "rstpm-deep": two_pairs,
 }
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from edgead.errors import TeacherError
 from edgead.models import METHODS, create_method
 from edgead.models.head import cosine_map
-from edgead.models.rstpm import Attention, ReconstructedPyramidMatching
+from edgead.models.rstpm import Attention, ReconstructedPyramidMatching, ReconstructingStudent
 from edgead.preprocess import ModelSize
 
 SIZE = ModelSize(64, 64)
@@ -39,6 +39,25 @@ def test_a_resnet18_is_joined_by_a_resnet50():
     assert not list(method.decoder.outputs.parameters())
 
 
+def test_the_first_design_has_nearly_twice_the_parameters():
+    """A front block, then a 3x3 transposed convolution and a block for each stride; two batch norms and three."""
+    first, second = (
+        sum(p.numel() for p in ReconstructingStudent(512, (256, 512, 1024), None, True, deep).parameters())
+        for deep in (True, False)
+    )
+    front = 2 * (9 * 512 * 512 + 2 * 512)
+    pairs = ((512, 1024), (1024, 512), (512, 256))
+    assert first == front + sum(9 * i * o + 2 * 9 * o * o + 3 * 2 * o for i, o in pairs)
+    assert second / first == pytest.approx(0.54, abs=0.005)
+
+
+def test_the_first_design_doubles_the_resolution():
+    decoder = ReconstructingStudent(6, (3, 5, 8), None, False, deep=True)
+    assert decoder.front(torch.randn(1, 6, 2, 3)).shape == (1, 6, 2, 3)
+    shapes = [tuple(x.shape) for x in decoder(torch.randn(1, 6, 2, 3), [])]
+    assert shapes == [(1, 3, 16, 24), (1, 5, 8, 12), (1, 8, 4, 6)]
+
+
 def test_any_other_teaches_both_pairs():
     method = made("rstpm", "tf_efficientnet_lite0").eval()
     assert [x.shape[1] for x in method.teacher_features(IMAGES)] == [24, 40, 112, 320]
@@ -50,7 +69,12 @@ def test_any_other_teaches_both_pairs():
 
 
 def test_student_2_sees_the_pictures_through_the_teachers_only():
-    for name, same in (("rstpm", True), ("rstpm-direct", False)):
+    for name, same in (
+        ("rstpm", True),
+        ("rstpm-deep", True),
+        ("rstpm-direct", False),
+        ("rstpm-direct-split", False),
+    ):
         method = made(name, "test_resnet").eval()
         with torch.no_grad():
             features = method.teacher_features(IMAGES)
@@ -59,7 +83,10 @@ def test_student_2_sees_the_pictures_through_the_teachers_only():
         assert all(torch.equal(a, b) for a, b in zip(seen, blind, strict=True)) == same
 
 
-@pytest.mark.parametrize(("name", "learns"), [("rstpm", False), ("rstpm-direct", True)])
+@pytest.mark.parametrize(
+    ("name", "learns"),
+    [("rstpm", False), ("rstpm-direct", True), ("rstpm-direct-split", False), ("rstpm-deep", False)],
+)
 def test_student_1_learns_from_pair_2_only_where_it_feeds_it(name, learns):
     method = made(name, "test_resnet").train()
     features = method.teacher_features(IMAGES)
@@ -77,6 +104,8 @@ def test_student_1_learns_from_pair_2_only_where_it_feeds_it(name, learns):
         ("rstpm-added", [1.0, 1.0]),
         ("rstpm-none", []),
         ("rstpm-direct", [0.0, 1.0]),
+        ("rstpm-direct-split", [0.0, 1.0]),
+        ("rstpm-deep", [0.0, 1.0]),
     ],
 )
 def test_attention_is_where_the_name_says(name, floors):
@@ -107,6 +136,19 @@ def test_both_attentions_learn():
     method = made("rstpm", "test_resnet").train()
     method(IMAGES, method.teacher_features(IMAGES)).backward()
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in method.trained())
+
+
+@pytest.mark.parametrize("teacher", ["test_resnet", "tf_efficientnet_lite0"])
+def test_a_split_student_1_is_trained_where_it_is_compared(teacher):
+    """Every weight of it learns from pair 1 or is frozen, and those that are frozen are what stride 32 adds."""
+    method = made("rstpm-direct-split", teacher).train()
+    method(IMAGES, method.teacher_features(IMAGES)).backward()
+    for name, parameter in method.student.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    whole = made("rstpm", teacher).student
+    trained = [p for p in method.student.parameters() if p.requires_grad]
+    assert [p.shape for p in trained] == [p.shape for p in whole.parameters()]
+    assert len(trained) < len(list(method.student.parameters()))
 
 
 def directions(degrees: list[float]) -> torch.Tensor:

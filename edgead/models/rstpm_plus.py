@@ -1,0 +1,187 @@
+"""RSTPM+: RSTPM's two pairs, and a network that has learnt from pseudo-anomalies which of their maps to believe.
+
+Yamada, Kamiya & Hotta, "Reconstructed Student-Teacher and Discriminative Networks for Anomaly Detection", 2022, and the
+reproduction study that tells of it (sections 3.1, 3.4 to 3.6 and 4.2). The pairs see good parts alone, so that their
+maps may be large where a part is good; the network sees the maps of parts, too, whose wrong places are known.
+
+pairs    as of RSTPM, trained first (stage 0), then frozen: weights, and statistics of batch normalisation
+network  a U-Net takes the maps of the two pairs added, O1+O6, O2+O5 and O3+O4, brought to one size and laid on each
+         other as channels, and gives O7, the probability that a position is anomalous. The study says of it that it is
+         like a U-Net. That of DRAEM (Zavrtanik et al., ICCV 2021) works at the size of the pictures, with 64 to 512
+         channels; this one at stride 4, the finest that the maps have, with 16 to 128: 0.30 GFLOP at 256, beside the
+         2.05 of the pairs of an EfficientNet-Lite0
+loss     of the network (stage 1): focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, gamma 2,
+         both classes weighed alike, as DRAEM has it) plus L1, each the mean over positions. A position is anomalous
+         where any of its pixels is. Half of a batch gets pseudo-anomalies, the other half stays good
+training the pairs as RSTPM; the network by Adam with weight decay 1e-4 and a learning rate of 1e-4 (`edge`: up to
+         2e-3); `--learning-rate` is that of the pairs, and moves both
+map      equation 1: (O1+O6) (O2+O5) (O3+O4) O7
+
+O1+O6 is computed as half the squared distance of two vectors laid end to end (equation 4), not as 2 minus a product:
+half precision would round small maps away. The head knows cosine maps only. With (1, 0) on the teacher's side and
+(1 - p, sqrt(p (2 - p))), of length 1, on the students' the cosine map is p, and as the head divides by the length that
+it finds, a small p keeps its digits in half precision. The head's own float32 does not hold 1 - p for the smallest, so
+p is 0.001 + 0.999 O7. As with RSTPM, the map is an eighth of equation 1's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgead.data.pseudo_anomalies import pseudo_anomalies
+from edgead.models.base import Preset, Recipe, Setting
+from edgead.models.rstpm import ReconstructedPyramidMatching, TwoTeachers
+from edgead.models.teacher import STRIDES
+from edgead.models.unet import UNet
+from edgead.types import BoolArray, UInt8Array
+
+WIDTHS = (16, 32, 64, 128)
+FOCUS = 2.0
+LEAST_PROBABILITY = 1e-3
+
+# What the untrained network says of every position, so that the many good ones do not rule the first steps (Lin et al.,
+# section 3.3). A little more than the share of anomalous ones, about the best that can be said without looking: from
+# there the loss falls only by looking.
+PRIOR = 0.06
+
+# The learning rate of the network, as a share of that of the pairs. With the study's 1e-4 the few hundred steps of
+# `edge` leave the network where it started.
+LEARNING_RATES: Mapping[Preset, float] = MappingProxyType({"edge": 2e-3 / 0.02, "paper": 1e-4 / 0.4})
+
+# Of the pseudo-anomalies in held-out pictures, the same each time.
+_HELD_OUT_SEED = 0
+
+
+class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
+    """RSTPM with a discriminative network; stage 0 trains the pairs, stage 1 the network."""
+
+    uses_textures = True
+    recipes = MappingProxyType(
+        {
+            # The pairs as of RSTPM; a step of the network costs less than half of one of the pairs.
+            "edge": Recipe("per-position", 4.0, 200, 16, 0.02, "one-cycle", stages=(0.5, 0.5)),
+            "paper": Recipe(
+                "per-position", 0.0, 400, 32, 0.4, "constant", optimizer="sgd", stages=(0.25, 0.75)
+            ),
+        }
+    )
+
+    def __init__(self, teacher: TwoTeachers, setting: Setting) -> None:
+        super().__init__(teacher, setting)
+        self.discriminator = UNet(len(STRIDES), WIDTHS)
+        nn.init.normal_(self.discriminator.output.weight, std=0.01)
+        assert self.discriminator.output.bias is not None
+        nn.init.constant_(self.discriminator.output.bias, -math.log((1.0 - PRIOR) / PRIOR))
+        self.discriminator.requires_grad_(False)
+        self.learning_rate_share = LEARNING_RATES[setting.preset]
+
+    def enter_stage(self, stage: int) -> None:
+        """Freeze the network in stage 0, the pairs in stage 1."""
+        super().enter_stage(stage)
+        for pair in (self.student, self.decoder):
+            pair.requires_grad_(stage == 0)
+        self.discriminator.requires_grad_(stage == 1)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> DiscriminatedPyramidMatching:
+        """In stage 1 the pairs stay in evaluation mode: their statistics do not move."""
+        super().train(mode)
+        if self.stage == 1:
+            self.student.eval()
+            self.decoder.eval()
+        return self
+
+    def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
+        """Of the pairs as of RSTPM, of the network Adam with weight decay 1e-4 (section 4.2)."""
+        if self.stage == 0:
+            return super().optimizer(learning_rate)
+        return torch.optim.Adam(
+            self.trained(), lr=self.learning_rate_share * learning_rate, weight_decay=1e-4
+        )
+
+    def disturbed(self, images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray]:
+        """Pictures (N, H, W, 3) with a pseudo-anomaly each, and where it is: (N, H, W)."""
+        return pseudo_anomalies(images, self.textures, rng)
+
+    def forward(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
+        """The loss of the pairs in stage 0, of the network in stage 1.
+
+        In training mode the first half of a batch gets pseudo-anomalies, drawn from torch's generator. In evaluation
+        mode all pictures count twice, as they are and with a pseudo-anomaly that is the same each time.
+        """
+        if self.stage == 0:
+            return super().forward(images, teacher_features)
+        count = len(images)
+        if self.training:
+            seed, changed = int(torch.randint(2**62, ())), slice(0, (count + 1) // 2)
+            kept = slice(changed.stop, count)
+        else:
+            seed, changed, kept = _HELD_OUT_SEED, slice(count), slice(count)
+        twins, masks = self.disturbed(images[changed].cpu().numpy(), np.random.default_rng(seed))
+        disturbed = torch.from_numpy(twins).to(images.device)
+        shown = torch.cat([disturbed, images[kept]])
+        features = [
+            torch.cat([new, given[kept]])
+            for new, given in zip(self.teacher_features(disturbed), teacher_features, strict=True)
+        ]
+        wrong = torch.zeros(len(shown), 1, *shown.shape[1:3], device=shown.device)
+        wrong[: len(masks), 0] = torch.from_numpy(masks).to(wrong)
+        logits = self.discriminator(self._maps(shown, features))
+        return mask_loss(logits, nn.functional.max_pool2d(wrong, STRIDES[0]) > 0.0)
+
+    def head_features(
+        self, teacher_features: list[Tensor], student_features: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The three pairs of RSTPM, and a fourth (N, 2, H / 4, W / 4) whose cosine map is O7."""
+        teacher_side, student_side = super().head_features(teacher_features, student_features)
+        logits = self.discriminator(summed_maps(teacher_side, student_side))
+        p = LEAST_PROBABILITY + (1.0 - LEAST_PROBABILITY) * torch.sigmoid(logits)
+        # Made of the teacher's numbers, so that the graph lets this side depend on no student, and by arithmetic, so
+        # that its size is known in the graph.
+        zero = 0.0 * teacher_side[0][:, :1]
+        good = torch.cat([1.0 + zero, zero], dim=1)
+        found = torch.cat([1.0 - p, (p * (2.0 - p)).sqrt()], dim=1)
+        return [*teacher_side, good], [*student_side, found]
+
+    @torch.no_grad()
+    def _maps(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
+        """What the network sees of pictures: (N, 3, H / 4, W / 4)."""
+        students = self.student_features(images, teacher_features)
+        # In mixed precision squares of half features would overflow.
+        teacher_features, students = (
+            [x.to(torch.promote_types(x.dtype, torch.float32)) for x in features]
+            for features in (teacher_features, students)
+        )
+        return summed_maps(*super().head_features(teacher_features, students))
+
+
+def summed_maps(teacher_side: list[Tensor], student_side: list[Tensor]) -> Tensor:
+    """The maps of both pairs added, of every scale at the size of the finest: (N, K, H_1, W_1).
+
+    teacher_side, student_side: as RSTPM's `head_features` gives them, two vectors of length 1 end to end, at strides 4,
+    8 and 16: (N, C_k, H_k, W_k).
+    """
+    differences = [t - s for t, s in zip(teacher_side, student_side, strict=True)]
+    fine, *others = [0.5 * (x * x).sum(1, keepdim=True) for x in differences]
+    enlarged = [
+        nn.functional.interpolate(x, scale_factor=2**k, mode="bilinear", align_corners=True)
+        for k, x in enumerate(others, 1)
+    ]
+    return torch.cat([fine, *enlarged], dim=1)
+
+
+def mask_loss(logits: Tensor, wrong: Tensor) -> Tensor:
+    """Focal loss plus L1: a scalar, the mean over positions.
+
+    logits: of being anomalous, any shape. wrong: what is anomalous, bool, of the same shape. With q the probability
+    given to what a position is not, q^2 (-log(1 - q)) + q.
+    """
+    truth = torch.where(wrong, logits, -logits).to(torch.promote_types(logits.dtype, torch.float32))
+    missed = torch.sigmoid(-truth)
+    return (missed**FOCUS * nn.functional.softplus(-truth) + missed).mean()
