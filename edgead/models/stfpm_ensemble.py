@@ -56,8 +56,8 @@ class FeaturePyramidEnsemble(FeaturePyramidMatching):
             q = (m * m).sum(1, keepdim=True)
             # As a product of v = 1 - q, which rounding may leave below 0: 2 - q - (1 + q)^2 / 4 = v (2 - v / 4).
             v = (1.0 - q).clamp_min(0.0)
-            # Of the teacher's shape and not of q's, so that the graph lets this side depend on no student.
-            one = torch.ones_like(t[:, :1])
-            teacher_side.append(torch.cat([t, one, 0.0 * one], dim=1))
+            # Of the teacher and not of q, so that the graph lets this side depend on no student.
+            zero = 0.0 * t[:, :1]
+            teacher_side.append(torch.cat([t, 1.0 + zero, zero], dim=1))
             student_side.append(torch.cat([m, (1.0 + q) / 2.0, (v * (2.0 - v / 4.0)).sqrt()], dim=1))
         return teacher_side, student_side

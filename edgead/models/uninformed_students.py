@@ -178,8 +178,8 @@ class UninformedStudents(DistillationMethod):
             mean = students.mean(0)
             apart = (students - mean).clamp(-FARTHEST, FARTHEST) / 8.0
             deviation = 8.0 * (apart * apart).mean(0).sum(1, keepdim=True).sqrt()
-            # Of the descriptors' shape, so that the graph lets this side depend on no student.
-            zero = torch.zeros_like(y[:, :1])
+            # Of the descriptors, so that the graph lets this side depend on no student.
+            zero = 0.0 * y[:, :1]
             teacher_side.append(lifted(torch.cat([error_scale * y, zero], dim=1)))
             student_side.append(lifted(torch.cat([error_scale * mean, variance_scale * deviation], dim=1)))
         return teacher_side, student_side

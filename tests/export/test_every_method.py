@@ -16,6 +16,7 @@ from training_parts import good_parts
 from edgead.data import load_pictures, open_dataset
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt import build_engine
+from edgead.export.features import features_of
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.half import half_from_float
 from edgead.models import METHODS, create_method, recipe_of
@@ -85,6 +86,14 @@ def test_the_graph_scores_real_parts_as_torch_does(exported: Exported, pictures:
             assert expected.anomaly_map.std() > 1e-3
             np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, rtol=0.0, atol=1e-4)
             np.testing.assert_allclose(found.anomaly_score, expected.anomaly_score, rtol=0.0, atol=1e-4)
+
+
+def test_the_kernels_can_take_its_features_in_fp16(exported: Exported) -> None:
+    method, graph = exported
+    with torch.no_grad():
+        pairs = method.features(torch.zeros(1, SIZE.height_px, SIZE.width_px, 3, dtype=torch.uint8))[0]
+    _, record = features_of(half_from_float(graph))
+    assert record.shapes == tuple(tuple(x.shape[1:]) for x in pairs)
 
 
 @needs_tensorrt_rtx
