@@ -52,7 +52,9 @@ def measure(data: Path, runs: Path, seed: int, options: list[str]) -> dict[str, 
     opened, built = open_run(run), open_bundle(bundle)
     pictures = load_pictures(open_dataset(data).test, opened.size)
     with opened.session() as reference, open_session(built) as other:
-        agreement = compare_sessions(reference, other, pictures.images, built.manifest.threshold.value)
+        agreement = compare_sessions(
+            reference, other, pictures.images, built.manifest.thresholds[data.resolve().name].value
+        )
     seconds = [row["seconds"] for row in epochs]
     return {
         "part": data.name,

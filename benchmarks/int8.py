@@ -62,7 +62,8 @@ def measure(path: Path) -> list[dict[str, Any]]:
     """Rows of one run."""
     run, plan = open_run(path), Plan()
     model = onnx_from_run(run)
-    judges = Judges(run.holdout_pictures().images, None, plan.false_alarm_rate, plan.confidence)
+    (pictures,) = run.holdout_pictures().values()
+    judges = Judges(pictures.images, None, plan.false_alarm_rate, plan.confidence)
     with OnnxRuntimeSession(model) as reference:
         threshold = judges.threshold(reference)
         accuracy_of = _Accuracy(run, reference)
@@ -116,7 +117,8 @@ class _Accuracy:
     """AUROC of sessions on the test pictures of a run, beside that of a reference."""
 
     def __init__(self, run: Run, reference: Session) -> None:
-        dataset = open_dataset(Path(run.record.config.data), run.record.config.layout)
+        (root,) = run.record.config.parts.values()
+        dataset = open_dataset(root, run.record.config.layout)
         self._samples, self._size = dataset.test, run.size
         self._defect = np.array([sample.label == 1 for sample in dataset.test])
         masks, reason = masks_of(dataset.test, (run.size.height_px, run.size.width_px))

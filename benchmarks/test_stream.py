@@ -50,7 +50,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         recipe="cpu",
         precision="fp32",
         size=SIZE,
-        threshold=Threshold(1e3, 0.01, 0.95, 0.96, 320, 299),
+        thresholds={"part": Threshold(1e3, 0.01, 0.95, 0.96, 320, 299)},
         training={},
         verification={},
         verified=True,

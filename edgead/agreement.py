@@ -5,13 +5,16 @@ Works on the `Session` protocol alone, so a trained run, a graph and an engine a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgead import metrics
 from edgead.errors import DataError
+from edgead.golden import Golden
 from edgead.runtime.base import Session
+from edgead.threshold import Threshold
 from edgead.types import Float32Array, Prediction, UInt8Array
 
 AT_THRESHOLD = 0.02
@@ -77,6 +80,21 @@ def agreement_of(reference: Prediction, other: Prediction, threshold: float) -> 
     x, y = reference.anomaly_score.astype(np.float64), other.anomaly_score.astype(np.float64)
     flipped = ((x > threshold) != (y > threshold)) & ~(np.abs(x - threshold) <= AT_THRESHOLD * threshold)
     return replace(agreement, decision_flips=int(flipped.sum()))
+
+
+def golden_agreement(
+    golden: Golden, session: Session, thresholds: Mapping[str, Threshold]
+) -> dict[str, Agreement]:
+    """Measure, part by part, how far a session is from golden answers; raises what `Session.infer` raises.
+
+    thresholds: of the bundle that the answers are of; it has golden pictures of each part.
+    """
+    agreements = {}
+    for number, (part, threshold) in enumerate(thresholds.items()):
+        of_part = golden.part == number
+        expected = Prediction(golden.anomaly_map[of_part], golden.anomaly_score[of_part])
+        agreements[part] = agreement_of(expected, session.infer(golden.images[of_part]), threshold.value)
+    return agreements
 
 
 def _agreement(

@@ -45,9 +45,12 @@ class Bundle:
         return self.path / name
 
     def golden(self) -> Golden:
-        """The golden pictures and the outputs expected for them; BundleError when not of the model's size."""
+        """The golden pictures and the outputs expected for them; BundleError when not of the model's size and parts."""
         size = self.manifest.size
-        return read_golden(self.file("golden.npz"), size.height_px, size.width_px)
+        golden = read_golden(self.file("golden.npz"), size.height_px, size.width_px)
+        if set(golden.part.tolist()) != set(range(len(self.manifest.thresholds))):
+            raise BundleError(f"{self.path} has not golden pictures of each of its parts: {REBUILD}")
+        return golden
 
 
 def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path | bytes]) -> Bundle:

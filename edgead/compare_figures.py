@@ -240,7 +240,7 @@ def _evaluate_baseline(grid: Grid, dataset: str, folder: Path) -> None:
         from edgead.train.config import TrainConfig
         from edgead.train.nearest_mean import nearest_mean
     data = grid.datasets[dataset]
-    defaults, options = TrainConfig(str(data)), grid.options
+    defaults, options = TrainConfig((str(data),)), grid.options
     teacher = options.get("teacher", defaults.teacher)
     size, samples = ModelSize.parse(options.get("size", defaults.size)), open_dataset(data)
     good = load_pictures(samples.train, size).images

@@ -90,14 +90,15 @@ def _train(
 
     fabric, precision = open_machine(Machine(), None)
     data = str((folder / "data").resolve())
-    config = TrainConfig(data=data, size=str(size_px), epochs=epochs, precision=precision)
+    config = TrainConfig(data=(data,), size=str(size_px), epochs=epochs, precision=precision)
     return train_run(config, folder / "run", fabric, say, progress)
 
 
 def _evaluate(folder: Path, bundle: Bundle) -> tuple[Evaluation, Scores]:
     with open_session(bundle) as session:
         scores = score_dataset(session, open_dataset(folder / "data").test, bundle.manifest.size)
-    evaluation = evaluate(scores, bundle.manifest.threshold)
+    (threshold,) = bundle.manifest.thresholds.values()
+    evaluation = evaluate(scores, threshold)
     details = {"model": str(folder / "bundle"), "data": f"{folder / 'data'} (drawn)"}
     write_report(folder / "report", evaluation, scores, details)
     return evaluation, scores
@@ -105,6 +106,7 @@ def _evaluate(folder: Path, bundle: Bundle) -> tuple[Evaluation, Scores]:
 
 def _stream(folder: Path, kind: str, bundle: Bundle, n_frames: int, size_px: int) -> Streamed:
     video, manifest = folder / "conveyor.avi", bundle.manifest
+    (threshold,) = manifest.thresholds.values()
     is_defect = write_conveyor_video(video, kind, n_frames, size_px=size_px)
     with replace_directory(folder / "stream") as written, ExitStack() as stack:
         source = stack.enter_context(open_source(str(video)))
@@ -115,5 +117,5 @@ def _stream(folder: Path, kind: str, bundle: Bundle, n_frames: int, size_px: int
             f"rejects:{written}/rejects",
         )
         sinks = [stack.enter_context(open_sink(address, fps=source.fps)) for address in addresses]
-        summary = stream(session, source, sinks, size=manifest.size, threshold=manifest.threshold.value)
+        summary = stream(session, source, sinks, size=manifest.size, threshold=threshold.value, part=kind)
     return Streamed(folder / "stream", is_defect, summary)

@@ -16,20 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from edgead.errors import BundleError
+from edgead.part import MAX_PARTS
 from edgead.types import Float32Array, UInt8Array
 
-MAX_PICTURES = 16
+# Of each part a good picture and a damaged one, at least.
+MAX_PICTURES = 2 * MAX_PARTS
 
 
 class Golden(NamedTuple):
     """N pictures and the outputs expected for them.
 
-    images: (N, H, W, 3) uint8 RGB. anomaly_map: (N, 1, H, W) float32. anomaly_score: (N,) float32.
+    images: (N, H, W, 3) uint8 RGB. anomaly_map: (N, 1, H, W) float32. anomaly_score: (N,) float32. part: (N,) uint8,
+    of which part each is, as its number among the bundle's thresholds.
     """
 
     images: UInt8Array
     anomaly_map: Float32Array
     anomaly_score: Float32Array
+    part: UInt8Array
 
 
 def golden_bytes(golden: Golden) -> bytes:
@@ -51,6 +55,7 @@ def golden_bytes(golden: Golden) -> bytes:
         images=np.ascontiguousarray(golden.images),
         anomaly_map=np.ascontiguousarray(golden.anomaly_map),
         anomaly_score=np.ascontiguousarray(golden.anomaly_score),
+        part=np.ascontiguousarray(golden.part),
     )
     return buffer.getvalue()
 
@@ -79,6 +84,7 @@ def _layout(count: int, height_px: int, width_px: int) -> dict[str, tuple[str, t
         "images": ("uint8", (count, height_px, width_px, 3)),
         "anomaly_map": ("float32", (count, 1, height_px, width_px)),
         "anomaly_score": ("float32", (count,)),
+        "part": ("uint8", (count,)),
     }
 
 

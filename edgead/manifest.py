@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 from edgead import __version__
 from edgead.errors import BundleError, InputError
+from edgead.part import check_part_names
 from edgead.preprocess import ModelSize, check_preprocess_spec, preprocess_spec
 from edgead.threshold import Threshold
 
-SCHEMA = 2
+SCHEMA = 3
 MAX_FILE_BYTES = 4 * 2**30
 REBUILD = "rebuild the bundle with 'edgead build'"
 
@@ -47,10 +48,10 @@ class Manifest:
     """What a bundle says of itself.
 
     method, teacher, backend, recipe, precision: names, such as rd, tf_efficientnet_lite0, onnxruntime, cpu, fp32.
-    size: pictures the model takes. threshold: of this engine at this precision. training, verification: summaries, JSON
-    values only. verified: whether what runs was compared with its reference when it was built; where it was not, the
-    golden answers alone prove it, whenever it is opened. created_at: ISO 8601 in UTC. files: by path relative to the
-    bundle, `/` between parts; `write_bundle` fills it in.
+    size: pictures the model takes. thresholds: of this engine at this precision, by part. training, verification:
+    summaries, JSON values only. verified: whether what runs was compared with its reference when it was built; where it
+    was not, the golden answers alone prove it, whenever it is opened. created_at: ISO 8601 in UTC. files: by path
+    relative to the bundle, `/` between parts; `write_bundle` fills it in.
     """
 
     method: str
@@ -59,7 +60,7 @@ class Manifest:
     recipe: str
     precision: str
     size: ModelSize
-    threshold: Threshold
+    thresholds: Mapping[str, Threshold]
     training: Mapping[str, Any]
     verification: Mapping[str, Any]
     verified: bool
@@ -80,7 +81,7 @@ class Manifest:
             "recipe": self.recipe,
             "precision": self.precision,
             "preprocess": preprocess_spec(self.size),
-            "threshold": asdict(self.threshold),
+            "thresholds": {part: asdict(threshold) for part, threshold in self.thresholds.items()},
             "training": dict(self.training),
             "verification": dict(self.verification),
             "verified": self.verified,
@@ -115,7 +116,7 @@ class Manifest:
             recipe=_typed(content, "recipe", str),
             precision=_typed(content, "precision", str),
             size=check_preprocess_spec(_typed(content, "preprocess", dict)),
-            threshold=_threshold_from_json(_typed(content, "threshold", dict)),
+            thresholds=_thresholds_from_json(_typed(content, "thresholds", dict)),
             training=_typed(content, "training", dict),
             verification=_typed(content, "verification", dict),
             verified=_typed(content, "verified", bool),
@@ -129,6 +130,14 @@ def check_file_name(name: str) -> None:
     """Refuse a file name that is not a plain relative path inside a bundle: BundleError."""
     if name == "manifest.json" or not all(_NAME_PART.fullmatch(part) for part in name.split("/")):
         raise BundleError(f"file name {name!r} is not a plain path inside the bundle: {REBUILD}")
+
+
+def _thresholds_from_json(content: dict[str, Any]) -> dict[str, Threshold]:
+    try:
+        check_part_names(list(content))
+    except InputError as error:
+        raise BundleError(f"'thresholds': {str(error).rpartition(': ')[0]}: {REBUILD}") from error
+    return {part: _threshold_from_json(_typed(content, part, dict)) for part in content}
 
 
 def _threshold_from_json(content: dict[str, Any]) -> Threshold:

@@ -79,7 +79,8 @@ class Verdict:
     """The decision on one frame.
 
     is_anomalous: anomaly_score > threshold. latency_ms: capture to decision. region: bounding box of the part
-    of the map above the threshold that holds the maximum, None when the part is good.
+    of the map above the threshold that holds the maximum, None when the part is good. part: name of the part that
+    the threshold is of, None where nobody said.
     """
 
     frame_index: int
@@ -88,6 +89,7 @@ class Verdict:
     is_anomalous: bool
     latency_ms: float
     region: Region | None
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

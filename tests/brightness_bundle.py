@@ -45,8 +45,10 @@ def brightness_model(
     return model
 
 
-def write_brightness_bundle(path: Path, size: ModelSize, threshold: Threshold, gain: float = 1.0) -> Path:
-    """Write the bundle of the model for pictures of `size`, and return its path."""
+def write_brightness_bundle(
+    path: Path, size: ModelSize, threshold: Threshold | dict[str, Threshold], gain: float = 1.0
+) -> Path:
+    """Write the bundle of the model for pictures of `size`, and return its path; of washers, or of the parts given."""
     manifest = Manifest(
         method="rd",
         teacher="none",
@@ -54,7 +56,7 @@ def write_brightness_bundle(path: Path, size: ModelSize, threshold: Threshold, g
         recipe="cpu",
         precision="fp32",
         size=size,
-        threshold=threshold,
+        thresholds=threshold if isinstance(threshold, dict) else {"washer": threshold},
         training={},
         verification={},
         verified=True,

@@ -13,6 +13,7 @@ from brightness_bundle import write_brightness_bundle
 from parts_on_disk import SIZE_PX, write_parts
 from training_parts import TINY_TEACHER, write_pictures
 
+from edgead.bundle import SCHEMA
 from edgead.cli.main import main
 from edgead.preprocess import ModelSize
 from edgead.threshold import Threshold
@@ -71,15 +72,20 @@ def make_world(world: Path) -> Path:
     assert run_main("train", str(world / "good"), "--out", str(world / "run"), *TRAIN) == 1
     record = json.loads((world / "run/run.json").read_text())
     (world / "run/run.json").write_text(json.dumps({**record, "state": "finished"}))
+
+    def of_folder(name: str) -> dict[str, object]:
+        config = {**record["config"], "data": [str(world / name)]}
+        return {"state": "finished", "config": config, "parts": {name: record["parts"]["good"]}}
+
     for name, change in {
         "run_unfinished": {"state": "training"},
         "run_other": {"state": "finished", "config": {**record["config"], "teacher": "resnet18"}},
-        "run_moved": {"state": "finished", "config": {**record["config"], "data": str(world / "gone")}},
-        "run_text": {"state": "finished", "config": {**record["config"], "data": str(world / "text")}},
+        "run_moved": of_folder("gone"),
+        "run_text": of_folder("text"),
     }.items():
         copytree(world / "run", world / name)
         (world / name / "run.json").write_text(json.dumps({**record, **change}))
-    (world / "text" / record["holdout"][0]).write_text("a note, not a picture\n")
+    (world / "text" / record["parts"]["good"]["holdout"][0]).write_text("a note, not a picture\n")
     copytree(world / "run", world / "run_notes")
     (world / "run_notes/model.safetensors").write_text("a note, not weights\n")
 
@@ -91,6 +97,8 @@ def make_world(world: Path) -> Path:
     model[len(model) // 2] ^= 1
     (world / "bundle_changed/model.onnx").write_bytes(model)
     manifest = json.loads((world / "bundle/manifest.json").read_text())
-    (world / "bundle_newer/manifest.json").write_text(json.dumps({**manifest, "schema": 3, "new": True}))
+    (world / "bundle_newer/manifest.json").write_text(
+        json.dumps({**manifest, "schema": SCHEMA + 1, "new": True})
+    )
     (world / "bundle_less/model.onnx").unlink()
     return world

@@ -34,7 +34,16 @@ def write_results(cell: Cell, collapse: str | None = None, **figures: float | No
 
 def write_toy_bundle(cell: Cell) -> None:
     manifest = Manifest(
-        "rd", "none", "onnxruntime", "cpu", "fp32", ModelSize(HEIGHT, WIDTH), LEVEL, {}, {}, verified=True
+        "rd",
+        "none",
+        "onnxruntime",
+        "cpu",
+        "fp32",
+        ModelSize(HEIGHT, WIDTH),
+        {cell.dataset: LEVEL},
+        {},
+        {},
+        verified=True,
     )
     write_bundle(cell.folder / "bundle", manifest, {"model.onnx": toy_graph().SerializeToString()})
 

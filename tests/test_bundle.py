@@ -26,6 +26,7 @@ GOLDEN = Golden(
     np.arange(32 * 64 * 3, dtype=np.uint8).reshape(1, 32, 64, 3),
     np.ones((1, 1, 32, 64), np.float32),
     np.ones(1, np.float32),
+    np.zeros(1, np.uint8),
 )
 
 
@@ -37,7 +38,7 @@ def manifest_of(**changes: Any) -> Manifest:
         "recipe": "cpu",
         "precision": "fp32",
         "size": ModelSize(32, 64),
-        "threshold": Threshold(0.5, 0.01, 0.95, 0.96, 320, 299),
+        "thresholds": {"washer": Threshold(0.5, 0.01, 0.95, 0.96, 320, 299)},
         "training": {"epochs": 3, "loss": [0.5, 0.25]},
         "verification": {"map_error_max": 1e-6},
         "verified": True,
@@ -78,7 +79,7 @@ def test_what_is_written_is_opened(bundle):
     assert opened == bundle
     manifest = opened.manifest
     assert (manifest.schema, manifest.edgead_version) == (SCHEMA, __version__)
-    assert (manifest.size, manifest.threshold) == (ModelSize(32, 64), manifest_of().threshold)
+    assert (manifest.size, manifest.thresholds) == (ModelSize(32, 64), manifest_of().thresholds)
     assert manifest.training == {"epochs": 3, "loss": [0.5, 0.25]}
     assert opened.file("model.onnx").read_bytes() == b"model" * 1000
     assert opened.file("engines/cpu/engine.json").read_bytes() == b"{}"
@@ -222,9 +223,9 @@ def test_what_is_no_manifest_is_refused(bundle, content, reason):
     [
         (
             lambda m: m.update(schema=SCHEMA + 1, anything=1),
-            "schema 3 is newer than the 2.*install a newer edgead",
+            "schema 4 is newer than the 3.*install a newer edgead",
         ),
-        (lambda m: m.update(schema=0), "schema is 0, not 2"),
+        (lambda m: m.update(schema=0), "schema is 0, not 3"),
         (lambda m: m.update(schema=True), "'schema' is bool, not int"),
         (lambda m: m.pop("schema"), "'schema' is missing"),
         (lambda m: m.pop("teacher"), "has no key 'teacher'"),
@@ -236,14 +237,25 @@ def test_what_is_no_manifest_is_refused(bundle, content, reason):
         (lambda m: m.update(created_at="2026-01-02T03:04:05+02:00"), "not a time in UTC"),
         (lambda m: m["preprocess"].update(colour="BGR"), "colour is 'BGR'"),
         (lambda m: m["preprocess"].update(height_px=33), "33"),
-        (lambda m: m["threshold"].update(value=1e999), "Infinity is not a finite number"),
-        (lambda m: m["threshold"].update(value=float("nan")), "NaN is not a finite number"),
-        (lambda m: m["threshold"].update(value=10**400), "'value' is not a finite number"),
-        (lambda m: m["threshold"].update(value="0.5"), "'value' is not a finite number"),
-        (lambda m: m["threshold"].update(value=True), "'value' is not a finite number"),
-        (lambda m: m["threshold"].update(confidence=1.5), "threshold: a confidence is .* not 1.5"),
-        (lambda m: m["threshold"].update(n_normal=1.5), "'n_normal' is float, not int"),
-        (lambda m: m["threshold"].pop("n_needed"), "threshold has no key 'n_needed'"),
+        (lambda m: m.update(schema=2), "schema is 2, not 3: rebuild the bundle"),
+        (lambda m: m["thresholds"].clear(), "'thresholds': 0 parts in one model"),
+        (lambda m: m.update(thresholds=[]), "'thresholds' is list, not dict"),
+        (lambda m: m["thresholds"].update(nut=0.5), "'nut' is float, not dict"),
+        (lambda m: m["thresholds"].update({"": m["thresholds"]["washer"]}), "'' is no name of a part"),
+        (lambda m: m["thresholds"].update({"a\nb": m["thresholds"]["washer"]}), "is no name of a part"),
+        (lambda m: m["thresholds"].update({"a" * 256: m["thresholds"]["washer"]}), "is no name of a part"),
+        (
+            lambda m: m["thresholds"].update({str(i): m["thresholds"]["washer"] for i in range(32)}),
+            "'thresholds': 33 parts in one model",
+        ),
+        (lambda m: m["thresholds"]["washer"].update(value=1e999), "Infinity is not a finite number"),
+        (lambda m: m["thresholds"]["washer"].update(value=float("nan")), "NaN is not a finite number"),
+        (lambda m: m["thresholds"]["washer"].update(value=10**400), "'value' is not a finite number"),
+        (lambda m: m["thresholds"]["washer"].update(value="0.5"), "'value' is not a finite number"),
+        (lambda m: m["thresholds"]["washer"].update(value=True), "'value' is not a finite number"),
+        (lambda m: m["thresholds"]["washer"].update(confidence=1.5), "threshold: a confidence is .* not 1.5"),
+        (lambda m: m["thresholds"]["washer"].update(n_normal=1.5), "'n_normal' is float, not int"),
+        (lambda m: m["thresholds"]["washer"].pop("n_needed"), "threshold has no key 'n_needed'"),
         (
             lambda m: m["files"].update({"../up": {"sha256": "0" * 64, "bytes": 1}}),
             "'../up' is not a plain path",

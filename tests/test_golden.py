@@ -14,7 +14,8 @@ from edgead.golden import MAX_PICTURES, Golden, golden_bytes, read_golden
 def golden_of(count: int = 2) -> Golden:
     rng = np.random.default_rng(5)
     maps = rng.random((count, 1, 32, 64), dtype=np.float32)
-    return Golden(rng.integers(0, 256, (count, 32, 64, 3), dtype=np.uint8), maps, maps.max(axis=(1, 2, 3)))
+    images = rng.integers(0, 256, (count, 32, 64, 3), dtype=np.uint8)
+    return Golden(images, maps, maps.max(axis=(1, 2, 3)), np.arange(count, dtype=np.uint8))
 
 
 def npz(**arrays: np.ndarray) -> bytes:
@@ -32,10 +33,11 @@ def read(content: bytes, tmp_path: Path) -> Golden:
 @pytest.mark.parametrize("count", [1, MAX_PICTURES])
 def test_what_is_written_is_read(tmp_path, count):
     golden = golden_of(count)
-    images, anomaly_map, anomaly_score = read(golden_bytes(golden), tmp_path)
+    images, anomaly_map, anomaly_score, part = read(golden_bytes(golden), tmp_path)
     np.testing.assert_array_equal(images, golden.images)
     np.testing.assert_array_equal(anomaly_map, golden.anomaly_map)
     np.testing.assert_array_equal(anomaly_score, golden.anomaly_score)
+    np.testing.assert_array_equal(part, golden.part)
     assert (images.dtype, anomaly_map.dtype, anomaly_score.dtype) == (np.uint8, np.float32, np.float32)
 
 
@@ -72,6 +74,8 @@ def test_what_could_not_be_read_is_not_written(wrong):
         {"anomaly_score": np.zeros((2, 1), np.float32)},
         {"anomaly_score": np.zeros(MAX_PICTURES + 1, np.float32)},
         {"anomaly_score": np.zeros(0, np.float32)},
+        {"part": np.zeros(2, np.int64)},
+        {"part": np.zeros(3, np.uint8)},
     ],
     ids=lambda change: "-".join(f"{name}{array.shape}{array.dtype}" for name, array in change.items()),
 )

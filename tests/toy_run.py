@@ -15,6 +15,7 @@ from edgead.train.session import TorchSession
 from edgead.types import HeadSpec
 
 SIZE = ModelSize(64, 96)
+PART = "toy"
 
 
 @dataclass
@@ -39,11 +40,11 @@ class ToyRun:
     def session(self) -> TorchSession:
         return TorchSession(self.load_model(self.reference_seed))
 
-    def holdout_pictures(self) -> LoadedPictures:
-        return pictures(self.count, seed=5)
+    def holdout_pictures(self) -> dict[str, LoadedPictures]:
+        return {PART: pictures(self.count, seed=5)}
 
-    def labelled_pictures(self) -> LoadedPictures | None:
-        return self.labelled
+    def labelled_pictures(self) -> dict[str, LoadedPictures]:
+        return {} if self.labelled is None else {PART: self.labelled}
 
     def training_pictures(self, count: int) -> LoadedPictures:
         return pictures(min(count, self.training_count), seed=6)

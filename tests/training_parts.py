@@ -48,7 +48,7 @@ def good_parts(count: int, size_px: int = SIZE_PX) -> np.ndarray:
 def tiny_config(data: Path, **changes: object) -> TrainConfig:
     """A configuration that trains in about a second."""
     values: dict[str, object] = {
-        "data": str(data),
+        "data": (str(data),),
         "teacher": TINY_TEACHER,
         "teacher_weights": "random",
         "size": str(SIZE_PX),

@@ -28,9 +28,10 @@ def build(
         typer.Option(help="How sure to be that the share is kept, from 0 to 1.", show_default="0.95"),
     ] = None,
     data: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="For a bundle: the pictures that it was trained from. Without them it is compiled as it is.",
+            help="For a bundle: the pictures that it was trained from; once for each part. Without them it is compiled "
+            "as it is.",
             show_default=False,
         ),
     ] = None,
@@ -105,7 +106,7 @@ def build(
         raise InputError(f"{run} is a file: give the directory that edgead train or edgead build wrote")
     restore_directory(run)
     is_bundle = (run / "manifest.json").is_file()
-    if data is not None and not is_bundle:
+    if data and not is_bundle:
         raise InputError(f"{run} is no bundle: leave out --data, a run knows its own pictures")
     of_pictures = {
         "--precision": precision,
@@ -117,22 +118,24 @@ def build(
         "--cache": cache,
     }
     given = [option for option, value in of_pictures.items() if value is not None]
-    if is_bundle and data is None and given:
+    if is_bundle and not data and given:
         raise InputError(
             f"{run} is a bundle: give the pictures that it was trained from, with --data, or leave out "
             f"{' and '.join(given)} to compile it as it is"
         )
-    bundle = _from_bundle(run, data, out, plan) if is_bundle else _from_run(run, out, plan)
+    bundle = _from_bundle(run, data or [], out, plan) if is_bundle else _from_run(run, out, plan)
     typer.echo("\n".join(_report(bundle)))
-    if (warning := bundle.manifest.threshold.warning()) is not None:
-        typer.echo(f"warning: {warning}", err=True)
+    thresholds = bundle.manifest.thresholds
+    for part, threshold in thresholds.items():
+        if (warning := threshold.warning()) is not None:
+            typer.echo(f"warning: {f'{part}: ' if len(thresholds) > 1 else ''}{warning}", err=True)
 
 
-def _from_bundle(model: Path, data: Path | None, out: Path, plan: Plan) -> Bundle:
+def _from_bundle(model: Path, data: list[Path], out: Path, plan: Plan) -> Bundle:
     from edgead.bundle import open_bundle
     from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
 
-    if data is None:
+    if not data:
         return recompile_bundle(open_bundle(model), out, plan, _say)
     return rebuild_bundle(open_bundle(model), data, out, plan, _say)
 
@@ -154,23 +157,28 @@ def _report(bundle: Bundle) -> list[str]:
     from edgead.engine.verify import table
 
     manifest = bundle.manifest
-    verification, threshold = manifest.verification, manifest.threshold
+    verification, thresholds = manifest.verification, manifest.thresholds
+    several = len(thresholds) > 1
     lines = [
         f"{rung['rung']:20} {'kept' if rung['holds'] else rung.get('error', 'over budget')}"
         for rung in verification.get("ladder", ())
     ]
     lines.append(
         f"{'verified' if manifest.verified else 'graph'}     {manifest.precision} for {manifest.recipe} against "
-        f"{verification['reference']}, {verification['n']} pictures"
+        f"{verification['reference']}, {sum(judged['n'] for judged in verification['parts'].values())} pictures"
     )
-    lines += [f"  {line}" for line in table(verification, verification["limits"])]
+    for part, judged in verification["parts"].items():
+        lines += [f"{part}, {judged['n']} pictures"] if several else []
+        lines += [f"  {line}" for line in table(judged, judged["limits"])]
     if not manifest.verified:
         lines.append(
             "engine       not run on this machine: the device compares it with the golden answers at its start"
         )
     size_mb = sum(entry.bytes for entry in manifest.files.values()) / 1e6
-    lines.append(
-        f"threshold    {threshold.value:.4g} for a false-alarm rate of {threshold.false_alarm_rate:g}"
-    )
+    for part, threshold in thresholds.items():
+        lines.append(
+            f"threshold    {threshold.value:.4g} for a false-alarm rate of {threshold.false_alarm_rate:g}"
+            + (f" of {part}" if several else "")
+        )
     lines.append(f"bundle       {bundle.path} ({size_mb:.1f} MB)")
     return lines

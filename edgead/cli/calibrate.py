@@ -20,8 +20,11 @@ def calibrate(
     ],
     out: Annotated[Path, typer.Option(help="File to write, such as calibration/x.json.", metavar="FILE")],
     data: Annotated[
-        Path | None,
-        typer.Option(help="For a bundle: the pictures that it was trained from.", show_default=False),
+        list[Path] | None,
+        typer.Option(
+            help="For a bundle: the pictures that it was trained from; once for each part.",
+            show_default=False,
+        ),
     ] = None,
     calibrate_on: Annotated[
         str, typer.Option(help="train, noise, pseudo-anomaly, or mixed (train and pseudo-anomaly).")
@@ -37,7 +40,7 @@ def calibrate(
     from edgead.engine.lower import Calibrating, LowerPrecisions
 
     calibrating = Calibrating.parse(calibrate_on, algorithm, out)
-    content, size, training_images = _opened(model, data)
+    content, size, training_images = _opened(model, data or [])
     # No picture to watch for what overflows half: that is of fp16.
     none = np.empty((0, size.height_px, size.width_px, 3), np.uint8)
     graphs = LowerPrecisions(content, calibrating, out.stem, none, training_images, _say)
@@ -46,7 +49,7 @@ def calibrate(
     typer.echo(f"calibration  {out}")
 
 
-def _opened(model: Path, data: Path | None) -> tuple[bytes, ModelSize, Callable[[int], UInt8Array]]:
+def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[int], UInt8Array]]:
     """The float32 graph of a run or a bundle, the size of its pictures, and its training pictures."""
     from edgead.atomic import restore_directory
     from edgead.errors import InputError, needs_extra
@@ -56,13 +59,13 @@ def _opened(model: Path, data: Path | None) -> tuple[bytes, ModelSize, Callable[
         from edgead.bundle import open_bundle
         from edgead.engine.rebuild import pictures_of, spread
 
-        if data is None:
+        if not data:
             raise InputError(f"{model} is a bundle: give the pictures that it was trained from, with --data")
         bundle = open_bundle(model)
-        _, others, _ = pictures_of(bundle, data, _say)
+        pictures = pictures_of(bundle, data, _say)
         size = bundle.manifest.size
-        return bundle.file("model.onnx").read_bytes(), size, spread(others, size)
-    if data is not None:
+        return bundle.file("model.onnx").read_bytes(), size, spread(pictures, size)
+    if data:
         raise InputError(f"{model} is no bundle: leave out --data, a run knows its own pictures")
     with needs_extra("train", "edgead calibrate of a run"):
         from edgead.train.run import open_run

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgead.preprocess import ModelSize
     from edgead.runtime.base import Session
     from edgead.threshold import Threshold
@@ -20,6 +22,12 @@ def eval_(
         Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="What edgead train or edgead build wrote.")
     ],
     data: Annotated[Path, typer.Argument(help="A dataset with good and defect pictures to test on.")],
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="Which part DATA is of, where the model knows several.", show_default="DATA's name"
+        ),
+    ] = None,
     layout: Annotated[str, typer.Option(help="Folder layout: auto, mvtec, btad, visa or folder.")] = "auto",
     out: Annotated[
         Path | None, typer.Option(help="Directory for report.html and results.json.", show_default=False)
@@ -39,6 +47,7 @@ def eval_(
     from edgead.data import open_dataset
     from edgead.errors import CollapseError, DataError
     from edgead.evaluate import evaluate, score_dataset
+    from edgead.part import choose_part
     from edgead.report import check_report_packages, results_json, text_report, write_report
 
     if out is not None:
@@ -52,9 +61,12 @@ def eval_(
         )
     opened = _open(model)
     with opened.session as session:
+        chosen = choose_part(opened.thresholds, part, dataset.name)
         scores = score_dataset(session, dataset.test, opened.size, skip_broken, progress=_show_progress)
-    evaluation = evaluate(scores, opened.threshold)
+    evaluation = evaluate(scores, opened.thresholds[chosen])
     details = {"model": opened.description, "data": f"{data} ({dataset.layout})"}
+    if len(opened.thresholds) > 1:
+        details["part"] = chosen
     if json:
         typer.echo(dumps(results_json(evaluation, scores, details), indent=2, allow_nan=False))
     else:
@@ -75,7 +87,7 @@ def eval_(
 class _Opened:
     session: Session
     size: ModelSize
-    threshold: Threshold | None
+    thresholds: Mapping[str, Threshold | None]
     description: str
 
 
@@ -90,7 +102,7 @@ def _open(model: Path) -> _Opened:
             from edgead.train.run import open_run
         run = open_run(model)
         return _Opened(
-            run.session(), run.size, run.threshold, f"{model} (run: {run.method_name}, {run.teacher_name})"
+            run.session(), run.size, run.thresholds, f"{model} (run: {run.method_name}, {run.teacher_name})"
         )
     if (model / "manifest.json").is_file():
         from edgead.bundle import open_bundle
@@ -99,7 +111,7 @@ def _open(model: Path) -> _Opened:
         bundle = open_bundle(model)
         manifest = bundle.manifest
         description = f"{model} (bundle: {manifest.method}, {manifest.teacher}, {manifest.precision})"
-        return _Opened(open_session(bundle), manifest.size, manifest.threshold, description)
+        return _Opened(open_session(bundle), manifest.size, manifest.thresholds, description)
     if not model.exists():
         raise InputError(f"{model} does not exist: give a directory that edgead train or edgead build wrote")
     raise InputError(

@@ -33,5 +33,6 @@ def import_(
 
     run = import_run(file, data, out, teacher_weights, lambda line: typer.echo(line, err=True))
     typer.echo(f"run in {run.path}")
-    if run.threshold is not None and (warning := run.threshold.warning()) is not None:
+    (threshold,) = run.thresholds.values()
+    if threshold is not None and (warning := threshold.warning()) is not None:
         typer.echo(f"warning: {warning}", err=True)

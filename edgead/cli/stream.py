@@ -33,6 +33,10 @@ def stream(
         int | None, typer.Option(help="CPU threads of one inference; all cores by default.")
     ] = None,
     max_frames: Annotated[int | None, typer.Option(help="End after so many scored frames.")] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="Which part is seen, where the bundle knows several.", show_default=False),
+    ] = None,
 ) -> None:
     """Score a camera, a video or a folder.
 
@@ -41,11 +45,14 @@ def stream(
     from contextlib import ExitStack
 
     from edgead.bundle import open_bundle
+    from edgead.part import choose_part
     from edgead.runtime import open_session
     from edgead.stream import open_sink, open_source, stop_on_signals
     from edgead.stream import stream as run_stream
 
     opened = open_bundle(bundle)
+    thresholds = opened.manifest.thresholds
+    chosen = choose_part(thresholds, part)
     with stop_on_signals() as stop, ExitStack() as stack:
         frames = stack.enter_context(open_source(source, watch=watch))
         session = stack.enter_context(open_session(opened, threads=threads))
@@ -55,7 +62,8 @@ def stream(
             frames,
             sinks,
             size=opened.manifest.size,
-            threshold=opened.manifest.threshold.value,
+            threshold=thresholds[chosen].value,
+            part=chosen,
             max_frames=max_frames,
             stop=stop,
         )

@@ -1,4 +1,4 @@
-"""edgead train: pictures of good parts to a training run."""
+"""edgead train: pictures of good parts, a folder for each part, to a training run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import typer
 
 
 def train(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with pictures of good parts.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATA...", help="Folder with pictures of good parts; several for one model of all."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Run directory to write, or to continue.")],
     layout: Annotated[str, typer.Option(help="auto, mvtec, btad, visa or folder.")] = "auto",
     method: Annotated[str, typer.Option(help="Distillation method.")] = "rd",
@@ -54,7 +59,10 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train on pictures of good parts. The same command again continues a training that was killed."""
+    """Train on pictures of good parts. The same command again continues a training that was killed.
+
+    Several folders train one model for several parts, each called as its folder and with a threshold of its own.
+    """
     from edgead.errors import needs_extra
 
     with needs_extra("train", "edgead train"):
@@ -66,7 +74,7 @@ def train(
     recipe = recipe_of(method, preset)
     fabric, precision_used = open_machine(Machine(accelerator, devices, nodes), precision)
     config = TrainConfig(
-        data=str(data.resolve()),
+        data=tuple(str(folder.resolve()) for folder in data),
         layout=layout,
         method=method,
         teacher=teacher,

@@ -6,7 +6,7 @@ something wrong on good pictures, for methods that train on it, and `edgead.data
 
 from edgead.data.layouts import LAYOUTS, open_dataset
 from edgead.data.pictures import LoadedPictures, load_pictures, read_mask
-from edgead.data.samples import GOOD, Dataset, Sample, split_holdout
+from edgead.data.samples import GOOD, Dataset, Sample, split_holdout, spread_over
 
 __all__ = [
     "GOOD",
@@ -18,4 +18,5 @@ __all__ = [
     "open_dataset",
     "read_mask",
     "split_holdout",
+    "spread_over",
 ]

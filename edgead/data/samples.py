@@ -41,6 +41,15 @@ class Dataset:
     test: tuple[Sample, ...]
 
 
+def spread_over(parts: Sequence[Sequence[Sample]], count: int) -> list[Sample]:
+    """About `count` samples, as many of one part as of another, evenly spread over those of each.
+
+    parts: the samples of each, in order. Of a part that has fewer than its share, all; of each one at least.
+    """
+    share = max(1, count // len(parts))
+    return [sample for samples in parts for sample in samples[:: max(1, -(-len(samples) // share))]]
+
+
 def split_holdout(
     samples: Sequence[Sample], fraction: float = 0.1, seed: int = 0
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:

@@ -7,7 +7,6 @@ killed leaves the bundle that was there before as it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +15,7 @@ from edgead.bundle import Bundle, check_target
 from edgead.data import LoadedPictures
 from edgead.engine.plan import Plan
 from edgead.engine.verified import Built, Judges, answers, build_verified, install
-from edgead.engine.verify import exact_limits, verify
+from edgead.engine.verify import exact_limits, judgement, verify
 from edgead.errors import needs_extra
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session
@@ -58,16 +57,16 @@ class TrainedRun(Protocol):
         """The trained method as a session: the reference."""
         ...
 
-    def holdout_pictures(self) -> LoadedPictures:
-        """Good pictures that the run was not trained on."""
+    def holdout_pictures(self) -> Mapping[str, LoadedPictures]:
+        """Good pictures that the run was not trained on, by part."""
         ...
 
     def training_pictures(self, count: int) -> LoadedPictures:
-        """At most so many good pictures that the run was trained on."""
+        """About so many good pictures that the run was trained on, as many of one part as of another."""
         ...
 
-    def labelled_pictures(self) -> LoadedPictures | None:
-        """Test pictures with labels, None where there are none."""
+    def labelled_pictures(self) -> Mapping[str, LoadedPictures]:
+        """Test pictures with labels, by part; parts without are left out."""
         ...
 
 
@@ -87,9 +86,11 @@ def build_bundle(
     plan = Plan() if plan is None else plan
     # A bad place is refused now, not after minutes of exporting.
     check_target(target)
-    judges = Judges(
-        run.holdout_pictures().images, run.labelled_pictures(), plan.false_alarm_rate, plan.confidence
-    )
+    held_out, labelled = run.holdout_pictures(), run.labelled_pictures()
+    judges = {
+        part: Judges(pictures.images, labelled.get(part), plan.false_alarm_rate, plan.confidence)
+        for part, pictures in held_out.items()
+    }
     progress(f"exporting {run.method_name} with {run.teacher_name} at {run.size} to ONNX")
     exact = _exact(run, onnx_from_run(run), judges, progress)
 
@@ -112,22 +113,27 @@ def onnx_from_run(run: TrainedRun) -> bytes:
     return content
 
 
-def _exact(run: TrainedRun, model: bytes, judges: Judges, progress: Callable[[str], None]) -> Built:
+def _exact(
+    run: TrainedRun, model: bytes, judges: Mapping[str, Judges], progress: Callable[[str], None]
+) -> Built:
     """The float32 graph, verified against the trained model."""
     with run.session() as reference, OnnxRuntimeSession(model, size=run.size) as session:
-        progress(f"setting the threshold on {len(judges.good)} held-out good pictures")
+        held_out = sum(len(of_part.good) for of_part in judges.values())
+        progress(f"setting the threshold on {held_out} held-out good pictures")
         # The threshold is the score of one of these pictures, so the last bit of it would decide on that
         # picture. With the larger of its two scores each picture is on the same side for the model and for
         # what was built from it.
-        threshold = judges.threshold(reference, session)
+        thresholds = {part: of_part.threshold(reference, session) for part, of_part in judges.items()}
         progress("checking that the graph decides as the model")
-        comparison = verify(reference, session, judges.all, threshold.value)
-        golden = answers(session, judges.examples())
-    verification = {
-        "reference": "torch",
-        **comparison.measures(),
-        "limits": asdict(exact_limits(threshold.value)),
-        # So that another bundle can be built from this one with the same judges.
-        "judges": judges.hashes(),
-    }
-    return Built(model, "fp32", threshold, verification, golden, files={}, verified=True)
+        parts = {}
+        for part, of_part in judges.items():
+            level, named = thresholds[part].value, part if len(judges) > 1 else None
+            comparison = verify(reference, session, of_part.all, level, part=named)
+            parts[part] = {
+                **judgement(comparison, exact_limits(level)),
+                # So that another bundle can be built from this one with the same judges.
+                "judges": of_part.hashes(),
+            }
+        golden = answers(session, judges)
+    verification = {"reference": "torch", "parts": parts}
+    return Built(model, "fp32", thresholds, verification, golden, files={}, verified=True)

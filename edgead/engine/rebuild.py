@@ -1,8 +1,8 @@
 """From a bundle to another one, where the run is not at hand: no torch is needed.
 
 With the pictures that the model was trained from, a float32 bundle becomes one of any precision and backend, judged as
-a run's would be. The bundle says by hash which pictures held its threshold; those judge again, whatever folder they lie
-in now, and the other good pictures there calibrate. So no picture that was trained on can set a threshold.
+a run's would be. The bundle says by hash which pictures held its thresholds; those judge again, whatever folder they
+lie in now, and the other good pictures there calibrate. So no picture that was trained on can set a threshold.
 
 Without pictures, a bundle of any precision is compiled for another target: its graph and its threshold stay, and the
 engine is judged by the answers that the bundle carries. That is how a device makes its own engine.
@@ -11,72 +11,89 @@ engine is judged by the answers that the bundle carries. That is how a device ma
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from edgead.agreement import agreement_of
+from edgead.agreement import golden_agreement
 from edgead.bundle import Bundle, check_target
-from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset
+from edgead.data import Dataset, LoadedPictures, Sample, load_pictures, open_dataset, spread_over
 from edgead.engine.candidate import open_candidate
 from edgead.engine.lower import Lowered
 from edgead.engine.plan import Plan
 from edgead.engine.verified import Built, Judges, answers, build_verified, install, picture_hash
-from edgead.engine.verify import PRECISIONS, Comparison, Precision, require
+from edgead.engine.verify import PRECISIONS, Budget, Comparison, Limits, Precision, judgement, require_each
 from edgead.errors import BundleError, DataError, InputError, PictureError
 from edgead.manifest import REBUILD
 from edgead.preprocess import ModelSize, read_picture, resize_to_model
+from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
-from edgead.types import Prediction, UInt8Array
+from edgead.types import UInt8Array
 
 _GOLDEN = "the golden answers of the bundle that it was made from"
 
 
+@dataclass(frozen=True, slots=True)
+class PartPictures:
+    """The pictures of one part of a bundle.
+
+    good: (N, H, W, 3) uint8 RGB, those that hold its threshold. others: the other good ones. labelled: test pictures,
+    None where there are none.
+    """
+
+    good: UInt8Array
+    others: list[Sample]
+    labelled: LoadedPictures | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A dataset: its good pictures with a known hash, by that, and the others. part: whose it is, None until found."""
+
+    path: Path
+    dataset: Dataset
+    found: dict[str, UInt8Array]
+    others: list[Sample]
+    part: str | None = None
+
+
 def rebuild_bundle(
-    bundle: Bundle, data: Path, target: Path, plan: Plan, progress: Callable[[str], None] = lambda _: None
+    bundle: Bundle,
+    data: Sequence[Path],
+    target: Path,
+    plan: Plan,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Build a bundle from a float32 one, and return it opened.
 
-    data: the dataset that the model was trained on. The rest as in `build_bundle`. Raises InputError for a
-    bundle that does not serve, DataError when the pictures that held the threshold are not all there, and what
-    `build_verified` raises.
+    data: the datasets that the model was trained on, one for each part. The rest as in `build_bundle`. Raises
+    InputError for a bundle that does not serve, DataError when the pictures that held a threshold are not all there,
+    and what `build_verified` raises.
     """
     check_target(target)
     manifest = bundle.manifest
-    good, others, labelled = pictures_of(bundle, data, progress)
-    judges = Judges(good, labelled, plan.false_alarm_rate, plan.confidence)
-
-    model = bundle.file("model.onnx").read_bytes()
-    golden = bundle.golden()
-    with OnnxRuntimeSession(model, size=manifest.size) as session:
-        threshold = judges.threshold(session)
-        comparison = Comparison(
-            agreement_of(
-                Prediction(golden.anomaly_map, golden.anomaly_score),
-                session.infer(golden.images),
-                manifest.threshold.value,
-            )
-        )
-        golden = answers(session, judges.examples())
-    limits = Plan().recipe.budgets.fp32.limits(manifest.threshold.value, comparison.agreement.n)
-    require(comparison, limits, "build from the run")
-    verification = {
-        **_kept(manifest.verification),
-        "reference": _GOLDEN,
-        **comparison.measures(),
-        "limits": asdict(limits),
+    pictures = pictures_of(bundle, data, progress)
+    judges = {
+        part: Judges(of_part.good, of_part.labelled, plan.false_alarm_rate, plan.confidence)
+        for part, of_part in pictures.items()
     }
-    exact = Built(model, "fp32", threshold, verification, golden, files={}, verified=True)
+    model = bundle.file("model.onnx").read_bytes()
+    with OnnxRuntimeSession(model, size=manifest.size) as session:
+        thresholds = {part: of_part.threshold(session) for part, of_part in judges.items()}
+        compared = _compared(bundle, session, Plan().recipe.budgets.fp32)
+        golden = answers(session, judges)
+    require_each(compared, "build from the run")
+    exact = Built(model, "fp32", thresholds, _verification(bundle, compared), golden, files={}, verified=True)
     with TemporaryDirectory(prefix="edgead-") as directory:
         built = build_verified(
             exact,
             judges,
             plan,
             target.name,
-            spread(others, manifest.size),
+            spread(pictures, manifest.size),
             manifest.size,
             Path(directory),
             progress,
@@ -105,22 +122,14 @@ def recompile_bundle(
         open_candidate(lowered, plan, manifest.size, Path(directory), progress) as candidate,
     ):
         progress(f"checking that it gives the {len(golden.images)} answers that {bundle.path} carries")
-        limits = plan.recipe.budgets.of(precision).limits(manifest.threshold.value, len(golden.images))
-        expected = Prediction(golden.anomaly_map, golden.anomaly_score)
-        found = candidate.session.infer(golden.images)
-        comparison = Comparison(agreement_of(expected, found, manifest.threshold.value))
-        require(comparison, limits, "build from the run for this target, in a higher precision")
-        verification = {
-            **_kept(manifest.verification),
-            "reference": _GOLDEN,
-            **comparison.measures(),
-            "limits": asdict(limits),
-        }
+        compared = _compared(bundle, candidate.session, plan.recipe.budgets.of(precision))
+        require_each(compared, "build from the run for this target, in a higher precision")
         files: dict[str, Path | bytes] = dict(candidate.files)
         if "calibration.json" in manifest.files:
             files["calibration.json"] = bundle.file("calibration.json")
+        verification = _verification(bundle, compared)
         built = Built(
-            lowered.model, precision, manifest.threshold, verification, golden, files, candidate.verified
+            lowered.model, precision, manifest.thresholds, verification, golden, files, candidate.verified
         )
         progress(f"writing {target}")
         return install(
@@ -129,12 +138,13 @@ def recompile_bundle(
 
 
 def pictures_of(
-    bundle: Bundle, data: Path, progress: Callable[[str], None]
-) -> tuple[UInt8Array, list[Sample], LoadedPictures | None]:
-    """The pictures that hold the threshold of a float32 bundle, the other good ones, and the labelled test pictures.
+    bundle: Bundle, data: Sequence[Path], progress: Callable[[str], None]
+) -> dict[str, PartPictures]:
+    """The pictures of each part of a float32 bundle, found by those that hold its threshold.
 
-    Raises InputError for a bundle of another precision or that does not say which they were, DataError when they are
-    not all in `data`.
+    data: datasets, one for each part; a folder may be called otherwise than at the training. Raises InputError for a
+    bundle of another precision or that does not say which pictures hold its thresholds, DataError when they are not all
+    there, or for a dataset of no part.
     """
     manifest = bundle.manifest
     if manifest.precision != "fp32":
@@ -142,35 +152,58 @@ def pictures_of(
             f"{bundle.path} is {manifest.precision}, and another precision is made from fp32: give an fp32 bundle, or "
             "leave out --data and --precision to compile it as it is"
         )
-    known = manifest.verification.get("judges")
-    if not isinstance(known, list) or not known:
-        raise InputError(f"{bundle.path} does not say which pictures hold its threshold: {REBUILD}")
-    progress(f"reading the pictures in {data}")
-    hashes = frozenset(map(str, known))
-    dataset = open_dataset(data)
-    good, others = _divided(dataset.train, hashes, manifest.size)
-    if len(good) != len(hashes):
-        raise DataError(
-            f"{data} holds {len(good)} of the {len(hashes)} pictures that the threshold of {bundle.path} was set "
-            "on: give the folder that the model was trained on, unchanged"
-        )
-    labelled = load_pictures(dataset.test, manifest.size, skip_broken=True) if dataset.test else None
-    return good, others, labelled
+    known = {part: _hashes_of(bundle, part) for part in manifest.thresholds}
+    folders = []
+    for path in data:
+        progress(f"reading the pictures in {path}")
+        folders.append(_read(path, frozenset().union(*known.values()), manifest.size))
+    pictures = {}
+    for part, hashes in known.items():
+        held = [len(hashes & folder.found.keys()) if folder.part is None else 0 for folder in folders]
+        best = int(np.argmax(held))
+        folder = folders[best]
+        if held[best] != len(hashes):
+            raise DataError(
+                f"{folder.path} holds {held[best]} of the {len(hashes)} pictures that the threshold of "
+                f"{bundle.path}{f' for {part}' if len(known) > 1 else ''} was set on: give the folder that the model "
+                "was trained on, unchanged"
+            )
+        good = np.stack([folder.found[name] for name in sorted(hashes)])
+        test = folder.dataset.test
+        labelled = load_pictures(test, manifest.size, skip_broken=True) if test else None
+        pictures[part] = PartPictures(good, folder.others, labelled)
+        folders[best] = replace(folder, part=part)
+    for folder in folders:
+        if folder.part is None:
+            raise DataError(f"{folder.path} is of no part of {bundle.path}: leave it out")
+    return pictures
 
 
-def spread(samples: Sequence[Sample], size: ModelSize) -> Callable[[int], UInt8Array]:
-    """Gives at most so many pictures of all these samples, (N, H, W, 3) uint8 RGB, evenly spread over them."""
-
-    def images(count: int) -> UInt8Array:
-        step = max(1, -(-len(samples) // count))
-        return load_pictures(samples[::step], size).images
-
-    return images
+def spread(pictures: Mapping[str, PartPictures], size: ModelSize) -> Callable[[int], UInt8Array]:
+    """Gives about so many of the other good pictures, (N, H, W, 3) uint8 RGB, spread over all parts."""
+    return lambda count: (
+        load_pictures(spread_over([part.others for part in pictures.values()], count), size).images
+    )
 
 
-def _kept(verification: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a verification is still so in a bundle that is made from the bundle: whose judgement it is, no more."""
-    return {name: verification[name] for name in ("judges", "calibration") if name in verification}
+def _compared(bundle: Bundle, session: Session, budget: Budget) -> dict[str, tuple[Comparison, Limits]]:
+    """How far a session is from the golden answers of a bundle on each part, and how far it may be."""
+    thresholds = bundle.manifest.thresholds
+    return {
+        part: (Comparison(agreement), budget.limits(thresholds[part].value, agreement.n))
+        for part, agreement in golden_agreement(bundle.golden(), session, thresholds).items()
+    }
+
+
+def _verification(bundle: Bundle, compared: Mapping[str, tuple[Comparison, Limits]]) -> dict[str, Any]:
+    """What the new bundle says of these comparisons, and what stays so of the old one's: whose judgement it is."""
+    earlier = bundle.manifest.verification
+    kept = {"calibration": earlier["calibration"]} if "calibration" in earlier else {}
+    parts = {}
+    for part, measured in compared.items():
+        judges = _judges_of(bundle, part)
+        parts[part] = judgement(*measured) | ({} if judges is None else {"judges": judges})
+    return {**kept, "reference": _GOLDEN, "parts": parts}
 
 
 def _precision(bundle: Bundle) -> Precision:
@@ -180,13 +213,26 @@ def _precision(bundle: Bundle) -> Precision:
     raise BundleError(f"{bundle.path} is of precision {bundle.manifest.precision[:80]!r}: {REBUILD}")
 
 
-def _divided(
-    samples: Sequence[Sample], known: frozenset[str], size: ModelSize
-) -> tuple[UInt8Array, list[Sample]]:
-    """The pictures with a known hash, each once, and the samples of all others that can be read."""
+def _judges_of(bundle: Bundle, part: str) -> Any:
+    """What a bundle says of which pictures hold the threshold of a part; None where it does not."""
+    parts = bundle.manifest.verification.get("parts")
+    judged = parts.get(part) if isinstance(parts, Mapping) else None
+    return judged.get("judges") if isinstance(judged, Mapping) else None
+
+
+def _hashes_of(bundle: Bundle, part: str) -> frozenset[str]:
+    names = _judges_of(bundle, part)
+    if not isinstance(names, list) or not names:
+        raise InputError(f"{bundle.path} does not say which pictures hold its threshold: {REBUILD}")
+    return frozenset(map(str, names))
+
+
+def _read(path: Path, known: frozenset[str], size: ModelSize) -> _Folder:
+    """Open a dataset, and tell its good pictures with a known hash from all others that can be read."""
+    dataset = open_dataset(path)
     found: dict[str, UInt8Array] = {}
     others = []
-    for sample in samples:
+    for sample in dataset.train:
         # One at a time: a dataset may be larger than the memory.
         try:
             image = resize_to_model(read_picture(sample.path), size)
@@ -197,5 +243,4 @@ def _divided(
             found[name] = image
         else:
             others.append(sample)
-    good = np.stack([found[name] for name in sorted(found)]) if found else np.empty(0, np.uint8)
-    return good, others
+    return _Folder(path, dataset, found, others)

@@ -1,15 +1,16 @@
 """What every build goes through, from a run or from a bundle: judges, rungs to try, a bundle that is written.
 
 The judges are good pictures that no training and no calibration has seen, and a damaged twin of each. They set
-the threshold, and they compare what was built with its reference, the float32 graph. The rungs are tried in turn and
-the first that is within its budget is kept; where none is, nothing is written.
+the threshold, and they compare what was built with its reference, the float32 graph. A model of several parts has
+judges of each: every part has its own threshold and its own budgets, as if it were alone. The rungs are tried in turn
+and the first that is within its budgets is kept; where none is, nothing is written.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,15 @@ from edgead.data import LoadedPictures
 from edgead.engine.candidate import Candidate, open_candidate
 from edgead.engine.lower import Lowered, LowerPrecisions
 from edgead.engine.plan import Plan
-from edgead.engine.verify import Comparison, Limits, Precision, damaged_twins, described, require
+from edgead.engine.verify import (
+    Comparison,
+    Limits,
+    Precision,
+    damaged_twins,
+    described,
+    judgement,
+    require_each,
+)
 from edgead.errors import PrecisionError, VerificationError
 from edgead.golden import Golden, golden_bytes
 from edgead.preprocess import ModelSize
@@ -32,7 +41,8 @@ from edgead.threshold import Threshold, threshold_from_normal_scores
 from edgead.types import Float32Array, UInt8Array
 
 GOLDEN_PAIRS = 4
-"""Good pictures, and as many damaged twins, that a bundle carries with its own answers to them."""
+"""Good pictures, and as many damaged twins, that a bundle carries with its own answers to them, of all parts together;
+of each part one at least."""
 
 _BATCH = 8
 _MEND = (
@@ -42,7 +52,7 @@ _MEND = (
 
 
 class Judges:
-    """The pictures that set thresholds and judge what was built.
+    """The pictures of one part that set its threshold and judge what was built.
 
     good: (N, H, W, 3) uint8 RGB, held out. twins: as many, damaged. all: both. labelled: test pictures of which some
     are good and some are defects; they compare AUROCs and choose nothing but whether a graph is within its budget.
@@ -72,10 +82,6 @@ class Judges:
         scores = _scores(session, self._labelled.images[known])
         return metrics.auroc(scores, labels[known] == 1) if np.isfinite(scores).all() else 0.0
 
-    def examples(self) -> UInt8Array:
-        """The first good pictures and their twins, which a bundle carries."""
-        return np.concatenate([self.good[:GOLDEN_PAIRS], self.twins[:GOLDEN_PAIRS]])
-
     def hashes(self) -> list[str]:
         """The names that a bundle knows the good pictures by."""
         return [picture_hash(image) for image in self.good]
@@ -85,14 +91,14 @@ class Judges:
 class Built:
     """What goes into a bundle.
 
-    model: content of the ONNX file. verification: what was compared and what was allowed, JSON values. golden: pictures
-    and answers. files: others, by name. verified: whether what runs on the target was judged, and not the graph in its
-    place.
+    model: content of the ONNX file. thresholds: by part. verification: what was compared and what was allowed, JSON
+    values. golden: pictures and answers. files: others, by name. verified: whether what runs on the target was judged,
+    and not the graph in its place.
     """
 
     model: bytes
     precision: Precision
-    threshold: Threshold
+    thresholds: Mapping[str, Threshold]
     verification: Mapping[str, Any]
     golden: Golden
     files: Mapping[str, Path | bytes]
@@ -101,7 +107,7 @@ class Built:
 
 def build_verified(
     exact: Built,
-    judges: Judges,
+    judges: Mapping[str, Judges],
     plan: Plan,
     name: str,
     training_images: Callable[[int], UInt8Array],
@@ -111,15 +117,16 @@ def build_verified(
 ) -> Built:
     """Try the rungs of a plan in turn and return the first that decides as the float32 graph.
 
-    exact: that graph, verified, on ONNX Runtime. name: of the bundle. training_images: see `LowerPrecisions`.
-    directory: for engines; it must live until the result is installed. Raises VerificationError when none is within its
-    budget, PrecisionError, BackendError and DataError as they occur; of several rungs, one that the graph cannot be
-    converted to is passed over, and told in the result.
+    exact: that graph, verified, on ONNX Runtime. judges: by part. name: of the bundle. training_images: see
+    `LowerPrecisions`. directory: for engines; it must live until the result is installed. Raises VerificationError when
+    none is within its budgets, PrecisionError, BackendError and DataError as they occur; of several rungs, one that the
+    graph cannot be converted to is passed over, and told in the result.
     """
-    graphs = LowerPrecisions(exact.model, plan.calibrating, name, judges.all, training_images, progress)
+    watched = np.concatenate([of_part.all for of_part in judges.values()])
+    graphs = LowerPrecisions(exact.model, plan.calibrating, name, watched, training_images, progress)
     tried: list[dict[str, Any]] = []
     with OnnxRuntimeSession(exact.model, size=size) as reference:
-        reference_auroc = judges.auroc(reference)
+        reference_aurocs = {part: of_part.auroc(reference) for part, of_part in judges.items()}
         for rung in plan.rungs:
             if rung == "fp32" and plan.recipe.backend == "onnxruntime":
                 return _with_ladder(exact, rung, tried, plan)
@@ -133,15 +140,18 @@ def build_verified(
                 continue
             with open_candidate(lowered, plan, size, directory, progress) as candidate:
                 progress(f"setting the threshold again, and checking that {rung} decides as fp32")
-                built, comparison, limits = _judged(
-                    exact, lowered, candidate, judges, plan, reference, reference_auroc
+                built, compared = _judged(
+                    exact, lowered, candidate, judges, plan, reference, reference_aurocs
                 )
-            tried.append({"rung": rung, "holds": comparison.holds(limits), **comparison.measures()})
-            if comparison.holds(limits):
+            over = [part for part, (comparison, limits) in compared.items() if not comparison.holds(limits)]
+            measures = {part: comparison.measures() for part, (comparison, _) in compared.items()}
+            tried.append({"rung": rung, "holds": not over, "parts": measures})
+            if not over:
                 return _with_ladder(built, rung, tried, plan)
             if len(plan.rungs) == 1:
-                require(comparison, limits, _MEND)
-            progress(f"{rung} is over budget: {described(comparison, limits)}")
+                require_each(compared, _MEND)
+            where = f" for {over[0]}" if len(compared) > 1 else ""
+            progress(f"{rung} is over budget{where}: {described(*compared[over[0]])}")
     raise VerificationError(
         f"none of {', '.join(plan.rungs)} decides as the model within the budgets of recipe {plan.recipe_name!r}; "
         "nothing was written: train again, or give a recipe with other budgets"
@@ -152,28 +162,37 @@ def _judged(
     exact: Built,
     lowered: Lowered,
     candidate: Candidate,
-    judges: Judges,
+    judges: Mapping[str, Judges],
     plan: Plan,
     reference: Session,
-    reference_auroc: float | None,
-) -> tuple[Built, Comparison, Limits]:
-    """One candidate beside the reference."""
+    reference_aurocs: Mapping[str, float | None],
+) -> tuple[Built, dict[str, tuple[Comparison, Limits]]]:
+    """One candidate beside the reference: how far they are apart on each part, and how far they may be."""
     session = candidate.session
-    threshold = judges.threshold(session)
-    limits = plan.recipe.budgets.of(lowered.precision).limits(exact.threshold.value, len(judges.all))
-    comparison = Comparison(
-        compare_sessions(
-            reference, session, judges.all, exact.threshold.value, other_threshold=threshold.value
-        ),
-        reference_auroc,
-        None if reference_auroc is None else judges.auroc(session),
-    )
+    thresholds = {part: of_part.threshold(session) for part, of_part in judges.items()}
+    compared = {}
+    for part, of_part in judges.items():
+        level, reference_auroc = exact.thresholds[part].value, reference_aurocs[part]
+        compared[part] = (
+            Comparison(
+                compare_sessions(
+                    reference, session, of_part.all, level, other_threshold=thresholds[part].value
+                ),
+                reference_auroc,
+                None if reference_auroc is None else of_part.auroc(session),
+            ),
+            plan.recipe.budgets.of(lowered.precision).limits(level, len(of_part.all)),
+        )
     verification = {
         "reference": "onnxruntime fp32",
-        "reference_threshold": exact.threshold.value,
-        **comparison.measures(),
-        "limits": asdict(limits),
-        "judges": judges.hashes(),
+        "parts": {
+            part: {
+                "reference_threshold": exact.thresholds[part].value,
+                **judgement(*compared[part]),
+                "judges": of_part.hashes(),
+            }
+            for part, of_part in judges.items()
+        },
         **lowered.details,
     }
     files = dict(candidate.files)
@@ -182,13 +201,13 @@ def _judged(
     built = Built(
         lowered.model,
         lowered.precision,
-        threshold,
+        thresholds,
         verification,
-        answers(session, judges.examples()),
+        answers(session, judges),
         files,
         candidate.verified,
     )
-    return built, comparison, limits
+    return built, compared
 
 
 def _with_ladder(built: Built, rung: str, tried: list[dict[str, Any]], plan: Plan) -> Built:
@@ -198,10 +217,16 @@ def _with_ladder(built: Built, rung: str, tried: list[dict[str, Any]], plan: Pla
     return replace(built, verification={**built.verification, "rung": rung, "ladder": tried})
 
 
-def answers(session: Session, examples: UInt8Array) -> Golden:
-    """What a session says of pictures, (N, H, W, 3) uint8 RGB."""
-    prediction = session.infer(examples)
-    return Golden(examples, prediction.anomaly_map, prediction.anomaly_score)
+def answers(session: Session, judges: Mapping[str, Judges]) -> Golden:
+    """What a session says of the pictures that a bundle carries: the first good ones of each part, and their twins."""
+    pairs = max(1, GOLDEN_PAIRS // len(judges))
+    parts = []
+    for number, of_part in enumerate(judges.values()):
+        images = np.concatenate([of_part.good[:pairs], of_part.twins[:pairs]])
+        found = session.infer(images)
+        part = np.full(len(images), number, np.uint8)
+        parts.append(Golden(images, found.anomaly_map, found.anomaly_score, part))
+    return Golden(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def install(
@@ -221,7 +246,7 @@ def install(
         recipe=plan.recipe_name,
         precision=built.precision,
         size=size,
-        threshold=built.threshold,
+        thresholds=built.thresholds,
         training=training,
         verification=built.verification,
         verified=built.verified,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -138,29 +138,45 @@ def damaged_twins(images: UInt8Array, seed: int = 0) -> UInt8Array:
 
 
 def verify(
-    reference: Session, built: Session, images: UInt8Array, threshold: float, limits: Limits | None = None
+    reference: Session,
+    built: Session,
+    images: UInt8Array,
+    threshold: float,
+    limits: Limits | None = None,
+    part: str | None = None,
 ) -> Comparison:
     """Compare what was built with its reference, and refuse it where they differ by more than the limits.
 
     images: (N, H, W, 3) uint8 RGB at the model's size, N >= 1. threshold: decides between good and defect for
-    both. limits: `exact_limits` where they are left out. Returns how near they are. Raises VerificationError when they
-    are not near enough, and what `Session.infer` raises.
+    both. limits: `exact_limits` where they are left out. part: as for `require`. Returns how near they are. Raises
+    VerificationError when they are not near enough, and what `Session.infer` raises.
     """
     comparison = Comparison(compare_sessions(reference, built, images, threshold))
     require(
         comparison,
         exact_limits(threshold) if limits is None else limits,
         "try other versions of torch and onnxruntime, which 'edgead doctor' shows",
+        part,
     )
     return comparison
 
 
-def require(comparison: Comparison, limits: Limits, mend: str) -> None:
-    """Raise VerificationError, one line that ends in the mend, unless the comparison holds."""
+def require(comparison: Comparison, limits: Limits, mend: str, part: str | None = None) -> None:
+    """Raise VerificationError, one line that ends in the mend, unless the comparison holds.
+
+    part: whose pictures were compared, where the model knows several.
+    """
     if not comparison.holds(limits):
         raise VerificationError(
-            f"what was built does not decide as the model: {described(comparison, limits)}; nothing was written: {mend}"
+            f"what was built does not decide as the model{'' if part is None else f' on {part}'}: "
+            f"{described(comparison, limits)}; nothing was written: {mend}"
         )
+
+
+def require_each(compared: Mapping[str, tuple[Comparison, Limits]], mend: str) -> None:
+    """`require` for every part of a model."""
+    for part, (comparison, limits) in compared.items():
+        require(comparison, limits, mend, part if len(compared) > 1 else None)
 
 
 def described(comparison: Comparison, limits: Limits) -> str:
@@ -182,6 +198,11 @@ def described(comparison: Comparison, limits: Limits) -> str:
             else f", AUROC changes by {change:+.4f} (allowed: {-limits.auroc_loss_max:g} or more)"
         )
     )
+
+
+def judgement(comparison: Comparison, limits: Limits) -> dict[str, Any]:
+    """What a manifest keeps of the comparison on one part's pictures, as plain JSON values."""
+    return {**comparison.measures(), "limits": asdict(limits)}
 
 
 def table(measures: Mapping[str, float | None], limits: Mapping[str, float]) -> list[str]:

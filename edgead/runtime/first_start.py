@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgead.errors import BundleError, VerificationError
-from edgead.types import Prediction
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -26,28 +25,29 @@ def check_golden(session: Session, bundle: Bundle) -> None:
     limits, and what `Session.infer` raises.
     """
     # Not at the top: what compares sessions knows this room.
-    from edgead.agreement import agreement_of
+    from edgead.agreement import golden_agreement
 
-    golden, threshold = bundle.golden(), bundle.manifest.threshold.value
-    expected = Prediction(golden.anomaly_map, golden.anomaly_score)
-    found = agreement_of(expected, session.infer(golden.images), threshold)
-    limits = bundle.manifest.verification.get("limits")
-    map_limit, score_limit, flips = (
-        _limit(limits, name, bundle) for name in ("map_error_max", "score_error_max", "decision_flips_max")
-    )
-    # The limit is for all judges, of which these are a few.
-    flips = int(flips * found.n / max(_limit(bundle.manifest.verification, "n", bundle), found.n))
-    if not (
-        found.map_error_max <= map_limit
-        and found.score_error_max <= score_limit
-        and found.decision_flips <= flips
-    ):
-        raise VerificationError(
-            f"the engine of {bundle.path} does not give on this machine the answers that it was built with: on "
-            f"{found.n} pictures its maps differ by up to {found.map_error_max:.2g} (allowed: {map_limit:.2g}), its "
-            f"scores by {found.score_error_max:.2g} (allowed: {score_limit:.2g}) and {found.decision_flips} decisions "
-            f"flip (allowed: {flips}): {rebuild_command(bundle)}"
+    thresholds = bundle.manifest.thresholds
+    for part, found in golden_agreement(bundle.golden(), session, thresholds).items():
+        judged = _entry(bundle.manifest.verification.get("parts"), part)
+        map_limit, score_limit, flips = (
+            _limit(_entry(judged, "limits"), name, bundle)
+            for name in ("map_error_max", "score_error_max", "decision_flips_max")
         )
+        # The limit is for all judges, of which these are a few.
+        flips = int(flips * found.n / max(_limit(judged, "n", bundle), found.n))
+        if not (
+            found.map_error_max <= map_limit
+            and found.score_error_max <= score_limit
+            and found.decision_flips <= flips
+        ):
+            of_part = f" of {part}" if len(thresholds) > 1 else ""
+            raise VerificationError(
+                f"the engine of {bundle.path} does not give on this machine the answers that it was built with: on "
+                f"{found.n} pictures{of_part} its maps differ by up to {found.map_error_max:.2g} (allowed: "
+                f"{map_limit:.2g}), its scores by {found.score_error_max:.2g} (allowed: {score_limit:.2g}) and "
+                f"{found.decision_flips} decisions flip (allowed: {flips}): {rebuild_command(bundle)}"
+            )
 
 
 def rebuild_command(bundle: Bundle) -> str:
@@ -66,8 +66,12 @@ def rebuild_command(bundle: Bundle) -> str:
     )
 
 
+def _entry(content: Any, name: str) -> Any:
+    return content.get(name) if isinstance(content, Mapping) else None
+
+
 def _limit(limits: Any, name: str, bundle: Bundle) -> float:
-    value = limits.get(name) if isinstance(limits, Mapping) else None
+    value = _entry(limits, name)
     # Written so that what is no number fails too.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1e9:
         raise BundleError(

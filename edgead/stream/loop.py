@@ -76,20 +76,21 @@ def stream(
     *,
     size: ModelSize,
     threshold: float,
+    part: str | None = None,
     max_frames: int | None = None,
     no_signal_after_s: float = NO_SIGNAL_AFTER_S,
     stop: threading.Event | None = None,
 ) -> Summary:
     """Score the frames of a source until it ends, `stop` is set, a sink asks, or `max_frames` are scored.
 
-    size: of the pictures that the session takes. threshold: a score above it is a reject. no_signal_after_s:
-    how long a live source may give nothing new before the sinks are told. Source, session and sinks stay the
-    caller's to close. Raises InputError for a limit out of range, SourceError, PictureError, SinkError or
-    BackendError as they occur.
+    size: of the pictures that the session takes. threshold: a score above it is a reject. part: name of the part that
+    it is of, for the verdicts. no_signal_after_s: how long a live source may give nothing new before the sinks are
+    told. Source, session and sinks stay the caller's to close. Raises InputError for a limit out of range, SourceError,
+    PictureError, SinkError or BackendError as they occur.
     """
     if max_frames is not None and max_frames < 1:
         raise InputError(f"max frames {max_frames} is no limit: give 1 or more, or leave it out")
-    run = _Run(session, sinks, size, threshold)
+    run = _Run(session, sinks, size, threshold, part)
     # The first inference allocates, on a GPU it may compile: not while parts go by, nor in the latencies.
     session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))
     start_s = time.monotonic()
@@ -116,15 +117,18 @@ def stream(
 class _Run:
     """Session and sinks of one stream, and what it counts."""
 
-    def __init__(self, session: Session, sinks: Sequence[Sink], size: ModelSize, threshold: float) -> None:
-        self._session, self._sinks, self._size, self._threshold = session, sinks, size, threshold
+    def __init__(
+        self, session: Session, sinks: Sequence[Sink], size: ModelSize, threshold: float, part: str | None
+    ) -> None:
+        self._session, self._sinks, self._size = session, sinks, size
+        self._threshold, self._part = threshold, part
         self._latencies = LatencyHistogram()
         self.scored = 0
         self._withheld = self._rejected = self._signal_losses = 0
 
     def score(self, frame: Frame) -> None:
         prediction = self._session.infer(batch_from_images([frame.image], self._size))
-        verdict = verdict_from_prediction(frame, prediction, self._threshold)
+        verdict = verdict_from_prediction(frame, prediction, self._threshold, self._part)
         self._latencies.add(verdict.latency_ms)
         self.scored += 1
         self._rejected += verdict.is_anomalous

@@ -12,8 +12,12 @@ from edgead.errors import BackendError
 from edgead.types import Float32Array, Frame, Prediction, Region, Verdict
 
 
-def verdict_from_prediction(frame: Frame, prediction: Prediction, threshold: float) -> Verdict:
+def verdict_from_prediction(
+    frame: Frame, prediction: Prediction, threshold: float, part: str | None = None
+) -> Verdict:
     """Decide on a frame from the prediction for it alone, (1, 1, H, W) map and (1,) score.
+
+    threshold: of the part that is seen. part: its name.
 
     The latency ends here. Raises BackendError for a score that is not a finite number: compared with a
     threshold it would pass for a good part.
@@ -36,6 +40,7 @@ def verdict_from_prediction(frame: Frame, prediction: Prediction, threshold: flo
         is_anomalous=anomalous,
         latency_ms=(time.monotonic_ns() - frame.captured_at_ns) / 1e6,
         region=region,
+        part=part,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from typing_extensions import Self
@@ -11,6 +12,7 @@ from edgead.errors import InputError, RunError
 from edgead.models.base import POSES, PRESETS
 from edgead.models.rd import LOSSES
 from edgead.models.teacher import DEFAULT_TEACHER
+from edgead.part import check_part_names
 from edgead.preprocess import ModelSize
 
 # What every generator of random numbers takes.
@@ -24,14 +26,14 @@ PROCEDURAL = "procedural"
 class TrainConfig:
     """Settings that the result of a training depends on; where it runs is not one of them.
 
-    data: absolute path of the dataset. preset: whose recipe schedules the learning rate and smooths the map; `epochs`,
-    `batch_size`, `learning_rate` and `loss` are what was taken from that recipe or given instead. learning_rate: peak
-    of the one-cycle schedule, or all there is of a constant one. pose: `auto` finds it from the good pictures.
-    textures: of pseudo-anomalies, `procedural` or the absolute path of a folder of pictures. Raises InputError for a
-    value out of range.
+    data: absolute paths of the datasets, one for each part, which is called as its folder. preset: whose recipe
+    schedules the learning rate and smooths the map; `epochs`, `batch_size`, `learning_rate` and `loss` are what was
+    taken from that recipe or given instead. learning_rate: peak of the one-cycle schedule, or all there is of a
+    constant one. pose: `auto` finds it from the good pictures. textures: of pseudo-anomalies, `procedural` or the
+    absolute path of a folder of pictures. Raises InputError for a value out of range.
     """
 
-    data: str
+    data: tuple[str, ...]
     layout: str = "auto"
     method: str = "rd"
     preset: str = PRESETS[0]
@@ -49,6 +51,7 @@ class TrainConfig:
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
+        check_part_names([Path(folder).name for folder in self.data])
         ModelSize.parse(self.size)
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
@@ -64,6 +67,11 @@ class TrainConfig:
                 f"learning rate {self.learning_rate} is not between 0 and 1: give 0.005, for example"
             )
 
+    @property
+    def parts(self) -> dict[str, Path]:
+        """The dataset of each part, by the part's name."""
+        return {Path(folder).name: Path(folder) for folder in self.data}
+
     @classmethod
     def from_json(cls, value: Any) -> Self:
         """Read what `to_json` gave. Raises RunError for unknown or missing keys and values of another type."""
@@ -72,6 +80,13 @@ class TrainConfig:
             raise RunError(
                 "the run's configuration has unknown or missing keys: train it again with this edgead"
             )
+        data = value["data"]
+        if not isinstance(data, list) or not all(isinstance(folder, str) for folder in data):
+            raise RunError(
+                f"the run's configuration has data = {data!r}, not a list of folders: train it again"
+            )
+        value = {**value, "data": tuple(data)}
+        types["data"] = "tuple"
         for name, given in value.items():
             if type(given).__name__ != types[name]:
                 raise RunError(
@@ -81,4 +96,4 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of JSON values."""
-        return asdict(self)
+        return {**asdict(self), "data": list(self.data)}

@@ -28,7 +28,7 @@ from edgead.threshold import threshold_from_normal_scores
 from edgead.train.collapse import Sanity, raised_share
 from edgead.train.config import TrainConfig
 from edgead.train.foreign import MEAN, STD, Foreign, read_foreign
-from edgead.train.run import METRICS_FILE, WEIGHTS_FILE, Run, RunRecord, write_json, write_record
+from edgead.train.run import METRICS_FILE, WEIGHTS_FILE, PartRecord, Run, RunRecord, write_json, write_record
 from edgead.train.session import TorchSession
 
 HOLDOUT_SHARE = 0.1
@@ -82,11 +82,15 @@ def import_run(
         [(untrained, _loss(method, pictures))], raised_share(session, pictures.images, config.seed)
     )
     _check_belonging(foreign, sanity, scores, data)
+    part = PartRecord(
+        train_pictures=len(dataset.train) - (len(pictures.samples) if held_out.trained_on else 0),
+        holdout=tuple(sample.path.relative_to(data).as_posix() for sample in pictures.samples),
+        threshold=threshold_from_normal_scores(scores),
+    )
     record = RunRecord(
         config=config,
         state="finished",
-        train_pictures=len(dataset.train) - (len(pictures.samples) if held_out.trained_on else 0),
-        holdout=tuple(sample.path.relative_to(config.data).as_posix() for sample in pictures.samples),
+        parts={dataset.name: part},
         pose="free",
         summary={
             "imported_from": foreign.source,
@@ -97,7 +101,6 @@ def import_run(
             "holdout_loss_before": sanity.losses[0][0],
             "raised_share": sanity.raised_share,
         },
-        threshold=threshold_from_normal_scores(scores),
     )
     _write(out, record, method)
     return Run(out, record)
@@ -127,7 +130,7 @@ def _config(foreign: Foreign, data: Path, dataset: Dataset, weights: str) -> Tra
     """What is known of the training; what only its repetition would ask for is the method's recipe."""
     recipe = method_class(foreign.method).recipes["paper"]
     return TrainConfig(
-        data=str(data),
+        data=(str(data),),
         layout=dataset.layout,
         method=foreign.method,
         preset="paper",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from edgead.models.base import DistillationMethod
 from edgead.train.checkpoint import Checkpoint, load_student, student_state, write_checkpoint
 from edgead.train.config import TrainConfig
 from edgead.train.features import TeacherFeatures
+from edgead.train.order import epoch_order
 
 # A checkpoint of a large student takes seconds to write; a kill costs at most this much work and the epoch under way.
 CHECKPOINT_EVERY_S = 20.0
@@ -60,19 +61,21 @@ def fit(
     checkpoint: Checkpoint | None,
     progress: Callable[[Progress], None],
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    counts: Sequence[int] = (),
 ) -> Fitted:
     """Train the student of `method` in place.
 
     images: (N, H, W, 3) uint8 RGB to train on, holdout: (M, H, W, 3) to watch, both on the host. checkpoint: state to
-    continue from. Raises TrainingError when the pictures or the epochs are too few or the loss is not finite, RunError
-    when the checkpoint was made with other pictures.
+    continue from. counts: how many of `images` each part has, part after part; left out, they are of one part. Raises
+    TrainingError when the pictures or the epochs are too few or the loss is not finite, RunError when the checkpoint
+    was made with other pictures.
     """
     _check_batch(config, images, fabric.world_size)
     digest = _digest(images, holdout)
     if checkpoint is not None and checkpoint.pictures != digest:
         raise RunError(
-            f"the pictures in {config.data} changed since {checkpoint_file} was written: choose another --out, or "
-            "remove that file to train from the start"
+            f"the pictures in {' '.join(config.data)} changed since {checkpoint_file} was written: choose another "
+            "--out, or remove that file to train from the start"
         )
     method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = max(1, len(images) // (config.batch_size * fabric.world_size))
@@ -107,7 +110,9 @@ def fit(
             # What a method draws at random follows from the epoch, too, and differs from one process to the next.
             torch.manual_seed(_epoch_seed(config, epoch) * fabric.world_size + fabric.global_rank)
             total = 0.0
-            for number, chosen in enumerate(_batches(config, epoch, len(images), batches, fabric)):
+            for number, chosen in enumerate(
+                _batches(config, epoch, counts or (len(images),), batches, fabric)
+            ):
                 loss = module(*features.batch(chosen))
                 wrapped_optimizer.zero_grad()
                 fabric.backward(loss)
@@ -173,10 +178,12 @@ def stage_ends(shares: tuple[float, ...], config: TrainConfig) -> list[int]:
     return ends
 
 
-def _batches(config: TrainConfig, epoch: int, pictures: int, batches: int, fabric: Fabric) -> list[Tensor]:
+def _batches(
+    config: TrainConfig, epoch: int, counts: Sequence[int], batches: int, fabric: Fabric
+) -> list[Tensor]:
     """Numbers of the pictures of every batch of one process in one epoch; a last, incomplete batch is left out."""
     generator = torch.Generator().manual_seed(_epoch_seed(config, epoch))
-    order = torch.randperm(pictures, generator=generator)[fabric.global_rank :: fabric.world_size]
+    order = epoch_order(counts, generator)[fabric.global_rank :: fabric.world_size]
     return list(torch.split(order, config.batch_size)[:batches])
 
 

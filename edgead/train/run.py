@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from edgead import __version__
 from edgead.atomic import replace_file
-from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset
+from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset, spread_over
 from edgead.errors import EdgeadError, PictureError, RunError
 from edgead.models import create_method, method_class
 from edgead.models.base import POSES, DistillationMethod, Pose, Preset
@@ -31,7 +31,7 @@ from edgead.train.session import TorchSession
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCHEMA = 1
+SCHEMA = 2
 MAX_JSON_BYTES = 16 * 2**20
 
 RUN_FILE = "run.json"
@@ -45,21 +45,31 @@ State = Literal["training", "finished", "collapsed"]
 
 
 @dataclass(frozen=True, slots=True)
+class PartRecord:
+    """What run.json holds of one part.
+
+    train_pictures: number trained on. holdout: paths, relative to the dataset, of the good pictures held out for the
+    threshold. threshold: of the torch model on the held-out pictures.
+    """
+
+    train_pictures: int
+    holdout: tuple[str, ...]
+    threshold: Threshold | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """What run.json holds.
 
-    train_pictures: number trained on. holdout: paths, relative to the dataset, of the good pictures held out for the
-    threshold. pose: how the parts lie, found or given. summary: figures of a finished training. threshold: of the torch
-    model on the held-out pictures.
+    parts: by name, those of the configuration. pose: how the parts lie, found or given. summary: figures of a finished
+    training.
     """
 
     config: TrainConfig
     state: State
-    train_pictures: int
-    holdout: tuple[str, ...]
+    parts: Mapping[str, PartRecord]
     pose: Pose
     summary: Mapping[str, Any]
-    threshold: Threshold | None
 
 
 @dataclass(frozen=True)
@@ -85,9 +95,9 @@ class Run:
         return ModelSize.parse(self.record.config.size)
 
     @property
-    def threshold(self) -> Threshold | None:
-        """Decision threshold of the torch model."""
-        return self.record.threshold
+    def thresholds(self) -> dict[str, Threshold | None]:
+        """Decision thresholds of the torch model, by part."""
+        return {name: part.threshold for name, part in self.record.parts.items()}
 
     @property
     def summary(self) -> Mapping[str, Any]:
@@ -118,39 +128,46 @@ class Run:
         """Open the model as a session on the CPU."""
         return TorchSession(self.load_model())
 
-    def holdout_pictures(self) -> LoadedPictures:
-        """Read the good pictures that the training held out. Raises DataError or PictureError when they are gone."""
-        root = Path(self.record.config.data)
-        samples = [Sample(root / name, label=0) for name in self.record.holdout]
-        try:
-            return load_pictures(samples, self.size)
-        except PictureError as error:
-            # Without the advice to skip it: the threshold is that of the pictures that were held out.
-            raise PictureError(
-                f"a picture that {self.path} holds out for the threshold cannot be read: put {root} back as it was, "
-                f"or train again ({error.__cause__})"
-            ) from error
+    def holdout_pictures(self) -> dict[str, LoadedPictures]:
+        """Read the good pictures that the training held out, by part.
+
+        Raises DataError or PictureError when they are gone.
+        """
+        pictures = {}
+        for name, root in self.record.config.parts.items():
+            samples = [Sample(root / path, label=0) for path in self.record.parts[name].holdout]
+            try:
+                pictures[name] = load_pictures(samples, self.size)
+            except PictureError as error:
+                # Without the advice to skip it: the threshold is that of the pictures that were held out.
+                raise PictureError(
+                    f"a picture that {self.path} holds out for the threshold cannot be read: put {root} back as it "
+                    f"was, or train again ({error.__cause__})"
+                ) from error
+        return pictures
 
     def training_pictures(self, count: int) -> LoadedPictures:
-        """Read at most `count` of the good pictures that the run was trained on, spread over all of them.
+        """Read about `count` of the good pictures that the run was trained on, spread over all of them.
 
-        count: 1 or more. Raises DataError or PictureError when they are gone.
+        count: 1 or more; as many of one part as of another, where there are so many. Raises DataError or PictureError
+        when they are gone.
         """
         config = self.record.config
-        root, held_out = Path(config.data), set(self.record.holdout)
-        samples = [
-            sample
-            for sample in open_dataset(root, config.layout).train
-            if sample.path.relative_to(root).as_posix() not in held_out
-        ]
-        chosen = samples[:: max(1, -(-len(samples) // count))]
-        return load_pictures(chosen, self.size, config.skip_broken)
+        parts = []
+        for name, root in config.parts.items():
+            held_out = set(self.record.parts[name].holdout)
+            train = open_dataset(root, config.layout).train
+            parts.append([s for s in train if s.path.relative_to(root).as_posix() not in held_out])
+        return load_pictures(spread_over(parts, count), self.size, config.skip_broken)
 
-    def labelled_pictures(self) -> LoadedPictures | None:
-        """Read the test pictures of the dataset, those that can be read; None where there are none."""
+    def labelled_pictures(self) -> dict[str, LoadedPictures]:
+        """Read the test pictures of the datasets that have some, by part, those that can be read."""
         config = self.record.config
-        samples = open_dataset(Path(config.data), config.layout).test
-        return load_pictures(samples, self.size, skip_broken=True) if samples else None
+        pictures = {}
+        for name, root in config.parts.items():
+            if samples := open_dataset(root, config.layout).test:
+                pictures[name] = load_pictures(samples, self.size, skip_broken=True)
+        return pictures
 
 
 def open_run(path: Path) -> Run:
@@ -182,24 +199,27 @@ def read_record(path: Path) -> RunRecord | None:
                 f"{file} was written by edgead {value['edgead_version']} with schema {value['schema']}, this one reads "
                 f"{SCHEMA}: install a newer edgead"
             )
+        if value["schema"] != SCHEMA:
+            raise RunError(f"{refusal} of schema {SCHEMA}, but {value['schema']}: train the run again")
         state = value["state"]
         if state not in ("training", "finished", "collapsed"):
             raise RunError(f"{refusal}: unknown state {state!r}; train the run again")
         if (pose := value["pose"]) not in POSES:
             raise RunError(f"{refusal}: unknown pose {pose!r}; train the run again")
-        threshold = value["threshold"]
+        config = TrainConfig.from_json(value["config"])
+        parts = {name: _part(part) for name, part in value["parts"].items()}
+        if list(parts) != list(config.parts):
+            raise RunError(f"{refusal}: its parts are not those of its folders; train the run again")
         return RunRecord(
-            config=TrainConfig.from_json(value["config"]),
+            config=config,
             state=state,
-            train_pictures=int(value["train_pictures"]),
-            holdout=tuple(_inside(name) for name in value["holdout"]),
+            parts=parts,
             pose=pose,
             summary=dict(value["summary"]),
-            threshold=None if threshold is None else Threshold(**threshold),
         )
     except EdgeadError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{refusal} ({error}): train the run again") from error
 
 
@@ -209,7 +229,7 @@ def write_record(path: Path, record: RunRecord) -> None:
         "schema": SCHEMA,
         "edgead_version": __version__,
         **asdict(record),
-        "holdout": list(record.holdout),
+        "config": record.config.to_json(),
     }
     write_json(path / RUN_FILE, value)
 
@@ -218,6 +238,15 @@ def write_json(file: Path, value: Any) -> None:
     """Write a JSON file beside and rename it."""
     with replace_file(file) as partial:
         partial.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _part(value: Any) -> PartRecord:
+    threshold = value["threshold"]
+    return PartRecord(
+        train_pictures=int(value["train_pictures"]),
+        holdout=tuple(_inside(name) for name in value["holdout"]),
+        threshold=None if threshold is None else Threshold(**threshold),
+    )
 
 
 def _inside(name: Any) -> str:

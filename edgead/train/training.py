@@ -1,34 +1,34 @@
-"""From a folder of good pictures to a finished run: what `edgead train` does."""
+"""From folders of good pictures, one for each part, to a finished run: what `edgead train` does."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import nn
 
 from edgead.atomic import check_directory, replace_file
-from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset, split_holdout
 from edgead.data.contact_sheet import PICTURES_PER_SHEET, draw_contact_sheet
 from edgead.data.textures import FolderTextures, ProceduralTextures, Textures
 from edgead.errors import CollapseError, InputError, RunError
 from edgead.models import METHODS, create_method, method_class
 from edgead.models.base import DistillationMethod, Pose, Preset
 from edgead.preprocess import ModelSize
-from edgead.threshold import Threshold, threshold_from_normal_scores
+from edgead.threshold import threshold_from_normal_scores
 from edgead.train.checkpoint import read_checkpoint
 from edgead.train.collapse import Sanity, raised_share
 from edgead.train.config import PROCEDURAL, TrainConfig
 from edgead.train.curve import draw_loss_curve
 from edgead.train.loop import Fitted, Progress, fit
 from edgead.train.memory import memory_errors
+from edgead.train.pictures import PartPictures, read_pictures, stacked
 from edgead.train.pose import FIXED_BELOW, pose_from_spread, pose_spread
 from edgead.train.run import (
     CHECKPOINT_FILE,
@@ -36,6 +36,7 @@ from edgead.train.run import (
     LOSS_PICTURE,
     METRICS_FILE,
     WEIGHTS_FILE,
+    PartRecord,
     Run,
     RunRecord,
     read_record,
@@ -43,9 +44,7 @@ from edgead.train.run import (
     write_record,
 )
 from edgead.train.session import TorchSession
-from edgead.types import UInt8Array
 
-HOLDOUT_SHARE = 0.1
 ACCELERATORS = ("auto", "cpu", "cuda")
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
@@ -123,42 +122,52 @@ def train_run(
         say(f"{out} is finished already ({config.epochs} epochs): nothing to do")
         return Run(out, record)
 
-    pictures, holdout = _read_pictures(config, say)
+    parts = {name: read_pictures(root, config, say) for name, root in config.parts.items()}
     size = ModelSize.parse(config.size)
     # Random weights of a teacher, too, are the same when the training is continued.
     torch.manual_seed(config.seed)
     teacher = method_class(config.method).create_teacher(config.teacher, config.teacher_weights)
-    images, watched = torch.from_numpy(pictures.images), torch.from_numpy(holdout.images)
-    pose = record.pose if record is not None else _pose(config, teacher, images, watched, say)
+    pose = record.pose if record is not None else _pose(config, teacher, parts, say)
     torch.manual_seed(config.seed)
     preset = cast("Preset", config.preset)
     method = create_method(config.method, teacher, size, config.loss, pose, preset, textures)
     fresh = RunRecord(
         config=config,
         state="training",
-        train_pictures=len(pictures.samples),
-        holdout=tuple(_relative(holdout.samples, config)),
+        parts={
+            name: PartRecord(len(part.trained.samples), part.names_held_out(config.parts[name]))
+            for name, part in parts.items()
+        },
         pose=pose,
         summary={},
-        threshold=None,
     )
     checkpoint = None
     if record is None:
         if fabric.is_global_zero:
             write_record(out, fresh)
-            _draw_disturbed(method, holdout.images, config.seed, out, say)
+            _draw_disturbed(method, parts.values(), config.seed, out, say)
     else:
-        if (record.train_pictures, record.holdout) != (fresh.train_pictures, fresh.holdout):
+        if record.parts != fresh.parts:
             raise RunError(
-                f"the pictures in {config.data} changed since {out} was begun: choose another --out"
+                f"the pictures in {_text(config.data)} changed since {out} was begun: choose another --out"
             )
         checkpoint = read_checkpoint(out / CHECKPOINT_FILE)
         say(f"continuing {out} after epoch {checkpoint.epoch if checkpoint else 0} of {config.epochs}")
 
     with memory_errors(config):
-        fitted = fit(fabric, method, config, images, watched, out / CHECKPOINT_FILE, checkpoint, progress)
+        fitted = fit(
+            fabric,
+            method,
+            config,
+            stacked(part.trained.images for part in parts.values()),
+            stacked(part.held_out.images for part in parts.values()),
+            out / CHECKPOINT_FILE,
+            checkpoint,
+            progress,
+            counts=[len(part.trained.images) for part in parts.values()],
+        )
     if fabric.is_global_zero:
-        _finish(fresh, out, method, fitted, holdout, len(pictures.broken), time.monotonic() - started_at)
+        _finish(fresh, out, method, fitted, parts, time.monotonic() - started_at)
     fabric.barrier()
     finished = read_record(out)
     assert finished is not None
@@ -183,10 +192,15 @@ def _textures(config: TrainConfig) -> Textures:
 
 
 def _draw_disturbed(
-    method: DistillationMethod, good: UInt8Array, seed: int, out: Path, say: Callable[[str], None]
+    method: DistillationMethod,
+    parts: Collection[PartPictures],
+    seed: int,
+    out: Path,
+    say: Callable[[str], None],
 ) -> None:
     """Show what training will show the method beside good pictures, before hours are spent on it."""
-    shown = good[:PICTURES_PER_SHEET]
+    share = max(1, PICTURES_PER_SHEET // len(parts))
+    shown = np.concatenate([part.held_out.images[:share] for part in parts])[:PICTURES_PER_SHEET]
     found = method.disturbed(shown, np.random.default_rng(seed))
     if found is not None:
         draw_contact_sheet(shown, *found, out / CONTACT_SHEET)
@@ -206,44 +220,39 @@ def _record_of(config: TrainConfig, out: Path) -> RunRecord | None:
         if begun != asked:
             name = field.name.replace("_", " ")
             raise RunError(
-                f"{out} holds a run with {name} {begun}, not {asked}: choose another --out, or remove it"
+                f"{out} holds a run with {name} {_text(begun)}, not {_text(asked)}: choose another --out, or remove it"
             )
     if record.state == "collapsed":
         raise RunError(f"the run in {out} collapsed ({record.summary.get('collapse')}): choose another --out")
     return record
 
 
-def _read_pictures(config: TrainConfig, say: Callable[[str], None]) -> tuple[LoadedPictures, LoadedPictures]:
-    """The good pictures to train on and those held out, at the model's size."""
-    dataset = open_dataset(Path(config.data), config.layout)
-    size = ModelSize.parse(config.size)
-    chosen, held_out = split_holdout(dataset.train, HOLDOUT_SHARE, config.seed)
-    pictures = load_pictures(chosen, size, config.skip_broken)
-    holdout = load_pictures(held_out, size, config.skip_broken)
-    for line in (*pictures.broken, *holdout.broken):
-        say(f"skipped: {line}")
-    say(
-        f"{dataset.name} ({dataset.layout}): {len(pictures.samples)} good pictures to train on, "
-        f"{len(holdout.samples)} held out for the threshold"
-    )
-    merged = (*pictures.broken, *holdout.broken)
-    return replace(pictures, broken=merged), holdout
-
-
 def _pose(
-    config: TrainConfig, teacher: nn.Module, images: Tensor, holdout: Tensor, say: Callable[[str], None]
+    config: TrainConfig, teacher: nn.Module, parts: Mapping[str, PartPictures], say: Callable[[str], None]
 ) -> Pose:
-    """How the parts lie: as the configuration says, or as the good pictures show."""
+    """How the parts lie: as the configuration says, or as the good pictures show.
+
+    One student serves all parts, so where one of them lies any way, it must be able to rebuild any pose.
+    """
     if config.pose != "auto":
         return cast("Pose", config.pose)
-    spread = pose_spread(teacher, images, holdout)
-    pose = pose_from_spread(spread)
-    say(f"the parts' pose is {pose} (spread {spread:.2f}, fixed below {FIXED_BELOW}); --pose overrides this")
+    spreads = {
+        name: pose_spread(
+            teacher, torch.from_numpy(part.trained.images), torch.from_numpy(part.held_out.images)
+        )
+        for name, part in parts.items()
+    }
+    # The pose of the part that lies the most ways is that of all.
+    pose = pose_from_spread(max(spreads.values()))
+    found = ", ".join(
+        f"{name} {spread:.2f}" if len(parts) > 1 else f"{spread:.2f}" for name, spread in spreads.items()
+    )
+    say(f"the parts' pose is {pose} (spread {found}, fixed below {FIXED_BELOW}); --pose overrides this")
     return pose
 
 
-def _relative(samples: Iterable[Sample], config: TrainConfig) -> list[str]:
-    return [sample.path.relative_to(config.data).as_posix() for sample in samples]
+def _text(setting: Any) -> str:
+    return " ".join(setting) if isinstance(setting, tuple) else str(setting)
 
 
 def _finish(
@@ -251,20 +260,25 @@ def _finish(
     out: Path,
     method: DistillationMethod,
     fitted: Fitted,
-    holdout: LoadedPictures,
-    broken: int,
+    parts: Mapping[str, PartPictures],
     seconds: float,
 ) -> None:
     """Write what a finished run holds; the record last, because it is what says that the run is finished."""
     from safetensors.torch import save
 
     session = TorchSession(method)
-    scores = np.concatenate([session.infer(image[None]).anomaly_score for image in holdout.images])
-    threshold: Threshold = threshold_from_normal_scores(scores)
+    records, raised = {}, {}
+    for name, part in parts.items():
+        images = part.held_out.images
+        scores = np.concatenate([session.infer(image[None]).anomaly_score for image in images])
+        records[name] = replace(fresh.parts[name], threshold=threshold_from_normal_scores(scores))
+        raised[name] = raised_share(session, images, fresh.config.seed)
     # The last row of a stage is the one that counts.
     after = {row["stage"]: row["holdout_loss"] for row in fitted.metrics}
     losses = list(zip(fitted.losses_before, after.values(), strict=True))
-    sanity = Sanity(losses, raised_share(session, holdout.images, fresh.config.seed))
+    # A model that is blind to one part is no model of these parts.
+    worst = min(raised, key=lambda name: raised[name])
+    sanity = Sanity(losses, raised[worst])
     state = {key: value.cpu().contiguous() for key, value in method.state_dict().items()}
     with replace_file(out / WEIGHTS_FILE) as partial:
         # Written here and not by safetensors, whose error does not say that the disk is full.
@@ -273,6 +287,9 @@ def _finish(
     with replace_file(out / LOSS_PICTURE) as partial:
         draw_loss_curve(fitted.metrics, partial)
     collapse = sanity.collapse()
+    if collapse is not None and len(parts) > 1 and Sanity(losses, 1.0).collapse() is None:
+        collapse = f"{collapse} (on pictures of {worst})"
+    broken = sum(len(part.trained.broken) + len(part.held_out.broken) for part in parts.values())
     summary = {
         "loss": fitted.metrics[-1]["loss"],
         "holdout_loss": losses[-1][1],
@@ -287,8 +304,8 @@ def _finish(
         replace(
             fresh,
             state="finished" if collapse is None else "collapsed",
+            parts=records,
             summary=summary,
-            threshold=threshold,
         ),
     )
     (out / CHECKPOINT_FILE).unlink(missing_ok=True)

@@ -43,12 +43,14 @@ def write(path: Path, model: bytes, answering: bytes | None = None) -> Path:
         recipe="cpu",
         precision="fp32",
         size=ModelSize(HEIGHT, WIDTH),
-        threshold=Threshold(float(answers.anomaly_score.max()), 0.01, 0.95, 0.06, 6, 299),
+        thresholds={"toy": Threshold(float(answers.anomaly_score.max()), 0.01, 0.95, 0.06, 6, 299)},
         training={},
-        verification={"judges": [picture_hash(image) for image in GOOD]},
+        verification={"parts": {"toy": {"judges": [picture_hash(image) for image in GOOD]}}},
         verified=True,
     )
-    golden = golden_bytes(Golden(GOOD, answers.anomaly_map, answers.anomaly_score))
+    golden = golden_bytes(
+        Golden(GOOD, answers.anomaly_map, answers.anomaly_score, np.zeros(len(GOOD), np.uint8))
+    )
     write_bundle(path, manifest, {"model.onnx": model, "golden.npz": golden})
     return path
 

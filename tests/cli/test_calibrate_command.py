@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 from command_line import run_main, the_error
-from toy_run import ToyRun
+from toy_run import PART, ToyRun
 
 from edgead.bundle import Bundle, open_bundle
 from edgead.engine.build import build_bundle
@@ -41,7 +41,7 @@ def write_data(folder: Path, trained_on: int) -> Path:
     run = ToyRun()
     for name, images in {
         "t": run.training_pictures(100).images[:trained_on],
-        "h": run.holdout_pictures().images,
+        "h": run.holdout_pictures()[PART].images,
     }.items():
         for index, image in enumerate(images):
             assert cv2.imwrite(str(folder / f"{index:02}{name}.png"), image[..., ::-1])
@@ -93,7 +93,7 @@ def test_a_build_that_calibrates_itself_measures_the_same(
     exact: Bundle, data: Path, calibrated: Path, tmp_path: Path
 ) -> None:
     plan = Plan.parse(None, None, "int8", "all", "train", "percentile", tmp_path / "own.json", 0.01, 0.95)
-    rebuild_bundle(exact, data, tmp_path / "x", plan)
+    rebuild_bundle(exact, [data], tmp_path / "x", plan)
     own, given = (json.loads(file.read_text()) for file in (tmp_path / "own.json", calibrated))
     assert own["key"] == given["key"]
     assert own["ranges"] == pytest.approx(given["ranges"], rel=1e-5)
@@ -174,6 +174,6 @@ def test_a_bundle_wants_pictures_and_a_run_has_its_own(
 def test_an_int8_bundle_is_not_calibrated_again(
     exact: Bundle, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    half = rebuild_bundle(exact, data, tmp_path / "half", Plan(rungs=("fp16",)))
+    half = rebuild_bundle(exact, [data], tmp_path / "half", Plan(rungs=("fp16",)))
     message = refused(capsys, "calibrate", half.path, "--data", data, "--out", tmp_path / "x.json")
     assert "is fp16, and another precision is made from fp32: give an fp32 bundle" in message

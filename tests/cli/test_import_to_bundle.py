@@ -107,4 +107,4 @@ def test_a_bundle_of_rd4ad_scores_as_its_model(
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-4)
     # The threshold is the highest score of good test pictures; that of the other library's model is the same.
     highest = max(value for path, value in expected.items() if "good" in path)
-    assert manifest.threshold.value == pytest.approx(highest, rel=1e-4)
+    assert manifest.thresholds["discs"].value == pytest.approx(highest, rel=1e-4)

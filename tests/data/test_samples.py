@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from edgead.data import Sample, split_holdout
+from edgead.data import Sample, split_holdout, spread_over
 from edgead.errors import DataError, InputError
 
 
@@ -48,3 +48,23 @@ def test_too_few_samples_are_counted(count: int, message: str) -> None:
 def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
     with pytest.raises(InputError, match="hold-out fraction"):
         split_holdout(samples(10), fraction)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "expected"),
+    [
+        ([10], 100, [10]),
+        ([10], 4, [4]),
+        ([10, 10], 4, [2, 2]),
+        # The share of a small part is not made up for by others.
+        ([100, 3], 20, [10, 3]),
+        ([5, 5, 5], 1, [1, 1, 1]),
+    ],
+)
+def test_samples_are_spread_over_all_parts(sizes, count, expected):
+    parts = [[Sample(Path(f"{part}/{i}.png"), 0) for i in range(size)] for part, size in enumerate(sizes)]
+    chosen = [sample.path.parts for sample in spread_over(parts, count)]
+    assert [sum(part == str(number) for part, _ in chosen) for number in range(len(sizes))] == expected
+    # Over all of a part, not its first ones.
+    last = max(int(name.removesuffix(".png")) for part, name in chosen if part == "0")
+    assert last >= sizes[0] - -(-sizes[0] // expected[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_run import SIZE, ToyRun
+from toy_run import PART, SIZE, ToyRun
 
 from edgead.agreement import compare_sessions
 from edgead.bundle import Bundle, open_bundle
@@ -32,16 +32,18 @@ def test_the_bundle_opens_and_says_what_it_is(bundle: Bundle) -> None:
     assert (manifest.backend, manifest.precision) == ("onnxruntime", "fp32")
     assert manifest.training == {"epochs": 3, "loss": 0.25}
     assert set(manifest.files) == {"model.onnx", "golden.npz"}
-    assert manifest.verification["n"] == 24
-    assert manifest.verification["decision_flips"] == 0
-    assert 0.0 <= manifest.verification["map_error_max"] <= 1e-4
-    assert manifest.verification["limits"]["map_error_max"] == 1e-4
+    assert manifest.verification["parts"][PART]["n"] == 24
+    assert manifest.verification["parts"][PART]["decision_flips"] == 0
+    assert 0.0 <= manifest.verification["parts"][PART]["map_error_max"] <= 1e-4
+    assert manifest.verification["parts"][PART]["limits"]["map_error_max"] == 1e-4
 
 
 def test_the_bundle_decides_as_the_model_on_other_pictures(bundle: Bundle) -> None:
     images = np.random.default_rng(9).integers(0, 256, (10, 64, 96, 3), np.uint8)
     with open_session(bundle) as session:
-        agreement = compare_sessions(ToyRun().session(), session, images, bundle.manifest.threshold.value)
+        agreement = compare_sessions(
+            ToyRun().session(), session, images, bundle.manifest.thresholds[PART].value
+        )
     assert agreement.map_error_max <= 1e-4
     assert agreement.decision_flips == 0
 
@@ -49,7 +51,7 @@ def test_the_bundle_decides_as_the_model_on_other_pictures(bundle: Bundle) -> No
 def test_the_session_gives_the_golden_answers(bundle: Bundle) -> None:
     golden = bundle.golden()
     run = ToyRun()
-    np.testing.assert_array_equal(golden.images[:4], run.holdout_pictures().images[:4])
+    np.testing.assert_array_equal(golden.images[:4], run.holdout_pictures()[PART].images[:4])
     assert len(golden.images) == 8
     with open_session(bundle) as session:
         prediction = session.infer(golden.images)
@@ -58,15 +60,15 @@ def test_the_session_gives_the_golden_answers(bundle: Bundle) -> None:
 
 
 def test_the_threshold_is_an_order_statistic_of_the_held_out_scores(bundle: Bundle, tmp_path: Path) -> None:
-    images = ToyRun().holdout_pictures().images
+    images = ToyRun().holdout_pictures()[PART].images
     scores = ToyRun().session().infer(images).anomaly_score
     # Twelve pictures are too few for 1 % at 95 %, so it is their largest score.
-    assert bundle.manifest.threshold.value == pytest.approx(scores.max(), abs=1e-5)
-    assert bundle.manifest.threshold.n_normal == 12
-    assert bundle.manifest.threshold.warning() is not None
+    assert bundle.manifest.thresholds[PART].value == pytest.approx(scores.max(), abs=1e-5)
+    assert bundle.manifest.thresholds[PART].n_normal == 12
+    assert bundle.manifest.thresholds[PART].warning() is not None
     loose = build_bundle(
         ToyRun(), tmp_path / "loose", Plan(false_alarm_rate=0.5, confidence=0.8)
-    ).manifest.threshold
+    ).manifest.thresholds[PART]
     expected = threshold_from_normal_scores(scores, 0.5, 0.8)
     assert expected.value < scores.max()
     assert loose.value == pytest.approx(expected.value, abs=1e-5)
@@ -93,11 +95,11 @@ def test_a_rounding_makes_no_alarm_of_the_picture_that_set_the_threshold(
     reference.rounding = np.float32(rounding)
     run.session = lambda: reference  # type: ignore[method-assign]
     built = build_bundle(run, tmp_path / "x")
-    images = run.holdout_pictures().images
+    images = run.holdout_pictures()[PART].images
     with open_session(built) as session:
         for scores in (session.infer(images).anomaly_score, reference.infer(images).anomaly_score):
             # One unit in the last place is left for a batch of another size.
-            assert (scores.astype(np.float64) - built.manifest.threshold.value).max() <= 1e-6
+            assert (scores.astype(np.float64) - built.manifest.thresholds[PART].value).max() <= 1e-6
 
 
 def test_a_model_that_decides_otherwise_is_not_written(bundle: Bundle, tmp_path: Path) -> None:
@@ -172,5 +174,5 @@ def test_a_build_killed_while_writing_leaves_the_old_bundle_and_the_next_succeed
     lines: list[str] = []
     again = build_bundle(ToyRun(count=2), target, progress=lines.append)
     assert lines[-1] == f"writing {target}"
-    assert again.manifest.threshold.n_normal == 2
+    assert again.manifest.thresholds[PART].n_normal == 2
     assert list(tmp_path.iterdir()) == [target]

@@ -22,7 +22,7 @@ from edgead.models import create_method
 from edgead.models.teacher import create_teacher
 from edgead.preprocess import ModelSize
 from edgead.train.config import TrainConfig
-from edgead.train.run import WEIGHTS_FILE, RunRecord, write_record
+from edgead.train.run import WEIGHTS_FILE, PartRecord, RunRecord, write_record
 
 app = typer.Typer()
 app.command()(build)
@@ -34,14 +34,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     for i in range(3):
         cv2.imwrite(str(data / f"{i}.png"), rng.integers(0, 256, (70, 90, 3), np.uint8))
-    config = TrainConfig(data=str(data), teacher="resnet18", teacher_weights="random", size="64")
+    config = TrainConfig(data=(str(data),), teacher="resnet18", teacher_weights="random", size="64")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         method = create_method("rd", create_teacher("resnet18", "random"), ModelSize(64, 64), config.loss)
     save_file(method.state_dict(), run / WEIGHTS_FILE)
-    write_record(
-        run, RunRecord(config, "finished", 9, ("0.png", "1.png", "2.png"), "free", {"epochs": 1}, None)
-    )
+    parts = {data.name: PartRecord(9, ("0.png", "1.png", "2.png"))}
+    write_record(run, RunRecord(config, "finished", parts, "free", {"epochs": 1}))
     return run
 
 
@@ -52,10 +51,11 @@ def test_a_run_becomes_a_bundle(run: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0
     manifest = open_bundle(tmp_path / "x").manifest
     assert (manifest.method, manifest.teacher, str(manifest.size)) == ("rd", "resnet18", "64x64")
-    assert manifest.threshold.n_normal == 3
-    assert manifest.threshold.false_alarm_rate == 0.02
+    (threshold,) = manifest.thresholds.values()
+    assert threshold.n_normal == 3
+    assert threshold.false_alarm_rate == 0.02
     assert re.search(r"decision flips +0 +<= 0\n", result.stdout)
-    assert f"{manifest.threshold.value:.4g}" in result.stdout
+    assert f"{threshold.value:.4g}" in result.stdout
     # log(0.05) / log(0.98) = 148.3: so many would be enough.
     assert "149 pictures would be enough" in result.stderr
 

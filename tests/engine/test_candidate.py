@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
-from toy_run import ToyRun
+from toy_run import PART, ToyRun
 
 from edgead.bundle import Bundle, open_bundle, write_bundle
 from edgead.cli.build import _report
@@ -86,14 +86,15 @@ def test_the_graph_was_judged_in_the_engines_place(precision: str, bundles: dict
         found = session.infer(golden.images)
     assert abs(found.anomaly_map - golden.anomaly_map).max() <= 1e-6
     assert bundle.manifest.verification["reference"] == "onnxruntime fp32"
-    assert bundle.manifest.verification["map_error_max"] > 0.0
+    assert bundle.manifest.verification["parts"][PART]["map_error_max"] > 0.0
 
 
 def test_float32_is_judged_again_for_another_backend(bundles: dict[str, Bundle], exact: Bundle) -> None:
     found = bundles["fp32"].manifest.verification
     assert found["reference"] == "onnxruntime fp32"
-    assert found["map_error_max"] == 0.0
-    assert found["limits"]["map_error_max"] == pytest.approx(0.01 * exact.manifest.threshold.value)
+    judged = found["parts"][PART]
+    assert judged["map_error_max"] == 0.0
+    assert judged["limits"]["map_error_max"] == pytest.approx(0.01 * exact.manifest.thresholds[PART].value)
 
 
 def test_the_table_says_that_the_engine_was_not_run(bundles: dict[str, Bundle], exact: Bundle) -> None:
@@ -127,8 +128,11 @@ def test_the_build_says_so_too(folder: Path, exact: Bundle, tmp_path: Path) -> N
     )
     assert [line for line in lines if re.match(r"compiled an engine of \d+\.\d MB in \d+ s$", line)]
     assert bundle.manifest.verified is False
-    assert bundle.manifest.threshold == exact.manifest.threshold
-    assert bundle.manifest.verification["judges"] == exact.manifest.verification["judges"]
+    assert bundle.manifest.thresholds[PART] == exact.manifest.thresholds[PART]
+    assert (
+        bundle.manifest.verification["parts"][PART]["judges"]
+        == exact.manifest.verification["parts"][PART]["judges"]
+    )
     assert bundle.manifest.verification["reference"].startswith("the golden answers")
 
 
@@ -241,7 +245,7 @@ def test_an_int8_bundle_is_compiled_as_it_is_without_pictures_and_torch(
     for name in ("model.onnx", "golden.npz", "calibration.json"):
         assert compiled.manifest.files[name] == int8.manifest.files[name]
     assert compiled.file("model.onnx").read_bytes() == int8.file("model.onnx").read_bytes()
-    assert compiled.manifest.threshold == int8.manifest.threshold
+    assert compiled.manifest.thresholds[PART] == int8.manifest.thresholds[PART]
     assert (compiled.manifest.backend, compiled.manifest.precision) == ("tensorrt-rtx", "int8")
     assert compiled.manifest.training == int8.manifest.training
     # The same graph as one built for RTX from the run.

@@ -71,7 +71,7 @@ def refused_for_want_of_a_gpu(
         recipe="rtx-desktop",
         precision=precision,
         size=size,
-        threshold=Threshold(0.5, 0.01, 0.95, 0.96, 320, 299),
+        thresholds={"washer": Threshold(0.5, 0.01, 0.95, 0.96, 320, 299)},
         training={},
         verification={},
         verified=False,

@@ -16,7 +16,7 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 from sklearn.metrics import roc_auc_score
 from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
-from toy_run import ToyRun
+from toy_run import PART, ToyRun
 
 from edgead.bundle import Bundle, open_bundle
 from edgead.data import LoadedPictures, Sample
@@ -49,8 +49,8 @@ class GraphRun(ToyRun):
     def session(self) -> Any:
         return OnnxRuntimeSession(self.graph)
 
-    def holdout_pictures(self) -> LoadedPictures:
-        return loaded(GOOD)
+    def holdout_pictures(self) -> dict[str, LoadedPictures]:
+        return {PART: loaded(GOOD)}
 
     def training_pictures(self, count: int) -> LoadedPictures:
         return loaded(toy_images(min(count, self.training_count), seed=6))
@@ -108,7 +108,7 @@ def test_an_honest_graph_stays_on_the_first_rung(folder: Path, tmp_path: Path) -
     # What the ladder says of the rung that was kept is what the table says.
     (kept,) = manifest.verification["ladder"]
     for name in ("map_error_max", "score_error_max", "rank_correlation", "decision_flips", "n"):
-        assert kept[name] == manifest.verification[name]
+        assert kept["parts"][PART][name] == manifest.verification["parts"][PART][name]
     assert set(manifest.files) == {"model.onnx", "golden.npz", "calibration.json"}
 
 
@@ -126,7 +126,7 @@ def test_a_sabotaged_rung_is_passed_over_and_told(
     assert bundle.manifest.verification["rung"] == "int8-sensitive-fp16"
     assert ladder(bundle) == [("int8", False), ("int8-sensitive-fp16", True)]
     first, second = bundle.manifest.verification["ladder"]
-    assert first["map_error_max"] > second["map_error_max"]
+    assert first["parts"][PART]["map_error_max"] > second["parts"][PART]["map_error_max"]
     (over,) = (line for line in lines if "is over budget" in line)
     assert over.startswith("int8 is over budget: on 24 pictures the maps differ by up to ")
 
@@ -143,8 +143,9 @@ def test_with_all_int8_sabotaged_the_rung_is_float16(
     # Nothing is left of the rungs that were tried before.
     assert set(bundle.manifest.files) == {"model.onnx", "golden.npz"}
     assert "calibration" not in bundle.manifest.verification
-    limits = RECIPE.budgets.fp16.limits(bundle.manifest.verification["reference_threshold"], 24)
-    assert bundle.manifest.verification["limits"]["map_error_max"] == limits.map_error_max
+    judged = bundle.manifest.verification["parts"][PART]
+    limits = RECIPE.budgets.fp16.limits(judged["reference_threshold"], 24)
+    assert judged["limits"]["map_error_max"] == limits.map_error_max
 
 
 def test_float32_is_the_last_resort_and_is_what_it_was(folder: Path, tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_float32_is_the_last_resort_and_is_what_it_was(folder: Path, tmp_path: P
     assert ladder(bundle) == [(rung, False) for rung in RUNGS[:-1]]
     assert bundle.file("model.onnx").read_bytes() == GraphRun().graph
     plain = build_bundle(GraphRun(), tmp_path / "plain")
-    assert bundle.manifest.threshold == plain.manifest.threshold
+    assert bundle.manifest.thresholds[PART] == plain.manifest.thresholds[PART]
     assert bundle.manifest.verification["reference"] == "torch"
 
 
@@ -222,7 +223,7 @@ def test_the_change_of_auroc_is_that_of_scikit_learn(folder: Path, tmp_path: Pat
     labels = [run.labelled.samples[i].label for i in known]
     with open_session(bundle) as built:
         scores = built.infer(run.labelled.images[known]).anomaly_score
-    found = bundle.manifest.verification
+    found = bundle.manifest.verification["parts"][PART]
     expected = roc_auc_score(labels, scores)
     assert expected < 1.0, "INT8 swaps some pictures across the middle"
     assert found["auroc"] == pytest.approx(expected, abs=1e-12)
@@ -241,15 +242,15 @@ def test_a_loss_of_auroc_alone_refuses(limit: str | None, folder: Path, tmp_path
     assert list(tmp_path.iterdir()) == []
     # Without labels nobody knows of it.
     bundle = build_bundle(GraphRun(), tmp_path / "x", wanted)
-    assert bundle.manifest.verification["auroc"] is None
-    assert bundle.manifest.verification["auroc_change"] is None
+    assert bundle.manifest.verification["parts"][PART]["auroc"] is None
+    assert bundle.manifest.verification["parts"][PART]["auroc_change"] is None
 
 
 @pytest.mark.parametrize("label", [0, 1, None])
 def test_labels_of_one_kind_give_no_auroc(label: int | None, folder: Path, tmp_path: Path) -> None:
     run = GraphRun(labelled=loaded(toy_images(4), [label] * 4))
     bundle = build_bundle(run, tmp_path / "x", plan(folder, "int8"))
-    assert bundle.manifest.verification["auroc_change"] is None
+    assert bundle.manifest.verification["parts"][PART]["auroc_change"] is None
 
 
 class Rounded(OnnxRuntimeSession):
@@ -264,9 +265,9 @@ class Rounded(OnnxRuntimeSession):
 def test_a_device_that_rounds_otherwise_still_starts(rung: Rung, folder: Path, tmp_path: Path) -> None:
     # Of three held-out pictures one set the threshold, and all are golden.
     run = GraphRun()
-    run.holdout_pictures = lambda: loaded(GOOD[:3])  # type: ignore[method-assign]
+    run.holdout_pictures = lambda: {PART: loaded(GOOD[:3])}  # type: ignore[method-assign]
     bundle = build_bundle(run, tmp_path / "x", plan(folder, rung))
-    golden, threshold = bundle.golden(), bundle.manifest.threshold.value
+    golden, threshold = bundle.golden(), bundle.manifest.thresholds[PART].value
     assert np.abs(golden.anomaly_score[:3] - threshold).min() <= 1e-6
     with Rounded(bundle.file("model.onnx")) as session:
         assert (session.infer(golden.images[:3]).anomaly_score > threshold).any()

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from toy_run import SIZE, ToyRun, pictures
+from toy_run import PART, SIZE, ToyRun, pictures
 
 from edgead.agreement import compare_sessions
 from edgead.bundle import Bundle, open_bundle
@@ -65,7 +65,8 @@ def test_the_manifest_says_precision_and_table(
 ) -> None:
     bundle = request.getfixturevalue({"fp16": "half", "int8": "int8"}[precision])
     manifest = open_bundle(bundle.path).manifest
-    found, limits = manifest.verification, manifest.verification["limits"]
+    found = manifest.verification["parts"][PART]
+    limits = found["limits"]
     assert manifest.precision == precision
     assert found["reference"] == "onnxruntime fp32"
     assert found["n"] == 24
@@ -73,7 +74,7 @@ def test_the_manifest_says_precision_and_table(
     assert 0.0 < found["score_error_max"] <= limits["score_error_max"]
     assert limits["rank_correlation_min"] <= found["rank_correlation"] <= 1.0
     assert found["decision_flips"] <= limits["decision_flips_max"]
-    budget, threshold = Plan().recipe.budgets.of(manifest.precision), exact.manifest.threshold.value
+    budget, threshold = Plan().recipe.budgets.of(manifest.precision), exact.manifest.thresholds[PART].value
     assert limits["map_error_max"] == pytest.approx(budget.map_error * threshold)
     assert found["reference_threshold"] == pytest.approx(threshold)
 
@@ -84,23 +85,23 @@ def test_the_threshold_is_of_the_engines_own_scores(
 ) -> None:
     bundle = request.getfixturevalue(precision)
     with open_session(bundle) as session:
-        scores = session.infer(ToyRun().holdout_pictures().images).anomaly_score
+        scores = session.infer(ToyRun().holdout_pictures()[PART].images).anomaly_score
     expected = threshold_from_normal_scores(scores, 0.01, 0.95)
-    assert bundle.manifest.threshold.value == pytest.approx(expected.value, abs=1e-6)
-    assert bundle.manifest.threshold.value != exact.manifest.threshold.value
+    assert bundle.manifest.thresholds[PART].value == pytest.approx(expected.value, abs=1e-6)
+    assert bundle.manifest.thresholds[PART].value != exact.manifest.thresholds[PART].value
 
 
 def test_what_the_table_says_is_so(exact: Bundle, int8: Bundle) -> None:
-    good = ToyRun().holdout_pictures().images
+    good = ToyRun().holdout_pictures()[PART].images
     with open_session(exact) as reference, open_session(int8) as built:
         agreement = compare_sessions(
             reference,
             built,
             np.concatenate([good, damaged_twins(good)]),
-            exact.manifest.threshold.value,
-            other_threshold=int8.manifest.threshold.value,
+            exact.manifest.thresholds[PART].value,
+            other_threshold=int8.manifest.thresholds[PART].value,
         )
-    found = int8.manifest.verification
+    found = int8.manifest.verification["parts"][PART]
     assert found["map_error_max"] == pytest.approx(agreement.map_error_max, abs=1e-6)
     assert found["rank_correlation"] == pytest.approx(agreement.rank_correlation)
     assert found["decision_flips"] == agreement.decision_flips

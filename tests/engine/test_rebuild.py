@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import typer
 from tensorrt_rtx_here import needs_no_gpu
-from toy_run import ToyRun
+from toy_run import PART, ToyRun
 from typer.testing import CliRunner
 
 from edgead.bundle import Bundle, open_bundle, write_bundle
@@ -38,7 +38,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pictures of the toy run, those trained on and those held out in one folder, and a broken one."""
     folder, run = tmp_path_factory.mktemp("data"), ToyRun()
-    pictures = {"t": run.training_pictures(100).images, "h": run.holdout_pictures().images}
+    pictures = {"t": run.training_pictures(100).images, "h": run.holdout_pictures()[PART].images}
     for name, images in pictures.items():
         for index, image in enumerate(images):
             cv2.imwrite(str(folder / f"{index:02}{name}.png"), image[..., ::-1])
@@ -51,13 +51,15 @@ def test_a_bundle_gives_what_its_run_gives(precision: str, exact: Bundle, data: 
     plan = Plan(rungs=(precision,), calibrating=Calibrating("mixed", "minmax", tmp_path / "ranges.json"))
     from_run = build_bundle(ToyRun(), tmp_path / "a", plan)
     # The same calibration pictures in the same order, or its cache would be refused.
-    from_bundle = rebuild_bundle(exact, data, tmp_path / "b", plan)
+    from_bundle = rebuild_bundle(exact, [data], tmp_path / "b", plan)
     assert from_bundle.file("model.onnx").read_bytes() == from_run.file("model.onnx").read_bytes()
-    assert from_bundle.manifest.threshold.value == pytest.approx(from_run.manifest.threshold.value, abs=1e-6)
-    assert from_bundle.manifest.threshold.n_normal == 12
+    assert from_bundle.manifest.thresholds[PART].value == pytest.approx(
+        from_run.manifest.thresholds[PART].value, abs=1e-6
+    )
+    assert from_bundle.manifest.thresholds[PART].n_normal == 12
     assert from_bundle.manifest.precision == precision
     assert from_bundle.manifest.training == exact.manifest.training
-    assert from_bundle.manifest.verification["n"] == 24
+    assert from_bundle.manifest.verification["parts"][PART]["n"] == 24
 
 
 def test_a_folder_without_the_judges_is_refused(exact: Bundle, data: Path, tmp_path: Path) -> None:
@@ -68,18 +70,18 @@ def test_a_folder_without_the_judges_is_refused(exact: Bundle, data: Path, tmp_p
     held_out = len(list(some.glob("*h.png")))
     assert 0 < held_out < 12
     with pytest.raises(DataError, match=f"holds {held_out} of the 12 pictures"):
-        rebuild_bundle(exact, some, tmp_path / "x", FP16)
+        rebuild_bundle(exact, [some], tmp_path / "x", FP16)
     for file in some.glob("*h.png"):
         file.unlink()
     with pytest.raises(DataError, match="holds 0 of the 12 pictures"):
-        rebuild_bundle(exact, some, tmp_path / "x", FP16)
+        rebuild_bundle(exact, [some], tmp_path / "x", FP16)
     assert not (tmp_path / "x").exists()
 
 
 def test_only_a_float32_bundle_becomes_another(exact: Bundle, data: Path, tmp_path: Path) -> None:
-    half = rebuild_bundle(exact, data, tmp_path / "half", FP16)
+    half = rebuild_bundle(exact, [data], tmp_path / "half", FP16)
     with pytest.raises(InputError, match="is fp16, and another precision is made from fp32"):
-        rebuild_bundle(half, data, tmp_path / "x", Plan(rungs=("int8",)))
+        rebuild_bundle(half, [data], tmp_path / "x", Plan(rungs=("int8",)))
 
 
 def test_a_bundle_that_does_not_say_its_judges_is_refused(exact: Bundle, data: Path, tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_a_bundle_that_does_not_say_its_judges_is_refused(exact: Bundle, data: P
     files = {name: exact.file(name) for name in exact.manifest.files}
     older = write_bundle(tmp_path / "older", manifest, files)
     with pytest.raises(InputError, match="does not say which pictures"):
-        rebuild_bundle(older, data, tmp_path / "x", FP16)
+        rebuild_bundle(older, [data], tmp_path / "x", FP16)
 
 
 COMMAND = """
@@ -150,13 +152,14 @@ def test_what_would_count_for_nothing_is_refused(
 
 
 def test_a_recompiled_bundle_tells_nothing_of_another_build(exact: Bundle, tmp_path: Path) -> None:
-    verification = {**exact.manifest.verification, "ladder": [{"rung": "int8"}], "reference_threshold": 9.0}
+    judged = {**exact.manifest.verification["parts"][PART], "reference_threshold": 9.0}
+    verification = {"reference": "torch", "parts": {PART: judged}, "ladder": [{"rung": "int8"}]}
     files = {name: exact.file(name) for name in exact.manifest.files}
     source = write_bundle(tmp_path / "a", replace(exact.manifest, verification=verification), files)
     found = recompile_bundle(source, tmp_path / "b", Plan()).manifest.verification
     assert "ladder" not in found
-    assert "reference_threshold" not in found
-    assert found["judges"] == exact.manifest.verification["judges"]
+    assert "reference_threshold" not in found["parts"][PART]
+    assert found["parts"][PART]["judges"] == exact.manifest.verification["parts"][PART]["judges"]
 
 
 def test_a_graph_that_does_not_give_its_bundles_answers_is_no_source(
@@ -167,7 +170,7 @@ def test_a_graph_that_does_not_give_its_bundles_answers_is_no_source(
     files = {"model.onnx": exact.file("model.onnx"), "golden.npz": golden_bytes(other)}
     source = write_bundle(tmp_path / "a", exact.manifest, files)
     with pytest.raises(VerificationError, match="the scores by 1"):
-        rebuild_bundle(source, data, tmp_path / "b", FP16)
+        rebuild_bundle(source, [data], tmp_path / "b", FP16)
     assert not (tmp_path / "b").exists()
 
 

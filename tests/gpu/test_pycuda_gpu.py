@@ -44,12 +44,12 @@ def write_toy_bundle(path: Path, backend: str, engine) -> None:
         recipe="gpu-tests",
         precision="fp32",
         size=ModelSize(HEIGHT, WIDTH),
-        threshold=Threshold(1e3, 0.01, 0.95, 0.96, 320, 299),
+        thresholds={"washer": Threshold(1e3, 0.01, 0.95, 0.96, 320, 299)},
         training={},
-        verification={"limits": limits, "n": len(images)},
+        verification={"parts": {"washer": {"limits": limits, "n": len(images)}}},
         verified=True,
     )
-    golden = Golden(images, expected.anomaly_map, expected.anomaly_score)
+    golden = Golden(images, expected.anomaly_map, expected.anomaly_score, np.zeros(len(images), np.uint8))
     files = {
         "model.onnx": engine.graph,
         "model.engine": engine.built.path,

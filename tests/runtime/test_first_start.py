@@ -74,12 +74,12 @@ def bundle_of(
         recipe="cpu",
         precision="fp32",
         size=SIZE,
-        threshold=Threshold(threshold, 0.01, 0.95, 0.96, 320, 299),
+        thresholds={"washer": Threshold(threshold, 0.01, 0.95, 0.96, 320, 299)},
         training={},
-        verification={} if limits is None else {"limits": limits, "n": judges},
+        verification={} if limits is None else {"parts": {"washer": {"limits": limits, "n": judges}}},
         verified=verified,
     )
-    golden = golden_bytes(Golden(IMAGES, maps, scores.astype(np.float32)))
+    golden = golden_bytes(Golden(IMAGES, maps, scores.astype(np.float32), np.zeros(len(IMAGES), np.uint8)))
     files = {"model.onnx": brightness_model().SerializeToString(), "golden.npz": golden}
     return write_bundle(path, manifest, files)
 

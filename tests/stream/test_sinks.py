@@ -23,7 +23,7 @@ MAP: Float32Array = np.zeros((16, 32), np.float32)
 
 
 def verdict(index: int = 0, score: float = 0.25, region: Region | None = None) -> Verdict:
-    return Verdict(index, score, 0.5, score > 0.5, 12.3456, region)
+    return Verdict(index, score, 0.5, score > 0.5, 12.3456, region, "washer")
 
 
 def rejected(index: int, score: float = 0.75) -> tuple[Frame, Verdict, Float32Array]:
@@ -45,8 +45,8 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
     for line in lines:
         assert datetime.fromisoformat(line.pop("time")).utcoffset().total_seconds() == 0  # type: ignore[union-attr]
     good = {
-        "event": "verdict", "source": "test", "frame_index": 3, "anomaly_score": 0.25, "threshold": 0.5,
-        "is_anomalous": False, "latency_ms": 12.346, "region": None,
+        "event": "verdict", "source": "test", "part": "washer", "frame_index": 3, "anomaly_score": 0.25,
+        "threshold": 0.5, "is_anomalous": False, "latency_ms": 12.346, "region": None,
     }  # fmt: skip
     region = {"x_px": 32, "y_px": 16, "width_px": 32, "height_px": 16}
     assert lines == [

@@ -123,9 +123,10 @@ def test_a_checkpoint_becomes_a_run_that_scores_as_it_did(tmp_path, data, traine
     with run.session() as session:
         np.testing.assert_allclose(session.infer(images).anomaly_map, expected.numpy(), rtol=0, atol=1e-5)
     # The largest of four scores, as few pictures give.
-    assert run.threshold.value == pytest.approx(float(expected.max()), abs=1e-5)
-    assert run.record.holdout == tuple(f"test/good/{number:03d}.png" for number in range(4))
-    assert (run.record.train_pictures, run.size, run.teacher_name) == (8, ModelSize(64, 64), "resnet18")
+    (part,) = run.record.parts.values()
+    assert part.threshold.value == pytest.approx(float(expected.max()), abs=1e-5)
+    assert part.holdout == tuple(f"test/good/{number:03d}.png" for number in range(4))
+    assert (part.train_pictures, run.size, run.teacher_name) == (8, ModelSize(64, 64), "resnet18")
     assert len(run.training_pictures(100).samples) == 8
     assert run.summary["imported_from"] == "anomalib Stfpm"
     assert run.summary["holdout_trained_on"] is False
@@ -145,8 +146,9 @@ def test_without_good_test_pictures_the_threshold_is_said_to_be_too_low(tmp_path
     run, said = imported(saved(tmp_path, checkpoint(trained)), data, tmp_path / "run")
     assert "warning: the dataset has no good test pictures, so 1 that the model was trained on" in said
     assert run.summary["holdout_trained_on"] is True
-    assert (len(run.record.holdout), run.record.train_pictures) == (1, 11)
-    assert run.record.holdout[0] in {sample.path.name for sample in open_dataset(data).train}
+    (part,) = run.record.parts.values()
+    assert (len(part.holdout), part.train_pictures) == (1, 11)
+    assert part.holdout[0] in {sample.path.name for sample in open_dataset(data).train}
 
 
 def test_an_exported_module_is_the_same_run(tmp_path, data, trained):
@@ -175,7 +177,7 @@ def test_an_exported_module_is_the_same_run(tmp_path, data, trained):
     file = saved(tmp_path, {"model": module}, made)
     exported, _ = imported(file, data, tmp_path / "exported")
     plain, _ = imported(saved(tmp_path, checkpoint(trained)), data, tmp_path / "plain")
-    assert exported.record.threshold == plain.record.threshold
+    assert exported.record.parts == plain.record.parts
     weights = (files_in(tmp_path / name)["model.safetensors"] for name in ("exported", "plain"))
     assert next(weights) == next(weights)
 

@@ -50,4 +50,4 @@ def test_pictures_of_one_colour_are_fixed(teacher):
 
 def test_an_unknown_pose_is_refused():
     with pytest.raises(InputError, match="unknown pose 'lying'"):
-        TrainConfig(data="/data", pose="lying")
+        TrainConfig(data=("/data",), pose="lying")

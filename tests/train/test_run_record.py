@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,15 +10,18 @@ from training_parts import tiny_config
 from edgead.errors import RunError
 from edgead.threshold import threshold_from_normal_scores
 from edgead.train import run as run_module
-from edgead.train.run import RUN_FILE, RunRecord, open_run, read_record, write_record
+from edgead.train.run import RUN_FILE, PartRecord, RunRecord, open_run, read_record, write_record
 
 
 @pytest.fixture
 def record(tmp_path):
     threshold = threshold_from_normal_scores([0.1, 0.3, 0.2])
-    return RunRecord(
-        tiny_config(tmp_path), "finished", 9, ("a.png", "b/c.png"), "fixed", {"loss": 0.5}, threshold
-    )
+    parts = {
+        "screw": PartRecord(9, ("a.png", "b/c.png"), threshold),
+        "nut": PartRecord(5, ("a.png",), threshold),
+    }
+    config = replace(tiny_config(tmp_path), data=("/parts/screw", "/parts/nut"))
+    return RunRecord(config, "finished", parts, "fixed", {"loss": 0.5})
 
 
 def change(directory: Path, **changes: object) -> None:
@@ -28,7 +32,8 @@ def change(directory: Path, **changes: object) -> None:
 @pytest.mark.parametrize("threshold", [True, False])
 def test_a_record_is_read_as_it_was_written(tmp_path, record, threshold):
     if not threshold:
-        record = RunRecord(record.config, "training", 9, ("a.png",), "free", {}, None)
+        parts = {name: replace(part, threshold=None) for name, part in record.parts.items()}
+        record = RunRecord(record.config, "training", parts, "free", {})
     write_record(tmp_path, record)
     assert read_record(tmp_path) == record
 
@@ -42,7 +47,8 @@ def test_a_finished_run_opens(tmp_path, record):
         64,
         64,
     )
-    assert run.threshold == record.threshold
+    assert run.thresholds == {name: part.threshold for name, part in record.parts.items()}
+    assert list(run.thresholds) == ["screw", "nut"]
     assert run.summary == {"loss": 0.5}
 
 
@@ -64,23 +70,50 @@ def test_an_unfinished_or_collapsed_run_does_not_open(tmp_path, record, state, w
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema": 2, "edgead_version": "9.9"}, "written by edgead 9.9 with schema 2.*install a newer"),
+        ({"schema": 3, "edgead_version": "9.9"}, "written by edgead 9.9 with schema 3.*install a newer"),
+        ({"schema": 1}, "not the record of a training run of schema 2, but 1: train the run again"),
         ({"schema": "1"}, "not the record of a training run"),
         ({"state": "asleep"}, "unknown state 'asleep'"),
         ({"pose": "lying"}, "unknown pose 'lying'"),
         ({"config": {}}, "unknown or missing keys"),
-        ({"holdout": ["/etc/passwd"]}, "outside the dataset"),
-        ({"holdout": ["a/../../b"]}, "outside the dataset"),
-        ({"holdout": [3]}, "not the record of a training run"),
-        ({"train_pictures": "many"}, "not the record of a training run"),
-        ({"threshold": {"value": 1.0}}, "not the record of a training run"),
         ({"summary": 3}, "not the record of a training run"),
+        ({"parts": []}, "not the record of a training run"),
+        ({"parts": {}}, "its parts are not those of its folders"),
+        ({"parts": {"screw": None}}, "not the record of a training run"),
     ],
 )
 def test_a_record_that_was_changed_is_refused(tmp_path, record, changes, words):
     write_record(tmp_path, record)
     change(tmp_path, **changes)
     with pytest.raises(RunError, match=words):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"holdout": ["/etc/passwd"]}, "outside the dataset"),
+        ({"holdout": ["a/../../b"]}, "outside the dataset"),
+        ({"holdout": [3]}, "not the record of a training run"),
+        ({"train_pictures": "many"}, "not the record of a training run"),
+        ({"threshold": {"value": 1.0}}, "not the record of a training run"),
+        ({"threshold": 0.5}, "not the record of a training run"),
+    ],
+)
+def test_a_part_that_was_changed_is_refused(tmp_path, record, changes, words):
+    write_record(tmp_path, record)
+    parts = json.loads((tmp_path / RUN_FILE).read_text())["parts"]
+    change(tmp_path, parts={**parts, "nut": {**parts["nut"], **changes}})
+    with pytest.raises(RunError, match=words):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["screw"], ["screw", "bolt"], ["nut", "screw"], ["screw", "nut", "bolt"]])
+def test_parts_of_other_names_than_the_folders_are_refused(tmp_path, record, names):
+    write_record(tmp_path, record)
+    part = json.loads((tmp_path / RUN_FILE).read_text())["parts"]["screw"]
+    change(tmp_path, parts=dict.fromkeys(names, part))
+    with pytest.raises(RunError, match="its parts are not those of its folders; train the run again"):
         read_record(tmp_path)
 
 
@@ -107,7 +140,7 @@ def test_training_pictures_are_spread_over_those_not_held_out(tmp_path):
     for brightness in range(10):
         cv2.imwrite(str(data / f"{brightness}.png"), np.full((64, 64, 3), brightness, np.uint8))
     config = tiny_config(data, layout="folder", size="64")
-    write_record(run, RunRecord(config, "finished", 8, ("0.png", "5.png"), "free", {}, None))
+    write_record(run, RunRecord(config, "finished", {"data": PartRecord(8, ("0.png", "5.png"))}, "free", {}))
     opened = open_run(run)
     seen = [image[0, 0, 0] for image in opened.training_pictures(100).images]
     assert seen == [1, 2, 3, 4, 6, 7, 8, 9]

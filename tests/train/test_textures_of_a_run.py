@@ -54,7 +54,8 @@ def test_a_run_shows_what_its_method_is_shown(config, textures, tmp_path):
     assert shown is not None
     # The held-out pictures, one a row, of which the good ones are grey but for their noise.
     held_out = load_pictures(
-        [Sample(tmp_path / "pictures" / name, label=0) for name in run.record.holdout], ModelSize(64, 64)
+        [Sample(tmp_path / "pictures" / name, label=0) for name in run.record.parts["pictures"].holdout],
+        ModelSize(64, 64),
     )
     rows = shown.shape[0] // len(held_out.samples)
     good, disturbed, _ = np.split(shown[:rows], 3, axis=1)

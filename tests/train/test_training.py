@@ -65,14 +65,15 @@ def test_a_run_holds_all_that_a_build_needs(config, tmp_path):
     assert opened.summary["collapse"] is None
     assert opened.summary["broken_pictures"] == 0
     assert opened.summary["holdout_loss"] < opened.summary["holdout_loss_before"]
-    assert len(opened.record.holdout) == 1
+    (part,) = opened.record.parts.values()
+    assert len(part.holdout) == 1
 
-    holdout = opened.holdout_pictures()
-    assert [sample.path.name for sample in holdout.samples] == list(opened.record.holdout)
+    (holdout,) = opened.holdout_pictures().values()
+    assert [sample.path.name for sample in holdout.samples] == list(part.holdout)
     score = opened.session().infer(holdout.images).anomaly_score
-    assert opened.threshold is not None
-    assert opened.threshold.value == pytest.approx(float(score[0]), rel=1e-5)
-    assert opened.threshold.n_normal == 1
+    assert part.threshold is not None
+    assert part.threshold.value == pytest.approx(float(score[0]), rel=1e-5)
+    assert part.threshold.n_normal == 1
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert same_tensors(dict(opened.load_model().state_dict()), weights)
     assert any(key.startswith("teacher.") for key in weights)
@@ -101,9 +102,11 @@ def test_a_run_of_each_method_is_loaded_as_it_was_trained(pictures, tmp_path, me
     loaded = Run(tmp_path, record).load_model()
     assert same_tensors(dict(loaded.state_dict()), load_file(tmp_path / "model.safetensors"))
     assert loaded.head.sigma == METHODS[method].recipes["paper"].sigma
-    assert record.threshold is not None
-    score = TorchSession(loaded).infer(Run(tmp_path, record).holdout_pictures().images).anomaly_score
-    assert record.threshold.value == pytest.approx(float(score[0]), rel=1e-5)
+    (part,) = record.parts.values()
+    (holdout,) = Run(tmp_path, record).holdout_pictures().values()
+    assert part.threshold is not None
+    score = TorchSession(loaded).infer(holdout.images).anomaly_score
+    assert part.threshold.value == pytest.approx(float(score[0]), rel=1e-5)
 
 
 def test_a_finished_run_is_left_alone(config, tmp_path, monkeypatch):
@@ -116,7 +119,7 @@ def test_a_finished_run_is_left_alone(config, tmp_path, monkeypatch):
     def not_wanted(*_: object) -> None:
         pytest.fail("a finished run needs no pictures")
 
-    monkeypatch.setattr("edgead.train.training.open_dataset", not_wanted)
+    monkeypatch.setattr("edgead.train.pictures.open_dataset", not_wanted)
     again = train_run(config, tmp_path / "run", cpu(), said.append, ignore)
 
     assert again == open_run(tmp_path / "run")
@@ -136,7 +139,7 @@ def begun(config, out, monkeypatch) -> None:
     """A run that was stopped after its first record."""
     import edgead.train.training as training
 
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -158,7 +161,7 @@ def test_a_begun_run_is_continued(config, tmp_path, monkeypatch):
 
 def test_changed_pictures_are_refused(config, tmp_path, monkeypatch):
     data = write_pictures(tmp_path / "data", 12)
-    config = replace(config, data=str(data))
+    config = replace(config, data=(str(data),))
     begun(config, tmp_path / "run", monkeypatch)
     write_pictures(tmp_path / "data", 13)
     with pytest.raises(RunError, match=r"the pictures in .*data changed since .*run was begun"):
@@ -188,7 +191,7 @@ def test_an_untrained_student_is_a_collapse(config, tmp_path):
 def test_broken_pictures_are_named_or_skipped_and_counted(config, tmp_path):
     data = write_pictures(tmp_path / "data", 12)
     (data / "note.png").write_text("this is no picture")
-    config = replace(config, data=str(data))
+    config = replace(config, data=(str(data),))
     with pytest.raises(PictureError, match=r"note.png.*--skip-broken"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -203,7 +206,7 @@ def test_broken_pictures_are_named_or_skipped_and_counted(config, tmp_path):
 def test_too_few_pictures(config, tmp_path, count):
     data = write_pictures(tmp_path / "data", count)
     with pytest.raises(DataError) as error:
-        train(replace(config, data=str(data)), tmp_path / "run")
+        train(replace(config, data=(str(data),)), tmp_path / "run")
     assert "\n" not in str(error.value)
     assert ("data holds one good picture" in str(error.value)) == (count == 1)
     assert not (tmp_path / "run").exists()
@@ -217,7 +220,7 @@ def test_too_few_pictures(config, tmp_path, count):
         ({"teacher": "resnet19"}, TeacherError, "unknown teacher 'resnet19'"),
         ({"teacher_weights": "none.pt"}, TeacherError, "no weights file none.pt"),
         ({"layout": "tree"}, EdgeadError, "tree"),
-        ({"data": "/nowhere"}, DataError, "/nowhere"),
+        ({"data": ("/nowhere",)}, DataError, "/nowhere"),
     ],
 )
 def test_a_wrong_value_leaves_nothing_behind(config, tmp_path, changes, kind, words):

@@ -1,7 +1,7 @@
 """One JSON object a line, for whatever reads verdicts: a controller, a database, a spreadsheet.
 
-    {"event": "verdict", "time": ..., "source": ..., "frame_index": ..., "anomaly_score": ...,
-     "threshold": ..., "is_anomalous": ..., "latency_ms": ...,
+    {"event": "verdict", "time": ..., "source": ..., "part": ..., "frame_index": ...,
+     "anomaly_score": ..., "threshold": ..., "is_anomalous": ..., "latency_ms": ...,
      "region": {"x_px": ..., "y_px": ..., "width_px": ..., "height_px": ...} | null}
     {"event": "no_signal", "time": ..., "reason": ..., "silent_s": ...}
     {"event": "signal", "time": ..., "silent_s": ...}
@@ -58,6 +58,7 @@ class JsonLines(Sink):
         self._line(
             "verdict",
             source=frame.source,
+            part=verdict.part,
             frame_index=verdict.frame_index,
             anomaly_score=verdict.anomaly_score,
             threshold=verdict.threshold,

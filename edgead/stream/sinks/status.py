@@ -69,6 +69,8 @@ class StatusLine(Sink):
             state = "waiting for the first picture"
         else:
             word = "REJECT" if self._latest.is_anomalous else "good  "
+            if self._latest.part is not None:
+                word = f"{self._latest.part}  {word}"
             state = (
                 f"{word}  score {self._latest.anomaly_score:.4f} of {self._latest.threshold:.4f}  "
                 f"{self._latest.latency_ms:6.1f} ms"

@@ -1,0 +1,298 @@
+"""One model for two parts, from pictures to verdicts, by the commands that a user types."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import typer
+from training_parts import SIZE_PX, Template, good_parts
+from typer.testing import CliRunner
+
+from edgead.bundle import open_bundle, write_bundle
+from edgead.cli.build import build
+from edgead.cli.calibrate import calibrate
+from edgead.cli.eval import eval_
+from edgead.cli.stream import stream
+from edgead.cli.train import train
+from edgead.data import open_dataset, split_holdout
+from edgead.data.synthetic import DEFECTS, add_defect
+from edgead.engine.rebuild import pictures_of, spread
+from edgead.engine.verify import damaged_twins
+from edgead.errors import BundleError, DataError, InputError, VerificationError
+from edgead.golden import golden_bytes
+from edgead.models import METHODS
+from edgead.preprocess import read_picture
+from edgead.runtime import open_session
+from edgead.runtime.first_start import check_golden
+from edgead.threshold import threshold_from_normal_scores
+from edgead.train.run import open_run
+
+app = typer.Typer(pretty_exceptions_enable=False)
+for name, command in {
+    "train": train, "build": build, "eval": eval_, "stream": stream, "calibrate": calibrate,
+}.items():  # fmt: skip
+    app.command(name)(command)
+
+PARTS = ("disc", "plate")
+COUNTS = {"disc": 24, "plate": 12}
+
+
+class Exportable(Template):
+    """With a student that hangs on its input, though by nothing: a constant would be no output of a graph."""
+
+    def student_features(self, images, teacher_features):
+        return [template + 0.0 * x for template, x in zip(self.templates, teacher_features, strict=True)]
+
+
+def edgead(*arguments: object):
+    return CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+
+
+def plates(count):
+    """Parts of another kind, much noisier, so that their scores lie higher."""
+    rng = np.random.default_rng(3)
+    images = np.full((count, SIZE_PX, SIZE_PX, 3), 90.0)
+    images[:, 12:52, 20:44] = 200.0
+    return np.clip(images + rng.normal(0, 40, images.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """disc and plate, each arranged as MVTec AD does, with defects to test on."""
+    root = tmp_path_factory.mktemp("data")
+    for part, make in zip(PARTS, (good_parts, plates), strict=True):
+        images, rng = make(COUNTS[part] + 8), np.random.default_rng(4)
+        test = images[COUNTS[part] :]
+        defects = [add_defect(image, DEFECTS[i % len(DEFECTS)], rng)[0] for i, image in enumerate(test)]
+        for folder, pictures in {
+            "train/good": images[: COUNTS[part]], "test/good": test, "test/dot": defects,
+        }.items():  # fmt: skip
+            (root / part / folder).mkdir(parents=True)
+            for number, image in enumerate(pictures):
+                assert cv2.imwrite(str(root / part / folder / f"{number:03d}.png"), image[..., ::-1])
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "unified"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "template", Exportable)
+        options = ["--method", "template", "--size", SIZE_PX, "--epochs", 8, "--batch-size", 4]
+        folders = [data / part for part in PARTS]
+        done = edgead("train", *folders, "--out", out, *options, "--accelerator", "cpu")
+        yield out, done
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    return trained[0]
+
+
+@pytest.fixture(scope="module")
+def built(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("engines") / "unified"
+    done = edgead("build", run, "--out", out)
+    return out, done
+
+
+@pytest.fixture(scope="module")
+def bundle(built):
+    return built[0]
+
+
+def held_out(data, part):
+    _, samples = split_holdout(open_dataset(data / part).train, 0.1, seed=0)
+    return samples
+
+
+def test_every_part_holds_out_its_own_pictures_as_if_it_were_alone(data, run, trained):
+    record = open_run(run).record
+    assert list(record.parts) == list(PARTS)
+    for part, found in record.parts.items():
+        expected = held_out(data, part)
+        assert len(expected) == {"disc": 2, "plate": 1}[part]
+        assert found.holdout == tuple(f"train/good/{sample.path.name}" for sample in expected)
+        assert found.train_pictures == COUNTS[part] - len(expected)
+    said = trained[1].stderr
+    assert "disc (mvtec): 22 good pictures to train on, 2 held out" in said
+    assert "plate (mvtec): 11 good pictures to train on, 1 held out" in said
+    assert "pose is" in said
+    assert ", plate " in said
+
+
+def test_calibration_sees_all_parts(data, run):
+    def parts(pictures):
+        return [sample.path.relative_to(data).parts[0] for sample in pictures.samples]
+
+    assert parts(open_run(run).training_pictures(10)) == ["disc"] * 5 + ["plate"] * 4
+    # As many of one as of another, as long as there are so many.
+    assert parts(open_run(run).training_pictures(100)) == ["disc"] * 22 + ["plate"] * 11
+
+
+def test_calibration_from_a_bundle_sees_all_parts_and_no_judge(data, bundle):
+    opened = open_bundle(bundle)
+    pictures = pictures_of(opened, [data / "plate", data / "disc"], lambda _: None)
+    found = spread(pictures, opened.manifest.size)(10)
+    assert list(pictures) == list(PARTS)
+    of_part = {}
+    for part in PARTS:
+        judges = {sample.path for sample in held_out(data, part)}
+        trained = [s.path for s in open_dataset(data / part).train if s.path not in judges]
+        of_part[part] = {read_picture(path).tobytes() for path in trained}
+    assert [[image.tobytes() in of_part[part] for part in PARTS] for image in found] == (
+        [[True, False]] * 5 + [[False, True]] * 4
+    )
+
+
+def test_every_part_has_the_threshold_of_its_own_scores(data, run, bundle):
+    thresholds, opened = open_bundle(bundle).manifest.thresholds, open_run(run)
+    assert list(thresholds) == list(PARTS)
+    with open_session(open_bundle(bundle)) as session, opened.session() as reference:
+        for part in PARTS:
+            images = np.stack([read_picture(sample.path) for sample in held_out(data, part)])
+            scores = session.infer(images).anomaly_score
+            expected = threshold_from_normal_scores(scores)
+            assert thresholds[part].value == pytest.approx(expected.value, abs=1e-5)
+            assert thresholds[part].n_normal == len(images)
+            scores = reference.infer(images).anomaly_score
+            assert opened.thresholds[part].value == pytest.approx(scores.max(), abs=1e-5)
+    # Far enough apart for the tests below to tell one from the other.
+    assert abs(thresholds["disc"].value - thresholds["plate"].value) > 0.02
+
+
+def test_every_part_is_judged_as_if_it_were_alone(data, built):
+    bundle, done = open_bundle(built[0]), built[1]
+    judged = bundle.manifest.verification["parts"]
+    assert {part: judged[part]["n"] for part in PARTS} == {"disc": 4, "plate": 2}
+    for part in PARTS:
+        assert judged[part]["decision_flips"] == 0
+        threshold = bundle.manifest.thresholds[part].value
+        assert judged[part]["limits"]["map_error_max"] == pytest.approx(min(1e-4, 0.01 * threshold))
+        assert f"{threshold:.4g} for a false-alarm rate of 0.01 of {part}" in done.stdout
+        assert f"warning: {part}: threshold from" in done.stderr
+    golden = bundle.golden()
+    assert golden.part.tolist() == [0, 0, 0, 0, 1, 1]
+    disc = np.stack([read_picture(sample.path) for sample in held_out(data, "disc")])
+    np.testing.assert_array_equal(golden.images[:4], np.concatenate([disc, damaged_twins(disc)]))
+
+
+def decisions(stdout):
+    return [picture["is_anomalous"] for picture in json.loads(stdout)["pictures"]]
+
+
+def test_a_dataset_is_judged_by_the_threshold_of_its_part(data, run, bundle, tmp_path):
+    for model in (run, bundle):
+        thresholds = open_run(run).thresholds if model == run else open_bundle(bundle).manifest.thresholds
+        for part in PARTS:
+            done = edgead("eval", model, data / part, "--json")
+            found = json.loads(done.stdout)
+            assert found["evaluation"]["threshold"]["value"] == thresholds[part].value
+            assert found["details"]["part"] == part
+    renamed = tmp_path / "tuesday"
+    renamed.mkdir()
+    for folder in ("train", "test"):
+        (renamed / folder).symlink_to(data / "disc" / folder)
+    with pytest.raises(InputError, match="the model knows several parts: give --part disc or plate"):
+        edgead("eval", bundle, renamed)
+    done = edgead("eval", bundle, renamed, "--part", "disc", "--json")
+    assert decisions(done.stdout) == decisions(edgead("eval", bundle, data / "disc", "--json").stdout)
+    with pytest.raises(InputError, match="the model knows no part 'tuesday': give --part disc or plate"):
+        edgead("eval", bundle, data / "disc", "--part", "tuesday")
+
+
+def test_a_stream_is_judged_by_the_threshold_of_its_part(data, bundle, tmp_path):
+    thresholds = open_bundle(bundle).manifest.thresholds
+    low, high = sorted(PARTS, key=lambda part: thresholds[part].value)
+    source = data / high / "test/good"
+    lines = {}
+    for part in PARTS:
+        file = tmp_path / f"{part}.jsonl"
+        edgead("stream", bundle, "--source", source, "--sink", f"jsonl:{file}", "--part", part)
+        lines[part] = [json.loads(line) for line in file.read_text().splitlines()]
+        assert {line["part"] for line in lines[part]} == {part}
+        assert {line["threshold"] for line in lines[part]} == {thresholds[part].value}
+    scores = [line["anomaly_score"] for line in lines[low]]
+    assert [line["anomaly_score"] for line in lines[high]] == scores
+    # Good parts of one kind, judged as if they were of the other.
+    assert all(line["is_anomalous"] for line in lines[low])
+    assert not all(line["is_anomalous"] for line in lines[high])
+    done = edgead("stream", bundle, "--source", source, "--sink", "status:", "--part", high)
+    assert f"{high}  " in done.stderr
+    with pytest.raises(InputError, match="the model knows several parts: give --part disc or plate"):
+        edgead("stream", bundle, "--source", source)
+    with pytest.raises(InputError, match="the model knows no part 'nut': give --part disc or plate"):
+        edgead("stream", bundle, "--source", source, "--part", "nut")
+
+
+def test_a_lower_precision_is_judged_part_by_part(data, bundle, tmp_path):
+    # From the bundle and the pictures of all parts, in any order.
+    given = [word for part in reversed(PARTS) for word in ("--data", data / part)]
+    edgead("build", bundle, *given, "--out", tmp_path / "half", "--precision", "fp16")
+    manifest, exact = open_bundle(tmp_path / "half").manifest, open_bundle(bundle).manifest
+    assert list(manifest.thresholds) == list(PARTS)
+    for part in PARTS:
+        judged = manifest.verification["parts"][part]
+        assert judged["reference_threshold"] == pytest.approx(exact.thresholds[part].value, abs=1e-5)
+        assert judged["judges"] == exact.verification["parts"][part]["judges"]
+        assert judged["auroc"] is not None
+    with open_session(open_bundle(tmp_path / "half")) as session:
+        for part in PARTS:
+            images = np.stack([read_picture(sample.path) for sample in held_out(data, part)])
+            scores = session.infer(images).anomaly_score
+            assert manifest.thresholds[part].value == pytest.approx(scores.max(), abs=1e-6)
+
+
+def test_pictures_of_every_part_and_of_no_other_are_needed(data, bundle, tmp_path):
+    options = ["--out", tmp_path / "x", "--precision", "fp16"]
+    with pytest.raises(
+        DataError, match=r"holds 0 of the 1 pictures that the threshold of .* for plate was set on"
+    ):
+        edgead("build", bundle, "--data", data / "disc", *options)
+    other = tmp_path / "other"
+    other.mkdir()
+    assert cv2.imwrite(str(other / "0.png"), plates(1)[0] // 2)
+    given = [word for folder in (other, data / "plate", data / "disc") for word in ("--data", folder)]
+    with pytest.raises(DataError, match=r"other is of no part of .*: leave it out"):
+        edgead("build", bundle, *given, *options)
+    with pytest.raises(DataError, match="for plate"):
+        edgead("calibrate", bundle, "--data", data / "disc", "--out", tmp_path / "x.json")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_bundle_is_recompiled_with_its_thresholds(bundle, tmp_path):
+    edgead("build", bundle, "--out", tmp_path / "again")
+    again, first = open_bundle(tmp_path / "again").manifest, open_bundle(bundle).manifest
+    assert again.thresholds == first.thresholds
+    assert list(again.thresholds) == list(PARTS)
+    for part in PARTS:
+        assert again.verification["parts"][part]["judges"] == first.verification["parts"][part]["judges"]
+
+
+def test_answers_to_one_part_alone_prove_nothing_of_another(bundle, tmp_path):
+    opened = open_bundle(bundle)
+    golden = opened.golden()
+    files = {"model.onnx": opened.file("model.onnx")}
+
+    def with_golden(name, **changes):
+        content = golden_bytes(golden._replace(**changes))
+        return write_bundle(tmp_path / name, opened.manifest, {**files, "golden.npz": content})
+
+    scores = golden.anomaly_score.copy()
+    scores[4] += 0.5
+    wrong = with_golden("wrong", anomaly_score=scores)
+    with open_session(opened) as session:
+        check_golden(session, opened)
+        with pytest.raises(VerificationError, match=r"on 2 pictures of plate .* its scores by 0.5 "):
+            check_golden(session, wrong)
+        for part in (np.zeros(6, np.uint8), np.array([0, 0, 0, 0, 1, 2], np.uint8)):
+            with pytest.raises(BundleError, match="has not golden pictures of each of its parts"):
+                check_golden(session, with_golden("less", part=part))
+
+
+def test_two_parts_of_one_name_are_refused(data, tmp_path):
+    (tmp_path / "disc").mkdir()
+    with pytest.raises(InputError, match="two datasets are named disc: rename one of the folders"):
+        edgead("train", data / "disc", tmp_path / "disc", "--out", tmp_path / "run", "--accelerator", "cpu")
+    assert not (tmp_path / "run").exists()
