@@ -86,7 +86,8 @@ def _train(
     folder: Path, epochs: int, size_px: int, say: Callable[[str], None], progress: Callable[[Progress], None]
 ) -> Run:
     from edgead.train.config import TrainConfig
-    from edgead.train.training import Machine, open_machine, train_run
+    from edgead.train.machine import Machine, open_machine
+    from edgead.train.training import train_run
 
     fabric, precision = open_machine(Machine(), None)
     data = str((folder / "data").resolve())

@@ -68,8 +68,9 @@ def train(
     with needs_extra("train", "edgead train"):
         from edgead.models import recipe_of
         from edgead.train.config import PROCEDURAL, TrainConfig
+        from edgead.train.machine import Machine, open_machine
         from edgead.train.progress import TrainingProgress
-        from edgead.train.training import Machine, open_machine, train_run
+        from edgead.train.training import train_run
 
     recipe = recipe_of(method, preset)
     fabric, precision_used = open_machine(Machine(accelerator, devices, nodes), precision)
