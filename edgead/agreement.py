@@ -17,6 +17,10 @@ from edgead.runtime.base import Session
 from edgead.threshold import Threshold
 from edgead.types import Float32Array, Prediction, UInt8Array
 
+# Pictures scored at once. A score may differ in its last bit from one batch to another, so whoever compares or sets a
+# threshold cuts the same pictures into the same batches.
+BATCH = 8
+
 AT_THRESHOLD = 0.02
 """A score within this share of the threshold is at it: runtimes of one INT8 graph do not round alike."""
 
@@ -42,7 +46,7 @@ def compare_sessions(
     other: Session,
     images: UInt8Array,
     threshold: float,
-    batch_size: int = 8,
+    batch_size: int = BATCH,
     other_threshold: float | None = None,
 ) -> Agreement:
     """Score the same pictures with two sessions and measure how far they are apart.

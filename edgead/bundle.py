@@ -5,8 +5,10 @@
     golden.npz       a few pictures and what the model said of them (`edgead.golden`)
 
 A bundle is untrusted input. Opening one reads a bounded manifest, refuses every name that would leave the
-directory, and hashes every file; nothing in it is ever unpickled or run. The hashes tell a damaged bundle
-from a whole one. They do not tell who made it, and they hold for the moment of opening.
+directory, and hashes every file; nothing in it is unpickled or run here. A TensorRT engine in it is code for the
+GPU, and a version-compatible one brings code for the host along, which TensorRT runs: open those of people you
+trust. The hashes tell a damaged bundle from a whole one. They do not tell who made it, and they hold for the moment
+of opening.
 """
 
 from __future__ import annotations

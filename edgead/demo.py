@@ -107,7 +107,7 @@ def _evaluate(folder: Path, bundle: Bundle) -> tuple[Evaluation, Scores]:
 
 def _stream(folder: Path, kind: str, bundle: Bundle, n_frames: int, size_px: int) -> Streamed:
     video, manifest = folder / "conveyor.avi", bundle.manifest
-    (threshold,) = manifest.thresholds.values()
+    ((part, threshold),) = manifest.thresholds.items()
     is_defect = write_conveyor_video(video, kind, n_frames, size_px=size_px)
     with replace_directory(folder / "stream") as written, ExitStack() as stack:
         source = stack.enter_context(open_source(str(video)))
@@ -118,5 +118,5 @@ def _stream(folder: Path, kind: str, bundle: Bundle, n_frames: int, size_px: int
             f"rejects:{written}/rejects",
         )
         sinks = [stack.enter_context(open_sink(address, fps=source.fps)) for address in addresses]
-        summary = stream(session, source, sinks, size=manifest.size, threshold=threshold.value, part=kind)
+        summary = stream(session, source, sinks, size=manifest.size, threshold=threshold.value, part=part)
     return Streamed(folder / "stream", is_defect, summary)

@@ -106,6 +106,8 @@ def _tiff(data: bytes) -> PictureHeader | None:
     outside = False
     for entry in range(directory + 2, directory + 2 + 12 * count, 12):
         tag, kind, length = struct.unpack_from(order + "HHI", data, entry)
+        if tag in values:
+            return None
         if tag in _TIFF_TAGS:
             layout = f"{order}{length}{'H' if kind == 3 else 'I'}"
             # Values of more than four bytes lie elsewhere.
@@ -129,10 +131,14 @@ def _tiff(data: bytes) -> PictureHeader | None:
 
 def _inflates(data: bytes, values: dict[int, tuple[int, ...]]) -> bool:
     """Whether every strip or tile is a zlib stream that ends with the checksum of what it holds."""
-    left = _MAX_INFLATED_BYTES
+    if sum(sum(values.get(lengths, ())) for _, lengths in _TIFF_PIECES) > len(data):
+        # Pieces that overlap, which no writer makes: a small file would keep this busy for hours.
+        return False
+    left, content = _MAX_INFLATED_BYTES, memoryview(data)
     for begins, lengths in _TIFF_PIECES:
         for begin, length in zip(values.get(begins, ()), values.get(lengths, ()), strict=False):
-            stream, rest = zlib.decompressobj(), data[begin : begin + length]
+            stream = zlib.decompressobj()
+            rest: bytes | memoryview = content[begin : begin + length]
             try:
                 while rest and left > 0:
                     left -= len(stream.decompress(rest, _INFLATED_AT_ONCE_BYTES))

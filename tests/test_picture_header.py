@@ -163,6 +163,39 @@ def test_every_tile_of_a_deflated_tiff_is_looked_into(order: str) -> None:
     assert is_whole([b"no zlib stream"], fill_order=2)
 
 
+def test_a_tiff_that_says_a_thing_twice_is_none() -> None:
+    data = bytearray(cv2.imencode(".tif", np.zeros((64, 48, 3), np.uint8))[1].tobytes())
+    (directory,) = struct.unpack_from("<I", data, 4)
+    assert read_header(bytes(data)) is not None
+    entries = range(directory + 2, directory + 2 + 12 * data[directory], 12)
+    spare = next(entry for entry in entries if struct.unpack_from("<H", data, entry) == (277,))
+    struct.pack_into("<H", data, spare, 257)
+    assert read_header(bytes(data)) is None
+
+
+def test_a_tiff_whose_strips_overlap_is_not_whole() -> None:
+    """A small file could name the same bytes a million times, and each would be looked into."""
+    strip = zlib.compress(bytes(8 * 3))
+    place = 8 + 2 + 12 * 5 + 4
+    count = 50
+    entries = [
+        (256, 3, 1, 8),
+        (257, 3, 1, count),
+        (259, 3, 1, 8),
+        (273, 4, count, place),
+        (279, 4, count, place + 4 * count),
+    ]
+    directory = struct.pack("<H", 5) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    begin = place + 8 * count
+    lists = struct.pack(f"<{count}I", *[begin] * count) + struct.pack(f"<{count}I", *[len(strip)] * count)
+    whole = (
+        struct.pack(f"<{count}I", *range(begin, begin + count * len(strip), len(strip))) + lists[4 * count :]
+    )
+    head = b"II*\0" + struct.pack("<I", 8) + directory
+    assert read_header(head + whole + strip * count) == PictureHeader("tiff", count, 8, True)
+    assert read_header(head + lists + strip) == PictureHeader("tiff", count, 8, False)
+
+
 def test_a_tiff_whose_list_of_strips_lies_outside_the_file_is_not_whole() -> None:
     data = bytearray(cv2.imencode(".tif", np.zeros((64, 48, 3), np.uint8))[1].tobytes())
     (directory,) = struct.unpack_from("<I", data, 4)

@@ -56,7 +56,7 @@ def build(
         str,
         typer.Option(
             help="The anomaly map of an engine: plugin (CUDA kernels, see edgead plugin build), standard, or auto: "
-            "for tensorrt the plugin if it was compiled, for tensorrt-rtx standard, as its kernels are unmeasured."
+            "for tensorrt the plugin if it was compiled, standard for tensorrt-rtx and what is version-compatible."
         ),
     ] = "auto",
     calibrate_on: Annotated[

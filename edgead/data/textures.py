@@ -6,6 +6,7 @@ The drawn ones need no file: kinds that differ in scale, direction, sharpness of
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,12 +31,18 @@ CROP_MIN = 0.5
 class Textures(Protocol):
     """Where textures come from."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Another one where the same `rng` would give other textures."""
+
     def draw(self, height: int, width: int, rng: np.random.Generator) -> UInt8Array:
         """Give a texture, (height, width, 3) uint8 RGB, that follows from `rng` alone."""
 
 
 class ProceduralTextures:
     """Textures that are drawn, of a kind of `KINDS` each time; no file is read."""
+
+    fingerprint = "procedural"
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> UInt8Array:
         """Draw a texture of any kind, in any two or more colours: (height, width, 3) uint8 RGB."""
@@ -55,6 +62,9 @@ class FolderTextures:
 
     def __init__(self, folder: Path) -> None:
         self.paths = _pictures_below(Path(folder))
+        # Names and sizes: reading every file would take minutes of a large folder.
+        known = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in self.paths]
+        self.fingerprint = hashlib.sha256(repr(known).encode()).hexdigest()
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> UInt8Array:
         """Cut a piece of the proportions asked for out of any picture, resize it, and mirror it or not, either way.

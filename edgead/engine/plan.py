@@ -43,7 +43,8 @@ class Plan:
 
         `plugin` asks for the CUDA kernels, which TensorRT takes as a plugin, and a version-compatible engine carries
         inside; for TensorRT for RTX, which takes none, they are launched behind the engine. `auto` is the plugin where
-        'edgead plugin build' was run, and `standard` else; for TensorRT for RTX it is `standard` until measured there.
+        'edgead plugin build' was run, and `standard` else; for TensorRT for RTX and for a version-compatible engine it
+        is `standard`, until measured there.
         InputError for a head that is unknown or that the recipe's backend does not have, and for a plugin that was not
         compiled.
         """
@@ -65,7 +66,11 @@ class Plan:
             raise InputError(
                 f"--head plugin needs {library}, which is not there: compile it with 'edgead plugin build'"
             )
-        return "plugin" if library.is_file() and self.head != "standard" else "standard"
+        if asked:
+            return "plugin"
+        # An engine that carries its plugin was never opened on a GPU, so it is for those who ask.
+        chosen = self.head == "auto" and library.is_file() and not recipe.tensorrt.version_compatible
+        return "plugin" if chosen else "standard"
 
     @classmethod
     def parse(

@@ -162,6 +162,11 @@ def pictures_of(
         held = [len(hashes & folder.found.keys()) if folder.part is None else 0 for folder in folders]
         best = int(np.argmax(held))
         folder = folders[best]
+        if not held[best] and any(folder.part is not None or folder.found for folder in folders):
+            raise DataError(
+                f"no --data holds the pictures that the threshold of {bundle.path} for {part} was set on: give the "
+                "folder of that part too"
+            )
         if held[best] != len(hashes):
             raise DataError(
                 f"{folder.path} holds {held[best]} of the {len(hashes)} pictures that the threshold of "

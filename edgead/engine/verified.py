@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgead import metrics
-from edgead.agreement import compare_sessions
+from edgead.agreement import BATCH, compare_sessions
 from edgead.bundle import Bundle, Manifest, write_bundle
 from edgead.data import LoadedPictures
 from edgead.engine.candidate import Candidate, open_candidate
@@ -44,7 +44,6 @@ GOLDEN_PAIRS = 4
 """Good pictures, and as many damaged twins, that a bundle carries with its own answers to them, of all parts together;
 of each part one at least."""
 
-_BATCH = 8
 _MEND = (
     "build with --precision auto or a higher one, or int8 with another --calibrate-on or --algorithm or with "
     "--quantize student"
@@ -67,8 +66,8 @@ class Judges:
         self._false_alarm_rate, self._confidence = false_alarm_rate, confidence
 
     def threshold(self, *sessions: Session) -> Threshold:
-        """Of the larger of the scores that these sessions give each good picture."""
-        scores = np.max([_scores(session, self.good) for session in sessions], axis=0)
+        """Of the larger of the scores that these sessions give each good picture, in the batches it is compared in."""
+        scores = np.max([_scores(session, self.all)[: len(self.good)] for session in sessions], axis=0)
         return threshold_from_normal_scores(scores, self._false_alarm_rate, self._confidence)
 
     def auroc(self, session: Session) -> float | None:
@@ -261,5 +260,5 @@ def picture_hash(image: UInt8Array) -> str:
 
 
 def _scores(session: Session, images: UInt8Array) -> Float32Array:
-    batches = range(0, len(images), _BATCH)
-    return np.concatenate([session.infer(images[start : start + _BATCH]).anomaly_score for start in batches])
+    batches = range(0, len(images), BATCH)
+    return np.concatenate([session.infer(images[start : start + BATCH]).anomaly_score for start in batches])

@@ -56,7 +56,9 @@ class ImportedFeaturePyramidMatching(FeaturePyramidMatching):
     """anomalib's Stfpm: not smoothed, and corners not aligned."""
 
     recipes = MappingProxyType(
-        dict.fromkeys(("edge", "paper"), Recipe("per-position", 0.0, 100, 32, 0.4, "constant"))
+        dict.fromkeys(
+            ("edge", "paper"), Recipe("per-position", 0.0, 100, 32, 0.4, "constant", optimizer="sgd")
+        )
     )
 
     def __init__(self, teacher: Teacher, setting: Setting) -> None:

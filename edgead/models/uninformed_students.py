@@ -201,17 +201,24 @@ class UninformedStudents(DistillationMethod):
         return torch.optim.Adam(self.trained(), lr=learning_rate, weight_decay=1e-5)
 
     def _distillation(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
-        """L_k + L_c of all sizes of patches, for a batch whose second half is disturbed."""
-        good = len(images) // 2
+        """L_k + L_c of all sizes of patches, for a batch whose second half is disturbed.
+
+        One picture, and in evaluation mode every picture, counts twice: as it is, and disturbed.
+        """
+        count = len(images)
+        if self.training and count > 1:
+            kept, changed = slice(count // 2), slice(count // 2, count)
+        else:
+            kept, changed = slice(count), slice(count)
         seed = int(torch.randint(2**62, ())) if self.training else _HELD_OUT_SEED
-        twins, _ = self.disturbed(images[good:].cpu().numpy(), np.random.default_rng(seed))
+        twins, _ = self.disturbed(images[changed].cpu().numpy(), np.random.default_rng(seed))
         disturbed = torch.from_numpy(twins).to(images.device)
         features = [
-            torch.cat([kept[:good], changed])
-            for kept, changed in zip(teacher_features, self.teacher_features(disturbed), strict=True)
+            torch.cat([given[kept], new])
+            for given, new in zip(teacher_features, self.teacher_features(disturbed), strict=True)
         ]
         losses = []
-        raw = self._raw_descriptors(torch.cat([images[:good], disturbed]))
+        raw = self._raw_descriptors(torch.cat([images[kept], disturbed]))
         for decoder, descriptors in zip(self.decoders, raw, strict=True):
             target = pretrained_descriptors(features, descriptors.shape[2:])
             losses += [squared_distance(decoder(descriptors), target), compactness(descriptors)]

@@ -70,8 +70,8 @@ def fit(
     TrainingError when the pictures or the epochs are too few or the loss is not finite, RunError when the checkpoint
     was made with other pictures.
     """
-    _check_batch(config, images, fabric.world_size)
-    digest = _digest(images, holdout)
+    check_training(method, config, images, fabric.world_size)
+    digest = _digest(method.textures.fingerprint, images, holdout)
     if checkpoint is not None and checkpoint.pictures != digest:
         raise RunError(
             f"the pictures in {' '.join(config.data)} changed since {checkpoint_file} was written: choose another "
@@ -168,7 +168,7 @@ def stage_ends(shares: tuple[float, ...], config: TrainConfig) -> list[int]:
     epochs, stages = config.epochs, len(shares)
     if epochs < stages:
         raise TrainingError(
-            f"{config.method} is trained in {stages} stages, in {epochs} epochs there is no room for them: give "
+            f"{config.method} is trained in {stages} stages, for which --epochs {epochs} has no room: give "
             f"--epochs {stages} or more"
         )
     ends: list[int] = []
@@ -189,6 +189,12 @@ def _batches(
 
 def _epoch_seed(config: TrainConfig, epoch: int) -> int:
     return (config.seed << 20) + epoch
+
+
+def check_training(method: DistillationMethod, config: TrainConfig, images: Tensor, processes: int) -> None:
+    """Raise TrainingError where the epochs or the pictures, (N, H, W, 3), are too few to begin."""
+    stage_ends(method.recipe.stages, config)
+    _check_batch(config, images, processes)
 
 
 def _check_batch(config: TrainConfig, images: Tensor, processes: int) -> None:
@@ -213,8 +219,8 @@ def _check_finite(name: str, value: float, epoch: int, config: TrainConfig) -> N
         )
 
 
-def _digest(*pictures: Tensor) -> str:
-    digest = hashlib.sha256()
+def _digest(textures: str, *pictures: Tensor) -> str:
+    digest = hashlib.sha256(textures.encode())
     for images in pictures:
         digest.update(str(tuple(images.shape)).encode())
         digest.update(images.contiguous().numpy().data)

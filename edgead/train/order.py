@@ -1,7 +1,7 @@
 """The order in which an epoch shows the pictures, so that a student sees each part as often as any other.
 
 A model of several parts is bad at one that it rarely sees. So an epoch, which is as many pictures long as there are,
-gives every part the same share of it: parts with more pictures show some of them, others in the next epoch, and
+gives every part the same share of it: parts with more pictures show some of them, drawn anew each epoch, and
 parts with fewer show theirs more than once.
 """
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from edgead import __version__
 from edgead.atomic import replace_file
 from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset, spread_over
-from edgead.errors import EdgeadError, PictureError, RunError
+from edgead.errors import EdgeadError, InputError, PictureError, RunError
 from edgead.models import create_method, method_class
 from edgead.models.base import POSES, DistillationMethod, Pose, Preset
 from edgead.preprocess import ModelSize
@@ -217,6 +217,8 @@ def read_record(path: Path) -> RunRecord | None:
             pose=pose,
             summary=dict(value["summary"]),
         )
+    except InputError as error:
+        raise RunError(f"{refusal}: {error}") from error
     except EdgeadError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -241,10 +243,12 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def _part(value: Any) -> PartRecord:
-    threshold = value["threshold"]
+    threshold, holdout = value["threshold"], value["holdout"]
+    if not isinstance(holdout, list) or not holdout:
+        raise ValueError("a part without pictures held out")
     return PartRecord(
         train_pictures=int(value["train_pictures"]),
-        holdout=tuple(_inside(name) for name in value["holdout"]),
+        holdout=tuple(_inside(name) for name in holdout),
         threshold=None if threshold is None else Threshold(**threshold),
     )
 

@@ -25,7 +25,7 @@ from edgead.train.checkpoint import read_checkpoint
 from edgead.train.collapse import Sanity, raised_share
 from edgead.train.config import PROCEDURAL, TrainConfig
 from edgead.train.curve import draw_loss_curve
-from edgead.train.loop import Fitted, Progress, fit
+from edgead.train.loop import Fitted, Progress, check_training, fit
 from edgead.train.memory import memory_errors
 from edgead.train.pictures import PartPictures, read_pictures, stacked
 from edgead.train.pose import FIXED_BELOW, pose_from_spread, pose_spread
@@ -84,11 +84,13 @@ def train_run(
         pose=pose,
         summary={},
     )
+    images = stacked(part.trained.images for part in parts.values())
+    # Before anything is written that would be in the way of a better command.
+    check_training(method, config, images, fabric.world_size)
     checkpoint = None
     if record is None:
         if fabric.is_global_zero:
             write_record(out, fresh)
-            _draw_disturbed(method, parts.values(), config.seed, out, say)
     else:
         if record.parts != fresh.parts:
             raise RunError(
@@ -97,20 +99,23 @@ def train_run(
         checkpoint = read_checkpoint(out / CHECKPOINT_FILE)
         say(f"continuing {out} after epoch {checkpoint.epoch if checkpoint else 0} of {config.epochs}")
 
+    if fabric.is_global_zero and not (out / CONTACT_SHEET).exists():
+        _draw_disturbed(method, parts.values(), config.seed, out, say)
+
     with memory_errors(config):
         fitted = fit(
             fabric,
             method,
             config,
-            stacked(part.trained.images for part in parts.values()),
+            images,
             stacked(part.held_out.images for part in parts.values()),
             out / CHECKPOINT_FILE,
             checkpoint,
             progress,
             counts=[len(part.trained.images) for part in parts.values()],
         )
-    if fabric.is_global_zero:
-        _finish(fresh, out, method, fitted, parts, time.monotonic() - started_at)
+        if fabric.is_global_zero:
+            _finish(fresh, out, method, fitted, parts, time.monotonic() - started_at)
     fabric.barrier()
     finished = read_record(out)
     assert finished is not None

@@ -14,6 +14,7 @@ from edgead.agreement import compare_sessions
 from edgead.bundle import Bundle, open_bundle
 from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
+from edgead.engine.verified import Judges
 from edgead.errors import InputError, VerificationError
 from edgead.runtime import open_session
 from edgead.threshold import threshold_from_normal_scores
@@ -100,6 +101,28 @@ def test_a_rounding_makes_no_alarm_of_the_picture_that_set_the_threshold(
         for scores in (session.infer(images).anomaly_score, reference.infer(images).anomaly_score):
             # One unit in the last place is left for a batch of another size.
             assert (scores.astype(np.float64) - built.manifest.thresholds[PART].value).max() <= 1e-6
+
+
+class BatchedSession(TorchSession):
+    """Torch as it is on some machines: in a larger batch a score is higher by its last bit."""
+
+    def infer(self, batch: np.ndarray) -> Prediction:
+        exact = super().infer(batch)
+        higher = np.float32(1.0 + 2.0**-22 * len(batch))
+        return Prediction(exact.anomaly_map * higher, exact.anomaly_score * higher)
+
+
+@pytest.mark.parametrize("held_out", [1, 3, 9])
+def test_the_last_bit_of_a_batch_of_another_size_refuses_no_build(held_out: int) -> None:
+    images = ToyRun().holdout_pictures()[PART].images
+    judges = Judges(images[np.arange(held_out) % len(images)], None, 0.01, 0.95)
+    session = BatchedSession(ToyRun().load_model())
+    threshold = judges.threshold(session).value
+    exact = TorchSession(ToyRun().load_model())
+    assert compare_sessions(session, exact, judges.all, threshold).decision_flips == 0
+    scores = [session.infer(judges.all[i : i + 8]).anomaly_score for i in range(0, 2 * held_out, 8)]
+    # What is compared is what the threshold was set on.
+    assert np.concatenate(scores)[:held_out].max() == np.float32(threshold)
 
 
 def test_a_model_that_decides_otherwise_is_not_written(bundle: Bundle, tmp_path: Path) -> None:

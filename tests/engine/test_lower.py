@@ -68,7 +68,7 @@ def test_the_manifest_says_precision_and_table(
     found = manifest.verification["parts"][PART]
     limits = found["limits"]
     assert manifest.precision == precision
-    assert found["reference"] == "onnxruntime fp32"
+    assert manifest.verification["reference"] == "onnxruntime fp32"
     assert found["n"] == 24
     assert 0.0 < found["map_error_max"] <= limits["map_error_max"]
     assert 0.0 < found["score_error_max"] <= limits["score_error_max"]

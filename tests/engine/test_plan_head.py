@@ -89,9 +89,9 @@ def test_an_unknown_head_is_refused_with_those_there_are(recipe):
 
 
 @pytest.mark.parametrize(
-    ("head", "expected"), [("auto", "plugin"), ("plugin", "plugin"), ("standard", "standard")]
+    ("head", "expected"), [("auto", "standard"), ("plugin", "plugin"), ("standard", "standard")]
 )
-def test_a_version_compatible_engine_has_the_plugin_as_any_other(plugin, head, expected):
+def test_a_version_compatible_engine_carries_the_plugin_when_asked(plugin, head, expected):
     recipe = find_recipe(None, "jetson-orin")[1]
     compatible = replace(recipe, tensorrt=replace(recipe.tensorrt, version_compatible=True))
     assert Plan("mine", compatible, head=head).engine_head() == expected

@@ -78,7 +78,9 @@ def test_the_epochs_are_shared_out(tmp_path, shares, epochs, ends):
 
 
 def test_fewer_epochs_than_stages_are_refused(tmp_path):
-    with pytest.raises(TrainingError, match=r"in 2 stages, in 1 epochs .*: give --epochs 2 or more"):
+    with pytest.raises(
+        TrainingError, match=r"in 2 stages, for which --epochs 1 has no room: give --epochs 2 or more"
+    ):
         run(tmp_path, epochs=1)
 
 
@@ -96,7 +98,7 @@ def test_each_stage_trains_its_own_parameters(tmp_path):
     assert changed(first, before) == {"templates"}
     assert changed(second, first) == {"templates"}
     assert changed(third, second) == {"scales"}
-    assert changed(last, third) - {"teacher"} == {"scales"}
+    assert changed(last, third) == {"scales"}
 
 
 def test_each_stage_has_a_schedule_and_a_loss_before_of_its_own(tmp_path):

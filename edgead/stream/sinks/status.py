@@ -11,6 +11,8 @@ from edgead.types import Float32Array, Frame, Verdict
 
 TERMINAL_EVERY_S = 0.2
 LOG_EVERY_S = 10.0
+# Of the name of a part, which a bundle chooses.
+MAX_PART_SHOWN = 24
 
 
 class StatusLine(Sink):
@@ -69,12 +71,13 @@ class StatusLine(Sink):
             state = "waiting for the first picture"
         else:
             word = "REJECT" if self._latest.is_anomalous else "good  "
-            if self._latest.part is not None:
-                word = f"{self._latest.part}  {word}"
             state = (
                 f"{word}  score {self._latest.anomaly_score:.4f} of {self._latest.threshold:.4f}  "
                 f"{self._latest.latency_ms:6.1f} ms"
             )
+            if self._latest.part is not None:
+                # Last and short: a line that wraps cannot be written over.
+                state += f"  {self._latest.part[:MAX_PART_SHOWN]}"
         text = f"{self._scored} scored  {self._rejected} rejected  {rate:5.1f} a second  {state}"
         sys.stderr.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
         sys.stderr.flush()
