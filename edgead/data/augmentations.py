@@ -2,7 +2,8 @@
 
 What each does is what PIL's ImageOps and ImageEnhance do under these names, within a level of rounding; `equalised` is
 OpenCV's, which spreads a little wider, and `recoloured` turns hues, because less or more saturation leaves grey
-textures grey. How strong they may be is DRAEM's script's where it says so, else imgaug's default, which it uses.
+textures grey. How strong they may be is chosen here, after DRAEM's script, which in brightness also adds, and
+solarises only now and then.
 """
 
 from __future__ import annotations

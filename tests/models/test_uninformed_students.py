@@ -174,14 +174,18 @@ def test_finer_features_are_averaged_and_coarser_ones_repeated():
     np.testing.assert_allclose(got, expected, rtol=0.0, atol=1e-4)
 
 
-def test_the_teachers_see_good_pictures_and_pseudo_anomalous_ones():
-    method = made().eval()
-    images, shown = TRAIN[:5], []
+@pytest.mark.parametrize(
+    ("training", "count", "kept", "changed"),
+    [(True, 5, slice(2), slice(2, 5)), (True, 1, slice(1), slice(1)), (False, 5, slice(5), slice(5))],
+)
+def test_the_teachers_see_good_pictures_and_pseudo_anomalous_ones(training, count, kept, changed):
+    method = made().train(training)
+    images, shown = TRAIN[:count], []
     method.disturbed = lambda given, rng: (shown.append(given), (255 - given, given[..., 0] > 0))[1]
     features = method.teacher_features(images)
     with torch.no_grad():
         got = float(method(images, features))
-        batch = torch.cat([images[:2], 255 - images[2:]])
+        batch = torch.cat([images[kept], 255 - images[changed]])
         targets = method.teacher_features(batch)
         expected = 0.0
         for patch_teacher, decoder in zip(method.patch_teachers, method.decoders, strict=True):
@@ -192,7 +196,7 @@ def test_the_teachers_see_good_pictures_and_pseudo_anomalous_ones():
             )
             expected += float((decoded - target).square().sum(1).mean() + compactness(descriptors))
     assert got == pytest.approx(expected, rel=1e-5)
-    assert np.array_equal(shown[0], images[2:].numpy())
+    assert np.array_equal(shown[0], images[changed].numpy())
 
 
 def test_pseudo_anomalies_are_drawn_in_training_and_the_same_when_watched():
