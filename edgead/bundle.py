@@ -49,7 +49,9 @@ class Bundle:
     def golden(self) -> Golden:
         """The golden pictures and the outputs expected for them; BundleError when not of the model's size and parts."""
         size = self.manifest.size
-        golden = read_golden(self.file("golden.npz"), size.height_px, size.width_px)
+        golden = read_golden(
+            self.file("golden.npz"), size.height_px, size.width_px, len(self.manifest.thresholds)
+        )
         if set(golden.part.tolist()) != set(range(len(self.manifest.thresholds))):
             raise BundleError(f"{self.path} has not golden pictures of each of its parts: {REBUILD}")
         return golden

@@ -19,8 +19,9 @@ from edgead.errors import BundleError
 from edgead.part import MAX_PARTS
 from edgead.types import Float32Array, UInt8Array
 
-# Of each part a good picture and a damaged one, at least.
+# Of each part a good picture and a damaged one, at least; and a few more where the parts are few.
 MAX_PICTURES = 2 * MAX_PARTS
+MAX_PICTURES_OF_FEW = 16
 
 
 class Golden(NamedTuple):
@@ -60,11 +61,11 @@ def golden_bytes(golden: Golden) -> bytes:
     return buffer.getvalue()
 
 
-def read_golden(path: Path, height_px: int, width_px: int) -> Golden:
-    """Read ``golden.npz`` for pictures of this size; BundleError when it is anything else."""
+def read_golden(path: Path, height_px: int, width_px: int, parts: int) -> Golden:
+    """Read ``golden.npz`` for pictures of this size, of so many parts; BundleError when it is anything else."""
     try:
         with zipfile.ZipFile(path) as archive:
-            count = _count(archive)
+            count = _count(archive, max(MAX_PICTURES_OF_FEW, 2 * parts))
             arrays = {
                 name: _read_array(archive, name, np.dtype(dtype), shape)
                 for name, (dtype, shape) in _layout(count, height_px, width_px).items()
@@ -88,12 +89,12 @@ def _layout(count: int, height_px: int, width_px: int) -> dict[str, tuple[str, t
     }
 
 
-def _count(archive: zipfile.ZipFile) -> int:
+def _count(archive: zipfile.ZipFile, most: int) -> int:
     """Number of pictures, from the header of the scores, bounded."""
     with archive.open("anomaly_score.npy") as stream:
         shape, _ = _read_header(stream)
-    if len(shape) != 1 or not 1 <= shape[0] <= MAX_PICTURES:
-        raise ValueError(f"scores of shape {shape}, where (1) to ({MAX_PICTURES}) is expected")
+    if len(shape) != 1 or not 1 <= shape[0] <= most:
+        raise ValueError(f"scores of shape {shape}, where (1) to ({most}) is expected")
     return shape[0]
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edgead.errors import BundleError
-from edgead.golden import MAX_PICTURES, Golden, golden_bytes, read_golden
+from edgead.golden import MAX_PICTURES, MAX_PICTURES_OF_FEW, Golden, golden_bytes, read_golden
+from edgead.part import MAX_PARTS
 
 
 def golden_of(count: int = 2) -> Golden:
@@ -27,7 +28,7 @@ def npz(**arrays: np.ndarray) -> bytes:
 def read(content: bytes, tmp_path: Path) -> Golden:
     path = tmp_path / "golden.npz"
     path.write_bytes(content)
-    return read_golden(path, 32, 64)
+    return read_golden(path, 32, 64, MAX_PARTS)
 
 
 @pytest.mark.parametrize("count", [1, MAX_PICTURES])
@@ -39,6 +40,14 @@ def test_what_is_written_is_read(tmp_path, count):
     np.testing.assert_array_equal(anomaly_score, golden.anomaly_score)
     np.testing.assert_array_equal(part, golden.part)
     assert (images.dtype, anomaly_map.dtype, anomaly_score.dtype) == (np.uint8, np.float32, np.float32)
+
+
+def test_few_parts_have_few_pictures(tmp_path):
+    """A bundle of one part that holds as many as 32 parts may is made to fill the memory."""
+    (tmp_path / "golden.npz").write_bytes(golden_bytes(golden_of(MAX_PICTURES_OF_FEW + 1)))
+    assert len(read_golden(tmp_path / "golden.npz", 32, 64, 9).images) == MAX_PICTURES_OF_FEW + 1
+    with pytest.raises(BundleError, match=r"scores of shape \(17,\), where \(1\) to \(16\) is expected"):
+        read_golden(tmp_path / "golden.npz", 32, 64, 1)
 
 
 def test_a_view_is_written_as_what_it_shows(tmp_path):

@@ -12,7 +12,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgead.data.pseudo_anomalies import pseudo_anomalies
 from edgead.models.base import PRESETS, DistillationMethod, Preset, Recipe, Setting
 from edgead.models.head import cosine_map
 from edgead.models.rd import LOSSES
@@ -138,12 +137,9 @@ class Staged(Template):
 
 
 class Disturbed(Template):
-    """A method that says it trains on pseudo-anomalies, and shows them."""
+    """A method that says it trains on pseudo-anomalies."""
 
     uses_textures = True
-
-    def disturbed(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return pseudo_anomalies(images, self.textures, rng)
 
 
 class Constant(Template):

@@ -37,7 +37,7 @@ _GOLDEN = "the golden answers of the bundle that it was made from"
 
 
 @dataclass(frozen=True, slots=True)
-class PartPictures:
+class FoundPictures:
     """The pictures of one part of a bundle.
 
     good: (N, H, W, 3) uint8 RGB, those that hold its threshold. others: the other good ones. labelled: test pictures,
@@ -139,7 +139,7 @@ def recompile_bundle(
 
 def pictures_of(
     bundle: Bundle, data: Sequence[Path], progress: Callable[[str], None]
-) -> dict[str, PartPictures]:
+) -> dict[str, FoundPictures]:
     """The pictures of each part of a float32 bundle, found by those that hold its threshold.
 
     data: datasets, one for each part; a folder may be called otherwise than at the training. Raises InputError for a
@@ -176,7 +176,7 @@ def pictures_of(
         good = np.stack([folder.found[name] for name in sorted(hashes)])
         test = folder.dataset.test
         labelled = load_pictures(test, manifest.size, skip_broken=True) if test else None
-        pictures[part] = PartPictures(good, folder.others, labelled)
+        pictures[part] = FoundPictures(good, folder.others, labelled)
         folders[best] = replace(folder, part=part)
     for folder in folders:
         if folder.part is None:
@@ -184,7 +184,7 @@ def pictures_of(
     return pictures
 
 
-def spread(pictures: Mapping[str, PartPictures], size: ModelSize) -> Callable[[int], UInt8Array]:
+def spread(pictures: Mapping[str, FoundPictures], size: ModelSize) -> Callable[[int], UInt8Array]:
     """Gives about so many of the other good pictures, (N, H, W, 3) uint8 RGB, spread over all parts."""
     return lambda count: (
         load_pictures(spread_over([part.others for part in pictures.values()], count), size).images

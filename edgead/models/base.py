@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
+from edgead.data.pseudo_anomalies import pseudo_anomalies
 from edgead.data.textures import ProceduralTextures, Textures
 from edgead.errors import InputError
 from edgead.models.teacher import create_teacher
@@ -34,6 +35,9 @@ Preset = Literal["edge", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 Schedule = Literal["one-cycle", "constant"]
+
+# Of the pseudo-anomalies in held-out pictures.
+_HELD_OUT_SEED = 0
 
 # Adam with betas (0.5, 0.999), as Reverse Distillation has it (section 4.1); stochastic gradient descent with momentum
 # 0.9 and weight decay 1e-4, as STFPM has it (section 6.2).
@@ -148,10 +152,21 @@ class DistillationMethod(nn.Module, ABC):
     def disturbed(self, images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray] | None:
         """Good pictures with something wrong on them, as training shows them, and where.
 
-        images: (N, H, W, 3) uint8 RGB. Returns such pictures and masks (N, H, W), True where a pixel differs; None for
-        a method that sees good pictures alone.
+        images: (N, H, W, 3) uint8 RGB. Returns such pictures and masks (N, H, W), True where a pixel differs:
+        pseudo-anomalies where the method uses textures; None for a method that sees good pictures alone.
         """
-        return None
+        return pseudo_anomalies(images, self.textures, rng) if self.uses_textures else None
+
+    def disturbed_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch as `disturbed` gives it, drawn from torch's generator in training mode, else the same each time.
+
+        images: (N, H, W, 3) uint8 RGB. Returns such pictures and masks (N, H, W) bool, on the same device.
+        """
+        seed = int(torch.randint(2**62, ())) if self.training else _HELD_OUT_SEED
+        found = self.disturbed(images.cpu().numpy(), np.random.default_rng(seed))
+        assert found is not None, "a method that trains on disturbed pictures says so"
+        pictures, masks = (torch.from_numpy(array).to(images.device) for array in found)
+        return pictures, masks
 
     def enter_stage(self, stage: int) -> None:
         """Begin a stage, or go on with it: from here on `loss`, `trained` and `optimizer` are those of this stage.

@@ -30,16 +30,13 @@ import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgead.data.pseudo_anomalies import pseudo_anomalies
 from edgead.models.base import Preset, Recipe, Setting
 from edgead.models.rstpm import ReconstructedPyramidMatching, TwoTeachers
 from edgead.models.teacher import STRIDES
 from edgead.models.unet import UNet
-from edgead.types import BoolArray, UInt8Array
 
 WIDTHS = (16, 32, 64, 128)
 FOCUS = 2.0
@@ -53,9 +50,6 @@ PRIOR = 0.06
 # The learning rate of the network, as a share of that of the pairs. With the study's 1e-4 the few hundred steps of
 # `edge` leave the network where it started.
 LEARNING_RATES: Mapping[Preset, float] = MappingProxyType({"edge": 2e-3 / 0.02, "paper": 1e-4 / 0.4})
-
-# Of the pseudo-anomalies in held-out pictures, the same each time.
-_HELD_OUT_SEED = 0
 
 
 class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
@@ -105,10 +99,6 @@ class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
             self.trained(), lr=self.learning_rate_share * learning_rate, weight_decay=1e-4
         )
 
-    def disturbed(self, images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray]:
-        """Pictures (N, H, W, 3) with a pseudo-anomaly each, and where it is: (N, H, W)."""
-        return pseudo_anomalies(images, self.textures, rng)
-
     def forward(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
         """The loss of the pairs in stage 0, of the network in stage 1.
 
@@ -119,19 +109,17 @@ class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
             return super().forward(images, teacher_features)
         count = len(images)
         if self.training:
-            seed, changed = int(torch.randint(2**62, ())), slice(0, (count + 1) // 2)
-            kept = slice(changed.stop, count)
+            changed, kept = slice((count + 1) // 2), slice((count + 1) // 2, count)
         else:
-            seed, changed, kept = _HELD_OUT_SEED, slice(count), slice(count)
-        twins, masks = self.disturbed(images[changed].cpu().numpy(), np.random.default_rng(seed))
-        disturbed = torch.from_numpy(twins).to(images.device)
+            changed, kept = slice(count), slice(count)
+        disturbed, masks = self.disturbed_batch(images[changed])
         shown = torch.cat([disturbed, images[kept]])
         features = [
             torch.cat([new, given[kept]])
             for new, given in zip(self.teacher_features(disturbed), teacher_features, strict=True)
         ]
         wrong = torch.zeros(len(shown), 1, *shown.shape[1:3], device=shown.device)
-        wrong[: len(masks), 0] = torch.from_numpy(masks).to(wrong)
+        wrong[: len(masks), 0] = masks.to(wrong)
         logits = self.discriminator(self._maps(shown, features))
         return mask_loss(logits, nn.functional.max_pool2d(wrong, STRIDES[0]) > 0.0)
 

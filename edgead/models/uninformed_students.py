@@ -51,15 +51,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import MappingProxyType
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgead.data.pseudo_anomalies import pseudo_anomalies
 from edgead.models.base import DistillationMethod, Preset, Recipe, Setting
 from edgead.models.patch_networks import PatchSpec, mean_and_std, patch_network, pixels_of
 from edgead.models.teacher import STRIDES, Teacher
-from edgead.types import BoolArray, UInt8Array
 
 STUDENTS = 3
 
@@ -76,9 +73,6 @@ FARTHEST = 128.0
 EPSILON = 1e-6
 # A standard deviation of zero, of pictures that are all alike, would make everything else infinite.
 SMALLEST_STD = 1e-6
-
-# Of the pseudo-anomalies in held-out pictures, the same each time.
-_HELD_OUT_SEED = 0
 
 
 class UninformedStudents(DistillationMethod):
@@ -123,10 +117,6 @@ class UninformedStudents(DistillationMethod):
         self.patch_teachers.requires_grad_(stage == 0)
         self.decoders.requires_grad_(stage == 0)
         self.students.requires_grad_(stage == 1)
-
-    def disturbed(self, images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray]:
-        """Pictures (N, H, W, 3) with a pseudo-anomaly each, and where it is: (N, H, W)."""
-        return pseudo_anomalies(images, self.textures, rng)
 
     def forward(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
         """L_k + L_c in stage 0, L_s in stage 1.
@@ -210,9 +200,7 @@ class UninformedStudents(DistillationMethod):
             kept, changed = slice(count // 2), slice(count // 2, count)
         else:
             kept, changed = slice(count), slice(count)
-        seed = int(torch.randint(2**62, ())) if self.training else _HELD_OUT_SEED
-        twins, _ = self.disturbed(images[changed].cpu().numpy(), np.random.default_rng(seed))
-        disturbed = torch.from_numpy(twins).to(images.device)
+        disturbed, _ = self.disturbed_batch(images[changed])
         features = [
             torch.cat([given[kept], new])
             for given, new in zip(teacher_features, self.teacher_features(disturbed), strict=True)

@@ -15,6 +15,7 @@ def draw_loss_curve(metrics: Sequence[dict[str, float]], file: Path) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -32,6 +33,7 @@ def draw_loss_curve(metrics: Sequence[dict[str, float]], file: Path) -> None:
         if not first:
             axes.axvline(rows[0]["epoch"] - 0.5, color="0.6", linestyle="--")
     axes.set(xlabel="epoch", ylabel="loss", yscale="log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
     figure.savefig(file, format="png", dpi=120)

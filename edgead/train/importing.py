@@ -28,10 +28,10 @@ from edgead.threshold import threshold_from_normal_scores
 from edgead.train.collapse import Sanity, raised_share
 from edgead.train.config import TrainConfig
 from edgead.train.foreign import MEAN, STD, Foreign, read_foreign
+from edgead.train.pictures import HOLDOUT_SHARE
 from edgead.train.run import METRICS_FILE, WEIGHTS_FILE, PartRecord, Run, RunRecord, write_json, write_record
 from edgead.train.session import TorchSession
 
-HOLDOUT_SHARE = 0.1
 # Pictures that the loss is asked of: each costs two runs of the model.
 LOSS_PICTURES = 16
 

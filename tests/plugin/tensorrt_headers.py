@@ -10,6 +10,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,3 +66,29 @@ def compile_cpp(include: Path, output: Path, sources: Sequence[Path], *options: 
     ]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def plugin_for_rtx(folder: Path) -> Path:
+    """The plugin, with a launcher that runs nothing; what it needs of TensorRT is TensorRT-RTX's. Or skips."""
+    # TensorRT 11 cut the registry's interface, and TensorRT-RTX has that one.
+    include = next((place for place in headers() if tensorrt_version(place)[0] == 11), None)
+    if include is None:
+        pytest.skip(f"{NO_HEADERS}, of TensorRT 11")
+    spec = importlib.util.find_spec("tensorrt_rtx_libs")
+    if spec is None:
+        pytest.skip("needs TensorRT-RTX: pip install tensorrt-rtx")
+    (runtime,) = (
+        file
+        for place in spec.submodule_search_locations or ()
+        for file in Path(place).glob("libtensorrt_rtx.so.*")
+    )
+    library = folder / "plugin.so"
+    sources = [PLUGIN / "tensorrt_plugin.cpp", DRIVER / "launcher.cpp", runtime]
+    compile_cpp(include, library, sources, "-O1", "-shared", "-fPIC", "-fvisibility=hidden")
+    return library
+
+
+def said_by(script: str, *arguments: str) -> str:
+    """What a script of `driver` prints, however it ends."""
+    command = [sys.executable, str(DRIVER / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout

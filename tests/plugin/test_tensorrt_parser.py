@@ -4,47 +4,28 @@ GPU: the parser has to find the creator, and the creator to take the node's attr
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tensorrt_headers import DRIVER, NO_HEADERS, PLUGIN, compile_cpp, headers
+from tensorrt_headers import plugin_for_rtx, said_by
 
 from edgead.export.head import append_head
 from edgead.export.plugin_head import plugin_head
-from edgead.plugin.build import tensorrt_version
 from edgead.types import HeadSpec
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory) -> Path:
-    """The plugin, with a launcher that runs nothing; what it needs of TensorRT is TensorRT-RTX's."""
-    # TensorRT 11 cut the registry's interface, and TensorRT-RTX has that one.
-    include = next((place for place in headers() if tensorrt_version(place)[0] == 11), None)
-    if include is None:
-        pytest.skip(f"{NO_HEADERS}, of TensorRT 11")
-    spec = importlib.util.find_spec("tensorrt_rtx_libs")
-    if spec is None:
-        pytest.skip("needs TensorRT-RTX: pip install tensorrt-rtx")
-    (runtime,) = (
-        file for place in spec.submodule_search_locations for file in Path(place).glob("libtensorrt_rtx.so.*")
-    )
-    library = tmp_path_factory.mktemp("plugin") / "plugin.so"
-    sources = [PLUGIN / "tensorrt_plugin.cpp", DRIVER / "launcher.cpp", runtime]
-    compile_cpp(include, library, sources, "-O1", "-shared", "-fPIC", "-fvisibility=hidden")
-    return library
+    return plugin_for_rtx(tmp_path_factory.mktemp("plugin"))
 
 
-def parse(library: Path, model: onnx.ModelProto, folder: Path) -> str:
+def parse(library: Path, model: onnx.ModelProto, folder: Path, *options: str) -> str:
     graph = folder / "model.onnx"
     onnx.save(model, graph)
-    command = [sys.executable, str(DRIVER / "parser.py"), str(library), str(graph)]
     # How it ends is the parser's own affair: TensorRT-RTX has no network to put a plugin into.
-    return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    return said_by("parser.py", str(library), str(graph), *options)
 
 
 def graph(element: int) -> onnx.ModelProto:
@@ -92,3 +73,9 @@ def test_another_version_is_not_found(library, tmp_path):
     said = parse(library, model, tmp_path)
     assert "Successfully created plugin" not in said
     assert "parsed False" in said
+
+
+def test_it_asks_the_builders_own_registry(library, tmp_path):
+    assert "Successfully created plugin: AnomalyMap" in parse(
+        library, graph(TensorProto.FLOAT), tmp_path, "builder"
+    )
