@@ -17,8 +17,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: .venv/installed-train
 	$(BIN)/edgead demo --out demo
 
+# A process for each core, up to 4, with a thread each, since more threads than cores are slower than one.
 test: lint
-	$(BIN)/python -m pytest --cov --cov-report=term
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+	    --benchmark-disable --cov --cov-report=term
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
