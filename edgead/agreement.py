@@ -29,9 +29,10 @@ AT_THRESHOLD = 0.02
 class Agreement:
     """How far another session is from the reference on n pictures.
 
-    map_error_max, score_error_max: largest absolute differences. rank_correlation: Spearman's, of the scores;
-    None for fewer than two pictures or constant scores. decision_flips: pictures on the other side of the
-    threshold.
+    map_error_max, score_error_max: largest differences, each as a share of the threshold, or of what the reference
+    gives there where that is more: far above the threshold nothing is decided, and maps that are products of scales
+    reach a hundred times it. rank_correlation: Spearman's, of the scores; None for fewer than two pictures or constant
+    scores. decision_flips: pictures on the other side of the threshold.
     """
 
     map_error_max: float
@@ -62,7 +63,7 @@ def compare_sessions(
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         a, b = reference.infer(batch), other.infer(batch)
-        map_error = max(map_error, _error(a.anomaly_map, b.anomaly_map))
+        map_error = max(map_error, _error(a.anomaly_map, b.anomaly_map, threshold))
         first.append(a.anomaly_score)
         second.append(b.anomaly_score)
     return _agreement(map_error, np.concatenate(first), np.concatenate(second), threshold, other_threshold)
@@ -75,7 +76,7 @@ def agreement_of(reference: Prediction, other: Prediction, threshold: float) -> 
     what the threshold was set on, and only rounding decides on it.
     """
     agreement = _agreement(
-        _error(reference.anomaly_map, other.anomaly_map),
+        _error(reference.anomaly_map, other.anomaly_map, threshold),
         reference.anomaly_score,
         other.anomaly_score,
         threshold,
@@ -113,7 +114,7 @@ def _agreement(
     finite = bool(np.isfinite(x).all() and np.isfinite(y).all())
     return Agreement(
         map_error_max=map_error,
-        score_error_max=_error(first, second),
+        score_error_max=_error(first, second, threshold),
         rank_correlation=metrics.rank_correlation(x, y) if finite else None,
         decision_flips=int(
             ((x > threshold) != (y > (threshold if other_threshold is None else other_threshold))).sum()
@@ -122,7 +123,10 @@ def _agreement(
     )
 
 
-def _error(a: Float32Array, b: Float32Array) -> float:
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+def _error(reference: Float32Array, other: Float32Array, threshold: float) -> float:
+    if not (np.isfinite(reference).all() and np.isfinite(other).all()):
         return float("inf")
-    return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())
+    a, b = reference.astype(np.float64), other.astype(np.float64)
+    # What is compared with a threshold of zero may be zero too.
+    scale = np.maximum(np.maximum(np.abs(a), threshold), np.finfo(np.float64).tiny)
+    return float((np.abs(a - b) / scale).max())

@@ -195,7 +195,7 @@ def _compared(bundle: Bundle, session: Session, budget: Budget) -> dict[str, tup
     """How far a session is from the golden answers of a bundle on each part, and how far it may be."""
     thresholds = bundle.manifest.thresholds
     return {
-        part: (Comparison(agreement), budget.limits(thresholds[part].value, agreement.n))
+        part: (Comparison(agreement), budget.limits(agreement.n))
         for part, agreement in golden_agreement(bundle.golden(), session, thresholds).items()
     }
 

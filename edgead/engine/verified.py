@@ -180,7 +180,7 @@ def _judged(
                 reference_auroc,
                 None if reference_auroc is None else of_part.auroc(session),
             ),
-            plan.recipe.budgets.of(lowered.precision).limits(level, len(of_part.all)),
+            plan.recipe.budgets.of(lowered.precision).limits(len(of_part.all)),
         )
     verification = {
         "reference": "onnxruntime fp32",

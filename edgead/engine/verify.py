@@ -4,8 +4,8 @@ Compared on real pictures, not on noise: the held-out good ones, and a damaged t
 alone would prove nothing about decisions, because hardly one of them is near the threshold and none is above
 it. Where a dataset has labelled pictures, the AUROC on them is compared too.
 
-What may differ depends on the precision, and a recipe says how much. The errors of lower precisions are allowed as
-shares of the threshold, because a difference matters by how it compares with what decides.
+What may differ depends on the precision, and a recipe says how much. Errors are shares of the threshold, because a
+difference matters by how it compares with what decides: see `edgead.agreement.Agreement`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgead.runtime.base import Session
 from edgead.types import UInt8Array
 
 MAP_TOLERANCE = 1e-4
-"""Largest difference allowed between two float32 anomaly maps of one picture."""
+"""Largest difference allowed between two float32 anomaly maps of one picture, where they are at the threshold."""
 
 SHARE_TOLERANCE = 0.01
 """The same as a share of the threshold: maps that are products of scales can be small as a whole."""
@@ -33,7 +33,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far what was built may be from its reference: see `Comparison`."""
+    """How far what was built may be from its reference: see `Comparison`. Errors are shares of the threshold."""
 
     map_error_max: float
     score_error_max: float
@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Limits of a precision before threshold and number of pictures are known.
+    """Limits of a precision before the number of pictures is known.
 
     map_error, score_error: as shares of the reference's threshold. decision_flips: as a share of the pictures, rounded
     down. auroc_loss: of the labelled pictures, where there are such. Raises InputError for a number out of range.
@@ -62,11 +62,11 @@ class Budget:
             if not smallest <= value <= largest:
                 raise InputError(f"budget {name} is {value}: give {smallest:g} to {largest:g}")
 
-    def limits(self, threshold: float, pictures: int) -> Limits:
-        """The limits for a reference with this threshold, compared on so many pictures."""
+    def limits(self, pictures: int) -> Limits:
+        """The limits of a comparison on so many pictures."""
         return Limits(
-            map_error_max=self.map_error * threshold,
-            score_error_max=self.score_error * threshold,
+            map_error_max=self.map_error,
+            score_error_max=self.score_error,
             rank_correlation_min=self.rank_correlation_min,
             decision_flips_max=int(self.decision_flips * pictures),
             auroc_loss_max=self.auroc_loss,
@@ -75,7 +75,7 @@ class Budget:
 
 def exact_limits(threshold: float) -> Limits:
     """Of float32 on one backend. Scores so near to each other may swap their ranks: the order is not looked at."""
-    tolerance = min(MAP_TOLERANCE, SHARE_TOLERANCE * threshold)
+    tolerance = MAP_TOLERANCE / max(threshold, MAP_TOLERANCE / SHARE_TOLERANCE)
     return Limits(tolerance, tolerance, -1.0, 0, 1.0)
 
 
@@ -187,7 +187,7 @@ def described(comparison: Comparison, limits: Limits) -> str:
         comparison.auroc_change,
     )
     return (
-        f"on {agreement.n} pictures the maps differ by up to {agreement.map_error_max:.2g} (allowed: "
+        f"on {agreement.n} pictures the maps differ by up to {agreement.map_error_max:.2g} of the threshold (allowed: "
         f"{limits.map_error_max:.2g}), the scores by {agreement.score_error_max:.2g} (allowed: "
         f"{limits.score_error_max:.2g}), the rank correlation is {'undefined' if rank is None else f'{rank:.3f}'} "
         f"(allowed: {limits.rank_correlation_min:.3g} or more) and {agreement.decision_flips} decisions flip (allowed: "

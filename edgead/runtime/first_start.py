@@ -44,9 +44,9 @@ def check_golden(session: Session, bundle: Bundle) -> None:
             of_part = f" of {part}" if len(thresholds) > 1 else ""
             raise VerificationError(
                 f"the engine of {bundle.path} does not give on this machine the answers that it was built with: on "
-                f"{found.n} pictures{of_part} its maps differ by up to {found.map_error_max:.2g} (allowed: "
-                f"{map_limit:.2g}), its scores by {found.score_error_max:.2g} (allowed: {score_limit:.2g}) and "
-                f"{found.decision_flips} decisions flip (allowed: {flips}): {rebuild_command(bundle)}"
+                f"{found.n} pictures{of_part} its maps differ by up to {found.map_error_max:.2g} of the threshold "
+                f"(allowed: {map_limit:.2g}), its scores by {found.score_error_max:.2g} (allowed: {score_limit:.2g}) "
+                f"and {found.decision_flips} decisions flip (allowed: {flips}): {rebuild_command(bundle)}"
             )
 
 

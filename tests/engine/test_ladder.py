@@ -144,7 +144,7 @@ def test_with_all_int8_sabotaged_the_rung_is_float16(
     assert set(bundle.manifest.files) == {"model.onnx", "golden.npz"}
     assert "calibration" not in bundle.manifest.verification
     judged = bundle.manifest.verification["parts"][PART]
-    limits = RECIPE.budgets.fp16.limits(judged["reference_threshold"], 24)
+    limits = RECIPE.budgets.fp16.limits(24)
     assert judged["limits"]["map_error_max"] == limits.map_error_max
 
 

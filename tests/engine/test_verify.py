@@ -51,6 +51,34 @@ def test_small_maps_have_a_small_tolerance() -> None:
         verify(*small, pictures(3), threshold=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("reference", "other", "share"),
+    [
+        # Below the threshold of 0.1 and at it, shares of the threshold.
+        (0.01, 0.03, 0.2),
+        (0.1, 0.08, 0.2),
+        # A defect: a tenth less of it says the same of the part, nothing of it does not.
+        (9.0, 8.1, 0.1),
+        (9.0, 0.0, 1.0),
+        # A good part seen as a defect.
+        (0.05, 9.0, 89.5),
+    ],
+)
+def test_errors_are_shares_of_the_threshold_or_of_what_is_above_it(
+    reference: float, other: float, share: float
+) -> None:
+    found = compare_sessions(FakeSession(SIZE, reference), FakeSession(SIZE, other), pictures(2), 0.1)
+    assert found.map_error_max == pytest.approx(share, rel=1e-5)
+    assert found.score_error_max == pytest.approx(share, rel=1e-5)
+
+
+def test_nothing_is_a_share_of_a_threshold_of_zero() -> None:
+    still = FakeSession(SIZE, 0.0)
+    assert compare_sessions(still, still, pictures(2), 0.0).map_error_max == 0.0
+    with pytest.raises(VerificationError, match="0 decisions flip"):
+        verify(still, FakeSession(SIZE, -1e-6), pictures(2), 0.0)
+
+
 def test_a_flipped_decision_is_refused_however_small_the_difference() -> None:
     nearly = 0.1 + MAP_TOLERANCE / 2
     assert verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, nearly), pictures(3), threshold=0.2)
@@ -101,22 +129,22 @@ HALF = Budget(
 )
 
 
-def test_limits_follow_from_threshold_and_number_of_pictures() -> None:
-    assert HALF.limits(0.5, 99) == Limits(0.01, 0.005, 0.99, 0, 0.005)
-    assert HALF.limits(0.5, 250).decision_flips_max == 2
+def test_limits_follow_from_the_number_of_pictures() -> None:
+    assert HALF.limits(99) == Limits(0.02, 0.01, 0.99, 0, 0.005)
+    assert HALF.limits(250).decision_flips_max == 2
 
 
 @pytest.mark.parametrize(
     ("limits", "lets_through"),
     [
-        (Limits(0.021, 0.021, -1.0, 0, 0.01), True),
-        (Limits(0.019, 0.021, -1.0, 0, 0.01), False),
-        (Limits(0.021, 0.019, -1.0, 0, 0.01), False),
+        (Limits(0.101, 0.101, -1.0, 0, 0.01), True),
+        (Limits(0.099, 0.101, -1.0, 0, 0.01), False),
+        (Limits(0.101, 0.099, -1.0, 0, 0.01), False),
     ],
 )
 def test_each_error_has_its_own_limit(limits: Limits, lets_through: bool) -> None:
     def check() -> None:
-        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.12), pictures(3), 0.9, limits)
+        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.12), pictures(3), 0.2, limits)
 
     if lets_through:
         check()

@@ -36,7 +36,7 @@ def write_toy_bundle(path: Path, backend: str, engine) -> None:
     images = toy_images(2)
     with OnnxRuntimeSession(engine.graph) as session:
         expected = session.infer(images)
-    limits = {"map_error_max": 1e-3, "score_error_max": 1e-3, "decision_flips_max": 0}
+    limits = {"map_error_max": 1e-6, "score_error_max": 1e-6, "decision_flips_max": 0}
     manifest = Manifest(
         method="toy",
         teacher="none",

@@ -68,7 +68,7 @@ def test_an_engine_gives_what_its_graph_gives(backend, build, washer_graphs, pre
     engine = build(backend, washer_graphs[precision], precision, (1, 8, 8))
     with OnnxRuntimeSession(engine.graph) as exact, engine.open() as session:
         threshold = float(exact.infer(good).anomaly_score.max())
-        limits = find_recipe(None, "datacenter")[1].budgets.of(precision).limits(threshold, len(pictures))
+        limits = find_recipe(None, "datacenter")[1].budgets.of(precision).limits(len(pictures))
         verify(exact, session, pictures, threshold, limits)
 
 

@@ -88,10 +88,10 @@ def bundle_of(
     "device",
     [
         Device(),
-        # Just within: 0.02 of the maps and 0.01 of the scores are allowed.
-        Device(maps=0.0199, scores=0.0099),
-        Device(maps=-0.0199, scores=-0.0099),
-        Device(pixel=0.0199),
+        # Just within: 0.02 of the threshold in the maps and 0.01 in the scores are allowed.
+        Device(maps=0.0199 * THRESHOLD, scores=0.0099 * THRESHOLD),
+        Device(maps=-0.0199 * THRESHOLD, scores=-0.0099 * THRESHOLD),
+        Device(pixel=0.0199 * THRESHOLD),
     ],
 )
 def test_answers_within_the_limits_pass(device: Device, tmp_path: Path) -> None:
@@ -103,11 +103,11 @@ def test_answers_within_the_limits_pass(device: Device, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("device", "said"),
     [
-        (Device(maps=0.0201), "its maps differ by up to 0.02 (allowed: 0.02)"),
-        (Device(maps=-0.5), "its maps differ by up to 0.5 (allowed: 0.02)"),
-        (Device(pixel=0.25), "its maps differ by up to 0.25 (allowed: 0.02)"),
-        (Device(scores=0.0101), "its scores by 0.01 (allowed: 0.01)"),
-        (Device(scores=0.25), "its scores by 0.25 (allowed: 0.01)"),
+        (Device(maps=0.0201 * THRESHOLD), "its maps differ by up to 0.02 of the threshold (allowed: 0.02)"),
+        (Device(maps=-0.5 * THRESHOLD), "its maps differ by up to 0.5 of the threshold (allowed: 0.02)"),
+        (Device(pixel=0.25 * THRESHOLD), "its maps differ by up to 0.25 of the threshold (allowed: 0.02)"),
+        (Device(scores=0.0101 * THRESHOLD), "its scores by 0.01 (allowed: 0.01)"),
+        (Device(scores=0.25 * THRESHOLD), "its scores by 0.25 (allowed: 0.01)"),
         (Device(maps=float("nan")), "its maps differ by up to inf"),
         (Device(scores=float("nan")), "its scores by inf"),
         (Device(scores=float("inf")), "its scores by inf"),
@@ -136,7 +136,7 @@ def test_flips_count_where_errors_may_be_large(scores: float, flips: int, tmp_pa
     check_golden(Device(scores=scores), bundle_of(tmp_path / "y", {**wide, "decision_flips_max": flips}))
 
 
-@pytest.mark.parametrize("rounding", [1e-6, -1e-6, 0.009])
+@pytest.mark.parametrize("rounding", [1e-6, -1e-6, 0.0038])
 def test_on_the_picture_that_set_the_threshold_rounding_decides_nothing(
     rounding: float, tmp_path: Path
 ) -> None:
@@ -176,7 +176,7 @@ def wrong(tmp_path: Path, *, verified: bool) -> Bundle:
 
 
 def test_what_was_not_verified_when_built_is_when_opened(tmp_path: Path) -> None:
-    with pytest.raises(VerificationError, match=r"its maps differ by up to 0\.3 "):
+    with pytest.raises(VerificationError, match=r"its maps differ by up to 0\.64 "):
         open_session(wrong(tmp_path, verified=False))
     with open_session(bundle_of(tmp_path / "right")) as session:
         np.testing.assert_allclose(session.infer(IMAGES).anomaly_score, EXPECTED, atol=1e-6)
