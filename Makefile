@@ -19,7 +19,7 @@ demo: .venv/installed-train
 
 # A process for each core, up to 4, with a thread each, since more threads than cores are slower than one.
 test: lint
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
 	    --benchmark-disable --cov --cov-report=term
 
 lint: .venv/installed-dev

@@ -67,7 +67,15 @@ def measure(path: Path) -> list[dict[str, Any]]:
     with OnnxRuntimeSession(model) as reference:
         threshold = judges.threshold(reference)
         accuracy_of = _Accuracy(run, reference)
-        rows = [{"run": path.name, "rung": "fp32", **accuracy_of(reference), "mb": len(model) / 1e6}]
+        rows = [
+            {
+                "run": path.name,
+                "epochs": run.record.config.epochs,
+                "rung": "fp32",
+                **accuracy_of(reference),
+                "mb": len(model) / 1e6,
+            }
+        ]
         for (calibrate_on, algorithm), group in _by_calibration().items():
             with tempfile.TemporaryDirectory() as folder:
                 graphs = LowerPrecisions(
@@ -196,7 +204,7 @@ def page(results: dict[str, Any]) -> str:
         "",
     ]
     for name, rows in results["runs"].items():
-        lines += [f"## {name}", "", *table(rows), ""]
+        lines += [f"## {name}, {rows[0]['epochs']} epochs", "", *table(rows), ""]
     return "\n".join(lines)
 
 
