@@ -1,7 +1,7 @@
 """How long one 256 x 256 picture takes from uint8 in hand to map and score, on ONNX Runtime and all cores.
 
-Weights are random: they change no latency. Inside the figure: the session's checks, cast and normalisation,
-teacher, student, head. Outside: capture, decoding, resizing. Run on an idle machine: ``pytest
+Weights are random, and INT8 is calibrated on noise: that changes no latency. Inside the figure: the session's checks,
+cast and normalisation, teacher, student, head. Outside: capture, decoding, resizing. Run on an idle machine: ``pytest
 benchmarks/test_inference.py``.
 """
 
@@ -14,7 +14,11 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from edgead.engine.verify import Precision
+from edgead.export.calibrate import calibrate
 from edgead.export.from_torch import onnx_from_method
+from edgead.export.half import half_from_float
+from edgead.export.quantise import int8_from_float
 from edgead.models import create_method
 from edgead.models.base import Pose
 from edgead.models.teacher import create_teacher
@@ -25,23 +29,35 @@ SIZE = ModelSize(256, 256)
 
 
 @pytest.mark.parametrize(
-    ("teacher", "pose", "rounds"),
+    ("teacher", "pose", "precision", "rounds"),
     [
-        ("tf_efficientnet_lite0", "free", 200),
-        ("tf_efficientnet_lite0", "fixed", 200),
-        ("wide_resnet50_2", "free", 20),
+        ("tf_efficientnet_lite0", "free", "fp32", 200),
+        ("tf_efficientnet_lite0", "free", "fp16", 200),
+        ("tf_efficientnet_lite0", "free", "int8", 200),
+        ("tf_efficientnet_lite0", "fixed", "fp32", 200),
+        ("wide_resnet50_2", "free", "fp32", 20),
     ],
 )
 def test_one_picture(
-    benchmark: BenchmarkFixture, tmp_path: Path, teacher: str, pose: Pose, rounds: int
+    benchmark: BenchmarkFixture,
+    tmp_path: Path,
+    teacher: str,
+    pose: Pose,
+    precision: Precision,
+    rounds: int,
 ) -> None:
     torch.manual_seed(0)
     method = create_method("rd", create_teacher(teacher, "random"), SIZE, "per-position", pose).eval()
-    model = tmp_path / "model.onnx"
-    model.write_bytes(onnx_from_method(method, SIZE).SerializeToString())
+    graph = onnx_from_method(method, SIZE)
     parameters = sum(parameter.numel() for parameter in method.parameters())
     del method
     batch = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), np.uint8)
+    if precision == "fp16":
+        graph = half_from_float(graph)
+    if precision == "int8":
+        graph = int8_from_float(graph, calibrate(graph, batch, "minmax").ranges)
+    model = tmp_path / "model.onnx"
+    model.write_bytes(graph.SerializeToString())
     with OnnxRuntimeSession(model) as session:
         prediction = benchmark.pedantic(
             session.infer, (batch,), rounds=rounds, warmup_rounds=max(2, rounds // 10)
