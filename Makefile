@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: .venv/installed-train
 	$(BIN)/edgead demo --out demo
 
-# A process for each core, up to 4, with a thread each, since more threads than cores are slower than one.
+# A process for each core, up to 4, with one thread of torch each, since more threads than cores are slower than one.
 test: lint
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
 	    --benchmark-disable --cov --cov-report=term

@@ -36,7 +36,7 @@ COLUMNS = {
     "dice": "Dice at threshold",
     "minutes": "training, min",
     "s_per_epoch": "s an epoch",
-    "map_error_max": "largest map error, bundle to torch",
+    "map_error_max": "largest absolute map error, bundle to torch",
     "decision_flips": "decisions that differ",
 }
 
@@ -69,7 +69,7 @@ def measure(data: Path, runs: Path, seed: int, options: list[str]) -> dict[str, 
         "s_per_epoch": sorted(seconds)[len(seconds) // 2],
         "map_error_max": float(np.abs(other.maps - reference.maps).max()),
         "decision_flips": int(((other.scores > threshold) != (reference.scores > threshold)).sum()),
-        "pictures": len(samples),
+        "pictures": len(reference.samples),
     }
 
 

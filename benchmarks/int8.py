@@ -43,7 +43,7 @@ EXPLANATION = (
     "threshold or, above it, of the float32 value; flips are decisions that differ, each by the threshold of its own",
     "scores. `int8-sensitive-fp16` keeps the layers in float16 that were measured to do nine tenths of the harm. ONNX",
     "Runtime computes what the Q/DQ nodes say; an engine rounds in the same places, and may differ in the last bits.",
-    "The budgets were set with these tables in sight.",
+    "The budgets were set with such tables of longer trainings in sight.",
 )
 
 

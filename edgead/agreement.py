@@ -128,5 +128,5 @@ def _error(reference: Float32Array, other: Float32Array, threshold: float) -> fl
         return float("inf")
     a, b = reference.astype(np.float64), other.astype(np.float64)
     # What is compared with a threshold of zero may be zero too.
-    scale = np.maximum(np.maximum(np.abs(a), threshold), np.finfo(np.float64).tiny)
+    scale = np.maximum(np.maximum(np.abs(a), threshold), np.finfo(np.float32).tiny)
     return float((np.abs(a - b) / scale).max())

@@ -22,7 +22,7 @@ from edgead.runtime.base import Session
 from edgead.types import UInt8Array
 
 MAP_TOLERANCE = 1e-4
-"""Largest difference allowed between two float32 anomaly maps of one picture, where they are at the threshold."""
+"""Largest difference allowed between two float32 maps of one picture, where they are at the threshold or below it."""
 
 SHARE_TOLERANCE = 0.01
 """The same as a share of the threshold: maps that are products of scales can be small as a whole."""
@@ -33,7 +33,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far what was built may be from its reference: see `Comparison`. Errors are shares of the threshold."""
+    """How far what was built may be from its reference: see `Comparison`; errors as `Agreement` has them."""
 
     map_error_max: float
     score_error_max: float
@@ -46,8 +46,9 @@ class Limits:
 class Budget:
     """Limits of a precision before the number of pictures is known.
 
-    map_error, score_error: as shares of the reference's threshold. decision_flips: as a share of the pictures, rounded
-    down. auroc_loss: of the labelled pictures, where there are such. Raises InputError for a number out of range.
+    map_error, score_error: as shares of the reference's threshold, or of what is above it. decision_flips: as a share
+    of the pictures, rounded down. auroc_loss: of the labelled pictures, where there are such. Raises InputError for a
+    number out of range.
     """
 
     map_error: float

@@ -75,8 +75,9 @@ def test_errors_are_shares_of_the_threshold_or_of_what_is_above_it(
 def test_nothing_is_a_share_of_a_threshold_of_zero() -> None:
     still = FakeSession(SIZE, 0.0)
     assert compare_sessions(still, still, pictures(2), 0.0).map_error_max == 0.0
-    with pytest.raises(VerificationError, match="0 decisions flip"):
-        verify(still, FakeSession(SIZE, -1e-6), pictures(2), 0.0)
+    for other in (-1e-6, -10.0):
+        with pytest.raises(VerificationError, match="0 decisions flip"):
+            verify(still, FakeSession(SIZE, other), pictures(2), 0.0)
 
 
 def test_a_flipped_decision_is_refused_however_small_the_difference() -> None:

@@ -451,6 +451,7 @@ def test_damaged_parts_score_higher_than_good_ones(trained):
     session = TorchSession(trained)
     good = session.infer(HELD_OUT).anomaly_score
     damaged = session.infer(damaged_twins(HELD_OUT)).anomaly_score
-    assert np.sum(damaged > good) >= 10, "of twelve"
+    # A small defect may raise no largest score; which one does not depends on how a processor rounds.
+    assert np.sum(damaged > good) >= 10
     assert np.mean(damaged[:, None] > good) > 0.75
     assert damaged.mean() > 1.2 * good.mean()
