@@ -19,9 +19,11 @@ from edgead.errors import BundleError
 from edgead.part import MAX_PARTS
 from edgead.types import Float32Array, UInt8Array
 
-# Of each part a good picture and a damaged one, at least; and a few more where the parts are few.
+GOLDEN_PAIRS = 4
+"""Good pictures, and as many damaged twins, that a bundle carries with its own answers to them, of all parts together;
+of each part one at least."""
+
 MAX_PICTURES = 2 * MAX_PARTS
-MAX_PICTURES_OF_FEW = 16
 
 
 class Golden(NamedTuple):
@@ -65,7 +67,7 @@ def read_golden(path: Path, height_px: int, width_px: int, parts: int) -> Golden
     """Read ``golden.npz`` for pictures of this size, of so many parts; BundleError when it is anything else."""
     try:
         with zipfile.ZipFile(path) as archive:
-            count = _count(archive, max(MAX_PICTURES_OF_FEW, 2 * parts))
+            count = _count(archive, 2 * max(GOLDEN_PAIRS, parts))
             arrays = {
                 name: _read_array(archive, name, np.dtype(dtype), shape)
                 for name, (dtype, shape) in _layout(count, height_px, width_px).items()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgead.errors import BundleError
-from edgead.golden import MAX_PICTURES, MAX_PICTURES_OF_FEW, Golden, golden_bytes, read_golden
+from edgead.golden import GOLDEN_PAIRS, MAX_PICTURES, Golden, golden_bytes, read_golden
 from edgead.part import MAX_PARTS
 
 
@@ -44,9 +44,9 @@ def test_what_is_written_is_read(tmp_path, count):
 
 def test_few_parts_have_few_pictures(tmp_path):
     """A bundle of one part that holds as many as 32 parts may is made to fill the memory."""
-    (tmp_path / "golden.npz").write_bytes(golden_bytes(golden_of(MAX_PICTURES_OF_FEW + 1)))
-    assert len(read_golden(tmp_path / "golden.npz", 32, 64, 9).images) == MAX_PICTURES_OF_FEW + 1
-    with pytest.raises(BundleError, match=r"scores of shape \(17,\), where \(1\) to \(16\) is expected"):
+    (tmp_path / "golden.npz").write_bytes(golden_bytes(golden_of(2 * GOLDEN_PAIRS + 1)))
+    assert len(read_golden(tmp_path / "golden.npz", 32, 64, GOLDEN_PAIRS + 1).images) == 2 * GOLDEN_PAIRS + 1
+    with pytest.raises(BundleError, match=r"scores of shape \(9,\), where \(1\) to \(8\) is expected"):
         read_golden(tmp_path / "golden.npz", 32, 64, 1)
 
 

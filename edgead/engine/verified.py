@@ -33,16 +33,12 @@ from edgead.engine.verify import (
     require_each,
 )
 from edgead.errors import PrecisionError, VerificationError
-from edgead.golden import Golden, golden_bytes
+from edgead.golden import GOLDEN_PAIRS, Golden, golden_bytes
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.threshold import Threshold, threshold_from_normal_scores
 from edgead.types import Float32Array, UInt8Array
-
-GOLDEN_PAIRS = 4
-"""Good pictures, and as many damaged twins, that a bundle carries with its own answers to them, of all parts together;
-of each part one at least."""
 
 _MEND = (
     "build with --precision auto or a higher one, or int8 with another --calibrate-on or --algorithm or with "
