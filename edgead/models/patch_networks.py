@@ -51,17 +51,17 @@ def pixels_of(images: Tensor) -> Tensor:
     return (images.float().permute(0, 3, 1, 2) - 127.5) / 127.5
 
 
-def mean_and_std(batches: Iterable[list[Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    """Mean and standard deviation, that of a population, by channel over pictures and positions, in float64.
+def mean_and_std(batches: Iterable[list[Tensor]], by_position: bool = False) -> list[tuple[Tensor, Tensor]]:
+    """Mean and standard deviation, that of a population, over pictures and positions, or at each position, in float64.
 
-    batches: each K tensors (N, C_k, H_k, W_k). Returns K pairs (C_k,).
+    batches: each K tensors (N, C_k, H_k, W_k). Returns K pairs (C_k, 1, 1), or (C_k, H_k, W_k) by position.
     """
     sums: list[Tensor] = []
     for batch in batches:
         # Count, sum and sum of squares.
-        found = [
-            torch.stack([torch.ones_like(x), x, x * x]).sum((1, 3, 4)) for x in map(Tensor.double, batch)
-        ]
+        found = [torch.stack([torch.ones_like(x), x, x * x]).sum(1) for x in map(Tensor.double, batch)]
+        if not by_position:
+            found = [x.sum((2, 3), keepdim=True) for x in found]
         sums = [total + new for total, new in zip(sums, found, strict=True)] if sums else found
     means = [total[1:] / total[:1] for total in sums]
     return [(mean, (square - mean * mean).clamp_min(0.0).sqrt()) for mean, square in means]

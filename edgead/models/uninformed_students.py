@@ -26,24 +26,29 @@ map      e = |m - y|^2 with m the students' mean, and their variance v, the mean
 
              mean over sizes of (e - mean e) / std e + (v - mean v) / std v
 
+         Where parts lie in a fixed pose, some places of a good part are hard to regress in every picture, and would
+         outshine a defect elsewhere. So there it is mean over sizes of e / mean e + v / mean v, with the means at
+         each position over the training pictures
+
 The paper's networks give a descriptor for each pixel; here patches of 17, 33 and 65 pixels stand 4, 8 and 16 pixels
 apart, as those of EfficientAD stand 4 apart, and the head enlarges the maps. P is in no exported graph.
 
-The head knows cosine maps only. It gets vectors lifted to a sphere (the inverse stereographic projection): with
+The head knows cosine maps only. It gets vectors lifted to a sphere (the inverse stereographic projection): with E and V
+the units of e and v, which are std e and std v, or the means at each position,
 
-    x = (y, 0) / (r sqrt(std e))     z = (m, sqrt(v std e / std v)) / (r sqrt(std e))     lift(x) = (2 x, |x|^2 - 1)
+    x = (y, 0) / (r sqrt(E))     z = (m / sqrt(E), sqrt(v / V)) / r     lift(x) = (2 x, |x|^2 - 1)
 
 half the squared chord between the lifted two, which is one minus their cosine, is
 
-    2 / r^2  (e / std e + v / std v)  /  ((1 + |x|^2) (1 + |z|^2))
+    2 / r^2  (e / E + v / V)  /  ((1 + |x|^2) (1 + |z|^2))
 
 lift(x) is the teacher's alone, lift(z) the students'. The sum over sizes is the paper's map times 6 / r^2, but for a
 constant of mean e and mean v, which a threshold takes up, and for the factors below the line. r is so large that |x|^2
-is 1/256 or less in the mean over the good pictures, so the factors are near 1 on good parts. The components of x and z,
-n of each, are cut at 1 / sqrt(n), which is beyond 15 standard deviations of a descriptor's component and beyond 250 of
-v, so no factor is larger than 2. Where nothing is cut, two values of one size of patches are in the paper's order if
-one is larger by more than the factors differ, and so always if it is four times the other. Half precision rounds x and
-z by a share of themselves, so small values suffer no more than large ones.
+is 1/256 or less in the mean over the good pictures, at each position where E is of one, so the factors are near 1 on
+good parts. The components of x and z, n of each, are cut at 1 / sqrt(n), which is beyond 15 standard deviations of a
+descriptor's component and beyond 250 V, so no factor is larger than 2. Where nothing is cut, two values of one size of
+patches are in the paper's order if one is larger by more than the factors differ, and so always if it is four times the
+other. Half precision rounds x and z by a share of themselves, so small values suffer no more than large ones.
 """
 
 from __future__ import annotations
@@ -71,15 +76,16 @@ RADIUS = 16.0
 FARTHEST = 128.0
 # Added to the variance of a descriptor's component, so that one which is always the same does no harm.
 EPSILON = 1e-6
-# A standard deviation of zero, of pictures that are all alike, would make everything else infinite.
-SMALLEST_STD = 1e-6
+# A unit of zero, of pictures that are all alike, would make everything else infinite.
+SMALLEST_UNIT = 1e-6
 
 
 class UninformedStudents(DistillationMethod):
     """Three students for each of three sizes of patches; stage 0 trains their teachers, stage 1 the students.
 
     Of the training pictures, kept in buffers: mean and variance of the descriptors (3, descriptor), 0 and 1 until stage
-    0 has ended; standard deviations of e and v (3,), 1 until stage 1 has ended.
+    0 has ended; for each stride s the units of e and v, `units_s` (2, 1, 1), or (2, H / s, W / s) where the pose is
+    fixed, and `flatness`, 1 / r^2; units of 1 until stage 1 has ended.
     """
 
     losses = ("per-position",)
@@ -94,8 +100,7 @@ class UninformedStudents(DistillationMethod):
 
     descriptor_mean: Tensor
     descriptor_variance: Tensor
-    error_std: Tensor
-    variance_std: Tensor
+    flatness: Tensor
 
     def __init__(self, teacher: Teacher, setting: Setting) -> None:
         super().__init__(teacher, setting)
@@ -107,9 +112,19 @@ class UninformedStudents(DistillationMethod):
         )
         self.register_buffer("descriptor_mean", torch.zeros(len(STRIDES), spec.descriptor))
         self.register_buffer("descriptor_variance", torch.ones(len(STRIDES), spec.descriptor))
-        self.register_buffer("error_std", torch.ones(len(STRIDES)))
-        self.register_buffer("variance_std", torch.ones(len(STRIDES)))
+        self.fixed = setting.pose == "fixed"
+        for stride in STRIDES:
+            height, width = setting.size.height_px // stride, setting.size.width_px // stride
+            self.register_buffer(
+                f"units_{stride}", torch.ones(2, *((height, width) if self.fixed else (1, 1)))
+            )
+        self.register_buffer("flatness", torch.tensor(1.0 / (RADIUS**2 * spec.descriptor)))
         self.enter_stage(0)
+
+    def units(self) -> list[tuple[Tensor, Tensor]]:
+        """E and V of each size of patches: (1, 1), or (H / s, W / s) where the pose is fixed."""
+        pairs = (self.get_buffer(f"units_{stride}") for stride in STRIDES)
+        return [(error, variance) for error, variance in pairs]
 
     def enter_stage(self, stage: int) -> None:
         """Let gradients into the patch teachers and their decoders in stage 0, into the students in stage 1."""
@@ -156,14 +171,12 @@ class UninformedStudents(DistillationMethod):
         self, teacher_features: list[Tensor], student_features: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Lifted vectors of whitened descriptors and students: three pairs (N, descriptor + 2, H / s, W / s)."""
-        smallest = self.error_std.min()
-        components = teacher_features[0].shape[1]
-        # 1 / r^2, with r^2 at least RADIUS^2 times the mean of |y|^2 / std e, of any size of patches.
-        flatness = smallest.clamp_max(1.0) / (RADIUS**2 * components)
         teacher_side, student_side = [], []
-        for k, y in enumerate(teacher_features):
-            error_scale = (flatness / self.error_std[k]).sqrt()
-            variance_scale = (flatness / self.variance_std[k]).sqrt()
+        for k, (y, (error_unit, variance_unit)) in enumerate(
+            zip(teacher_features, self.units(), strict=True)
+        ):
+            error_scale = (self.flatness / error_unit).sqrt()
+            variance_scale = (self.flatness / variance_unit).sqrt()
             students = torch.stack(student_features[k :: len(STRIDES)])
             mean = students.mean(0)
             apart = (students - mean).clamp(-FARTHEST, FARTHEST) / 8.0
@@ -175,16 +188,20 @@ class UninformedStudents(DistillationMethod):
         return teacher_side, student_side
 
     def finish_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
-        """Whiten the descriptors after stage 0; keep the standard deviations of e and v after stage 1."""
+        """Whiten the descriptors after stage 0; keep the units of e and v after stage 1."""
         if self.stage == 0:
             found = mean_and_std(self._raw_descriptors(images) for images, _ in batches)
-            self.descriptor_mean.copy_(torch.stack([mean for mean, _ in found]))
-            self.descriptor_variance.copy_(torch.stack([std.square() for _, std in found]))
+            self.descriptor_mean.copy_(torch.stack([mean.flatten() for mean, _ in found]))
+            self.descriptor_variance.copy_(torch.stack([std.flatten().square() for _, std in found]))
             return
-        found = mean_and_std(self._errors_and_variances(images) for images, _ in batches)
-        stds = torch.stack([std for _, std in found], dim=1).clamp_min(SMALLEST_STD)
-        self.error_std.copy_(stds[0])
-        self.variance_std.copy_(stds[1])
+        found = mean_and_std((self._moments(images) for images, _ in batches), by_position=self.fixed)
+        # The largest mean of |y|^2 / E; whitened, |y|^2 itself is as long as there are components.
+        largest = float(self.descriptor_mean.shape[1])
+        for stride, (mean, std) in zip(STRIDES, found, strict=True):
+            units = (mean if self.fixed else std)[1:].clamp_min(SMALLEST_UNIT)
+            self.get_buffer(f"units_{stride}").copy_(units)
+            largest = max(largest, float((mean[0] / units[0]).max()))
+        self.flatness.fill_(1.0 / (RADIUS**2 * largest))
 
     def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
         """Adam with weight decay 1e-5, as published re-implementations have it."""
@@ -216,8 +233,8 @@ class UninformedStudents(DistillationMethod):
         pixels = pixels_of(images)
         return [patch_teacher(pixels) for patch_teacher in self.patch_teachers]
 
-    def _errors_and_variances(self, images: Tensor) -> list[Tensor]:
-        """e and v of each size of patches: (N, 2, H / s, W / s)."""
+    def _moments(self, images: Tensor) -> list[Tensor]:
+        """|y|^2, e and v of each size of patches: (N, 3, H / s, W / s)."""
         descriptors = self.descriptors(images)
         students = self.student_features(images, descriptors)
         found = []
@@ -225,7 +242,8 @@ class UninformedStudents(DistillationMethod):
             of_size = torch.stack(students[k :: len(STRIDES)])
             mean = of_size.mean(0)
             variance = (of_size - mean).square().mean(0).sum(1)
-            found.append(torch.stack([(mean - y).square().sum(1), variance], dim=1))
+            error = (mean - y).square().sum(1)
+            found.append(torch.stack([y.square().sum(1), error, variance], dim=1))
         return found
 
 

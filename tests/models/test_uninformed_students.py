@@ -39,10 +39,10 @@ PARTS = good_parts(24)
 TRAIN, HELD_OUT = torch.from_numpy(PARTS[:12]), PARTS[12:]
 
 
-def made(preset: str = "edge", size: ModelSize = SIZE) -> UninformedStudents:
+def made(preset: str = "edge", size: ModelSize = SIZE, pose: str = "free") -> UninformedStudents:
     torch.manual_seed(0)
     teacher = METHODS["uninformed-students"].create_teacher("test_efficientnet", "random")
-    method = create_method("uninformed-students", teacher, size, "per-position", preset=preset)
+    method = create_method("uninformed-students", teacher, size, "per-position", pose, preset)
     assert isinstance(method, UninformedStudents)
     return method
 
@@ -67,9 +67,9 @@ def train(method: UninformedStudents, stage: int, steps: int) -> list[float]:
     return losses
 
 
-@pytest.fixture(scope="module")
-def trained() -> UninformedStudents:
-    method = made()
+@pytest.fixture(scope="module", params=["free", "fixed"])
+def trained(request) -> UninformedStudents:
+    method = made(pose=request.param)
     train(method, 0, 30)
     train(method, 1, 90)
     return method
@@ -248,8 +248,7 @@ def test_the_loop_trains_both_stages_and_lets_each_keep_what_it_found(preset, tm
         torch.testing.assert_close(
             whitened.mean((0, 2, 3)), torch.zeros(whitened.shape[1]), atol=1e-3, rtol=0.0
         )
-    assert (method.error_std != 1.0).all()
-    assert (method.variance_std != 1.0).all()
+    assert all((unit != 1.0).all() for pair in method.units() for unit in pair)
 
 
 def test_students_differ_in_their_start_alone():
@@ -305,18 +304,25 @@ def errors_and_variances(method: UninformedStudents, images: torch.Tensor) -> li
     return found
 
 
-def test_spreads_of_e_and_v_are_those_over_all_training_pictures(trained):
-    expected = np.array([[e.std(), v.std()] for e, v in errors_and_variances(trained, TRAIN)])
-    np.testing.assert_allclose(trained.error_std.numpy(), expected[:, 0], rtol=1e-4)
-    np.testing.assert_allclose(trained.variance_std.numpy(), expected[:, 1], rtol=1e-4)
+def test_units_are_spreads_or_the_means_at_each_position_over_all_training_pictures(trained):
+    found = errors_and_variances(trained, TRAIN)
+    for pair, units in zip(found, trained.units(), strict=True):
+        for value, unit in zip(pair, units, strict=True):
+            expected = value.mean(0) if trained.fixed else np.full((1, 1), value.std())
+            np.testing.assert_allclose(unit.numpy(), expected, rtol=1e-3)
 
 
-def test_mean_and_std_do_not_depend_on_the_batches():
+@pytest.mark.parametrize("by_position", [False, True])
+def test_mean_and_std_do_not_depend_on_the_batches(by_position):
     values = torch.randn(7, 2, 3, 5, generator=torch.Generator().manual_seed(4)) * 3.0 + 40.0
-    whole, parts = mean_and_std([[values]]), mean_and_std([[values[:2]], [values[2:3]], [values[3:]]])
-    for found in (*whole, *parts):
-        np.testing.assert_allclose(found[0], values.double().numpy().mean((0, 2, 3)), rtol=1e-12)
-        np.testing.assert_allclose(found[1], values.double().numpy().std((0, 2, 3)), rtol=1e-9)
+    whole = mean_and_std([[values]], by_position)
+    parts = mean_and_std([[values[:2]], [values[2:3]], [values[3:]]], by_position)
+    over = 0 if by_position else (0, 2, 3)
+    exact = values.double().numpy()
+    for mean, std in (*whole, *parts):
+        assert mean.shape == std.shape == ((2, 3, 5) if by_position else (2, 1, 1))
+        np.testing.assert_allclose(mean.squeeze(), exact.mean(over), rtol=1e-12)
+        np.testing.assert_allclose(std.squeeze(), exact.std(over), rtol=1e-9)
 
 
 # The map
@@ -330,15 +336,23 @@ def pictures() -> np.ndarray:
 
 
 def squared_radius(method: UninformedStudents) -> float:
-    return 256.0 * 64.0 * max(1.0, 1.0 / float(method.error_std.min()))
+    """256 times the largest mean of |y|^2 / E, or of |y|^2 where that is larger."""
+    with torch.no_grad():
+        lengths = [(y.double().numpy() ** 2).sum(1) for y in method.descriptors(TRAIN)]
+    over = 0 if method.fixed else (0, 1, 2)
+    ratios = [
+        (length.mean(over) / unit.numpy()).max()
+        for length, (unit, _) in zip(lengths, method.units(), strict=True)
+    ]
+    return 256.0 * max(64.0, *ratios)
 
 
 def published(method: UninformedStudents, images: np.ndarray) -> list[np.ndarray]:
-    """e / std e + v / std v of every size: the paper's map of that size but for a constant."""
+    """e / E + v / V of every size: where the pose is free, the paper's map of that size but for a constant."""
     found = errors_and_variances(method, torch.from_numpy(images))
     return [
-        e / float(se) + v / float(sv)
-        for (e, v), se, sv in zip(found, method.error_std, method.variance_std, strict=True)
+        e / error_unit.numpy() + v / variance_unit.numpy()
+        for (e, v), (error_unit, variance_unit) in zip(found, method.units(), strict=True)
     ]
 
 
@@ -361,11 +375,11 @@ def test_the_cosine_maps_are_the_published_ones_on_a_sphere(trained):
     r2 = squared_radius(trained)
     for k, value in enumerate(published(trained, images)):
         got = cosine_map(teacher[k].numpy(), student[k].numpy())
-        e_std, v_std = float(trained.error_std[k]), float(trained.variance_std[k])
+        e_unit, v_unit = (unit.numpy() for unit in trained.units()[k])
         mean = np.mean([x.double().numpy() for x in outputs[k::3]], axis=0)
         variance = np.var([x.double().numpy() for x in outputs[k::3]], axis=0).sum(1)
-        x2 = (descriptors[k].double().numpy() ** 2).sum(1) / (r2 * e_std)
-        y2 = ((mean**2).sum(1) / e_std + variance / v_std) / r2
+        x2 = (descriptors[k].double().numpy() ** 2).sum(1) / (r2 * e_unit)
+        y2 = ((mean**2).sum(1) / e_unit + variance / v_unit) / r2
         expected = 2.0 / r2 * value / ((1.0 + x2) * (1.0 + y2))
         np.testing.assert_allclose(got, expected, rtol=2e-3, atol=1e-7)
         # On the good parts, the first two, the sphere is flat: the published map but for a factor, pixel by pixel.
