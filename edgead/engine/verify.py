@@ -188,9 +188,9 @@ def described(comparison: Comparison, limits: Limits) -> str:
         comparison.auroc_change,
     )
     return (
-        f"on {agreement.n} pictures the maps differ by up to {agreement.map_error_max:.2g} of the threshold (allowed: "
-        f"{limits.map_error_max:.2g}), the scores by {agreement.score_error_max:.2g} (allowed: "
-        f"{limits.score_error_max:.2g}), the rank correlation is {'undefined' if rank is None else f'{rank:.3f}'} "
+        f"on {agreement.n} pictures the maps differ by up to {agreement.map_error_max:.3g} of the threshold (allowed: "
+        f"{limits.map_error_max:.3g}), the scores by {agreement.score_error_max:.3g} (allowed: "
+        f"{limits.score_error_max:.3g}), the rank correlation is {'undefined' if rank is None else f'{rank:.3f}'} "
         f"(allowed: {limits.rank_correlation_min:.3g} or more) and {agreement.decision_flips} decisions flip (allowed: "
         f"{limits.decision_flips_max})"
         + (

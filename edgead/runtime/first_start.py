@@ -44,8 +44,8 @@ def check_golden(session: Session, bundle: Bundle) -> None:
             of_part = f" of {part}" if len(thresholds) > 1 else ""
             raise VerificationError(
                 f"the engine of {bundle.path} does not give on this machine the answers that it was built with: on "
-                f"{found.n} pictures{of_part} its maps differ by up to {found.map_error_max:.2g} of the threshold "
-                f"(allowed: {map_limit:.2g}), its scores by {found.score_error_max:.2g} (allowed: {score_limit:.2g}) "
+                f"{found.n} pictures{of_part} its maps differ by up to {found.map_error_max:.3g} of the threshold "
+                f"(allowed: {map_limit:.3g}), its scores by {found.score_error_max:.3g} (allowed: {score_limit:.3g}) "
                 f"and {found.decision_flips} decisions flip (allowed: {flips}): {rebuild_command(bundle)}"
             )
 
