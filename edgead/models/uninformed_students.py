@@ -27,8 +27,9 @@ map      e = |m - y|^2 with m the students' mean, and their variance v, the mean
              mean over sizes of (e - mean e) / std e + (v - mean v) / std v
 
          Where parts lie in a fixed pose, some places of a good part are hard to regress in every picture, and would
-         outshine a defect elsewhere. So there it is mean over sizes of e / mean e + v / mean v, with the means at
-         each position over the training pictures
+         outshine a defect elsewhere. So there, but in the preset `paper`, it is the mean over sizes of e / mean e +
+         v / mean v, with the means at each position over the training pictures, none less than a hundredth of the
+         mean over positions: a place that is the same in every picture is not to rule the map
 
 The paper's networks give a descriptor for each pixel; here patches of 17, 33 and 65 pixels stand 4, 8 and 16 pixels
 apart, as those of EfficientAD stand 4 apart, and the head enlarges the maps. P is in no exported graph.
@@ -42,13 +43,14 @@ half the squared chord between the lifted two, which is one minus their cosine, 
 
     2 / r^2  (e / E + v / V)  /  ((1 + |x|^2) (1 + |z|^2))
 
-lift(x) is the teacher's alone, lift(z) the students'. The sum over sizes is the paper's map times 6 / r^2, but for a
+lift(x) is the teacher's alone, lift(z) the students'. The sum over sizes is the map above times 6 / r^2, but for a
 constant of mean e and mean v, which a threshold takes up, and for the factors below the line. r is so large that |x|^2
 is 1/256 or less in the mean over the good pictures, at each position where E is of one, so the factors are near 1 on
-good parts. The components of x and z, n of each, are cut at 1 / sqrt(n), which is beyond 15 standard deviations of a
-descriptor's component and beyond 250 V, so no factor is larger than 2. Where nothing is cut, two values of one size of
-patches are in the paper's order if one is larger by more than the factors differ, and so always if it is four times the
-other. Half precision rounds x and z by a share of themselves, so small values suffer no more than large ones.
+good parts. The components of x and z, n of each, are cut at 1 / sqrt(n), which is beyond 15 times the root mean square
+of a descriptor's components, that of the position where E is of one, and beyond 250 V, so no factor is larger than 2.
+Where nothing is cut, two values of one size of patches are in the order of e / E + v / V if one is larger by more than
+the factors differ, and so always if it is four times the other. Half precision rounds x and z by a share of themselves,
+so small values suffer no more than large ones.
 """
 
 from __future__ import annotations
@@ -76,6 +78,8 @@ RADIUS = 16.0
 FARTHEST = 128.0
 # Added to the variance of a descriptor's component, so that one which is always the same does no harm.
 EPSILON = 1e-6
+# A unit at one position is at least this share of the mean unit.
+LEAST_SHARE = 0.01
 # A unit of zero, of pictures that are all alike, would make everything else infinite.
 SMALLEST_UNIT = 1e-6
 
@@ -113,11 +117,11 @@ class UninformedStudents(DistillationMethod):
         )
         self.register_buffer("descriptor_mean", torch.zeros(len(STRIDES), spec.descriptor))
         self.register_buffer("descriptor_variance", torch.ones(len(STRIDES), spec.descriptor))
-        self.fixed = setting.pose == "fixed"
+        self.by_position = setting.pose == "fixed" and setting.preset == "edge"
         for stride in STRIDES:
             height, width = setting.size.height_px // stride, setting.size.width_px // stride
             self.register_buffer(
-                f"units_{stride}", torch.ones(2, *((height, width) if self.fixed else (1, 1)))
+                f"units_{stride}", torch.ones(2, *((height, width) if self.by_position else (1, 1)))
             )
         self.register_buffer("flatness", torch.tensor(1.0 / (RADIUS**2 * spec.descriptor)))
         self.enter_stage(0)
@@ -195,11 +199,13 @@ class UninformedStudents(DistillationMethod):
             self.descriptor_mean.copy_(torch.stack([mean.flatten() for mean, _ in found]))
             self.descriptor_variance.copy_(torch.stack([std.flatten().square() for _, std in found]))
             return
-        found = mean_and_std((self._moments(images) for images, _ in batches), by_position=self.fixed)
+        found = mean_and_std((self._moments(images) for images, _ in batches), by_position=self.by_position)
         # The largest mean of |y|^2 / E; whitened, |y|^2 itself is as long as there are components.
         largest = float(self.descriptor_mean.shape[1])
         for stride, (mean, std) in zip(STRIDES, found, strict=True):
-            units = (mean if self.fixed else std)[1:].clamp_min(SMALLEST_UNIT)
+            units = (mean if self.by_position else std)[1:]
+            floor = LEAST_SHARE * units.mean((1, 2), keepdim=True)
+            units = torch.maximum(units, floor).clamp_min(SMALLEST_UNIT)
             self.get_buffer(f"units_{stride}").copy_(units)
             largest = max(largest, float((mean[0] / units[0]).max()))
         self.flatness.fill_(1.0 / (RADIUS**2 * largest))

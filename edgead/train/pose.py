@@ -1,9 +1,9 @@
 """Whether the parts lie the same way in every picture, found out from good pictures alone.
 
 Where they do, a student may rebuild the teacher's features from a code so small that a bent or misplaced part does not
-fit through; where they lie any way, such a code would not hold the pose itself, and good parts would look wrong. The
-question is put to the teacher's coarsest features: how much of them does the mean picture explain, position by
-position, that one mean feature for all positions does not?
+fit through, and errors may be measured against what is usual at their place; where they lie any way, such a code would
+not hold the pose itself, and no place has anything usual. The question is put to the teacher's coarsest features: how
+much of them does the mean picture explain, position by position, that one mean feature for all positions does not?
 """
 
 from __future__ import annotations

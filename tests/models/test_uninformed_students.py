@@ -308,8 +308,45 @@ def test_units_are_spreads_or_the_means_at_each_position_over_all_training_pictu
     found = errors_and_variances(trained, TRAIN)
     for pair, units in zip(found, trained.units(), strict=True):
         for value, unit in zip(pair, units, strict=True):
-            expected = value.mean(0) if trained.fixed else np.full((1, 1), value.std())
+            expected = value.mean(0) if trained.by_position else np.full((1, 1), value.std())
             np.testing.assert_allclose(unit.numpy(), expected, rtol=1e-3)
+
+
+def test_the_sphere_is_larger_where_students_come_close():
+    method = made(pose="fixed")
+    with torch.no_grad():
+        for i, student in enumerate(method.students):
+            student.load_state_dict(method.patch_teachers[i % 3].state_dict())
+            student[-1].weight.mul_(1.05)
+        method.eval().enter_stage(1)
+        method.finish_stage([(TRAIN, [])])
+    # e is 0.05^2 |y|^2, so the mean of |y|^2 over that of e is 400 at each position, more than 64 components.
+    assert float(method.flatness) == pytest.approx(1.0 / (256.0 * 400.0), rel=1e-3)
+
+
+def test_a_place_that_is_always_the_same_does_not_rule_the_map():
+    images = TRAIN.clone()
+    images[:, :32] = 77
+    # Not square, so that no height is taken for a width.
+    method = made(size=ModelSize(64, 32), pose="fixed").eval()
+    with torch.no_grad():
+        for i, student in enumerate(method.students):
+            student.load_state_dict(method.patch_teachers[i % 3].state_dict())
+            # Right where all is of that colour, wrong elsewhere.
+            student[-1].weight.mul_(1.05)
+            student[-1].bias.copy_(-0.05 * method.patch_teachers[i % 3](pixels_of(images[:1]))[0, :, 1, 1])
+        method.enter_stage(1)
+        method.finish_stage([(images[:, :, :32], [])])
+    for stride, (error_unit, _) in zip(STRIDES, method.units(), strict=True):
+        assert error_unit.shape == (64 // stride, 32 // stride)
+        errors = errors_and_variances(method, images[:, :, :32])[STRIDES.index(stride)][0].mean(0)
+        # Patches of 65 pixels see farther than the colour goes.
+        assert errors[1, 1] < 1e-3 * errors.mean() or stride == 16
+        np.testing.assert_allclose(error_unit.numpy(), np.maximum(errors, 0.01 * errors.mean()), rtol=1e-2)
+
+
+def test_the_paper_has_units_of_all_positions():
+    assert [unit.shape for pair in made("paper", pose="fixed").units() for unit in pair] == [(1, 1)] * 6
 
 
 @pytest.mark.parametrize("by_position", [False, True])
@@ -339,7 +376,7 @@ def squared_radius(method: UninformedStudents) -> float:
     """256 times the largest mean of |y|^2 / E, or of |y|^2 where that is larger."""
     with torch.no_grad():
         lengths = [(y.double().numpy() ** 2).sum(1) for y in method.descriptors(TRAIN)]
-    over = 0 if method.fixed else (0, 1, 2)
+    over = 0 if method.by_position else (0, 1, 2)
     ratios = [
         (length.mean(over) / unit.numpy()).max()
         for length, (unit, _) in zip(lengths, method.units(), strict=True)
