@@ -88,8 +88,8 @@ class UninformedStudents(DistillationMethod):
     """Three students for each of three sizes of patches; stage 0 trains their teachers, stage 1 the students.
 
     Of the training pictures, kept in buffers: mean and variance of the descriptors (3, descriptor), 0 and 1 until stage
-    0 has ended; for each stride s the units of e and v, `units_s` (2, 1, 1), or (2, H / s, W / s) where the pose is
-    fixed, and `flatness`, 1 / r^2; units of 1 until stage 1 has ended.
+    0 has ended; for each stride s the units of e and v, `units_s` (2, 1, 1), or (2, H / s, W / s) where they are
+    of each position, and `flatness`, 1 / r^2; units of 1 until stage 1 has ended.
     """
 
     losses = ("per-position",)
@@ -127,7 +127,7 @@ class UninformedStudents(DistillationMethod):
         self.enter_stage(0)
 
     def units(self) -> list[tuple[Tensor, Tensor]]:
-        """E and V of each size of patches: (1, 1), or (H / s, W / s) where the pose is fixed."""
+        """E and V of each size of patches: (1, 1), or (H / s, W / s) where they are of each position."""
         pairs = (self.get_buffer(f"units_{stride}") for stride in STRIDES)
         return [(error, variance) for error, variance in pairs]
 

@@ -68,7 +68,7 @@ def fit(
     images: (N, H, W, 3) uint8 RGB to train on, holdout: (M, H, W, 3) to watch, both on the host. checkpoint: state to
     continue from. counts: how many of `images` each part has, part after part; left out, they are of one part. Raises
     TrainingError when the pictures or the epochs are too few or the loss is not finite, RunError when the checkpoint
-    was made with other pictures.
+    was made with other pictures, or of a method built in another way.
     """
     check_training(method, config, images, fabric.world_size)
     digest = _digest(method.textures.fingerprint, images, holdout)
@@ -85,7 +85,13 @@ def fit(
 
     epochs_done, losses_before, metrics = 0, [], []
     if checkpoint is not None:
-        load_student(method, checkpoint.student)
+        try:
+            load_student(method, checkpoint.student)
+        except RuntimeError as error:
+            raise RunError(
+                f"{checkpoint_file} is of a method that was built in another way ({error}): remove it to train "
+                "from the start"
+            ) from error
         epochs_done = checkpoint.epoch
         losses_before, metrics = list(checkpoint.losses_before), list(checkpoint.metrics)
 

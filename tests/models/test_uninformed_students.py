@@ -20,7 +20,7 @@ from edgead.export.parts import CONVOLUTIONS, parts_of
 from edgead.export.quantise import int8_from_float
 from edgead.models import METHODS, create_method
 from edgead.models.base import PRESETS
-from edgead.models.patch_networks import PatchSpec, mean_and_std, patch_network, pixels_of
+from edgead.models.patch_networks import pixels_of
 from edgead.models.uninformed_students import (
     UninformedStudents,
     compactness,
@@ -34,7 +34,6 @@ from edgead.train.session import TorchSession
 
 STRIDES = (4, 8, 16)
 SIZE = ModelSize(64, 64)
-SPEC = PatchSpec((4, 6, 8, 8), 5)
 PARTS = good_parts(24)
 TRAIN, HELD_OUT = torch.from_numpy(PARTS[:12]), PARTS[12:]
 
@@ -76,25 +75,6 @@ def trained(request) -> UninformedStudents:
 
 
 # The networks
-
-
-@pytest.mark.parametrize("stride", STRIDES)
-def test_a_position_sees_a_square_of_four_strides_and_a_pixel(stride):
-    torch.manual_seed(0)
-    network = patch_network(stride, SPEC).double()
-    pixels = torch.randn(1, 3, 160, 192, dtype=torch.float64, requires_grad=True)
-    out = network(pixels)
-    assert out.shape == (1, 5, 160 // stride, 192 // stride)
-    row, column = 80 // stride, 96 // stride
-    # Of products of weights drawn at random none is zero by chance.
-    out[0, :, row, column].sum().backward()
-    seen = (pixels.grad[0] != 0.0).all(0)
-    assert torch.equal(seen, (pixels.grad[0] != 0.0).any(0))
-    expected = torch.zeros(160, 192, dtype=torch.bool)
-    top, left = stride * row - 2 * stride, stride * column - 2 * stride
-    field = {4: 17, 8: 33, 16: 65}[stride]
-    expected[top : top + field, left : left + field] = True
-    assert torch.equal(seen, expected)
 
 
 def test_the_paper_has_wider_networks():
@@ -347,19 +327,6 @@ def test_a_place_that_is_always_the_same_does_not_rule_the_map():
 
 def test_the_paper_has_units_of_all_positions():
     assert [unit.shape for pair in made("paper", pose="fixed").units() for unit in pair] == [(1, 1)] * 6
-
-
-@pytest.mark.parametrize("by_position", [False, True])
-def test_mean_and_std_do_not_depend_on_the_batches(by_position):
-    values = torch.randn(7, 2, 3, 5, generator=torch.Generator().manual_seed(4)) * 3.0 + 40.0
-    whole = mean_and_std([[values]], by_position)
-    parts = mean_and_std([[values[:2]], [values[2:3]], [values[3:]]], by_position)
-    over = 0 if by_position else (0, 2, 3)
-    exact = values.double().numpy()
-    for mean, std in (*whole, *parts):
-        assert mean.shape == std.shape == ((2, 3, 5) if by_position else (2, 1, 1))
-        np.testing.assert_allclose(mean.squeeze(), exact.mean(over), rtol=1e-12)
-        np.testing.assert_allclose(std.squeeze(), exact.std(over), rtol=1e-9)
 
 
 # The map

@@ -131,6 +131,14 @@ def test_a_training_is_not_continued_with_other_pictures(config, tmp_path):
         run(config, tmp_path, checkpoint, train=other)
 
 
+def test_a_training_is_not_continued_by_a_method_built_in_another_way(config, tmp_path):
+    run(config, tmp_path)
+    checkpoint = read_checkpoint(tmp_path / "c.pt")
+    checkpoint.student["of.another.version"] = torch.zeros(1)
+    with pytest.raises(RunError, match=r"c\.pt is of a method .*of\.another\.version.*: remove it to train"):
+        run(config, tmp_path, checkpoint)
+
+
 def test_the_student_learns_and_the_teacher_does_not(config, tmp_path):
     before = new_method().state_dict()
     method, fitted = run(config, tmp_path)
