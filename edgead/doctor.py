@@ -18,6 +18,7 @@ from pathlib import Path
 
 from edgead import __version__
 from edgead.errors import BackendError, MissingLibraryError
+from edgead.runtime.environment import Environment, this_environment
 
 CAMERA_DEVICES = Path("/dev")
 CAMERA_NAMES = Path("/sys/class/video4linux")
@@ -47,6 +48,7 @@ class Diagnosis:
     edgead: str
     python: str
     machine: str
+    environment: Environment
     backends: tuple[Finding, ...]
     gpus: tuple[Finding, ...]
     cameras: tuple[Finding, ...]
@@ -64,6 +66,7 @@ def diagnose() -> Diagnosis:
     return Diagnosis(
         edgead=__version__,
         python=platform.python_version(),
+        environment=this_environment(),
         machine=f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} CPU cores",
         backends=_backends(),
         gpus=_gpus(),

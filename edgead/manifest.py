@@ -21,7 +21,7 @@ from edgead.part import check_part_names
 from edgead.preprocess import ModelSize, check_preprocess_spec, preprocess_spec
 from edgead.threshold import Threshold
 
-SCHEMA = 3
+SCHEMA = 4
 MAX_FILE_BYTES = 4 * 2**30
 REBUILD = "rebuild the bundle with 'edgead build'"
 
@@ -50,7 +50,8 @@ class Manifest:
     method, teacher, backend, recipe, precision: names, such as rd, tf_efficientnet_lite0, onnxruntime, cpu, fp32.
     size: pictures the model takes. thresholds: of this engine at this precision, by part. training, verification:
     summaries, JSON values only. verified: whether what runs was compared with its reference when it was built; where it
-    was not, the golden answers alone prove it, whenever it is opened. created_at: ISO 8601 in UTC. files: by path
+    was not, the golden answers alone prove it, whenever it is opened. verified_on: the environment that gave the golden
+    answers, see `edgead.runtime.environment`. created_at: ISO 8601 in UTC. files: by path
     relative to the bundle, `/` between parts; `write_bundle` fills it in.
     """
 
@@ -64,6 +65,7 @@ class Manifest:
     training: Mapping[str, Any]
     verification: Mapping[str, Any]
     verified: bool
+    verified_on: Mapping[str, Any]
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     created_at: str = field(default_factory=_now)
     edgead_version: str = __version__
@@ -85,6 +87,7 @@ class Manifest:
             "training": dict(self.training),
             "verification": dict(self.verification),
             "verified": self.verified,
+            "verified_on": dict(self.verified_on),
             "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -120,6 +123,7 @@ class Manifest:
             training=_typed(content, "training", dict),
             verification=_typed(content, "verification", dict),
             verified=_typed(content, "verified", bool),
+            verified_on=_typed(content, "verified_on", dict),
             files=_files_from_json(_typed(content, "files", dict)),
             created_at=_utc(_typed(content, "created_at", str)),
             edgead_version=_typed(content, "edgead_version", str),

@@ -87,18 +87,33 @@ def read_picture(path: Path) -> UInt8Array:
     Raises PictureError, naming the file and the mend, for a file that is missing, not a picture, cut short,
     of another depth than 8 or 16 bits, longer than `MAX_FILE_BYTES` or of more than `MAX_PIXELS` pixels.
     """
-    data = _read_bounded(path)
+    return picture_from_bytes(_read_bounded(path), str(path))
+
+
+def picture_from_bytes(data: bytes, name: str) -> UInt8Array:
+    """Decode the content of an image file as `read_picture` does.
+
+    Args:
+        data: Content of a PNG, JPEG, BMP or TIFF file.
+        name: Name of the image, for messages.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        PictureError: `read_picture` lists the reasons.
+    """
     header = read_header(data)
     if header is None:
-        raise PictureError(f"{path} is not a PNG, JPEG, BMP or TIFF picture: remove it or save it as PNG")
+        raise PictureError(f"{name} is not a PNG, JPEG, BMP or TIFF picture: remove it or save it as PNG")
     if header.height_px * header.width_px > MAX_PIXELS:
         raise PictureError(
-            f"{path} has {header.height_px} x {header.width_px} pixels, more than the {MAX_PIXELS} allowed: "
+            f"{name} has {header.height_px} x {header.width_px} pixels, more than the {MAX_PIXELS} allowed: "
             "crop or shrink it"
         )
     if not header.whole:
         raise PictureError(
-            f"{path} is cut short or damaged: copy it again from where it came from, or remove it"
+            f"{name} is cut short or damaged: copy it again from where it came from, or remove it"
         )
     # IMREAD_UNCHANGED keeps alpha, and ignores the EXIF orientation; a JPEG has no alpha and wants its
     # orientation.
@@ -109,11 +124,11 @@ def read_picture(path: Path) -> UInt8Array:
         decoded = None
     if decoded is None:
         raise PictureError(
-            f"{path} is broken and cannot be decoded: copy it again from where it came from, or remove it"
+            f"{name} is broken and cannot be decoded: copy it again from where it came from, or remove it"
         )
     if decoded.dtype not in (np.uint8, np.uint16) or decoded.shape[2:] not in ((), (1,), (3,), (4,)):
         raise PictureError(
-            f"{path} has {decoded[0, 0].size} channels of {decoded.dtype}: "
+            f"{name} has {decoded[0, 0].size} channels of {decoded.dtype}: "
             "save it as grey, RGB or RGBA with 8 or 16 bits a channel"
         )
     # libtiff hands out 8-bit colour already multiplied by its alpha, which is the composite on black.

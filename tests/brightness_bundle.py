@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from golden_answers import golden_of_model, verification_of
 from onnx import TensorProto, helper, numpy_helper
 
 from edgead.bundle import Manifest, write_bundle
+from edgead.golden import golden_bytes
 from edgead.preprocess import ModelSize
 from edgead.threshold import Threshold
 
@@ -49,6 +51,7 @@ def write_brightness_bundle(
     path: Path, size: ModelSize, threshold: Threshold | dict[str, Threshold], gain: float = 1.0
 ) -> Path:
     """Write the bundle of the model for pictures of `size`, and return its path; of washers, or of the parts given."""
+    thresholds = threshold if isinstance(threshold, dict) else {"washer": threshold}
     manifest = Manifest(
         method="rd",
         teacher="none",
@@ -56,11 +59,15 @@ def write_brightness_bundle(
         recipe="cpu",
         precision="fp32",
         size=size,
-        thresholds=threshold if isinstance(threshold, dict) else {"washer": threshold},
+        thresholds=thresholds,
         training={},
-        verification={},
+        verification=verification_of(*thresholds),
         verified=True,
+        verified_on={},
     )
-    model = brightness_model(size.height_px, size.width_px, gain=gain)
-    write_bundle(path, manifest, {"model.onnx": model.SerializeToString()})
+    model = brightness_model(size.height_px, size.width_px, gain=gain).SerializeToString()
+    shape = (len(thresholds), size.height_px, size.width_px, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    golden = golden_bytes(golden_of_model(model, images, range(len(thresholds))))
+    write_bundle(path, manifest, {"model.onnx": model, "golden.npz": golden})
     return path

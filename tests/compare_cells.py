@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 from brightness_bundle import write_brightness_bundle
+from golden_answers import golden_of_model, verification_of
 from parts_on_disk import SIZE_PX
-from toy_graph import HEIGHT, WIDTH, toy_graph
+from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 from edgead.bundle import Manifest, write_bundle
 from edgead.compare import Cell
+from edgead.golden import golden_bytes
 from edgead.preprocess import ModelSize
 from edgead.threshold import Threshold
 
@@ -42,10 +44,13 @@ def write_toy_bundle(cell: Cell) -> None:
         ModelSize(HEIGHT, WIDTH),
         {cell.dataset: LEVEL},
         {},
-        {},
+        verification_of(cell.dataset),
         verified=True,
+        verified_on={},
     )
-    write_bundle(cell.folder / "bundle", manifest, {"model.onnx": toy_graph().SerializeToString()})
+    model = toy_graph().SerializeToString()
+    golden = golden_bytes(golden_of_model(model, toy_images(2)))
+    write_bundle(cell.folder / "bundle", manifest, {"model.onnx": model, "golden.npz": golden})
 
 
 def finish(cell: Cell, seconds: tuple[float, ...] = (30.0, 60.0), **figures: float | None) -> None:

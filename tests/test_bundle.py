@@ -27,6 +27,7 @@ GOLDEN = Golden(
     np.ones((1, 1, 32, 64), np.float32),
     np.ones(1, np.float32),
     np.zeros(1, np.uint8),
+    np.zeros(9, np.uint8),
 )
 
 
@@ -42,6 +43,7 @@ def manifest_of(**changes: Any) -> Manifest:
         "training": {"epochs": 3, "loss": [0.5, 0.25]},
         "verification": {"map_error_max": 1e-6},
         "verified": True,
+        "verified_on": {"threads": 2},
     }
     return Manifest(**{**values, **changes})
 
@@ -223,9 +225,9 @@ def test_what_is_no_manifest_is_refused(bundle, content, reason):
     [
         (
             lambda m: m.update(schema=SCHEMA + 1, anything=1),
-            "schema 4 is newer than the 3.*install a newer edgead",
+            "schema 5 is newer than the 4.*install a newer edgead",
         ),
-        (lambda m: m.update(schema=0), "schema is 0, not 3"),
+        (lambda m: m.update(schema=0), "schema is 0, not 4"),
         (lambda m: m.update(schema=True), "'schema' is bool, not int"),
         (lambda m: m.pop("schema"), "'schema' is missing"),
         (lambda m: m.pop("teacher"), "has no key 'teacher'"),
@@ -237,7 +239,7 @@ def test_what_is_no_manifest_is_refused(bundle, content, reason):
         (lambda m: m.update(created_at="2026-01-02T03:04:05+02:00"), "not a time in UTC"),
         (lambda m: m["preprocess"].update(colour="BGR"), "colour is 'BGR'"),
         (lambda m: m["preprocess"].update(height_px=33), "33"),
-        (lambda m: m.update(schema=2), "schema is 2, not 3: rebuild the bundle"),
+        (lambda m: m.update(schema=3), "schema is 3, not 4: rebuild the bundle"),
         (lambda m: m["thresholds"].clear(), "'thresholds': 0 parts in one model"),
         (lambda m: m.update(thresholds=[]), "'thresholds' is list, not dict"),
         (lambda m: m["thresholds"].update(nut=0.5), "'nut' is float, not dict"),

@@ -58,6 +58,7 @@ def test_a_bare_machine(here):
     assert by_name(diagnosis.backends)["onnxruntime"].mend is None
     assert by_name(diagnosis.teachers)["resnet18"].found is None
     assert f"{len(os.sched_getaffinity(0))} CPU cores" in diagnosis.machine
+    assert diagnosis.environment.libraries["onnxruntime"] == onnxruntime.__version__
 
 
 def test_without_a_driver_it_says_so_and_how_to_get_one(here):

@@ -27,6 +27,7 @@ def doctor(
 
 def _text(diagnosis: Diagnosis) -> str:
     lines = [f"edgead {diagnosis.edgead}, Python {diagnosis.python}, {diagnosis.machine}"]
+    lines += ["", "Answers depend on", f"  {diagnosis.environment}"]
     for title, findings, none in (
         ("Backends", diagnosis.backends, ""),
         ("GPUs", diagnosis.gpus, "none that NVIDIA's driver knows; edgead runs on the CPU"),

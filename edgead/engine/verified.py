@@ -33,9 +33,10 @@ from edgead.engine.verify import (
     require_each,
 )
 from edgead.errors import PrecisionError, VerificationError
-from edgead.golden import GOLDEN_PAIRS, Golden, golden_bytes
+from edgead.golden import GOLDEN_PAIRS, Golden, chart_from_image, golden_bytes, pixels_from_chart
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session
+from edgead.runtime.environment import this_environment
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.threshold import Threshold, threshold_from_normal_scores
 from edgead.types import Float32Array, UInt8Array
@@ -213,15 +214,24 @@ def _with_ladder(built: Built, rung: str, tried: list[dict[str, Any]], plan: Pla
 
 
 def answers(session: Session, judges: Mapping[str, Judges]) -> Golden:
-    """What a session says of the pictures that a bundle carries: the first good ones of each part, and their twins."""
+    """Give what a session says of the golden images: the first good ones of each part, their twins, and the chart."""
     pairs = max(1, GOLDEN_PAIRS // len(judges))
-    parts = []
+    images: list[UInt8Array] = []
+    parts: list[int] = []
     for number, of_part in enumerate(judges.values()):
-        images = np.concatenate([of_part.good[:pairs], of_part.twins[:pairs]])
-        found = session.infer(images)
-        part = np.full(len(images), number, np.uint8)
-        parts.append(Golden(images, found.anomaly_map, found.anomaly_score, part))
-    return Golden(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        images += [*of_part.good[:pairs], *of_part.twins[:pairs]]
+        parts += [number] * (len(images) - len(parts))
+    chart = chart_from_image(images[0])
+    batch = np.stack([*images, pixels_from_chart(chart, ModelSize(*images[0].shape[:2]))])
+    found = [session.infer(batch[start : start + BATCH]) for start in range(0, len(batch), BATCH)]
+    return Golden(
+        images=batch,
+        anomaly_map=np.concatenate([prediction.anomaly_map for prediction in found]),
+        anomaly_score=np.concatenate([prediction.anomaly_score for prediction in found]),
+        # The chart is made of an image of the first part, and is compared with the threshold of that part.
+        part=np.array([*parts, 0], np.uint8),
+        chart=chart,
+    )
 
 
 def install(
@@ -245,6 +255,9 @@ def install(
         training=training,
         verification=built.verification,
         verified=built.verified,
+        verified_on=this_environment(
+            backend=plan.recipe.backend if built.verified else "onnxruntime"
+        ).to_json(),
     )
     files = {"model.onnx": built.model, "golden.npz": golden_bytes(built.golden), **built.files}
     return write_bundle(target, manifest, files)

@@ -23,21 +23,20 @@ __all__ = ["FakeSession", "Session", "open_session"]
 def open_session(bundle: Bundle, *, threads: int | None = None) -> Session:
     """Open the model of a bundle with the backend that it was built for; use the result as a context manager.
 
-    threads: CPU threads of one inference, None for one per core this process may use. An engine is compared with the
-    bundle's golden answers first, because it may have been verified on another GPU, or on none. Raises InputError for
-    fewer than one thread, or for any with an engine, BundleError when the bundle lacks a file or names an unknown
-    backend, BackendError when the backend cannot open it or the model is not of the bundle's size, VerificationError
-    when the engine does not give the golden answers.
+    threads: CPU threads of one inference, None for one per core this process may use. Every session is compared with
+    the bundle's golden answers first, because it was verified on one machine, which need not be this one. Raises
+    InputError for fewer than one thread, or for any with an engine, BundleError when the bundle lacks a file or names
+    an unknown backend, BackendError when the backend cannot open it or the model is not of the bundle's size,
+    VerificationError when the session does not give the golden answers.
     """
-    session = _opened(bundle, threads)
-    if bundle.manifest.backend != "onnxruntime" or not bundle.manifest.verified:
-        from edgead.runtime.first_start import check_golden
+    from edgead.runtime.first_start import check_golden
 
-        try:
-            check_golden(session, bundle)
-        except BaseException:
-            session.close()
-            raise
+    session = _opened(bundle, threads)
+    try:
+        check_golden(session, bundle, threads)
+    except BaseException:
+        session.close()
+        raise
     return session
 
 

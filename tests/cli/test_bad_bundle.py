@@ -11,12 +11,13 @@ import onnx
 import pytest
 from brightness_bundle import brightness_model
 from command_line import files_in, run_main, the_error
+from golden_answers import golden_of_model
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 from edgead.bundle import Manifest, write_bundle
 from edgead.engine.verified import picture_hash
-from edgead.golden import Golden, golden_bytes
+from edgead.golden import golden_bytes
 from edgead.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.threshold import Threshold
@@ -47,10 +48,9 @@ def write(path: Path, model: bytes, answering: bytes | None = None) -> Path:
         training={},
         verification={"parts": {"toy": {"judges": [picture_hash(image) for image in GOOD]}}},
         verified=True,
+        verified_on={},
     )
-    golden = golden_bytes(
-        Golden(GOOD, answers.anomaly_map, answers.anomaly_score, np.zeros(len(GOOD), np.uint8))
-    )
+    golden = golden_bytes(golden_of_model(answering or toy_graph().SerializeToString(), GOOD))
     write_bundle(path, manifest, {"model.onnx": model, "golden.npz": golden})
     return path
 

@@ -75,6 +75,7 @@ def refused_for_want_of_a_gpu(
         training={},
         verification={},
         verified=False,
+        verified_on={},
     )
     record = built.record.to_json().encode()
     bundle = write_bundle(

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_answers import golden_of
 from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 from edgead.bundle import Manifest, write_bundle
-from edgead.golden import Golden, golden_bytes
+from edgead.golden import golden_bytes
 from edgead.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.threshold import Threshold
@@ -35,7 +36,7 @@ def write_toy_bundle(path: Path, backend: str, engine) -> None:
     """The bundle of an engine, with the answers of ONNX Runtime."""
     images = toy_images(2)
     with OnnxRuntimeSession(engine.graph) as session:
-        expected = session.infer(images)
+        golden = golden_of(session.infer, images)
     limits = {"map_error_max": 1e-6, "score_error_max": 1e-6, "decision_flips_max": 0}
     manifest = Manifest(
         method="toy",
@@ -48,8 +49,8 @@ def write_toy_bundle(path: Path, backend: str, engine) -> None:
         training={},
         verification={"parts": {"washer": {"limits": limits, "n": len(images)}}},
         verified=True,
+        verified_on={},
     )
-    golden = Golden(images, expected.anomaly_map, expected.anomaly_score, np.zeros(len(images), np.uint8))
     files = {
         "model.onnx": engine.graph,
         "model.engine": engine.built.path,

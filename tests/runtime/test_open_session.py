@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from golden_answers import golden_of_model, verification_of
 
 from edgead.bundle import Bundle, Manifest, write_bundle
 from edgead.errors import BackendError, BundleError, InputError
+from edgead.golden import golden_bytes
 from edgead.preprocess import ModelSize
 from edgead.runtime import open_session
 from edgead.threshold import Threshold
@@ -23,9 +25,13 @@ def bundle_of(path, files, size=None) -> Bundle:
         size=size or ModelSize(32, 64),
         thresholds={"washer": Threshold(0.5, 0.01, 0.95, 0.96, 320, 299)},
         training={},
-        verification={},
+        verification=verification_of("washer"),
         verified=True,
+        verified_on={},
     )
+    if "model.onnx" in files:
+        images = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), np.uint8)
+        files = {**files, "golden.npz": golden_bytes(golden_of_model(files["model.onnx"], images))}
     return write_bundle(path, manifest, files)
 
 

@@ -1,0 +1,156 @@
+"""What the answers of a session may depend on beside its graph: processor, libraries, threads, device.
+
+A bundle records the environment that it was verified on. Where another machine gives other answers, the refusal names
+both environments, and `edgead doctor` shows the one of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgead.errors import BackendError
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+# Those that the kernels of ONNX Runtime, OpenCV and NumPy choose by. x86: flags; Arm: Features.
+_INSTRUCTION_SETS = (
+    *("sse4_1", "avx", "f16c", "fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *(
+        "avx_vnni",
+        "amx_int8",
+        "amx_bf16",
+        "asimd",
+        "fphp",
+        "asimdhp",
+        "asimddp",
+        "i8mm",
+        "bf16",
+        "sve",
+        "sve2",
+    ),
+)
+_LONGEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The part of a machine that the answers of a session may depend on.
+
+    Attributes:
+        architecture: Name of the instruction set architecture, such as x86_64 or aarch64.
+        device: Name of the CPU, and of the GPU where a GPU answers.
+        instruction_sets: Extensions that the libraries choose their kernels by, such as avx2 or avx512_vnni.
+        threads: CPU threads of one inference.
+        libraries: Version of each library that takes part, by name.
+    """
+
+    architecture: str
+    device: str
+    instruction_sets: tuple[str, ...]
+    threads: int
+    libraries: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the environment as JSON values."""
+        return {
+            **asdict(self),
+            "instruction_sets": list(self.instruction_sets),
+            "libraries": dict(self.libraries),
+        }
+
+    def __str__(self) -> str:
+        libraries = ", ".join(f"{name} {version}" for name, version in self.libraries.items())
+        sets = " ".join(self.instruction_sets) or "no extensions"
+        return f"{self.device} ({self.architecture}: {sets}), {self.threads} threads, {libraries}"
+
+
+def this_environment(threads: int | None = None, backend: str = "onnxruntime") -> Environment:
+    """Describe this machine.
+
+    Args:
+        threads: CPU threads of one inference. None stands for one per core that this process may use.
+        backend: Name of the backend that answers: onnxruntime, tensorrt or tensorrt-rtx.
+
+    Returns:
+        The environment. A library or a GPU that is missing is left out.
+    """
+    text = _cpu_info()
+    libraries, device = {"numpy": np.__version__}, _device(text)
+    # Without one of them nothing can answer here, and `edgead doctor` says so elsewhere.
+    with suppress(ImportError):
+        import cv2
+
+        libraries = {"opencv": cv2.__version__, **libraries}
+    with suppress(BackendError):
+        libraries = {backend: _version(backend), **libraries}
+        if backend != "onnxruntime":
+            from edgead.runtime.cuda import Gpu
+
+            device = f"{Gpu().name} on {device}"
+    return Environment(
+        architecture=platform.machine(),
+        device=device,
+        instruction_sets=_instruction_sets(text),
+        threads=threads or len(os.sched_getaffinity(0)),
+        libraries=libraries,
+    )
+
+
+def described(record: Mapping[str, Any]) -> str:
+    """Return the text of an environment that a bundle recorded, for a message.
+
+    A record is untrusted: unprintable characters are replaced and the length is bounded.
+    """
+    names = {field.name for field in fields(Environment)}
+    sets, libraries = record.get("instruction_sets"), record.get("libraries")
+    if record.keys() != names or not isinstance(sets, Sequence) or not isinstance(libraries, Mapping):
+        return "an unknown machine"
+    known = {**record, "instruction_sets": tuple(map(str, sets)), "libraries": libraries}
+    text = str(Environment(**known))
+    return "".join(character if character.isprintable() else "?" for character in text)[:_LONGEST]
+
+
+def _version(backend: str) -> str:
+    if backend == "onnxruntime":
+        from edgead.runtime.onnxruntime import library_version
+
+        return library_version()
+    from edgead.runtime.tensorrt_library import load_library
+
+    return load_library("tensorrt-rtx" if backend == "tensorrt-rtx" else "tensorrt").version_text
+
+
+def _cpu_info() -> str:
+    try:
+        return CPU_INFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _device(cpu_info: str) -> str:
+    """Model name of the CPU; Arm's kernel gives numbers of implementer and part instead."""
+    for key in ("model name", "Model", "CPU part"):
+        if value := _value(cpu_info, key):
+            return value
+    return platform.processor() or "unknown CPU"
+
+
+def _instruction_sets(cpu_info: str) -> tuple[str, ...]:
+    flags = set((_value(cpu_info, "flags") or _value(cpu_info, "Features")).split())
+    return tuple(name for name in _INSTRUCTION_SETS if name in flags)
+
+
+def _value(cpu_info: str, key: str) -> str:
+    for line in cpu_info.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""
