@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgead.errors import DataError, InputError, needs_extra
 from edgead.files.arguments import (
@@ -30,15 +29,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from edgead.bundle import Bundle
+    from edgead.engine.plan import Plan
     from edgead.evaluate import Evaluation
     from edgead.runtime.model import Model
     from edgead.stream import Summary
     from edgead.train.run import Run
 
 _log = logging.getLogger("edgead")
-
-# The names of the public vocabulary, and what TrainConfig calls them today.
-_POSES = {"aligned": "fixed", "unaligned": "free"}
 
 
 def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[TrainOptions]) -> Run:
@@ -55,11 +52,8 @@ def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[
         The finished run: its `path`, `thresholds` and `summary`.
 
     Raises:
-        InputError: If an option is unknown or out of range.
-        DataError: If the folder has no usable images.
-        RunError: If `out` holds another run.
-        CollapseError: If the student learnt nothing.
-        MissingExtraError: If the training packages are not installed.
+        EdgeadError: If an option or the dataset is not usable, `out` holds another run, the student learnt nothing
+            (CollapseError), or the training packages are missing.
 
     Example:
         >>> import edgead
@@ -70,31 +64,8 @@ def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[
     given = checked_options(TrainOptions, options)
     folders, run_path = paths_of(data, "data"), path_of(out, "out")
     with needs_extra("train", "edgead.train"):
-        from edgead.models import recipe_of
-        from edgead.train.config import PROCEDURAL, TrainConfig
-        from edgead.train.machine import Machine, open_machine
-        from edgead.train.progress import TrainingProgress
-        from edgead.train.training import train_run
-
-    preset = recipe_of(given.setdefault("method", "rd"), given.get("preset", "edge"))
-    machine = Machine(
-        **{name: given.pop(name) for name in ("accelerator", "devices", "nodes") if name in given}
-    )
-    fabric, precision = open_machine(machine, given.pop("training_precision", None))
-    for name in ("epochs", "batch_size", "learning_rate", "loss"):
-        given.setdefault(name, getattr(preset, name))
-    if "alignment" in given:
-        alignment = given.pop("alignment")
-        given["pose"] = _POSES.get(alignment, alignment)
-    if given.get("textures", PROCEDURAL) != PROCEDURAL:
-        given["textures"] = str(Path(given["textures"]).resolve())
-    given |= {name: str(given[name]) for name in ("size", "teacher_weights") if name in given}
-    config = TrainConfig(
-        data=tuple(str(folder.resolve()) for folder in folders), precision=precision, **given
-    )
-    say = _log.info if fabric.is_global_zero else _log.debug
-    with TrainingProgress(enabled=fabric.is_global_zero) as progress:
-        return train_run(config, run_path, fabric, say, progress.update)
+        from edgead.train.start import start_training
+    return start_training(folders, run_path, given)
 
 
 def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOptions]) -> Bundle:
@@ -110,9 +81,8 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
         The bundle, opened.
 
     Raises:
-        InputError: If an option is unknown, out of range, or does not fit the run.
-        RunError: If the run is missing, unfinished or collapsed.
-        VerificationError: If what was built decides otherwise than the model; nothing is written then.
+        EdgeadError: If an option or the run is not usable, or what was built decides otherwise than the model
+            (VerificationError). Nothing is written then.
 
     Example:
         >>> import edgead
@@ -123,24 +93,12 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
     from edgead.atomic import restore_directory
     from edgead.bundle import open_bundle
     from edgead.engine.build import build_bundle
-    from edgead.engine.plan import Plan
     from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
 
     given = checked_options(BuildOptions, options)
     source, bundle_path = path_of(run, "run"), path_of(out, "out")
     data = paths_of(given.pop("data"), "data") if given.get("data") else []
-    plan = Plan.parse(
-        backend=given.get("backend"),
-        recipe=os.fspath(given["target"]) if "target" in given else None,
-        precision=given.get("precision", "fp32"),
-        quantize=given.get("quantize", "all"),
-        calibrate_on=given.get("calibrate_on", "mixed"),
-        algorithm=given.get("algorithm", "mse"),
-        cache=Path(given["cache"]) if "cache" in given else None,
-        false_alarm_rate=given.get("false_alarm_rate", 0.01),
-        confidence=given.get("confidence", 0.95),
-        head=given.get("head", "auto"),
-    )
+    plan = _plan(given)
     if source.is_file():
         raise InputError(f"{source} is a file: give the directory that edgead train or edgead build wrote")
     restore_directory(source)
@@ -158,6 +116,24 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
             f"{' and '.join(of_images)} to compile it as it is"
         )
     return _warned(recompile_bundle(open_bundle(source), bundle_path, plan, _log.info))
+
+
+def _plan(given: Mapping[str, Any]) -> Plan:
+    """Make the plan of a build; InputError, with the choices, for an option that is unknown."""
+    from edgead.engine.plan import Plan
+
+    return Plan.parse(
+        backend=given.get("backend"),
+        recipe=os.fspath(given["target"]) if "target" in given else None,
+        precision=given.get("precision", "fp32"),
+        quantize=given.get("quantize", "all"),
+        calibrate_on=given.get("calibrate_on", "mixed"),
+        algorithm=given.get("algorithm", "mse"),
+        cache=Path(given["cache"]) if "cache" in given else None,
+        false_alarm_rate=given.get("false_alarm_rate", 0.01),
+        confidence=given.get("confidence", 0.95),
+        head=given.get("head", "auto"),
+    )
 
 
 def _warned(bundle: Bundle) -> Bundle:
@@ -180,10 +156,8 @@ def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model
         The opened model, see `Model.predict`.
 
     Raises:
-        InputError: If the directory holds neither a run nor a bundle.
-        BundleError: If the bundle is damaged or of a newer edgead.
-        RunError: If the run is unfinished or collapsed.
-        BackendError: If the backend of the bundle cannot open it.
+        EdgeadError: If the directory holds neither, the run is unfinished, the bundle is damaged or of a newer edgead,
+            or its backend cannot open it.
 
     Example:
         >>> import edgead
@@ -213,12 +187,8 @@ def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model
         manifest = bundle.manifest
         description = f"{path} (bundle: {manifest.method}, {manifest.teacher}, {manifest.precision})"
         return Model(open_session(bundle, threads=threads), manifest.size, manifest.thresholds, description)
-    if not path.exists():
-        raise InputError(f"{path} does not exist: give a directory that edgead train or edgead build wrote")
-    raise InputError(
-        f"{path} is neither a run (run.json) nor a bundle (manifest.json): "
-        "give a directory that edgead train or edgead build wrote"
-    )
+    state = "is neither a run nor a bundle" if path.exists() else "does not exist"
+    raise InputError(f"{path} {state}: give a directory that edgead train or edgead build wrote")
 
 
 def evaluate(
@@ -244,8 +214,8 @@ def evaluate(
         The figures; `collapse` says why the model counts as failed, None if it does not.
 
     Raises:
-        DataError: If the dataset has no test images, or one cannot be read.
-        InputError: If the directory holds neither a run nor a bundle, or the part is unknown.
+        EdgeadError: If the model cannot be loaded, the part is unknown, the dataset has no test images, or an image
+            cannot be read (DataError).
 
     Example:
         >>> import edgead
@@ -260,6 +230,8 @@ def evaluate(
     from edgead.part import choose_part
     from edgead.report import check_report_packages, write_report
 
+    checked("part", part, str | None)
+    checked("layout", layout, str)
     report = None if out is None else path_of(out, "out")
     if report is not None:
         check_report_packages()
@@ -308,9 +280,8 @@ def stream(
         Counts and latencies of the stream.
 
     Raises:
-        InputError: If an argument is of another type or out of range.
-        SourceError: If the source cannot be opened or read.
-        SinkError: If a sink cannot be opened or written.
+        EdgeadError: If the model cannot be loaded, an argument is out of range, or a source or a sink fails
+            (StreamError).
 
     Example:
         >>> import edgead
@@ -318,7 +289,6 @@ def stream(
         >>> summary.frames_scored == summary.frames_seen
         True
     """
-    from edgead.part import choose_part
     from edgead.stream import open_sink, open_source, stop_on_signals
     from edgead.stream import stream as run_stream
 
@@ -326,15 +296,10 @@ def stream(
     address = str(source) if type(source) is int else os.fspath(path_of(source, "source"))
     if not isinstance(sinks, list | tuple) or not all(isinstance(sink, str) for sink in sinks):
         raise InputError(f"sinks is {sinks!r}: give a list of addresses, such as ['status:']")
-    in_main = threading.current_thread() is threading.main_thread()
     # The model first: a camera that is opened fills its buffer with frames that would be old when the model is ready.
     with load(model, threads=threads) as opened, ExitStack() as stack:
-        chosen = choose_part(opened.thresholds, part)
-        if (threshold := opened.thresholds[chosen]) is None:
-            raise InputError(
-                f"{opened.description} has no threshold for {chosen}: build a bundle with edgead.build"
-            )
-        stop = stack.enter_context(stop_on_signals() if in_main else nullcontext(threading.Event()))
+        chosen, threshold = opened.part_and_threshold(part)
+        stop = stack.enter_context(stop_on_signals())
         frames = stack.enter_context(open_source(address, watch=watch))
         opened_sinks = [stack.enter_context(open_sink(uri, fps=frames.fps)) for uri in sinks]
         return run_stream(
@@ -342,7 +307,7 @@ def stream(
             frames,
             opened_sinks,
             size=opened.size,
-            threshold=threshold.value,
+            threshold=threshold,
             part=chosen,
             max_frames=max_frames,
             stop=stop,

@@ -34,7 +34,7 @@ from edgead.evaluate import evaluate, score_dataset
 from edgead.preprocess import ModelSize, read_picture
 from edgead.runtime.model import BATCH, Model
 from edgead.threshold import Threshold
-from edgead.train import training
+from edgead.train import start
 from edgead.train.config import TrainConfig
 
 THRESHOLD = Threshold(0.5, 0.01, 0.95, 0.95, 299, 299)
@@ -318,7 +318,7 @@ def test_options_of_train_reach_the_training(
     options: dict[str, Any], expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[TrainConfig, Path]] = []
-    monkeypatch.setattr(training, "train_run", lambda config, out, *_: asked.append((config, out)))
+    monkeypatch.setattr(start, "train_run", lambda config, out, *_: asked.append((config, out)))
     monkeypatch.chdir(tmp_path)
     edgead.train([Path("nuts"), "bolts"], "run", accelerator="cpu", **options)
     ((config, out),) = asked
@@ -382,8 +382,9 @@ def test_evaluate_gives_the_figures_of_the_dataset(tmp_path: Path) -> None:
     assert found == evaluate(scores, opened.manifest.thresholds["washer"])
     assert (found.good, found.defect, found.misses) == (3, 4, 2)
     assert (tmp_path / "report/report.html").is_file()
-    with pytest.raises(InputError):
-        edgead.evaluate(path, data, part="nut")
+    for wrong in ({"part": "nut"}, {"part": 7}, {"layout": ["mvtec"]}):
+        with pytest.raises(InputError):
+            edgead.evaluate(path, data, **wrong)
     with pytest.raises(DataError):
         edgead.evaluate(path, write_pictures(tmp_path / "good", 2))
 

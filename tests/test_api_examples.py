@@ -15,7 +15,7 @@ import pytest
 from api_world import smaller, write_world
 
 import edgead
-from edgead.train import training
+from edgead.train import start
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "api.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
@@ -49,7 +49,7 @@ def spaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, 
     level = logging.getLogger("edgead").level
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(world)
-        patch.setattr(training, "train_run", smaller(training.train_run))
+        patch.setattr(start, "train_run", smaller(start.train_run))
         for number, block in enumerate(BLOCKS):
             # No camera is plugged into a machine that runs tests, so a folder of images stands for camera 0.
             runnable = block.replace("source=0", 'source="frames"')

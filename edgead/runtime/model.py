@@ -97,6 +97,25 @@ class Model:
         """Names of the parts that the model serves."""
         return tuple(self.thresholds)
 
+    def part_and_threshold(self, part: str | None) -> tuple[str, float]:
+        """Choose a part and give its decision threshold.
+
+        Args:
+            part: Name of the part, None for the only one.
+
+        Returns:
+            Name and threshold.
+
+        Raises:
+            InputError: If the part is unknown, the model serves several and none is given, or there is no threshold.
+        """
+        chosen = choose_part(self.thresholds, None if part is None else str(part))
+        if (threshold := self.thresholds[chosen]) is None:
+            raise InputError(
+                f"the model has no threshold for {chosen}: build a bundle of it with edgead.build"
+            )
+        return chosen, threshold.value
+
     @overload
     def predict(self, image: Image, *, part: str | None = None, full_size: bool = False) -> Result: ...
 
@@ -138,12 +157,7 @@ class Model:
         """
         if self._closed:
             raise BackendError("the model is closed: open it again with edgead.load")
-        chosen = choose_part(self.thresholds, None if part is None else str(part))
-        threshold = self.thresholds[chosen]
-        if threshold is None:
-            raise InputError(
-                f"the model has no threshold for {chosen}: build a bundle of it with edgead.build"
-            )
+        chosen, threshold = self.part_and_threshold(part)
         images = image if isinstance(image, list | tuple) else [image]
         if not images:
             raise InputError("an empty list of images: give 1 or more")
@@ -154,7 +168,7 @@ class Model:
             for array, score, of_image in zip(
                 loaded, prediction.anomaly_score, prediction.anomaly_map[:, 0], strict=True
             ):
-                results.append(_result(array, float(score), of_image, threshold.value, chosen, full_size))
+                results.append(_result(array, float(score), of_image, threshold, chosen, full_size))
         return results if isinstance(image, list | tuple) else results[0]
 
     def close(self) -> None:
