@@ -1,3 +1,114 @@
-"""edgead: train on pictures of good parts, build a verified engine, stream a camera."""
+"""edgead: train on images of good parts, build a verified engine, stream a camera.
+
+    import edgead
+    run = edgead.train("my-parts", "runs/my-parts")
+    bundle = edgead.build(run, "engines/my-parts")
+    with edgead.load("engines/my-parts") as model:
+        result = model.predict("part.png")
+
+Names are imported when they are first used (PEP 562), so that `import edgead` takes milliseconds and needs neither
+PyTorch nor an inference library.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgead.agreement import compare_sessions
+    from edgead.api import build, evaluate, load, stream, train
+    from edgead.bundle import Bundle, open_bundle
+    from edgead.data import open_dataset
+    from edgead.errors import EdgeadError
+    from edgead.evaluate import Evaluation
+    from edgead.preprocess import ModelSize
+    from edgead.runtime import FakeSession, Session, open_session
+    from edgead.runtime.model import Model, Result
+    from edgead.stream.loop import Summary
+    from edgead.threshold import Threshold
+    from edgead.types import Prediction, Region, Verdict
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Bundle",
+    "EdgeadError",
+    "Evaluation",
+    "FakeSession",
+    "Model",
+    "ModelSize",
+    "Prediction",
+    "Region",
+    "Result",
+    "Session",
+    "Summary",
+    "Threshold",
+    "Verdict",
+    "__version__",
+    "build",
+    "compare_sessions",
+    "evaluate",
+    "load",
+    "open_bundle",
+    "open_dataset",
+    "open_session",
+    "stream",
+    "train",
+]
+
+_FUNCTIONS = ("build", "evaluate", "load", "stream", "train")
+_HOMES = {
+    **dict.fromkeys(_FUNCTIONS, "edgead.api"),
+    "Bundle": "edgead.bundle",
+    "EdgeadError": "edgead.errors",
+    "Evaluation": "edgead.evaluate",
+    "FakeSession": "edgead.runtime",
+    "Model": "edgead.runtime.model",
+    "ModelSize": "edgead.preprocess",
+    "Prediction": "edgead.types",
+    "Region": "edgead.types",
+    "Result": "edgead.runtime.model",
+    "Session": "edgead.runtime",
+    "Summary": "edgead.stream.loop",
+    "Threshold": "edgead.threshold",
+    "Verdict": "edgead.types",
+    "compare_sessions": "edgead.agreement",
+    "open_bundle": "edgead.bundle",
+    "open_dataset": "edgead.data",
+    "open_session": "edgead.runtime",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgead' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    if name not in _FUNCTIONS:
+        globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _CallableModule(ModuleType):
+    """A module with the name of a public function: `edgead.train(...)` calls the function, whatever was imported."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return getattr(import_module("edgead.api"), self.__name__.rpartition(".")[2])(*args, **options)
+
+
+class _Package(ModuleType):
+    """This package. An import of `edgead.train.run` makes `edgead.train` a module; it must stay callable."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FUNCTIONS and isinstance(value, ModuleType):
+            value.__class__ = _CallableModule
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

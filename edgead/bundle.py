@@ -88,12 +88,26 @@ def check_target(target: Path) -> None:
         raise InputError(f"{target} holds files that are no bundle: choose an empty or new directory")
 
 
-def open_bundle(path: Path) -> Bundle:
-    """Open the bundle in directory `path` and check all of it: manifest, sizes, hashes.
+def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Open the bundle in a directory and check all of it: manifest, sizes, hashes.
 
-    Raises BundleError, one line that names the file and the mend, when anything is missing, changed, too
-    big, outside the directory, or of a newer schema.
+    Args:
+        path: Directory that `edgead build` wrote.
+
+    Returns:
+        The opened bundle.
+
+    Raises:
+        BundleError: If anything is missing, changed, too big, outside the directory, or of a newer schema; the message
+            names the file and the hint.
+
+    Example:
+        >>> import edgead
+        >>> bundle = edgead.open_bundle("engines/my-parts")
+        >>> bundle.manifest.method
+        'rd'
     """
+    path = Path(path)
     if not path.exists():
         restore_directory(path)
     if not path.is_dir():

@@ -66,21 +66,44 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A rectangle of a picture in pixels of the *frame* (not of the map): left, top, width, height."""
+    """A connected region of a map above the threshold, in pixels of the *image* (not of the map).
+
+    Attributes:
+        x_px: Left edge of the bounding box.
+        y_px: Upper edge of the bounding box.
+        width_px: Width of the bounding box.
+        height_px: Height of the bounding box.
+        area_px: Area in image pixels, 1 or more; holes are not counted.
+        highest_value: Highest value of the map in the region.
+        polygon: Outline as points (x, y) on corners of pixels, from (0, 0) to (image width, image height).
+    """
 
     x_px: int
     y_px: int
     width_px: int
     height_px: int
+    area_px: int
+    highest_value: float
+    polygon: tuple[tuple[int, int], ...]
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """The bounding box: x, y, width, height."""
+        return self.x_px, self.y_px, self.width_px, self.height_px
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The decision on one frame.
 
-    is_anomalous: anomaly_score > threshold. latency_ms: capture to decision. region: bounding box of the part
-    of the map above the threshold that holds the maximum, None when the part is good. part: name of the part that
-    the threshold is of, None where nobody said.
+    Attributes:
+        frame_index: Index of the frame in its source.
+        anomaly_score: Score of the frame.
+        threshold: Decision threshold of the part.
+        is_anomalous: Whether `anomaly_score > threshold`.
+        latency_ms: Time from capture to decision.
+        regions: Regions of the map above the threshold, the largest first; empty if the frame is good.
+        part: Name of the part that the threshold belongs to, None if it is not known.
     """
 
     frame_index: int
@@ -88,7 +111,7 @@ class Verdict:
     threshold: float
     is_anomalous: bool
     latency_ms: float
-    region: Region | None
+    regions: tuple[Region, ...]
     part: str | None = None
 
 

@@ -11,6 +11,7 @@ References: MVTec AD, Bergmann et al., CVPR 2019; BTAD, Mishra et al., ISIE 2021
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
@@ -22,14 +23,25 @@ _SPLITS = ("train", "test")
 _Samples = tuple[tuple[Sample, ...], tuple[Sample, ...]]
 
 
-def open_dataset(root: Path, layout: str = "auto") -> Dataset:
-    """List the samples below `root`, sorted by path; no picture is read.
+def open_dataset(root: str | os.PathLike[str], layout: str = "auto") -> Dataset:
+    """List the samples of a dataset, sorted by path; no image is read.
 
-    layout: one of `LAYOUTS`, or "auto" to tell it from the folders there. Pictures are PNG, JPEG, BMP and
-    TIFF files by their suffix; hidden files and other files are passed over.
+    Args:
+        root: Folder of the dataset. Images are PNG, JPEG, BMP and TIFF files by their suffix; hidden files and other
+            files are skipped.
+        layout: One of `LAYOUTS`, or "auto" to find it from the folders.
 
-    Raises DataError, naming the path and the mend, for a folder that is missing, empty, or of no known
-    layout.
+    Returns:
+        The samples to train on and to test on.
+
+    Raises:
+        DataError: If the folder is missing, empty, or of no known layout.
+
+    Example:
+        >>> import edgead
+        >>> dataset = edgead.open_dataset("my-parts")
+        >>> dataset.layout, {sample.label for sample in dataset.train}
+        ('mvtec', {0})
     """
     root = Path(root)
     if layout != "auto" and layout not in _READERS:

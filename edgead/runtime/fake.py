@@ -24,12 +24,22 @@ if TYPE_CHECKING:
 
 
 class FakeSession:
-    """A `Session` whose map is the brightness of the picture: mean of the three channels over 255, so 0 to 1.
+    """A `Session` whose map is the brightness of the image: mean of the three channels over 255, so 0 to 1.
 
-    size: the picture size it takes. score: None for the maximum of that map; a number gives every picture
-    this score; a callable gets one picture (H, W, 3) uint8 and returns its score. Where a score is given,
-    the map is scaled so that its maximum is that score (a black picture's map is the score everywhere), as
-    every real graph's is.
+    Where a score is given, the map is scaled so that its maximum is that score (the map of a black image is the score
+    everywhere), as every real graph's is.
+
+    Args:
+        size: Size of the images that it takes.
+        score: None for the maximum of the map; a number gives every image this score; a callable gets one image
+            (H, W, 3) uint8 and returns its score.
+
+    Example:
+        >>> import edgead, numpy
+        >>> with edgead.FakeSession(edgead.ModelSize(64, 64), score=0.5) as session:
+        ...     prediction = session.infer(numpy.zeros((1, 64, 64, 3), numpy.uint8))
+        >>> float(prediction.anomaly_score[0])
+        0.5
     """
 
     def __init__(self, size: ModelSize, score: float | Callable[[UInt8Array], float] | None = None) -> None:

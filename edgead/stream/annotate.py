@@ -1,4 +1,4 @@
-"""What people see of a verdict: its frame with heat map, a box around the defect, and the decision above it."""
+"""What people see of a verdict: its frame with heat map, a box around each defect, and the decision above it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ def annotate(image: UInt8Array, verdict: Verdict, anomaly_map: Float32Array) -> 
     bar's height B a tenth of H, 16 at least.
     """
     picture = overlay(image, anomaly_map, verdict.threshold)
-    if verdict.region is not None:
-        box = verdict.region
+    for box in verdict.regions:
         corners = (box.x_px, box.y_px), (box.x_px + box.width_px - 1, box.y_px + box.height_px - 1)
         cv2.rectangle(picture, *corners, _WHITE, max(1, int(min(picture.shape[:2])) // 240))
     word, sign = ("REJECT", ">") if verdict.is_anomalous else ("good", "<=")

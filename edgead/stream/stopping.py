@@ -11,12 +11,15 @@ from types import FrameType
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT and SIGTERM set; in the main thread only.
+    """Yield an event that SIGINT and SIGTERM set; outside the main thread, where none arrives, one that nothing sets.
 
     The second signal of a kind acts as if this had never been called, so that whoever presses Ctrl-C twice
     gets out.
     """
     stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_signal(number: int, _: FrameType | None) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import time
 
-import cv2
-import numpy as np
-
 from edgead.errors import BackendError
-from edgead.types import Float32Array, Frame, Prediction, Region, Verdict
+from edgead.imaging.regions import regions_from_map
+from edgead.types import Frame, Prediction, Verdict
 
 
 def verdict_from_prediction(
@@ -30,8 +28,8 @@ def verdict_from_prediction(
         )
     anomalous = score > threshold
     height_px, width_px = frame.image.shape[:2]
-    region = (
-        region_from_map(prediction.anomaly_map[0, 0], threshold, height_px, width_px) if anomalous else None
+    regions = (
+        regions_from_map(prediction.anomaly_map[0, 0], threshold, height_px, width_px) if anomalous else ()
     )
     return Verdict(
         frame_index=frame.index,
@@ -39,28 +37,6 @@ def verdict_from_prediction(
         threshold=threshold,
         is_anomalous=anomalous,
         latency_ms=(time.monotonic_ns() - frame.captured_at_ns) / 1e6,
-        region=region,
+        regions=regions,
         part=part,
     )
-
-
-def region_from_map(
-    anomaly_map: Float32Array, threshold: float, height_px: int, width_px: int
-) -> Region | None:
-    """The box around the part of the map above the threshold that holds the maximum, in pixels of the frame.
-
-    anomaly_map: (h, w) float32, stretched over a frame of height_px x width_px. Pixels that touch at a corner
-    belong together. Every frame pixel that a map pixel of the part covers, even in part, is inside. None
-    where nothing is above.
-    """
-    rows, columns = anomaly_map.shape
-    row, column = divmod(int(anomaly_map.argmax()), columns)
-    if not anomaly_map[row, column] > threshold:
-        return None
-    _, labels, boxes, _ = cv2.connectedComponentsWithStats(
-        (anomaly_map > threshold).astype(np.uint8), connectivity=8
-    )
-    left, top, width, height = (int(value) for value in boxes[labels[row, column], :4])
-    x, right = left * width_px // columns, -(-(left + width) * width_px // columns)
-    y, bottom = top * height_px // rows, -(-(top + height) * height_px // rows)
-    return Region(x_px=x, y_px=y, width_px=right - x, height_px=bottom - y)

@@ -14,6 +14,7 @@ from stream_parts import frame, textured
 from edgead.errors import EdgeadError, InputError, SinkError
 from edgead.preprocess import read_picture
 from edgead.stream import open_sink
+from edgead.stream.annotate import annotate
 from edgead.stream.freshness import Signal
 from edgead.stream.sinks import AnnotatedVideo, JsonLines, RejectFolder
 from edgead.types import Float32Array, Frame, Region, Verdict
@@ -22,14 +23,20 @@ LOST, BACK = Signal(False, "no picture comes", 3.0), Signal(True, "", 4.5)
 MAP: Float32Array = np.zeros((16, 32), np.float32)
 
 
-def verdict(index: int = 0, score: float = 0.25, region: Region | None = None) -> Verdict:
-    return Verdict(index, score, 0.5, score > 0.5, 12.3456, region, "washer")
+REGIONS = (
+    Region(32, 16, 32, 16, 512, 0.75, ((32, 16), (32, 32), (64, 32), (64, 16))),
+    Region(80, 48, 8, 4, 32, 0.625, ((80, 48), (80, 52), (88, 52), (88, 48))),
+)
+
+
+def verdict(index: int = 0, score: float = 0.25, regions: tuple[Region, ...] = ()) -> Verdict:
+    return Verdict(index, score, 0.5, score > 0.5, 12.3456, regions, "washer")
 
 
 def rejected(index: int, score: float = 0.75) -> tuple[Frame, Verdict, Float32Array]:
     anomaly_map = MAP.copy()
     anomaly_map[4:8, 8:16] = score
-    return frame(textured(index, 64, 128), index), verdict(index, score, Region(32, 16, 32, 16)), anomaly_map
+    return frame(textured(index, 64, 128), index), verdict(index, score, REGIONS[:1]), anomaly_map
 
 
 def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
@@ -39,21 +46,31 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
         sink.signal(LOST)
         sink.signal(BACK)
         sink.turn()
-        sink.write(*rejected(4))
+        image, _, anomaly_map = rejected(4)
+        sink.write(image, verdict(4, 0.75, REGIONS), anomaly_map)
         # Every line is there at once, not when the sink is closed.
         lines = [json.loads(line) for line in path.read_text().splitlines()]
     for line in lines:
         assert datetime.fromisoformat(line.pop("time")).utcoffset().total_seconds() == 0  # type: ignore[union-attr]
     good = {
         "event": "verdict", "source": "test", "part": "washer", "frame_index": 3, "anomaly_score": 0.25,
-        "threshold": 0.5, "is_anomalous": False, "latency_ms": 12.346, "region": None,
+        "threshold": 0.5, "is_anomalous": False, "latency_ms": 12.346, "regions": [],
     }  # fmt: skip
-    region = {"x_px": 32, "y_px": 16, "width_px": 32, "height_px": 16}
+    regions = [
+        {
+            "x_px": 32, "y_px": 16, "width_px": 32, "height_px": 16, "area_px": 512, "highest_value": 0.75,
+            "polygon": [[32, 16], [32, 32], [64, 32], [64, 16]],
+        },
+        {
+            "x_px": 80, "y_px": 48, "width_px": 8, "height_px": 4, "area_px": 32, "highest_value": 0.625,
+            "polygon": [[80, 48], [80, 52], [88, 52], [88, 48]],
+        },
+    ]  # fmt: skip
     assert lines == [
         good,
         {"event": "no_signal", "reason": "no picture comes", "silent_s": 3.0},
         {"event": "signal", "silent_s": 4.5},
-        {**good, "frame_index": 4, "anomaly_score": 0.75, "is_anomalous": True, "region": region},
+        {**good, "frame_index": 4, "anomaly_score": 0.75, "is_anomalous": True, "regions": regions},
     ]
 
 
@@ -151,6 +168,20 @@ def test_an_annotated_video_shows_every_scored_frame(tmp_path: Path, suffix: str
         lit = cv2.absdiff(bgr[16:], pictures[0][16:]).max(2)
         assert (lit[18:30, 36:60].min() > 20) == bool(index % 2)
         assert lit[45:].max() < 25
+
+
+def test_every_region_has_its_box() -> None:
+    image = textured(100, 64, 128)
+    good, rejects = (
+        annotate(image, verdict(), MAP),
+        annotate(image, verdict(score=0.75, regions=REGIONS), MAP),
+    )
+    changed = cv2.absdiff(good, rejects)[-64:].max(2) > 0
+    expected = np.zeros((64, 128), np.bool_)
+    for x, y, width, height in ((32, 16, 32, 16), (80, 48, 8, 4)):
+        expected[y : y + height, x : x + width] = True
+        expected[y + 1 : y + height - 1, x + 1 : x + width - 1] = False
+    np.testing.assert_array_equal(changed, expected)
 
 
 def test_a_video_takes_the_sources_rate(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
     {"event": "verdict", "time": ..., "source": ..., "part": ..., "frame_index": ...,
      "anomaly_score": ..., "threshold": ..., "is_anomalous": ..., "latency_ms": ...,
-     "region": {"x_px": ..., "y_px": ..., "width_px": ..., "height_px": ...} | null}
+     "regions": [{"x_px": ..., "y_px": ..., "width_px": ..., "height_px": ..., "area_px": ..., "highest_value": ...,
+                  "polygon": [[x, y], ...]}, ...]}
     {"event": "no_signal", "time": ..., "reason": ..., "silent_s": ...}
     {"event": "signal", "time": ..., "silent_s": ...}
 
@@ -25,7 +26,8 @@ from edgead.stream.freshness import Signal
 from edgead.stream.sinks.base import Sink
 from edgead.types import Float32Array, Frame, Verdict
 
-_TAIL_BYTES = 2**16
+# More than the longest line, which has as many regions and corners as `edgead.imaging.regions` allows.
+_TAIL_BYTES = 2**20
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class JsonLines(Sink):
             threshold=verdict.threshold,
             is_anomalous=verdict.is_anomalous,
             latency_ms=round(verdict.latency_ms, 3),
-            region=asdict(verdict.region) if verdict.region else None,
+            regions=[asdict(region) for region in verdict.regions],
         )
 
     def signal(self, signal: Signal) -> None:

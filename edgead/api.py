@@ -1,0 +1,314 @@
+"""What `import edgead` offers: train, build, load, evaluate and stream, each in one call.
+
+Each function does what the command of the same name does, with the same options. What a function needs is imported when
+it is called, so that a device without the training packages can load a bundle. Steps are logged to the logger `edgead`
+at level INFO; `train` also shows its progress on standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgead.errors import DataError, InputError, needs_extra
+from edgead.files.arguments import (
+    BuildOptions,
+    PathLike,
+    TrainOptions,
+    checked,
+    checked_options,
+    path_of,
+    paths_of,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from edgead.bundle import Bundle
+    from edgead.engine.plan import Plan
+    from edgead.evaluate import Evaluation
+    from edgead.runtime.model import Model
+    from edgead.stream import Summary
+    from edgead.train.run import Run
+
+_log = logging.getLogger("edgead")
+
+
+def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[TrainOptions]) -> Run:
+    """Train a model on images of good parts.
+
+    The same call again continues a training that was killed, and does nothing if it is finished.
+
+    Args:
+        data: Folder with images of good parts, or a list of folders for one model of several parts.
+        out: Run directory to write, or to continue.
+        **options: `method`, `size`, `epochs` and the other options of `edgead.files.arguments.TrainOptions`.
+
+    Returns:
+        The finished run: its `path`, `thresholds` and `summary`.
+
+    Raises:
+        EdgeadError: If an option or the dataset is not usable, `out` holds another run, the student learnt nothing
+            (CollapseError), or the training packages are missing.
+
+    Example:
+        >>> import edgead
+        >>> run = edgead.train("my-parts", "runs/my-parts", method="rd")
+        >>> list(run.thresholds)
+        ['my-parts']
+    """
+    given = checked_options(TrainOptions, options)
+    folders, run_path = paths_of(data, "data"), path_of(out, "out")
+    with needs_extra("train", "edgead.train"):
+        from edgead.train.start import start_training
+    return start_training(folders, run_path, given)
+
+
+def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOptions]) -> Bundle:
+    """Turn a run into a bundle that is proven to decide as the trained model does.
+
+    Args:
+        run: What `train` returned, or the directory of a run. A bundle is compiled for another target as it is, or
+            built anew with the images of `data`.
+        out: Bundle directory to write, in place of the bundle that may be there.
+        **options: `target`, `precision` and the other options of `edgead.files.arguments.BuildOptions`.
+
+    Returns:
+        The bundle, opened.
+
+    Raises:
+        EdgeadError: If an option or the run is not usable, or what was built decides otherwise than the model
+            (VerificationError). Nothing is written then.
+
+    Example:
+        >>> import edgead
+        >>> bundle = edgead.build("runs/my-parts", "engines/my-parts", target="cpu", precision="fp32")
+        >>> bundle.manifest.precision
+        'fp32'
+    """
+    from edgead.atomic import restore_directory
+    from edgead.bundle import open_bundle
+    from edgead.engine.build import build_bundle
+    from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
+
+    given = checked_options(BuildOptions, options)
+    source, bundle_path = path_of(run, "run"), path_of(out, "out")
+    data = paths_of(given.pop("data"), "data") if given.get("data") else []
+    plan = _plan(given)
+    if source.is_file():
+        raise InputError(f"{source} is a file: give the directory that edgead train or edgead build wrote")
+    restore_directory(source)
+    if not (source / "manifest.json").is_file():
+        if data:
+            raise InputError(f"{source} is no bundle: leave out data, a run knows its own images")
+        with needs_extra("train", "edgead.build of a run"):
+            from edgead.train.run import open_run
+        return _warned(build_bundle(open_run(source), bundle_path, plan, _log.info))
+    if data:
+        return _warned(rebuild_bundle(open_bundle(source), data, bundle_path, plan, _log.info))
+    if of_images := sorted(given.keys() - {"backend", "target", "head"}):
+        raise InputError(
+            f"{source} is a bundle: give the images that it was trained on, with data, or leave out "
+            f"{' and '.join(of_images)} to compile it as it is"
+        )
+    return _warned(recompile_bundle(open_bundle(source), bundle_path, plan, _log.info))
+
+
+def _plan(given: Mapping[str, Any]) -> Plan:
+    """Make the plan of a build; InputError, with the choices, for an option that is unknown."""
+    from edgead.engine.plan import Plan
+
+    return Plan.parse(
+        backend=given.get("backend"),
+        recipe=os.fspath(given["target"]) if "target" in given else None,
+        precision=given.get("precision", "fp32"),
+        quantize=given.get("quantize", "all"),
+        calibrate_on=given.get("calibrate_on", "mixed"),
+        algorithm=given.get("algorithm", "mse"),
+        cache=Path(given["cache"]) if "cache" in given else None,
+        false_alarm_rate=given.get("false_alarm_rate", 0.01),
+        confidence=given.get("confidence", 0.95),
+        head=given.get("head", "auto"),
+    )
+
+
+def _warned(bundle: Bundle) -> Bundle:
+    """Log which thresholds were set from too few images."""
+    for part, threshold in bundle.manifest.thresholds.items():
+        if (warning := threshold.warning()) is not None:
+            _log.warning("%s: %s", part, warning)
+    return bundle
+
+
+def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model:
+    """Open a bundle or a run to decide on images; use the result as a context manager.
+
+    Args:
+        model: Directory of a bundle or of a run, or what `build` or `train` returned. A run needs the training
+            packages.
+        threads: CPU threads of one inference, for a bundle on a CPU; by default one for each core.
+
+    Returns:
+        The opened model, see `Model.predict`.
+
+    Raises:
+        EdgeadError: If the directory holds neither, the run is unfinished, the bundle is damaged or of a newer edgead,
+            or its backend cannot open it.
+
+    Example:
+        >>> import edgead
+        >>> with edgead.load("engines/my-parts") as model:
+        ...     model.parts
+        ('my-parts',)
+    """
+    from edgead.atomic import restore_directory
+    from edgead.runtime.model import Model
+
+    path = path_of(model, "model")
+    checked("threads", threads, int | None)
+    restore_directory(path)
+    if (path / "run.json").is_file():
+        if threads is not None:
+            raise InputError(f"threads is {threads}, and {path} is a run: leave it out")
+        with needs_extra("train", "a run"):
+            from edgead.train.run import open_run
+        run = open_run(path)
+        description = f"{path} (run: {run.method_name}, {run.teacher_name})"
+        return Model(run.session(), run.size, run.thresholds, description)
+    if (path / "manifest.json").is_file():
+        from edgead.bundle import open_bundle
+        from edgead.runtime import open_session
+
+        bundle = open_bundle(path)
+        manifest = bundle.manifest
+        description = f"{path} (bundle: {manifest.method}, {manifest.teacher}, {manifest.precision})"
+        return Model(open_session(bundle, threads=threads), manifest.size, manifest.thresholds, description)
+    state = "is neither a run nor a bundle" if path.exists() else "does not exist"
+    raise InputError(f"{path} {state}: give a directory that edgead train or edgead build wrote")
+
+
+def evaluate(
+    model: Run | Bundle | PathLike,
+    data: PathLike,
+    *,
+    part: str | None = None,
+    layout: str = "auto",
+    out: PathLike | None = None,
+    skip_broken: bool = False,
+) -> Evaluation:
+    """Measure how well a bundle or a run tells defects from good parts.
+
+    Args:
+        model: Directory of a bundle or of a run, or what `build` or `train` returned.
+        data: Dataset with good and defective images to test on.
+        part: Name of the part on the images, if the model serves several; by default the name of the dataset.
+        layout: Folder layout of the dataset: "auto", "mvtec", "btad", "visa" or "folder".
+        out: Directory for `report.html` and `results.json`; needs the packages of `edgead[report]`.
+        skip_broken: Whether to leave out and count image files that cannot be read.
+
+    Returns:
+        The figures; `collapse` says why the model counts as failed, None if it does not.
+
+    Raises:
+        EdgeadError: If the model cannot be loaded, the part is unknown, the dataset has no test images, or an image
+            cannot be read (DataError).
+
+    Example:
+        >>> import edgead
+        >>> evaluation = edgead.evaluate("engines/my-parts", "my-parts")
+        >>> 0.0 <= evaluation.image_auroc <= 1.0
+        True
+    """
+    from edgead.atomic import check_directory
+    from edgead.data import open_dataset
+    from edgead.evaluate import evaluate as figures_of
+    from edgead.evaluate import score_dataset
+    from edgead.part import choose_part
+    from edgead.report import check_report_packages, write_report
+
+    checked("part", part, str | None)
+    checked("layout", layout, str)
+    report = None if out is None else path_of(out, "out")
+    if report is not None:
+        check_report_packages()
+        check_directory(report)
+    path = path_of(data, "data")
+    dataset = open_dataset(path, layout)
+    if not dataset.test:
+        raise DataError(
+            f"no test images: {path} ({dataset.layout}) has only good images to train on; give a dataset with test "
+            "images, such as test/good and test/DEFECT"
+        )
+    with load(model) as opened:
+        chosen = choose_part(opened.thresholds, part, dataset.name)
+        scores = score_dataset(opened.session, dataset.test, opened.size, skip_broken)
+    evaluation = figures_of(scores, opened.thresholds[chosen])
+    if report is not None:
+        details = {"model": opened.description, "data": f"{path} ({dataset.layout})"}
+        write_report(
+            report, evaluation, scores, details | ({"part": chosen} if len(opened.parts) > 1 else {})
+        )
+    return evaluation
+
+
+def stream(
+    model: Run | Bundle | PathLike,
+    source: int | PathLike,
+    sinks: Sequence[str] = ("status:",),
+    *,
+    watch: bool = False,
+    threads: int | None = None,
+    max_frames: int | None = None,
+    part: str | None = None,
+) -> Summary:
+    """Score a camera, a video or a folder until it ends or Ctrl-C is pressed.
+
+    Args:
+        model: Directory of a bundle or of a run, or what `build` or `train` returned.
+        source: Camera number, video file, folder of images, "rtsp://...", "http://..." or "synthetic:KIND?fps=10".
+        sinks: Where verdicts go: "jsonl:FILE", "video:FILE.mkv", "rejects:FOLDER?keep=1000", "status:", "window:".
+        watch: Whether to wait for new images in the source folder.
+        threads: CPU threads of one inference; by default one for each core.
+        max_frames: Number of scored frames after which the stream ends.
+        part: Name of the part that is seen; needed if the model serves several.
+
+    Returns:
+        Counts and latencies of the stream.
+
+    Raises:
+        EdgeadError: If the model cannot be loaded, an argument is out of range, or a source or a sink fails
+            (StreamError).
+
+    Example:
+        >>> import edgead
+        >>> summary = edgead.stream("engines/my-parts", source="frames", sinks=["jsonl:verdicts.jsonl"])
+        >>> summary.frames_scored == summary.frames_seen
+        True
+    """
+    from edgead.stream import open_sink, open_source, stop_on_signals
+    from edgead.stream import stream as run_stream
+
+    checked("max_frames", max_frames, int | None)
+    address = str(source) if type(source) is int else os.fspath(path_of(source, "source"))
+    if not isinstance(sinks, list | tuple) or not all(isinstance(sink, str) for sink in sinks):
+        raise InputError(f"sinks is {sinks!r}: give a list of addresses, such as ['status:']")
+    # The model first: a camera that is opened fills its buffer with frames that would be old when the model is ready.
+    with load(model, threads=threads) as opened, ExitStack() as stack:
+        chosen, threshold = opened.part_and_threshold(part)
+        stop = stack.enter_context(stop_on_signals())
+        frames = stack.enter_context(open_source(address, watch=watch))
+        opened_sinks = [stack.enter_context(open_sink(uri, fps=frames.fps)) for uri in sinks]
+        return run_stream(
+            opened.session,
+            frames,
+            opened_sinks,
+            size=opened.size,
+            threshold=threshold,
+            part=chosen,
+            max_frames=max_frames,
+            stop=stop,
+        )

@@ -1,0 +1,173 @@
+"""What the functions of `import edgead` are given: their options, and the checks of types before any work.
+
+A value of another type would fail deep inside, with an error that names no option.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeAlias, TypedDict, Union, get_args, get_origin, get_type_hints
+
+from edgead.errors import InputError
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+
+class TrainOptions(TypedDict, total=False):
+    """Options of `train`; their defaults are those of `edgead train`.
+
+    Attributes:
+        method: Distillation method, such as "rd" or "stfpm".
+        layout: Folder layout of the dataset: "auto", "mvtec", "btad", "visa" or "folder".
+        teacher: timm's name of the teacher.
+        teacher_weights: Source of the teacher's weights: "package", "hub", "random" or a file.
+        size: Image size of the model in pixels, multiples of 32: 256 or "256x320" (height x width).
+        preset: "edge" or "paper": defaults of the next four and of the smoothing.
+        epochs: Number of epochs.
+        batch_size: Images per batch and device.
+        learning_rate: Peak of the learning rate.
+        loss: One of the method's losses.
+        alignment: How the parts lie: "aligned", "unaligned", or "auto" to find out from the images.
+        textures: Material of pseudo-anomalies: "procedural" or a folder of images.
+        seed: Seed of the hold-out, the initial weights and the order.
+        skip_broken: Whether to skip and count image files that cannot be read.
+        accelerator: "auto", "cpu" or "cuda".
+        devices: Number of processes on this machine.
+        nodes: Number of machines, joined by `fabric run` or torchrun.
+        training_precision: "32-true", "16-mixed" or "bf16-mixed"; by default 32-true on a CPU, mixed on a GPU.
+    """
+
+    method: str
+    layout: str
+    teacher: str
+    teacher_weights: str | os.PathLike[str]
+    size: int | str
+    preset: str
+    epochs: int | None
+    batch_size: int | None
+    learning_rate: float | None
+    loss: str | None
+    alignment: str
+    textures: str | os.PathLike[str]
+    seed: int
+    skip_broken: bool
+    accelerator: str
+    devices: int
+    nodes: int
+    training_precision: str | None
+
+
+class BuildOptions(TypedDict, total=False):
+    """Options of `build`; their defaults are those of `edgead build`.
+
+    Attributes:
+        target: "cpu", "rtx-desktop", "jetson-orin", "jetson-thor", "datacenter" or a TOML file; by default the
+            backend's, or "cpu".
+        precision: "fp32", "fp16", "int8", or "auto" for the fastest that decides as the model; by default "fp32", or
+            a bundle's own.
+        data: For a bundle, the datasets that it was trained on, one for each part.
+        backend: "onnxruntime", "tensorrt" or "tensorrt-rtx"; by default the target's.
+        head: Anomaly map of an engine: "plugin", "standard" or "auto".
+        calibrate_on: For int8: "train", "noise", "pseudo-anomaly" or "mixed".
+        algorithm: For int8: "minmax", "entropy", "percentile" or "mse".
+        quantize: For int8: "all" or "student".
+        cache: For int8, file of the calibration.
+        false_alarm_rate: Share of good parts that may be called defective: 0.01 is 1 in 100.
+        confidence: Confidence that this share is kept, from 0 to 1.
+    """
+
+    target: str | os.PathLike[str] | None
+    precision: str | None
+    data: PathLike | Sequence[PathLike] | None
+    backend: str | None
+    head: str
+    calibrate_on: str | None
+    algorithm: str | None
+    quantize: str | None
+    cache: str | os.PathLike[str] | None
+    false_alarm_rate: float | None
+    confidence: float | None
+
+
+def checked_options(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check options by name and type.
+
+    Args:
+        kind: TypedDict of the options.
+        given: Options by name; None means that an option is not given.
+
+    Returns:
+        The options that are given.
+
+    Raises:
+        InputError: If an option is unknown or its value has another type.
+    """
+    hints = get_type_hints(kind)
+    for name, value in given.items():
+        if name not in hints:
+            raise InputError(f"unknown option {name!r}: give one of {', '.join(hints)}")
+        checked(name, value, hints[name])
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def checked(name: str, value: Any, hint: Any) -> None:
+    """Check the type of one argument.
+
+    Args:
+        name: Name of the argument.
+        value: Value that was given.
+        hint: Type or union of types; what a container holds is not looked at.
+
+    Raises:
+        InputError: If the value has another type.
+    """
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = tuple(get_origin(member) or member for member in members)
+    # In Python True is an int, and 1 is no float.
+    if (isinstance(value, bool) and bool not in kinds) or not (
+        isinstance(value, kinds) or (float in kinds and isinstance(value, int))
+    ):
+        wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise InputError(f"{name} is {str(value)[:80]!r} of type {type(value).__name__}: give {wanted}")
+
+
+def path_of(value: Any, name: str) -> Path:
+    """Give the path that an argument means: a path, or an opened run or bundle.
+
+    Args:
+        value: Path as `str` or `os.PathLike`, or an object with a `path`.
+        name: Name of the argument.
+
+    Returns:
+        The path, as it was given.
+
+    Raises:
+        InputError: If the value is neither.
+    """
+    path = getattr(value, "path", value)
+    if isinstance(path, str | os.PathLike) and not isinstance(fspath := os.fspath(path), bytes) and fspath:
+        return Path(path)
+    raise InputError(f"{name} is {str(value)[:80]!r} of type {type(value).__name__}: give a path")
+
+
+def paths_of(value: Any, name: str) -> list[Path]:
+    """Give the paths that an argument means: one path, or a list of paths.
+
+    Args:
+        value: Path, or list of paths.
+        name: Name of the argument.
+
+    Returns:
+        The paths, one or more.
+
+    Raises:
+        InputError: If the value is neither, or an empty list.
+    """
+    if isinstance(value, list | tuple):
+        if not value:
+            raise InputError(f"{name} is an empty list: give 1 path or more")
+        return [path_of(one, name) for one in value]
+    return [path_of(value, name)]

@@ -1,0 +1,1 @@
+"""Images and anomaly maps as arrays: NumPy and OpenCV only."""

@@ -1,0 +1,212 @@
+"""A model as a script uses it: image files or arrays in, decisions out. `edgead.load` makes one.
+
+A session takes batches at the model's size and gives numbers. This class adds what lies around it: reading and resizing
+the images, the threshold of the part, the regions, and the map at the image's own size.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeAlias, overload
+
+import cv2
+import numpy as np
+
+from edgead.errors import BackendError, InputError
+from edgead.imaging.regions import regions_from_map
+from edgead.part import choose_part
+from edgead.preprocess import ModelSize, batch_from_images, read_picture
+from edgead.runtime.base import Session
+from edgead.threshold import Threshold
+from edgead.types import Float32Array, Region, UInt8Array
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Image: TypeAlias = "str | os.PathLike[str] | UInt8Array"
+
+BATCH = 8
+"""Images of a list that are read and scored at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The decision on one image.
+
+    Attributes:
+        anomaly_score: Maximum of the anomaly map.
+        threshold: Decision threshold of the part.
+        is_anomalous: Whether `anomaly_score > threshold`.
+        anomaly_map: (H, W) float32, at the model's size or, on request, at the image's own.
+        regions: Regions of the map above the threshold, in pixels of the image, the largest first; empty if the image
+            is good.
+        part: Name of the part that the threshold belongs to.
+    """
+
+    anomaly_score: float
+    threshold: float
+    is_anomalous: bool
+    anomaly_map: Float32Array
+    regions: tuple[Region, ...]
+    part: str
+
+
+class Model:
+    """An opened bundle or run; a context manager.
+
+    Args:
+        session: Session of the model, which `close` closes.
+        size: Size of the images that the session takes.
+        thresholds: Decision threshold of each part, by name; None for a part without one.
+        description: What the model is, in one line.
+
+    Attributes:
+        session: Session of the model, for batches at the model's size.
+        size: Size of the images that the session takes.
+        thresholds: Decision threshold of each part, by name.
+        description: What the model is, in one line.
+
+    Example:
+        >>> import edgead
+        >>> with edgead.load("engines/my-parts") as model:
+        ...     result = model.predict("part.png")
+        >>> result.is_anomalous == (result.anomaly_score > result.threshold)
+        True
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        size: ModelSize,
+        thresholds: Mapping[str, Threshold | None],
+        description: str,
+    ) -> None:
+        self.session = session
+        self.size = size
+        self.thresholds = dict(thresholds)
+        self.description = description
+        self._closed = False
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts that the model serves."""
+        return tuple(self.thresholds)
+
+    def part_and_threshold(self, part: str | None) -> tuple[str, float]:
+        """Choose a part and give its decision threshold.
+
+        Args:
+            part: Name of the part, None for the only one.
+
+        Returns:
+            Name and threshold.
+
+        Raises:
+            InputError: If the part is unknown, the model serves several and none is given, or there is no threshold.
+        """
+        chosen = choose_part(self.thresholds, None if part is None else str(part))
+        if (threshold := self.thresholds[chosen]) is None:
+            raise InputError(
+                f"the model has no threshold for {chosen}: build a bundle of it with edgead.build"
+            )
+        return chosen, threshold.value
+
+    @overload
+    def predict(self, image: Image, *, part: str | None = None, full_size: bool = False) -> Result: ...
+
+    @overload
+    def predict(
+        self, image: list[Image] | list[str] | list[Path] | list[UInt8Array] | tuple[Image, ...],
+        *, part: str | None = None, full_size: bool = False,
+    ) -> list[Result]: ...  # fmt: skip
+
+    def predict(
+        self,
+        image: Image | list[Image] | list[str] | list[Path] | list[UInt8Array] | tuple[Image, ...],
+        *,
+        part: str | None = None,
+        full_size: bool = False,
+    ) -> Result | list[Result]:
+        """Decide on one image, or on each of a list.
+
+        Args:
+            image: Path of an image file, (H, W, 3) uint8 RGB array of any size, or a list of either. A list is scored
+                in batches.
+            part: Name of the part on the images; needed if the model serves several.
+            full_size: Whether `anomaly_map` has the size of the image, interpolated bilinearly, instead of the model's.
+
+        Returns:
+            One result, or a list of results in the order of the images.
+
+        Raises:
+            InputError: If an argument has another type or shape, the list is empty, or the part is unknown.
+            PictureError: If an image file cannot be read.
+            BackendError: If the model is closed, its backend fails, or a score is not a finite number.
+
+        Example:
+            >>> import edgead
+            >>> with edgead.load("engines/my-parts") as model:
+            ...     results = model.predict(["part.png", "part.png"], full_size=True)
+            >>> len(results)
+            2
+        """
+        if self._closed:
+            raise BackendError("the model is closed: open it again with edgead.load")
+        chosen, threshold = self.part_and_threshold(part)
+        images = image if isinstance(image, list | tuple) else [image]
+        if not images:
+            raise InputError("an empty list of images: give 1 or more")
+        results: list[Result] = []
+        for start in range(0, len(images), BATCH):
+            loaded = [_image(one) for one in images[start : start + BATCH]]
+            prediction = self.session.infer(batch_from_images(loaded, self.size))
+            for array, score, of_image in zip(
+                loaded, prediction.anomaly_score, prediction.anomaly_map[:, 0], strict=True
+            ):
+                results.append(_result(array, float(score), of_image, threshold, chosen, full_size))
+        return results if isinstance(image, list | tuple) else results[0]
+
+    def close(self) -> None:
+        """Close the session; may be called twice."""
+        self._closed = True
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _image(image: Image) -> UInt8Array:
+    """Read an image file, or check an array."""
+    if isinstance(image, str | os.PathLike):
+        return read_picture(Path(image))
+    if not isinstance(image, np.ndarray):
+        raise InputError(
+            f"an image of type {type(image).__name__}: give a path, or a NumPy array (H, W, 3) uint8 RGB"
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise InputError(f"an image of shape {image.shape} and type {image.dtype}: give (H, W, 3) uint8 RGB")
+    return image
+
+
+def _result(
+    image: UInt8Array, score: float, anomaly_map: Float32Array, threshold: float, part: str, full_size: bool
+) -> Result:
+    if not math.isfinite(score):
+        # Compared with a threshold it would pass for a good part.
+        raise BackendError(f"the model gave the score {score}: build the bundle again with edgead.build")
+    height_px, width_px = image.shape[:2]
+    anomalous = score > threshold
+    regions = regions_from_map(anomaly_map, threshold, height_px, width_px) if anomalous else ()
+    if full_size and anomaly_map.shape != (height_px, width_px):
+        anomaly_map = cv2.resize(anomaly_map, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
+    return Result(score, threshold, anomalous, anomaly_map, regions, part)
