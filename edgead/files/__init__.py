@@ -1,0 +1,1 @@
+"""Files on disk: strict readers of the records that edgead writes, and the writer of JSON."""
