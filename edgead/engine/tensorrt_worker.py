@@ -30,6 +30,7 @@ from typing import Any
 from edgead.atomic import replace_file
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.errors import BackendError, EdgeadError
+from edgead.files.records import record_from
 from edgead.plugin.loader import checked_plugin, load_plugin
 from edgead.runtime.feature_record import FeatureRecord
 from edgead.runtime.tensorrt_library import Library, load_library
@@ -130,7 +131,7 @@ def _outputs(features: dict[str, Any] | None) -> list[str]:
     if features is None:
         return ["anomaly_map FLOAT of 4 axes", "anomaly_score FLOAT of 1 axes"]
     dtypes = {"float32": "FLOAT", "float16": "HALF"}
-    outputs = FeatureRecord.from_json(features).outputs
+    outputs = record_from(FeatureRecord, features, "features").outputs
     return sorted(f"{spec.name} {dtypes[spec.dtype]} of {len(spec.shape)} axes" for spec in outputs)
 
 
