@@ -104,13 +104,10 @@ def find_recipe(backend: str | None, recipe: str | None) -> tuple[str, Recipe]:
 
 def read_recipe(file: Path) -> Recipe:
     """Read a recipe; InputError, one line with the file and the key, for anything that is none."""
-    hint = "the recipes in engines/recipes show how it is written"
-    try:
-        with record_errors(InputError, f"recipe {file} cannot be used", hint):
-            table = parse_toml(read_bounded(file, MAX_RECIPE_BYTES), MAX_RECIPE_BYTES)
-            return record_from(Recipe, table, defaults=True)
-    except OSError as error:
-        raise InputError(f"cannot read recipe {file} ({error.strerror}): check the path") from error
+    hint = "check the path, and see engines/recipes for how a recipe is written"
+    with record_errors(InputError, f"recipe {file} cannot be used", hint):
+        table = parse_toml(read_bounded(file, MAX_RECIPE_BYTES), MAX_RECIPE_BYTES)
+        return record_from(Recipe, table, defaults=True)
 
 
 def _folder() -> Path:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, ValueInfoProto
 
-from edgead.atomic import replace_file, write_errors
+from edgead.atomic import replace_file
 from edgead.errors import PrecisionError
 from edgead.export.parts import CONVOLUTIONS
 from edgead.export.quantise import int8_from_float, layers_to_quantise, tensors_to_quantise
@@ -146,9 +146,7 @@ def read_calibration(file: Path, key: str, model: ModelProto) -> Calibration | N
         return None
     hint = "delete it to calibrate again, or give another file"
     with record_errors(PrecisionError, f"{file} is no calibration cache", hint):
-        with write_errors(file):
-            content = read_bounded(file, MAX_CACHE_BYTES)
-        value = check_object(parse_json(content, MAX_CACHE_BYTES))
+        value = check_object(parse_json(read_bounded(file, MAX_CACHE_BYTES), MAX_CACHE_BYTES))
         schema = record_from(int, value.get("schema"), "schema")
         if schema != SCHEMA:
             raise PrecisionError(
@@ -164,10 +162,11 @@ def read_calibration(file: Path, key: str, model: ModelProto) -> Calibration | N
         )
 
 
-def _ranges(found: Mapping[str, float], model: ModelProto) -> Mapping[str, float]:
-    if found.keys() != set(tensors_to_quantise(model)) or not all(limit >= 0.0 for limit in found.values()):
+def _ranges(found: Mapping[str, float], model: ModelProto) -> dict[str, float]:
+    tensors = tensors_to_quantise(model)
+    if found.keys() != set(tensors) or not all(limit >= 0.0 for limit in found.values()):
         raise RecordError("its ranges are not those of the graph")
-    return found
+    return {name: found[name] for name in tensors}
 
 
 def _shifts(found: Mapping[str, Sequence[float]], model: ModelProto) -> dict[str, Float32Array]:

@@ -31,11 +31,13 @@ def read_bounded(file: Path, max_bytes: int) -> bytes:
         The content.
 
     Raises:
-        RecordError: If the file is larger.
-        OSError: If the file cannot be read.
+        RecordError: If the file is larger or cannot be read.
     """
-    with open(file, "rb") as opened:
-        content = opened.read(max_bytes + 1)
+    try:
+        with open(file, "rb") as opened:
+            content = opened.read(max_bytes + 1)
+    except OSError as error:
+        raise RecordError(f"it cannot be read: {error.strerror or error}") from error
     _check_size(content, max_bytes)
     return content
 

@@ -21,6 +21,7 @@ import torch
 from edgead.atomic import check_directory, replace_directory
 from edgead.data import Dataset, LoadedPictures, Sample, load_pictures, open_dataset, split_holdout
 from edgead.errors import DataError, InputError
+from edgead.files.parsing import write_json
 from edgead.models import create_method, method_class
 from edgead.models.base import DistillationMethod
 from edgead.models.imported import load_imported
@@ -29,7 +30,7 @@ from edgead.train.collapse import Sanity, raised_share
 from edgead.train.config import TrainConfig
 from edgead.train.foreign import MEAN, STD, Foreign, read_foreign
 from edgead.train.pictures import HOLDOUT_SHARE
-from edgead.train.run import METRICS_FILE, WEIGHTS_FILE, PartRecord, Run, RunRecord, write_json, write_record
+from edgead.train.run import METRICS_FILE, WEIGHTS_FILE, PartRecord, Run, RunRecord, write_record
 from edgead.train.session import TorchSession
 
 # Pictures that the loss is asked of: each costs two runs of the model.

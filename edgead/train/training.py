@@ -17,6 +17,7 @@ from edgead.atomic import check_directory, replace_file
 from edgead.data.contact_sheet import PICTURES_PER_SHEET, draw_contact_sheet
 from edgead.data.textures import FolderTextures, ProceduralTextures, Textures
 from edgead.errors import CollapseError, InputError, RunError
+from edgead.files.parsing import write_json
 from edgead.models import METHODS, create_method, method_class
 from edgead.models.base import DistillationMethod, Pose, Preset
 from edgead.preprocess import ModelSize
@@ -39,7 +40,6 @@ from edgead.train.run import (
     Run,
     RunRecord,
     read_record,
-    write_json,
     write_record,
 )
 from edgead.train.session import TorchSession
