@@ -111,13 +111,13 @@ def check_object(value: Any) -> dict[str, Any]:
 
 
 def json_text(value: Any, indent: int | None = 2) -> str:
-    """Text of a JSON file, keys in the given order, with a newline at the end.
+    """Text of a JSON file: keys in the given order, paths as text, a newline at the end.
 
     Raises:
         ValueError: If a number is not finite.
         TypeError: If a value is not a JSON value.
     """
-    return json.dumps(value, indent=indent, allow_nan=False) + "\n"
+    return json.dumps(value, indent=indent, allow_nan=False, default=_plain) + "\n"
 
 
 def write_json(file: Path, value: Any, indent: int | None = 2) -> None:
@@ -142,6 +142,12 @@ def shown(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 64:
         return f"a whole number of {value.bit_length()} bits"
     return repr(value[:SHOWN_CHARACTERS] if isinstance(value, str) else value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
 def _check_size(content: bytes | str, max_bytes: int) -> None:

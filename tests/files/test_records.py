@@ -267,6 +267,16 @@ def test_what_no_reader_would_take_is_not_written(tmp_path, value):
     assert (tmp_path / "a.json").read_text() == "before"
 
 
+def test_a_path_is_written_as_text_and_read_back():
+    @dataclass(frozen=True)
+    class Place:
+        file: Path
+
+    assert record_from(Place, parse_json(json_text(asdict(Place(Path("/d/f")))), BOUND)) == Place(
+        Path("/d/f")
+    )
+
+
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(EdgeadError):
