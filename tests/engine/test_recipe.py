@@ -248,7 +248,17 @@ def test_contradictions_and_unknown_names_are_refused(backend: str | None, recip
 
 def test_a_plan_takes_the_ladder_of_its_recipe() -> None:
     def plan(recipe: str, precision: str, quantize: str = "all") -> Plan:
-        return Plan.parse(None, recipe, precision, quantize, "mixed", "mse", None, 0.01, 0.95)
+        return Plan.parse(
+            backend=None,
+            recipe=recipe,
+            precision=precision,
+            quantize=quantize,
+            calibrate_on="mixed",
+            algorithm="mse",
+            cache=None,
+            false_alarm_rate=0.01,
+            confidence=0.95,
+        )
 
     assert plan("rtx-desktop", "auto").rungs == RUNGS
     assert plan("cpu", "auto").rungs == ("fp32",)
