@@ -11,6 +11,7 @@ from edgead.models.rd import LOSSES
 from edgead.models.teacher import DEFAULT_TEACHER
 from edgead.part import check_part_names
 from edgead.preprocess import ModelSize
+from edgead.train.schedule import Schedule
 
 # What every generator of random numbers takes.
 MAX_SEED = 2**32 - 1
@@ -68,3 +69,8 @@ class TrainConfig:
     def parts(self) -> dict[str, Path]:
         """The dataset of each part, by the part's name."""
         return {Path(folder).name: Path(folder) for folder in self.data}
+
+    @property
+    def schedule(self) -> Schedule:
+        """What the training loop needs."""
+        return Schedule(self.epochs, self.batch_size, self.learning_rate, self.seed)

@@ -72,7 +72,7 @@ def import_run(
     held_out = _held_out(dataset)
     weights = "imported" if foreign.names.carries_teacher else teacher_weights or "hub"
     config = _config(foreign, data, dataset, weights)
-    method = _untrained(foreign, config)
+    method = _untrained(foreign, config.seed, config.teacher_weights, config.loss)
     pictures = load_pictures(held_out.samples, foreign.size)
     say(_where_from(held_out, len(pictures.samples)))
     untrained = _loss(method, pictures)
@@ -146,10 +146,10 @@ def _config(foreign: Foreign, data: Path, dataset: Dataset, weights: str) -> Tra
     )
 
 
-def _untrained(foreign: Foreign, config: TrainConfig) -> DistillationMethod:
+def _untrained(foreign: Foreign, seed: int, teacher_weights: str, loss: str) -> DistillationMethod:
     """The method with the teacher's weights where the checkpoint does not hold them, and a student without any."""
-    torch.manual_seed(config.seed)
-    weights = "random" if foreign.names.carries_teacher else config.teacher_weights
+    torch.manual_seed(seed)
+    weights = "random" if foreign.names.carries_teacher else teacher_weights
     teacher = method_class(foreign.method).create_teacher(foreign.backbone, weights)
     for name, values in (("mean", MEAN), ("std", STD)):
         if not torch.allclose(getattr(teacher, name).flatten() / 255.0, torch.tensor(values)):
@@ -157,7 +157,7 @@ def _untrained(foreign: Foreign, config: TrainConfig) -> DistillationMethod:
                 f"the checkpoint feeds {foreign.backbone} with ImageNet's mean and std, and edgead with those of "
                 "timm's own weights: train it again by edgead train"
             )
-    return create_method(foreign.method, teacher, foreign.size, config.loss, "free", "paper").eval()
+    return create_method(foreign.method, teacher, foreign.size, loss, "free", "paper").eval()
 
 
 @torch.no_grad()
