@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from onnx import ModelProto
 
+from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt import build_engine
 from edgead.export.calibrate import calibrate
@@ -86,12 +87,14 @@ def measure(teacher: str) -> list[Row]:
             for batch in BATCHES:
                 built = build_engine(
                     model,
-                    backend="tensorrt-rtx",
-                    precision=precision,
-                    recipe="engine-sizes",
-                    batch=batch,
-                    settings=TensorRTSettings(compute_capabilities=GPUS),
-                    gpu=None,
+                    EngineRequest(
+                        backend="tensorrt-rtx",
+                        precision=precision,
+                        recipe="engine-sizes",
+                        batch=batch,
+                        settings=TensorRTSettings(compute_capabilities=GPUS),
+                        gpu=None,
+                    ),
                     directory=Path(directory),
                     timing_caches=Path(directory),
                 )

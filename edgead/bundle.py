@@ -24,12 +24,11 @@ from typing import BinaryIO
 from edgead.atomic import check_directory, replace_directory, restore_directory
 from edgead.errors import BundleError, InputError
 from edgead.golden import Golden, read_golden
-from edgead.manifest import REBUILD, SCHEMA, FileEntry, Manifest, check_file_name
+from edgead.manifest import MAX_MANIFEST_BYTES, REBUILD, SCHEMA, FileEntry, Manifest, check_file_name
 
 __all__ = ["SCHEMA", "Bundle", "FileEntry", "Manifest", "check_target", "open_bundle", "write_bundle"]
 
 MANIFEST = "manifest.json"
-MAX_MANIFEST_BYTES = 2**20
 _CHUNK_BYTES = 2**20
 
 
@@ -120,11 +119,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     with _open_inside(path, MANIFEST) as file:
         content = file.read(MAX_MANIFEST_BYTES + 1)
     try:
-        if len(content) > MAX_MANIFEST_BYTES:
-            raise BundleError(f"it is larger than {MAX_MANIFEST_BYTES} bytes: {REBUILD}")
-        manifest = Manifest.from_json(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{path / MANIFEST}: it is not UTF-8: {REBUILD}") from error
+        manifest = Manifest.from_json(content)
     except BundleError as error:
         raise BundleError(f"{path / MANIFEST}: {error}") from error
     for name, entry in manifest.files.items():

@@ -16,7 +16,6 @@ Slurm, Ray) runs those. How the figures are put together is in `edgead.compare_f
 from __future__ import annotations
 
 import fcntl
-import json
 import shlex
 import subprocess
 import sys
@@ -24,11 +23,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Literal, TypeVar
 
-from edgead.atomic import check_directory, replace_file, restore_directory
+from edgead.atomic import check_directory, restore_directory
 from edgead.data import open_dataset
 from edgead.errors import DataError, InputError, RunError
+from edgead.files.parsing import parse_json, read_bounded, write_json
+from edgead.files.records import record_errors, record_from
 
 MAX_JSON_BYTES = 256 * 2**20
 GRID_FILE = "grid.json"
@@ -75,6 +76,14 @@ class Grid:
             for seed in range(self.seeds)
             for method in self.methods
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """The content of grid.json. options: see `Grid`. datasets: absolute folders by name."""
+
+    options: Mapping[str, str]
+    datasets: Mapping[str, str]
 
 
 def plan_grid(
@@ -173,21 +182,8 @@ def read_json(file: Path, kind: type[T]) -> T | None:
     """A value that edgead wrote, None where there is no such file; RunError where it is broken or of another kind."""
     if not file.exists():
         return None
-    try:
-        if file.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError(f"larger than {MAX_JSON_BYTES} bytes")
-        content = json.loads(file.read_bytes())
-        if not isinstance(content, kind):
-            raise TypeError(f"it holds {type(content).__name__}, not {kind.__name__}")
-        return content
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise RunError(f"{file} is broken ({error}): remove {file.parent} to have it made again") from error
-
-
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write an object beside and rename it."""
-    with replace_file(file) as partial:
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with record_errors(RunError, f"{file} is broken", f"remove {file.parent} to have it made again"):
+        return record_from(kind, parse_json(read_bounded(file, MAX_JSON_BYTES), MAX_JSON_BYTES))
 
 
 def _run_state(cell: Cell) -> str | None:
@@ -198,32 +194,34 @@ def _run_state(cell: Cell) -> str | None:
 def _check_earlier(grid: Grid) -> None:
     """Refuse a directory of something else; write down what its cells have in common, for a later start to compare."""
     check_directory(grid.out)
-    earlier = read_json(grid.out / GRID_FILE, dict)
-    if earlier is None:
+    file = grid.out / GRID_FILE
+    if (content := read_json(file, dict)) is not None:
+        with record_errors(
+            RunError,
+            f"{file} is no record of a comparison",
+            "choose another --out, an empty or new directory",
+        ):
+            earlier = record_from(_Earlier, content)
+    else:
         if grid.out.is_dir() and any(not entry.name.startswith(".") for entry in grid.out.iterdir()):
             raise InputError(
                 f"{grid.out} holds files that are no comparison: choose an empty or new directory"
             )
-        earlier = {"options": dict(grid.options), "datasets": {}}
-    if not all(isinstance(earlier.get(name), dict) for name in ("options", "datasets")):
-        raise RunError(
-            f"{grid.out / GRID_FILE} has no options and datasets of a comparison: choose another --out, an empty or "
-            "new directory"
-        )
-    for name in sorted(earlier["options"].keys() | grid.options.keys()):
-        was, now = earlier["options"].get(name), grid.options.get(name)
+        earlier = _Earlier(grid.options, {})
+    for name in sorted(earlier.options.keys() | grid.options.keys()):
+        was, now = earlier.options.get(name), grid.options.get(name)
         if was != now:
             raise InputError(
                 f"{grid.out} holds a comparison with {_option(name, was)}, not {_option(name, now)}: choose another "
                 "--out, or give the options of then"
             )
     for name, folder in grid.datasets.items():
-        if (was := earlier["datasets"].get(name, str(folder))) != str(folder):
+        if (was := earlier.datasets.get(name, str(folder))) != str(folder):
             raise InputError(
                 f"{grid.out} compares {was}, not {folder}: choose another --out or rename the folder"
             )
-    known = {**earlier["datasets"], **{name: str(folder) for name, folder in grid.datasets.items()}}
-    write_json(grid.out / GRID_FILE, {"options": earlier["options"], "datasets": known})
+    known = {**earlier.datasets, **{name: str(folder) for name, folder in grid.datasets.items()}}
+    write_json(file, {"options": earlier.options, "datasets": known})
 
 
 def _option(name: str, value: str | None) -> str:

@@ -19,10 +19,11 @@ from typing import Any, Literal
 import numpy as np
 
 from edgead.bundle import Bundle, open_bundle
-from edgead.compare import Cell, Grid, read_json, state_of, write_json
+from edgead.compare import Cell, Grid, read_json, state_of
 from edgead.data import load_pictures, open_dataset
 from edgead.errors import EdgeadError, RunError, needs_extra
 from edgead.evaluate import evaluate, score_dataset
+from edgead.files.parsing import write_json
 from edgead.preprocess import ModelSize
 from edgead.report import write_report
 from edgead.runtime import open_session

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,8 +12,9 @@ from urllib.parse import quote
 from edgead import __version__
 from edgead.atomic import replace_file
 from edgead.charts import INK, new_figure
-from edgead.compare import write_json
 from edgead.compare_figures import Baseline, Comparison, Spread, Summary
+from edgead.files.parsing import write_json
+from edgead.files.records import utc_now
 from edgead.pages import data_uri, page_template
 
 SCHEMA = 1
@@ -77,7 +77,7 @@ def write_comparison(comparison: Comparison) -> Path:
         "seeds": ", ".join(str(seed) for seed in range(comparison.grid.seeds)),
         "training in": ", ".join(sorted({r.precision for r in comparison.results if r.precision})) or "-",
         "latency on": comparison.machine,
-        "made": f"{datetime.now(timezone.utc).isoformat(timespec='seconds')} by edgead {__version__}",
+        "made": f"{utc_now()} by edgead {__version__}",
     }
     page = page_template("compare.html").render(
         facts=facts, tables=tables, headings=[heading for heading, _ in COLUMNS.values()], notes=NOTES

@@ -7,28 +7,27 @@ schema is refused with the sentence that a newer edgead is needed, before anythi
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime, timedelta, timezone
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
 
 from edgead import __version__
-from edgead.errors import BundleError, InputError
+from edgead.errors import BundleError
+from edgead.files.parsing import RecordError, check_object, json_text, parse_json
+from edgead.files.records import record_errors, record_from, utc_now
 from edgead.part import check_part_names
 from edgead.preprocess import ModelSize, check_preprocess_spec, preprocess_spec
 from edgead.threshold import Threshold
 
 SCHEMA = 4
+MAX_MANIFEST_BYTES = 2**20
 MAX_FILE_BYTES = 4 * 2**30
 REBUILD = "rebuild the bundle with 'edgead build'"
 
 _NAME_PART = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +36,6 @@ class FileEntry:
 
     sha256: str
     bytes: int
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +62,7 @@ class Manifest:
     verified: bool
     verified_on: Mapping[str, Any]
     files: Mapping[str, FileEntry] = field(default_factory=dict)
-    created_at: str = field(default_factory=_now)
+    created_at: str = field(default_factory=utc_now)
     edgead_version: str = __version__
     schema: int = SCHEMA
 
@@ -90,44 +85,32 @@ class Manifest:
             "verified_on": dict(self.verified_on),
             "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
         }
-        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+        return json_text(content)
 
     @classmethod
-    def from_json(cls, text: str) -> Manifest:
-        """Read a manifest's text; BundleError, naming the key, for anything `to_json` would not write."""
-        try:
-            content = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"it is not plain JSON ({error}): {REBUILD}") from error
-        if not isinstance(content, dict):
-            raise BundleError(f"it is {type(content).__name__}, not an object: {REBUILD}")
-        schema = _typed(content, "schema", int)
-        if schema > SCHEMA:
-            raise BundleError(
-                f"schema {schema} is newer than the {SCHEMA} that edgead {__version__} reads: "
-                "install a newer edgead"
-            )
-        if schema != SCHEMA:
-            raise BundleError(f"schema is {schema}, not {SCHEMA}: {REBUILD}")
-        _check_keys(
-            content, {entry.name for entry in fields(cls)} - {"size"} | {"preprocess"}, "the manifest"
-        )
-        return cls(
-            method=_typed(content, "method", str),
-            teacher=_typed(content, "teacher", str),
-            backend=_typed(content, "backend", str),
-            recipe=_typed(content, "recipe", str),
-            precision=_typed(content, "precision", str),
-            size=check_preprocess_spec(_typed(content, "preprocess", dict)),
-            thresholds=_thresholds_from_json(_typed(content, "thresholds", dict)),
-            training=_typed(content, "training", dict),
-            verification=_typed(content, "verification", dict),
-            verified=_typed(content, "verified", bool),
-            verified_on=_typed(content, "verified_on", dict),
-            files=_files_from_json(_typed(content, "files", dict)),
-            created_at=_utc(_typed(content, "created_at", str)),
-            edgead_version=_typed(content, "edgead_version", str),
-        )
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Read a manifest, a text or its UTF-8 bytes.
+
+        Raises:
+            BundleError: If it is anything that `to_json` would not write; the message names the key.
+        """
+        with record_errors(BundleError, "it is no manifest", REBUILD):
+            content = check_object(parse_json(text, MAX_MANIFEST_BYTES))
+            schema = record_from(int, content.get("schema"), "schema")
+            if schema > SCHEMA:
+                raise BundleError(
+                    f"schema {schema} is newer than the {SCHEMA} that edgead {__version__} reads: "
+                    "install a newer edgead"
+                )
+            if schema != SCHEMA:
+                raise RecordError(f"schema is {schema}, not {SCHEMA}")
+            # The file holds the whole preprocessing, of which an image's size is the one thing that varies.
+            size = check_preprocess_spec(record_from(dict, content.pop("preprocess", None), "preprocess"))
+            if "size" in content:
+                raise RecordError("it has the unknown key 'size'")
+            manifest = record_from(cls, {**content, "size": asdict(size)})
+            _check(manifest)
+        return manifest
 
 
 def check_file_name(name: str) -> None:
@@ -136,86 +119,21 @@ def check_file_name(name: str) -> None:
         raise BundleError(f"file name {name!r} is not a plain path inside the bundle: {REBUILD}")
 
 
-def _thresholds_from_json(content: dict[str, Any]) -> dict[str, Threshold]:
-    try:
-        check_part_names(list(content))
-    except InputError as error:
-        raise BundleError(f"'thresholds': {str(error).rpartition(': ')[0]}: {REBUILD}") from error
-    return {part: _threshold_from_json(_typed(content, part, dict)) for part in content}
-
-
-def _threshold_from_json(content: dict[str, Any]) -> Threshold:
-    _check_keys(content, {entry.name for entry in fields(Threshold)}, "threshold")
-    try:
-        return Threshold(
-            value=_number(content, "value"),
-            false_alarm_rate=_number(content, "false_alarm_rate"),
-            confidence=_number(content, "confidence"),
-            achieved_confidence=_number(content, "achieved_confidence"),
-            n_normal=_typed(content, "n_normal", int),
-            n_needed=_typed(content, "n_needed", int),
-        )
-    except InputError as error:
-        raise BundleError(f"threshold: {error}: {REBUILD}") from error
-
-
-def _files_from_json(content: dict[str, Any]) -> dict[str, FileEntry]:
-    files = {}
-    for name in content:
+def _check(manifest: Manifest) -> None:
+    """Raise RecordError, InputError or BundleError, naming the key, for a value that `to_json` would not write."""
+    check_part_names(list(manifest.thresholds))
+    for name, entry in manifest.files.items():
         check_file_name(name)
-        entry = _typed(content, name, dict)
-        _check_keys(entry, {"sha256", "bytes"}, f"files {name!r}")
-        digest, size = _typed(entry, "sha256", str), _typed(entry, "bytes", int)
-        if not _SHA256.fullmatch(digest):
-            raise BundleError(f"files {name!r}: {digest[:80]!r} is not a SHA-256: {REBUILD}")
-        if not 0 <= size <= MAX_FILE_BYTES:
-            raise BundleError(
-                f"files {name!r}: {size} bytes is not between 0 and {MAX_FILE_BYTES}: {REBUILD}"
-            )
-        files[name] = FileEntry(digest, size)
-    return files
+        if not _SHA256.fullmatch(entry.sha256):
+            raise RecordError(f"files {name!r}: {entry.sha256[:80]!r} is not a SHA-256")
+        if not 0 <= entry.bytes <= MAX_FILE_BYTES:
+            raise RecordError(f"files {name!r}: {entry.bytes} bytes is not between 0 and {MAX_FILE_BYTES}")
+    if not _is_utc(manifest.created_at):
+        raise RecordError(f"'created_at' is {manifest.created_at[:80]!r}, not a time in UTC")
 
 
-def _typed(content: Mapping[str, Any], key: str, kind: type[T]) -> T:
-    value = content.get(key)
-    # The exact type: in Python true is an int too.
-    if type(value) is not kind:
-        found = "missing" if key not in content else f"{type(value).__name__}, not {kind.__name__}"
-        raise BundleError(f"{key!r} is {found}: {REBUILD}")
-    return value
-
-
-def _number(content: Mapping[str, Any], key: str) -> float:
-    value = content.get(key)
-    # Compared before it is converted: JSON allows whole numbers that no float holds.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        raise BundleError(f"threshold {key!r} is not a finite number: {REBUILD}")
-    return float(value)
-
-
-def _check_keys(content: Mapping[str, Any], known: set[str], where: str) -> None:
-    for key in sorted(content.keys() ^ known):
-        raise BundleError(
-            f"{where} has {'no' if key in known else 'the unknown'} key {key[:80]!r}: {REBUILD}"
-        )
-
-
-def _utc(text: str) -> str:
+def _is_utc(text: str) -> bool:
     try:
-        is_utc = datetime.fromisoformat(text).utcoffset() == timedelta(0)
+        return datetime.fromisoformat(text).utcoffset() == timedelta(0)
     except ValueError:
-        is_utc = False
-    if not is_utc:
-        raise BundleError(f"'created_at' is {text[:80]!r}, not a time in UTC: {REBUILD}")
-    return text
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError("a key is given twice")
-    return content
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a finite number")
+        return False

@@ -7,9 +7,7 @@ a page has the same colour scale, set by the threshold, so two pictures can be c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,8 @@ from edgead import __version__, metrics
 from edgead.atomic import replace_file
 from edgead.charts import histogram_chart, new_figure, roc_chart
 from edgead.evaluate import Evaluation, Scores, masks_of
+from edgead.files.parsing import json_text
+from edgead.files.records import utc_now
 from edgead.gallery import colour_legend, colour_scale, galleries
 from edgead.pages import page_template
 
@@ -35,7 +35,7 @@ def write_report(directory: Path, evaluation: Evaluation, scores: Scores, detail
     """
     page = page_template("report.html").render(
         version=__version__,
-        created_at=_now(),
+        created_at=utc_now(),
         details=details,
         evaluation=evaluation,
         charts=score_charts(evaluation, scores),
@@ -45,9 +45,9 @@ def write_report(directory: Path, evaluation: Evaluation, scores: Scores, detail
         decision_sentence=decision_sentence,
         figure_text=figure_text,
     )
-    results = json.dumps(results_json(evaluation, scores, details), indent=2, allow_nan=False)
+    results = json_text(results_json(evaluation, scores, details))
     with replace_file(directory / "results.json") as figures:
-        figures.write_text(results + "\n", encoding="utf-8")
+        figures.write_text(results, encoding="utf-8")
         # Within the other, so that a full disk leaves no figures without their page.
         with replace_file(directory / "report.html") as partial:
             partial.write_text(page, encoding="utf-8")
@@ -70,7 +70,7 @@ def results_json(evaluation: Evaluation, scores: Scores, details: Mapping[str, s
     return {
         "schema": SCHEMA,
         "edgead_version": __version__,
-        "created_at": _now(),
+        "created_at": utc_now(),
         "details": dict(details),
         "evaluation": evaluation.to_json(),
         "pictures": pictures,
@@ -150,7 +150,3 @@ def check_report_packages() -> None:
     """Raise MissingExtraError now, before a long job, where `write_report` would raise it after."""
     page_template("report.html")
     new_figure()
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

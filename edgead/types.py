@@ -7,11 +7,16 @@ batch into a `Prediction`, and the stream's policy turns that into a `Verdict`.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 Float32Array: TypeAlias = npt.NDArray[np.float32]
@@ -21,6 +26,32 @@ Fusion: TypeAlias = Literal["add", "multiply"]
 Quantize: TypeAlias = Literal["all", "student"]
 Backend: TypeAlias = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+
+class Closing(ABC):
+    """Base of what a `with` block closes at its end: sessions, sources and sinks.
+
+    Example:
+        >>> class Door(Closing):
+        ...     def close(self) -> None:
+        ...         print("closed")
+        >>> with Door():
+        ...     print("open")
+        open
+        closed
+    """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what is held; may be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def watch(state: training.Progress) -> None:
 
 
 edgead.atomic.os.replace = watched_rename  # type: ignore[assignment]
-training.fit = partial(training.fit, checkpoint_every_s=0.0)
+training.Trainer = partial(training.Trainer, checkpoint_every_s=0.0)
 try:
     training.train_run(tiny_config(data, epochs=epochs), out, cpu(), partial(print, flush=True), watch)
 except CollapseError as error:

@@ -24,6 +24,7 @@ import torch
 from onnx import ModelProto
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt import build_engine
 from edgead.errors import BackendError
@@ -115,12 +116,14 @@ def test_engine(
     (tmp_path / "model.onnx").write_bytes(graphs[precision].SerializeToString())
     built = build_engine(
         tmp_path / "model.onnx",
-        backend=backend,
-        precision=precision,
-        recipe="benchmark",
-        batch=BatchProfile(batch, batch, batch),
-        settings=TensorRTSettings(),
-        gpu=here,
+        EngineRequest(
+            backend=backend,
+            precision=precision,
+            recipe="benchmark",
+            batch=BatchProfile(batch, batch, batch),
+            settings=TensorRTSettings(),
+            gpu=here,
+        ),
         directory=tmp_path,
         timing_caches=tmp_path.parent / "timings",
     )

@@ -91,16 +91,16 @@ def build(
     from edgead.errors import InputError
 
     plan = Plan.parse(
-        backend,
-        recipe,
-        precision or "fp32",
-        quantize or "all",
-        calibrate_on or "mixed",
-        algorithm or "mse",
-        cache,
-        0.01 if false_alarm_rate is None else false_alarm_rate,
-        0.95 if confidence is None else confidence,
-        head,
+        backend=backend,
+        recipe=recipe,
+        precision=precision or "fp32",
+        quantize=quantize or "all",
+        calibrate_on=calibrate_on or "mixed",
+        algorithm=algorithm or "mse",
+        cache=cache,
+        false_alarm_rate=0.01 if false_alarm_rate is None else false_alarm_rate,
+        confidence=0.95 if confidence is None else confidence,
+        head=head,
     )
     if run.is_file():
         raise InputError(f"{run} is a file: give the directory that edgead train or edgead build wrote")

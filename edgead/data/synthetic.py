@@ -6,7 +6,6 @@ them past a camera. Everything is decided by a seed.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import cv2
@@ -18,6 +17,7 @@ from edgead.data.defects import DEFECTS, add_defect
 from edgead.data.parts import KINDS, SIZE_MIN_PX, Part, draw_part, render_part
 from edgead.data.samples import GOOD
 from edgead.errors import DataError, InputError
+from edgead.files.parsing import json_text
 from edgead.types import BoolArray, UInt8Array
 
 __all__ = [
@@ -86,7 +86,7 @@ def write_dataset(
             "seed": seed,
             "size_px": size_px,
         }
-        (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (folder / _RECORD).write_text(json_text(record), encoding="utf-8")
 
 
 def _picture_of(mask: BoolArray) -> UInt8Array:

@@ -15,6 +15,7 @@ from pathlib import Path
 from edgead.cache import cache_directory
 from edgead.engine.lower import Lowered
 from edgead.engine.plan import Plan
+from edgead.engine.request import EngineRequest
 from edgead.engine.settings import TensorRTSettings
 from edgead.engine.tensorrt import BuiltEngine, build_engine
 from edgead.errors import BackendError
@@ -92,15 +93,17 @@ def _compiled(
     progress(f"compiling with head {head}: the anomaly map comes from {_HEADS[head]}")
     built = build_engine(
         graph,
-        backend="tensorrt-rtx" if plan.recipe.backend == "tensorrt-rtx" else "tensorrt",
-        precision=lowered.precision,
-        recipe=plan.recipe_name,
-        batch=plan.recipe.batch,
-        settings=settings,
-        gpu=gpu,
+        EngineRequest(
+            backend="tensorrt-rtx" if plan.recipe.backend == "tensorrt-rtx" else "tensorrt",
+            precision=lowered.precision,
+            recipe=plan.recipe_name,
+            batch=plan.recipe.batch,
+            settings=settings,
+            gpu=gpu,
+            head=head,
+        ),
         directory=directory,
         timing_caches=cache_directory(),
-        head=head,
         progress=progress,
     )
     progress(f"compiled an engine of {built.path.stat().st_size / 1e6:.1f} MB in {built.seconds:.0f} s")

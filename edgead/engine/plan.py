@@ -75,6 +75,7 @@ class Plan:
     @classmethod
     def parse(
         cls,
+        *,
         backend: str | None,
         recipe: str | None,
         precision: str,

@@ -8,17 +8,16 @@ unknown or missing key, a wrong type or a number out of range is refused with th
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from edgead.engine.lower import Rung
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.verify import Budget, Precision
 from edgead.errors import InputError
+from edgead.files.parsing import parse_toml, read_bounded
+from edgead.files.records import record_errors, record_from
 from edgead.types import BACKENDS, Backend
 
 MAX_RECIPE_BYTES = 2**16
@@ -27,8 +26,6 @@ MAX_RECIPE_BYTES = 2**16
 _NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}")
 
 _DEFAULTS: Mapping[str, str] = {"onnxruntime": "cpu", "tensorrt-rtx": "rtx-desktop"}
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +104,10 @@ def find_recipe(backend: str | None, recipe: str | None) -> tuple[str, Recipe]:
 
 def read_recipe(file: Path) -> Recipe:
     """Read a recipe; InputError, one line with the file and the key, for anything that is none."""
-    try:
-        with open(file, "rb") as opened:
-            content = opened.read(MAX_RECIPE_BYTES + 1)
-        if len(content) > MAX_RECIPE_BYTES:
-            raise InputError(f"it is larger than {MAX_RECIPE_BYTES} bytes")
-        return _filled(Recipe, _parsed(content.decode("utf-8")), "the recipe")
-    except OSError as error:
-        raise InputError(f"cannot read recipe {file} ({error.strerror}): check the path") from error
-    except (InputError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"recipe {file}: {error}; the recipes in engines/recipes show how it is written"
-        ) from error
+    hint = "check the path, and see engines/recipes for how a recipe is written"
+    with record_errors(InputError, f"recipe {file} cannot be used", hint):
+        table = parse_toml(read_bounded(file, MAX_RECIPE_BYTES), MAX_RECIPE_BYTES)
+        return record_from(Recipe, table, defaults=True)
 
 
 def _folder() -> Path:
@@ -126,48 +115,3 @@ def _folder() -> Path:
     package = Path(__file__).resolve().parent
     installed = package / "recipes"
     return installed if installed.is_dir() else package.parent.parent / "engines" / "recipes"
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    table: dict[str, Any] = tomllib.loads(text)
-    return table
-
-
-def _filled(kind: type[T], table: Any, where: str) -> T:
-    """A frozen dataclass from a table; InputError for a key that is unknown or missing, or a wrong type."""
-    if not isinstance(table, dict):
-        raise InputError(f"{where} is {table!r}, not a table")
-    known = {entry.name: entry.default is MISSING for entry in fields(kind)}  # type: ignore[arg-type]
-    for key in table:
-        if key not in known:
-            raise InputError(f"{where} has the unknown key {key[:80]!r}")
-    for key, required in known.items():
-        if required and key not in table:
-            raise InputError(f"{where} has no key {key!r}")
-    hints = get_type_hints(kind)
-    return kind(**{key: _value(hints[key], value, f"{key!r}") for key, value in table.items()})
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    """A value of TOML as a field of this type wants it."""
-    if get_origin(kind) is UnionType:
-        # TOML has no null: what is there is of the other type.
-        kind = get_args(kind)[0]
-    if isinstance(kind, type) and is_dataclass(kind):
-        return _filled(kind, value, where)
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list):
-            raise InputError(f"{where} is {value!r}, not a list")
-        return tuple(_value(get_args(kind)[0], item, f"an entry of {where}") for item in value)
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise InputError(f"{where} is {value!r}, not one of {', '.join(get_args(kind))}")
-        return value
-    # The exact type: in Python true is an int too.
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        raise InputError(f"{where} is {value!r}, not of type {kind.__name__}")
-    return kind(value)

@@ -21,12 +21,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgead.engine.settings import BatchProfile, TensorRTSettings
+from edgead.engine.request import EngineRequest, EngineTask, PluginLibrary
 from edgead.errors import BackendError, InputError, needs_extra
+from edgead.files.parsing import json_text
 from edgead.plugin.loader import plugin_file, plugin_sha256
 from edgead.runtime.engine_record import EngineRecord, Head, this_platform
 from edgead.runtime.feature_record import FeatureRecord
-from edgead.runtime.tensorrt_library import TensorRTBackend, load_library
+from edgead.runtime.tensorrt_library import Library, load_library
 
 ENGINE_FILE = "model.engine"
 
@@ -55,33 +56,79 @@ class BuiltEngine:
 
 def build_engine(
     model: Path,
+    request: EngineRequest,
     *,
-    backend: TensorRTBackend,
-    precision: str,
-    recipe: str,
-    batch: BatchProfile,
-    settings: TensorRTSettings,
-    gpu: str | None,
     directory: Path,
     timing_caches: Path,
-    head: Head = "standard",
     progress: Callable[[str], None] = lambda _: None,
 ) -> BuiltEngine:
     """Compile an ONNX file that edgead wrote to `directory` / `ENGINE_FILE`, which is written whole or not at all.
 
-    precision: of the graph, for the record; nothing is chosen by it. recipe: its name, for the record. gpu: compute
-    capability of this machine's GPU, as "8.6"; None where there is none. timing_caches: directory of TensorRT's timing
-    caches, one for each version and GPU, read and written; TensorRT for RTX has none. head: what computes the anomaly
-    map, see `EngineRecord`; the plugin is this user's, of `plugin_file`, and a version-compatible engine gets a copy of
-    it inside. progress: called with a line a few times a second.
+    Args:
+        model: The ONNX file.
+        request: The engine that is wanted. With head "plugin" the library is this user's, of `plugin_file`, and a
+            version-compatible engine gets a copy of it inside.
+        directory: Directory to write the engine to.
+        timing_caches: Directory of TensorRT's timing caches, one for each version and GPU, read and written. TensorRT
+            for RTX has none.
+        progress: Called with a line a few times a second.
 
-    Raises InputError for settings that the backend does not have, BackendError when the library or the plugin is
-    missing, there is no GPU where one is needed, or the library refuses the graph or dies of it; MissingExtraError
-    without onnx.
+    Returns:
+        The engine, and the record to write beside it.
+
+    Raises:
+        InputError: If the backend does not have one of the settings.
+        BackendError: If the library or the plugin is missing, there is no GPU where one is needed, or the library
+            refuses the graph or dies of it.
+        MissingExtraError: If onnx is not installed.
     """
-    library = load_library(backend)
-    _check_settings(backend, settings, head)
-    built_for = settings.compute_capabilities or ((gpu,) if gpu else ())
+    library = load_library(request.backend)
+    _check_settings(request)
+    built_for = _compute_capabilities(request, library)
+    content = model.read_bytes()
+    graph_sha256 = hashlib.sha256(content).hexdigest()
+    content, features = _headed(content, request.head, model)
+    plugin = None
+    if request.head == "plugin":
+        plugin = PluginLibrary(plugin_file(), plugin_sha256(plugin_file()))
+    record = EngineRecord(
+        backend=request.backend,
+        library_version=library.version_text,
+        platform=this_platform(),
+        compute_capabilities=built_for,
+        hardware_compatibility=request.settings.hardware_compatibility,
+        version_compatible=request.settings.version_compatible,
+        precision=request.precision,
+        batch=(request.batch.min, request.batch.opt, request.batch.max),
+        graph_sha256=graph_sha256,
+        recipe=request.recipe,
+        head=request.head,
+        plugin_sha256=plugin.sha256 if plugin else None,
+        features=features,
+    )
+    engine = directory / ENGINE_FILE
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="edgead-") as scratch:
+        graph = Path(scratch) / "graph.onnx"
+        graph.write_bytes(content)
+        del content
+        cache = timing_caches / f"{request.backend}-{library.version_text}-sm{request.gpu}.timing"
+        task = EngineTask(
+            request=request,
+            graph=graph,
+            engine=engine.resolve(),
+            timing_cache=None if library.for_rtx else cache.resolve(),
+            plugin=plugin,
+            features=features,
+        )
+        layers = _work(task, library.name, model, progress)
+    return BuiltEngine(engine, record, layers, time.monotonic() - started)
+
+
+def _compute_capabilities(request: EngineRequest, library: Library) -> tuple[str, ...]:
+    """The compute capabilities that an engine is built for; BackendError where the library builds for none of them."""
+    settings = request.settings
+    built_for = settings.compute_capabilities or ((request.gpu,) if request.gpu else ())
     if not built_for:
         raise BackendError(
             f"no GPU to build for with {library.name}: build on a machine with an NVIDIA GPU and its driver"
@@ -94,51 +141,13 @@ def build_engine(
             f"{library.name} has no hardware_compatibility 'same-compute-capability', TensorRT 10.9 brought it: "
             "choose another"
         )
-    content = model.read_bytes()
-    graph_sha256 = hashlib.sha256(content).hexdigest()
-    content, features = _headed(content, head, model)
-    plugin = (
-        {"path": str(plugin_file()), "sha256": plugin_sha256(plugin_file())} if head == "plugin" else None
-    )
-    record = EngineRecord(
-        backend=backend,
-        library_version=library.version_text,
-        platform=this_platform(),
-        compute_capabilities=built_for,
-        hardware_compatibility=settings.hardware_compatibility,
-        version_compatible=settings.version_compatible,
-        precision=precision,
-        batch=(batch.min, batch.opt, batch.max),
-        graph_sha256=graph_sha256,
-        recipe=recipe,
-        head=head,
-        plugin_sha256=plugin["sha256"] if plugin else None,
-        features=features,
-    )
-    engine = directory / ENGINE_FILE
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="edgead-") as scratch:
-        graph = Path(scratch) / "graph.onnx"
-        graph.write_bytes(content)
-        del content
-        cache = timing_caches / f"{backend}-{library.version_text}-sm{gpu}.timing"
-        spec = {
-            "backend": backend,
-            "graph": str(graph),
-            "engine": str(engine.resolve()),
-            "timing_cache": None if library.for_rtx else str(cache.resolve()),
-            "batch": asdict(batch),
-            "settings": asdict(settings),
-            "plugin": plugin,
-            "features": None if features is None else asdict(features),
-        }
-        layers = _work(spec, library.name, model, progress)
-    return BuiltEngine(engine, record, layers, time.monotonic() - started)
+    return built_for
 
 
-def _check_settings(backend: TensorRTBackend, settings: TensorRTSettings, head: Head) -> None:
-    if backend == "tensorrt-rtx":
-        if head == "plugin":
+def _check_settings(request: EngineRequest) -> None:
+    settings = request.settings
+    if request.backend == "tensorrt-rtx":
+        if request.head == "plugin":
             raise InputError("TensorRT for RTX takes no plugin: build with --head standard")
         if settings.version_compatible or settings.hardware_compatibility != "none":
             raise InputError(
@@ -177,7 +186,7 @@ def _headed(content: bytes, head: Head, model: Path) -> tuple[bytes, FeatureReco
         ) from error
 
 
-def _work(spec: dict[str, Any], library: str, model: Path, progress: Callable[[str], None]) -> str | None:
+def _work(task: EngineTask, library: str, model: Path, progress: Callable[[str], None]) -> str | None:
     """Let the worker build, and return its report of the layers."""
     answers: dict[str, Any] = {}
     with (
@@ -194,7 +203,7 @@ def _work(spec: dict[str, Any], library: str, model: Path, progress: Callable[[s
         try:
             # It may die before it was told anything; how, is said below.
             with suppress(BrokenPipeError), worker.stdin:
-                worker.stdin.write(json.dumps(spec).encode())
+                worker.stdin.write(json_text(asdict(task), indent=None).encode())
             for line in worker.stdout:
                 if not line.endswith(b"\n"):
                     break  # it died in the middle of an answer

@@ -1,6 +1,6 @@
 """The process that compiles one engine: ``python -m edgead.engine.tensorrt_worker``.
 
-`edgead.engine.tensorrt` starts it and gives it a specification as JSON on standard input. It answers in lines of JSON:
+`edgead.engine.tensorrt` starts it and gives it an `EngineTask` as JSON on standard input. It answers in lines of JSON:
 {"progress": line} as often as there is something to say, then {"error": line}, or {"built": true} once the engine is
 written, and {"layers": report or null}. Whatever else ends it, the other end reads from the exit status, and from
 standard error, where the library's complaints go as they come.
@@ -28,20 +28,24 @@ from pathlib import Path
 from typing import Any
 
 from edgead.atomic import replace_file
+from edgead.engine.request import EngineTask, PluginLibrary
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.errors import BackendError, EdgeadError
+from edgead.files.parsing import parse_json
+from edgead.files.records import record_errors, record_from
 from edgead.plugin.loader import checked_plugin, load_plugin
 from edgead.runtime.feature_record import FeatureRecord
 from edgead.runtime.tensorrt_library import Library, load_library
 
 _SECONDS_BETWEEN_LINES = 0.3
 _MAX_CACHE_BYTES = 2**30
+_MAX_TASK_BYTES = 2**16
 
 Say = Callable[[str], None]
 
 
 def main() -> None:
-    """Read the specification, build, answer."""
+    """Read the task, build, answer."""
     # The library may print; what it prints must not get between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -51,40 +55,46 @@ def main() -> None:
         answers.flush()
 
     try:
-        spec = json.load(sys.stdin)
-        library, engine = build(spec, lambda line: answer(progress=line))
+        with record_errors(BackendError, "the task of the build is broken", "build again"):
+            content = sys.stdin.buffer.read(_MAX_TASK_BYTES + 1)
+            task = record_from(EngineTask, parse_json(content, _MAX_TASK_BYTES))
+        library, engine = build(task, lambda line: answer(progress=line))
     except EdgeadError as error:
         answer(error=str(error))
     else:
         answer(built=True)
-        answer(layers=_layers(library, engine, host_code=spec["settings"]["version_compatible"]))
+        answer(layers=_layers(library, engine, host_code=task.request.settings.version_compatible))
 
 
-def build(spec: dict[str, Any], say: Say) -> tuple[Library, Any]:
-    """Build and write the engine, and return the library and the engine's content, a buffer of the library's.
+def build(task: EngineTask, say: Say) -> tuple[Library, Any]:
+    """Build and write the engine.
 
-    spec: backend; graph, engine and timing_cache, paths, the last or None; batch and settings, fields of `BatchProfile`
-    and `TensorRTSettings`; plugin, path and sha256 of the library that holds the graph's head, or None, and a
-    version-compatible engine carries it; features, fields of the `FeatureRecord` of what the graph gives, None where it
-    gives map and score. Raises BackendError when the library refuses.
+    Args:
+        task: The work.
+        say: Takes a line of progress.
+
+    Returns:
+        The library, and the engine's content, a buffer of the library's.
+
+    Raises:
+        BackendError: If the library refuses.
     """
     say("loading the library")
-    library = load_library(spec["backend"])
+    library = load_library(task.request.backend)
     library.logger.heard = lambda line: print(line, file=sys.stderr, flush=True)
-    targets = tuple(spec["settings"]["compute_capabilities"])
-    settings = TensorRTSettings(**spec["settings"] | {"compute_capabilities": targets})
+    settings = task.request.settings
     try:
         builder = library.module.Builder(library.logger)
     except TypeError as error:
         raise BackendError(f"{library.name} cannot start to build: {library.said()}") from error
-    carried = _take_plugin(library, builder, spec["plugin"], settings) if spec["plugin"] else []
+    carried = _take_plugin(library, builder, task.plugin, settings) if task.plugin else []
     say("reading the graph")
-    network, parser = _parsed(library, builder, Path(spec["graph"]), _outputs(spec["features"]))
+    network, parser = _parsed(library, builder, task.graph, _outputs(task.features))
     config = _config(library, builder, network, settings)
     if carried:
         config.plugins_to_serialize = carried
-    _set_batch(builder, network, config, BatchProfile(**spec["batch"]))
-    cache_file = Path(spec["timing_cache"]) if spec["timing_cache"] else None
+    _set_batch(builder, network, config, task.request.batch)
+    cache_file = task.timing_cache
     if cache_file:
         _read_timings(config, cache_file, say)
     monitor = _monitor(library, say) if library.reports_progress else None
@@ -96,7 +106,7 @@ def build(spec: dict[str, Any], say: Say) -> tuple[Library, Any]:
     if engine is None:
         raise BackendError(f"{library.name} cannot build an engine of the graph: {library.said()}")
     say("writing the engine")
-    with replace_file(Path(spec["engine"])) as partial:
+    with replace_file(task.engine) as partial:
         partial.write_bytes(memoryview(engine))
     if cache_file:
         _keep_timings(config, cache_file, say)
@@ -104,19 +114,18 @@ def build(spec: dict[str, Any], say: Say) -> tuple[Library, Any]:
 
 
 def _take_plugin(
-    library: Library, builder: Any, plugin: dict[str, str], settings: TensorRTSettings
+    library: Library, builder: Any, plugin: PluginLibrary, settings: TensorRTSettings
 ) -> list[str]:
     """Have the parser find the plugin, and return the paths of the libraries that the engine is to carry."""
-    file, sha256 = Path(plugin["path"]), plugin["sha256"]
     if not settings.version_compatible:
-        load_plugin(file, sha256)
+        load_plugin(plugin.path, plugin.sha256)
         return []
     if not hasattr(library.module.IBuilderConfig, "plugins_to_serialize"):
         raise BackendError(
             f"{library.name} puts no plugin into a version-compatible engine, it has no plugins_to_serialize: build "
             "with --head standard, or leave version_compatible out of the recipe"
         )
-    path = checked_plugin(file, sha256)
+    path = checked_plugin(plugin.path, plugin.sha256)
     if builder.get_plugin_registry().load_library(path) is None:
         raise BackendError(
             f"{library.name} does not take the plugin {path} ({library.said()}): it is for the TensorRT that it was "
@@ -125,13 +134,12 @@ def _take_plugin(
     return [path]
 
 
-def _outputs(features: dict[str, Any] | None) -> list[str]:
+def _outputs(features: FeatureRecord | None) -> list[str]:
     """What a graph has to give, as `_tensor` tells it, in the order of names."""
     if features is None:
         return ["anomaly_map FLOAT of 4 axes", "anomaly_score FLOAT of 1 axes"]
     dtypes = {"float32": "FLOAT", "float16": "HALF"}
-    outputs = FeatureRecord.from_json(features).outputs
-    return sorted(f"{spec.name} {dtypes[spec.dtype]} of {len(spec.shape)} axes" for spec in outputs)
+    return sorted(f"{spec.name} {dtypes[spec.dtype]} of {len(spec.shape)} axes" for spec in features.outputs)
 
 
 def _parsed(library: Library, builder: Any, graph: Path, outputs: list[str]) -> tuple[Any, Any]:

@@ -16,17 +16,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from onnx import ModelProto, ValueInfoProto
 
-from edgead.atomic import replace_file, write_errors
+from edgead.atomic import replace_file
 from edgead.errors import PrecisionError
 from edgead.export.parts import CONVOLUTIONS
 from edgead.export.quantise import int8_from_float, layers_to_quantise, tensors_to_quantise
 from edgead.export.ranges import Algorithm, magnitude_histogram, range_from_histogram
 from edgead.export.shifts import mean_shifts
+from edgead.files.parsing import RecordError, check_object, json_text, parse_json, read_bounded
+from edgead.files.records import record_errors, record_from
 from edgead.preprocess import ModelSize, preprocess_spec
 from edgead.runtime.onnxruntime import tensor_values
 from edgead.types import Float32Array, Float64Array, UInt8Array
@@ -60,7 +61,19 @@ class Calibration:
             # As few digits as give the same float32 again.
             "shifts": {name: [float(str(x)) for x in shift] for name, shift in self.shifts.items()},
         }
-        return json.dumps(content, indent=1, allow_nan=False) + "\n"
+        return json_text(content, indent=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cache:
+    """The content of a cache file, see `Calibration`."""
+
+    schema: int
+    key: str
+    algorithm: str
+    pictures: int
+    ranges: Mapping[str, float]
+    shifts: Mapping[str, tuple[float, ...]]
 
 
 def calibration_key(model: ModelProto, images: UInt8Array, algorithm: Algorithm) -> str:
@@ -131,41 +144,39 @@ def read_calibration(file: Path, key: str, model: ModelProto) -> Calibration | N
     """
     if not file.exists():
         return None
-    mend = "delete it to calibrate again, or give another file"
-    with write_errors(file), open(file, "rb") as opened:
-        content = opened.read(MAX_CACHE_BYTES + 1)
-    try:
-        if len(content) > MAX_CACHE_BYTES:
-            raise ValueError(f"it is larger than {MAX_CACHE_BYTES} bytes")
-        value = json.loads(content)
-        schema, found = value["schema"], value["key"]
-        if schema == SCHEMA and found == key:
-            return Calibration(
-                key,
-                str(value["algorithm"]),
-                int(value["pictures"]),
-                _ranges(value["ranges"], model),
-                _shifts(value["shifts"], model),
+    hint = "delete it to calibrate again, or give another file"
+    with record_errors(PrecisionError, f"{file} is no calibration cache", hint):
+        value = check_object(parse_json(read_bounded(file, MAX_CACHE_BYTES), MAX_CACHE_BYTES))
+        schema = record_from(int, value.get("schema"), "schema")
+        if schema != SCHEMA:
+            raise PrecisionError(
+                f"the calibration cache {file} is stale, it is of schema {schema}, not {SCHEMA}: {hint}"
             )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise PrecisionError(f"{file} is no calibration cache ({error}): {mend}") from error
-    what = f"schema {schema!r}, not {SCHEMA}" if schema != SCHEMA else "another graph, pictures or algorithm"
-    raise PrecisionError(f"the calibration cache {file} is stale, it is of {what}: {mend}")
+        if record_from(str, value.get("key"), "key") != key:
+            raise PrecisionError(
+                f"the calibration cache {file} is stale, it is of another graph, pictures or algorithm: {hint}"
+            )
+        cache = record_from(_Cache, value)
+        return Calibration(
+            key, cache.algorithm, cache.pictures, _ranges(cache.ranges, model), _shifts(cache.shifts, model)
+        )
 
 
-def _ranges(found: dict[str, Any], model: ModelProto) -> dict[str, float]:
-    ranges = {name: float(found[name]) for name in tensors_to_quantise(model)}
-    if len(found) != len(ranges) or not all(0.0 <= limit < math.inf for limit in ranges.values()):
-        raise ValueError("its ranges are not those of the graph")
-    return ranges
+def _ranges(found: Mapping[str, float], model: ModelProto) -> dict[str, float]:
+    tensors = tensors_to_quantise(model)
+    if found.keys() != set(tensors) or not all(limit >= 0.0 for limit in found.values()):
+        raise RecordError("its ranges are not those of the graph")
+    return {name: found[name] for name in tensors}
 
 
-def _shifts(found: dict[str, Any], model: ModelProto) -> dict[str, Float32Array]:
-    shifts = {name: np.asarray(shift, np.float32) for name, shift in found.items()}
+def _shifts(found: Mapping[str, Sequence[float]], model: ModelProto) -> dict[str, Float32Array]:
+    # A number too large for float32 becomes infinite, and is refused below.
+    with np.errstate(over="ignore"):
+        shifts = {name: np.asarray(shift, np.float32) for name, shift in found.items()}
     if {name: shift.shape for name, shift in shifts.items()} != _channels(model):
-        raise ValueError("its shifts are not those of the graph")
+        raise RecordError("its shifts are not those of the graph")
     if not all(np.isfinite(shift).all() for shift in shifts.values()):
-        raise ValueError("its shifts are not finite")
+        raise RecordError("its shifts are not finite")
     return shifts
 
 

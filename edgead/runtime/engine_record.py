@@ -7,14 +7,14 @@ before the library sees a byte of it. The record is untrusted: it is read as str
 
 from __future__ import annotations
 
-import json
 import platform as system
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
 from edgead.errors import BackendError, BundleError
+from edgead.files.parsing import RecordError, json_text, parse_json
+from edgead.files.records import record_errors, record_from
 from edgead.runtime.feature_record import FeatureRecord
 
 Head = Literal["standard", "plugin", "kernels"]
@@ -31,9 +31,9 @@ _PATTERNS = {
     "precision": r"[a-z0-9]{1,16}",
     "graph_sha256": r"[0-9a-f]{64}",
     "recipe": r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}",
-    "head": "|".join(get_args(Head)),
 }
-_COMPUTE_CAPABILITY = re.compile(r"\d{1,2}\.\d")
+_COMPUTE_CAPABILITY = re.compile(r"\d{1,2}\.\d", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class EngineRecord:
 
     def to_json(self) -> str:
         """The text of ``engine.json``."""
-        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+        return json_text(asdict(self))
 
     @classmethod
     def from_json(cls, text: str, rebuild: str) -> EngineRecord:
@@ -78,13 +78,10 @@ class EngineRecord:
 
         rebuild: the command line that builds the engine anew.
         """
-        try:
-            if len(text) > MAX_RECORD_BYTES:
-                raise ValueError(f"it is longer than {MAX_RECORD_BYTES} characters")
-            content = json.loads(text, object_pairs_hook=_unique)
-            return cls(**_checked(content))
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"engine.json is no record of an engine ({error}): {rebuild}") from error
+        with record_errors(BundleError, "engine.json is no record of an engine", rebuild):
+            record = record_from(cls, parse_json(text, MAX_RECORD_BYTES))
+            _check(record)
+        return record
 
 
 def this_platform() -> str:
@@ -136,53 +133,23 @@ def _version_fits(record: EngineRecord, library_version: str) -> bool:
     return found == built or (record.version_compatible and found[:1] == built[:1] and found >= built)
 
 
-def _checked(content: Any) -> dict[str, Any]:
-    """The fields of a record; ValueError for one that is missing, unknown or not of its type and form."""
-    if not isinstance(content, dict):
-        raise ValueError(f"it is {type(content).__name__}, not an object")
-    for key in sorted(content.keys() ^ {entry.name for entry in fields(EngineRecord)}):
-        raise ValueError(f"the key {key[:80]!r} is unknown or missing")
+def _check(record: EngineRecord) -> None:
+    """Raise RecordError, naming the key, for a field that has not its form or does not go with the others."""
     for key, pattern in _PATTERNS.items():
-        if not isinstance(content[key], str) or not re.fullmatch(pattern, content[key], re.ASCII):
-            raise ValueError(f"{key!r} is {str(content[key])[:80]!r}")
-    # The exact type: in Python true is an int too.
-    if type(content["version_compatible"]) is not bool:
-        raise ValueError("'version_compatible' is neither true nor false")
-    head, digest = content["head"], content["plugin_sha256"]
-    is_digest = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest) is not None
-    if not (is_digest if head == "plugin" else digest is None):
-        raise ValueError(f"'plugin_sha256' is {str(digest)[:80]!r} with head {head!r}")
-    if head == "plugin" and content["backend"] != "tensorrt":
-        raise ValueError("'head' is 'plugin', which such an engine cannot have")
-    if (head == "kernels") != (content["features"] is not None):
-        raise ValueError(f"'features' are {'missing' if head == 'kernels' else 'given'} with head {head!r}")
-    return content | {
-        "features": None if content["features"] is None else FeatureRecord.from_json(content["features"]),
-        "compute_capabilities": _compute_capabilities(content["compute_capabilities"]),
-        "batch": _batch(content["batch"]),
-    }
-
-
-def _compute_capabilities(value: Any) -> tuple[str, ...]:
-    if (
-        isinstance(value, list)
-        and 1 <= len(value) <= 32
-        and all(isinstance(one, str) and _COMPUTE_CAPABILITY.fullmatch(one) for one in value)
+        if not re.fullmatch(pattern, getattr(record, key), re.ASCII):
+            raise RecordError(f"{key!r} is {getattr(record, key)[:80]!r}")
+    if not 1 <= len(record.compute_capabilities) <= 32 or not all(
+        _COMPUTE_CAPABILITY.fullmatch(one) for one in record.compute_capabilities
     ):
-        return tuple(value)
-    raise ValueError("'compute_capabilities' is no list such as [\"8.6\"]")
-
-
-def _batch(value: Any) -> tuple[int, int, int]:
-    if isinstance(value, list) and len(value) == 3 and all(type(one) is int for one in value):
-        smallest, frequent, largest = value
-        if 1 <= smallest <= frequent <= largest <= _MAX_BATCH:
-            return smallest, frequent, largest
-    raise ValueError("'batch' is no list of min <= opt <= max")
-
-
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError("a key is given twice")
-    return content
+        raise RecordError("'compute_capabilities' is no list such as [\"8.6\"]")
+    smallest, frequent, largest = record.batch
+    if not 1 <= smallest <= frequent <= largest <= _MAX_BATCH:
+        raise RecordError("'batch' is no list of min <= opt <= max")
+    head, digest = record.head, record.plugin_sha256
+    is_digest = digest is not None and _SHA256.fullmatch(digest) is not None
+    if not (is_digest if head == "plugin" else digest is None):
+        raise RecordError(f"'plugin_sha256' is {str(digest)[:80]!r} with head {head!r}")
+    if head == "plugin" and record.backend != "tensorrt":
+        raise RecordError("'head' is 'plugin', which such an engine cannot have")
+    if (head == "kernels") != (record.features is not None):
+        raise RecordError(f"'features' are {'missing' if head == 'kernels' else 'given'} with head {head!r}")

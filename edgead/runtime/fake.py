@@ -8,22 +8,19 @@ anomalous it calls it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgead.errors import BackendError
 from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
-from edgead.types import Prediction, TensorSpec, UInt8Array
+from edgead.types import Closing, Prediction, TensorSpec, UInt8Array
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from edgead.preprocess import ModelSize
 
 
-class FakeSession:
+class FakeSession(Closing):
     """A `Session` whose map is the brightness of the image: mean of the three channels over 255, so 0 to 1.
 
     Where a score is given, the map is scaled so that its maximum is that score (the map of a black image is the score
@@ -73,11 +70,3 @@ class FakeSession:
     def close(self) -> None:
         """Refuse every later `infer`."""
         self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from edgead.plugin.launches import MAX_SCALES, FeatureShape
 from edgead.types import HeadSpec, TensorSpec
@@ -24,12 +23,21 @@ class FeatureRecord:
     """The outputs of an engine of features, and the operator that takes them.
 
     dtype: of all features, float32 or float16. shapes: (C_k, H_k, W_k) of scale k, the same for teacher and student.
-    head: the operator's attributes.
+    head: the operator's attributes. Raises ValueError, naming the field, for a value out of range.
     """
 
     dtype: str
     shapes: tuple[tuple[int, int, int], ...]
     head: HeadSpec
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _BYTES:
+            raise ValueError(f"'dtype' is {self.dtype[:80]!r}, not {' or '.join(_BYTES)}")
+        lengths = [length for shape in self.shapes for length in shape]
+        if not 1 <= len(self.shapes) <= MAX_SCALES or not all(1 <= n <= _MAX_LENGTH for n in lengths):
+            raise ValueError(f"'shapes' is no list of 1 to {MAX_SCALES} shapes [C, H, W]")
+        if max(self.head.height, self.head.width, self.head.sigma) > _MAX_LENGTH:
+            raise ValueError(f"'height', 'width' or 'sigma' of the head is larger than {_MAX_LENGTH}")
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
@@ -48,49 +56,3 @@ class FeatureRecord:
     def of_batch(self, count: int) -> list[FeatureShape]:
         """The shapes for so many pictures, (N, C_k, H_k, W_k), as the kernels' launches take them."""
         return [(count, *shape) for shape in self.shapes]
-
-    @classmethod
-    def from_json(cls, content: Any) -> FeatureRecord:
-        """Read the object that `dataclasses.asdict` gives; ValueError, naming the key, for any other."""
-        _check_keys(content, cls, "features")
-        if content["dtype"] not in tuple(_BYTES):
-            raise ValueError(f"'dtype' is {str(content['dtype'])[:80]!r}, not {' or '.join(_BYTES)}")
-        shapes = content["shapes"]
-        if (
-            not isinstance(shapes, list)
-            or not 1 <= len(shapes) <= MAX_SCALES
-            or not all(map(_is_shape, shapes))
-        ):
-            raise ValueError(f"'shapes' is no list of 1 to {MAX_SCALES} shapes [C, H, W]")
-        return cls(content["dtype"], tuple((c, h, w) for c, h, w in shapes), _head(content["head"]))
-
-
-def _head(content: Any) -> HeadSpec:
-    _check_keys(content, HeadSpec, "head")
-    for key, kinds in (
-        ("height", (int,)),
-        ("width", (int,)),
-        ("sigma", (int, float)),
-        ("align_corners", (bool,)),
-    ):
-        # The exact type: in Python true is an int too.
-        if type(content[key]) not in kinds:
-            raise ValueError(f"{key!r} of the head is {str(content[key])[:80]!r}")
-    if max(content["height"], content["width"]) > _MAX_LENGTH or not abs(content["sigma"]) <= _MAX_LENGTH:
-        raise ValueError("'height', 'width' or 'sigma' of the head is out of range")
-    return HeadSpec(**content)
-
-
-def _is_shape(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(type(length) is int and 1 <= length <= _MAX_LENGTH for length in value)
-    )
-
-
-def _check_keys(content: Any, kind: type[Any], where: str) -> None:
-    if not isinstance(content, dict):
-        raise ValueError(f"{where!r} is {type(content).__name__}, not an object")
-    for key in sorted(content.keys() ^ {entry.name for entry in fields(kind)}):
-        raise ValueError(f"the key {key[:80]!r} of {where!r} is unknown or missing")

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,11 +37,9 @@ from edgead.runtime.device_array import (
 from edgead.runtime.engine_record import check_fits, this_platform
 from edgead.runtime.tensorrt_engine import LoadedEngine
 from edgead.runtime.tensorrt_library import check_engine, load_library
-from edgead.types import Prediction, TensorSpec, UInt8Array
+from edgead.types import Closing, Prediction, TensorSpec, UInt8Array
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from edgead.preprocess import ModelSize
     from edgead.runtime.engine_record import EngineRecord
     from edgead.runtime.tensorrt_library import Library
@@ -58,7 +55,7 @@ class _Lane:
     graph: Graph | None
 
 
-class TensorRTSession:
+class TensorRTSession(Closing):
     """A `Session` on a TensorRT engine, on the GPU that is current where it is made; used by one thread at a time.
 
     engine: the engine file. record: its ``engine.json``. size: the picture size it must take. rebuild: the command
@@ -160,14 +157,6 @@ class TensorRTSession:
         if resources is not None:
             with self._gpu.entered():
                 resources.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _allocate(self, resources: ExitStack) -> None:
         """Take all memory, for the largest batch, once."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from typing_extensions import Self
-
-from edgead.errors import InputError, RunError
+from edgead.errors import InputError
 from edgead.models.base import POSES, PRESETS
 from edgead.models.rd import LOSSES
 from edgead.models.teacher import DEFAULT_TEACHER
 from edgead.part import check_part_names
 from edgead.preprocess import ModelSize
+from edgead.train.schedule import Schedule
 
 # What every generator of random numbers takes.
 MAX_SEED = 2**32 - 1
@@ -72,28 +70,7 @@ class TrainConfig:
         """The dataset of each part, by the part's name."""
         return {Path(folder).name: Path(folder) for folder in self.data}
 
-    @classmethod
-    def from_json(cls, value: Any) -> Self:
-        """Read what `to_json` gave. Raises RunError for unknown or missing keys and values of another type."""
-        types = {field.name: field.type for field in fields(cls)}
-        if not isinstance(value, dict) or set(value) != set(types):
-            raise RunError(
-                "the run's configuration has unknown or missing keys: train it again with this edgead"
-            )
-        data = value["data"]
-        if not isinstance(data, list) or not all(isinstance(folder, str) for folder in data):
-            raise RunError(
-                f"the run's configuration has data = {data!r}, not a list of folders: train it again"
-            )
-        value = {**value, "data": tuple(data)}
-        types["data"] = "tuple"
-        for name, given in value.items():
-            if type(given).__name__ != types[name]:
-                raise RunError(
-                    f"the run's configuration has {name} = {given!r}, not a {types[name]}: train it again"
-                )
-        return cls(**value)
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of JSON values."""
-        return {**asdict(self), "data": list(self.data)}
+    @property
+    def schedule(self) -> Schedule:
+        """What the training loop needs."""
+        return Schedule(self.epochs, self.batch_size, self.learning_rate, self.seed)

@@ -21,6 +21,7 @@ import torch
 from edgead.atomic import check_directory, replace_directory
 from edgead.data import Dataset, LoadedPictures, Sample, load_pictures, open_dataset, split_holdout
 from edgead.errors import DataError, InputError
+from edgead.files.parsing import write_json
 from edgead.models import create_method, method_class
 from edgead.models.base import DistillationMethod
 from edgead.models.imported import load_imported
@@ -29,7 +30,7 @@ from edgead.train.collapse import Sanity, raised_share
 from edgead.train.config import TrainConfig
 from edgead.train.foreign import MEAN, STD, Foreign, read_foreign
 from edgead.train.pictures import HOLDOUT_SHARE
-from edgead.train.run import METRICS_FILE, WEIGHTS_FILE, PartRecord, Run, RunRecord, write_json, write_record
+from edgead.train.run import METRICS_FILE, WEIGHTS_FILE, PartRecord, Run, RunRecord, write_record
 from edgead.train.session import TorchSession
 
 # Pictures that the loss is asked of: each costs two runs of the model.
@@ -71,7 +72,7 @@ def import_run(
     held_out = _held_out(dataset)
     weights = "imported" if foreign.names.carries_teacher else teacher_weights or "hub"
     config = _config(foreign, data, dataset, weights)
-    method = _untrained(foreign, config)
+    method = _untrained(foreign, config.seed, config.teacher_weights, config.loss)
     pictures = load_pictures(held_out.samples, foreign.size)
     say(_where_from(held_out, len(pictures.samples)))
     untrained = _loss(method, pictures)
@@ -145,10 +146,10 @@ def _config(foreign: Foreign, data: Path, dataset: Dataset, weights: str) -> Tra
     )
 
 
-def _untrained(foreign: Foreign, config: TrainConfig) -> DistillationMethod:
+def _untrained(foreign: Foreign, seed: int, teacher_weights: str, loss: str) -> DistillationMethod:
     """The method with the teacher's weights where the checkpoint does not hold them, and a student without any."""
-    torch.manual_seed(config.seed)
-    weights = "random" if foreign.names.carries_teacher else config.teacher_weights
+    torch.manual_seed(seed)
+    weights = "random" if foreign.names.carries_teacher else teacher_weights
     teacher = method_class(foreign.method).create_teacher(foreign.backbone, weights)
     for name, values in (("mean", MEAN), ("std", STD)):
         if not torch.allclose(getattr(teacher, name).flatten() / 255.0, torch.tensor(values)):
@@ -156,7 +157,7 @@ def _untrained(foreign: Foreign, config: TrainConfig) -> DistillationMethod:
                 f"the checkpoint feeds {foreign.backbone} with ImageNet's mean and std, and edgead with those of "
                 "timm's own weights: train it again by edgead train"
             )
-    return create_method(foreign.method, teacher, foreign.size, config.loss, "free", "paper").eval()
+    return create_method(foreign.method, teacher, foreign.size, loss, "free", "paper").eval()
 
 
 @torch.no_grad()

@@ -12,21 +12,24 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from edgead.errors import RunError, TrainingError
 from edgead.models.base import DistillationMethod
 from edgead.train.checkpoint import Checkpoint, load_student, student_state, write_checkpoint
-from edgead.train.config import TrainConfig
 from edgead.train.features import TeacherFeatures
 from edgead.train.order import epoch_order
+from edgead.train.schedule import Schedule, check_training, stage_ends
 
 # A checkpoint of a large student takes seconds to write; a kill costs at most this much work and the epoch under way.
 CHECKPOINT_EVERY_S = 20.0
@@ -51,178 +54,214 @@ class Fitted:
     metrics: list[dict[str, float]]
 
 
-def fit(
-    fabric: Fabric,
-    method: DistillationMethod,
-    config: TrainConfig,
-    images: Tensor,
-    holdout: Tensor,
-    checkpoint_file: Path,
-    checkpoint: Checkpoint | None,
-    progress: Callable[[Progress], None],
-    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
-    counts: Sequence[int] = (),
-) -> Fitted:
-    """Train the student of `method` in place.
+@dataclass(frozen=True, slots=True)
+class TrainingImages:
+    """Good images of a training, on the host.
 
-    images: (N, H, W, 3) uint8 RGB to train on, holdout: (M, H, W, 3) to watch, both on the host. checkpoint: state to
-    continue from. counts: how many of `images` each part has, part after part; left out, they are of one part. Raises
-    TrainingError when the pictures or the epochs are too few or the loss is not finite, RunError when the checkpoint
-    was made with other pictures, or of a method built in another way.
+    Attributes:
+        train: (N, H, W, 3) uint8 RGB to train on.
+        holdout: (M, H, W, 3) uint8 RGB to watch.
+        counts: How many of `train` each part has, part after part; empty where all are of one part.
     """
-    check_training(method, config, images, fabric.world_size)
-    digest = _digest(method.textures.fingerprint, images, holdout)
-    if checkpoint is not None and checkpoint.pictures != digest:
-        raise RunError(
-            f"the pictures in {' '.join(config.data)} changed since {checkpoint_file} was written: choose another "
-            "--out, or remove that file to train from the start"
-        )
-    method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches = max(1, len(images) // (config.batch_size * fabric.world_size))
-    ends = stage_ends(method.recipe.stages, config)
-    features = TeacherFeatures(method, images, fabric.device)
-    watched = TeacherFeatures(method, holdout, fabric.device)
 
-    epochs_done, losses_before, metrics = 0, [], []
-    if checkpoint is not None:
+    train: Tensor
+    holdout: Tensor
+    counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """One stage under way: epochs `begin` to `end`, and what trains in them."""
+
+    number: int
+    begin: int
+    end: int
+    module: Any
+    optimizer: Optimizer
+    wrapped_optimizer: Any
+    scheduler: LRScheduler
+
+
+class Trainer:
+    """Trains the student of a method in place.
+
+    Args:
+        fabric: The machine, and the precision.
+        method: The method; its student is trained, its teacher never changes.
+        schedule: Epochs, batch size, learning rate and seed.
+        images: Images to train on, and images to watch.
+        checkpoint_file: File of the state, written after an epoch.
+        progress: Called after every batch.
+        checkpoint_every_s: Shortest time between two checkpoints, in seconds.
+
+    Raises:
+        TrainingError: If there are too few images or epochs.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        method: DistillationMethod,
+        schedule: Schedule,
+        images: TrainingImages,
+        checkpoint_file: Path,
+        progress: Callable[[Progress], None],
+        checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    ) -> None:
+        check_training(method, schedule, images.train, fabric.world_size)
+        self._fabric, self._method, self._schedule = fabric, method, schedule
+        self._file, self._progress, self._every_s = checkpoint_file, progress, checkpoint_every_s
+        self._counts = images.counts or (len(images.train),)
+        self._digest = _digest(method.textures.fingerprint, images.train, images.holdout)
+        self._batches = max(1, len(images.train) // (schedule.batch_size * fabric.world_size))
+        method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._features = TeacherFeatures(method, images.train, fabric.device)
+        self._watched = TeacherFeatures(method, images.holdout, fabric.device)
+        self._epochs_done = 0
+        self._losses_before: list[float] = []
+        self._metrics: list[dict[str, float]] = []
+        self._written_at = 0.0
+
+    def fit(self, checkpoint: Checkpoint | None = None) -> Fitted:
+        """Train all epochs, or those that a checkpoint leaves.
+
+        Args:
+            checkpoint: State to continue from.
+
+        Returns:
+            Losses and metrics of all epochs, those before the checkpoint too.
+
+        Raises:
+            TrainingError: If a loss is not finite.
+            RunError: If the checkpoint is of other images, or of a method built in another way.
+        """
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self._written_at = time.monotonic()
+        ends = stage_ends(self._method.recipe.stages, self._schedule.epochs)
+        for number, (begin, end) in enumerate(pairwise((0, *ends))):
+            if self._epochs_done < end:
+                self._train_stage(self._enter_stage(number, begin, end, checkpoint))
+        self._fabric.barrier()
+        self._method.eval()
+        return Fitted(self._losses_before, self._metrics)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from the student and the figures of a checkpoint; RunError for one of another training."""
+        if checkpoint.pictures != self._digest:
+            raise RunError(
+                f"the training images changed since {self._file} was written: choose another --out, or remove that "
+                "file to train from the start"
+            )
         try:
-            load_student(method, checkpoint.student)
+            load_student(self._method, checkpoint.student)
         except RuntimeError as error:
             raise RunError(
-                f"{checkpoint_file} is of a method that was built in another way ({error}): remove it to train "
-                "from the start"
+                f"{self._file} is of a method that was built in another way ({error}): remove it to train from the "
+                "start"
             ) from error
-        epochs_done = checkpoint.epoch
-        losses_before, metrics = list(checkpoint.losses_before), list(checkpoint.metrics)
+        self._epochs_done = checkpoint.epoch
+        self._losses_before, self._metrics = list(checkpoint.losses_before), list(checkpoint.metrics)
 
-    written_at = time.monotonic()
-    for stage, (begin, end) in enumerate(pairwise((0, *ends))):
-        if epochs_done >= end:
-            continue
-        method.enter_stage(stage)
-        optimizer = method.optimizer(config.learning_rate)
+    def _enter_stage(self, number: int, begin: int, end: int, checkpoint: Checkpoint | None) -> _Stage:
+        """Begin a stage, or continue the one that a checkpoint is of."""
+        method, fabric = self._method, self._fabric
+        method.enter_stage(number)
+        optimizer = method.optimizer(self._schedule.learning_rate)
         module, wrapped_optimizer = fabric.setup(method, optimizer)
-        scheduler = method.scheduler(optimizer, (end - begin) * batches)
-        precision = fabric.strategy.precision
-        if checkpoint is not None and epochs_done > begin:
+        scheduler = method.scheduler(optimizer, (end - begin) * self._batches)
+        if checkpoint is not None and self._epochs_done > begin:
             optimizer.load_state_dict(checkpoint.optimizer)
             scheduler.load_state_dict(checkpoint.scheduler)
-            precision.load_state_dict(checkpoint.precision)
+            fabric.strategy.precision.load_state_dict(checkpoint.precision)
         else:
-            losses_before.append(_watched_loss(method, watched, config.batch_size))
-        for epoch in range(epochs_done, end):
+            self._losses_before.append(self._watched_loss(self._epochs_done))
+        return _Stage(number, begin, end, module, optimizer, wrapped_optimizer, scheduler)
+
+    def _train_stage(self, stage: _Stage) -> None:
+        for epoch in range(self._epochs_done, stage.end):
             started_at = time.monotonic()
-            module.train()
-            # What a method draws at random follows from the epoch, too, and differs from one process to the next.
-            torch.manual_seed(_epoch_seed(config, epoch) * fabric.world_size + fabric.global_rank)
-            total = 0.0
-            for number, chosen in enumerate(
-                _batches(config, epoch, counts or (len(images),), batches, fabric)
-            ):
-                loss = module(*features.batch(chosen))
-                wrapped_optimizer.zero_grad()
-                fabric.backward(loss)
-                wrapped_optimizer.step()
-                learning_rate = float(scheduler.get_last_lr()[0])
-                scheduler.step()
-                value = float(loss.detach())
-                _check_finite("the loss", value, epoch, config)
-                total += value
-                done = number + 1
-                rate = done * config.batch_size * fabric.world_size / (time.monotonic() - started_at)
-                progress(Progress(epoch, config.epochs, done / batches, total / done, rate))
-            holdout_loss = _watched_loss(method, watched, config.batch_size)
-            _check_finite("the held-out loss", holdout_loss, epoch, config)
-            epochs_done = epoch + 1
-            if epochs_done == end:
-                method.eval()
+            loss, learning_rate = self._train_epoch(stage, epoch, started_at)
+            holdout_loss = self._watched_loss(epoch)
+            self._epochs_done = epoch + 1
+            if self._epochs_done == stage.end:
+                self._method.eval()
                 with torch.no_grad():
-                    method.finish_stage(features.batches(config.batch_size))
-            metrics.append(
+                    self._method.finish_stage(self._features.batches(self._schedule.batch_size))
+            self._metrics.append(
                 {
-                    "epoch": epochs_done,
-                    "stage": stage,
-                    "loss": total / batches,
+                    "epoch": self._epochs_done,
+                    "stage": stage.number,
+                    "loss": loss,
                     "holdout_loss": holdout_loss,
                     "learning_rate": learning_rate,
                     "seconds": time.monotonic() - started_at,
                 }
             )
-            if fabric.is_global_zero and time.monotonic() - written_at >= checkpoint_every_s:
-                state = Checkpoint(
-                    epoch=epochs_done,
-                    pictures=digest,
-                    student=student_state(method),
-                    optimizer=optimizer.state_dict(),
-                    scheduler=scheduler.state_dict(),
-                    precision=precision.state_dict(),
-                    losses_before=losses_before,
-                    metrics=metrics,
-                )
-                write_checkpoint(checkpoint_file, state)
-                written_at = time.monotonic()
-    fabric.barrier()
-    method.eval()
-    return Fitted(losses_before, metrics)
+            if self._fabric.is_global_zero and time.monotonic() - self._written_at >= self._every_s:
+                self._write_checkpoint(stage)
+                self._written_at = time.monotonic()
 
+    def _train_epoch(self, stage: _Stage, epoch: int, started_at: float) -> tuple[float, float]:
+        """Train one epoch; mean loss of its batches, and learning rate of the last one."""
+        fabric, schedule = self._fabric, self._schedule
+        stage.module.train()
+        # What a method draws at random follows from the epoch, too, and differs from one process to the next.
+        torch.manual_seed(_epoch_seed(schedule.seed, epoch) * fabric.world_size + fabric.global_rank)
+        total, learning_rate = 0.0, math.nan
+        for done, chosen in enumerate(self._order(epoch), start=1):
+            loss = stage.module(*self._features.batch(chosen))
+            stage.wrapped_optimizer.zero_grad()
+            fabric.backward(loss)
+            stage.wrapped_optimizer.step()
+            learning_rate = float(stage.scheduler.get_last_lr()[0])
+            stage.scheduler.step()
+            total += self._finite("the loss", float(loss.detach()), epoch)
+            rate = done * schedule.batch_size * fabric.world_size / (time.monotonic() - started_at)
+            self._progress(Progress(epoch, schedule.epochs, done / self._batches, total / done, rate))
+        return total / self._batches, learning_rate
 
-def stage_ends(shares: tuple[float, ...], config: TrainConfig) -> list[int]:
-    """Epochs that are done at the end of each stage: the shares of all epochs, rounded, and no stage without one.
+    def _order(self, epoch: int) -> list[Tensor]:
+        """Numbers of the images of every batch of one process in one epoch; a last, incomplete batch is left out."""
+        generator = torch.Generator().manual_seed(_epoch_seed(self._schedule.seed, epoch))
+        order = epoch_order(self._counts, generator)[self._fabric.global_rank :: self._fabric.world_size]
+        return list(torch.split(order, self._schedule.batch_size)[: self._batches])
 
-    Raises TrainingError for fewer epochs than stages.
-    """
-    epochs, stages = config.epochs, len(shares)
-    if epochs < stages:
-        raise TrainingError(
-            f"{config.method} is trained in {stages} stages, for which --epochs {epochs} has no room: give "
-            f"--epochs {stages} or more"
+    @torch.no_grad()
+    def _watched_loss(self, epoch: int) -> float:
+        """Mean loss over all watched images, in evaluation mode."""
+        was_training = self._method.training
+        self._method.eval()
+        total = 0.0
+        for images, features in self._watched.batches(self._schedule.batch_size):
+            total += float(self._method(images, features)) * len(images)
+        self._method.train(was_training)
+        return self._finite("the held-out loss", total / self._watched.count, epoch)
+
+    def _finite(self, name: str, value: float, epoch: int) -> float:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"{name} is {value} in epoch {epoch + 1}: give a smaller --learning-rate than "
+                f"{self._schedule.learning_rate}, or --precision 32-true"
+            )
+        return value
+
+    def _write_checkpoint(self, stage: _Stage) -> None:
+        state = Checkpoint(
+            epoch=self._epochs_done,
+            pictures=self._digest,
+            student=student_state(self._method),
+            optimizer=stage.optimizer.state_dict(),
+            scheduler=stage.scheduler.state_dict(),
+            precision=self._fabric.strategy.precision.state_dict(),
+            losses_before=self._losses_before,
+            metrics=self._metrics,
         )
-    ends: list[int] = []
-    for stage in range(1, stages + 1):
-        first, last = (ends[-1] + 1 if ends else 1), epochs - (stages - stage)
-        ends.append(min(max(round(epochs * sum(shares[:stage]) / sum(shares)), first), last))
-    return ends
+        write_checkpoint(self._file, state)
 
 
-def _batches(
-    config: TrainConfig, epoch: int, counts: Sequence[int], batches: int, fabric: Fabric
-) -> list[Tensor]:
-    """Numbers of the pictures of every batch of one process in one epoch; a last, incomplete batch is left out."""
-    generator = torch.Generator().manual_seed(_epoch_seed(config, epoch))
-    order = epoch_order(counts, generator)[fabric.global_rank :: fabric.world_size]
-    return list(torch.split(order, config.batch_size)[:batches])
-
-
-def _epoch_seed(config: TrainConfig, epoch: int) -> int:
-    return (config.seed << 20) + epoch
-
-
-def check_training(method: DistillationMethod, config: TrainConfig, images: Tensor, processes: int) -> None:
-    """Raise TrainingError where the epochs or the pictures, (N, H, W, 3), are too few to begin."""
-    stage_ends(method.recipe.stages, config)
-    _check_batch(config, images, processes)
-
-
-def _check_batch(config: TrainConfig, images: Tensor, processes: int) -> None:
-    """Raise TrainingError unless every batch gives batch normalisation two values a channel at stride 32."""
-    smallest = min(config.batch_size, len(images) // processes)
-    if smallest < 1:
-        raise TrainingError(
-            f"{len(images)} good pictures to train on for {processes} processes: give more pictures or fewer --devices"
-        )
-    if smallest * (images.shape[1] // 32) * (images.shape[2] // 32) < 2:
-        raise TrainingError(
-            f"a batch of 1 picture of {images.shape[1]}x{images.shape[2]} is too little for batch normalisation: give "
-            "more pictures, a larger --batch-size or a larger --size"
-        )
-
-
-def _check_finite(name: str, value: float, epoch: int, config: TrainConfig) -> None:
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"{name} is {value} in epoch {epoch + 1}: give a smaller --learning-rate than {config.learning_rate}, or "
-            "--precision 32-true"
-        )
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return (seed << 20) + epoch
 
 
 def _digest(textures: str, *pictures: Tensor) -> str:
@@ -231,15 +270,3 @@ def _digest(textures: str, *pictures: Tensor) -> str:
         digest.update(str(tuple(images.shape)).encode())
         digest.update(images.contiguous().numpy().data)
     return digest.hexdigest()
-
-
-@torch.no_grad()
-def _watched_loss(method: DistillationMethod, watched: TeacherFeatures, batch_size: int) -> float:
-    """Mean loss over all watched pictures, in evaluation mode."""
-    was_training = method.training
-    method.eval()
-    total = 0.0
-    for images, features in watched.batches(batch_size):
-        total += float(method(images, features)) * len(images)
-    method.train(was_training)
-    return total / watched.count

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from edgead.errors import TrainingError
-from edgead.train.config import TrainConfig
 
 # Version 2: one tree for all controllers. Version 1: one for memory. Of each where it is mounted, the files with limit
 # and usage, and the line of its statistics with the file caches that it would give up before it kills.
@@ -35,13 +34,18 @@ def free_bytes(device: torch.device, root: Path = Path("/")) -> int:
 
 
 @contextmanager
-def memory_errors(config: TrainConfig) -> Iterator[None]:
-    """Let a GPU's want of memory leave as TrainingError, which names the option that mends it."""
+def memory_errors(batch_size: int, size: str) -> Iterator[None]:
+    """Translate CUDA out-of-memory errors into TrainingError with a hint.
+
+    Args:
+        batch_size: Images in one batch, for the message.
+        size: Size of the images as the user typed it, for the message.
+    """
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
         raise TrainingError(
-            f"out of GPU memory with --batch-size {config.batch_size} and --size {config.size}: give a smaller batch "
+            f"out of GPU memory with --batch-size {batch_size} and --size {size}: give a smaller batch "
             "size, or close other programs on the GPU"
         ) from error
 

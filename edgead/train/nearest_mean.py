@@ -8,16 +8,13 @@ or moves: where parts lie in any pose, it sees the pose.
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from edgead.models.head import AnomalyMapHead
 from edgead.models.teacher import create_teacher
 from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
-from edgead.types import HeadSpec, Prediction, UInt8Array
+from edgead.types import Closing, HeadSpec, Prediction, UInt8Array
 
 SIGMA_PX = 4.0
 BATCH = 16
@@ -30,7 +27,7 @@ def nearest_mean(teacher: str, weights: str, good: UInt8Array) -> NearestMeanSes
     return NearestMeanSession(create_teacher(teacher, weights), good)
 
 
-class NearestMeanSession:
+class NearestMeanSession(Closing):
     """Scores pictures by their cosine distance from the mean of the good ones; a `Session` on the CPU.
 
     teacher: uint8 pictures (N, H, W, 3) to features (N, C_k, H_k, W_k), in evaluation mode. good: (N, H, W, 3) uint8
@@ -68,11 +65,3 @@ class NearestMeanSession:
 
     def close(self) -> None:
         """Nothing is held beyond memory."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgead.data import LoadedPictures, load_pictures, open_dataset, split_holdout
+from edgead.data import Dataset, LoadedPictures, load_pictures, split_holdout
 from edgead.preprocess import ModelSize
-from edgead.train.config import TrainConfig
 from edgead.types import UInt8Array
 
 HOLDOUT_SHARE = 0.1
@@ -33,17 +32,24 @@ class PartPictures:
         return tuple(sample.path.relative_to(root).as_posix() for sample in self.held_out.samples)
 
 
-def read_pictures(root: Path, config: TrainConfig, say: Callable[[str], None]) -> PartPictures:
-    """Read the good pictures of one part.
+def read_pictures(
+    dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool, say: Callable[[str], None]
+) -> PartPictures:
+    """Read the good images of one part.
 
-    root: its dataset. say: takes a line for the user. Raises what `open_dataset`, `split_holdout` and `load_pictures`
-    raise.
+    Args:
+        dataset: The part's dataset.
+        size: Size of the images that the model takes.
+        seed: Chooses the images that are held out.
+        skip_broken: Leave out images that cannot be read, and log them.
+        say: Takes a line for the user.
+
+    Raises:
+        DataError: If there are too few images, or one of them cannot be read.
     """
-    dataset = open_dataset(root, config.layout)
-    size = ModelSize.parse(config.size)
-    chosen, held_out = split_holdout(dataset.train, HOLDOUT_SHARE, config.seed)
-    pictures = load_pictures(chosen, size, config.skip_broken)
-    holdout = load_pictures(held_out, size, config.skip_broken)
+    chosen, held_out = split_holdout(dataset.train, HOLDOUT_SHARE, seed)
+    pictures = load_pictures(chosen, size, skip_broken)
+    holdout = load_pictures(held_out, size, skip_broken)
     for line in (*pictures.broken, *holdout.broken):
         say(f"skipped: {line}")
     say(

@@ -12,24 +12,22 @@ Every file is written beside and renamed, so a kill at any moment leaves a run t
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from edgead import __version__
-from edgead.atomic import replace_file
 from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset, spread_over
-from edgead.errors import EdgeadError, InputError, PictureError, RunError
+from edgead.errors import PictureError, RunError
+from edgead.files.parsing import RecordError, check_object, parse_json, read_bounded, write_json
+from edgead.files.records import record_errors, record_from
 from edgead.models import create_method, method_class
-from edgead.models.base import POSES, DistillationMethod, Pose, Preset
+from edgead.models.base import DistillationMethod, Pose, Preset
 from edgead.preprocess import ModelSize
 from edgead.threshold import Threshold
 from edgead.train.config import TrainConfig
 from edgead.train.session import TorchSession
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SCHEMA = 2
 MAX_JSON_BYTES = 16 * 2**20
@@ -189,73 +187,37 @@ def read_record(path: Path) -> RunRecord | None:
     file = path / RUN_FILE
     if not file.exists():
         return None
-    refusal = f"{file} is not the record of a training run"
-    try:
-        if file.stat().st_size > MAX_JSON_BYTES:
-            raise RunError(f"{refusal}: it is larger than {MAX_JSON_BYTES} bytes; train the run again")
-        value = json.loads(file.read_bytes())
-        if value["schema"] > SCHEMA:
+    what = f"{file} is not the record of a training run"
+    with record_errors(RunError, what, "train the run again"):
+        value = check_object(parse_json(read_bounded(file, MAX_JSON_BYTES), MAX_JSON_BYTES))
+        schema = record_from(int, value.pop("schema", None), "schema")
+        version = record_from(str, value.pop("edgead_version", None), "edgead_version")
+        if schema > SCHEMA:
             raise RunError(
-                f"{file} was written by edgead {value['edgead_version']} with schema {value['schema']}, this one reads "
-                f"{SCHEMA}: install a newer edgead"
+                f"{file} was written by edgead {version[:80]!r} with schema {schema}, this one reads {SCHEMA}: install "
+                "a newer edgead"
             )
-        if value["schema"] != SCHEMA:
-            raise RunError(f"{refusal} of schema {SCHEMA}, but {value['schema']}: train the run again")
-        state = value["state"]
-        if state not in ("training", "finished", "collapsed"):
-            raise RunError(f"{refusal}: unknown state {state!r}; train the run again")
-        if (pose := value["pose"]) not in POSES:
-            raise RunError(f"{refusal}: unknown pose {pose!r}; train the run again")
-        config = TrainConfig.from_json(value["config"])
-        parts = {name: _part(part) for name, part in value["parts"].items()}
-        if list(parts) != list(config.parts):
-            raise RunError(f"{refusal}: its parts are not those of its folders; train the run again")
-        return RunRecord(
-            config=config,
-            state=state,
-            parts=parts,
-            pose=pose,
-            summary=dict(value["summary"]),
-        )
-    except InputError as error:
-        raise RunError(f"{refusal}: {error}") from error
-    except EdgeadError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RunError(f"{refusal} ({error}): train the run again") from error
+        if schema != SCHEMA:
+            raise RecordError(f"its schema is {schema}, not {SCHEMA}")
+        record = record_from(RunRecord, value)
+        if list(record.parts) != list(record.config.parts):
+            raise RecordError("its parts are not those of its folders")
+        for name, part in record.parts.items():
+            _check_holdout(name, part.holdout)
+    return record
 
 
 def write_record(path: Path, record: RunRecord) -> None:
     """Write run.json of a run directory."""
-    value = {
-        "schema": SCHEMA,
-        "edgead_version": __version__,
-        **asdict(record),
-        "config": record.config.to_json(),
-    }
+    value = {"schema": SCHEMA, "edgead_version": __version__, **asdict(record)}
     write_json(path / RUN_FILE, value)
 
 
-def write_json(file: Path, value: Any) -> None:
-    """Write a JSON file beside and rename it."""
-    with replace_file(file) as partial:
-        partial.write_text(json.dumps(value, indent=2) + "\n")
-
-
-def _part(value: Any) -> PartRecord:
-    threshold, holdout = value["threshold"], value["holdout"]
-    if not isinstance(holdout, list) or not holdout:
-        raise ValueError("a part without pictures held out")
-    return PartRecord(
-        train_pictures=int(value["train_pictures"]),
-        holdout=tuple(_inside(name) for name in holdout),
-        threshold=None if threshold is None else Threshold(**threshold),
-    )
-
-
-def _inside(name: Any) -> str:
-    """A picture's path, which must stay inside the dataset."""
-    path = Path(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"picture {name!r} is outside the dataset")
-    return str(name)
+def _check_holdout(part: str, holdout: Sequence[str]) -> None:
+    """Raise RecordError unless there are held-out pictures, and all lie inside the dataset."""
+    if not holdout:
+        raise RecordError(f"part {part!r} has no pictures held out")
+    for name in holdout:
+        path = Path(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise RecordError(f"picture {name[:80]!r} is outside the dataset")

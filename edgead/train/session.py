@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import torch
-from typing_extensions import Self
 
 from edgead.models.base import DistillationMethod
 from edgead.models.head import AnomalyMapHead
 from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
-from edgead.types import Prediction, UInt8Array
+from edgead.types import Closing, Prediction, UInt8Array
 
 
-class TorchSession:
+class TorchSession(Closing):
     """Scores pictures with a method on the device its weights are on; puts the method into evaluation mode."""
 
     def __init__(self, method: DistillationMethod) -> None:
@@ -37,11 +34,3 @@ class TorchSession:
 
     def close(self) -> None:
         """Nothing is held beyond the method, which belongs to the caller."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -14,18 +14,20 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from edgead.atomic import check_directory, replace_file
+from edgead.data import open_dataset
 from edgead.data.contact_sheet import PICTURES_PER_SHEET, draw_contact_sheet
 from edgead.data.textures import FolderTextures, ProceduralTextures, Textures
 from edgead.errors import CollapseError, InputError, RunError
+from edgead.files.parsing import write_json
 from edgead.models import METHODS, create_method, method_class
 from edgead.models.base import DistillationMethod, Pose, Preset
 from edgead.preprocess import ModelSize
 from edgead.threshold import threshold_from_normal_scores
-from edgead.train.checkpoint import read_checkpoint
+from edgead.train.checkpoint import Checkpoint, read_checkpoint
 from edgead.train.collapse import Sanity, raised_share
 from edgead.train.config import PROCEDURAL, TrainConfig
 from edgead.train.curve import draw_loss_curve
-from edgead.train.loop import Fitted, Progress, check_training, fit
+from edgead.train.loop import Fitted, Progress, Trainer, TrainingImages
 from edgead.train.memory import memory_errors
 from edgead.train.pictures import PartPictures, read_pictures, stacked
 from edgead.train.pose import FIXED_BELOW, pose_from_spread, pose_spread
@@ -39,9 +41,9 @@ from edgead.train.run import (
     Run,
     RunRecord,
     read_record,
-    write_json,
     write_record,
 )
+from edgead.train.schedule import check_training
 from edgead.train.session import TorchSession
 
 
@@ -54,26 +56,33 @@ def train_run(
 ) -> Run:
     """Train a run, continue one that was killed, or find it finished.
 
-    say: takes a line for the user. Raises DataError, TeacherError or InputError for what it was given, RunError when
-    `out` holds something else, TrainingError when the GPU has too little memory, CollapseError when the student learnt
-    nothing; the run then says so too.
+    Args:
+        config: What to train.
+        out: Run directory.
+        fabric: The machine, and the precision.
+        say: Takes a line for the user.
+        progress: Called after every batch.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        DataError: If a dataset cannot be used.
+        TeacherError: If the teacher cannot be had.
+        InputError: If `out` or the textures cannot be used.
+        RunError: If `out` holds another run.
+        TrainingError: If the GPU has too little memory, or a loss is not finite.
+        CollapseError: If the student learnt nothing; the run then says so too.
     """
     started_at = time.monotonic()
-    textures = _textures(config)
+    textures = _textures(config.textures, config.method)
     record = _record_of(config, out)
     if record is not None and record.state == "finished":
         say(f"{out} is finished already ({config.epochs} epochs): nothing to do")
         return Run(out, record)
 
-    parts = {name: read_pictures(root, config, say) for name, root in config.parts.items()}
-    size = ModelSize.parse(config.size)
-    # Random weights of a teacher, too, are the same when the training is continued.
-    torch.manual_seed(config.seed)
-    teacher = method_class(config.method).create_teacher(config.teacher, config.teacher_weights)
-    pose = record.pose if record is not None else _pose(config, teacher, parts, say)
-    torch.manual_seed(config.seed)
-    preset = cast("Preset", config.preset)
-    method = create_method(config.method, teacher, size, config.loss, pose, preset, textures)
+    parts = _parts(config, say)
+    method, pose = _method(config, textures, parts, record, say)
     fresh = RunRecord(
         config=config,
         state="training",
@@ -84,59 +93,96 @@ def train_run(
         pose=pose,
         summary={},
     )
-    images = stacked(part.trained.images for part in parts.values())
+    images = TrainingImages(
+        stacked(part.trained.images for part in parts.values()),
+        stacked(part.held_out.images for part in parts.values()),
+        tuple(len(part.trained.images) for part in parts.values()),
+    )
     # Before anything is written that would be in the way of a better command.
-    check_training(method, config, images, fabric.world_size)
+    check_training(method, config.schedule, images.train, fabric.world_size)
     checkpoint = None
-    if record is None:
-        if fabric.is_global_zero:
-            write_record(out, fresh)
-    else:
-        if record.parts != fresh.parts:
-            raise RunError(
-                f"the pictures in {_text(config.data)} changed since {out} was begun: choose another --out"
-            )
-        checkpoint = read_checkpoint(out / CHECKPOINT_FILE)
-        say(f"continuing {out} after epoch {checkpoint.epoch if checkpoint else 0} of {config.epochs}")
-
+    if record is not None:
+        checkpoint = _checkpoint_of(record, fresh, out, say)
+    elif fabric.is_global_zero:
+        write_record(out, fresh)
     if fabric.is_global_zero and not (out / CONTACT_SHEET).exists():
         _draw_disturbed(method, parts.values(), config.seed, out, say)
 
-    with memory_errors(config):
-        fitted = fit(
-            fabric,
-            method,
-            config,
-            images,
-            stacked(part.held_out.images for part in parts.values()),
-            out / CHECKPOINT_FILE,
-            checkpoint,
-            progress,
-            counts=[len(part.trained.images) for part in parts.values()],
-        )
+    with memory_errors(config.batch_size, config.size):
+        trainer = Trainer(fabric, method, config.schedule, images, out / CHECKPOINT_FILE, progress)
+        fitted = trainer.fit(checkpoint)
         if fabric.is_global_zero:
             _finish(fresh, out, method, fitted, parts, time.monotonic() - started_at)
     fabric.barrier()
-    finished = read_record(out)
-    assert finished is not None
-    if finished.state == "collapsed":
-        raise CollapseError(
-            f"the training in {out} collapsed: {finished.summary['collapse']}; try more epochs, another seed or teacher"
+    return _finished(out)
+
+
+def _parts(config: TrainConfig, say: Callable[[str], None]) -> dict[str, PartPictures]:
+    """Read the good images of every part, by the part's name."""
+    size = ModelSize.parse(config.size)
+    return {
+        name: read_pictures(open_dataset(root, config.layout), size, config.seed, config.skip_broken, say)
+        for name, root in config.parts.items()
+    }
+
+
+def _method(
+    config: TrainConfig,
+    textures: Textures,
+    parts: Mapping[str, PartPictures],
+    record: RunRecord | None,
+    say: Callable[[str], None],
+) -> tuple[DistillationMethod, Pose]:
+    """Create the untrained method of a configuration, the same when the training is continued; and the parts' pose."""
+    # Random weights of a teacher, too, are the same when the training is continued.
+    torch.manual_seed(config.seed)
+    teacher = method_class(config.method).create_teacher(config.teacher, config.teacher_weights)
+    if record is not None:
+        pose = record.pose
+    elif config.pose != "auto":
+        pose = cast("Pose", config.pose)
+    else:
+        pose = _found_pose(teacher, parts, say)
+    torch.manual_seed(config.seed)
+    preset, size = cast("Preset", config.preset), ModelSize.parse(config.size)
+    return create_method(config.method, teacher, size, config.loss, pose, preset, textures), pose
+
+
+def _checkpoint_of(
+    record: RunRecord, fresh: RunRecord, out: Path, say: Callable[[str], None]
+) -> Checkpoint | None:
+    """The state of an unfinished run; None where it was stopped before its first checkpoint."""
+    if record.parts != fresh.parts:
+        raise RunError(
+            f"the pictures in {_text(fresh.config.data)} changed since {out} was begun: choose another --out"
         )
-    return Run(out, finished)
+    checkpoint = read_checkpoint(out / CHECKPOINT_FILE)
+    say(f"continuing {out} after epoch {checkpoint.epoch if checkpoint else 0} of {fresh.config.epochs}")
+    return checkpoint
 
 
-def _textures(config: TrainConfig) -> Textures:
+def _finished(out: Path) -> Run:
+    """The run that was just written; CollapseError where the student learnt nothing."""
+    record = read_record(out)
+    assert record is not None
+    if record.state == "collapsed":
+        raise CollapseError(
+            f"the training in {out} collapsed: {record.summary['collapse']}; try more epochs, another seed or teacher"
+        )
+    return Run(out, record)
+
+
+def _textures(source: str, method_name: str) -> Textures:
     """What pseudo-anomalies are made of; a folder is looked into before anything else is done."""
-    if config.textures == PROCEDURAL:
+    if source == PROCEDURAL:
         return ProceduralTextures()
-    if not method_class(config.method).uses_textures:
+    if not method_class(method_name).uses_textures:
         using = [name for name, method in METHODS.items() if method.uses_textures]
         raise InputError(
-            f"--textures {config.textures}, but {config.method} trains on no pseudo-anomalies: leave it out, or give "
+            f"--textures {source}, but {method_name} trains on no pseudo-anomalies: leave it out, or give "
             f"--method {' or '.join(using)}"
         )
-    return FolderTextures(Path(config.textures))
+    return FolderTextures(Path(source))
 
 
 def _draw_disturbed(
@@ -175,15 +221,11 @@ def _record_of(config: TrainConfig, out: Path) -> RunRecord | None:
     return record
 
 
-def _pose(
-    config: TrainConfig, teacher: nn.Module, parts: Mapping[str, PartPictures], say: Callable[[str], None]
-) -> Pose:
-    """How the parts lie: as the configuration says, or as the good pictures show.
+def _found_pose(teacher: nn.Module, parts: Mapping[str, PartPictures], say: Callable[[str], None]) -> Pose:
+    """How the parts lie, as the good images show.
 
     One student serves all parts, so where one of them lies any way, it must be able to rebuild any pose.
     """
-    if config.pose != "auto":
-        return cast("Pose", config.pose)
     spreads = {
         name: pose_spread(
             teacher, torch.from_numpy(part.trained.images), torch.from_numpy(part.held_out.images)

@@ -92,7 +92,17 @@ def test_a_build_reads_the_file_and_does_not_calibrate(
 def test_a_build_that_calibrates_itself_measures_the_same(
     exact: Bundle, data: Path, calibrated: Path, tmp_path: Path
 ) -> None:
-    plan = Plan.parse(None, None, "int8", "all", "train", "percentile", tmp_path / "own.json", 0.01, 0.95)
+    plan = Plan.parse(
+        backend=None,
+        recipe=None,
+        precision="int8",
+        quantize="all",
+        calibrate_on="train",
+        algorithm="percentile",
+        cache=tmp_path / "own.json",
+        false_alarm_rate=0.01,
+        confidence=0.95,
+    )
     rebuild_bundle(exact, [data], tmp_path / "x", plan)
     own, given = (json.loads(file.read_text()) for file in (tmp_path / "own.json", calibrated))
     assert own["key"] == given["key"]

@@ -13,6 +13,7 @@ import pytest
 from tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
 
 from edgead.bundle import Manifest, open_bundle, write_bundle
+from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt import BuiltEngine, build_engine
 from edgead.errors import BackendError
@@ -46,12 +47,14 @@ def engine_bytes(teacher: str, size: ModelSize, directory: Path) -> dict[str, in
         model.write_bytes(convert().SerializeToString())
         built = build_engine(
             model,
-            backend="tensorrt-rtx",
-            precision=precision,
-            recipe="sizes",
-            batch=BatchProfile(1, 1, 4),
-            settings=TensorRTSettings(compute_capabilities=("8.6", "8.9", "12.0")),
-            gpu=None,
+            EngineRequest(
+                backend="tensorrt-rtx",
+                precision=precision,
+                recipe="sizes",
+                batch=BatchProfile(1, 1, 4),
+                settings=TensorRTSettings(compute_capabilities=("8.6", "8.9", "12.0")),
+                gpu=None,
+            ),
             directory=directory / "engine",
             timing_caches=directory,
         )

@@ -19,6 +19,7 @@ from onnx import ModelProto, helper, numpy_helper
 from tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
 from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
+from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt import ENGINE_FILE, BuiltEngine, build_engine
 from edgead.errors import BackendError, InputError
@@ -47,10 +48,14 @@ def build(tmp_path: Path) -> Callable[..., BuiltEngine]:
             "batch": BatchProfile(1, 1, 4),
             "settings": TensorRTSettings(compute_capabilities=GPUS),
             "gpu": None,
+        }
+        where = {
             "directory": tmp_path / "engine",
             "timing_caches": tmp_path / "timings",
+            "progress": lambda _: None,
         }
-        return build_engine(file, **options | changes)
+        where |= {name: changes.pop(name) for name in where.keys() & changes.keys()}
+        return build_engine(file, EngineRequest(**options | changes), **where)
 
     return build
 

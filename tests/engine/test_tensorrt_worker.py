@@ -18,6 +18,7 @@ import pytest
 from onnx import ModelProto
 from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
+from edgead.engine.request import EngineRequest, EngineTask, PluginLibrary
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.export.calibrate import calibrate
 from edgead.export.features import features_of
@@ -25,6 +26,7 @@ from edgead.export.half import half_from_float
 from edgead.export.inline import without_head_function
 from edgead.export.plugin_head import plugin_head
 from edgead.export.quantise import int8_from_float
+from edgead.files.parsing import json_text
 from edgead.runtime.engine_record import EngineRecord
 from edgead.runtime.feature_record import FeatureRecord
 
@@ -48,19 +50,24 @@ def work(tmp_path: Path) -> Work:
         """Answers of the worker, and what the stand-in was told."""
         graph, engine = tmp_path / "graph.onnx", tmp_path / "out" / "model.engine"
         graph.write_bytes(model.SerializeToString())
-        spec = {
-            "backend": "tensorrt",
-            "graph": str(graph),
-            "engine": str(engine),
-            "timing_cache": str(tmp_path / "timings" / "file.timing"),
-            "batch": asdict(BatchProfile(1, 2, 8)),
-            "settings": asdict(settings or TensorRTSettings(workspace_mib=256, optimization_level=4)),
-            "plugin": plugin,
-            "features": None if features is None else asdict(features),
-        }
+        task = EngineTask(
+            request=EngineRequest(
+                backend="tensorrt",
+                precision="fp32",
+                recipe="r",
+                batch=BatchProfile(1, 2, 8),
+                settings=settings or TensorRTSettings(workspace_mib=256, optimization_level=4),
+                gpu="8.7",
+            ),
+            graph=graph,
+            engine=engine,
+            timing_cache=tmp_path / "timings" / "file.timing",
+            plugin=None if plugin is None else PluginLibrary(Path(plugin["path"]), plugin["sha256"]),
+            features=features,
+        )
         result = subprocess.run(
             [sys.executable, "-m", "edgead.engine.tensorrt_worker"],
-            input=json.dumps(spec),
+            input=json_text(asdict(task)),
             capture_output=True,
             text=True,
             env=os.environ
@@ -346,10 +353,23 @@ def test_a_whole_graph_is_no_graph_of_features(work):
     )
 
 
+@pytest.mark.parametrize("task", ["", "{}", "[" * 100_000, '{"request": 1}', "\udcff", " " * 2**17])
+def test_a_task_that_is_none_is_answered_in_one_line(task):
+    result = subprocess.run(
+        [sys.executable, "-m", "edgead.engine.tensorrt_worker"],
+        input=task.encode(errors="surrogateescape"),
+        capture_output=True,
+    )
+    assert result.returncode == 0
+    (line,) = result.stdout.splitlines()
+    assert list(json.loads(line)) == ["error"]
+
+
 BUILD = """
 import os
 import sys
 from pathlib import Path
+from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt import build_engine
 from edgead.errors import EdgeadError
@@ -365,9 +385,12 @@ if "among-modules" in sys.argv:
     sys.executable = str(folder / "python3.10")
 try:
     built = build_engine(
-        folder / "model.onnx", backend="tensorrt", precision="fp32", recipe="r", batch=BatchProfile(),
-        settings=TensorRTSettings(version_compatible="compatible" in sys.argv), gpu="8.7", directory=folder,
-        timing_caches=folder, head="plugin", progress=progress,
+        folder / "model.onnx",
+        EngineRequest(
+            backend="tensorrt", precision="fp32", recipe="r", batch=BatchProfile(), gpu="8.7", head="plugin",
+            settings=TensorRTSettings(version_compatible="compatible" in sys.argv),
+        ),
+        directory=folder, timing_caches=folder, progress=progress,
     )
 except BrokenPipeError as error:
     sys.exit(f"the caller's own: {error}")

@@ -116,6 +116,12 @@ def test_a_stale_cache_is_refused_with_one_line(tmp_path: Path) -> None:
         {"shifts": {**SHIFTS, "main": [0.0]}},
         {"shifts": {**SHIFTS, "main": [float("nan")] * len(SHIFTS["main"])}},
         {"shifts": {**SHIFTS, "another": [0.0]}},
+        {"shifts": {**SHIFTS, "main": [1e300] * len(SHIFTS["main"])}},
+        {"pictures": True},
+        {"algorithm": 1},
+        {"schema": True},
+        {"key": None},
+        {"extra": 1},
     ],
 )
 def test_a_cache_that_is_none_is_refused(change: dict[str, object], tmp_path: Path) -> None:

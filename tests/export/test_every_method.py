@@ -14,6 +14,7 @@ from torch import nn
 from training_parts import good_parts
 
 from edgead.data import load_pictures, open_dataset
+from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt import build_engine
 from edgead.export.features import features_of
@@ -104,12 +105,14 @@ def test_tensorrt_for_rtx_compiles_it_in_fp16(exported: Exported, tmp_path: Path
     file.write_bytes(half.SerializeToString())
     built = build_engine(
         file,
-        backend="tensorrt-rtx",
-        precision="fp16",
-        recipe="rtx",
-        batch=BatchProfile(1, 1, 1),
-        settings=TensorRTSettings(compute_capabilities=("8.9",)),
-        gpu=None,
+        EngineRequest(
+            backend="tensorrt-rtx",
+            precision="fp16",
+            recipe="rtx",
+            batch=BatchProfile(1, 1, 1),
+            settings=TensorRTSettings(compute_capabilities=("8.9",)),
+            gpu=None,
+        ),
         directory=tmp_path / "engine",
         timing_caches=tmp_path / "timings",
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt import BuiltEngine, build_engine
 from edgead.errors import BackendError
@@ -89,15 +90,17 @@ def build(gpu, tmp_path_factory) -> Callable[..., Engine]:
         )
         built = build_engine(
             directory / "model.onnx",
-            backend=backend,
-            precision=precision,
-            recipe="gpu-tests",
-            batch=BatchProfile(*batch),
-            settings=TensorRTSettings(),
-            gpu="{}.{}".format(*gpu.compute_capability),
+            EngineRequest(
+                backend=backend,
+                precision=precision,
+                recipe="gpu-tests",
+                batch=BatchProfile(*batch),
+                settings=TensorRTSettings(),
+                gpu="{}.{}".format(*gpu.compute_capability),
+                head=head,
+            ),
             directory=directory,
             timing_caches=tmp_path_factory.getbasetemp() / "timings",
-            head=head,
         )
         return Engine(built, model.SerializeToString(), ModelSize(height_px, width_px))
 

@@ -29,7 +29,7 @@ from edgead.models.uninformed_students import (
     squared_distance,
 )
 from edgead.preprocess import ModelSize
-from edgead.train.loop import fit
+from edgead.train.loop import Trainer, TrainingImages
 from edgead.train.session import TorchSession
 
 STRIDES = (4, 8, 16)
@@ -222,7 +222,8 @@ def test_each_stage_trains_its_own_networks_and_lowers_its_loss():
 def test_the_loop_trains_both_stages_and_lets_each_keep_what_it_found(preset, tmp_path):
     method = made(preset)
     config = tiny_config(tmp_path, method="uninformed-students", preset=preset, epochs=2, batch_size=2)
-    fitted = fit(cpu(), method, config, TRAIN[:2], TRAIN[2:3], tmp_path / "c.pt", None, ignore)
+    images = TrainingImages(TRAIN[:2], TRAIN[2:3])
+    fitted = Trainer(cpu(), method, config.schedule, images, tmp_path / "c.pt", ignore).fit()
     assert [row["stage"] for row in fitted.metrics] == [0, 1]
     for whitened in method.descriptors(TRAIN[:2]):
         torch.testing.assert_close(

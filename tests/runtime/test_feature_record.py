@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from edgead.files.parsing import RecordError
+from edgead.files.records import record_from
 from edgead.runtime.feature_record import FeatureRecord
 from edgead.types import HeadSpec, TensorSpec
 
@@ -20,8 +22,8 @@ def written(**changes) -> dict:
 
 
 def test_what_is_written_is_read():
-    assert FeatureRecord.from_json(written()) == RECORD
-    assert FeatureRecord.from_json(written(head={"sigma": 0})).head.sigma == 0
+    assert record_from(FeatureRecord, written()) == RECORD
+    assert record_from(FeatureRecord, written(head={"sigma": 0})).head.sigma == 0
 
 
 def test_the_outputs_are_teacher_then_student_by_scale():
@@ -42,38 +44,38 @@ def test_bytes_are_those_of_one_picture(dtype, size):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "key"),
     [
-        (None, "'features' is NoneType, not an object"),
-        ([], "'features' is list"),
-        (written(more=1), "'more' of 'features' is unknown"),
-        ({"dtype": "float32"}, "'head' of 'features' is unknown or missing"),
-        (written(dtype="bfloat16"), "'dtype' is 'bfloat16'"),
-        (written(dtype=["float32"]), "'dtype'"),
-        (written(shapes=[]), "'shapes'"),
-        (written(shapes=[[1, 2, 3]] * 5), "1 to 4"),
-        (written(shapes=[[1, 2]]), "'shapes'"),
-        (written(shapes=[[1, 2, 0]]), "'shapes'"),
-        (written(shapes=[[1, 2, True]]), "'shapes'"),
-        (written(shapes=[[1, 2, 2.0]]), "'shapes'"),
-        (written(shapes=[[2**40, 2, 2]]), "'shapes'"),
-        (written(shapes={"1": [1, 2, 3]}), "'shapes'"),
-        (written(head=[]), "'head' is list"),
-        (written(head={"more": 1}), "'more' of 'head'"),
-        (written(head={"height": 64.0}), "'height' of the head is '64.0'"),
-        (written(head={"height": 0}), "at least 1x1"),
-        (written(head={"width": 2**40}), "out of range"),
-        (written(head={"width": True}), "'width'"),
-        (written(head={"sigma": "4"}), "'sigma'"),
-        (written(head={"sigma": float("nan")}), "out of range"),
-        (written(head={"sigma": float("inf")}), "out of range"),
-        (written(head={"sigma": -1.0}), "sigma is a finite number"),
-        (written(head={"sigma": 10**400}), "out of range"),
-        (written(head={"align_corners": 1}), "'align_corners'"),
-        (written(head={"fusion": "sum"}), "fusion is 'add' or 'multiply'"),
-        (written(head={"fusion": ["add"]}), "fusion is 'add' or 'multiply'"),
+        (None, "object"),
+        ([], "object"),
+        (written(more=1), "more"),
+        ({"dtype": "float32"}, "shapes"),
+        (written(dtype="bfloat16"), "dtype"),
+        (written(dtype=["float32"]), "dtype"),
+        (written(shapes=[]), "shapes"),
+        (written(shapes=[[1, 2, 3]] * 5), "shapes"),
+        (written(shapes=[[1, 2]]), "shapes"),
+        (written(shapes=[[1, 2, 0]]), "shapes"),
+        (written(shapes=[[1, 2, True]]), "shapes"),
+        (written(shapes=[[1, 2, 2.0]]), "shapes"),
+        (written(shapes=[[2**40, 2, 2]]), "shapes"),
+        (written(shapes={"1": [1, 2, 3]}), "shapes"),
+        (written(head=[]), "head"),
+        (written(head={"more": 1}), "head"),
+        (written(head={"height": 64.0}), "height"),
+        (written(head={"height": 0}), "head"),
+        (written(head={"width": 2**40}), "width"),
+        (written(head={"width": True}), "width"),
+        (written(head={"sigma": "4"}), "sigma"),
+        (written(head={"sigma": float("nan")}), "sigma"),
+        (written(head={"sigma": float("inf")}), "sigma"),
+        (written(head={"sigma": -1.0}), "sigma"),
+        (written(head={"sigma": 10**400}), "sigma"),
+        (written(head={"align_corners": 1}), "align_corners"),
+        (written(head={"fusion": "sum"}), "fusion"),
+        (written(head={"fusion": ["add"]}), "fusion"),
     ],
 )
-def test_what_would_not_be_written_is_refused(content, message):
-    with pytest.raises(ValueError, match=message):
-        FeatureRecord.from_json(content)
+def test_what_would_not_be_written_is_refused(content, key):
+    with pytest.raises(RecordError, match=key):
+        record_from(FeatureRecord, content)

@@ -68,43 +68,59 @@ def test_an_unfinished_or_collapsed_run_does_not_open(tmp_path, record, state, w
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    "changes",
     [
-        ({"schema": 3, "edgead_version": "9.9"}, "written by edgead 9.9 with schema 3.*install a newer"),
-        ({"schema": 1}, "not the record of a training run of schema 2, but 1: train the run again"),
-        ({"schema": "1"}, "not the record of a training run"),
-        ({"state": "asleep"}, "unknown state 'asleep'"),
-        ({"pose": "lying"}, "unknown pose 'lying'"),
-        ({"config": {}}, "unknown or missing keys"),
-        ({"summary": 3}, "not the record of a training run"),
-        ({"parts": []}, "not the record of a training run"),
-        ({"parts": {}}, "its parts are not those of its folders"),
-        ({"parts": {"screw": None}}, "not the record of a training run"),
+        {"schema": 3, "edgead_version": "9.9"},
+        {"schema": 1},
+        {"schema": "2"},
+        {"schema": True},
+        {"edgead_version": None},
+        {"state": "asleep"},
+        {"pose": "lying"},
+        {"config": {}},
+        {"summary": 3},
+        {"parts": []},
+        {"parts": {}},
+        {"parts": {"screw": None}},
+        {"extra": 1},
     ],
 )
-def test_a_record_that_was_changed_is_refused(tmp_path, record, changes, words):
+def test_a_record_that_was_changed_is_refused(tmp_path, record, changes):
     write_record(tmp_path, record)
     change(tmp_path, **changes)
-    with pytest.raises(RunError, match=words):
+    with pytest.raises(RunError, match=RUN_FILE) as caught:
         read_record(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_value_out_of_range_is_refused_as_a_broken_run(tmp_path, record):
+    write_record(tmp_path, record)
+    config = json.loads((tmp_path / RUN_FILE).read_text())["config"]
+    for changed in ({"epochs": 0}, {"data": []}, {"seed": -1}, {"learning_rate": "fast"}, {"preset": "no"}):
+        change(tmp_path, config=config | changed)
+        with pytest.raises(RunError, match=RUN_FILE):
+            read_record(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    "changes",
     [
-        ({"holdout": ["/etc/passwd"]}, "outside the dataset"),
-        ({"holdout": ["a/../../b"]}, "outside the dataset"),
-        ({"holdout": [3]}, "not the record of a training run"),
-        ({"train_pictures": "many"}, "not the record of a training run"),
-        ({"threshold": {"value": 1.0}}, "not the record of a training run"),
-        ({"threshold": 0.5}, "not the record of a training run"),
+        {"holdout": ["/etc/passwd"]},
+        {"holdout": ["a/../../b"]},
+        {"holdout": [3]},
+        {"holdout": []},
+        {"train_pictures": "many"},
+        {"train_pictures": 9.0},
+        {"threshold": {"value": 1.0}},
+        {"threshold": 0.5},
+        {"extra": 1},
     ],
 )
-def test_a_part_that_was_changed_is_refused(tmp_path, record, changes, words):
+def test_a_part_that_was_changed_is_refused(tmp_path, record, changes):
     write_record(tmp_path, record)
     parts = json.loads((tmp_path / RUN_FILE).read_text())["parts"]
     change(tmp_path, parts={**parts, "nut": {**parts["nut"], **changes}})
-    with pytest.raises(RunError, match=words):
+    with pytest.raises(RunError, match=RUN_FILE):
         read_record(tmp_path)
 
 
@@ -113,7 +129,7 @@ def test_parts_of_other_names_than_the_folders_are_refused(tmp_path, record, nam
     write_record(tmp_path, record)
     part = json.loads((tmp_path / RUN_FILE).read_text())["parts"]["screw"]
     change(tmp_path, parts=dict.fromkeys(names, part))
-    with pytest.raises(RunError, match="its parts are not those of its folders; train the run again"):
+    with pytest.raises(RunError, match=RUN_FILE):
         read_record(tmp_path)
 
 
@@ -122,14 +138,14 @@ def test_parts_of_other_names_than_the_folders_are_refused(tmp_path, record, nam
 )
 def test_what_is_no_record_is_refused(tmp_path, content):
     (tmp_path / RUN_FILE).write_bytes(content)
-    with pytest.raises(RunError, match="not the record of a training run"):
+    with pytest.raises(RunError, match=RUN_FILE):
         read_record(tmp_path)
 
 
 def test_a_huge_record_is_not_read(tmp_path, record, monkeypatch):
     write_record(tmp_path, record)
     monkeypatch.setattr(run_module, "MAX_JSON_BYTES", 100)
-    with pytest.raises(RunError, match="larger than 100 bytes"):
+    with pytest.raises(RunError, match="100"):
         read_record(tmp_path)
 
 

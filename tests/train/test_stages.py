@@ -17,7 +17,8 @@ from edgead.models.teacher import create_teacher
 from edgead.preprocess import ModelSize
 from edgead.train.checkpoint import read_checkpoint
 from edgead.train.curve import draw_loss_curve
-from edgead.train.loop import Fitted, Progress, fit, stage_ends
+from edgead.train.loop import Fitted, Progress, Trainer, TrainingImages
+from edgead.train.schedule import stage_ends
 
 IMAGES = torch.from_numpy(good_parts(12))
 TRAIN, HOLDOUT = IMAGES[:10], IMAGES[10:]
@@ -31,18 +32,11 @@ def staged() -> Staged:
 def run(tmp_path: Path, epochs: int = 4, progress=ignore, checkpoint=None) -> tuple[Staged, Fitted]:
     method = staged()
     config = tiny_config(tmp_path, epochs=epochs, learning_rate=0.05)
-    fitted = fit(
-        cpu(),
-        method,
-        config,
-        TRAIN,
-        HOLDOUT,
-        tmp_path / "c.pt",
-        checkpoint,
-        progress,
-        checkpoint_every_s=0.0,
+    images = TrainingImages(TRAIN, HOLDOUT)
+    trainer = Trainer(
+        cpu(), method, config.schedule, images, tmp_path / "c.pt", progress, checkpoint_every_s=0.0
     )
-    return method, fitted
+    return method, trainer.fit(checkpoint)
 
 
 def states_by_epoch(tmp_path: Path) -> list[dict[str, torch.Tensor]]:
@@ -73,8 +67,8 @@ def stop_in(epoch: int, state: Progress) -> None:
         ((0.01, 0.01, 0.98), 10, [1, 2, 10]),
     ],
 )
-def test_the_epochs_are_shared_out(tmp_path, shares, epochs, ends):
-    assert stage_ends(shares, tiny_config(tmp_path, epochs=epochs)) == ends
+def test_the_epochs_are_shared_out(shares, epochs, ends):
+    assert stage_ends(shares, epochs) == ends
 
 
 def test_fewer_epochs_than_stages_are_refused(tmp_path):

@@ -120,7 +120,7 @@ def test_a_finished_run_is_left_alone(config, tmp_path, monkeypatch):
     def not_wanted(*_: object) -> None:
         pytest.fail("a finished run needs no pictures")
 
-    monkeypatch.setattr("edgead.train.pictures.open_dataset", not_wanted)
+    monkeypatch.setattr("edgead.train.training.open_dataset", not_wanted)
     again = train_run(config, tmp_path / "run", cpu(), said.append, ignore)
 
     assert again == open_run(tmp_path / "run")
@@ -144,7 +144,7 @@ def begun(config, out, monkeypatch) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "fit", stopped)
+        patch.setattr(training.Trainer, "fit", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(config, out)
     assert names(out) == ["run.json"]

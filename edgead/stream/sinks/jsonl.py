@@ -13,15 +13,15 @@ leaves whole lines, and a reader that follows the file has each at once.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import stat
 import sys
 from dataclasses import asdict
-from datetime import datetime, timezone
 
 from edgead.errors import SinkError
+from edgead.files.parsing import json_text
+from edgead.files.records import utc_now
 from edgead.stream.freshness import Signal
 from edgead.stream.sinks.base import Sink
 from edgead.types import Float32Array, Frame, Verdict
@@ -78,8 +78,7 @@ class JsonLines(Sink):
             self._line("no_signal", reason=signal.reason, silent_s=silent_s)
 
     def _line(self, event: str, **values: object) -> None:
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        text = json.dumps({"event": event, "time": now, **values}, allow_nan=False) + "\n"
+        text = json_text({"event": event, "time": utc_now("milliseconds"), **values}, indent=None)
         if self._path == "-":
             sys.stdout.write(text)
             sys.stdout.flush()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from datetime import datetime, timezone
 from pathlib import Path
 
 import cv2
 
 from edgead.atomic import replace_file
 from edgead.errors import EdgeadError, SinkError
+from edgead.files.records import utc_now
 from edgead.stream.annotate import annotate
 from edgead.stream.sinks.base import Sink
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
@@ -55,7 +55,8 @@ class RejectFolder(Sink):
         """Keep the frame if it is rejected."""
         if not verdict.is_anomalous:
             return
-        time = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
+        # The basic format of ISO 8601: a file's name holds no colon on every system.
+        time = utc_now("milliseconds").replace("-", "").replace(":", "").replace("+0000", "Z")
         stem = f"{time}_frame{verdict.frame_index:08d}_score{verdict.anomaly_score:.4f}"
         while len(self._stems) >= self._keep:
             oldest = self._stems.popleft()

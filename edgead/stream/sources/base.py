@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
-from types import TracebackType
-
-from typing_extensions import Self
 
 from edgead.stream.uri import without_password
-from edgead.types import Frame
+from edgead.types import Closing, Frame
 
 
-class Source(ABC):
+class Source(Closing):
     """An opened source of frames: iterated once, in one thread; a context manager.
 
     uri: its address, without a password. live: frames that are not taken in time are gone, so the newest is
@@ -39,11 +36,3 @@ class Source(ABC):
     def close(self) -> None:
         """Stop, and release what the source holds; may be called twice."""
         self.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
