@@ -91,7 +91,7 @@ def _train(
 
     fabric, precision = open_machine(Machine(), None)
     data = str((folder / "data").resolve())
-    config = TrainConfig(data=(data,), size=str(size_px), epochs=epochs, precision=precision)
+    config = TrainConfig(data=(data,), size=str(size_px), epochs=epochs, training_precision=precision)
     return train_run(config, folder / "run", fabric, say, progress)
 
 

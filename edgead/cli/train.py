@@ -34,7 +34,7 @@ def train(
     loss: Annotated[
         str | None, typer.Option(help="One of the method's; rd: hard-positions, per-position or flattened.")
     ] = None,
-    pose: Annotated[
+    alignment: Annotated[
         str,
         typer.Option(metavar="auto|fixed|free", help="How the parts lie; auto finds out from the pictures."),
     ] = "auto",
@@ -86,7 +86,7 @@ def train(
         batch_size=recipe.batch_size if batch_size is None else batch_size,
         learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
         loss=recipe.loss if loss is None else loss,
-        pose=pose,
+        alignment=alignment,
         textures=textures if textures == PROCEDURAL else str(Path(textures).resolve()),
         seed=seed,
         skip_broken=skip_broken,

@@ -91,7 +91,7 @@ def import_run(
         config=config,
         state="finished",
         parts={dataset.name: part},
-        pose="free",
+        alignment="unaligned",
         summary={
             "imported_from": foreign.source,
             "imported_sha256": _sha256(file),
@@ -141,7 +141,7 @@ def _config(foreign: Foreign, data: Path, dataset: Dataset, weights: str) -> Tra
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         loss="flattened" if "flattened" in method_class(foreign.method).losses else recipe.loss,
-        pose="free",
+        alignment="unaligned",
     )
 
 
@@ -156,7 +156,7 @@ def _untrained(foreign: Foreign, config: TrainConfig) -> DistillationMethod:
                 f"the checkpoint feeds {foreign.backbone} with ImageNet's mean and std, and edgead with those of "
                 "timm's own weights: train it again by edgead train"
             )
-    return create_method(foreign.method, teacher, foreign.size, config.loss, "free", "paper").eval()
+    return create_method(foreign.method, teacher, foreign.size, config.loss, "unaligned", "paper").eval()
 
 
 @torch.no_grad()

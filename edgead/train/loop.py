@@ -221,7 +221,7 @@ def _check_finite(name: str, value: float, epoch: int, config: TrainConfig) -> N
     if not math.isfinite(value):
         raise TrainingError(
             f"{name} is {value} in epoch {epoch + 1}: give a smaller --learning-rate than {config.learning_rate}, or "
-            "--precision 32-true"
+            "--training-precision 32-true"
         )
 
 

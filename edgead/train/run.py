@@ -22,7 +22,7 @@ from edgead.atomic import replace_file
 from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset, spread_over
 from edgead.errors import EdgeadError, InputError, PictureError, RunError
 from edgead.models import create_method, method_class
-from edgead.models.base import POSES, DistillationMethod, Pose, Preset
+from edgead.models.base import ALIGNMENTS, STANDARD_VARIANT, Alignment, DistillationMethod, Preset
 from edgead.preprocess import ModelSize
 from edgead.threshold import Threshold
 from edgead.train.config import TrainConfig
@@ -31,7 +31,7 @@ from edgead.train.session import TorchSession
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCHEMA = 2
+SCHEMA = 3
 MAX_JSON_BYTES = 16 * 2**20
 
 RUN_FILE = "run.json"
@@ -61,14 +61,14 @@ class PartRecord:
 class RunRecord:
     """What run.json holds.
 
-    parts: by name, those of the configuration. pose: how the parts lie, found or given. summary: figures of a finished
-    training.
+    parts: by name, those of the configuration. alignment: how the parts lie, found or given. summary: figures of a
+    finished training.
     """
 
     config: TrainConfig
     state: State
     parts: Mapping[str, PartRecord]
-    pose: Pose
+    alignment: Alignment
     summary: Mapping[str, Any]
 
 
@@ -81,8 +81,9 @@ class Run:
 
     @property
     def method_name(self) -> str:
-        """Name of the method."""
-        return self.record.config.method
+        """Name of the method, as `rstpm:deep` where it is not the standard variant."""
+        config = self.record.config
+        return config.method if config.variant == STANDARD_VARIANT else f"{config.method}:{config.variant}"
 
     @property
     def teacher_name(self) -> str:
@@ -116,7 +117,15 @@ class Run:
         # Their weights are in the run, whatever they were trained from.
         teacher = method_class(config.method).create_teacher(config.teacher, "random")
         preset = cast("Preset", config.preset)
-        method = create_method(config.method, teacher, self.size, config.loss, self.record.pose, preset)
+        method = create_method(
+            config.method,
+            teacher,
+            self.size,
+            config.loss,
+            self.record.alignment,
+            preset,
+            variant=config.variant,
+        )
         file = self.path / WEIGHTS_FILE
         try:
             method.load_state_dict(load_file(file), strict=True)
@@ -204,8 +213,8 @@ def read_record(path: Path) -> RunRecord | None:
         state = value["state"]
         if state not in ("training", "finished", "collapsed"):
             raise RunError(f"{refusal}: unknown state {state!r}; train the run again")
-        if (pose := value["pose"]) not in POSES:
-            raise RunError(f"{refusal}: unknown pose {pose!r}; train the run again")
+        if (alignment := value["alignment"]) not in ALIGNMENTS:
+            raise RunError(f"{refusal}: unknown alignment {alignment!r}; train the run again")
         config = TrainConfig.from_json(value["config"])
         parts = {name: _part(part) for name, part in value["parts"].items()}
         if list(parts) != list(config.parts):
@@ -214,7 +223,7 @@ def read_record(path: Path) -> RunRecord | None:
             config=config,
             state=state,
             parts=parts,
-            pose=pose,
+            alignment=alignment,
             summary=dict(value["summary"]),
         )
     except InputError as error:

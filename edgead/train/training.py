@@ -18,9 +18,10 @@ from edgead.data.contact_sheet import PICTURES_PER_SHEET, draw_contact_sheet
 from edgead.data.textures import FolderTextures, ProceduralTextures, Textures
 from edgead.errors import CollapseError, InputError, RunError
 from edgead.models import METHODS, create_method, method_class
-from edgead.models.base import DistillationMethod, Pose, Preset
+from edgead.models.base import Alignment, DistillationMethod, Preset
 from edgead.preprocess import ModelSize
 from edgead.threshold import threshold_from_normal_scores
+from edgead.train.alignment import ALIGNED_BELOW, alignment_from_spread, alignment_spread
 from edgead.train.checkpoint import read_checkpoint
 from edgead.train.collapse import Sanity, raised_share
 from edgead.train.config import PROCEDURAL, TrainConfig
@@ -28,7 +29,6 @@ from edgead.train.curve import draw_loss_curve
 from edgead.train.loop import Fitted, Progress, check_training, fit
 from edgead.train.memory import memory_errors
 from edgead.train.pictures import PartPictures, read_pictures, stacked
-from edgead.train.pose import FIXED_BELOW, pose_from_spread, pose_spread
 from edgead.train.run import (
     CHECKPOINT_FILE,
     CONTACT_SHEET,
@@ -70,10 +70,12 @@ def train_run(
     # Random weights of a teacher, too, are the same when the training is continued.
     torch.manual_seed(config.seed)
     teacher = method_class(config.method).create_teacher(config.teacher, config.teacher_weights)
-    pose = record.pose if record is not None else _pose(config, teacher, parts, say)
+    alignment = record.alignment if record is not None else _alignment(config, teacher, parts, say)
     torch.manual_seed(config.seed)
     preset = cast("Preset", config.preset)
-    method = create_method(config.method, teacher, size, config.loss, pose, preset, textures)
+    method = create_method(
+        config.method, teacher, size, config.loss, alignment, preset, textures, config.variant
+    )
     fresh = RunRecord(
         config=config,
         state="training",
@@ -81,7 +83,7 @@ def train_run(
             name: PartRecord(len(part.trained.samples), part.names_held_out(config.parts[name]))
             for name, part in parts.items()
         },
-        pose=pose,
+        alignment=alignment,
         summary={},
     )
     images = stacked(part.trained.images for part in parts.values())
@@ -175,28 +177,30 @@ def _record_of(config: TrainConfig, out: Path) -> RunRecord | None:
     return record
 
 
-def _pose(
+def _alignment(
     config: TrainConfig, teacher: nn.Module, parts: Mapping[str, PartPictures], say: Callable[[str], None]
-) -> Pose:
+) -> Alignment:
     """How the parts lie: as the configuration says, or as the good pictures show.
 
     One student serves all parts, so where one of them lies any way, it must be able to rebuild any pose.
     """
-    if config.pose != "auto":
-        return cast("Pose", config.pose)
+    if config.alignment != "auto":
+        return cast("Alignment", config.alignment)
     spreads = {
-        name: pose_spread(
+        name: alignment_spread(
             teacher, torch.from_numpy(part.trained.images), torch.from_numpy(part.held_out.images)
         )
         for name, part in parts.items()
     }
-    # The pose of the part that lies the most ways is that of all.
-    pose = pose_from_spread(max(spreads.values()))
+    # The part that lies the most ways decides for all.
+    alignment = alignment_from_spread(max(spreads.values()))
     found = ", ".join(
         f"{name} {spread:.2f}" if len(parts) > 1 else f"{spread:.2f}" for name, spread in spreads.items()
     )
-    say(f"the parts' pose is {pose} (spread {found}, fixed below {FIXED_BELOW}); --pose overrides this")
-    return pose
+    say(
+        f"the parts are {alignment} (spread {found}, aligned below {ALIGNED_BELOW}); --alignment overrides this"
+    )
+    return alignment
 
 
 def _text(setting: Any) -> str:

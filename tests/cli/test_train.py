@@ -69,7 +69,7 @@ def test_a_folder_becomes_a_run_and_the_run_stays(data, tmp_path, monkeypatch):
     assert done.stderr.splitlines()[-1] == "run in run"
     config = open_run(tmp_path / "run").record.config
     assert (config.data, config.method, config.size, config.epochs) == ((str(data),), "template", "64", 8)
-    assert config.precision == "32-true"
+    assert config.training_precision == "32-true"
 
     again = RUNNER.invoke(app, ["data", "--out", "run", *options], catch_exceptions=False)
     assert again.exit_code == 0

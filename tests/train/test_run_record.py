@@ -21,7 +21,7 @@ def record(tmp_path):
         "nut": PartRecord(5, ("a.png",), threshold),
     }
     config = replace(tiny_config(tmp_path), data=("/parts/screw", "/parts/nut"))
-    return RunRecord(config, "finished", parts, "fixed", {"loss": 0.5})
+    return RunRecord(config, "finished", parts, "aligned", {"loss": 0.5})
 
 
 def change(directory: Path, **changes: object) -> None:
@@ -33,7 +33,7 @@ def change(directory: Path, **changes: object) -> None:
 def test_a_record_is_read_as_it_was_written(tmp_path, record, threshold):
     if not threshold:
         parts = {name: replace(part, threshold=None) for name, part in record.parts.items()}
-        record = RunRecord(record.config, "training", parts, "free", {})
+        record = RunRecord(record.config, "training", parts, "unaligned", {})
     write_record(tmp_path, record)
     assert read_record(tmp_path) == record
 
@@ -70,11 +70,11 @@ def test_an_unfinished_or_collapsed_run_does_not_open(tmp_path, record, state, w
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema": 3, "edgead_version": "9.9"}, "written by edgead 9.9 with schema 3.*install a newer"),
-        ({"schema": 1}, "not the record of a training run of schema 2, but 1: train the run again"),
+        ({"schema": 4, "edgead_version": "9.9"}, "written by edgead 9.9 with schema 4.*install a newer"),
+        ({"schema": 1}, "not the record of a training run of schema 3, but 1: train the run again"),
         ({"schema": "1"}, "not the record of a training run"),
         ({"state": "asleep"}, "unknown state 'asleep'"),
-        ({"pose": "lying"}, "unknown pose 'lying'"),
+        ({"alignment": "lying"}, "unknown alignment 'lying'"),
         ({"config": {}}, "unknown or missing keys"),
         ({"summary": 3}, "not the record of a training run"),
         ({"parts": []}, "not the record of a training run"),
@@ -140,7 +140,9 @@ def test_training_pictures_are_spread_over_those_not_held_out(tmp_path):
     for brightness in range(10):
         cv2.imwrite(str(data / f"{brightness}.png"), np.full((64, 64, 3), brightness, np.uint8))
     config = tiny_config(data, layout="folder", size="64")
-    write_record(run, RunRecord(config, "finished", {"data": PartRecord(8, ("0.png", "5.png"))}, "free", {}))
+    write_record(
+        run, RunRecord(config, "finished", {"data": PartRecord(8, ("0.png", "5.png"))}, "unaligned", {})
+    )
     opened = open_run(run)
     seen = [image[0, 0, 0] for image in opened.training_pictures(100).images]
     assert seen == [1, 2, 3, 4, 6, 7, 8, 9]
