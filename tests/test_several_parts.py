@@ -78,8 +78,8 @@ def data(tmp_path_factory):
 def trained(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "unified"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(METHODS, "template", Exportable)
-        options = ["--method", "template", "--size", SIZE_PX, "--epochs", 8, "--batch-size", 4]
+        patch.setitem(METHODS, "stfpm", Exportable)
+        options = ["--method", "stfpm", "--size", SIZE_PX, "--epochs", 8, "--batch-size", 4]
         folders = [data / part for part in PARTS]
         done = edgead("train", *folders, "--out", out, *options, "--accelerator", "cpu")
         yield out, done

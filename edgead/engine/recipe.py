@@ -1,4 +1,4 @@
-"""A recipe: what a target wants of a build, as TOML in `engines/recipes/` or a file of the user's own.
+"""A recipe: what a target wants of a build, as TOML in `engines/targets/` or a file of the user's own.
 
 Which library compiles, for which GPUs and batch sizes, how far what was built may be from the float32 model at each
 precision, and in which order `--precision auto` tries precisions. A recipe is checked whole when it is read: an
@@ -49,21 +49,23 @@ class Budgets:
 class Recipe:
     """What a target wants of a build.
 
-    description: one line. backend: of `BACKENDS`. ladder: what `--precision auto` tries, the fastest first. batch:
-    pictures in one inference. budgets: by precision. tensorrt: None for onnxruntime. Raises InputError for an empty
-    ladder, one that names a rung twice, and settings of TensorRT with another backend or without them.
+    description: one line. backend: of `BACKENDS`. fallback_order: what `--precision auto` tries, the fastest first.
+    batch: pictures in one inference. budgets: by precision. tensorrt: None for onnxruntime. Raises InputError for an
+    empty fallback order, one that names a precision twice, and settings of TensorRT with another backend or without
+    them.
     """
 
     description: str
     backend: Backend
-    ladder: tuple[Rung, ...]
+    fallback_order: tuple[Rung, ...]
     batch: BatchProfile
     budgets: Budgets
     tensorrt: TensorRTSettings | None = None
 
     def __post_init__(self) -> None:
-        if not self.ladder or len(set(self.ladder)) != len(self.ladder):
-            raise InputError(f"ladder {list(self.ladder)} names no rung, or one twice: name each once")
+        order = self.fallback_order
+        if not order or len(set(order)) != len(order):
+            raise InputError(f"fallback_order {list(order)} names no precision, or one twice: name each once")
         if (self.tensorrt is None) != (self.backend == "onnxruntime"):
             raise InputError(
                 f"backend {self.backend!r} {'wants' if self.tensorrt is None else 'takes no'} table [tensorrt]"
@@ -89,19 +91,19 @@ def find_recipe(backend: str | None, recipe: str | None) -> tuple[str, Recipe]:
         if (recipe := _DEFAULTS.get(backend or "onnxruntime")) is None:
             usable = [name for name in names if read_recipe(_folder() / f"{name}.toml").backend == backend]
             raise InputError(
-                f"--backend {backend} needs to know the device: give --recipe {', '.join(usable)} or a file"
+                f"--backend {backend} needs to know the device: give --target {', '.join(usable)} or a file"
             )
     elif recipe not in names and not recipe.endswith(".toml"):
         raise InputError(
-            f"unknown --recipe {recipe!r}: choose one of {', '.join(names)} or give a .toml file"
+            f"unknown --target {recipe!r}: choose one of {', '.join(names)} or give a .toml file"
         )
     file = _folder() / f"{recipe}.toml" if recipe in names else Path(recipe)
     found = read_recipe(file)
     if backend is not None and found.backend != backend:
-        raise InputError(f"recipe {recipe!r} is for {found.backend}, not for {backend}: leave out --backend")
+        raise InputError(f"target {recipe!r} is for {found.backend}, not for {backend}: leave out --backend")
     name = recipe if recipe in names else file.name
     if not _NAME.fullmatch(name):
-        raise InputError(f"recipe file {name!r}: rename it to letters, digits, '.', '_', '+' and '-' alone")
+        raise InputError(f"target file {name!r}: rename it to letters, digits, '.', '_', '+' and '-' alone")
     return name, found
 
 
@@ -112,20 +114,20 @@ def read_recipe(file: Path) -> Recipe:
             content = opened.read(MAX_RECIPE_BYTES + 1)
         if len(content) > MAX_RECIPE_BYTES:
             raise InputError(f"it is larger than {MAX_RECIPE_BYTES} bytes")
-        return _filled(Recipe, _parsed(content.decode("utf-8")), "the recipe")
+        return _filled(Recipe, _parsed(content.decode("utf-8")), "the target")
     except OSError as error:
-        raise InputError(f"cannot read recipe {file} ({error.strerror}): check the path") from error
+        raise InputError(f"cannot read target {file} ({error.strerror}): check the path") from error
     except (InputError, ValueError, RecursionError) as error:
         raise InputError(
-            f"recipe {file}: {error}; the recipes in engines/recipes show how it is written"
+            f"target {file}: {error}; the files in engines/targets show how it is written"
         ) from error
 
 
 def _folder() -> Path:
     """Where the recipes lie: inside the installed package, or in the checkout beside it."""
     package = Path(__file__).resolve().parent
-    installed = package / "recipes"
-    return installed if installed.is_dir() else package.parent.parent / "engines" / "recipes"
+    installed = package / "targets"
+    return installed if installed.is_dir() else package.parent.parent / "engines" / "targets"
 
 
 def _parsed(text: str) -> dict[str, Any]:

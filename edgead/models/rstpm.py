@@ -11,9 +11,9 @@ students student 1 is STFPM's. Student 2 (section 4.7, the reproduction's lighte
          transposed convolutions, to teacher 2's features at strides 16, 8 and 4. The variant `direct` starts from
          student 1's features instead (section 4.6). The variant `deep` has the reproduction's first design (section
          4.5), of the kind of a ResNet18: a front block of 3x3 convolutions that keeps resolution and channels, then
-         three times a 3x3 transposed convolution that doubles the resolution and changes the channels, and a block that does neither.
-         How many blocks is not said; here one each. Without attention, from a ResNet18 to a ResNet50, the second design
-         then has 21.8 million parameters and the first 40.1 million; the study says half
+         three times a 3x3 transposed convolution that doubles the resolution and changes the channels, and a block
+         that does neither. How many blocks is not said; here one each. Without attention, from a ResNet18 to a
+         ResNet50, the second design then has 21.8 million parameters and the first 40.1 million; the study says half
 attention between two blocks, what goes on is weighed by position with a map M of one channel made of teacher 2's
          features there: 3x3 convolution, 1x1 convolution, sigmoid (section 3.3). x becomes M x (equation 7) or
          (1 + M) x (equation 8), at stride 16 and at stride 8: one each, or the same in the variants

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from edgead.errors import RunError, TrainingError
 from edgead.models.base import DistillationMethod
-from edgead.train.checkpoint import Checkpoint, load_student, student_state, write_checkpoint
+from edgead.train.checkpoint import Checkpoint, CheckpointKeeper, load_student, student_state
 from edgead.train.config import TrainConfig
 from edgead.train.features import TeacherFeatures
 from edgead.train.order import epoch_order
@@ -68,13 +68,29 @@ def fit(
     images: (N, H, W, 3) uint8 RGB to train on, holdout: (M, H, W, 3) to watch, both on the host. checkpoint: state to
     continue from. counts: how many of `images` each part has, part after part; left out, they are of one part. Raises
     TrainingError when the pictures or the epochs are too few or the loss is not finite, RunError when the checkpoint
-    was made with other pictures, or of a method built in another way.
+    was made with other pictures, or of a method built in another way. KeyboardInterrupt leaves the last
+    finished epoch in the checkpoint.
     """
+    with CheckpointKeeper(checkpoint_file, checkpoint_every_s) as keeper:
+        return _fit(fabric, method, config, images, holdout, keeper, checkpoint, progress, counts)
+
+
+def _fit(
+    fabric: Fabric,
+    method: DistillationMethod,
+    config: TrainConfig,
+    images: Tensor,
+    holdout: Tensor,
+    keeper: CheckpointKeeper,
+    checkpoint: Checkpoint | None,
+    progress: Callable[[Progress], None],
+    counts: Sequence[int],
+) -> Fitted:
     check_training(method, config, images, fabric.world_size)
     digest = _digest(method.textures.fingerprint, images, holdout)
     if checkpoint is not None and checkpoint.pictures != digest:
         raise RunError(
-            f"the pictures in {' '.join(config.data)} changed since {checkpoint_file} was written: choose another "
+            f"the pictures in {' '.join(config.data)} changed since {keeper.file} was written: choose another "
             "--out, or remove that file to train from the start"
         )
     method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -89,13 +105,12 @@ def fit(
             load_student(method, checkpoint.student)
         except RuntimeError as error:
             raise RunError(
-                f"{checkpoint_file} is of a method that was built in another way ({error}): remove it to train "
+                f"{keeper.file} is of a method that was built in another way ({error}): remove it to train "
                 "from the start"
             ) from error
         epochs_done = checkpoint.epoch
         losses_before, metrics = list(checkpoint.losses_before), list(checkpoint.metrics)
 
-    written_at = time.monotonic()
     for stage, (begin, end) in enumerate(pairwise((0, *ends))):
         if epochs_done >= end:
             continue
@@ -148,19 +163,19 @@ def fit(
                     "seconds": time.monotonic() - started_at,
                 }
             )
-            if fabric.is_global_zero and time.monotonic() - written_at >= checkpoint_every_s:
-                state = Checkpoint(
-                    epoch=epochs_done,
-                    pictures=digest,
-                    student=student_state(method),
-                    optimizer=optimizer.state_dict(),
-                    scheduler=scheduler.state_dict(),
-                    precision=precision.state_dict(),
-                    losses_before=losses_before,
-                    metrics=metrics,
+            if fabric.is_global_zero:
+                keeper.keep(
+                    Checkpoint(
+                        epoch=epochs_done,
+                        pictures=digest,
+                        student=student_state(method),
+                        optimizer=optimizer.state_dict(),
+                        scheduler=scheduler.state_dict(),
+                        precision=precision.state_dict(),
+                        losses_before=losses_before,
+                        metrics=metrics,
+                    )
                 )
-                write_checkpoint(checkpoint_file, state)
-                written_at = time.monotonic()
     fabric.barrier()
     method.eval()
     return Fitted(losses_before, metrics)

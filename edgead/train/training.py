@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from edgead.atomic import check_directory, replace_file
+from edgead.data import open_dataset
 from edgead.data.contact_sheet import PICTURES_PER_SHEET, draw_contact_sheet
 from edgead.data.textures import FolderTextures, ProceduralTextures, Textures
 from edgead.errors import CollapseError, InputError, RunError
@@ -26,7 +28,7 @@ from edgead.train.checkpoint import read_checkpoint
 from edgead.train.collapse import Sanity, raised_share
 from edgead.train.config import PROCEDURAL, TrainConfig
 from edgead.train.curve import draw_loss_curve
-from edgead.train.loop import Fitted, Progress, check_training, fit
+from edgead.train.loop import Fitted, Progress, check_training, fit, stage_ends
 from edgead.train.memory import memory_errors
 from edgead.train.pictures import PartPictures, read_pictures, stacked
 from edgead.train.run import (
@@ -65,14 +67,19 @@ def train_run(
         say(f"{out} is finished already ({config.epochs} epochs): nothing to do")
         return Run(out, record)
 
-    parts = {name: read_pictures(root, config, say) for name, root in config.parts.items()}
+    # What can be refused is refused before a teacher is fetched and before images are read.
+    kind, preset = method_class(config.method), cast("Preset", config.preset)
+    kind.check_choices(config.loss, config.variant)
+    stage_ends(kind.recipes[preset].stages, config)
+    for root in config.parts.values():
+        open_dataset(root, config.layout)
     size = ModelSize.parse(config.size)
     # Random weights of a teacher, too, are the same when the training is continued.
     torch.manual_seed(config.seed)
-    teacher = method_class(config.method).create_teacher(config.teacher, config.teacher_weights)
+    teacher = kind.create_teacher(config.teacher, config.teacher_weights)
+    parts = {name: read_pictures(root, config, say) for name, root in config.parts.items()}
     alignment = record.alignment if record is not None else _alignment(config, teacher, parts, say)
     torch.manual_seed(config.seed)
-    preset = cast("Preset", config.preset)
     method = create_method(
         config.method, teacher, size, config.loss, alignment, preset, textures, config.variant
     )
@@ -249,6 +256,8 @@ def _finish(
         "raised_share": sanity.raised_share,
         "broken_pictures": broken,
         "seconds": round(seconds, 3),
+        "trained_on": {name: len(part.trained.samples) for name, part in parts.items()},
+        "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "collapse": collapse,
     }
     write_record(

@@ -89,7 +89,8 @@ def test_a_grid_from_pictures_to_the_page(discs, tmp_path, capfd):
     [
         (["--methods", "magic"], "unknown method 'magic'"),
         (["--methods", ","], "nothing to compare"),
-        (["--methods", "rd", "--seeds", "0"], "seeds is 0"),
+        (["--methods", "rstpm:shallow"], "unknown variant 'rstpm:shallow'"),
+        (["--methods", "rd:deep"], "unknown variant 'rd:deep'"),
     ],
 )
 def test_a_wrong_option_is_an_error_and_leaves_nothing(tmp_path, capfd, options, words):

@@ -26,7 +26,18 @@ def plugin(no_plugin) -> Path:
 
 
 def parse(recipe: str, head: str = "auto") -> Plan:
-    return Plan.parse(None, recipe, "fp32", "all", "mixed", "mse", None, 0.01, 0.95, head)
+    return Plan.parse(
+        backend=None,
+        target=recipe,
+        precision="fp32",
+        quantize="all",
+        calibrate_on="mixed",
+        algorithm="mse",
+        cache=None,
+        false_alarm_rate=0.01,
+        confidence=0.95,
+        head=head,
+    )
 
 
 @pytest.mark.parametrize(

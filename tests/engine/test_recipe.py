@@ -23,7 +23,7 @@ else:
     import tomli as tomllib
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHIPPED = REPOSITORY / "engines" / "recipes"
+SHIPPED = REPOSITORY / "engines" / "targets"
 NAMES = ("cpu", "datacenter", "jetson-orin", "jetson-thor", "rtx-desktop")
 
 
@@ -39,9 +39,11 @@ def test_a_shipped_recipe_reads_and_makes_sense(name: str) -> None:
     assert recipe.description
     assert "\n" not in recipe.description
     # Whatever else is refused, float32 decides as the model: it is the last to be tried.
-    assert recipe.ladder[-1] == "fp32"
-    assert set(recipe.ladder) <= set(RUNGS)
-    assert list(recipe.ladder) == [rung for rung in RUNGS if rung in recipe.ladder], "the fastest first"
+    assert recipe.fallback_order[-1] == "fp32"
+    assert set(recipe.fallback_order) <= set(RUNGS)
+    assert list(recipe.fallback_order) == [rung for rung in RUNGS if rung in recipe.fallback_order], (
+        "the fastest first"
+    )
     assert 1 <= recipe.batch.min <= recipe.batch.opt <= recipe.batch.max
     assert (recipe.tensorrt is None) == (recipe.backend == "onnxruntime")
 
@@ -68,7 +70,7 @@ def test_a_recipe_holds_what_its_file_says() -> None:
     assert recipe.batch.max == text["batch"]["max"]
     assert recipe.budgets.int8.map_error == text["budgets"]["int8"]["map_error"]
     assert recipe.budgets.fp16.auroc_loss == text["budgets"]["fp16"]["auroc_loss"]
-    assert list(recipe.ladder) == text["ladder"]
+    assert list(recipe.fallback_order) == text["fallback_order"]
 
 
 @pytest.mark.parametrize("name", ["jetson-orin", "jetson-thor", "datacenter"])
@@ -100,10 +102,10 @@ BAD: list[tuple[str, str, str]] = [
         "'batch' has the unknown key 'most'",
     ),
     ("unknown in a budget", GOOD + "flips = 1\n", "'int8' has the unknown key 'flips'"),
-    ("missing key", with_line("backend", ""), "the recipe has no key 'backend'"),
+    ("missing key", with_line("backend", ""), "the target has no key 'backend'"),
     ("missing in a budget", with_line("map_error", "", INT8), "'int8' has no key 'map_error'"),
     ("missing table", GOOD[: GOOD.index(INT8)], "'budgets' has no key 'int8'"),
-    ("missing batch", re.sub(r"\[batch\]\n(.+\n)+", "", GOOD), "the recipe has no key 'batch'"),
+    ("missing batch", re.sub(r"\[batch\]\n(.+\n)+", "", GOOD), "the target has no key 'batch'"),
     (
         "table that is none",
         re.sub(r"\[batch\]\n(.+\n)+", "", "batch = 3\n" + GOOD),
@@ -127,19 +129,31 @@ BAD: list[tuple[str, str, str]] = [
         "'map_error' is True, not of type float",
     ),
     ("number for text", with_line("description", "description = 3"), "'description' is 3, not of type str"),
-    ("no list", with_line("ladder", 'ladder = "int8"'), "'ladder' is 'int8', not a list"),
+    (
+        "no list",
+        with_line("fallback_order", 'fallback_order = "int8"'),
+        "'fallback_order' is 'int8', not a list",
+    ),
     (
         "unknown rung",
-        with_line("ladder", 'ladder = ["int4"]'),
-        "an entry of 'ladder' is 'int4', not one of int8, ",
+        with_line("fallback_order", 'fallback_order = ["int4"]'),
+        "an entry of 'fallback_order' is 'int4', not one of int8, ",
     ),
     (
         "rung in a list",
-        with_line("ladder", 'ladder = [["int8"]]'),
-        r"an entry of 'ladder' is ['int8'], not one of",
+        with_line("fallback_order", 'fallback_order = [["int8"]]'),
+        r"an entry of 'fallback_order' is ['int8'], not one of",
     ),
-    ("empty ladder", with_line("ladder", "ladder = []"), "ladder [] names no rung"),
-    ("doubled ladder", with_line("ladder", 'ladder = ["fp16", "int8", "fp16"]'), "or one twice"),
+    (
+        "empty ladder",
+        with_line("fallback_order", "fallback_order = []"),
+        "fallback_order [] names no precision",
+    ),
+    (
+        "doubled ladder",
+        with_line("fallback_order", 'fallback_order = ["fp16", "int8", "fp16"]'),
+        "or one twice",
+    ),
     ("unknown backend", with_line("backend", 'backend = "abacus"'), "'backend' is 'abacus', not one of "),
     ("NaN budget", with_line("score_error", "score_error = nan", INT8), "budget score_error is nan"),
     ("infinite budget", with_line("map_error", "map_error = inf", INT8), "budget map_error is inf"),
@@ -157,7 +171,7 @@ BAD: list[tuple[str, str, str]] = [
     ("key twice", CPU + "[batch]\nmin = 2\n", "batch"),
     ("too large", GOOD + "#" * MAX_RECIPE_BYTES, f"larger than {MAX_RECIPE_BYTES} bytes"),
     ("deep", "a = " + "[" * 30000 + "]" * 30000, ""),
-    ("empty", "", "the recipe has no key 'description'"),
+    ("empty", "", "the target has no key 'description'"),
 ]
 
 
@@ -169,9 +183,9 @@ def test_what_is_no_recipe_is_refused_by_file_and_key(text: str, said: str, tmp_
         read_recipe(file)
     message = str(refusal.value)
     assert "\n" not in message
-    assert message.startswith(f"recipe {file}: ")
+    assert message.startswith(f"target {file}: ")
     assert said in message
-    assert message.endswith("the recipes in engines/recipes show how it is written")
+    assert message.endswith("the files in engines/targets show how it is written")
 
 
 def test_the_recipe_that_the_bad_ones_are_made_of_is_a_good_one(tmp_path: Path) -> None:
@@ -194,7 +208,7 @@ def not_utf8(file: Path) -> None:
 )
 def test_what_is_no_text_is_refused_by_file(make: Callable[[Path], None], said: str, tmp_path: Path) -> None:
     make(tmp_path / "mine.toml")
-    with pytest.raises(InputError, match=f"recipe {tmp_path / 'mine.toml'}.*{said}") as refusal:
+    with pytest.raises(InputError, match=f"target {tmp_path / 'mine.toml'}.*{said}") as refusal:
         find_recipe(None, str(tmp_path / "mine.toml"))
     assert "\n" not in str(refusal.value)
 
@@ -230,11 +244,11 @@ def test_tensorrt_alone_asks_for_the_device() -> None:
 @pytest.mark.parametrize(
     ("backend", "recipe", "said"),
     [
-        ("tensorrt", "cpu", "recipe 'cpu' is for onnxruntime, not for tensorrt: leave out --backend"),
-        ("onnxruntime", "rtx-desktop", "recipe 'rtx-desktop' is for tensorrt-rtx, not for onnxruntime"),
+        ("tensorrt", "cpu", "target 'cpu' is for onnxruntime, not for tensorrt: leave out --backend"),
+        ("onnxruntime", "rtx-desktop", "target 'rtx-desktop' is for tensorrt-rtx, not for onnxruntime"),
         ("abacus", None, f"unknown --backend 'abacus': choose one of {', '.join(BACKENDS)}"),
-        (None, "jetson", f"unknown --recipe 'jetson': choose one of {', '.join(NAMES)} or give a .toml file"),
-        (None, "", "unknown --recipe ''"),
+        (None, "jetson", f"unknown --target 'jetson': choose one of {', '.join(NAMES)} or give a .toml file"),
+        (None, "", "unknown --target ''"),
     ],
 )
 def test_contradictions_and_unknown_names_are_refused(backend: str | None, recipe: str, said: str) -> None:
@@ -244,7 +258,17 @@ def test_contradictions_and_unknown_names_are_refused(backend: str | None, recip
 
 def test_a_plan_takes_the_ladder_of_its_recipe() -> None:
     def plan(recipe: str, precision: str, quantize: str = "all") -> Plan:
-        return Plan.parse(None, recipe, precision, quantize, "mixed", "mse", None, 0.01, 0.95)
+        return Plan.parse(
+            backend=None,
+            target=recipe,
+            precision=precision,
+            quantize=quantize,
+            calibrate_on="mixed",
+            algorithm="mse",
+            cache=None,
+            false_alarm_rate=0.01,
+            confidence=0.95,
+        )
 
     assert plan("rtx-desktop", "auto").rungs == RUNGS
     assert plan("cpu", "auto").rungs == ("fp32",)
@@ -259,8 +283,8 @@ def test_a_plan_takes_the_ladder_of_its_recipe() -> None:
 
 def test_an_installed_package_reads_its_own_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "edgead" / "engine"
-    (package / "recipes").mkdir(parents=True)
-    (package / "recipes" / "cpu.toml").write_text(CPU.replace("max = 64", "max = 7"))
+    (package / "targets").mkdir(parents=True)
+    (package / "targets" / "cpu.toml").write_text(CPU.replace("max = 64", "max = 7"))
     monkeypatch.setattr(module, "__file__", str(package / "recipe.py"))
     assert recipe_names() == ("cpu",)
     assert find_recipe(None, None)[1].batch.max == 7
@@ -271,7 +295,7 @@ def test_the_wheel_takes_the_recipes_along() -> None:
         "wheel"
     ]
     # Where `_folder` looks for them once edgead is installed.
-    (source,) = (here for here, there in wheel["force-include"].items() if there == "edgead/engine/recipes")
+    (source,) = (here for here, there in wheel["force-include"].items() if there == "edgead/engine/targets")
     assert REPOSITORY / source == SHIPPED
     assert SHIPPED.is_dir()
 
@@ -286,7 +310,7 @@ def test_a_wheel_that_is_built_holds_them(tmp_path: Path) -> None:
     with ZipFile(built) as archive:
         held = {name: archive.read(name) for name in archive.namelist() if name.endswith(".toml")}
     assert held == {
-        f"edgead/engine/recipes/{name}.toml": (SHIPPED / f"{name}.toml").read_bytes() for name in NAMES
+        f"edgead/engine/targets/{name}.toml": (SHIPPED / f"{name}.toml").read_bytes() for name in NAMES
     }
 
 
