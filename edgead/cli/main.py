@@ -28,6 +28,7 @@ from edgead.cli.info import info
 from edgead.cli.interrupt import EXIT_CODE as INTERRUPTED
 from edgead.cli.interrupt import CommandInterruptedError, interruptible
 from edgead.cli.plugin import plugin
+from edgead.cli.progress import is_first_process
 from edgead.cli.stream import stream
 from edgead.cli.train import train
 from edgead.errors import EdgeadError, InputError, MissingLibraryError
@@ -112,11 +113,9 @@ def main() -> None:
             raise
         _fail(MissingLibraryError(error))
     except CommandInterruptedError as interrupt:
-        print(f"interrupted: {interrupt}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        _stop(str(interrupt))
     except KeyboardInterrupt:
-        print("interrupted: nothing was begun", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        _stop("nothing was begun")
     except BrokenPipeError:
         _drop_output()
         sys.exit(1)
@@ -131,6 +130,13 @@ def main() -> None:
 
 def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _stop(kept: str) -> NoReturn:
+    # Ctrl-C reaches every process of a training.
+    if is_first_process():
+        print(f"interrupted: {kept}", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def _fail(error: EdgeadError) -> NoReturn:

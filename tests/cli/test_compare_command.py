@@ -115,6 +115,15 @@ def test_listed_lines_may_be_run_in_any_directory(tmp_path, capfd, monkeypatch):
     assert test == f"edgead eval {run}/bundle {tmp_path}/parts --out {run}/report"
 
 
+def test_a_variant_is_a_cell_of_its_own(tmp_path, capfd):
+    parts = write_parts(tmp_path / "parts")
+    options = ["--methods", "rstpm,rstpm:deep", "--seeds", "1"]
+    assert run_main("compare", str(parts), "--out", str(tmp_path / "out"), *options, "--list") == 0
+    plain, deep = capfd.readouterr().out.splitlines()
+    assert "--method rstpm --seed 0" in plain
+    assert "--method rstpm --variant deep --seed 0" in deep
+
+
 def test_a_grid_that_was_killed_goes_on(tmp_path):
     parts, out = write_parts(tmp_path / "parts"), tmp_path / "out"
     tiny = {"teacher": TINY_TEACHER, "teacher-weights": "random", "size": "64"}

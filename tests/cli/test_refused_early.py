@@ -86,6 +86,7 @@ CASES = {
     "stream, no frames": ("stream bundle --source good --max-frames 0 --sink jsonl:x", 2),
     "stream, no threads": ("stream bundle --source good --threads 0 --sink jsonl:x", 2),
     "stream, unknown part": ("stream bundle --source good --part lid --sink jsonl:x", 1),
+    "demo, other files in out": ("demo --out mine", 1),
     "demo, unknown kind": ("demo --out out --kind gizmo", 2),
 }  # fmt: skip
 
