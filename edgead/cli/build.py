@@ -175,15 +175,11 @@ def _from_bundle(model: Path, data: list[Path], out: Path, plan: Plan, say: Call
 
 
 def _from_run(run: Path, out: Path, plan: Plan, say: Callable[[str], None]) -> Bundle:
-    from importlib.util import find_spec
-
+    from edgead.cli.packages import require_packages
     from edgead.engine.build import build_bundle
-    from edgead.errors import MissingExtraError, needs_extra
+    from edgead.errors import needs_extra
 
-    # Asked before anything is read; they are imported when the graph is exported.
-    for package in ("torch", "onnxscript", "onnxsim"):
-        if find_spec(package) is None:
-            raise MissingExtraError(package, "train", "edgead build")
+    require_packages("train", "edgead build", "torch", "onnxscript", "onnxsim")
     with needs_extra("train", "edgead build"):
         from edgead.train.run import open_run
     return build_bundle(open_run(run), out, plan, say)

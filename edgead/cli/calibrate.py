@@ -38,18 +38,18 @@ def calibrate(
 
     The file goes to edgead build --precision int8 --cache FILE, with the same --calibrate-on and --algorithm.
     """
+    from edgead.cli.packages import require_packages
     from edgead.cli.progress import Steps, first_line
 
     first_line(f"calibrating {model} into {out}")
     import numpy as np
 
     from edgead.engine.lower import Calibrating, LowerPrecisions
-    from edgead.errors import InputError, needs_extra
+    from edgead.errors import InputError
 
     if out.is_dir():
         raise InputError(f"--out {out} is a directory: give a file, such as {out / 'calibration.json'}")
-    with needs_extra("build", "edgead calibrate"):
-        import onnx  # noqa: F401
+    require_packages("build", "edgead calibrate", "onnx")
     calibrating = Calibrating.parse(str(calibrate_on), str(algorithm), out)
     with Steps() as steps:
         content, size, training_images = _opened(model, data or [], steps.say)

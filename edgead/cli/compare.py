@@ -87,6 +87,7 @@ def compare(
     failed cells again and leaves alone what is done. Cells may be done elsewhere: --list | parallel, for example;
     then the same command without --list puts the figures together.
     """
+    from edgead.cli.packages import require_packages
     from edgead.cli.progress import duration, first_line, report
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
@@ -96,13 +97,11 @@ def compare(
     from time import monotonic
 
     from edgead.compare import command_lines, plan_grid, run_grid
-    from edgead.errors import EdgeadError, needs_extra
+    from edgead.errors import EdgeadError
     from edgead.report import check_report_packages
 
     _check_methods(names)
-    with needs_extra("train", "edgead compare"):
-        import lightning_fabric  # noqa: F401
-        import timm  # noqa: F401
+    require_packages("train", "edgead compare", "torch", "timm", "lightning_fabric")
     check_report_packages()
     options = {
         "epochs": None if epochs is None else str(epochs),

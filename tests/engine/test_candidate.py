@@ -108,7 +108,7 @@ def test_the_table_says_that_the_engine_was_not_run(bundles: dict[str, Bundle], 
         "onnxruntime",
         "fp32,",
         "24",
-        "pictures",
+        "images",
     ]
     assert (
         "engine       not run on this machine: the device compares it with the golden answers at its start"

@@ -88,7 +88,7 @@ def test_asked_for_and_not_compiled_is_one_line_with_the_command(tmp_path):
 
 def test_onnxruntime_has_no_engine(plugin):
     with pytest.raises(
-        InputError, match=r"for engines, and recipe 'cpu' is for onnxruntime: leave it out, or give"
+        InputError, match=r"for engines, and target 'cpu' is for onnxruntime: leave it out, or give"
     ):
         parse("cpu", "plugin")
 
