@@ -26,10 +26,18 @@ def import_(
     Reverse Distillation and STFPM of anomalib, and RD4AD, become a run that edgead build takes. Nothing in FILE is
     executed.
     """
+    from edgead.cli.packages import require_packages
     from edgead.cli.progress import first_line, report
     from edgead.errors import needs_extra
 
     first_line(f"importing {file} into {out}")
+    require_packages("train", "edgead import", "torch", "timm")
+    # What needs no torch is refused before the seconds that its import takes.
+    from edgead.atomic import check_directory
+    from edgead.data import open_dataset
+
+    check_directory(out)
+    open_dataset(data)
     with needs_extra("train", "edgead import"):
         from edgead.train.importing import import_run
 

@@ -111,10 +111,21 @@ def train(
     threshold of its own.
     """
     from edgead.cli.interrupt import says_on_interrupt
+    from edgead.cli.packages import require_packages
     from edgead.cli.progress import TrainingProgress, first_line, is_first_process
     from edgead.errors import needs_extra
 
     first_line(f"training {method} on {' and '.join(folder.name or str(folder) for folder in data)}")
+    require_packages("train", "edgead train", "torch", "timm", "lightning_fabric")
+    # What needs no torch is refused before the seconds that its import takes.
+    from edgead.atomic import check_directory
+    from edgead.data import open_dataset
+    from edgead.preprocess import ModelSize
+
+    ModelSize.parse(size)
+    check_directory(out)
+    for folder in data:
+        open_dataset(folder, str(layout))
     with needs_extra("train", "edgead train"):
         from edgead.models import recipe_of
         from edgead.train.config import PROCEDURAL, TrainConfig

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from command_line import files_in
 from safetensors.torch import load_file
 from training_parts import TINY_TEACHER, same_tensors, write_pictures
 
@@ -41,6 +42,8 @@ main()
 @pytest.mark.parametrize("command", WORK)
 def test_any_command_says_one_line_and_exits_130(command, tmp_path):
     module, function, arguments = WORK[command]
+    write_pictures(tmp_path / "data", 2)
+    before = files_in(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, module, function, command, *arguments],
         capture_output=True,
@@ -52,7 +55,7 @@ def test_any_command_says_one_line_and_exits_130(command, tmp_path):
     lines = done.stderr.splitlines()
     assert [line for line in lines if line.startswith("interrupted: ")] == lines[-1:]
     assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) == before
 
 
 def train(data, out, *, interrupt_at=None):

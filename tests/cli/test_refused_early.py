@@ -143,6 +143,31 @@ def test_a_missing_package_is_refused_first(world, line, missing):
     assert files_in(world) == before
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train gone --out out",
+        "train good --out out --size 100",
+        "train good --out mine/notes.txt",
+        "import x.ckpt --data gone --out out",
+        "build bundle --data parts --out mine",
+        "build bundle --data parts --out out --target gone.toml",
+        "compare parts --methods rd --out mine",
+        "eval parts bundle",
+    ],
+)
+def test_what_needs_no_torch_is_refused_before_it_is_imported(world, line):
+    code = (
+        "import sys\nfrom edgead.cli.main import main\ntry:\n    main()\nfinally:\n"
+        "    assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *line.split()], capture_output=True, text=True, check=False, cwd=world
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
 FIRST = """
 import builtins, sys
 heavy = {"torch", "numpy", "cv2", "onnx", "onnxruntime"}
