@@ -20,7 +20,7 @@ from edgead.export.from_torch import onnx_from_method
 from edgead.export.half import half_from_float
 from edgead.export.quantise import int8_from_float
 from edgead.models import create_method
-from edgead.models.base import Pose
+from edgead.models.base import Alignment
 from edgead.models.teacher import create_teacher
 from edgead.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
@@ -29,25 +29,25 @@ SIZE = ModelSize(256, 256)
 
 
 @pytest.mark.parametrize(
-    ("teacher", "pose", "precision", "rounds"),
+    ("teacher", "alignment", "precision", "rounds"),
     [
-        ("tf_efficientnet_lite0", "free", "fp32", 200),
-        ("tf_efficientnet_lite0", "free", "fp16", 200),
-        ("tf_efficientnet_lite0", "free", "int8", 200),
-        ("tf_efficientnet_lite0", "fixed", "fp32", 200),
-        ("wide_resnet50_2", "free", "fp32", 20),
+        ("tf_efficientnet_lite0", "unaligned", "fp32", 200),
+        ("tf_efficientnet_lite0", "unaligned", "fp16", 200),
+        ("tf_efficientnet_lite0", "unaligned", "int8", 200),
+        ("tf_efficientnet_lite0", "aligned", "fp32", 200),
+        ("wide_resnet50_2", "unaligned", "fp32", 20),
     ],
 )
 def test_one_picture(
     benchmark: BenchmarkFixture,
     tmp_path: Path,
     teacher: str,
-    pose: Pose,
+    alignment: Alignment,
     precision: Precision,
     rounds: int,
 ) -> None:
     torch.manual_seed(0)
-    method = create_method("rd", create_teacher(teacher, "random"), SIZE, "per-position", pose).eval()
+    method = create_method("rd", create_teacher(teacher, "random"), SIZE, "per-position", alignment).eval()
     graph = onnx_from_method(method, SIZE)
     parameters = sum(parameter.numel() for parameter in method.parameters())
     del method

@@ -124,7 +124,7 @@ def _plan(given: Mapping[str, Any]) -> Plan:
 
     return Plan.parse(
         backend=given.get("backend"),
-        recipe=os.fspath(given["target"]) if "target" in given else None,
+        target=os.fspath(given["target"]) if "target" in given else None,
         precision=given.get("precision", "fp32"),
         quantize=given.get("quantize", "all"),
         calibrate_on=given.get("calibrate_on", "mixed"),

@@ -41,7 +41,10 @@ State = Literal["left", "done", "collapsed"]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One dataset, one method, one seed. data: the dataset's folder. folder: where its run, bundle and report lie."""
+    """One dataset, one method, one seed.
+
+    method: as `rstpm:deep` for a variant. data: the dataset's folder. folder: where its run, bundle and report lie.
+    """
 
     dataset: str
     data: Path
@@ -134,6 +137,7 @@ def commands_left(cell: Cell, options: Mapping[str, str]) -> list[list[str]]:
         return []
     run, bundle, report = (str(cell.folder / name) for name in ("run", "bundle", "report"))
     given = [part for name, value in options.items() for part in (f"--{name}", value)]
+    method, _, variant = cell.method.partition(":")
     train = [
         "edgead",
         "train",
@@ -141,7 +145,8 @@ def commands_left(cell: Cell, options: Mapping[str, str]) -> list[list[str]]:
         "--out",
         run,
         "--method",
-        cell.method,
+        method,
+        *(["--variant", variant] if variant else []),
         "--seed",
         str(cell.seed),
     ]

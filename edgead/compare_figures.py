@@ -180,7 +180,7 @@ def _result(cell: Cell, error: str | None, machine: str, say: Callable[[str], No
         if run is None or results is None:
             return CellResult(cell, "failed", "it is not finished: give the same command again", {})
         figures = {name: results["evaluation"][name] for name in ACCURACY} | _costs(cell, machine, say)
-        return CellResult(cell, "done", None, figures, run["config"]["precision"])
+        return CellResult(cell, "done", None, figures, run["config"]["training_precision"])
     except EdgeadError as problem:
         return CellResult(cell, "failed", str(problem), {})
     except (KeyError, TypeError, AttributeError) as problem:

@@ -89,6 +89,22 @@ def write_comparison(comparison: Comparison) -> Path:
     return out / "index.html"
 
 
+def comparison_text(comparison: Comparison) -> str:
+    """The tables of all datasets as text for a terminal, with what went wrong below each."""
+    blocks = []
+    for dataset in comparison.grid.datasets:
+        rows = [("method", [heading for heading, _ in COLUMNS.values()]), *_rows(comparison, dataset)]
+        widths = [max(len(row[column]) for _, row in rows) for column in range(len(COLUMNS))]
+        first = max(len(name) for name, _ in rows)
+        lines = [
+            f"  {name:<{first}}  "
+            + "  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True))
+            for name, row in rows
+        ]
+        blocks.append("\n".join([dataset, *lines, *(f"  {line}" for line in _problems(comparison, dataset))]))
+    return "\n\n".join(blocks)
+
+
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """Every cell, mean and baseline as plain JSON values; bytes, milliseconds, minutes, GFLOP."""
     grid = comparison.grid
@@ -158,20 +174,32 @@ def _table(comparison: Comparison, dataset: str) -> _Table:
     summaries = [summary for summary in comparison.summaries if summary.dataset == dataset]
     (baseline,) = [found for found in comparison.baselines if found.dataset == dataset]
     chart = tradeoff_chart(summaries, baseline.figures.get("image_auroc"))
+    return _Table(
+        dataset,
+        _rows(comparison, dataset),
+        _problems(comparison, dataset),
+        None if chart is None else data_uri("image/png", chart),
+        _reports(comparison, dataset),
+    )
+
+
+def _rows(comparison: Comparison, dataset: str) -> list[tuple[str, list[str]]]:
+    """Methods and the baseline of one dataset, with a text for each of COLUMNS."""
+    summaries = [summary for summary in comparison.summaries if summary.dataset == dataset]
+    baselines = [found for found in comparison.baselines if found.dataset == dataset]
+    return [*map(_summary_row, summaries), *map(_baseline_row, baselines)]
+
+
+def _problems(comparison: Comparison, dataset: str) -> list[str]:
     problems = [
         f"{result.cell} {result.state}: {result.reason}"
         for result in comparison.results
         if result.cell.dataset == dataset and result.state != "done"
     ]
-    if baseline.reason is not None:
-        problems.append(f"nearest mean failed: {baseline.reason}")
-    return _Table(
-        dataset,
-        [*(_summary_row(summary) for summary in summaries), _baseline_row(baseline)],
-        problems,
-        None if chart is None else data_uri("image/png", chart),
-        _reports(comparison, dataset),
-    )
+    failed = [
+        found for found in comparison.baselines if found.dataset == dataset and found.reason is not None
+    ]
+    return [*problems, *(f"nearest mean failed: {baseline.reason}" for baseline in failed)]
 
 
 def _reports(comparison: Comparison, dataset: str) -> list[tuple[str, str]]:

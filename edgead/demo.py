@@ -12,13 +12,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgead.atomic import replace_directory
+from edgead.atomic import check_directory, replace_directory
 from edgead.bundle import Bundle
 from edgead.data import open_dataset
 from edgead.data.conveyor import write_conveyor_video
-from edgead.data.synthetic import write_dataset
+from edgead.data.synthetic import KINDS, write_dataset
 from edgead.demo_page import Demo, Step, Streamed, write_demo_page
 from edgead.engine.build import build_bundle
+from edgead.errors import InputError
 from edgead.evaluate import Evaluation, Scores, evaluate, score_dataset
 from edgead.report import check_report_packages, write_report
 from edgead.runtime import open_session
@@ -48,10 +49,11 @@ def run_demo(
     to train on. n_test: good parts, and as many defective ones, to test on. n_frames: of the conveyor.
     size_px: height and width of the pictures and of the model.
 
-    Raises InputError for an unknown kind, MissingExtraError without the training packages, and what the steps
-    raise.
+    Raises InputError for an unknown kind or a directory of other things, MissingExtraError without the training
+    packages, and what the steps raise.
     """
     check_report_packages()
+    _check_place(out)
     folder, steps = out / kind, _Steps(say)
     with steps.take("draw", f"{n_train} good parts, and {n_test} good and {n_test} defective to test on"):
         write_dataset(folder / "data", kind, n_train, n_test, n_test, size_px=size_px)
@@ -65,6 +67,16 @@ def run_demo(
         streamed = _stream(folder, kind, bundle, n_frames, size_px)
     demo = Demo(folder, kind, run.path / "loss.png", bundle, evaluation, scores, streamed, steps.taken)
     return write_demo_page(out / "index.html", demo)
+
+
+def _check_place(out: Path) -> None:
+    """Raise InputError for a directory that cannot be written, or that holds anything but a demo."""
+    check_directory(out)
+    found = (
+        {entry.name for entry in out.iterdir() if not entry.name.startswith(".")} if out.is_dir() else set()
+    )
+    if found - {*KINDS, "index.html"} or found == {"index.html"}:
+        raise InputError(f"--out {out} holds files that are no demo: choose an empty or new directory")
 
 
 class _Steps:
@@ -91,7 +103,7 @@ def _train(
 
     fabric, precision = open_machine(Machine(), None)
     data = str((folder / "data").resolve())
-    config = TrainConfig(data=(data,), size=str(size_px), epochs=epochs, precision=precision)
+    config = TrainConfig(data=(data,), size=str(size_px), epochs=epochs, training_precision=precision)
     return train_run(config, folder / "run", fabric, say, progress)
 
 

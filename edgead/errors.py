@@ -1,6 +1,6 @@
 """Every error that edgead raises on purpose.
 
-EdgeadError                 exit code 1
+EdgeadError
  ├── InputError             a value the user gave: an option, a size, a name
  ├── MissingExtraError      an optional package is not installed
  ├── MissingLibraryError    the operating system lacks a library that OpenCV needs
@@ -16,16 +16,30 @@ EdgeadError                 exit code 1
  ├── StreamError            a source or a sink
  │    ├── SourceError
  │    └── SinkError
- └── VerificationError      what was built decides otherwise than the model; exit code 2
+ └── VerificationError      what was built decides otherwise than the model
 
 A message is one line: what was wrong, with the value, and how to mend it. Errors of vendor libraries are translated
-where they are met, with ``raise ... from``; the command line prints ``error: <message>`` and exits with `exit_code`.
+where they are met, with ``raise ... from``; the command line prints ``error: <message>`` and exits with `exit_code`,
+one of `EXIT_CODES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
+
+EXIT_CODES: Mapping[int, str] = MappingProxyType(
+    {
+        0: "done",
+        1: "error: the line on standard error says what and how to fix it",
+        2: "usage: an option, an argument or a choice that the command does not take",
+        3: "outside tolerance: what was built decides otherwise than the model; no bundle was written",
+        4: "collapsed: the model learnt nothing, or gives a constant",
+        130: "interrupted by Ctrl-C",
+    }
+)
+"""What a command ends with, for scripts."""
 
 
 class EdgeadError(Exception):
@@ -90,6 +104,8 @@ class TrainingError(EdgeadError):
 class CollapseError(TrainingError):
     """The student learnt nothing, or gives a constant."""
 
+    exit_code = 4
+
 
 class BundleError(EdgeadError):
     """A bundle directory is missing, changed, or of a newer schema."""
@@ -118,4 +134,4 @@ class SinkError(StreamError):
 class VerificationError(EdgeadError):
     """What was built decides otherwise than the model it was built from."""
 
-    exit_code = 2
+    exit_code = 3

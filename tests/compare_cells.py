@@ -22,7 +22,7 @@ FIGURES = {"image_auroc": 0.9, "pixel_auroc": 0.8, "aupro": 0.7, "image_f1_max":
 def write_run(cell: Cell, state: str = "finished", seconds: tuple[float, ...] = (), why: str = "") -> None:
     run = cell.folder / "run"
     run.mkdir(parents=True, exist_ok=True)
-    record = {"state": state, "config": {"precision": "32-true"}, "summary": {"collapse": why}}
+    record = {"state": state, "config": {"training_precision": "32-true"}, "summary": {"collapse": why}}
     (run / "run.json").write_text(json.dumps(record))
     (run / "metrics.json").write_text(json.dumps([{"seconds": value} for value in seconds]))
 

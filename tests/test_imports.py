@@ -14,7 +14,19 @@ import numpy as np
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "edgead"
-COMMANDS = ("train", "import", "build", "calibrate", "eval", "compare", "stream", "demo", "doctor", "plugin")
+COMMANDS = (
+    "train",
+    "import",
+    "build",
+    "calibrate",
+    "info",
+    "eval",
+    "compare",
+    "stream",
+    "demo",
+    "doctor",
+    "plugin",
+)
 
 # What only training, building and reports need, and the backends' own libraries: none is there to be imported.
 BLOCK = """

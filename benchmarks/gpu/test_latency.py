@@ -60,7 +60,7 @@ def gpu() -> Gpu:
 def method(gpu: Gpu) -> DistillationMethod:
     torch.manual_seed(0)
     teacher = create_teacher("tf_efficientnet_lite0", "random")
-    return create_method("rd", teacher, SIZE, "per-position", "free").eval()
+    return create_method("rd", teacher, SIZE, "per-position", "unaligned").eval()
 
 
 @pytest.fixture(scope="module")

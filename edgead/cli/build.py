@@ -1,4 +1,4 @@
-"""`edgead build`: a training run, or a bundle and its pictures, in; a verified bundle out."""
+"""`edgead build`: from a training run, or a bundle and its images, to a verified bundle."""
 
 from __future__ import annotations
 
@@ -7,7 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgead.cli.choices import (
+    TARGETS,
+    Algorithm,
+    Backend,
+    CalibrateOn,
+    Head,
+    Precision,
+    Quantize,
+    complete_target,
+    listed,
+    value_of,
+)
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgead.bundle import Bundle
     from edgead.engine.plan import Plan
 
@@ -16,62 +31,69 @@ def build(
     run: Annotated[
         Path, typer.Argument(help="The run that edgead train wrote, or a bundle.", metavar="RUN|BUNDLE")
     ],
-    out: Annotated[Path, typer.Option(help="The bundle directory to write, such as engines/x.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The bundle directory to write, such as engines/x.")
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help=f"The machine at the line: {listed(TARGETS)}, or a TOML file of your own.",
+            show_default="the backend's, or cpu",
+            autocompletion=complete_target,
+        ),
+    ] = None,
+    backend: Annotated[
+        Backend | None, typer.Option(help="The library that runs the bundle.", show_default="the target's")
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="Precision of the graph; auto keeps the fastest that decides as the model.",
+            show_default="fp32, or a bundle's own",
+        ),
+    ] = None,
     false_alarm_rate: Annotated[
         float | None,
         typer.Option(
-            help="Share of good parts that may be called defective: 0.01 is 1 in 100.", show_default="0.01"
+            metavar="RATE",
+            help="Share of good parts that may be called defective: 0.01 is 1 in 100.",
+            show_default="0.01",
         ),
     ] = None,
     confidence: Annotated[
         float | None,
-        typer.Option(help="How sure to be that the share is kept, from 0 to 1.", show_default="0.95"),
+        typer.Option(
+            metavar="SHARE", help="How sure to be that the rate is kept, from 0 to 1.", show_default="0.95"
+        ),
     ] = None,
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="For a bundle: the pictures that it was trained from; once for each part. Without them it is compiled "
+            metavar="DIR",
+            help="For a bundle: the images that it was trained from; once for each part. Without them it is compiled "
             "as it is.",
-            show_default=False,
-        ),
-    ] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="onnxruntime, tensorrt or tensorrt-rtx.", show_default="the recipe's")
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="The target: cpu, rtx-desktop, jetson-orin, jetson-thor, datacenter, or a TOML file.",
-            show_default="the backend's, or cpu",
-        ),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="fp32, fp16, int8, or auto: the fastest that decides as the model.",
-            show_default="fp32, or a bundle's own",
+            show_default="none",
         ),
     ] = None,
     head: Annotated[
-        str,
+        Head,
         typer.Option(
-            help="The anomaly map of an engine: plugin (CUDA kernels, see edgead plugin build), standard, or auto: "
-            "for tensorrt the plugin if it was compiled, standard for tensorrt-rtx and what is version-compatible."
+            help="The anomaly map of an engine: CUDA kernels (see edgead plugin build), or operators of the engine. "
+            "auto: for tensorrt the plugin if it was compiled, standard otherwise and for version-compatible engines."
         ),
-    ] = "auto",
+    ] = Head.AUTO,
     calibrate_on: Annotated[
-        str | None,
+        CalibrateOn | None,
         typer.Option(
-            help="For int8: train, noise, pseudo-anomaly, or mixed (train and pseudo-anomaly).",
-            show_default="mixed",
+            help="For int8: images to calibrate on; mixed is train and pseudo-anomaly.", show_default="mixed"
         ),
     ] = None,
     algorithm: Annotated[
-        str | None,
-        typer.Option(help="For int8: minmax, entropy, percentile or mse.", show_default="mse"),
+        Algorithm | None, typer.Option(help="For int8: how clipping limits are chosen.", show_default="mse")
     ] = None,
     quantize: Annotated[
-        str | None, typer.Option(help="For int8: all, or student alone.", show_default="all")
+        Quantize | None, typer.Option(help="For int8: what is quantized.", show_default="all")
     ] = None,
     cache: Annotated[
         Path | None,
@@ -84,31 +106,37 @@ def build(
 
     The bundle is proven to decide as the trained model does, or it is not written.
 
-    The threshold is set from the good pictures that training held out, on the scores of what was built.
+    The threshold is set from the good images that training held out, on the scores of what was built.
     """
+    from edgead.cli.progress import Steps, first_line
+
+    wanted = [str(choice) for choice in (precision, target or backend) if choice is not None]
+    first_line(f"building {out} from {run}" + (f" ({', '.join(wanted)})" if wanted else ""))
     from edgead.atomic import restore_directory
+    from edgead.bundle import check_target
+    from edgead.engine.candidate import check_target_here
     from edgead.engine.plan import Plan
     from edgead.errors import InputError
 
     plan = Plan.parse(
-        backend=backend,
-        recipe=recipe,
-        precision=precision or "fp32",
-        quantize=quantize or "all",
-        calibrate_on=calibrate_on or "mixed",
-        algorithm=algorithm or "mse",
+        backend=value_of(backend),
+        target=target,
+        precision=value_of(precision) or "fp32",
+        quantize=value_of(quantize) or "all",
+        calibrate_on=value_of(calibrate_on) or "mixed",
+        algorithm=value_of(algorithm) or "mse",
         cache=cache,
         false_alarm_rate=0.01 if false_alarm_rate is None else false_alarm_rate,
         confidence=0.95 if confidence is None else confidence,
-        head=head,
+        head=str(head),
     )
     if run.is_file():
         raise InputError(f"{run} is a file: give the directory that edgead train or edgead build wrote")
     restore_directory(run)
     is_bundle = (run / "manifest.json").is_file()
     if data and not is_bundle:
-        raise InputError(f"{run} is no bundle: leave out --data, a run knows its own pictures")
-    of_pictures = {
+        raise InputError(f"{run} is no bundle: leave out --data, a run knows its own images")
+    of_images = {
         "--precision": precision,
         "--false-alarm-rate": false_alarm_rate,
         "--confidence": confidence,
@@ -117,40 +145,44 @@ def build(
         "--quantize": quantize,
         "--cache": cache,
     }
-    given = [option for option, value in of_pictures.items() if value is not None]
+    given = [option for option, value in of_images.items() if value is not None]
     if is_bundle and not data and given:
         raise InputError(
-            f"{run} is a bundle: give the pictures that it was trained from, with --data, or leave out "
+            f"{run} is a bundle: give the images that it was trained from, with --data, or leave out "
             f"{' and '.join(given)} to compile it as it is"
         )
-    bundle = _from_bundle(run, data or [], out, plan) if is_bundle else _from_run(run, out, plan)
-    typer.echo("\n".join(_report(bundle)))
+    check_target(out)
+    check_target_here(plan)
+    with Steps() as steps:
+        if is_bundle:
+            bundle = _from_bundle(run, data or [], out, plan, steps.say)
+        else:
+            bundle = _from_run(run, out, plan, steps.say)
+    typer.echo("\n".join([*_report(bundle), f"time         {steps.total}"]))
     thresholds = bundle.manifest.thresholds
     for part, threshold in thresholds.items():
         if (warning := threshold.warning()) is not None:
             typer.echo(f"warning: {f'{part}: ' if len(thresholds) > 1 else ''}{warning}", err=True)
 
 
-def _from_bundle(model: Path, data: list[Path], out: Path, plan: Plan) -> Bundle:
+def _from_bundle(model: Path, data: list[Path], out: Path, plan: Plan, say: Callable[[str], None]) -> Bundle:
     from edgead.bundle import open_bundle
     from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
 
     if not data:
-        return recompile_bundle(open_bundle(model), out, plan, _say)
-    return rebuild_bundle(open_bundle(model), data, out, plan, _say)
+        return recompile_bundle(open_bundle(model), out, plan, say)
+    return rebuild_bundle(open_bundle(model), data, out, plan, say)
 
 
-def _from_run(run: Path, out: Path, plan: Plan) -> Bundle:
+def _from_run(run: Path, out: Path, plan: Plan, say: Callable[[str], None]) -> Bundle:
+    from edgead.cli.packages import require_packages
     from edgead.engine.build import build_bundle
     from edgead.errors import needs_extra
 
+    require_packages("train", "edgead build", "torch", "onnxscript", "onnxsim")
     with needs_extra("train", "edgead build"):
         from edgead.train.run import open_run
-    return build_bundle(open_run(run), out, plan, _say)
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    return build_bundle(open_run(run), out, plan, say)
 
 
 def _report(bundle: Bundle) -> list[str]:
@@ -165,10 +197,10 @@ def _report(bundle: Bundle) -> list[str]:
     ]
     lines.append(
         f"{'verified' if manifest.verified else 'graph'}     {manifest.precision} for {manifest.recipe} against "
-        f"{verification['reference']}, {sum(judged['n'] for judged in verification['parts'].values())} pictures"
+        f"{verification['reference']}, {sum(judged['n'] for judged in verification['parts'].values())} images"
     )
     for part, judged in verification["parts"].items():
-        lines += [f"{part}, {judged['n']} pictures"] if several else []
+        lines += [f"{part}, {judged['n']} images"] if several else []
         lines += [f"  {line}" for line in table(judged, judged["limits"])]
     if not manifest.verified:
         lines.append(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgead.cli.choices import Algorithm, CalibrateOn
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,35 +24,47 @@ def calibrate(
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="For a bundle: the pictures that it was trained from; once for each part.",
-            show_default=False,
+            metavar="DIR",
+            help="For a bundle: the images that it was trained from; once for each part.",
+            show_default="none",
         ),
     ] = None,
     calibrate_on: Annotated[
-        str, typer.Option(help="train, noise, pseudo-anomaly, or mixed (train and pseudo-anomaly).")
-    ] = "mixed",
-    algorithm: Annotated[str, typer.Option(help="minmax, entropy, percentile or mse.")] = "mse",
+        CalibrateOn, typer.Option(help="Images to calibrate on; mixed is train and pseudo-anomaly.")
+    ] = CalibrateOn.MIXED,
+    algorithm: Annotated[Algorithm, typer.Option(help="How clipping limits are chosen.")] = Algorithm.MSE,
 ) -> None:
     """Measure what INT8 needs of a model.
 
     The file goes to edgead build --precision int8 --cache FILE, with the same --calibrate-on and --algorithm.
     """
+    from edgead.cli.packages import require_packages
+    from edgead.cli.progress import Steps, first_line
+
+    first_line(f"calibrating {model} into {out}")
     import numpy as np
 
     from edgead.engine.lower import Calibrating, LowerPrecisions
+    from edgead.errors import InputError
 
-    calibrating = Calibrating.parse(calibrate_on, algorithm, out)
-    content, size, training_images = _opened(model, data or [])
-    # No picture to watch for what overflows half: that is of fp16.
-    none = np.empty((0, size.height_px, size.width_px, 3), np.uint8)
-    graphs = LowerPrecisions(content, calibrating, out.stem, none, training_images, _say)
-    calibration = graphs.calibration
-    typer.echo(f"calibrated   {len(calibration.ranges)} tensors on {calibration.pictures} pictures")
+    if out.is_dir():
+        raise InputError(f"--out {out} is a directory: give a file, such as {out / 'calibration.json'}")
+    require_packages("build", "edgead calibrate", "onnx")
+    calibrating = Calibrating.parse(str(calibrate_on), str(algorithm), out)
+    with Steps() as steps:
+        content, size, training_images = _opened(model, data or [], steps.say)
+        # No image to watch for what overflows half: that is of fp16.
+        none = np.empty((0, size.height_px, size.width_px, 3), np.uint8)
+        graphs = LowerPrecisions(content, calibrating, out.stem, none, training_images, steps.say)
+        calibration = graphs.calibration
+    typer.echo(f"calibrated   {len(calibration.ranges)} tensors on {calibration.pictures} images")
     typer.echo(f"calibration  {out}")
 
 
-def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[int], UInt8Array]]:
-    """The float32 graph of a run or a bundle, the size of its pictures, and its training pictures."""
+def _opened(
+    model: Path, data: list[Path], say: Callable[[str], None]
+) -> tuple[bytes, ModelSize, Callable[[int], UInt8Array]]:
+    """The float32 graph of a run or a bundle, the size of its images, and its training images."""
     from edgead.atomic import restore_directory
     from edgead.errors import InputError, needs_extra
 
@@ -60,21 +74,17 @@ def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[
         from edgead.engine.rebuild import pictures_of, spread
 
         if not data:
-            raise InputError(f"{model} is a bundle: give the pictures that it was trained from, with --data")
+            raise InputError(f"{model} is a bundle: give the images that it was trained from, with --data")
         bundle = open_bundle(model)
-        pictures = pictures_of(bundle, data, _say)
+        pictures = pictures_of(bundle, data, say)
         size = bundle.manifest.size
         return bundle.file("model.onnx").read_bytes(), size, spread(pictures, size)
     if data:
-        raise InputError(f"{model} is no bundle: leave out --data, a run knows its own pictures")
+        raise InputError(f"{model} is no bundle: leave out --data, a run knows its own images")
     with needs_extra("train", "edgead calibrate of a run"):
         from edgead.train.run import open_run
     from edgead.engine.build import onnx_from_run
 
     run = open_run(model)
-    _say(f"exporting {run.method_name} with {run.teacher_name} at {run.size} to ONNX")
+    say(f"exporting {run.method_name} with {run.teacher_name} at {run.size} to ONNX")
     return onnx_from_run(run), run.size, lambda count: run.training_pictures(count).images
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)

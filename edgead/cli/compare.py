@@ -7,20 +7,73 @@ from typing import Annotated
 
 import typer
 
+from edgead.cli.choices import (
+    TEACHERS,
+    Method,
+    Preset,
+    TrainingPrecision,
+    Variant,
+    complete_methods,
+    complete_teacher,
+    listed,
+    value_of,
+)
+
+_AS_TRAIN = "edgead train's"
+
 
 def compare(
     data: Annotated[
-        list[Path], typer.Argument(metavar="DATA...", help="Datasets with test pictures, one folder a part.")
+        list[Path],
+        typer.Argument(
+            metavar="DATA", help="Datasets with test images, one folder a part.", show_default=False
+        ),
     ],
-    methods: Annotated[str, typer.Option(help="Methods of edgead train, joined by commas: rd,stfpm.")],
-    out: Annotated[Path, typer.Option(help="Directory for the comparison and all that leads to it.")],
-    seeds: Annotated[int, typer.Option(help="Trainings of each method on each dataset: seeds 0, 1, ...")] = 3,
-    epochs: Annotated[int | None, typer.Option(help="As of edgead train, and so are the next five.")] = None,
-    teacher: Annotated[str | None, typer.Option()] = None,
-    teacher_weights: Annotated[str | None, typer.Option(metavar="package|hub|random|FILE")] = None,
-    size: Annotated[str | None, typer.Option(metavar="N|HxW")] = None,
-    preset: Annotated[str | None, typer.Option(metavar="edge|paper")] = None,
-    precision: Annotated[str | None, typer.Option(metavar="32-true|16-mixed|bf16-mixed")] = None,
+    methods: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help=f"Methods, joined by commas: {listed(tuple(Method))}; a variant follows a colon, as in rstpm:deep.",
+            autocompletion=complete_methods,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Directory for the comparison and all that leads to it.")
+    ],
+    seeds: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Trainings of each method on each dataset: seeds 0, 1, ..."),
+    ] = 3,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Epochs of each training.", show_default=_AS_TRAIN)
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Any convolutional network of timm: {listed(TEACHERS)}, ...",
+            show_default=_AS_TRAIN,
+            autocompletion=complete_teacher,
+        ),
+    ] = None,
+    teacher_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="package|hub|random|FILE",
+            help="Where the teacher's weights come from.",
+            show_default=_AS_TRAIN,
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="N|HxW", help="Image size in pixels, multiples of 32.", show_default=_AS_TRAIN),
+    ] = None,
+    preset: Annotated[
+        Preset | None, typer.Option(help="Hyperparameters to train with.", show_default=_AS_TRAIN)
+    ] = None,
+    training_precision: Annotated[
+        TrainingPrecision | None, typer.Option(help="Precision to train in.", show_default=_AS_TRAIN)
+    ] = None,
     list_: Annotated[
         bool,
         typer.Option(
@@ -34,24 +87,29 @@ def compare(
     failed cells again and leaves alone what is done. Cells may be done elsewhere: --list | parallel, for example;
     then the same command without --list puts the figures together.
     """
-    from edgead.compare import command_lines, plan_grid, run_grid
-    from edgead.errors import EdgeadError, needs_extra
-    from edgead.report import check_report_packages
-
-    with needs_extra("train", "edgead compare"):
-        from edgead.models import method_class
+    from edgead.cli.packages import require_packages
+    from edgead.cli.progress import duration, first_line, report
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    for name in names:
-        method_class(name)
+    first_line(
+        f"comparing {', '.join(names)} on {' and '.join(folder.name or str(folder) for folder in data)}"
+    )
+    from time import monotonic
+
+    from edgead.compare import command_lines, plan_grid, run_grid
+    from edgead.errors import EdgeadError
+    from edgead.report import check_report_packages
+
+    _check_methods(names)
+    require_packages("train", "edgead compare", "torch", "timm", "lightning_fabric")
     check_report_packages()
     options = {
         "epochs": None if epochs is None else str(epochs),
         "teacher": teacher,
         "teacher-weights": None if teacher_weights is None else _from_anywhere(teacher_weights),
         "size": size,
-        "preset": preset,
-        "precision": precision,
+        "preset": value_of(preset),
+        "training-precision": value_of(training_precision),
     }
     given = {name: value for name, value in options.items() if value is not None}
     grid = plan_grid(data, names, seeds, given, out)
@@ -61,10 +119,13 @@ def compare(
         return
 
     from edgead.compare_figures import collect
-    from edgead.compare_page import write_comparison
+    from edgead.compare_page import comparison_text, write_comparison
 
-    comparison = collect(grid, run_grid(grid, _say), _say)
-    typer.echo(f"page: {write_comparison(comparison)}")
+    started_at = monotonic()
+    comparison = collect(grid, run_grid(grid, report), report)
+    page = write_comparison(comparison)
+    typer.echo(comparison_text(comparison))
+    typer.echo(f"time: {duration(monotonic() - started_at)}\npage: {page}")
     failed = [result for result in comparison.results if result.state == "failed"]
     if failed:
         raise EdgeadError(
@@ -76,12 +137,20 @@ def compare(
             raise EdgeadError(f"the nearest mean failed on {baseline.dataset}: {baseline.reason}")
 
 
+def _check_methods(names: list[str]) -> None:
+    """Raise InputError for a method or a variant that is unknown."""
+    from edgead.errors import InputError
+
+    for name in names:
+        method, colon, variant = name.partition(":")
+        if method not in tuple(Method):
+            raise InputError(f"unknown method {method!r}: give --methods {','.join(Method)}, or some of them")
+        if colon and (method != "rstpm" or variant not in tuple(Variant)):
+            raise InputError(f"unknown variant {name!r}: rstpm alone has some, {listed(tuple(Variant))}")
+
+
 def _from_anywhere(weights: str) -> str:
     """The same weights with files by their whole path, since a listed line may be run in any directory."""
     return ",".join(
         str(Path(part).resolve()) if Path(part).is_file() else part for part in weights.split(",")
     )
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)

@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
+from edgead.cli.choices import Kind
+
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the page and all that leads to it.")] = Path("demo"),
-    kind: Annotated[str, typer.Option(help="Kind of part: washer, pcb, fabric or tablet.")] = "washer",
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for the page and all that leads to it.")
+    ] = Path("demo"),
+    kind: Annotated[Kind, typer.Option(help="Kind of part.")] = Kind.WASHER,
 ) -> None:
     """Show the whole line on drawn parts.
 
@@ -18,12 +22,15 @@ def demo(
 
     The same command again continues where it was killed, or makes the page anew.
     """
+    from edgead.cli.progress import TrainingProgress, first_line
     from edgead.errors import needs_extra
+
+    first_line(f"showing the whole line on drawn parts ({kind}) in {out}")
 
     with needs_extra("train", "edgead demo"):
         from edgead.demo import run_demo
-        from edgead.train.progress import TrainingProgress
 
-    with TrainingProgress(enabled=True) as progress:
-        page = run_demo(out, kind, progress.say, progress.update)
+        progress = TrainingProgress(enabled=True)
+    with progress:
+        page = run_demo(out, str(kind), progress.say, progress.update)
     typer.echo(f"page: {page}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from edgead.cli.choices import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,50 +20,66 @@ if TYPE_CHECKING:
 
 def eval_(
     model: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="What edgead train or edgead build wrote.")
+        Path,
+        typer.Argument(
+            metavar="RUN|BUNDLE", help="What edgead train or edgead build wrote.", show_default=False
+        ),
     ],
-    data: Annotated[Path, typer.Argument(help="A dataset with good and defect pictures to test on.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="A dataset with good and defect images to test on.", show_default=False
+        ),
+    ],
     part: Annotated[
         str | None,
         typer.Option(
-            help="Which part DATA is of, where the model knows several.", show_default="DATA's name"
+            metavar="NAME",
+            help="Which part DATA is of, where the model knows several.",
+            show_default="the only one, or DATA's name",
         ),
     ] = None,
-    layout: Annotated[str, typer.Option(help="Folder layout: auto, mvtec, btad, visa or folder.")] = "auto",
+    layout: Annotated[Layout, typer.Option(help="Folder layout of DATA.")] = Layout.AUTO,
     out: Annotated[
-        Path | None, typer.Option(help="Directory for report.html and results.json.", show_default=False)
+        Path | None,
+        typer.Option(metavar="DIR", help="Directory for report.html and results.json.", show_default="none"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out and count pictures that cannot be read.")
+        bool, typer.Option("--skip-broken", help="Leave out and count images that cannot be read.")
     ] = False,
 ) -> None:
-    """Measure a run or a bundle on test pictures.
+    """Measure a run or a bundle on test images.
 
     Prints a table; with --out it writes a page with curves and heat maps too.
     """
+    from edgead.cli.progress import first_line, show_scored
+
+    first_line(f"evaluating {model} on {data}")
     from json import dumps
 
     from edgead.atomic import check_directory
     from edgead.data import open_dataset
-    from edgead.errors import CollapseError, DataError
+    from edgead.errors import CollapseError, DataError, InputError
     from edgead.evaluate import evaluate, score_dataset
     from edgead.part import choose_part
     from edgead.report import check_report_packages, results_json, text_report, write_report
 
+    if not _is_model(model) and _is_model(data):
+        raise InputError(f"{data} is the model and {model} the data: edgead eval {data} {model}")
     if out is not None:
         check_report_packages()
         check_directory(out)
-    dataset = open_dataset(data, layout)
+    dataset = open_dataset(data, str(layout))
     if not dataset.test:
         raise DataError(
-            f"no pictures to score: {data} ({dataset.layout}) has good pictures to train on only; give a dataset "
-            "with test pictures, such as test/good and test/DEFECT"
+            f"no images to score: {data} ({dataset.layout}) has good images to train on only; give a dataset "
+            "with test images, such as test/good and test/DEFECT"
         )
     opened = _open(model)
     with opened.session as session:
         chosen = choose_part(opened.thresholds, part, dataset.name)
-        scores = score_dataset(session, dataset.test, opened.size, skip_broken, progress=_show_progress)
+        scores = score_dataset(session, dataset.test, opened.size, skip_broken, progress=show_scored)
     evaluation = evaluate(scores, opened.thresholds[chosen])
     details = {"model": opened.description, "data": f"{data} ({dataset.layout})"}
     if len(opened.thresholds) > 1:
@@ -120,6 +137,5 @@ def _open(model: Path) -> _Opened:
     )
 
 
-def _show_progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        typer.echo(f"\rscored {done} of {total} pictures", nl=done == total, err=True)
+def _is_model(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("run.json", "manifest.json"))

@@ -10,8 +10,8 @@ import typer
 
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: .ckpt, .pt or .pth.")],
-    data: Annotated[Path, typer.Option(help="The dataset it was trained on.")],
-    out: Annotated[Path, typer.Option(help="Run directory to write.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="The dataset it was trained on.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Run directory to write.")],
     teacher_weights: Annotated[
         str | None,
         typer.Option(
@@ -26,12 +26,22 @@ def import_(
     Reverse Distillation and STFPM of anomalib, and RD4AD, become a run that edgead build takes. Nothing in FILE is
     executed.
     """
+    from edgead.cli.packages import require_packages
+    from edgead.cli.progress import first_line, report
     from edgead.errors import needs_extra
 
+    first_line(f"importing {file} into {out}")
+    require_packages("train", "edgead import", "torch", "timm")
+    # What needs no torch is refused before the seconds that its import takes.
+    from edgead.atomic import check_directory
+    from edgead.data import open_dataset
+
+    check_directory(out)
+    open_dataset(data)
     with needs_extra("train", "edgead import"):
         from edgead.train.importing import import_run
 
-    run = import_run(file, data, out, teacher_weights, lambda line: typer.echo(line, err=True))
+    run = import_run(file, data, out, teacher_weights, report)
     typer.echo(f"run in {run.path}")
     (threshold,) = run.thresholds.values()
     if threshold is not None and (warning := threshold.warning()) is not None:

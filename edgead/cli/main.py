@@ -10,9 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from edgead import __version__
 from edgead.cli.build import build
@@ -22,7 +24,11 @@ from edgead.cli.demo import demo
 from edgead.cli.doctor import doctor
 from edgead.cli.eval import eval_
 from edgead.cli.import_ import import_
+from edgead.cli.info import info
+from edgead.cli.interrupt import EXIT_CODE as INTERRUPTED
+from edgead.cli.interrupt import CommandInterruptedError, interruptible
 from edgead.cli.plugin import plugin
+from edgead.cli.progress import is_first_process
 from edgead.cli.stream import stream
 from edgead.cli.train import train
 from edgead.errors import EdgeadError, InputError, MissingLibraryError
@@ -31,8 +37,21 @@ from edgead.errors import EdgeadError, InputError, MissingLibraryError
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class _Command(TyperCommand):
+    """Shows an argument by its metavar alone: some versions of Typer add a Python type behind it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for parameter in self.params:
+            if parameter.param_type_name == "argument":
+                vars(parameter)["display_type_rich"] = lambda ctx: None
 
 
 def _print_version(asked: bool) -> None:
@@ -48,28 +67,34 @@ def edgead(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Find defects at line speed: train on pictures of good parts, build an engine, stream a camera."""
+    """Find defects at line speed: train on images of good parts, build an engine, stream a camera."""
 
 
-app.command("train")(train)
-app.command("import")(import_)
-app.command("build")(build)
-app.command("calibrate")(calibrate)
-app.command("eval")(eval_)
-app.command("compare")(compare)
-app.command("stream")(stream)
-app.command("demo")(demo)
-app.command("doctor")(doctor)
+# Each command, and what it says when it is interrupted before it has a better answer.
+_COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
+    ("train", train, "the same command begins, or continues what is there"),
+    ("import", import_, "nothing was written; the same command begins again"),
+    ("build", build, "no bundle was written, and one that was there stays; the same command begins again"),
+    ("calibrate", calibrate, "nothing was written; the same command begins again"),
+    ("info", info, "nothing was written"),
+    ("eval", eval_, "a report that was there stays; the same command begins again"),
+    ("compare", compare, "finished cells are kept; the same command continues"),
+    ("stream", stream, "what the sinks have written is kept"),
+    ("demo", demo, "finished steps are kept; the same command continues"),
+    ("doctor", doctor, "nothing was written"),
+)
+for _name, _command, _kept in _COMMANDS:
+    app.command(_name, cls=_Command)(interruptible(_command, _kept))
 app.add_typer(plugin, name="plugin")
 
 
 def main() -> None:
     """Run the command line of this process and exit.
 
-    Exit codes: 0 done; `EdgeadError.exit_code` after ``error: <one line>`` on standard error; 2 a wrong
-    option; 130 interrupted; 1 the reader of standard output went away. What the machine may refuse to every
-    command (a path, a right, space for the output, a library of OpenCV) is an error too. Any other exception
-    is a bug and keeps its traceback.
+    The exit codes are `edgead.errors.EXIT_CODES`. An error is ``error: <one line>`` on standard error, an interrupt
+    ``interrupted: <one line>``. What the machine may refuse to every command (a path, a right, space for the output, a
+    library of OpenCV) is an error too, as is a reader of standard output that went away, which says nothing. Any other
+    exception is a bug and keeps its traceback.
     """
     # OpenCV and FFmpeg write to the terminal by themselves, and read this when they are imported; what
     # matters of it comes as an error or a warning of ours.
@@ -87,8 +112,10 @@ def main() -> None:
         if error.name != "cv2" or isinstance(error, ModuleNotFoundError):
             raise
         _fail(MissingLibraryError(error))
+    except CommandInterruptedError as interrupt:
+        _stop(str(interrupt))
     except KeyboardInterrupt:
-        sys.exit(130)
+        _stop("nothing was begun")
     except BrokenPipeError:
         _drop_output()
         sys.exit(1)
@@ -103,6 +130,13 @@ def main() -> None:
 
 def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _stop(kept: str) -> NoReturn:
+    # Ctrl-C reaches every process of a training.
+    if is_first_process():
+        print(f"interrupted: {kept}", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def _fail(error: EdgeadError) -> NoReturn:

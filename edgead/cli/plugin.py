@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from edgead.cli.interrupt import interruptible
+
 plugin = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -15,7 +17,6 @@ def group() -> None:
     """The anomaly map as a plugin of TensorRT."""
 
 
-@plugin.command("build")
 def build(
     out: Annotated[
         Path | None,
@@ -34,8 +35,14 @@ def build(
 
     Takes a minute. Engines that use it need the same major version of TensorRT, and the very same library.
     """
+    from edgead.cli.progress import first_line
+
+    first_line("compiling the plugin")
     from edgead.plugin.build import build_plugin
     from edgead.plugin.loader import plugin_file
 
     built = build_plugin(plugin_file().parent if out is None else out, tensorrt_include)
     typer.echo(f"{built.path} for TensorRT {built.tensorrt[0]}.{built.tensorrt[1]}\nsha256 {built.sha256}")
+
+
+plugin.command("build")(interruptible(build, "no library was written; the same command begins again"))

@@ -7,35 +7,47 @@ from typing import Annotated
 
 import typer
 
+from edgead.cli.choices import Kind, listed
+
 
 def stream(
-    bundle: Annotated[Path, typer.Argument(help="The bundle that edgead build wrote.")],
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="The bundle that edgead build wrote.", show_default=False)
+    ],
     source: Annotated[
-        str,
+        list[str],
         typer.Option(
-            help="A camera number, a video file, a folder of pictures, rtsp://..., http://..., "
-            "or synthetic:KIND?fps=10.",
+            help="One of: a camera number, a video file, a folder of images, rtsp://..., http://..., or "
+            f"synthetic:KIND?fps=10&size=256&defect_rate=0.1&frames=100&seed=0 with KIND {listed(tuple(Kind))}.",
             metavar="URI",
         ),
     ],
     sink: Annotated[
         list[str],
         typer.Option(
-            help="Where verdicts go; may be repeated. jsonl:FILE (- for the terminal), video:FILE.mkv, "
-            "rejects:FOLDER?keep=1000, status:, window:.",
+            help="Where verdicts go; may be repeated. jsonl:FILE (- for the terminal), video:FILE.mkv?fps=25, "
+            "rejects:DIR?keep=1000, status:, window:.",
             metavar="URI",
         ),
     ] = ["status:"],  # noqa: B006 (typer copies it)
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Wait for new pictures in the source folder.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for new images in the source folder.")] = False,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads of one inference; all cores by default.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="CPU threads of one inference.", show_default="one for each core"
+        ),
     ] = None,
-    max_frames: Annotated[int | None, typer.Option(help="End after so many scored frames.")] = None,
+    max_frames: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="End after so many scored frames.", show_default="no limit"),
+    ] = None,
     part: Annotated[
         str | None,
-        typer.Option(help="Which part is seen, where the bundle knows several.", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="Which part is seen, where the bundle knows several.",
+            show_default="the only one",
+        ),
     ] = None,
 ) -> None:
     """Score a camera, a video or a folder.
@@ -44,6 +56,12 @@ def stream(
     """
     from contextlib import ExitStack
 
+    from edgead.errors import InputError
+
+    if len(source) != 1:
+        raise InputError(
+            f"{len(source)} sources, {' and '.join(source)}: give --source once, and a stream for each"
+        )
     from edgead.bundle import open_bundle
     from edgead.part import choose_part
     from edgead.runtime import open_session
@@ -54,7 +72,7 @@ def stream(
     thresholds = opened.manifest.thresholds
     chosen = choose_part(thresholds, part)
     with stop_on_signals() as stop, ExitStack() as stack:
-        frames = stack.enter_context(open_source(source, watch=watch))
+        frames = stack.enter_context(open_source(source[0], watch=watch))
         session = stack.enter_context(open_session(opened, threads=threads))
         sinks = [stack.enter_context(open_sink(uri, fps=frames.fps)) for uri in sink]
         summary = run_stream(

@@ -1,4 +1,4 @@
-"""edgead train: pictures of good parts, a folder for each part, to a training run."""
+"""`edgead train`: from images of good parts, a folder for each part, to a training run."""
 
 from __future__ import annotations
 
@@ -7,91 +7,165 @@ from typing import Annotated
 
 import typer
 
+from edgead.cli.choices import (
+    TEACHERS,
+    Accelerator,
+    Alignment,
+    Layout,
+    Method,
+    Preset,
+    TrainingPrecision,
+    Variant,
+    complete_teacher,
+    listed,
+    value_of,
+)
+
 
 def train(
     data: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DATA...", help="Folder with pictures of good parts; several for one model of all."
+            metavar="DATA",
+            help="Folder with images of good parts; several for one model of all.",
+            show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Run directory to write, or to continue.")],
-    layout: Annotated[str, typer.Option(help="auto, mvtec, btad, visa or folder.")] = "auto",
-    method: Annotated[str, typer.Option(help="Distillation method.")] = "rd",
-    teacher: Annotated[str, typer.Option(help="timm's name of the teacher.")] = "tf_efficientnet_lite0",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Run directory to write, or to continue.")],
+    method: Annotated[Method, typer.Option(help="Distillation method.")] = Method.RD,
+    variant: Annotated[
+        Variant, typer.Option(help="Variant of the method; rstpm has them all, every other one the first.")
+    ] = Variant.STANDARD,
+    preset: Annotated[
+        Preset,
+        typer.Option(
+            help="Hyperparameters: tuned for few images and small teachers, or as the method was published."
+        ),
+    ] = Preset.EDGE,
+    teacher: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"Any convolutional network of timm: {listed(TEACHERS)}, ...",
+            autocompletion=complete_teacher,
+        ),
+    ] = TEACHERS[0],
     teacher_weights: Annotated[
         str, typer.Option(metavar="package|hub|random|FILE", help="Where the teacher's weights come from.")
     ] = "package",
     size: Annotated[
-        str, typer.Option(metavar="N|HxW", help="Picture size in pixels, multiples of 32.")
+        str, typer.Option(metavar="N|HxW", help="Image size in pixels, multiples of 32.")
     ] = "256",
-    preset: Annotated[
-        str, typer.Option(metavar="edge|paper", help="What the next four and the smoothing are unless given.")
-    ] = "edge",
-    epochs: Annotated[int | None, typer.Option(help="Epochs to train; rd: 100.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures per batch and device; rd: 16.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak of the schedule; rd: 0.005.")] = None,
-    loss: Annotated[
-        str | None, typer.Option(help="One of the method's; rd: hard-positions, per-position or flattened.")
+    layout: Annotated[Layout, typer.Option(help="Folder layout of DATA.")] = Layout.AUTO,
+    alignment: Annotated[
+        Alignment,
+        typer.Option(help="How the parts lie: always the same way, or any way; auto looks at the images."),
+    ] = Alignment.AUTO,
+    epochs: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Epochs to train.", show_default="the preset's; rd: 100"),
     ] = None,
-    pose: Annotated[
-        str,
-        typer.Option(metavar="auto|fixed|free", help="How the parts lie; auto finds out from the pictures."),
-    ] = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Images per batch and device.", show_default="the preset's; rd: 16"
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(metavar="RATE", help="Peak of the schedule.", show_default="the preset's; rd: 0.005"),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="One of the method's; rd: hard-positions, per-position or flattened.",
+            show_default="the preset's; rd: hard-positions",
+        ),
+    ] = None,
     textures: Annotated[
         str,
         typer.Option(
-            metavar="procedural|DIR",
-            help="What pseudo-anomalies are made of: drawn, or pictures of a folder.",
+            metavar="procedural|DIR", help="What pseudo-anomalies are made of: drawn, or images of a folder."
         ),
     ] = "procedural",
-    seed: Annotated[int, typer.Option(help="Decides the hold-out, the start and the order.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Decides the hold-out, the start and the order.")
+    ] = 0,
     skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Skip and count unreadable pictures.")
+        bool, typer.Option("--skip-broken", help="Skip and count unreadable images.")
     ] = False,
-    accelerator: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
-    devices: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
-    nodes: Annotated[int, typer.Option(help="Machines, joined by fabric run or torchrun.")] = 1,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="32-true|16-mixed|bf16-mixed", help="Default: 32-true on a CPU, mixed on a GPU."
-        ),
+    accelerator: Annotated[Accelerator, typer.Option(help="Where to train.")] = Accelerator.AUTO,
+    devices: Annotated[int, typer.Option(metavar="N", min=1, help="Processes on this machine.")] = 1,
+    nodes: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Machines, joined by fabric run or torchrun.")
+    ] = 1,
+    training_precision: Annotated[
+        TrainingPrecision | None,
+        typer.Option(help="Precision to train in.", show_default="32-true on a CPU, mixed on a GPU"),
     ] = None,
 ) -> None:
-    """Train on pictures of good parts. The same command again continues a training that was killed.
+    """Train on images of good parts. The same command again continues a training that was killed.
 
-    Several folders train one model for several parts, each called as its folder and with a threshold of its own.
+    Several folders train one model for several parts. The name of a part is the name of its folder, and each part has a
+    threshold of its own.
     """
+    from edgead.cli.interrupt import says_on_interrupt
+    from edgead.cli.packages import require_packages
+    from edgead.cli.progress import TrainingProgress, first_line, is_first_process
     from edgead.errors import needs_extra
 
+    first_line(f"training {method} on {' and '.join(folder.name or str(folder) for folder in data)}")
+    require_packages("train", "edgead train", "torch", "timm", "lightning_fabric")
+    # What needs no torch is refused before the seconds that its import takes.
+    from edgead.atomic import check_directory
+    from edgead.data import open_dataset
+    from edgead.preprocess import ModelSize
+
+    ModelSize.parse(size)
+    check_directory(out)
+    for folder in data:
+        open_dataset(folder, str(layout))
     with needs_extra("train", "edgead train"):
         from edgead.models import recipe_of
         from edgead.train.config import PROCEDURAL, TrainConfig
         from edgead.train.machine import Machine, open_machine
-        from edgead.train.progress import TrainingProgress
         from edgead.train.training import train_run
 
-    recipe = recipe_of(method, preset)
-    fabric, precision_used = open_machine(Machine(accelerator, devices, nodes), precision)
+        progress = TrainingProgress(enabled=is_first_process())
+    recipe = recipe_of(str(method), str(preset))
+    machine = Machine(str(accelerator), devices, nodes)
+    fabric, precision_used = open_machine(machine, value_of(training_precision))
     config = TrainConfig(
         data=tuple(str(folder.resolve()) for folder in data),
-        layout=layout,
-        method=method,
+        layout=str(layout),
+        method=str(method),
+        variant=str(variant),
         teacher=teacher,
         teacher_weights=teacher_weights,
         size=size,
-        preset=preset,
+        preset=str(preset),
         epochs=recipe.epochs if epochs is None else epochs,
         batch_size=recipe.batch_size if batch_size is None else batch_size,
         learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
         loss=recipe.loss if loss is None else loss,
-        pose=pose,
+        alignment=str(alignment),
         textures=textures if textures == PROCEDURAL else str(Path(textures).resolve()),
         seed=seed,
         skip_broken=skip_broken,
-        precision=precision_used,
+        training_precision=precision_used,
     )
-    with TrainingProgress(enabled=fabric.is_global_zero) as progress:
+    with says_on_interrupt(lambda: _kept(out)), progress:
         train_run(config, out, fabric, progress.say, progress.update)
         progress.say(f"run in {out}")
+
+
+def _kept(out: Path) -> str:
+    """What a training that was interrupted left, and how to go on."""
+    from edgead.train.checkpoint import read_checkpoint
+    from edgead.train.run import CHECKPOINT_FILE
+
+    checkpoint = read_checkpoint(out / CHECKPOINT_FILE)
+    if checkpoint is None:
+        return f"no epoch was finished, so {out} keeps none; the same command begins again"
+    return f"{out} keeps the training up to epoch {checkpoint.epoch}; the same command continues it"

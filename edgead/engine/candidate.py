@@ -18,11 +18,12 @@ from edgead.engine.plan import Plan
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import TensorRTSettings
 from edgead.engine.tensorrt import BuiltEngine, build_engine
-from edgead.errors import BackendError
+from edgead.errors import BackendError, needs_extra
 from edgead.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.runtime.engine_record import Head, check_fits, this_platform
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from edgead.runtime.tensorrt_library import load_library
 
 _REBUILD = "the same command on this machine"
 _HEADS: Mapping[Head, str] = {
@@ -39,6 +40,23 @@ class Candidate:
     session: Session
     files: Mapping[str, Path | bytes]
     verified: bool
+
+
+def check_target_here(plan: Plan) -> None:
+    """Refuse, before work, a target that this machine cannot build for.
+
+    Raises:
+        BackendError: The target's library is missing or too old, or it builds for this machine's GPU and there is none.
+        MissingExtraError: onnx is missing, and the plan converts or compiles a graph.
+    """
+    if plan.recipe.tensorrt is not None or plan.rungs != ("fp32",):
+        with needs_extra("build", "another precision or target"):
+            import onnx  # noqa: F401
+    if plan.recipe.tensorrt is None:
+        return
+    load_library("tensorrt-rtx" if plan.recipe.backend == "tensorrt-rtx" else "tensorrt")
+    if not plan.recipe.tensorrt.compute_capabilities and (no_gpu := _gpu()[1]) is not None:
+        raise no_gpu
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class Plan:
         inside; for TensorRT for RTX, which takes none, they are launched behind the engine. `auto` is the plugin where
         'edgead plugin build' was run, and `standard` else; for TensorRT for RTX and for a version-compatible engine it
         is `standard`, until measured there.
-        InputError for a head that is unknown or that the recipe's backend does not have, and for a plugin that was not
+        InputError for a head that is unknown or that the target's backend does not have, and for a plugin that was not
         compiled.
         """
         recipe = self.recipe
@@ -55,7 +55,7 @@ class Plan:
         if recipe.tensorrt is None:
             if asked:
                 raise InputError(
-                    f"--head plugin is for engines, and recipe {self.recipe_name!r} is for {recipe.backend}: "
+                    f"--head plugin is for engines, and target {self.recipe_name!r} is for {recipe.backend}: "
                     "leave it out, or give --backend tensorrt or tensorrt-rtx"
                 )
             return "standard"
@@ -77,7 +77,7 @@ class Plan:
         cls,
         *,
         backend: str | None,
-        recipe: str | None,
+        target: str | None,
         precision: str,
         quantize: str,
         calibrate_on: str,
@@ -88,11 +88,11 @@ class Plan:
         head: str = "auto",
     ) -> Plan:
         """Take what a user typed; InputError, with the choices, for what is unknown."""
-        name, found = find_recipe(backend, recipe)
+        name, found = find_recipe(backend, target)
         return cls(
             name,
             found,
-            rungs_of(precision, quantize, found.ladder),
+            rungs_of(precision, quantize, found.fallback_order),
             Calibrating.parse(calibrate_on, algorithm, cache),
             false_alarm_rate,
             confidence,

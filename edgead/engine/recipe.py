@@ -1,4 +1,4 @@
-"""A recipe: what a target wants of a build, as TOML in `engines/recipes/` or a file of the user's own.
+"""A recipe: what a target wants of a build, as TOML in `engines/targets/` or a file of the user's own.
 
 Which library compiles, for which GPUs and batch sizes, how far what was built may be from the float32 model at each
 precision, and in which order `--precision auto` tries precisions. A recipe is checked whole when it is read: an
@@ -46,21 +46,23 @@ class Budgets:
 class Recipe:
     """What a target wants of a build.
 
-    description: one line. backend: of `BACKENDS`. ladder: what `--precision auto` tries, the fastest first. batch:
-    pictures in one inference. budgets: by precision. tensorrt: None for onnxruntime. Raises InputError for an empty
-    ladder, one that names a rung twice, and settings of TensorRT with another backend or without them.
+    description: one line. backend: of `BACKENDS`. fallback_order: what `--precision auto` tries, the fastest first.
+    batch: pictures in one inference. budgets: by precision. tensorrt: None for onnxruntime. Raises InputError for an
+    empty fallback order, one that names a precision twice, and settings of TensorRT with another backend or without
+    them.
     """
 
     description: str
     backend: Backend
-    ladder: tuple[Rung, ...]
+    fallback_order: tuple[Rung, ...]
     batch: BatchProfile
     budgets: Budgets
     tensorrt: TensorRTSettings | None = None
 
     def __post_init__(self) -> None:
-        if not self.ladder or len(set(self.ladder)) != len(self.ladder):
-            raise InputError(f"ladder {list(self.ladder)} names no rung, or one twice: name each once")
+        order = self.fallback_order
+        if not order or len(set(order)) != len(order):
+            raise InputError(f"fallback_order {list(order)} names no precision, or one twice: name each once")
         if (self.tensorrt is None) != (self.backend == "onnxruntime"):
             raise InputError(
                 f"backend {self.backend!r} {'wants' if self.tensorrt is None else 'takes no'} table [tensorrt]"
@@ -86,26 +88,26 @@ def find_recipe(backend: str | None, recipe: str | None) -> tuple[str, Recipe]:
         if (recipe := _DEFAULTS.get(backend or "onnxruntime")) is None:
             usable = [name for name in names if read_recipe(_folder() / f"{name}.toml").backend == backend]
             raise InputError(
-                f"--backend {backend} needs to know the device: give --recipe {', '.join(usable)} or a file"
+                f"--backend {backend} needs to know the device: give --target {', '.join(usable)} or a file"
             )
     elif recipe not in names and not recipe.endswith(".toml"):
         raise InputError(
-            f"unknown --recipe {recipe!r}: choose one of {', '.join(names)} or give a .toml file"
+            f"unknown --target {recipe!r}: choose one of {', '.join(names)} or give a .toml file"
         )
     file = _folder() / f"{recipe}.toml" if recipe in names else Path(recipe)
     found = read_recipe(file)
     if backend is not None and found.backend != backend:
-        raise InputError(f"recipe {recipe!r} is for {found.backend}, not for {backend}: leave out --backend")
+        raise InputError(f"target {recipe!r} is for {found.backend}, not for {backend}: leave out --backend")
     name = recipe if recipe in names else file.name
     if not _NAME.fullmatch(name):
-        raise InputError(f"recipe file {name!r}: rename it to letters, digits, '.', '_', '+' and '-' alone")
+        raise InputError(f"target file {name!r}: rename it to letters, digits, '.', '_', '+' and '-' alone")
     return name, found
 
 
 def read_recipe(file: Path) -> Recipe:
     """Read a recipe; InputError, one line with the file and the key, for anything that is none."""
-    hint = "check the path, and see engines/recipes for how a recipe is written"
-    with record_errors(InputError, f"recipe {file} cannot be used", hint):
+    hint = "check the path, and see engines/targets for how a target is written"
+    with record_errors(InputError, f"target {file} cannot be used", hint):
         table = parse_toml(read_bounded(file, MAX_RECIPE_BYTES), MAX_RECIPE_BYTES)
         return record_from(Recipe, table, defaults=True)
 
@@ -113,5 +115,5 @@ def read_recipe(file: Path) -> Recipe:
 def _folder() -> Path:
     """Where the recipes lie: inside the installed package, or in the checkout beside it."""
     package = Path(__file__).resolve().parent
-    installed = package / "recipes"
-    return installed if installed.is_dir() else package.parent.parent / "engines" / "recipes"
+    installed = package / "targets"
+    return installed if installed.is_dir() else package.parent.parent / "engines" / "targets"

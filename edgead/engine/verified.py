@@ -149,8 +149,8 @@ def build_verified(
             where = f" for {over[0]}" if len(compared) > 1 else ""
             progress(f"{rung} is over budget{where}: {described(*compared[over[0]])}")
     raise VerificationError(
-        f"none of {', '.join(plan.rungs)} decides as the model within the budgets of recipe {plan.recipe_name!r}; "
-        "nothing was written: train again, or give a recipe with other budgets"
+        f"none of {', '.join(plan.rungs)} decides as the model within the budgets of target {plan.recipe_name!r}; "
+        "nothing was written: train again, or give a --target FILE.toml with other budgets"
     )
 
 

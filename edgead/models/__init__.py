@@ -6,7 +6,15 @@ from torch import nn
 
 from edgead.data.textures import ProceduralTextures, Textures
 from edgead.errors import InputError
-from edgead.models.base import PRESETS, DistillationMethod, Pose, Preset, Recipe, Setting
+from edgead.models.base import (
+    PRESETS,
+    STANDARD_VARIANT,
+    Alignment,
+    DistillationMethod,
+    Preset,
+    Recipe,
+    Setting,
+)
 from edgead.models.imported import (
     ImportedFeaturePyramidMatching,
     ImportedProductDistillation,
@@ -14,15 +22,7 @@ from edgead.models.imported import (
 )
 from edgead.models.rd import ReverseDistillation
 from edgead.models.rd_plus import RevisitedReverseDistillation
-from edgead.models.rstpm import (
-    AddedAttention,
-    DeepReconstruction,
-    DirectReconstruction,
-    MultipliedAttention,
-    NoAttention,
-    ReconstructedPyramidMatching,
-    SplitReconstruction,
-)
+from edgead.models.rstpm import ReconstructedPyramidMatching
 from edgead.models.rstpm_plus import DiscriminatedPyramidMatching
 from edgead.models.stfpm import FeaturePyramidMatching
 from edgead.models.stfpm_ensemble import FeaturePyramidEnsemble
@@ -37,12 +37,6 @@ METHODS: dict[str, type[DistillationMethod]] = {
     "stfpm-slim": SlimFeaturePyramidMatching,
     "stfpm-ensemble": FeaturePyramidEnsemble,
     "rstpm": ReconstructedPyramidMatching,
-    "rstpm-multiplied": MultipliedAttention,
-    "rstpm-added": AddedAttention,
-    "rstpm-none": NoAttention,
-    "rstpm-direct": DirectReconstruction,
-    "rstpm-direct-split": SplitReconstruction,
-    "rstpm-deep": DeepReconstruction,
     "rstpm+": DiscriminatedPyramidMatching,
     "uninformed-students": UninformedStudents,
 }
@@ -78,15 +72,16 @@ def create_method(
     teacher: nn.Module,
     size: ModelSize,
     loss: str,
-    pose: Pose = "free",
+    alignment: Alignment = "unaligned",
     preset: Preset = "edge",
     textures: Textures | None = None,
+    variant: str = STANDARD_VARIANT,
 ) -> DistillationMethod:
     """Make an untrained method around a teacher.
 
     name: a key of METHODS or IMPORTED. teacher: what the method's `create_teacher` gave. loss: one that the method
-    knows. pose: how the parts lie. textures: of pseudo-anomalies, drawn ones where none are given. Raises InputError
-    for an unknown method or loss.
+    knows. alignment: how the parts lie. textures: of pseudo-anomalies, drawn ones where none are given. variant: one
+    that the method knows. Raises InputError for an unknown method, loss or variant.
     """
-    setting = Setting(size, loss, pose, preset, textures or ProceduralTextures())
+    setting = Setting(size, loss, alignment, preset, textures or ProceduralTextures(), variant)
     return method_class(name)(teacher, setting)

@@ -27,12 +27,15 @@ from edgead.preprocess import ModelSize
 from edgead.types import BoolArray, Fusion, HeadSpec, UInt8Array
 
 # How the parts lie in their pictures: always the same way, or any way.
-Pose = Literal["fixed", "free"]
-POSES: tuple[Pose, ...] = get_args(Pose)
+Alignment = Literal["aligned", "unaligned"]
+ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
 
 # `edge` is the default; `paper` trains and scores as the method was published.
 Preset = Literal["edge", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
+
+# The variant that a method has unless it names others.
+STANDARD_VARIANT = "standard"
 
 Schedule = Literal["one-cycle", "constant"]
 
@@ -67,14 +70,16 @@ class Recipe:
 class Setting:
     """What one method is made for.
 
-    size: of the pictures. loss: one of the method's. pose: how the parts lie. textures: of pseudo-anomalies.
+    size: of the pictures. loss, variant: two of the method's. alignment: how the parts lie. textures: of
+    pseudo-anomalies.
     """
 
     size: ModelSize
     loss: str
-    pose: Pose = "free"
+    alignment: Alignment = "unaligned"
     preset: Preset = "edge"
     textures: Textures = field(default_factory=ProceduralTextures)
+    variant: str = STANDARD_VARIANT
 
 
 class DistillationMethod(nn.Module, ABC):
@@ -83,19 +88,20 @@ class DistillationMethod(nn.Module, ABC):
     A subclass names its losses, recipes and fusion, calls `__init__`, adds its trainable modules and implements
     `student_features` and `loss`. What else it does in another way, it overrides.
 
-    losses: names to choose from. recipes: one for each preset. fusion: how the head joins the scales. uses_textures:
-    whether it trains on pseudo-anomalies. Raises InputError for a loss that is not among them.
+    losses, variants: names to choose from. recipes: one for each preset. fusion: how the head joins the scales.
+    uses_textures: whether it trains on pseudo-anomalies. Raises InputError for a loss or a variant that is not among
+    them.
     """
 
     losses: ClassVar[tuple[str, ...]]
+    variants: ClassVar[tuple[str, ...]] = (STANDARD_VARIANT,)
     recipes: ClassVar[Mapping[Preset, Recipe]]
     fusion: ClassVar[Fusion]
     uses_textures: ClassVar[bool] = False
 
     def __init__(self, teacher: nn.Module, setting: Setting) -> None:
         super().__init__()
-        if setting.loss not in self.losses:
-            raise InputError(f"unknown loss {setting.loss!r}: give --loss {' or '.join(self.losses)}")
+        self.check_choices(setting.loss, setting.variant)
         self.teacher = teacher
         self.textures = setting.textures
         self.stage = 0
@@ -103,6 +109,14 @@ class DistillationMethod(nn.Module, ABC):
         self.recipe = self.recipes[setting.preset]
         size = setting.size
         self.head = HeadSpec(size.height_px, size.width_px, self.fusion, self.recipe.sigma)
+
+    @classmethod
+    def check_choices(cls, loss: str, variant: str) -> None:
+        """Raise InputError, with the choices, for a loss or a variant that the method does not have."""
+        if loss not in cls.losses:
+            raise InputError(f"unknown loss {loss!r}: give --loss {' or '.join(cls.losses)}")
+        if variant not in cls.variants:
+            raise InputError(f"unknown variant {variant!r}: give --variant {' or '.join(cls.variants)}")
 
     @classmethod
     def create_teacher(cls, name: str, weights: str) -> nn.Module:

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from edgead.models.base import DistillationMethod, Pose, Recipe, Setting
+from edgead.models.base import Alignment, DistillationMethod, Recipe, Setting
 from edgead.models.blocks import BasicBlock, BottleneckBlock, Resample, conv_bn_relu, initialise, power_of_two
 from edgead.models.head import cosine_map
 from edgead.models.teacher import Teacher
@@ -57,7 +57,7 @@ class ReverseDistillation(DistillationMethod):
     plus half the mean over the tenth of the positions of each picture and scale that the student rebuilds worst: a
     picture's score is the maximum of its map, and this pulls on the positions that decide it (hard example mining:
     Shrivastava et al., CVPR 2016; for students: Batzner et al., "EfficientAD", WACV 2024, section 3.2).
-    The pose decides how small the embedding of the lean student is.
+    The alignment of the parts decides how small the embedding of the lean student is.
     """
 
     losses = LOSSES
@@ -75,7 +75,7 @@ class ReverseDistillation(DistillationMethod):
         if teacher.architecture in _MIRRORED:
             self.bottleneck, self.decoder = _mirrored(teacher)
         else:
-            self.bottleneck, self.decoder = _lean(teacher, setting.size, setting.pose)
+            self.bottleneck, self.decoder = _lean(teacher, setting.size, setting.alignment)
         initialise(self.bottleneck)
         initialise(self.decoder)
 
@@ -165,12 +165,12 @@ def _mirrored(teacher: Teacher) -> tuple[Bottleneck, Decoder]:
     )
 
 
-def _lean(teacher: Teacher, size: ModelSize, pose: Pose) -> tuple[Bottleneck, Decoder]:
+def _lean(teacher: Teacher, size: ModelSize, alignment: Alignment) -> tuple[Bottleneck, Decoder]:
     """A student for any other teacher: as wide as the teacher, in powers of two.
 
-    For parts of a fixed pose the embedding passes stride 64 before the decoder starts at stride 32: with half the
+    For aligned parts the embedding passes stride 64 before the decoder starts at stride 32: with half the
     positions each way, a code sees the whole part, and a part that is bent or in the wrong place does not fit through.
-    Such a student enlarges by repeating pixels. For parts of a free pose it takes transposed convolutions: without
+    Such a student enlarges by repeating pixels. For unaligned parts it takes transposed convolutions: without
     them the features of screws at any angle are rebuilt worse.
     """
     fine, middle, coarse = (power_of_two(channels) for channels in teacher.channels)
@@ -185,13 +185,13 @@ def _lean(teacher: Teacher, size: ModelSize, pose: Pose) -> tuple[Bottleneck, De
         )
 
     embedding = _stage(BasicBlock, 2 * coarse + teacher.channels[2], embedded, 2, Resample.HALVE)
-    if pose == "fixed":
+    if alignment == "aligned":
         embedding.append(BasicBlock(embedded, embedded, Resample.HALVE))
         embedding.append(enlarge(embedded, embedded, 32))
     widths = (coarse, middle, fine)
     stages: list[nn.Module] = []
     for in_channels, channels, stride in zip((embedded, coarse, middle), widths, (16, 8, 4), strict=True):
-        if pose == "fixed":
+        if alignment == "aligned":
             stages.append(enlarge(in_channels, channels, stride))
         else:
             stages.append(_stage(BasicBlock, in_channels, channels, 2, Resample.DOUBLE))

@@ -46,7 +46,7 @@ PROJECTION_LEARNING_RATE = 1 / 5
 
 
 class RevisitedReverseDistillation(ReverseDistillation):
-    """RD++ for pictures of one size; loss and pose as of RD."""
+    """RD++ for pictures of one size; loss and alignment as of RD."""
 
     recipes = MappingProxyType(
         {

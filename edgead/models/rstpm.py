@@ -8,19 +8,19 @@ teachers two frozen networks: ResNet18 for pair 1, ResNet50 for pair 2. Any othe
          its features are computed once
 students student 1 is STFPM's. Student 2 (section 4.7, the reproduction's lighter design) starts from teacher 1's
          features at stride 32 and doubles the resolution three times, each with one residual block of 2x2 stride-2
-         transposed convolutions, to teacher 2's features at strides 16, 8 and 4. `rstpm-direct` starts from student 1's
-         features instead (section 4.6). `rstpm-deep` has the reproduction's first design (section 4.5), of the kind of
-         a ResNet18: a front block of 3x3 convolutions that keeps resolution and channels, then three times a 3x3
-         transposed convolution that doubles the resolution and changes the channels, and a block that does neither.
-         How many blocks is not said; here one each. Without attention, from a ResNet18 to a ResNet50, the second design
-         then has 21.8 million parameters and the first 40.1 million; the study says half
+         transposed convolutions, to teacher 2's features at strides 16, 8 and 4. The variant `direct` starts from
+         student 1's features instead (section 4.6). The variant `deep` has the reproduction's first design (section
+         4.5), of the kind of a ResNet18: a front block of 3x3 convolutions that keeps resolution and channels, then
+         three times a 3x3 transposed convolution that doubles the resolution and changes the channels, and a block
+         that does neither. How many blocks is not said; here one each. Without attention, from a ResNet18 to a
+         ResNet50, the second design then has 21.8 million parameters and the first 40.1 million; the study says half
 attention between two blocks, what goes on is weighed by position with a map M of one channel made of teacher 2's
          features there: 3x3 convolution, 1x1 convolution, sigmoid (section 3.3). x becomes M x (equation 7) or
-         (1 + M) x (equation 8), at stride 16 and at stride 8. How many channels the 3x3 convolution gives is not said;
-         here a quarter
+         (1 + M) x (equation 8), at stride 16 and at stride 8: one each, or the same in the variants
+         `multiplied` and `added`. How many channels the 3x3 convolution gives is not said; here a quarter
 loss     equations 3 to 6, that of STFPM, of both pairs. They share no weights, so one optimiser for the sum does to
-         each what two would do, and the study's two ways (section 4.4) are one here; but for `rstpm-direct`, where
-         student 1 learns from pair 2 too. `rstpm-direct-split` is that with an optimiser for each pair: no gradient of
+         each what two would do, and the study's two ways (section 4.4) are one here; except for `direct`, where
+         student 1 learns from pair 2 too. `direct-split` is that with an optimiser for each pair: no gradient of
          pair 2 reaches student 1. The layers of student 1 that only student 2 reads then learn from neither pair, and
          keep their random start
 map      equation 1 without its last factor: the maps of the two pairs added, the scales multiplied
@@ -31,13 +31,16 @@ vectors; it does not know the factor 2, so with three scales its map is an eight
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from edgead.errors import TeacherError
-from edgead.models.base import Setting
+from edgead.models.base import STANDARD_VARIANT, Setting
 from edgead.models.blocks import BasicBlock, Resample, conv_bn_relu, initialise, power_of_two
 from edgead.models.head import unit
 from edgead.models.stfpm import FeaturePyramidMatching, twin
@@ -51,6 +54,36 @@ SECOND_TEACHERS = {"resnet18": "resnet50"}
 
 # How a map weighs features: M x, (1 + M) x.
 Weighing = Literal["*", "+"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One of the designs that the study compares.
+
+    attention: How features are weighed at strides 16 and 8, None for not at all.
+    direct: Whether student 2 starts from student 1's features, and not from teacher 1's.
+    split: Whether student 1 learns nothing from student 2.
+    deep: Whether student 2 is of the study's first design.
+    """
+
+    attention: tuple[Weighing, Weighing] | None = ("*", "+")
+    direct: bool = False
+    split: bool = False
+    deep: bool = False
+
+
+# The first is the best of section 4.8.
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {
+        STANDARD_VARIANT: Variant(),
+        "multiplied": Variant(attention=("*", "*")),
+        "added": Variant(attention=("+", "+")),
+        "no-attention": Variant(attention=None),
+        "direct": Variant(direct=True),
+        "direct-split": Variant(direct=True, split=True),
+        "deep": Variant(deep=True),
+    }
+)
 
 
 class TwoTeachers(nn.Module):
@@ -68,16 +101,15 @@ class TwoTeachers(nn.Module):
 
 
 class ReconstructedPyramidMatching(FeaturePyramidMatching):
-    """RSTPM's two pairs; attention M x at stride 16 and (1 + M) x at stride 8 (the best of section 4.8)."""
+    """RSTPM's two pairs, of one of `VARIANTS`."""
 
-    attention: ClassVar[tuple[Weighing, Weighing] | None] = ("*", "+")
-    direct: ClassVar[bool] = False
-    split: ClassVar[bool] = False
-    deep: ClassVar[bool] = False
+    variants = tuple(VARIANTS)
 
     def __init__(self, teacher: TwoTeachers, setting: Setting) -> None:
         super().__init__(teacher.first, setting)
         self.teacher = teacher
+        variant = VARIANTS[setting.variant]
+        self.direct, self.split = variant.direct, variant.split
         if self.direct:
             self.student = twin(teacher.first.name, STRIDES_1)
         if self.split:
@@ -88,7 +120,11 @@ class ReconstructedPyramidMatching(FeaturePyramidMatching):
         # What a ResNet's stage gives has passed a ReLU, as what a block gives.
         rectified = "resnet" in second.architecture
         self.decoder = ReconstructingStudent(
-            teacher.first.channels[3], second.channels[: len(STRIDES)], self.attention, rectified, self.deep
+            teacher.first.channels[3],
+            second.channels[: len(STRIDES)],
+            variant.attention,
+            rectified,
+            variant.deep,
         )
         initialise(self.decoder)
 
@@ -126,42 +162,6 @@ class ReconstructedPyramidMatching(FeaturePyramidMatching):
         """The vectors of both pairs end to end, of every scale: (N, C_1k + C_2k, H_k, W_k)."""
         first, second = teacher_features[:3], _second(teacher_features)
         return _end_to_end(first, second), _end_to_end(student_features[:3], student_features[3:])
-
-
-class MultipliedAttention(ReconstructedPyramidMatching):
-    """RSTPM with attention M x at both strides."""
-
-    attention = ("*", "*")
-
-
-class AddedAttention(ReconstructedPyramidMatching):
-    """RSTPM with attention (1 + M) x at both strides."""
-
-    attention = ("+", "+")
-
-
-class NoAttention(ReconstructedPyramidMatching):
-    """RSTPM without attention."""
-
-    attention = None
-
-
-class DirectReconstruction(ReconstructedPyramidMatching):
-    """RSTPM whose student 2 starts from student 1's features, not from teacher 1's."""
-
-    direct = True
-
-
-class SplitReconstruction(DirectReconstruction):
-    """RSTPM whose student 2 starts from student 1's features, which learn nothing from it."""
-
-    split = True
-
-
-class DeepReconstruction(ReconstructedPyramidMatching):
-    """RSTPM whose student 2 is of the study's first design."""
-
-    deep = True
 
 
 class ReconstructingStudent(nn.Module):

@@ -33,7 +33,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from edgead.models.base import Preset, Recipe, Setting
+from edgead.models.base import STANDARD_VARIANT, Preset, Recipe, Setting
 from edgead.models.rstpm import ReconstructedPyramidMatching, TwoTeachers
 from edgead.models.teacher import STRIDES
 from edgead.models.unet import UNet
@@ -56,6 +56,7 @@ class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
     """RSTPM with a discriminative network; stage 0 trains the pairs, stage 1 the network."""
 
     uses_textures = True
+    variants = (STANDARD_VARIANT,)
     recipes = MappingProxyType(
         {
             # The pairs as of RSTPM; a step of the network costs less than half of one of the pairs.

@@ -26,7 +26,7 @@ map      e = |m - y|^2 with m the students' mean, and their variance v, the mean
 
              mean over sizes of (e - mean e) / std e + (v - mean v) / std v
 
-         Where parts lie in a fixed pose, some places of a good part are hard to regress in every picture, and would
+         Where parts are aligned, some places of a good part are hard to regress in every picture, and would
          outshine a defect elsewhere. So there, but in the preset `paper`, it is the mean over sizes of e / mean e +
          v / mean v, with the means at each position over the training pictures, none less than a hundredth of the
          mean over positions: a place that is the same in every picture is not to rule the map
@@ -117,7 +117,7 @@ class UninformedStudents(DistillationMethod):
         )
         self.register_buffer("descriptor_mean", torch.zeros(len(STRIDES), spec.descriptor))
         self.register_buffer("descriptor_variance", torch.ones(len(STRIDES), spec.descriptor))
-        self.by_position = setting.pose == "fixed" and setting.preset == "edge"
+        self.by_position = setting.alignment == "aligned" and setting.preset == "edge"
         for stride in STRIDES:
             height, width = setting.size.height_px // stride, setting.size.width_px // stride
             self.register_buffer(

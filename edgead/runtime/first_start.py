@@ -102,7 +102,7 @@ def rebuild_command(bundle: Bundle) -> str:
             "edgead",
             "build",
             str(bundle.path),
-            "--recipe",
+            "--target",
             bundle.manifest.recipe,
             "--out",
             f"{bundle.path}-here",

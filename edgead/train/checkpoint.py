@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from edgead.atomic import replace_file
 from edgead.errors import RunError
@@ -67,3 +70,54 @@ def read_checkpoint(file: Path) -> Checkpoint | None:
         return Checkpoint(**torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # a broken pickle makes torch raise nearly anything, an IndexError for one
         raise RunError(f"{file} is not a checkpoint: remove it to train from the start") from error
+
+
+class CheckpointKeeper:
+    """Writes the state after an epoch now and then, and the last one when the training is interrupted.
+
+    A context manager: on KeyboardInterrupt the state of the last finished epoch is written, so Ctrl-C costs the epoch
+    under way alone. A kill costs the epochs since the last file, too.
+
+    Args:
+        file: File to write.
+        every_s: Seconds between two files. Writing the checkpoint of a large student takes seconds.
+    """
+
+    def __init__(self, file: Path, every_s: float) -> None:
+        self.file, self._every_s = file, every_s
+        self._written_at = time.monotonic()
+        self._waiting: Checkpoint | None = None
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Write the state, or keep a copy until the next one comes.
+
+        Raises:
+            EdgeadError: The disk is full.
+        """
+        if time.monotonic() - self._written_at >= self._every_s:
+            self._waiting = None
+            write_checkpoint(self.file, checkpoint)
+            self._written_at = time.monotonic()
+        else:
+            values = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+            self._waiting = Checkpoint(**_copied(values))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, KeyboardInterrupt) and self._waiting is not None:
+            write_checkpoint(self.file, self._waiting)
+
+
+def _copied(value: Any) -> Any:
+    """A copy on the CPU of tensors in dictionaries and lists, which training goes on changing."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_copied(entry) for entry in value]
+    return value

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgead.errors import InputError
-from edgead.models.base import POSES, PRESETS
+from edgead.models.base import ALIGNMENTS, PRESETS, STANDARD_VARIANT
 from edgead.models.rd import LOSSES
 from edgead.models.teacher import DEFAULT_TEACHER
 from edgead.part import check_part_names
@@ -24,16 +24,17 @@ PROCEDURAL = "procedural"
 class TrainConfig:
     """Settings that the result of a training depends on; where it runs is not one of them.
 
-    data: absolute paths of the datasets, one for each part, which is called as its folder. preset: whose recipe
-    schedules the learning rate and smooths the map; `epochs`, `batch_size`, `learning_rate` and `loss` are what was
-    taken from that recipe or given instead. learning_rate: peak of the one-cycle schedule, or all there is of a
-    constant one. pose: `auto` finds it from the good pictures. textures: of pseudo-anomalies, `procedural` or the
-    absolute path of a folder of pictures. Raises InputError for a value out of range.
+    data: absolute paths of the datasets, one for each part, which is called as its folder. variant: of the method.
+    preset: whose recipe schedules the learning rate and smooths the map; `epochs`, `batch_size`, `learning_rate` and
+    `loss` are what was taken from that recipe or given instead. learning_rate: peak of the one-cycle schedule, or all
+    there is of a constant one. alignment: `auto` finds it from the good pictures. textures: of pseudo-anomalies,
+    `procedural` or the absolute path of a folder of pictures. Raises InputError for a value out of range.
     """
 
     data: tuple[str, ...]
     layout: str = "auto"
     method: str = "rd"
+    variant: str = STANDARD_VARIANT
     preset: str = PRESETS[0]
     teacher: str = DEFAULT_TEACHER
     teacher_weights: str = "package"
@@ -42,11 +43,11 @@ class TrainConfig:
     batch_size: int = 16
     learning_rate: float = 5e-3
     loss: str = LOSSES[0]
-    pose: str = "auto"
+    alignment: str = "auto"
     textures: str = PROCEDURAL
     seed: int = 0
     skip_broken: bool = False
-    precision: str = "32-true"
+    training_precision: str = "32-true"
 
     def __post_init__(self) -> None:
         check_part_names([Path(folder).name for folder in self.data])
@@ -56,8 +57,10 @@ class TrainConfig:
                 raise InputError(f"{name.replace('_', ' ')} is {getattr(self, name)}: give 1 or more")
         if self.preset not in PRESETS:
             raise InputError(f"unknown preset {self.preset!r}: give --preset {' or '.join(PRESETS)}")
-        if self.pose not in ("auto", *POSES):
-            raise InputError(f"unknown pose {self.pose!r}: give --pose auto, {' or '.join(POSES)}")
+        if self.alignment not in ("auto", *ALIGNMENTS):
+            raise InputError(
+                f"unknown alignment {self.alignment!r}: give --alignment auto, {' or '.join(ALIGNMENTS)}"
+            )
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(f"seed is {self.seed}: give a number from 0 to {MAX_SEED}")
         if not 0.0 < self.learning_rate <= 1.0:

@@ -92,7 +92,7 @@ def import_run(
         config=config,
         state="finished",
         parts={dataset.name: part},
-        pose="free",
+        alignment="unaligned",
         summary={
             "imported_from": foreign.source,
             "imported_sha256": _sha256(file),
@@ -142,7 +142,7 @@ def _config(foreign: Foreign, data: Path, dataset: Dataset, weights: str) -> Tra
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         loss="flattened" if "flattened" in method_class(foreign.method).losses else recipe.loss,
-        pose="free",
+        alignment="unaligned",
     )
 
 
@@ -157,7 +157,7 @@ def _untrained(foreign: Foreign, seed: int, teacher_weights: str, loss: str) -> 
                 f"the checkpoint feeds {foreign.backbone} with ImageNet's mean and std, and edgead with those of "
                 "timm's own weights: train it again by edgead train"
             )
-    return create_method(foreign.method, teacher, foreign.size, loss, "free", "paper").eval()
+    return create_method(foreign.method, teacher, foreign.size, loss, "unaligned", "paper").eval()
 
 
 @torch.no_grad()

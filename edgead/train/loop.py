@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from edgead.errors import RunError, TrainingError
 from edgead.models.base import DistillationMethod
-from edgead.train.checkpoint import Checkpoint, load_student, student_state, write_checkpoint
+from edgead.train.checkpoint import Checkpoint, CheckpointKeeper, load_student, student_state
 from edgead.train.features import TeacherFeatures
 from edgead.train.order import epoch_order
 from edgead.train.schedule import Schedule, check_training, stage_ends
@@ -110,7 +110,8 @@ class Trainer:
     ) -> None:
         check_training(method, schedule, images.train, fabric.world_size)
         self._fabric, self._method, self._schedule = fabric, method, schedule
-        self._file, self._progress, self._every_s = checkpoint_file, progress, checkpoint_every_s
+        self._file, self._progress = checkpoint_file, progress
+        self._keeper = CheckpointKeeper(checkpoint_file, checkpoint_every_s)
         self._counts = images.counts or (len(images.train),)
         self._digest = _digest(method.textures.fingerprint, images.train, images.holdout)
         self._batches = max(1, len(images.train) // (schedule.batch_size * fabric.world_size))
@@ -120,7 +121,6 @@ class Trainer:
         self._epochs_done = 0
         self._losses_before: list[float] = []
         self._metrics: list[dict[str, float]] = []
-        self._written_at = 0.0
 
     def fit(self, checkpoint: Checkpoint | None = None) -> Fitted:
         """Train all epochs, or those that a checkpoint leaves.
@@ -134,14 +134,15 @@ class Trainer:
         Raises:
             TrainingError: If a loss is not finite.
             RunError: If the checkpoint is of other images, or of a method built in another way.
+            KeyboardInterrupt: On Ctrl-C; the checkpoint then holds the last finished epoch.
         """
         if checkpoint is not None:
             self._restore(checkpoint)
-        self._written_at = time.monotonic()
         ends = stage_ends(self._method.recipe.stages, self._schedule.epochs)
-        for number, (begin, end) in enumerate(pairwise((0, *ends))):
-            if self._epochs_done < end:
-                self._train_stage(self._enter_stage(number, begin, end, checkpoint))
+        with self._keeper:
+            for number, (begin, end) in enumerate(pairwise((0, *ends))):
+                if self._epochs_done < end:
+                    self._train_stage(self._enter_stage(number, begin, end, checkpoint))
         self._fabric.barrier()
         self._method.eval()
         return Fitted(self._losses_before, self._metrics)
@@ -198,9 +199,8 @@ class Trainer:
                     "seconds": time.monotonic() - started_at,
                 }
             )
-            if self._fabric.is_global_zero and time.monotonic() - self._written_at >= self._every_s:
-                self._write_checkpoint(stage)
-                self._written_at = time.monotonic()
+            if self._fabric.is_global_zero:
+                self._keeper.keep(self._checkpoint(stage))
 
     def _train_epoch(self, stage: _Stage, epoch: int, started_at: float) -> tuple[float, float]:
         """Train one epoch; mean loss of its batches, and learning rate of the last one."""
@@ -242,12 +242,12 @@ class Trainer:
         if not math.isfinite(value):
             raise TrainingError(
                 f"{name} is {value} in epoch {epoch + 1}: give a smaller --learning-rate than "
-                f"{self._schedule.learning_rate}, or --precision 32-true"
+                f"{self._schedule.learning_rate}, or --training-precision 32-true"
             )
         return value
 
-    def _write_checkpoint(self, stage: _Stage) -> None:
-        state = Checkpoint(
+    def _checkpoint(self, stage: _Stage) -> Checkpoint:
+        return Checkpoint(
             epoch=self._epochs_done,
             pictures=self._digest,
             student=student_state(self._method),
@@ -257,7 +257,6 @@ class Trainer:
             losses_before=self._losses_before,
             metrics=self._metrics,
         )
-        write_checkpoint(self._file, state)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

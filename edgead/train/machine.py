@@ -49,9 +49,11 @@ def open_machine(machine: Machine, precision: str | None) -> tuple[Fabric, str]:
         mixed = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "16-mixed"
         precision = mixed if accelerator == "cuda" else "32-true"
     if precision not in PRECISIONS:
-        raise InputError(f"unknown precision {precision!r}: give --precision {' or '.join(PRECISIONS)}")
+        raise InputError(
+            f"unknown training precision {precision!r}: give --training-precision {' or '.join(PRECISIONS)}"
+        )
     if (accelerator, precision) == ("cpu", "16-mixed"):
-        raise InputError("a CPU does not train in 16-mixed: give --precision 32-true or bf16-mixed")
+        raise InputError("a CPU does not train in 16-mixed: give --training-precision 32-true or bf16-mixed")
     try:
         fabric = Fabric(
             accelerator=accelerator,

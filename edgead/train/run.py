@@ -23,13 +23,13 @@ from edgead.errors import PictureError, RunError
 from edgead.files.parsing import RecordError, check_object, parse_json, read_bounded, write_json
 from edgead.files.records import record_errors, record_from
 from edgead.models import create_method, method_class
-from edgead.models.base import DistillationMethod, Pose, Preset
+from edgead.models.base import STANDARD_VARIANT, Alignment, DistillationMethod, Preset
 from edgead.preprocess import ModelSize
 from edgead.threshold import Threshold
 from edgead.train.config import TrainConfig
 from edgead.train.session import TorchSession
 
-SCHEMA = 2
+SCHEMA = 3
 MAX_JSON_BYTES = 16 * 2**20
 
 RUN_FILE = "run.json"
@@ -59,14 +59,14 @@ class PartRecord:
 class RunRecord:
     """What run.json holds.
 
-    parts: by name, those of the configuration. pose: how the parts lie, found or given. summary: figures of a finished
-    training.
+    parts: by name, those of the configuration. alignment: how the parts lie, found or given. summary: figures of a
+    finished training.
     """
 
     config: TrainConfig
     state: State
     parts: Mapping[str, PartRecord]
-    pose: Pose
+    alignment: Alignment
     summary: Mapping[str, Any]
 
 
@@ -79,8 +79,9 @@ class Run:
 
     @property
     def method_name(self) -> str:
-        """Name of the method."""
-        return self.record.config.method
+        """Name of the method, as `rstpm:deep` where it is not the standard variant."""
+        config = self.record.config
+        return config.method if config.variant == STANDARD_VARIANT else f"{config.method}:{config.variant}"
 
     @property
     def teacher_name(self) -> str:
@@ -114,7 +115,15 @@ class Run:
         # Their weights are in the run, whatever they were trained from.
         teacher = method_class(config.method).create_teacher(config.teacher, "random")
         preset = cast("Preset", config.preset)
-        method = create_method(config.method, teacher, self.size, config.loss, self.record.pose, preset)
+        method = create_method(
+            config.method,
+            teacher,
+            self.size,
+            config.loss,
+            self.record.alignment,
+            preset,
+            variant=config.variant,
+        )
         file = self.path / WEIGHTS_FILE
         try:
             method.load_state_dict(load_file(file), strict=True)

@@ -11,14 +11,10 @@ from edgead.models import recipe_of
 from edgead.models.base import PRESETS
 from edgead.train.config import PROCEDURAL, TrainConfig
 from edgead.train.machine import Machine, open_machine
-from edgead.train.progress import TrainingProgress
 from edgead.train.run import Run
 from edgead.train.training import train_run
 
 _log = logging.getLogger("edgead")
-
-# The public words, and what TrainConfig calls them.
-_POSES = {"aligned": "fixed", "unaligned": "free"}
 
 
 def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any]) -> Run:
@@ -41,14 +37,11 @@ def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any
     fabric, precision = open_machine(Machine(**place), given.pop("training_precision", None))
     for name in ("epochs", "batch_size", "learning_rate", "loss"):
         given.setdefault(name, getattr(preset, name))
-    alignment = given.pop("alignment")
-    given["pose"] = _POSES.get(alignment, alignment)
     if given["textures"] != PROCEDURAL:
         given["textures"] = str(Path(given["textures"]).resolve())
     given |= {name: str(given[name]) for name in ("size", "teacher_weights") if name in given}
     data = tuple(str(folder.resolve()) for folder in folders)
-    config = TrainConfig(data=data, precision=precision, **given)
+    config = TrainConfig(data=data, training_precision=precision, **given)
     # One process speaks.
     say = _log.info if fabric.is_global_zero else _log.debug
-    with TrainingProgress(enabled=fabric.is_global_zero) as progress:
-        return train_run(config, out, fabric, say, progress.update)
+    return train_run(config, out, fabric, say, lambda _: None)

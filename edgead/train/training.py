@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,15 +15,16 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from edgead.atomic import check_directory, replace_file
-from edgead.data import open_dataset
+from edgead.data import Dataset, open_dataset
 from edgead.data.contact_sheet import PICTURES_PER_SHEET, draw_contact_sheet
 from edgead.data.textures import FolderTextures, ProceduralTextures, Textures
 from edgead.errors import CollapseError, InputError, RunError
 from edgead.files.parsing import write_json
 from edgead.models import METHODS, create_method, method_class
-from edgead.models.base import DistillationMethod, Pose, Preset
+from edgead.models.base import Alignment, DistillationMethod, Preset
 from edgead.preprocess import ModelSize
 from edgead.threshold import threshold_from_normal_scores
+from edgead.train.alignment import ALIGNED_BELOW, alignment_from_spread, alignment_spread
 from edgead.train.checkpoint import Checkpoint, read_checkpoint
 from edgead.train.collapse import Sanity, raised_share
 from edgead.train.config import PROCEDURAL, TrainConfig
@@ -30,7 +32,6 @@ from edgead.train.curve import draw_loss_curve
 from edgead.train.loop import Fitted, Progress, Trainer, TrainingImages
 from edgead.train.memory import memory_errors
 from edgead.train.pictures import PartPictures, read_pictures, stacked
-from edgead.train.pose import FIXED_BELOW, pose_from_spread, pose_spread
 from edgead.train.run import (
     CHECKPOINT_FILE,
     CONTACT_SHEET,
@@ -43,7 +44,7 @@ from edgead.train.run import (
     read_record,
     write_record,
 )
-from edgead.train.schedule import check_training
+from edgead.train.schedule import check_training, stage_ends
 from edgead.train.session import TorchSession
 
 
@@ -81,8 +82,16 @@ def train_run(
         say(f"{out} is finished already ({config.epochs} epochs): nothing to do")
         return Run(out, record)
 
-    parts = _parts(config, say)
-    method, pose = _method(config, textures, parts, record, say)
+    # What can be refused is refused before a teacher is fetched and before images are read.
+    kind, preset = method_class(config.method), cast("Preset", config.preset)
+    kind.check_choices(config.loss, config.variant)
+    stage_ends(kind.recipes[preset].stages, config.epochs)
+    datasets = {name: open_dataset(root, config.layout) for name, root in config.parts.items()}
+    # Random weights of a teacher, too, are the same when the training is continued.
+    torch.manual_seed(config.seed)
+    teacher = kind.create_teacher(config.teacher, config.teacher_weights)
+    parts = _parts(datasets, config, say)
+    method, alignment = _method(config, teacher, textures, parts, record, say)
     fresh = RunRecord(
         config=config,
         state="training",
@@ -90,7 +99,7 @@ def train_run(
             name: PartRecord(len(part.trained.samples), part.names_held_out(config.parts[name]))
             for name, part in parts.items()
         },
-        pose=pose,
+        alignment=alignment,
         summary={},
     )
     images = TrainingImages(
@@ -117,35 +126,38 @@ def train_run(
     return _finished(out)
 
 
-def _parts(config: TrainConfig, say: Callable[[str], None]) -> dict[str, PartPictures]:
+def _parts(
+    datasets: Mapping[str, Dataset], config: TrainConfig, say: Callable[[str], None]
+) -> dict[str, PartPictures]:
     """Read the good images of every part, by the part's name."""
     size = ModelSize.parse(config.size)
     return {
-        name: read_pictures(open_dataset(root, config.layout), size, config.seed, config.skip_broken, say)
-        for name, root in config.parts.items()
+        name: read_pictures(dataset, size, config.seed, config.skip_broken, say)
+        for name, dataset in datasets.items()
     }
 
 
 def _method(
     config: TrainConfig,
+    teacher: nn.Module,
     textures: Textures,
     parts: Mapping[str, PartPictures],
     record: RunRecord | None,
     say: Callable[[str], None],
-) -> tuple[DistillationMethod, Pose]:
-    """Create the untrained method of a configuration, the same when the training is continued; and the parts' pose."""
-    # Random weights of a teacher, too, are the same when the training is continued.
-    torch.manual_seed(config.seed)
-    teacher = method_class(config.method).create_teacher(config.teacher, config.teacher_weights)
+) -> tuple[DistillationMethod, Alignment]:
+    """Create the untrained method of a configuration, the same when the training is continued."""
     if record is not None:
-        pose = record.pose
-    elif config.pose != "auto":
-        pose = cast("Pose", config.pose)
+        alignment = record.alignment
+    elif config.alignment != "auto":
+        alignment = cast("Alignment", config.alignment)
     else:
-        pose = _found_pose(teacher, parts, say)
+        alignment = _found_alignment(teacher, parts, say)
     torch.manual_seed(config.seed)
     preset, size = cast("Preset", config.preset), ModelSize.parse(config.size)
-    return create_method(config.method, teacher, size, config.loss, pose, preset, textures), pose
+    method = create_method(
+        config.method, teacher, size, config.loss, alignment, preset, textures, config.variant
+    )
+    return method, alignment
 
 
 def _checkpoint_of(
@@ -221,24 +233,28 @@ def _record_of(config: TrainConfig, out: Path) -> RunRecord | None:
     return record
 
 
-def _found_pose(teacher: nn.Module, parts: Mapping[str, PartPictures], say: Callable[[str], None]) -> Pose:
+def _found_alignment(
+    teacher: nn.Module, parts: Mapping[str, PartPictures], say: Callable[[str], None]
+) -> Alignment:
     """How the parts lie, as the good images show.
 
     One student serves all parts, so where one of them lies any way, it must be able to rebuild any pose.
     """
     spreads = {
-        name: pose_spread(
+        name: alignment_spread(
             teacher, torch.from_numpy(part.trained.images), torch.from_numpy(part.held_out.images)
         )
         for name, part in parts.items()
     }
-    # The pose of the part that lies the most ways is that of all.
-    pose = pose_from_spread(max(spreads.values()))
+    # The part that lies the most ways decides for all.
+    alignment = alignment_from_spread(max(spreads.values()))
     found = ", ".join(
         f"{name} {spread:.2f}" if len(parts) > 1 else f"{spread:.2f}" for name, spread in spreads.items()
     )
-    say(f"the parts' pose is {pose} (spread {found}, fixed below {FIXED_BELOW}); --pose overrides this")
-    return pose
+    say(
+        f"the parts are {alignment} (spread {found}, aligned below {ALIGNED_BELOW}); --alignment overrides this"
+    )
+    return alignment
 
 
 def _text(setting: Any) -> str:
@@ -287,6 +303,8 @@ def _finish(
         "raised_share": sanity.raised_share,
         "broken_pictures": broken,
         "seconds": round(seconds, 3),
+        "trained_on": {name: len(part.trained.samples) for name, part in parts.items()},
+        "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "collapse": collapse,
     }
     write_record(

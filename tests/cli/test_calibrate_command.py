@@ -65,7 +65,7 @@ def calibrated(exact: Bundle, data: Path, tmp_path_factory: pytest.TempPathFacto
     # Four convolutions of the toy take the picture, two activations and what lies between: each tensor once.
     ranges = json.loads(out.read_text())["ranges"]
     assert done.stdout.splitlines() == [
-        f"calibrated   {len(ranges)} tensors on 20 pictures",
+        f"calibrated   {len(ranges)} tensors on 20 images",
         f"calibration  {out}",
     ]
     assert "calibrating int8 on 20 pictures (train, percentile)" in done.stderr
@@ -94,7 +94,7 @@ def test_a_build_that_calibrates_itself_measures_the_same(
 ) -> None:
     plan = Plan.parse(
         backend=None,
-        recipe=None,
+        target=None,
         precision="int8",
         quantize="all",
         calibrate_on="train",
@@ -153,18 +153,10 @@ def test_too_few_pictures_to_calibrate_on(
     assert json.loads((tmp_path / "x.json").read_text())["pictures"] == 64
 
 
-@pytest.mark.parametrize(
-    ("option", "known"),
-    [
-        ("--calibrate-on", "train, noise, pseudo-anomaly, mixed"),
-        ("--algorithm", "minmax, entropy, percentile, mse"),
-    ],
-)
-def test_unknown_names_are_refused_with_the_known(
-    option: str, known: str, exact: Bundle, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ("calibrate", exact.path, "--data", data, "--out", tmp_path / "x.json", option, "best")
-    assert f"unknown {option} 'best': choose one of {known}" in refused(capsys, *arguments)
+def test_a_directory_is_no_place_for_the_file(exact: Bundle, tmp_path: Path) -> None:
+    assert (
+        run_main("calibrate", str(exact.path), "--data", str(tmp_path / "gone"), "--out", str(tmp_path)) == 1
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -173,9 +165,9 @@ def test_a_bundle_wants_pictures_and_a_run_has_its_own(
 ) -> None:
     out = ("--out", tmp_path / "x.json")
     message = refused(capsys, "calibrate", exact.path, *out)
-    assert message.endswith("is a bundle: give the pictures that it was trained from, with --data")
+    assert message.endswith("is a bundle: give the images that it was trained from, with --data")
     message = refused(capsys, "calibrate", data, "--data", data, *out)
-    assert message.endswith("is no bundle: leave out --data, a run knows its own pictures")
+    assert message.endswith("is no bundle: leave out --data, a run knows its own images")
     message = refused(capsys, "calibrate", tmp_path / "nowhere", *out)
     assert str(tmp_path / "nowhere") in message
     assert list(tmp_path.iterdir()) == []

@@ -89,7 +89,8 @@ def test_a_grid_from_pictures_to_the_page(discs, tmp_path, capfd):
     [
         (["--methods", "magic"], "unknown method 'magic'"),
         (["--methods", ","], "nothing to compare"),
-        (["--methods", "rd", "--seeds", "0"], "seeds is 0"),
+        (["--methods", "rstpm:shallow"], "unknown variant 'rstpm:shallow'"),
+        (["--methods", "rd:deep"], "unknown variant 'rd:deep'"),
     ],
 )
 def test_a_wrong_option_is_an_error_and_leaves_nothing(tmp_path, capfd, options, words):
@@ -112,6 +113,15 @@ def test_listed_lines_may_be_run_in_any_directory(tmp_path, capfd, monkeypatch):
     )
     assert build == f"edgead build {run}/run --out {run}/bundle"
     assert test == f"edgead eval {run}/bundle {tmp_path}/parts --out {run}/report"
+
+
+def test_a_variant_is_a_cell_of_its_own(tmp_path, capfd):
+    parts = write_parts(tmp_path / "parts")
+    options = ["--methods", "rstpm,rstpm:deep", "--seeds", "1"]
+    assert run_main("compare", str(parts), "--out", str(tmp_path / "out"), *options, "--list") == 0
+    plain, deep = capfd.readouterr().out.splitlines()
+    assert "--method rstpm --seed 0" in plain
+    assert "--method rstpm --variant deep --seed 0" in deep
 
 
 def test_a_grid_that_was_killed_goes_on(tmp_path):

@@ -110,7 +110,7 @@ def test_a_dataset_without_test_pictures_is_refused(bundle, data, tmp_path):
     pictures = data / "train" / "good"
     error = invoke(bundle, pictures).exception
     assert isinstance(error, DataError)
-    assert "no pictures to score" in str(error)
+    assert "no images to score" in str(error)
 
 
 def test_missing_report_packages_are_said_before_the_work(bundle, data, tmp_path, monkeypatch):

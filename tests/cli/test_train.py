@@ -48,11 +48,11 @@ def test_what_is_not_given_is_the_presets(data, monkeypatch, options, recipe):
 
 
 def test_a_folder_becomes_a_run_and_the_run_stays(data, tmp_path, monkeypatch):
-    monkeypatch.setitem(METHODS, "template", Template)
+    monkeypatch.setitem(METHODS, "stfpm", Template)
     monkeypatch.chdir(tmp_path)
     options = [
         "--method",
-        "template",
+        "stfpm",
         "--size",
         "64",
         "--epochs",
@@ -68,8 +68,8 @@ def test_a_folder_becomes_a_run_and_the_run_stays(data, tmp_path, monkeypatch):
     assert "epoch 8/8  loss " in done.stderr
     assert done.stderr.splitlines()[-1] == "run in run"
     config = open_run(tmp_path / "run").record.config
-    assert (config.data, config.method, config.size, config.epochs) == ((str(data),), "template", "64", 8)
-    assert config.precision == "32-true"
+    assert (config.data, config.method, config.size, config.epochs) == ((str(data),), "stfpm", "64", 8)
+    assert config.training_precision == "32-true"
 
     again = RUNNER.invoke(app, ["data", "--out", "run", *options], catch_exceptions=False)
     assert again.exit_code == 0
@@ -80,10 +80,8 @@ def test_a_folder_becomes_a_run_and_the_run_stays(data, tmp_path, monkeypatch):
     ("options", "kind", "words"),
     [
         (["--size", "100"], InputError, "100"),
-        (["--method", "magic"], InputError, "unknown method 'magic'"),
-        (["--accelerator", "tpu"], InputError, "unknown accelerator 'tpu'"),
-        (["--epochs", "0"], InputError, "epochs is 0"),
-        (["--preset", "fast"], InputError, "unknown preset 'fast'"),
+        (["--seed", "-1"], InputError, "seed is -1"),
+        (["--variant", "deep"], InputError, "unknown variant 'deep'"),
         (["--method", "stfpm", "--loss", "flattened"], InputError, "unknown loss 'flattened'"),
         (["--layout", "mvtec"], DataError, "data"),
     ],

@@ -108,7 +108,7 @@ def test_the_table_says_that_the_engine_was_not_run(bundles: dict[str, Bundle], 
         "onnxruntime",
         "fp32,",
         "24",
-        "pictures",
+        "images",
     ]
     assert (
         "engine       not run on this machine: the device compares it with the golden answers at its start"
@@ -188,7 +188,7 @@ def test_an_engine_of_another_machine_is_refused_by_name(
     message = refusal(bundle)
     assert said in message
     assert message.endswith(
-        f"rebuild it with edgead build {bundle.path} --recipe rtx-desktop --out {bundle.path}-here"
+        f"rebuild it with edgead build {bundle.path} --target rtx-desktop --out {bundle.path}-here"
     )
 
 
@@ -199,7 +199,7 @@ def test_an_engine_for_another_gpu_is_refused_by_name(
     monkeypatch.setattr(tensorrt, "Gpu", lambda: SimpleNamespace(compute_capability=(7, 5)))
     message = refusal(bundles["fp32"])
     assert "compute capability (SM) 8.6 and 8.9 and 12.0, this machine's GPU has 7.5" in message
-    assert f"edgead build {bundles['fp32'].path} --recipe rtx-desktop" in message
+    assert f"edgead build {bundles['fp32'].path} --target rtx-desktop" in message
 
 
 @pytest.mark.parametrize("text", [b"{}", b"[]", b"\xff", b"{" * 70000])
@@ -233,7 +233,7 @@ def test_an_int8_bundle_is_compiled_as_it_is_without_pictures_and_torch(
         int8 = build_bundle(ToyRun(), tmp_path / "int8", plan(folder, "int8", "cpu"))
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, "build", str(int8.path), "--out", str(tmp_path / "rtx"),
-         "--recipe", "rtx-desktop"],
+         "--target", "rtx-desktop"],
         capture_output=True,
         text=True,
         check=False,
@@ -258,7 +258,7 @@ def test_a_graph_that_gives_other_answers_is_not_compiled(
     liar = copy(exact, tmp_path / "liar", golden_npz=wrong_golden(exact))
     with pytest.raises(VerificationError, match="nothing was written") as refused:
         recompile_bundle(liar, tmp_path / "x", plan(folder, "fp32", "cpu"))
-    assert refused.value.exit_code == 2
+    assert refused.value.exit_code == 3
     assert not (tmp_path / "x").exists()
 
 

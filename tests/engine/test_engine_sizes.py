@@ -32,7 +32,7 @@ pytestmark = [needs_tensorrt_rtx, needs_no_gpu]
 
 def engine_bytes(teacher: str, size: ModelSize, directory: Path) -> dict[str, int]:
     """Bytes of the engine of RD with random weights, by precision."""
-    method = create_method("rd", create_teacher(teacher, "random"), size, "per-position", "free").eval()
+    method = create_method("rd", create_teacher(teacher, "random"), size, "per-position", "unaligned").eval()
     exact = onnx_from_method(method, size)
     del method
     noise = np.random.default_rng(0).integers(0, 256, (2, size.height_px, size.width_px, 3), np.uint8)

@@ -63,9 +63,8 @@ def test_the_head_that_was_asked_for_is_built_and_said(exact, tmp_path, asked, h
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--head", "plugin"), "for engines, and recipe 'cpu' is for onnxruntime"),
-        (("--head", "fast"), "unknown --head 'fast': choose one of auto, plugin, standard"),
-        (("--recipe", "jetson-orin", "--head", "plugin"), "compile it with 'edgead plugin build'"),
+        (("--head", "plugin"), "for engines, and target 'cpu' is for onnxruntime"),
+        (("--target", "jetson-orin", "--head", "plugin"), "compile it with 'edgead plugin build'"),
     ],
 )
 def test_a_head_that_cannot_be_had_is_refused_before_any_work(tmp_path, arguments, message):

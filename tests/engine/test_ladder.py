@@ -36,7 +36,7 @@ GOOD = toy_images(12, seed=5)
 INT8 = ("int8", "int8-sensitive-fp16", "int8-student")
 NOTHING = Budget(0.0, 0.0, 1.0, 0.0, 0.0)
 ANYTHING = Budget(10.0, 10.0, -1.0, 1.0, 1.0)
-RECIPE = replace(Plan().recipe, ladder=RUNGS)
+RECIPE = replace(Plan().recipe, fallback_order=RUNGS)
 
 
 @dataclass
@@ -69,7 +69,7 @@ def _exported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plan(folder: Path, *rungs: Rung, **budgets: Budget) -> Plan:
     recipe = replace(RECIPE, budgets=replace(RECIPE.budgets, **budgets))
-    return Plan("cpu", recipe, rungs or recipe.ladder, Calibrating(cache=folder / "ranges.json"))
+    return Plan("cpu", recipe, rungs or recipe.fallback_order, Calibrating(cache=folder / "ranges.json"))
 
 
 @pytest.fixture(scope="module")
@@ -166,11 +166,11 @@ def test_a_budget_that_nothing_holds_writes_nothing(folder: Path, tmp_path: Path
     for target in (old, tmp_path / "new"):
         with pytest.raises(VerificationError) as refusal:
             build_bundle(GraphRun(), target, wanted)
-        assert refusal.value.exit_code == 2
+        assert refusal.value.exit_code == 3
         message = str(refusal.value)
         assert "\n" not in message
         assert f"none of {', '.join(RUNGS[:-1])} decides as the model" in message
-        assert "recipe 'cpu'; nothing was written" in message
+        assert "target 'cpu'; nothing was written" in message
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert {file.name: file.read_bytes() for file in old.iterdir()} == before
 

@@ -190,7 +190,7 @@ def test_one_scale_times_eight_is_caught_and_nothing_is_written(
     sabotage(monkeypatch, scales[layer])
     with pytest.raises(VerificationError, match="nothing was written") as refusal:
         build_bundle(ToyRun(), int8.path, plan=int8_plan(folder))
-    assert refusal.value.exit_code == 2
+    assert refusal.value.exit_code == 3
     assert "\n" not in str(refusal.value)
     assert {file.name: file.read_bytes() for file in int8.path.iterdir()} == before
     with pytest.raises(VerificationError):

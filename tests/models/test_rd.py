@@ -79,10 +79,12 @@ def _shapes_only(name: str) -> Teacher:
     return _ShapesOnly(name, (c, 2 * c, 4 * c))  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("pose", ["fixed", "free"])
+@pytest.mark.parametrize("alignment", ["aligned", "unaligned"])
 @pytest.mark.parametrize("size", [ModelSize(64, 64), ModelSize(96, 160)], ids=str)
-def test_the_lean_student_gives_the_teachers_shapes_at_any_size(pose, size):
-    method = create_method("rd", create_teacher("test_efficientnet", "random"), size, LOSSES[0], pose).eval()
+def test_the_lean_student_gives_the_teachers_shapes_at_any_size(alignment, size):
+    method = create_method(
+        "rd", create_teacher("test_efficientnet", "random"), size, LOSSES[0], alignment
+    ).eval()
     images = torch.randint(0, 256, (2, size.height_px, size.width_px, 3), dtype=torch.uint8)
     with torch.no_grad():
         teacher, student = method.features(images)
@@ -90,10 +92,12 @@ def test_the_lean_student_gives_the_teachers_shapes_at_any_size(pose, size):
     assert [x.shape[2] for x in teacher] == [size.height_px // stride for stride in (4, 8, 16)]
 
 
-@pytest.mark.parametrize(("pose", "stride"), [("fixed", 64), ("free", 32)])
-def test_the_embedding_of_a_fixed_pose_passes_stride_64(pose, stride):
+@pytest.mark.parametrize(("alignment", "stride"), [("aligned", 64), ("unaligned", 32)])
+def test_the_embedding_of_aligned_parts_passes_stride_64(alignment, stride):
     size = ModelSize(128, 256)
-    method = create_method("rd", create_teacher("test_efficientnet", "random"), size, LOSSES[0], pose).eval()
+    method = create_method(
+        "rd", create_teacher("test_efficientnet", "random"), size, LOSSES[0], alignment
+    ).eval()
     seen = []
     for layer in method.bottleneck.modules():
         layer.register_forward_hook(lambda _layer, _inputs, output: seen.append(tuple(output.shape[2:])))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgead.errors import TeacherError
+from edgead.errors import InputError, TeacherError
 from edgead.models import METHODS, create_method
 from edgead.models.head import cosine_map
 from edgead.models.rstpm import Attention, ReconstructedPyramidMatching, ReconstructingStudent
@@ -16,7 +16,9 @@ IMAGES = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torc
 
 def made(name: str, teacher: str) -> ReconstructedPyramidMatching:
     torch.manual_seed(0)
-    method = create_method(name, METHODS[name].create_teacher(teacher, "random"), SIZE, "per-position")
+    name, _, variant = name.partition(":")
+    teachers = METHODS[name].create_teacher(teacher, "random")
+    method = create_method(name, teachers, SIZE, "per-position", variant=variant or "standard")
     assert isinstance(method, ReconstructedPyramidMatching)
     return method
 
@@ -71,9 +73,9 @@ def test_any_other_teaches_both_pairs():
 def test_student_2_sees_the_pictures_through_the_teachers_only():
     for name, same in (
         ("rstpm", True),
-        ("rstpm-deep", True),
-        ("rstpm-direct", False),
-        ("rstpm-direct-split", False),
+        ("rstpm:deep", True),
+        ("rstpm:direct", False),
+        ("rstpm:direct-split", False),
     ):
         method = made(name, "test_resnet").eval()
         with torch.no_grad():
@@ -85,7 +87,7 @@ def test_student_2_sees_the_pictures_through_the_teachers_only():
 
 @pytest.mark.parametrize(
     ("name", "learns"),
-    [("rstpm", False), ("rstpm-direct", True), ("rstpm-direct-split", False), ("rstpm-deep", False)],
+    [("rstpm", False), ("rstpm:direct", True), ("rstpm:direct-split", False), ("rstpm:deep", False)],
 )
 def test_student_1_learns_from_pair_2_only_where_it_feeds_it(name, learns):
     method = made(name, "test_resnet").train()
@@ -100,12 +102,12 @@ def test_student_1_learns_from_pair_2_only_where_it_feeds_it(name, learns):
     ("name", "floors"),
     [
         ("rstpm", [0.0, 1.0]),
-        ("rstpm-multiplied", [0.0, 0.0]),
-        ("rstpm-added", [1.0, 1.0]),
-        ("rstpm-none", []),
-        ("rstpm-direct", [0.0, 1.0]),
-        ("rstpm-direct-split", [0.0, 1.0]),
-        ("rstpm-deep", [0.0, 1.0]),
+        ("rstpm:multiplied", [0.0, 0.0]),
+        ("rstpm:added", [1.0, 1.0]),
+        ("rstpm:no-attention", []),
+        ("rstpm:direct", [0.0, 1.0]),
+        ("rstpm:direct-split", [0.0, 1.0]),
+        ("rstpm:deep", [0.0, 1.0]),
     ],
 )
 def test_attention_is_where_the_name_says(name, floors):
@@ -141,7 +143,7 @@ def test_both_attentions_learn():
 @pytest.mark.parametrize("teacher", ["test_resnet", "tf_efficientnet_lite0"])
 def test_a_split_student_1_is_trained_where_it_is_compared(teacher):
     """Every weight of it learns from pair 1 or is frozen, and those that are frozen are what stride 32 adds."""
-    method = made("rstpm-direct-split", teacher).train()
+    method = made("rstpm:direct-split", teacher).train()
     method(IMAGES, method.teacher_features(IMAGES)).backward()
     for name, parameter in method.student.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
@@ -181,3 +183,9 @@ def test_two_teachers_need_two_files():
         METHODS["rstpm"].create_teacher("resnet18", "weights.pth")
     with pytest.raises(TeacherError, match=r"no weights file one\.pth"):
         METHODS["rstpm"].create_teacher("resnet18", "one.pth,two.pth")
+
+
+def test_a_variant_that_the_method_does_not_have_is_refused():
+    for name in ("rstpm:shallow", "rstpm+:deep", "stfpm:deep"):
+        with pytest.raises(InputError):
+            made(name, "test_resnet")

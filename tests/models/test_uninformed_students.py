@@ -38,10 +38,10 @@ PARTS = good_parts(24)
 TRAIN, HELD_OUT = torch.from_numpy(PARTS[:12]), PARTS[12:]
 
 
-def made(preset: str = "edge", size: ModelSize = SIZE, pose: str = "free") -> UninformedStudents:
+def made(preset: str = "edge", size: ModelSize = SIZE, alignment: str = "unaligned") -> UninformedStudents:
     torch.manual_seed(0)
     teacher = METHODS["uninformed-students"].create_teacher("test_efficientnet", "random")
-    method = create_method("uninformed-students", teacher, size, "per-position", pose, preset)
+    method = create_method("uninformed-students", teacher, size, "per-position", alignment, preset)
     assert isinstance(method, UninformedStudents)
     return method
 
@@ -66,9 +66,9 @@ def train(method: UninformedStudents, stage: int, steps: int) -> list[float]:
     return losses
 
 
-@pytest.fixture(scope="module", params=["free", "fixed"])
+@pytest.fixture(scope="module", params=["unaligned", "aligned"])
 def trained(request) -> UninformedStudents:
-    method = made(pose=request.param)
+    method = made(alignment=request.param)
     train(method, 0, 30)
     train(method, 1, 90)
     return method
@@ -294,7 +294,7 @@ def test_units_are_spreads_or_the_means_at_each_position_over_all_training_pictu
 
 
 def test_the_sphere_is_larger_where_students_come_close():
-    method = made(pose="fixed")
+    method = made(alignment="aligned")
     with torch.no_grad():
         for i, student in enumerate(method.students):
             student.load_state_dict(method.patch_teachers[i % 3].state_dict())
@@ -309,7 +309,7 @@ def test_a_place_that_is_always_the_same_does_not_rule_the_map():
     images = TRAIN.clone()
     images[:, :32] = 77
     # Not square, so that no height is taken for a width.
-    method = made(size=ModelSize(64, 32), pose="fixed").eval()
+    method = made(size=ModelSize(64, 32), alignment="aligned").eval()
     with torch.no_grad():
         for i, student in enumerate(method.students):
             student.load_state_dict(method.patch_teachers[i % 3].state_dict())
@@ -327,7 +327,9 @@ def test_a_place_that_is_always_the_same_does_not_rule_the_map():
 
 
 def test_the_paper_has_units_of_all_positions():
-    assert [unit.shape for pair in made("paper", pose="fixed").units() for unit in pair] == [(1, 1)] * 6
+    assert [unit.shape for pair in made("paper", alignment="aligned").units() for unit in pair] == [
+        (1, 1)
+    ] * 6
 
 
 # The map
@@ -353,7 +355,7 @@ def squared_radius(method: UninformedStudents) -> float:
 
 
 def published(method: UninformedStudents, images: np.ndarray) -> list[np.ndarray]:
-    """e / E + v / V of every size: where the pose is free, the paper's map of that size but for a constant."""
+    """e / E + v / V of every size: where the parts are unaligned, the paper's map of that size but for a constant."""
     found = errors_and_variances(method, torch.from_numpy(images))
     return [
         e / error_unit.numpy() + v / variance_unit.numpy()

@@ -12,7 +12,7 @@ from edgead.runtime.engine_record import EngineRecord, check_fits, this_platform
 from edgead.runtime.feature_record import FeatureRecord
 from edgead.types import HeadSpec
 
-REBUILD = "edgead build runs/washer --recipe rtx"
+REBUILD = "edgead build runs/washer --target rtx"
 DIGEST = "fedcba9876543210" * 4
 FEATURES = FeatureRecord("float16", ((24, 16, 12), (40, 8, 6)), HeadSpec(64, 48))
 

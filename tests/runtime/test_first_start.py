@@ -115,12 +115,12 @@ def test_other_answers_are_refused(device: Device, said: str, tmp_path: Path) ->
     bundle = bundle_of(tmp_path / "x")
     with pytest.raises(VerificationError) as refusal:
         check_golden(device, bundle)
-    assert refusal.value.exit_code == 2
+    assert refusal.value.exit_code == 3
     message = str(refusal.value)
     assert "\n" not in message
     assert said in message
     assert f"on {len(IMAGES) + 1} images" in message
-    assert message.endswith(f": edgead build {bundle.path} --recipe cpu --out {bundle.path}-here")
+    assert message.endswith(f": edgead build {bundle.path} --target cpu --out {bundle.path}-here")
     assert message.endswith(rebuild_command(bundle))
 
 
@@ -241,7 +241,7 @@ def test_the_command_that_rebuilds_can_be_pasted_whatever_a_bundle_says(tmp_path
         "edgead",
         "build",
         str(tmp_path / "my line"),
-        "--recipe",
+        "--target",
         "x; touch y",
         "--out",
         f"{tmp_path / 'my line'}-here",

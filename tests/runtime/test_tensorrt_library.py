@@ -12,7 +12,7 @@ from tensorrt_rtx_here import needs_tensorrt_rtx
 from edgead.errors import BackendError
 from edgead.runtime.tensorrt_library import TENSORRT_BACKENDS, Library, check_engine, load_library
 
-REBUILD = "edgead build runs/washer --recipe rtx"
+REBUILD = "edgead build runs/washer --target rtx"
 
 
 def refusal(code: str, path: Path | None = None) -> str:

@@ -81,8 +81,7 @@ def test_a_signal_ends_it_with_a_summary(bundle: Path, tmp_path: Path, number: s
         (["--source", "rtsp://me:secret@127.0.0.1:9/line"], "no camera at rtsp://***@127.0.0.1:9/line"),
         (["--source", "synthetic:washer", "--watch"], "--watch is for a folder"),
         (["--source", "synthetic:washer", "--sink", "csv:x"], "unknown sink 'csv:x'"),
-        (["--source", "synthetic:washer", "--max-frames", "0"], "max frames 0"),
-        (["--source", "synthetic:washer", "--threads", "0"], "threads is 0"),
+        (["--source", "0", "--source", "1"], "2 sources, 0 and 1"),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(bundle: Path, arguments: list[str], message: str) -> None:

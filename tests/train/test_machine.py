@@ -10,7 +10,7 @@ from edgead.train.machine import Machine, open_machine
         (Machine("gpu"), None, "unknown accelerator 'gpu'"),
         (Machine("cpu", devices=0), None, "0 devices on 1 machines"),
         (Machine("cpu", nodes=0), None, "1 devices on 0 machines"),
-        (Machine("cpu"), "8-bit", "unknown precision '8-bit': give --precision 32-true or"),
+        (Machine("cpu"), "8-bit", "unknown training precision '8-bit': give --training-precision 32-true or"),
         (Machine("cpu"), "16-mixed", "a CPU does not train in 16-mixed"),
     ],
 )

@@ -21,7 +21,7 @@ def record(tmp_path):
         "nut": PartRecord(5, ("a.png",), threshold),
     }
     config = replace(tiny_config(tmp_path), data=("/parts/screw", "/parts/nut"))
-    return RunRecord(config, "finished", parts, "fixed", {"loss": 0.5})
+    return RunRecord(config, "finished", parts, "aligned", {"loss": 0.5})
 
 
 def change(directory: Path, **changes: object) -> None:
@@ -33,7 +33,7 @@ def change(directory: Path, **changes: object) -> None:
 def test_a_record_is_read_as_it_was_written(tmp_path, record, threshold):
     if not threshold:
         parts = {name: replace(part, threshold=None) for name, part in record.parts.items()}
-        record = RunRecord(record.config, "training", parts, "free", {})
+        record = RunRecord(record.config, "training", parts, "unaligned", {})
     write_record(tmp_path, record)
     assert read_record(tmp_path) == record
 
@@ -70,13 +70,13 @@ def test_an_unfinished_or_collapsed_run_does_not_open(tmp_path, record, state, w
 @pytest.mark.parametrize(
     "changes",
     [
-        {"schema": 3, "edgead_version": "9.9"},
+        {"schema": 4, "edgead_version": "9.9"},
         {"schema": 1},
-        {"schema": "2"},
+        {"schema": "3"},
         {"schema": True},
         {"edgead_version": None},
         {"state": "asleep"},
-        {"pose": "lying"},
+        {"alignment": "lying"},
         {"config": {}},
         {"summary": 3},
         {"parts": []},
@@ -156,7 +156,9 @@ def test_training_pictures_are_spread_over_those_not_held_out(tmp_path):
     for brightness in range(10):
         cv2.imwrite(str(data / f"{brightness}.png"), np.full((64, 64, 3), brightness, np.uint8))
     config = tiny_config(data, layout="folder", size="64")
-    write_record(run, RunRecord(config, "finished", {"data": PartRecord(8, ("0.png", "5.png"))}, "free", {}))
+    write_record(
+        run, RunRecord(config, "finished", {"data": PartRecord(8, ("0.png", "5.png"))}, "unaligned", {})
+    )
     opened = open_run(run)
     seen = [image[0, 0, 0] for image in opened.training_pictures(100).images]
     assert seen == [1, 2, 3, 4, 6, 7, 8, 9]

@@ -80,14 +80,14 @@ def test_a_run_holds_all_that_a_build_needs(config, tmp_path):
     assert any(key.startswith("teacher.") for key in weights)
 
 
-@pytest.mark.parametrize("pose", ["fixed", "free"])
-def test_a_run_is_loaded_with_the_pose_it_was_trained_with(pictures, tmp_path, pose):
+@pytest.mark.parametrize("alignment", ["aligned", "unaligned"])
+def test_a_run_is_loaded_with_the_alignment_it_was_trained_with(pictures, tmp_path, alignment):
     # Of so short a training nothing is asked but its student, so a collapse does no harm here.
     with contextlib.suppress(CollapseError):
-        train(tiny_config(pictures, pose=pose, epochs=1), tmp_path)
+        train(tiny_config(pictures, alignment=alignment, epochs=1), tmp_path)
     record = read_record(tmp_path)
     assert record is not None
-    assert record.pose == pose
+    assert record.alignment == alignment
     weights = load_file(tmp_path / "model.safetensors")
     assert same_tensors(dict(Run(tmp_path, record).load_model().state_dict()), weights)
 
@@ -272,6 +272,6 @@ def test_a_full_disk_ends_in_one_line_and_a_run_to_continue(config, tmp_path):
 
 def test_mixed_precision_trains(config, tmp_path):
     fabric, precision = open_machine(Machine("cpu"), "bf16-mixed")
-    run = train_run(replace(config, precision=precision), tmp_path / "run", fabric, ignore, ignore)
+    run = train_run(replace(config, training_precision=precision), tmp_path / "run", fabric, ignore, ignore)
     assert np.isfinite(run.summary["loss"])
     assert {str(x.dtype) for x in run.load_model().parameters()} == {"torch.float32"}

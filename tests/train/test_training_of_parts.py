@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_pose import pictures
+from test_alignment import pictures
 from training_parts import Template, cpu, ignore, tiny_config, write_pictures
 
 from edgead.data import LoadedPictures
@@ -30,16 +30,21 @@ def part(turned: bool) -> PartPictures:
 
 @pytest.mark.parametrize(
     ("turned", "expected"),
-    [((False, False), "fixed"), ((False, True), "free"), ((True, False), "free"), ((True, True), "free")],
+    [
+        ((False, False), "aligned"),
+        ((False, True), "unaligned"),
+        ((True, False), "unaligned"),
+        ((True, True), "unaligned"),
+    ],
 )
-def test_one_part_that_lies_any_way_makes_the_pose_free(tmp_path, turned, expected):
+def test_one_part_that_lies_any_way_makes_all_unaligned(tmp_path, turned, expected):
     torch.manual_seed(0)
     teacher = create_teacher("tf_efficientnet_lite0", "package")
     said: list[str] = []
     parts = {f"p{number}": part(each) for number, each in enumerate(turned)}
-    assert training._pose(tiny_config(tmp_path), teacher, parts, said.append) == expected
+    assert training._alignment(tiny_config(tmp_path), teacher, parts, said.append) == expected
     (line,) = said
-    assert line.startswith(f"the parts' pose is {expected} (spread p0 0.")
+    assert line.startswith(f"the parts are {expected} (spread p0 0.")
     assert ", p1 0." in line
 
 

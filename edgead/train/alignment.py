@@ -11,19 +11,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgead.models.base import Pose
+from edgead.models.base import Alignment
 from edgead.models.head import cosine_map
 from edgead.models.teacher import STRIDES
 
 # Measured with EfficientNet-Lite0 at 256 px: 0.30 for transistors in a fixture, 0.75 for screws that lie at any angle.
-FIXED_BELOW = 0.5
+ALIGNED_BELOW = 0.5
 PICTURES = 64
 # Of what a teacher gives: stride 16. Some methods ask theirs for more.
 COARSEST = STRIDES.index(16)
 
 
 @torch.no_grad()
-def pose_spread(teacher: nn.Module, images: Tensor, holdout: Tensor) -> float:
+def alignment_spread(teacher: nn.Module, images: Tensor, holdout: Tensor) -> float:
     """Mean cosine distance of held-out features to the mean picture's, over that to one mean feature.
 
     images: (N, H, W, 3) and holdout: (M, H, W, 3) uint8 RGB on the teacher's device; the first 64 of each are taken.
@@ -37,6 +37,6 @@ def pose_spread(teacher: nn.Module, images: Tensor, holdout: Tensor) -> float:
     return float(to_picture / to_feature.clamp_min(1e-6))
 
 
-def pose_from_spread(spread: float) -> Pose:
-    """`fixed` where the mean picture explains more than half, else `free`."""
-    return "fixed" if spread < FIXED_BELOW else "free"
+def alignment_from_spread(spread: float) -> Alignment:
+    """`aligned` where the mean picture explains more than half, else `unaligned`."""
+    return "aligned" if spread < ALIGNED_BELOW else "unaligned"

@@ -6,8 +6,8 @@ from edgead.anomaly_map import cosine_map
 from edgead.data.synthetic import draw_part
 from edgead.errors import InputError
 from edgead.models.teacher import create_teacher
+from edgead.train.alignment import alignment_from_spread, alignment_spread
 from edgead.train.config import TrainConfig
-from edgead.train.pose import pose_from_spread, pose_spread
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +33,21 @@ def test_the_spread_is_the_share_that_the_mean_picture_leaves(teacher):
     flat = np.broadcast_to(known.mean(axis=(0, 2, 3))[None, :, None, None], unknown[:1].shape)
     to_feature = [cosine_map(x[None], flat) for x in unknown]
     expected = np.mean(to_picture) / np.mean(to_feature)
-    assert pose_spread(teacher, images, holdout) == pytest.approx(expected, rel=1e-4)
+    assert alignment_spread(teacher, images, holdout) == pytest.approx(expected, rel=1e-4)
 
 
 def test_parts_in_a_fixture_are_fixed_and_parts_anywhere_are_free(teacher):
-    fixed = pose_spread(teacher, pictures(0, 24, turned=False), pictures(1, 6, turned=False))
-    free = pose_spread(teacher, pictures(0, 24, turned=True), pictures(1, 6, turned=True))
-    assert pose_from_spread(fixed) == "fixed"
-    assert pose_from_spread(free) == "free"
+    fixed = alignment_spread(teacher, pictures(0, 24, turned=False), pictures(1, 6, turned=False))
+    free = alignment_spread(teacher, pictures(0, 24, turned=True), pictures(1, 6, turned=True))
+    assert alignment_from_spread(fixed) == "aligned"
+    assert alignment_from_spread(free) == "unaligned"
 
 
 def test_pictures_of_one_colour_are_fixed(teacher):
     black = torch.zeros(3, 64, 64, 3, dtype=torch.uint8)
-    assert pose_from_spread(pose_spread(teacher, black, black)) == "fixed"
+    assert alignment_from_spread(alignment_spread(teacher, black, black)) == "aligned"
 
 
-def test_an_unknown_pose_is_refused():
-    with pytest.raises(InputError, match="unknown pose 'lying'"):
-        TrainConfig(data=("/data",), pose="lying")
+def test_an_unknown_alignment_is_refused():
+    with pytest.raises(InputError, match="unknown alignment 'lying'"):
+        TrainConfig(data=("/data",), alignment="lying")

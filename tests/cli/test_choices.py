@@ -1,0 +1,61 @@
+"""What help and completion offer is what the packages know."""
+
+from typing import get_args
+
+import pytest
+import timm
+
+from edgead.cli import choices
+from edgead.data.layouts import LAYOUTS
+from edgead.data.parts import KINDS
+from edgead.doctor import HUB_TEACHERS, PACKAGE_TEACHERS
+from edgead.engine.lower import CALIBRATE_ON
+from edgead.engine.plan import HEADS
+from edgead.engine.recipe import recipe_names
+from edgead.engine.verify import PRECISIONS
+from edgead.export.ranges import ALGORITHMS
+from edgead.models import METHODS
+from edgead.models.base import ALIGNMENTS, PRESETS
+from edgead.train.machine import ACCELERATORS
+from edgead.train.machine import PRECISIONS as TRAINING_PRECISIONS
+from edgead.types import BACKENDS, Quantize
+
+
+@pytest.mark.parametrize(
+    ("choice", "known"),
+    [
+        (choices.Method, METHODS),
+        (choices.Variant, METHODS["rstpm"].variants),
+        (choices.Preset, PRESETS),
+        (choices.Layout, ("auto", *LAYOUTS)),
+        (choices.Alignment, ("auto", *ALIGNMENTS)),
+        (choices.Accelerator, ACCELERATORS),
+        (choices.TrainingPrecision, TRAINING_PRECISIONS),
+        (choices.Backend, BACKENDS),
+        (choices.Precision, (*PRECISIONS, "auto")),
+        (choices.Head, HEADS),
+        (choices.CalibrateOn, CALIBRATE_ON),
+        (choices.Algorithm, ALGORITHMS),
+        (choices.Quantize, get_args(Quantize)),
+        (choices.Kind, KINDS),
+        (choices.TARGETS, recipe_names()),
+        (choices.TEACHERS, (*PACKAGE_TEACHERS, *HUB_TEACHERS)),
+    ],
+)
+def test_a_choice_is_its_registry(choice, known):
+    assert sorted(map(str, choice)) == sorted(known)
+
+
+def test_every_variant_is_one_of_some_method():
+    variants = {variant for method in METHODS.values() for variant in method.variants}
+    assert variants == set(map(str, choices.Variant))
+
+
+def test_the_teachers_are_networks_that_timm_knows():
+    assert set(choices.TEACHERS) <= set(timm.list_models())
+
+
+def test_completion_offers_what_begins_so():
+    assert choices.complete_target("jetson") == ["jetson-orin", "jetson-thor"]
+    assert choices.complete_teacher("wide") == ["wide_resnet50_2"]
+    assert choices.complete_methods("rd,stfpm-") == ["rd,stfpm-slim", "rd,stfpm-ensemble"]

@@ -1,0 +1,129 @@
+"""Ctrl-C: one line, exit code 130, and what was done is kept."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from command_line import files_in
+from safetensors.torch import load_file
+from training_parts import TINY_TEACHER, same_tensors, write_pictures
+
+from edgead.train.checkpoint import read_checkpoint
+from edgead.train.run import CHECKPOINT_FILE, WEIGHTS_FILE, read_record
+
+# The module that a command imports first, and the function in it that stands for all the work.
+WORK = {
+    "train": ("edgead.train.training", "train_run", ["data", "--out", "out"]),
+    "import": ("edgead.train.importing", "import_run", ["x.ckpt", "--data", "data", "--out", "out"]),
+    "build": ("edgead.engine.plan", "find_recipe", ["run", "--out", "out"]),
+    "calibrate": ("edgead.atomic", "restore_directory", ["run", "--out", "out"]),
+    "info": ("edgead.atomic", "restore_directory", ["run"]),
+    "eval": ("edgead.data", "open_dataset", ["run", "data"]),
+    "compare": ("edgead.compare", "plan_grid", ["data", "--methods", "rd", "--out", "out"]),
+    "stream": ("edgead.bundle", "open_bundle", ["run", "--source", "0"]),
+    "demo": ("edgead.demo", "run_demo", []),
+    "doctor": ("edgead.doctor", "diagnose", []),
+}
+INTERRUPTED = """
+import importlib, os, signal, sys
+module, function, *arguments = sys.argv[1:]
+def work(*_, **__):
+    os.kill(os.getpid(), signal.SIGINT)
+setattr(importlib.import_module(module), function, work)
+sys.argv = ["edgead", *arguments]
+from edgead.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("command", WORK)
+def test_any_command_says_one_line_and_exits_130(command, tmp_path):
+    module, function, arguments = WORK[command]
+    write_pictures(tmp_path / "data", 2)
+    before = files_in(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, module, function, command, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 128 + signal.SIGINT, done.stderr
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if line.startswith("interrupted: ")] == lines[-1:]
+    assert "Traceback" not in done.stderr
+    assert files_in(tmp_path) == before
+
+
+def train(data, out, *, interrupt_at=None):
+    """Train four epochs of four batches; send SIGINT in the second batch of an epoch."""
+    code = (
+        "import os, signal, sys\n"
+        "from edgead.cli.progress import TrainingProgress\n"
+        "update = TrainingProgress.update\n"
+        "at = sys.argv.pop()\n"
+        "def watched(self, state):\n"
+        "    update(self, state)\n"
+        "    if (state.epoch, round(state.share * 4)) == (int(at), 2):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "TrainingProgress.update = watched\n"
+        "from edgead.cli.main import main\n"
+        "main()\n"
+    )
+    options = ["--method", "stfpm", "--teacher", TINY_TEACHER, "--teacher-weights", "random", "--size", "64"]
+    machine = ["--epochs", "4", "--batch-size", "2", "--accelerator", "cpu"]
+    at = "-1" if interrupt_at is None else str(interrupt_at)
+    return subprocess.run(
+        [sys.executable, "-c", code, "train", str(data), "--out", str(out), *options, *machine, at],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=170,
+    )
+
+
+def test_a_training_keeps_its_last_finished_epoch(tmp_path):
+    data, out = write_pictures(tmp_path / "data", 9), tmp_path / "run"
+    interrupted = train(data, out, interrupt_at=2)
+    assert interrupted.returncode == 130, interrupted.stderr
+    last = interrupted.stderr.splitlines()[-1]
+    assert last.startswith("interrupted: ")
+    assert str(out) in last
+    checkpoint = read_checkpoint(out / CHECKPOINT_FILE)
+    assert checkpoint is not None
+    assert checkpoint.epoch == 2
+    assert [row["epoch"] for row in checkpoint.metrics] == [1, 2]
+    # So short a training may collapse, which is no matter here.
+    assert train(data, out).returncode in (0, 4)
+    assert train(data, tmp_path / "whole").returncode in (0, 4)
+    assert same_tensors(load_file(out / WEIGHTS_FILE), load_file(tmp_path / "whole" / WEIGHTS_FILE))
+    assert not (out / CHECKPOINT_FILE).exists()
+
+
+def test_before_the_first_epoch_there_is_nothing_to_keep(tmp_path):
+    data, out = write_pictures(tmp_path / "data", 9), tmp_path / "run"
+    assert train(data, out, interrupt_at=0).returncode == 130
+    assert not (out / CHECKPOINT_FILE).exists()
+    record = read_record(out)
+    assert record is not None
+    assert record.state == "training"
+
+
+def test_what_is_kept_is_not_changed_by_the_next_epoch(tmp_path):
+    from edgead.train.checkpoint import Checkpoint, CheckpointKeeper
+
+    weights = torch.zeros(3)
+    state = {"state": {0: {"step": weights}}, "groups": [{"lr": 0.1}]}
+    keeper = CheckpointKeeper(tmp_path / "c.pt", every_s=1000.0)
+    keeper.keep(Checkpoint(1, "", {"w": weights}, state, {}, {}, [], []))
+    weights += 1.0
+    with pytest.raises(KeyboardInterrupt), keeper:
+        raise KeyboardInterrupt
+    kept = read_checkpoint(tmp_path / "c.pt")
+    assert kept is not None
+    assert torch.equal(kept.student["w"], torch.zeros(3))
+    assert torch.equal(kept.optimizer["state"][0]["step"], torch.zeros(3))

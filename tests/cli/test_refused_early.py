@@ -1,0 +1,203 @@
+"""What can be refused before work is refused before work: nothing is read, trained or written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from brightness_bundle import write_brightness_bundle
+from command_line import files_in, run_main
+from parts_on_disk import write_parts
+from training_parts import TINY_TEACHER, write_pictures
+
+from edgead.preprocess import ModelSize
+from edgead.threshold import Threshold
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A folder of good parts, a dataset, a bundle, and a directory of somebody's files."""
+    write_pictures(tmp_path / "good", 4)
+    write_parts(tmp_path / "parts")
+    threshold = Threshold(0.2, 0.01, 0.95, 0.95, 299, 299)
+    write_brightness_bundle(tmp_path / "bundle", ModelSize(32, 32), threshold)
+    half = write_brightness_bundle(tmp_path / "half", ModelSize(32, 32), threshold)
+    manifest = json.loads((half / "manifest.json").read_text())
+    (half / "manifest.json").write_text(json.dumps({**manifest, "precision": "fp16"}))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def no_image_is_read(monkeypatch):
+    """Any image that is read fails the test: by training, evaluation, or the search for a bundle's images."""
+
+    def read(*_: object, **__: object) -> np.ndarray:
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr("edgead.data.pictures.read_picture", read)
+    monkeypatch.setattr("edgead.engine.rebuild.read_picture", read)
+
+
+TINY = f"--teacher {TINY_TEACHER} --teacher-weights random --size 64 --accelerator cpu"
+CASES = {
+    "train, unknown teacher": ("train good --out out --teacher magic --accelerator cpu", 1),
+    "train, missing weights": ("train good --out out --teacher-weights gone.pt --accelerator cpu", 1),
+    "train, too few epochs": (f"train good --out out --method rstpm+ --epochs 1 {TINY}", 1),
+    "train, unknown loss": (f"train good --out out --loss magic {TINY}", 1),
+    "train, a variant of another method": (f"train good --out out --variant deep {TINY}", 1),
+    "train, other files in out": (f"train good --out mine {TINY}", 1),
+    "train, one of two folders is missing": (f"train good gone --out out {TINY}", 1),
+    "train, no epochs": (f"train good --out out --epochs 0 {TINY}", 2),
+    "train, unknown method": ("train good --out out --method magic", 2),
+    "train, unknown layout": ("train good --out out --layout magic", 2),
+    "build, other files in out": ("build bundle --data parts --out mine", 1),
+    "build, a target whose library is missing": ("build bundle --data parts --out out --target jetson-orin", 1),
+    "build, unknown target": ("build bundle --data parts --out out --target jetson", 1),
+    "build, missing target file": ("build bundle --data parts --out out --target gone.toml", 1),
+    "build, a backend that is not the target's": (
+        "build bundle --data parts --out out --target cpu --backend tensorrt", 1,
+    ),
+    "build, a precision without images": ("build bundle --out out --precision fp16", 1),
+    "build, a precision from a bundle that is not fp32": (
+        "build half --data parts --out out --precision int8", 1,
+    ),
+    "build, student alone in fp16": ("build bundle --data parts --out out --precision fp16 --quantize student", 1),
+    "build, unknown precision": ("build bundle --data parts --out out --precision int4", 2),
+    "build, unknown calibration": ("build bundle --data parts --out out --calibrate-on dreams", 2),
+    "build, unknown head": ("build bundle --data parts --out out --head fast", 2),
+    "calibrate, a directory as file": ("calibrate bundle --data parts --out mine", 1),
+    "calibrate, a bundle that is not fp32": ("calibrate half --data parts --out x.json", 1),
+    "calibrate, a bundle without images": ("calibrate bundle --out x.json", 1),
+    "calibrate, unknown algorithm": ("calibrate bundle --data parts --out x.json --algorithm magic", 2),
+    "eval, a file as out": ("eval bundle parts --out mine/notes.txt", 1),
+    "eval, arguments swapped": ("eval parts bundle", 1),
+    "eval, no model": ("eval mine parts", 1),
+    "eval, unknown layout": ("eval bundle parts --layout magic", 2),
+    "compare, other files in out": ("compare parts --methods rd --out mine", 1),
+    "compare, unknown method": ("compare parts --methods rd,magic --out out", 1),
+    "compare, no seeds": ("compare parts --methods rd --seeds 0 --out out", 2),
+    "import, other files in out": ("import x.ckpt --data parts --out mine", 1),
+    "stream, two sources": ("stream bundle --source good --source parts --sink jsonl:x", 1),
+    "stream, no frames": ("stream bundle --source good --max-frames 0 --sink jsonl:x", 2),
+    "stream, no threads": ("stream bundle --source good --threads 0 --sink jsonl:x", 2),
+    "stream, unknown part": ("stream bundle --source good --part lid --sink jsonl:x", 1),
+    "demo, other files in out": ("demo --out mine", 1),
+    "demo, unknown kind": ("demo --out out --kind gizmo", 2),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("no_image_is_read")
+@pytest.mark.parametrize(("line", "code"), CASES.values(), ids=CASES)
+def test_nothing_is_read_and_nothing_is_written(world: Path, line: str, code: int) -> None:
+    before = files_in(world)
+    assert run_main(*line.split()) == code
+    assert files_in(world) == before
+
+
+def test_swapped_arguments_are_given_the_right_way_round(world, capsys):
+    assert run_main("eval", "parts", "bundle") == 1
+    assert "edgead eval bundle parts" in capsys.readouterr().err
+    assert run_main("eval", "bundle", "parts") == 0
+
+
+WITHOUT = """
+import sys
+for name in sys.argv.pop().split(","):
+    sys.modules[name] = None
+from edgead.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        ("train good --out out", "torch"),
+        ("compare parts --methods rd --out out", "timm"),
+        ("build bundle --data parts --out out --precision fp16", "onnx"),
+        ("build bundle --out out --target rtx-desktop", "onnx"),
+        ("build bundle --out out --target rtx-desktop", "tensorrt_rtx"),
+        ("calibrate bundle --data parts --out x.json", "onnx"),
+        ("eval bundle parts --out out", "jinja2"),
+        ("demo --out out", "rich"),
+    ],
+)
+def test_a_missing_package_is_refused_first(world, line, missing):
+    before = files_in(world)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *line.split(), missing],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=world,
+    )
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "pip install" in last
+    assert files_in(world) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train gone --out out",
+        "train good --out out --size 100",
+        "train good --out mine/notes.txt",
+        "import x.ckpt --data gone --out out",
+        "build bundle --data parts --out mine",
+        "build bundle --data parts --out out --target gone.toml",
+        "compare parts --methods rd --out mine",
+        "eval parts bundle",
+    ],
+)
+def test_what_needs_no_torch_is_refused_before_it_is_imported(world, line):
+    code = (
+        "import sys\nfrom edgead.cli.main import main\ntry:\n    main()\nfinally:\n"
+        "    assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *line.split()], capture_output=True, text=True, check=False, cwd=world
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+FIRST = """
+import builtins, sys
+heavy = {"torch", "numpy", "cv2", "onnx", "onnxruntime"}
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name in heavy:
+            print(f"importing {name}", file=sys.stderr, flush=True)
+            heavy.discard(name)
+sys.meta_path.insert(0, Watch())
+from edgead.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train gone --out out",
+        "build gone --out out",
+        "compare gone --methods rd --out out",
+        "eval gone gone",
+        "calibrate gone --out x.json",
+        "import gone --data gone --out out",
+    ],
+)
+def test_the_first_line_comes_before_anything_heavy(world, line):
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST, *line.split()], capture_output=True, text=True, check=False, cwd=world
+    )
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("edgead ")
+    assert "gone" in lines[0]
+    assert any(line.startswith("importing ") for line in lines[1:])
