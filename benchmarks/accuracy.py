@@ -23,7 +23,7 @@ import numpy as np
 
 from edgead.bundle import open_bundle
 from edgead.data import open_dataset
-from edgead.evaluate import score_dataset
+from edgead.evaluation.evaluate import score_dataset
 from edgead.runtime import open_session
 from edgead.train.run import open_run
 

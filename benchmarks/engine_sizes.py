@@ -24,14 +24,14 @@ from onnx import ModelProto
 
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
-from edgead.engine.tensorrt import build_engine
-from edgead.export.calibrate import calibrate
+from edgead.engine.tensorrt_build import build_engine
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.half import half_from_float
-from edgead.export.quantise import int8_from_float
+from edgead.export.precision.calibration import calibrate
+from edgead.export.precision.float16 import half_from_float
+from edgead.export.precision.quantize import int8_from_float
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
-from edgead.models.teacher import create_teacher
-from edgead.preprocess import ModelSize
+from edgead.models.components.teacher import create_teacher
 
 RESULTS = Path(__file__).parent / "results"
 NOTE = """\

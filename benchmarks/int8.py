@@ -22,17 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from edgead import metrics
-from edgead.agreement import compare_sessions
 from edgead.data import open_dataset
 from edgead.engine.build import onnx_from_run
-from edgead.engine.lower import CALIBRATE_ON, Calibrating, LowerPrecisions, Rung
 from edgead.engine.plan import Plan
-from edgead.engine.verified import Judges
-from edgead.evaluate import masks_of, score_dataset
-from edgead.export.ranges import ALGORITHMS
+from edgead.engine.precision_converter import CALIBRATE_ON, Calibrating, LowerPrecisions, Rung
+from edgead.engine.verified_build import Judges
+from edgead.evaluation.evaluate import masks_of, score_dataset
+from edgead.export.precision.clipping import ALGORITHMS
+from edgead.runtime.agreement import compare_sessions
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from edgead.scoring import metrics
 from edgead.train.run import Run, open_run
 
 RESULTS = Path(__file__).parent / "results"

@@ -14,15 +14,15 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from edgead.engine.verify import Precision
-from edgead.export.calibrate import calibrate
+from edgead.engine.fidelity import Precision
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.half import half_from_float
-from edgead.export.quantise import int8_from_float
+from edgead.export.precision.calibration import calibrate
+from edgead.export.precision.float16 import half_from_float
+from edgead.export.precision.quantize import int8_from_float
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.base import Alignment
-from edgead.models.teacher import create_teacher
-from edgead.preprocess import ModelSize
+from edgead.models.components.teacher import create_teacher
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
 SIZE = ModelSize(256, 256)

@@ -23,14 +23,14 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from edgead.bundle import Bundle, Manifest, open_bundle, write_bundle
-from edgead.data.synthetic import write_conveyor_video
+from edgead.data.synthetic.dataset import write_conveyor_video
 from edgead.export.from_torch import onnx_from_method
+from edgead.imaging.preprocess import ModelSize, batch_from_images
 from edgead.models import create_method
-from edgead.models.teacher import create_teacher
-from edgead.preprocess import ModelSize, batch_from_images
+from edgead.models.components.teacher import create_teacher
 from edgead.runtime import open_session
+from edgead.scoring.threshold import Threshold
 from edgead.stream import open_sink, open_source, stream
-from edgead.threshold import Threshold
 
 SIZE = ModelSize(256, 256)
 FRAMES = 600

@@ -18,17 +18,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgead.agreement import compare_sessions
     from edgead.api import build, evaluate, load, stream, train
     from edgead.bundle import Bundle, open_bundle
     from edgead.data import open_dataset
     from edgead.errors import EdgeadError
-    from edgead.evaluate import Evaluation
-    from edgead.preprocess import ModelSize
+    from edgead.evaluation.evaluate import Evaluation
+    from edgead.imaging.preprocess import ModelSize
     from edgead.runtime import FakeSession, Session, open_session
+    from edgead.runtime.agreement import compare_sessions
     from edgead.runtime.model import Model, Result
+    from edgead.scoring.threshold import Threshold
     from edgead.stream.loop import Summary
-    from edgead.threshold import Threshold
     from edgead.types import Prediction, Region, Verdict
 
 __version__ = "0.1.0"
@@ -62,21 +62,21 @@ __all__ = [
 _FUNCTIONS = ("build", "evaluate", "load", "stream", "train")
 _HOMES = {
     **dict.fromkeys(_FUNCTIONS, "edgead.api"),
-    "Bundle": "edgead.bundle",
+    "Bundle": "edgead.bundle.directory",
     "EdgeadError": "edgead.errors",
     "Evaluation": "edgead.evaluate",
     "FakeSession": "edgead.runtime",
     "Model": "edgead.runtime.model",
-    "ModelSize": "edgead.preprocess",
+    "ModelSize": "edgead.imaging.preprocess",
     "Prediction": "edgead.types",
     "Region": "edgead.types",
     "Result": "edgead.runtime.model",
     "Session": "edgead.runtime",
     "Summary": "edgead.stream.loop",
-    "Threshold": "edgead.threshold",
+    "Threshold": "edgead.scoring.threshold",
     "Verdict": "edgead.types",
-    "compare_sessions": "edgead.agreement",
-    "open_bundle": "edgead.bundle",
+    "compare_sessions": "edgead.runtime.agreement",
+    "open_bundle": "edgead.bundle.directory",
     "open_dataset": "edgead.data",
     "open_session": "edgead.runtime",
 }

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from edgead.bundle import Bundle
     from edgead.engine.plan import Plan
-    from edgead.evaluate import Evaluation
+    from edgead.evaluation.evaluate import Evaluation
     from edgead.runtime.model import Model
     from edgead.stream import Summary
     from edgead.train.run import Run
@@ -90,10 +90,10 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
         >>> bundle.manifest.precision
         'fp32'
     """
-    from edgead.atomic import restore_directory
     from edgead.bundle import open_bundle
     from edgead.engine.build import build_bundle
     from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
+    from edgead.files.atomic import restore_directory
 
     given = checked_options(BuildOptions, options)
     source, bundle_path = path_of(run, "run"), path_of(out, "out")
@@ -165,7 +165,7 @@ def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model
         ...     model.parts
         ('my-parts',)
     """
-    from edgead.atomic import restore_directory
+    from edgead.files.atomic import restore_directory
     from edgead.runtime.model import Model
 
     path = path_of(model, "model")
@@ -223,12 +223,12 @@ def evaluate(
         >>> 0.0 <= evaluation.image_auroc <= 1.0
         True
     """
-    from edgead.atomic import check_directory
+    from edgead.bundle.part_names import choose_part
     from edgead.data import open_dataset
-    from edgead.evaluate import evaluate as figures_of
-    from edgead.evaluate import score_dataset
-    from edgead.part import choose_part
-    from edgead.report import check_report_packages, write_report
+    from edgead.evaluation.evaluate import evaluate as figures_of
+    from edgead.evaluation.evaluate import score_dataset
+    from edgead.evaluation.report import check_report_packages, write_report
+    from edgead.files.atomic import check_directory
 
     checked("part", part, str | None)
     checked("layout", layout, str)

@@ -97,8 +97,8 @@ def _backends() -> tuple[Finding, ...]:
 
 def _tensorrt() -> tuple[Finding, ...]:
     """What runs engines: the GPU as CUDA opens it, TensorRT and TensorRT for RTX."""
-    from edgead.runtime.cuda import Gpu
-    from edgead.runtime.tensorrt_library import TENSORRT_BACKENDS, load_library
+    from edgead.runtime.tensorrt.cuda import Gpu
+    from edgead.runtime.tensorrt.library import TENSORRT_BACKENDS, load_library
 
     here = None
     try:

@@ -135,3 +135,18 @@ class VerificationError(EdgeadError):
     """What was built decides otherwise than the model it was built from."""
 
     exit_code = 3
+
+
+@contextmanager
+def vendor_errors(what: str, mend: str) -> Iterator[None]:
+    """Let every error of a vendor's library leave as one line; theirs have no common base below Exception.
+
+    what: failed. mend: what to do about it. BackendError passes as it is.
+    """
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise BackendError(f"{what} ({reason}): {mend}") from error

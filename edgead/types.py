@@ -1,6 +1,6 @@
 """The values that flow between the rooms of edgead; NumPy only.
 
-A `Frame` comes from a source, its picture goes through `edgead.preprocess` into a batch, a session turns the
+A `Frame` comes from a source, its picture goes through `edgead.imaging.preprocess` into a batch, a session turns the
 batch into a `Prediction`, and the stream's policy turns that into a `Verdict`.
 """
 

@@ -8,11 +8,10 @@ from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 
-from training_parts import TINY_TEACHER
-
-from edgead.data.synthetic import write_dataset
+from edgead.data.synthetic.dataset import write_dataset
 from edgead.train.config import TrainConfig
 from edgead.train.run import Run
+from tests.helpers.training_parts import TINY_TEACHER
 
 SMALL = {
     "teacher": TINY_TEACHER,

@@ -1,4 +1,4 @@
-"""Puts this directory on the path, so that tests of several rooms share what lies in it.
+"""What every test is held to.
 
 A test that needs a package of the operating system, or of an extra, is skipped where it is not there, and says which.
 Where EDGEAD_REQUIRE_PARTS=1, as in continuous integration, which installs them all, such a skip is a failure.

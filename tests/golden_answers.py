@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgead.golden import Golden, chart_from_image, pixels_from_chart
-from edgead.preprocess import ModelSize
+from edgead.bundle.golden import Golden, chart_from_image, pixels_from_chart
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.types import Prediction
 

@@ -13,10 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from brightness_bundle import write_brightness_bundle
-from parts_on_disk import SIZE_PX, write_parts
-from test_imports import BLOCK
-from training_parts import TINY_TEACHER, write_pictures
 
 import edgead
 from edgead.errors import (
@@ -30,12 +26,16 @@ from edgead.errors import (
     SinkError,
     SourceError,
 )
-from edgead.evaluate import evaluate, score_dataset
-from edgead.preprocess import ModelSize, read_picture
+from edgead.evaluation.evaluate import evaluate, score_dataset
+from edgead.imaging.preprocess import ModelSize, read_picture
 from edgead.runtime.model import BATCH, Model
-from edgead.threshold import Threshold
+from edgead.scoring.threshold import Threshold
 from edgead.train import start
 from edgead.train.config import TrainConfig
+from tests.helpers.brightness_bundle import write_brightness_bundle
+from tests.helpers.parts_on_disk import SIZE_PX, write_parts
+from tests.helpers.training_parts import TINY_TEACHER, write_pictures
+from tests.test_imports import BLOCK
 
 THRESHOLD = Threshold(0.5, 0.01, 0.95, 0.95, 299, 299)
 SIZE = ModelSize(32, 64)

@@ -11,13 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 import pytest
-from stand_in_cuda import StandInDriver, stand_in_core
 from typer.testing import CliRunner
 
 from edgead import __version__, doctor
 from edgead.cli.main import app
 from edgead.errors import BackendError
-from edgead.runtime import cuda, tensorrt_library
+from edgead.runtime.tensorrt import cuda
+from edgead.runtime.tensorrt import library as tensorrt_library
+from tests.fakes.cuda_driver import StandInDriver, stand_in_core
 
 ROOT = Path(__file__).parent.parent
 
@@ -247,6 +248,6 @@ def test_asking_after_torch_does_not_load_it():
 
 
 def test_the_teachers_of_packages_are_those_that_training_takes():
-    from edgead.models.teacher_weights import WEIGHT_PACKAGES
+    from edgead.models.components.teacher_weights import WEIGHT_PACKAGES
 
     assert set(doctor.PACKAGE_TEACHERS) == set(WEIGHT_PACKAGES)

@@ -9,17 +9,17 @@ import sys
 from pathlib import Path
 from shutil import copyfile
 
-import one_file_method
 import pytest
-from command_line import run_main
-from one_file_method import SharedSeed
-from training_parts import TINY_TEACHER
 
 from edgead.bundle import open_bundle
-from edgead.data.synthetic import write_dataset
+from edgead.data.synthetic.dataset import write_dataset
 from edgead.errors import InputError
 from edgead.models import METHODS
 from edgead.train.run import open_run
+from tests.helpers import one_file_method
+from tests.helpers.command_line import run_main
+from tests.helpers.one_file_method import SharedSeed
+from tests.helpers.training_parts import TINY_TEACHER
 
 NAME = "shared-seed"
 PRECISIONS = ("fp32", "fp16")

@@ -6,27 +6,27 @@ import cv2
 import numpy as np
 import pytest
 import typer
-from training_parts import SIZE_PX, Template, good_parts
 from typer.testing import CliRunner
 
 from edgead.bundle import open_bundle, write_bundle
+from edgead.bundle.golden import golden_bytes
 from edgead.cli.build import build
 from edgead.cli.calibrate import calibrate
 from edgead.cli.eval import eval_
 from edgead.cli.stream import stream
 from edgead.cli.train import train
 from edgead.data import open_dataset, split_holdout
-from edgead.data.synthetic import DEFECTS, add_defect
+from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
+from edgead.data.synthetic.dataset import DEFECTS, add_defect
 from edgead.engine.rebuild import pictures_of, spread
-from edgead.engine.verify import damaged_twins
 from edgead.errors import BundleError, DataError, InputError, VerificationError
-from edgead.golden import golden_bytes
+from edgead.imaging.preprocess import read_picture
 from edgead.models import METHODS
-from edgead.preprocess import read_picture
 from edgead.runtime import open_session
-from edgead.runtime.first_start import check_golden
-from edgead.threshold import threshold_from_normal_scores
+from edgead.runtime.golden_check import check_golden
+from edgead.scoring.threshold import threshold_from_normal_scores
 from edgead.train.run import open_run
+from tests.helpers.training_parts import SIZE_PX, Template, good_parts
 
 app = typer.Typer(pretty_exceptions_enable=False)
 for name, command in {

@@ -16,7 +16,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from edgead.models.head import AnomalyMapHead
+from edgead.models.components.head import AnomalyMapHead
 from edgead.plugin.kernels import AnomalyMapKernels
 from edgead.plugin.launches import Buffers, Format, workspace_bytes
 from edgead.types import HeadSpec

@@ -26,21 +26,21 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
-from edgead.engine.tensorrt import build_engine
+from edgead.engine.tensorrt_build import build_engine
 from edgead.errors import BackendError
-from edgead.export.calibrate import calibrate, tensor_peaks
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.half import half_from_float
-from edgead.export.parts import computed_tensors
-from edgead.export.quantise import int8_from_float
+from edgead.export.graph_sections import computed_tensors
+from edgead.export.precision.calibration import calibrate, tensor_peaks
+from edgead.export.precision.float16 import half_from_float
+from edgead.export.precision.quantize import int8_from_float
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.base import DistillationMethod
-from edgead.models.head import AnomalyMapHead
-from edgead.models.teacher import create_teacher
-from edgead.preprocess import ModelSize
-from edgead.runtime.cuda import Gpu
-from edgead.runtime.tensorrt import TensorRTSession
-from edgead.runtime.tensorrt_library import load_library
+from edgead.models.components.head import AnomalyMapHead
+from edgead.models.components.teacher import create_teacher
+from edgead.runtime.tensorrt.cuda import Gpu
+from edgead.runtime.tensorrt.library import load_library
+from edgead.runtime.tensorrt.session import TensorRTSession
 from edgead.train.session import TorchSession
 
 SIZE = ModelSize(256, 256)

@@ -112,11 +112,11 @@ def build(
 
     wanted = [str(choice) for choice in (precision, target or backend) if choice is not None]
     first_line(f"building {out} from {run}" + (f" ({', '.join(wanted)})" if wanted else ""))
-    from edgead.atomic import restore_directory
     from edgead.bundle import check_target
     from edgead.engine.candidate import check_target_here
     from edgead.engine.plan import Plan
     from edgead.errors import InputError
+    from edgead.files.atomic import restore_directory
 
     plan = Plan.parse(
         backend=value_of(backend),
@@ -186,7 +186,7 @@ def _from_run(run: Path, out: Path, plan: Plan, say: Callable[[str], None]) -> B
 
 
 def _report(bundle: Bundle) -> list[str]:
-    from edgead.engine.verify import table
+    from edgead.engine.fidelity import table
 
     manifest = bundle.manifest
     verification, thresholds = manifest.verification, manifest.thresholds

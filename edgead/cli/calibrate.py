@@ -12,7 +12,7 @@ from edgead.cli.choices import Algorithm, CalibrateOn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgead.preprocess import ModelSize
+    from edgead.imaging.preprocess import ModelSize
     from edgead.types import UInt8Array
 
 
@@ -44,7 +44,7 @@ def calibrate(
     first_line(f"calibrating {model} into {out}")
     import numpy as np
 
-    from edgead.engine.lower import Calibrating, LowerPrecisions
+    from edgead.engine.precision_converter import Calibrating, LowerPrecisions
     from edgead.errors import InputError
 
     if out.is_dir():
@@ -65,8 +65,8 @@ def _opened(
     model: Path, data: list[Path], say: Callable[[str], None]
 ) -> tuple[bytes, ModelSize, Callable[[int], UInt8Array]]:
     """The float32 graph of a run or a bundle, the size of its images, and its training images."""
-    from edgead.atomic import restore_directory
     from edgead.errors import InputError, needs_extra
+    from edgead.files.atomic import restore_directory
 
     restore_directory(model)
     if (model / "manifest.json").is_file():

@@ -96,9 +96,9 @@ def compare(
     )
     from time import monotonic
 
-    from edgead.compare import command_lines, plan_grid, run_grid
+    from edgead.comparison.grid import command_lines, plan_grid, run_grid
     from edgead.errors import EdgeadError
-    from edgead.report import check_report_packages
+    from edgead.evaluation.report import check_report_packages
 
     _check_methods(names)
     require_packages("train", "edgead compare", "torch", "timm", "lightning_fabric")
@@ -118,8 +118,8 @@ def compare(
             typer.echo(line)
         return
 
-    from edgead.compare_figures import collect
-    from edgead.compare_page import comparison_text, write_comparison
+    from edgead.comparison.figures import collect
+    from edgead.comparison.page import comparison_text, write_comparison
 
     started_at = monotonic()
     comparison = collect(grid, run_grid(grid, report), report)

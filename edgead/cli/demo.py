@@ -28,7 +28,7 @@ def demo(
     first_line(f"showing the whole line on drawn parts ({kind}) in {out}")
 
     with needs_extra("train", "edgead demo"):
-        from edgead.demo import run_demo
+        from edgead.demo.run import run_demo
 
         progress = TrainingProgress(enabled=True)
     with progress:

@@ -13,9 +13,9 @@ from edgead.cli.choices import Layout
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgead.preprocess import ModelSize
+    from edgead.imaging.preprocess import ModelSize
     from edgead.runtime.base import Session
-    from edgead.threshold import Threshold
+    from edgead.scoring.threshold import Threshold
 
 
 def eval_(
@@ -58,12 +58,12 @@ def eval_(
     first_line(f"evaluating {model} on {data}")
     from json import dumps
 
-    from edgead.atomic import check_directory
+    from edgead.bundle.part_names import choose_part
     from edgead.data import open_dataset
     from edgead.errors import CollapseError, DataError, InputError
-    from edgead.evaluate import evaluate, score_dataset
-    from edgead.part import choose_part
-    from edgead.report import check_report_packages, results_json, text_report, write_report
+    from edgead.evaluation.evaluate import evaluate, score_dataset
+    from edgead.evaluation.report import check_report_packages, results_json, text_report, write_report
+    from edgead.files.atomic import check_directory
 
     if not _is_model(model) and _is_model(data):
         raise InputError(f"{data} is the model and {model} the data: edgead eval {data} {model}")
@@ -110,8 +110,8 @@ class _Opened:
 
 def _open(model: Path) -> _Opened:
     """Open a run (it holds run.json) or a bundle (it holds manifest.json)."""
-    from edgead.atomic import restore_directory
     from edgead.errors import InputError, needs_extra
+    from edgead.files.atomic import restore_directory
 
     restore_directory(model)
     if (model / "run.json").is_file():

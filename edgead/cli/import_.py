@@ -33,13 +33,13 @@ def import_(
     first_line(f"importing {file} into {out}")
     require_packages("train", "edgead import", "torch", "timm")
     # What needs no torch is refused before the seconds that its import takes.
-    from edgead.atomic import check_directory
     from edgead.data import open_dataset
+    from edgead.files.atomic import check_directory
 
     check_directory(out)
     open_dataset(data)
     with needs_extra("train", "edgead import"):
-        from edgead.train.importing import import_run
+        from edgead.importers.run import import_run
 
     run = import_run(file, data, out, teacher_weights, report)
     typer.echo(f"run in {run.path}")

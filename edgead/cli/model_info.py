@@ -10,8 +10,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from edgead.atomic import restore_directory
 from edgead.errors import EdgeadError, InputError, MissingExtraError, RunError, needs_extra
+from edgead.files.atomic import restore_directory
 
 MAX_JSON_BYTES = 16 * 2**20
 

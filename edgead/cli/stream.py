@@ -63,7 +63,7 @@ def stream(
             f"{len(source)} sources, {' and '.join(source)}: give --source once, and a stream for each"
         )
     from edgead.bundle import open_bundle
-    from edgead.part import choose_part
+    from edgead.bundle.part_names import choose_part
     from edgead.runtime import open_session
     from edgead.stream import open_sink, open_source, stop_on_signals
     from edgead.stream import stream as run_stream

@@ -118,9 +118,9 @@ def train(
     first_line(f"training {method} on {' and '.join(folder.name or str(folder) for folder in data)}")
     require_packages("train", "edgead train", "torch", "timm", "lightning_fabric")
     # What needs no torch is refused before the seconds that its import takes.
-    from edgead.atomic import check_directory
     from edgead.data import open_dataset
-    from edgead.preprocess import ModelSize
+    from edgead.files.atomic import check_directory
+    from edgead.imaging.preprocess import ModelSize
 
     ModelSize.parse(size)
     check_directory(out)
@@ -129,7 +129,7 @@ def train(
     with needs_extra("train", "edgead train"):
         from edgead.models import recipe_of
         from edgead.train.config import PROCEDURAL, TrainConfig
-        from edgead.train.machine import Machine, open_machine
+        from edgead.train.fabric import Machine, open_machine
         from edgead.train.training import train_run
 
         progress = TrainingProgress(enabled=is_first_process())

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from edgead.data.samples import GOOD, Dataset, Sample
 from edgead.errors import DataError
-from edgead.preprocess import PICTURE_SUFFIXES
+from edgead.imaging.preprocess import PICTURE_SUFFIXES
 
 _SPLITS = ("train", "test")
 _Samples = tuple[tuple[Sample, ...], tuple[Sample, ...]]

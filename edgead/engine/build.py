@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgead.bundle import Bundle, check_target
 from edgead.data import LoadedPictures
+from edgead.engine.fidelity import exact_limits, judgement, verify
 from edgead.engine.plan import Plan
-from edgead.engine.verified import Built, Judges, answers, build_verified, install
-from edgead.engine.verify import exact_limits, judgement, verify
+from edgead.engine.verified_build import Built, Judges, answers, build_verified, install
 from edgead.errors import needs_extra
-from edgead.preprocess import ModelSize
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.types import UInt8Array

@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgead.cache import cache_directory
-from edgead.engine.lower import Lowered
 from edgead.engine.plan import Plan
+from edgead.engine.precision_converter import Lowered
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import TensorRTSettings
-from edgead.engine.tensorrt import BuiltEngine, build_engine
+from edgead.engine.tensorrt_build import BuiltEngine, build_engine
 from edgead.errors import BackendError, needs_extra
-from edgead.preprocess import ModelSize
+from edgead.files.cache import cache_directory
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.base import Session
-from edgead.runtime.engine_record import Head, check_fits, this_platform
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
-from edgead.runtime.tensorrt_library import load_library
+from edgead.runtime.tensorrt.engine_record import Head, check_fits, this_platform
+from edgead.runtime.tensorrt.library import load_library
 
 _REBUILD = "the same command on this machine"
 _HEADS: Mapping[Head, str] = {
@@ -91,7 +91,7 @@ def open_candidate(
         with OnnxRuntimeSession(lowered.model, size=size) as session:
             yield Candidate(session, files, verified=False)
         return
-    from edgead.runtime.tensorrt import TensorRTSession
+    from edgead.runtime.tensorrt.session import TensorRTSession
 
     with TensorRTSession(built.path, built.record, size, _REBUILD) as session:
         yield Candidate(session, files, verified=True)
@@ -130,7 +130,7 @@ def _compiled(
 
 def _gpu() -> tuple[str | None, BackendError | None]:
     """Compute capability of this machine's GPU, as "8.6"; None, and why, where there is none that can be used."""
-    from edgead.runtime.cuda import Gpu
+    from edgead.runtime.tensorrt.cuda import Gpu
 
     try:
         major, minor = Gpu().compute_capability

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgead.engine.lower import Calibrating, Rung, rungs_of
-from edgead.engine.recipe import Recipe, find_recipe
+from edgead.engine.precision_converter import Calibrating, Rung, rungs_of
+from edgead.engine.target import Recipe, find_recipe
 from edgead.errors import InputError
 from edgead.plugin.loader import plugin_file
-from edgead.runtime.engine_record import Head
-from edgead.threshold import threshold_from_normal_scores
+from edgead.runtime.tensorrt.engine_record import Head
+from edgead.scoring.threshold import threshold_from_normal_scores
 
 HEADS = ("auto", "plugin", "standard")
 
@@ -20,9 +20,9 @@ class Plan:
     """A checked request for a build.
 
     recipe_name, recipe: of the target. rungs: precisions to try in turn; the first that decides as the model is kept.
-    calibrating: of INT8. false_alarm_rate, confidence: of the threshold, see `edgead.threshold`; InputError for one
-    that is not between 0 and 1. head: of `HEADS`, what computes the anomaly map of an engine; InputError for one that
-    cannot be had, see `engine_head`.
+    calibrating: of INT8. false_alarm_rate, confidence: of the threshold, see `edgead.scoring.threshold`; InputError for
+    one that is not between 0 and 1. head: of `HEADS`, what computes the anomaly map of an engine; InputError for one
+    that cannot be had, see `engine_head`.
     """
 
     recipe_name: str = "cpu"

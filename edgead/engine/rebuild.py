@@ -18,17 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from edgead.agreement import golden_agreement
 from edgead.bundle import Bundle, check_target
+from edgead.bundle.manifest import REBUILD
 from edgead.data import Dataset, LoadedPictures, Sample, load_pictures, open_dataset, spread_over
 from edgead.engine.candidate import open_candidate
-from edgead.engine.lower import Lowered
+from edgead.engine.fidelity import PRECISIONS, Budget, Comparison, Limits, Precision, judgement, require_each
 from edgead.engine.plan import Plan
-from edgead.engine.verified import Built, Judges, answers, build_verified, install, picture_hash
-from edgead.engine.verify import PRECISIONS, Budget, Comparison, Limits, Precision, judgement, require_each
+from edgead.engine.precision_converter import Lowered
+from edgead.engine.verified_build import Built, Judges, answers, build_verified, install, picture_hash
 from edgead.errors import BundleError, DataError, InputError, PictureError
-from edgead.manifest import REBUILD
-from edgead.preprocess import ModelSize, read_picture, resize_to_model
+from edgead.imaging.preprocess import ModelSize, read_picture, resize_to_model
+from edgead.runtime.agreement import golden_agreement
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.types import UInt8Array

@@ -1,7 +1,7 @@
 """What is asked of an engine: by whoever wants one, and of the process that compiles it.
 
-`edgead.engine.tensorrt` writes an `EngineTask` as JSON to the standard input of `edgead.engine.tensorrt_worker`, which
-reads it strictly. Knows no vendor's library.
+`edgead.engine.tensorrt_build` writes an `EngineTask` as JSON to the standard input of `edgead.engine.tensorrt_worker`,
+which reads it strictly. Knows no vendor's library.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgead.engine.settings import BatchProfile, TensorRTSettings
-from edgead.runtime.engine_record import Head
-from edgead.runtime.feature_record import FeatureRecord
-from edgead.runtime.tensorrt_library import TensorRTBackend
+from edgead.runtime.tensorrt.engine_record import Head
+from edgead.runtime.tensorrt.feature_record import FeatureRecord
+from edgead.runtime.tensorrt.library import TensorRTBackend
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from edgead.errors import InputError
-from edgead.runtime.engine_record import HARDWARE_COMPATIBILITIES
+from edgead.runtime.tensorrt.engine_record import HARDWARE_COMPATIBILITIES
 
 MAX_BATCH = 4096
 MAX_WORKSPACE_MIB = 2**20

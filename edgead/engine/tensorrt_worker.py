@@ -1,8 +1,8 @@
 """The process that compiles one engine: ``python -m edgead.engine.tensorrt_worker``.
 
-`edgead.engine.tensorrt` starts it and gives it an `EngineTask` as JSON on standard input. It answers in lines of JSON:
-{"progress": line} as often as there is something to say, then {"error": line}, or {"built": true} once the engine is
-written, and {"layers": report or null}. Whatever else ends it, the other end reads from the exit status, and from
+`edgead.engine.tensorrt_build` starts it and gives it an `EngineTask` as JSON on standard input. It answers in lines of
+JSON: {"progress": line} as often as there is something to say, then {"error": line}, or {"built": true} once the engine
+is written, and {"layers": report or null}. Whatever else ends it, the other end reads from the exit status, and from
 standard error, where the library's complaints go as they come.
 
 TensorRT 10 and newer, and TensorRT for RTX, take the types of the graph as they are. TensorRT 8.6 does not: once FP16
@@ -27,15 +27,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgead.atomic import replace_file
 from edgead.engine.request import EngineTask, PluginLibrary
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.errors import BackendError, EdgeadError
+from edgead.files.atomic import replace_file
 from edgead.files.parsing import parse_json
 from edgead.files.records import record_errors, record_from
 from edgead.plugin.loader import checked_plugin, load_plugin
-from edgead.runtime.feature_record import FeatureRecord
-from edgead.runtime.tensorrt_library import Library, load_library
+from edgead.runtime.tensorrt.feature_record import FeatureRecord
+from edgead.runtime.tensorrt.library import Library, load_library
 
 _SECONDS_BETWEEN_LINES = 0.3
 _MAX_CACHE_BYTES = 2**30

@@ -14,7 +14,7 @@ import onnx
 from onnx import ModelProto, NodeProto, helper
 
 from edgead.errors import BundleError
-from edgead.export.inline import without_head_function
+from edgead.export.head.inline import without_head_function
 
 # Whose constants were learnt; the constants of the head, in its function, were not.
 _LEARNT = ("Conv", "ConvTranspose", "MatMul", "Gemm", "BatchNormalization", "InstanceNormalization", "PRelu")

@@ -16,8 +16,8 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from edgead import __version__
-from edgead.export.head import OPSET, append_head
-from edgead.preprocess import ModelSize
+from edgead.export.head.onnx_function import OPSET, append_head
+from edgead.imaging.preprocess import ModelSize
 
 if TYPE_CHECKING:
     from edgead.models.base import DistillationMethod

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgead.atomic import replace_file
+from edgead.files.atomic import replace_file
 
 SHOWN_CHARACTERS = 80
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from edgead.data.textures import ProceduralTextures, Textures
+from edgead.data.pseudo_anomalies.textures import ProceduralTextures, Textures
 from edgead.errors import InputError
+from edgead.imaging.preprocess import ModelSize
 from edgead.models.base import (
     PRESETS,
     STANDARD_VARIANT,
@@ -28,7 +29,6 @@ from edgead.models.stfpm import FeaturePyramidMatching
 from edgead.models.stfpm_ensemble import FeaturePyramidEnsemble
 from edgead.models.stfpm_slim import SlimFeaturePyramidMatching
 from edgead.models.uninformed_students import UninformedStudents
-from edgead.preprocess import ModelSize
 
 METHODS: dict[str, type[DistillationMethod]] = {
     "rd": ReverseDistillation,

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
-from edgead.data.pseudo_anomalies import pseudo_anomalies
-from edgead.data.textures import ProceduralTextures, Textures
+from edgead.data.pseudo_anomalies.draem import pseudo_anomalies
+from edgead.data.pseudo_anomalies.textures import ProceduralTextures, Textures
 from edgead.errors import InputError
-from edgead.models.teacher import create_teacher
-from edgead.preprocess import ModelSize
+from edgead.imaging.preprocess import ModelSize
+from edgead.models.components.teacher import create_teacher
 from edgead.types import BoolArray, Fusion, HeadSpec, UInt8Array
 
 # How the parts lie in their pictures: always the same way, or any way.

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from edgead.errors import InputError
 from edgead.models.base import DistillationMethod, Recipe, Setting
-from edgead.models.blocks import initialise
+from edgead.models.components.blocks import initialise
+from edgead.models.components.teacher import Teacher
+from edgead.models.components.teacher_weights import is_plain
 from edgead.models.rd import ReverseDistillation, mirrored_embedding
 from edgead.models.stfpm import FeaturePyramidMatching
-from edgead.models.teacher import Teacher
-from edgead.models.teacher_weights import is_plain
 
 # `get_bottleneck_layer` of anomalib: timm's name -> (blocks of the embedding, width of its 3x3 convolutions).
 _EMBEDDINGS: dict[str, tuple[int, float | None]] = {

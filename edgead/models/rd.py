@@ -20,11 +20,18 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from edgead.imaging.preprocess import ModelSize
 from edgead.models.base import Alignment, DistillationMethod, Recipe, Setting
-from edgead.models.blocks import BasicBlock, BottleneckBlock, Resample, conv_bn_relu, initialise, power_of_two
-from edgead.models.head import cosine_map
-from edgead.models.teacher import Teacher
-from edgead.preprocess import ModelSize
+from edgead.models.components.blocks import (
+    BasicBlock,
+    BottleneckBlock,
+    Resample,
+    conv_bn_relu,
+    initialise,
+    power_of_two,
+)
+from edgead.models.components.head import cosine_map
+from edgead.models.components.teacher import Teacher
 from edgead.types import Fusion
 
 # The first is the default.

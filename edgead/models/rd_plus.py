@@ -30,12 +30,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgead.data.simplex import noisy_pictures, noisy_twins
+from edgead.data.pseudo_anomalies.simplex import noisy_pictures, noisy_twins
 from edgead.models.base import Recipe, Setting
-from edgead.models.head import cosine_map
+from edgead.models.components.head import cosine_map
+from edgead.models.components.sinkhorn import sinkhorn_divergence
+from edgead.models.components.teacher import Teacher
 from edgead.models.rd import ReverseDistillation
-from edgead.models.teacher import Teacher
-from edgead.models.transport import sinkhorn_divergence
 from edgead.types import BoolArray, UInt8Array
 
 TRANSPORT_WEIGHT = 0.2

@@ -41,10 +41,10 @@ from torch import Tensor, nn
 
 from edgead.errors import TeacherError
 from edgead.models.base import STANDARD_VARIANT, Setting
-from edgead.models.blocks import BasicBlock, Resample, conv_bn_relu, initialise, power_of_two
-from edgead.models.head import unit
+from edgead.models.components.blocks import BasicBlock, Resample, conv_bn_relu, initialise, power_of_two
+from edgead.models.components.head import unit
+from edgead.models.components.teacher import STRIDES, Teacher, create_teacher
 from edgead.models.stfpm import FeaturePyramidMatching, twin
-from edgead.models.teacher import STRIDES, Teacher, create_teacher
 
 # Pair 1 reaches down to where student 2 starts.
 STRIDES_1 = (*STRIDES, 32)

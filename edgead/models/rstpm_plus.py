@@ -34,9 +34,9 @@ import torch
 from torch import Tensor, nn
 
 from edgead.models.base import STANDARD_VARIANT, Preset, Recipe, Setting
+from edgead.models.components.teacher import STRIDES
+from edgead.models.components.unet import UNet
 from edgead.models.rstpm import ReconstructedPyramidMatching, TwoTeachers
-from edgead.models.teacher import STRIDES
-from edgead.models.unet import UNet
 
 WIDTHS = (16, 32, 64, 128)
 FOCUS = 2.0

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from edgead.models.base import DistillationMethod, Recipe, Setting
-from edgead.models.head import cosine_map
-from edgead.models.teacher import STRIDES, Backbone, Teacher
+from edgead.models.components.head import cosine_map
+from edgead.models.components.teacher import STRIDES, Backbone, Teacher
 
 
 class FeaturePyramidMatching(DistillationMethod):

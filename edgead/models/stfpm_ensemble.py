@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from edgead.models.base import Setting
-from edgead.models.head import unit
+from edgead.models.components.head import unit
+from edgead.models.components.teacher import Teacher
 from edgead.models.stfpm import FeaturePyramidMatching, twin
-from edgead.models.teacher import Teacher
 
 STUDENTS = 3
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from edgead.errors import TeacherError
 from edgead.models.base import Setting
+from edgead.models.components.teacher import DEFAULT_TEACHER, Teacher
 from edgead.models.stfpm import FeaturePyramidMatching
-from edgead.models.teacher import DEFAULT_TEACHER, Teacher
 
 # Of the filters inside a block one in four is kept, but never fewer than eight.
 SLIMMING = 4

@@ -62,8 +62,8 @@ import torch
 from torch import Tensor, nn
 
 from edgead.models.base import DistillationMethod, Preset, Recipe, Setting
-from edgead.models.patch_networks import PatchSpec, mean_and_std, patch_network, pixels_of
-from edgead.models.teacher import STRIDES, Teacher
+from edgead.models.components.patch_networks import PatchSpec, mean_and_std, patch_network, pixels_of
+from edgead.models.components.teacher import STRIDES, Teacher
 
 STUDENTS = 3
 

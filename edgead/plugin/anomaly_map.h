@@ -1,7 +1,7 @@
 // The operator edgead::AnomalyMap on a CUDA device: features of teacher and student to one map and one score a picture.
 //
 // This header is all that a caller sees, be it a TensorRT plugin or a test: raw device pointers, a stream and the error
-// of CUDA. It is the launcher's side of edgead/anomaly_map.py, which defines the operator.
+// of CUDA. It is the launcher's side of edgead/imaging/anomaly_map.py, which defines the operator.
 
 #pragma once
 

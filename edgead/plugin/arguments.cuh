@@ -12,7 +12,7 @@ constexpr int32_t kTile = 32;       // a block makes kTile x kTile pixels of the
 constexpr int32_t kUnroll = 4;      // 16-byte loads of each side that a thread has in flight
 constexpr int32_t kResident = 3;    // blocks that a multiprocessor holds at least: up to 80 registers a thread, without
                                     // which the compiler issues half of those loads late, and spills on sm_100
-constexpr float kEpsilon = 1e-8f;   // EPSILON of edgead/anomaly_map.py
+constexpr float kEpsilon = 1e-8f;   // EPSILON of edgead/imaging/anomaly_map.py
 
 // One scale: its features, and how their positions are cut into blocks.
 struct Scale {

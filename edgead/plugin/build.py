@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgead.atomic import check_directory, replace_file
 from edgead.errors import BackendError
+from edgead.files.atomic import check_directory, replace_file
 from edgead.plugin.loader import LIBRARY_NAME
 
 _SOURCES = ("anomaly_map.cu", "tensorrt_plugin.cpp")

@@ -9,10 +9,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 
-from edgead.errors import BackendError, needs_extra
+from edgead.errors import BackendError, needs_extra, vendor_errors
 from edgead.plugin.compile import compile_kernels
 from edgead.plugin.launches import THREADS, Buffers, FeatureShape, Format, Launch, launches
-from edgead.runtime.base import vendor_errors
 from edgead.types import HeadSpec
 
 KERNELS = ("edgead_cosine_float", "edgead_cosine_half", "edgead_cosine_half8", "edgead_fuse_and_smooth")

@@ -23,8 +23,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from edgead.cache import cache_directory
 from edgead.errors import BackendError
+from edgead.files.cache import cache_directory
 
 LIBRARY_NAME = "libedgead_plugin.so"
 

@@ -29,7 +29,7 @@ def open_session(bundle: Bundle, *, threads: int | None = None) -> Session:
     an unknown backend, BackendError when the backend cannot open it or the model is not of the bundle's size,
     VerificationError when the session does not give the golden answers.
     """
-    from edgead.runtime.first_start import check_golden
+    from edgead.runtime.golden_check import check_golden
 
     session = _opened(bundle, threads)
     try:
@@ -49,9 +49,9 @@ def _opened(bundle: Bundle, threads: int | None) -> Session:
     if threads is not None:
         raise InputError(f"threads is {threads}, and {bundle.path} runs on a GPU: leave it out")
     if backend in ("tensorrt", "tensorrt-rtx"):
-        from edgead.runtime.engine_record import MAX_RECORD_BYTES, EngineRecord
-        from edgead.runtime.first_start import rebuild_command
-        from edgead.runtime.tensorrt import TensorRTSession
+        from edgead.runtime.golden_check import rebuild_command
+        from edgead.runtime.tensorrt.engine_record import MAX_RECORD_BYTES, EngineRecord
+        from edgead.runtime.tensorrt.session import TensorRTSession
 
         rebuild = rebuild_command(bundle)
         with open(bundle.file("engine.json"), encoding="utf-8", errors="replace") as file:

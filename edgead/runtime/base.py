@@ -2,19 +2,17 @@
 
 What is the same for every backend lives here too: the names and types of a graph's input and outputs, and
 the check of a batch before it reaches a vendor's library, so that a wrong picture gives the same sentence
-everywhere; and how an error of such a library is said.
+everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from edgead.errors import BackendError, InputError
+from edgead.errors import InputError
 from edgead.types import Prediction, TensorSpec, UInt8Array
 
 if TYPE_CHECKING:
@@ -78,20 +76,5 @@ def check_batch(batch: UInt8Array, height_px: int, width_px: int) -> None:
         return
     raise InputError(
         f"a batch of shape {batch.shape} and type {batch.dtype} does not fit the model: it takes "
-        f"(N, {height_px}, {width_px}, 3) uint8 RGB with N of 1 or more; resize with edgead.preprocess"
+        f"(N, {height_px}, {width_px}, 3) uint8 RGB with N of 1 or more; resize with edgead.imaging.preprocess"
     )
-
-
-@contextmanager
-def vendor_errors(what: str, mend: str) -> Iterator[None]:
-    """Let every error of a vendor's library leave as one line; theirs have no common base below Exception.
-
-    what: failed. mend: what to do about it. BackendError passes as it is.
-    """
-    try:
-        yield
-    except BackendError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300].rstrip(".")
-        raise BackendError(f"{what} ({reason}): {mend}") from error

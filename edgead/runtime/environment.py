@@ -92,7 +92,7 @@ def this_environment(threads: int | None = None, backend: str = "onnxruntime") -
     with suppress(BackendError):
         libraries = {backend: _version(backend), **libraries}
         if backend != "onnxruntime":
-            from edgead.runtime.cuda import Gpu
+            from edgead.runtime.tensorrt.cuda import Gpu
 
             device = f"{Gpu().name} on {device}"
     return Environment(
@@ -123,7 +123,7 @@ def _version(backend: str) -> str:
         from edgead.runtime.onnxruntime import library_version
 
         return library_version()
-    from edgead.runtime.tensorrt_library import load_library
+    from edgead.runtime.tensorrt.library import load_library
 
     return load_library("tensorrt-rtx" if backend == "tensorrt-rtx" else "tensorrt").version_text
 

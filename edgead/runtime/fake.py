@@ -17,7 +17,7 @@ from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
 from edgead.types import Closing, Prediction, TensorSpec, UInt8Array
 
 if TYPE_CHECKING:
-    from edgead.preprocess import ModelSize
+    from edgead.imaging.preprocess import ModelSize
 
 
 class FakeSession(Closing):

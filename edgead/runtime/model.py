@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, TypeAlias, overload
 import cv2
 import numpy as np
 
+from edgead.bundle.part_names import choose_part
 from edgead.errors import BackendError, InputError
+from edgead.imaging.preprocess import ModelSize, batch_from_images, read_picture
 from edgead.imaging.regions import regions_from_map
-from edgead.part import choose_part
-from edgead.preprocess import ModelSize, batch_from_images, read_picture
 from edgead.runtime.base import Session
-from edgead.threshold import Threshold
+from edgead.scoring.threshold import Threshold
 from edgead.types import Float32Array, Region, UInt8Array
 
 if TYPE_CHECKING:

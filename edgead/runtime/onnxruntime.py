@@ -12,14 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from edgead.errors import BackendError, InputError
-from edgead.runtime.base import check_batch, graph_inputs, graph_outputs, vendor_errors
+from edgead.errors import BackendError, InputError, vendor_errors
+from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
 from edgead.types import Float32Array, Prediction, TensorSpec, UInt8Array
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from edgead.preprocess import ModelSize
+    from edgead.imaging.preprocess import ModelSize
 
 
 class OnnxRuntimeSession:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from edgead.heatmap import overlay
+from edgead.imaging.heatmap import overlay
 from edgead.types import Float32Array, UInt8Array, Verdict
 
 _GOOD, _REJECT, _LOST, _DARK = (20, 130, 60), (200, 30, 30), (90, 90, 90), (40, 40, 40)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgead.errors import InputError
-from edgead.preprocess import ModelSize, batch_from_images
+from edgead.imaging.preprocess import ModelSize, batch_from_images
 from edgead.runtime.base import Session
 from edgead.stream.capture import Capture
 from edgead.stream.freshness import Signal, SignalWatch

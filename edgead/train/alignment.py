@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from edgead.models.base import Alignment
-from edgead.models.head import cosine_map
-from edgead.models.teacher import STRIDES
+from edgead.models.components.head import cosine_map
+from edgead.models.components.teacher import STRIDES
 
 # Measured with EfficientNet-Lite0 at 256 px: 0.30 for transistors in a fixture, 0.75 for screws that lie at any angle.
 ALIGNED_BELOW = 0.5

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from edgead.atomic import replace_file
 from edgead.errors import RunError
+from edgead.files.atomic import replace_file
 from edgead.models.base import DistillationMethod
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgead.bundle.part_names import check_part_names
 from edgead.errors import InputError
+from edgead.imaging.preprocess import ModelSize
 from edgead.models.base import ALIGNMENTS, PRESETS, STANDARD_VARIANT
+from edgead.models.components.teacher import DEFAULT_TEACHER
 from edgead.models.rd import LOSSES
-from edgead.models.teacher import DEFAULT_TEACHER
-from edgead.part import check_part_names
-from edgead.preprocess import ModelSize
 from edgead.train.schedule import Schedule
 
 # What every generator of random numbers takes.

@@ -28,7 +28,7 @@ from edgead.errors import RunError, TrainingError
 from edgead.models.base import DistillationMethod
 from edgead.train.checkpoint import Checkpoint, CheckpointKeeper, load_student, student_state
 from edgead.train.features import TeacherFeatures
-from edgead.train.order import epoch_order
+from edgead.train.sampler import epoch_order
 from edgead.train.schedule import Schedule, check_training, stage_ends
 
 # A checkpoint of a large student takes seconds to write; a kill costs at most this much work and the epoch under way.

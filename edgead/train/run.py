@@ -22,10 +22,10 @@ from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset, spr
 from edgead.errors import PictureError, RunError
 from edgead.files.parsing import RecordError, check_object, parse_json, read_bounded, write_json
 from edgead.files.records import record_errors, record_from
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method, method_class
 from edgead.models.base import STANDARD_VARIANT, Alignment, DistillationMethod, Preset
-from edgead.preprocess import ModelSize
-from edgead.threshold import Threshold
+from edgead.scoring.threshold import Threshold
 from edgead.train.config import TrainConfig
 from edgead.train.session import TorchSession
 

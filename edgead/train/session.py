@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from edgead.models.base import DistillationMethod
-from edgead.models.head import AnomalyMapHead
+from edgead.models.components.head import AnomalyMapHead
 from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
 from edgead.types import Closing, Prediction, UInt8Array
 

@@ -10,7 +10,7 @@ from typing import Any
 from edgead.models import recipe_of
 from edgead.models.base import PRESETS
 from edgead.train.config import PROCEDURAL, TrainConfig
-from edgead.train.machine import Machine, open_machine
+from edgead.train.fabric import Machine, open_machine
 from edgead.train.run import Run
 from edgead.train.training import train_run
 

@@ -14,24 +14,23 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from edgead.atomic import check_directory, replace_file
 from edgead.data import Dataset, open_dataset
-from edgead.data.contact_sheet import PICTURES_PER_SHEET, draw_contact_sheet
-from edgead.data.textures import FolderTextures, ProceduralTextures, Textures
+from edgead.data.pseudo_anomalies.contact_sheet import PICTURES_PER_SHEET, draw_contact_sheet
+from edgead.data.pseudo_anomalies.textures import FolderTextures, ProceduralTextures, Textures
 from edgead.errors import CollapseError, InputError, RunError
+from edgead.files.atomic import check_directory, replace_file
 from edgead.files.parsing import write_json
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method, method_class
 from edgead.models.base import Alignment, DistillationMethod, Preset
-from edgead.preprocess import ModelSize
-from edgead.threshold import threshold_from_normal_scores
+from edgead.scoring.threshold import threshold_from_normal_scores
 from edgead.train.alignment import ALIGNED_BELOW, alignment_from_spread, alignment_spread
 from edgead.train.checkpoint import Checkpoint, read_checkpoint
-from edgead.train.collapse import Sanity, raised_share
 from edgead.train.config import PROCEDURAL, TrainConfig
-from edgead.train.curve import draw_loss_curve
+from edgead.train.images import PartPictures, read_pictures, stacked
 from edgead.train.loop import Fitted, Progress, Trainer, TrainingImages
+from edgead.train.loss_plot import draw_loss_curve
 from edgead.train.memory import memory_errors
-from edgead.train.pictures import PartPictures, read_pictures, stacked
 from edgead.train.run import (
     CHECKPOINT_FILE,
     CONTACT_SHEET,
@@ -44,6 +43,7 @@ from edgead.train.run import (
     read_record,
     write_record,
 )
+from edgead.train.sanity import Sanity, raised_share
 from edgead.train.schedule import check_training, stage_ends
 from edgead.train.session import TorchSession
 

@@ -9,18 +9,18 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from brightness_bundle import brightness_model
-from command_line import files_in, run_main, the_error
-from golden_answers import golden_of_model
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 from edgead.bundle import Manifest, write_bundle
-from edgead.engine.verified import picture_hash
-from edgead.golden import golden_bytes
-from edgead.preprocess import ModelSize
+from edgead.bundle.golden import golden_bytes
+from edgead.engine.verified_build import picture_hash
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
-from edgead.threshold import Threshold
+from edgead.scoring.threshold import Threshold
+from tests.golden_answers import golden_of_model
+from tests.helpers.brightness_bundle import brightness_model
+from tests.helpers.command_line import files_in, run_main, the_error
+from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 GOOD, OTHERS = toy_images(6, seed=5), toy_images(10, seed=6)
 

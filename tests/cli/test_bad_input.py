@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import TRAIN, files_in, make_world, run_main, the_error
-from training_parts import TINY_TEACHER
+
+from tests.helpers.command_line import TRAIN, files_in, make_world, run_main, the_error
+from tests.helpers.training_parts import TINY_TEACHER
 
 
 @pytest.fixture(scope="module")

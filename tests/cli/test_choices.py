@@ -7,17 +7,17 @@ import timm
 
 from edgead.cli import choices
 from edgead.data.layouts import LAYOUTS
-from edgead.data.parts import KINDS
+from edgead.data.synthetic.parts import KINDS
 from edgead.doctor import HUB_TEACHERS, PACKAGE_TEACHERS
-from edgead.engine.lower import CALIBRATE_ON
+from edgead.engine.fidelity import PRECISIONS
 from edgead.engine.plan import HEADS
-from edgead.engine.recipe import recipe_names
-from edgead.engine.verify import PRECISIONS
-from edgead.export.ranges import ALGORITHMS
+from edgead.engine.precision_converter import CALIBRATE_ON
+from edgead.engine.target import recipe_names
+from edgead.export.precision.clipping import ALGORITHMS
 from edgead.models import METHODS
 from edgead.models.base import ALIGNMENTS, PRESETS
-from edgead.train.machine import ACCELERATORS
-from edgead.train.machine import PRECISIONS as TRAINING_PRECISIONS
+from edgead.train.fabric import ACCELERATORS
+from edgead.train.fabric import PRECISIONS as TRAINING_PRECISIONS
 from edgead.types import BACKENDS, Quantize
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import typer
-from brightness_bundle import write_brightness_bundle
-from parts_on_disk import SIZE_PX, write_parts
 from typer.testing import CliRunner
 
 from edgead.cli.eval import eval_
 from edgead.data import open_dataset
 from edgead.errors import BundleError, CollapseError, DataError, InputError, MissingExtraError, PictureError
-from edgead.preprocess import ModelSize, read_picture
-from edgead.threshold import Threshold
+from edgead.imaging.preprocess import ModelSize, read_picture
+from edgead.scoring.threshold import Threshold
+from tests.helpers.brightness_bundle import write_brightness_bundle
+from tests.helpers.parts_on_disk import SIZE_PX, write_parts
 
 SIZE = ModelSize(SIZE_PX, SIZE_PX)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command_line import TRAIN, files_in, make_world, run_main, the_error
 
 from edgead.train.run import read_record
+from tests.helpers.command_line import TRAIN, files_in, make_world, run_main, the_error
 
 
 @pytest.fixture(scope="module")

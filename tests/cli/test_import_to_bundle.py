@@ -11,14 +11,14 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F  # noqa: N812
-from command_line import run_main
-from other_libraries import State, enlarged_maps, pixels, random_state, resnet18, student_of_rd
 from scipy.ndimage import gaussian_filter
 from torch import nn
-from training_parts import good_parts, write_pictures
 
 from edgead.bundle import open_bundle
-from edgead.preprocess import read_picture
+from edgead.imaging.preprocess import read_picture
+from tests.helpers.command_line import run_main
+from tests.helpers.other_libraries import State, enlarged_maps, pixels, random_state, resnet18, student_of_rd
+from tests.helpers.training_parts import good_parts, write_pictures
 
 # What RD4AD's scripts feed their model with; it is trained here at a quarter of it, which is as good for these discs.
 SIZE_PX, TRAINED_PX = 256, 64

@@ -6,18 +6,18 @@ import sys
 
 import onnx
 import pytest
-from brightness_bundle import write_brightness_bundle
-from command_line import run_main
-from toy_run import PART, ToyRun
-from training_parts import TINY_TEACHER, write_pictures
 
 from edgead import __version__
 from edgead.bundle import open_bundle
 from edgead.engine.build import build_bundle
 from edgead.export.cost import cost_of
-from edgead.preprocess import ModelSize
-from edgead.threshold import Threshold
+from edgead.imaging.preprocess import ModelSize
+from edgead.scoring.threshold import Threshold
 from edgead.train.run import open_run, read_record
+from tests.helpers.brightness_bundle import write_brightness_bundle
+from tests.helpers.command_line import run_main
+from tests.helpers.toy_run import PART, ToyRun
+from tests.helpers.training_parts import TINY_TEACHER, write_pictures
 
 BLOCKED = """
 import sys

@@ -7,24 +7,24 @@ import sys
 
 import pytest
 import torch
-from command_line import files_in
 from safetensors.torch import load_file
-from training_parts import TINY_TEACHER, same_tensors, write_pictures
 
 from edgead.train.checkpoint import read_checkpoint
 from edgead.train.run import CHECKPOINT_FILE, WEIGHTS_FILE, read_record
+from tests.helpers.command_line import files_in
+from tests.helpers.training_parts import TINY_TEACHER, same_tensors, write_pictures
 
 # The module that a command imports first, and the function in it that stands for all the work.
 WORK = {
     "train": ("edgead.train.training", "train_run", ["data", "--out", "out"]),
-    "import": ("edgead.train.importing", "import_run", ["x.ckpt", "--data", "data", "--out", "out"]),
+    "import": ("edgead.importers.run", "import_run", ["x.ckpt", "--data", "data", "--out", "out"]),
     "build": ("edgead.engine.plan", "find_recipe", ["run", "--out", "out"]),
-    "calibrate": ("edgead.atomic", "restore_directory", ["run", "--out", "out"]),
-    "info": ("edgead.atomic", "restore_directory", ["run"]),
+    "calibrate": ("edgead.files.atomic", "restore_directory", ["run", "--out", "out"]),
+    "info": ("edgead.files.atomic", "restore_directory", ["run"]),
     "eval": ("edgead.data", "open_dataset", ["run", "data"]),
-    "compare": ("edgead.compare", "plan_grid", ["data", "--methods", "rd", "--out", "out"]),
-    "stream": ("edgead.bundle", "open_bundle", ["run", "--source", "0"]),
-    "demo": ("edgead.demo", "run_demo", []),
+    "compare": ("edgead.comparison.grid", "plan_grid", ["data", "--methods", "rd", "--out", "out"]),
+    "stream": ("edgead.bundle.directory", "open_bundle", ["run", "--source", "0"]),
+    "demo": ("edgead.demo.run", "run_demo", []),
     "doctor": ("edgead.doctor", "diagnose", []),
 }
 INTERRUPTED = """

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from brightness_bundle import write_brightness_bundle
-from command_line import files_in, run_main
-from parts_on_disk import write_parts
-from training_parts import TINY_TEACHER, write_pictures
 
-from edgead.preprocess import ModelSize
-from edgead.threshold import Threshold
+from edgead.imaging.preprocess import ModelSize
+from edgead.scoring.threshold import Threshold
+from tests.helpers.brightness_bundle import write_brightness_bundle
+from tests.helpers.command_line import files_in, run_main
+from tests.helpers.parts_on_disk import write_parts
+from tests.helpers.training_parts import TINY_TEACHER, write_pictures
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def no_image_is_read(monkeypatch):
     def read(*_: object, **__: object) -> np.ndarray:
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr("edgead.data.pictures.read_picture", read)
+    monkeypatch.setattr("edgead.data.images.read_picture", read)
     monkeypatch.setattr("edgead.engine.rebuild.read_picture", read)
 
 

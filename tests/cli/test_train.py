@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import typer
-from training_parts import TINY_TEACHER, Template, write_pictures
 from typer.testing import CliRunner
 
 from edgead.cli.train import train
@@ -16,6 +15,7 @@ from edgead.errors import DataError, InputError, MissingExtraError
 from edgead.models import METHODS
 from edgead.train.config import TrainConfig
 from edgead.train.run import open_run
+from tests.helpers.training_parts import TINY_TEACHER, Template, write_pictures
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(train)

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_run import PART, SIZE, ToyRun
 
-from edgead.agreement import compare_sessions
 from edgead.bundle import Bundle, open_bundle
 from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
-from edgead.engine.verified import Judges
+from edgead.engine.verified_build import Judges
 from edgead.errors import InputError, VerificationError
 from edgead.runtime import open_session
-from edgead.threshold import threshold_from_normal_scores
+from edgead.runtime.agreement import compare_sessions
+from edgead.scoring.threshold import threshold_from_normal_scores
 from edgead.train.session import TorchSession
 from edgead.types import Prediction
+from tests.helpers.toy_run import PART, SIZE, ToyRun
 
 
 @pytest.fixture(scope="module")
@@ -171,14 +171,14 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from test_build import ToyRun, build_bundle
+from tests.engine.test_build import ToyRun, build_bundle
 def progress(line):
     if line.startswith("writing"):
-        import edgead.bundle
+        import edgead.bundle.directory
         def die(*_):
             os.kill(os.getpid(), signal.SIGKILL)
         # In the midst of writing: the model is there, the manifest is not.
-        edgead.bundle.Manifest.to_json = die
+        edgead.bundle.directory.Manifest.to_json = die
 build_bundle(ToyRun(count=2), Path(sys.argv[1]), progress=progress)
 """
 
@@ -187,9 +187,9 @@ def test_a_build_killed_while_writing_leaves_the_old_bundle_and_the_next_succeed
     target = tmp_path / "x"
     build_bundle(ToyRun(count=1), target)
     before = {file.name: file.read_bytes() for file in target.iterdir()}
-    here = Path(__file__).parent
+    root = Path(__file__).parents[2]
     died = subprocess.run(
-        [sys.executable, "-c", KILLED, str(target), str(here), str(here.parent)],
+        [sys.executable, "-c", KILLED, str(target), str(root)],
         check=False,
         capture_output=True,
     )

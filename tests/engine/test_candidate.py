@@ -12,21 +12,22 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
-from toy_run import PART, ToyRun
 
 from edgead.bundle import Bundle, open_bundle, write_bundle
 from edgead.cli.build import _report
 from edgead.engine.build import build_bundle
-from edgead.engine.lower import Calibrating, Rung
 from edgead.engine.plan import Plan
+from edgead.engine.precision_converter import Calibrating, Rung
 from edgead.engine.rebuild import recompile_bundle
-from edgead.engine.recipe import find_recipe
+from edgead.engine.target import find_recipe
 from edgead.errors import BackendError, BundleError, EdgeadError, VerificationError
-from edgead.runtime import open_session, tensorrt
-from edgead.runtime.engine_record import EngineRecord, this_platform
+from edgead.runtime import open_session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
-from edgead.runtime.tensorrt_library import load_library
+from edgead.runtime.tensorrt import session as tensorrt
+from edgead.runtime.tensorrt.engine_record import EngineRecord, this_platform
+from edgead.runtime.tensorrt.library import load_library
+from tests.helpers.tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
+from tests.helpers.toy_run import PART, ToyRun
 
 pytestmark = [needs_tensorrt_rtx, needs_no_gpu]
 
@@ -263,7 +264,7 @@ def test_a_graph_that_gives_other_answers_is_not_compiled(
 
 
 def wrong_golden(bundle: Bundle) -> bytes:
-    from edgead.golden import golden_bytes
+    from edgead.bundle.golden import golden_bytes
 
     golden = bundle.golden()
     return golden_bytes(golden._replace(anomaly_map=golden.anomaly_map * 1.1))

@@ -10,22 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
 
 from edgead.bundle import Manifest, open_bundle, write_bundle
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
-from edgead.engine.tensorrt import BuiltEngine, build_engine
+from edgead.engine.tensorrt_build import BuiltEngine, build_engine
 from edgead.errors import BackendError
-from edgead.export.calibrate import calibrate
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.half import half_from_float
-from edgead.export.quantise import int8_from_float
+from edgead.export.precision.calibration import calibrate
+from edgead.export.precision.float16 import half_from_float
+from edgead.export.precision.quantize import int8_from_float
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
-from edgead.models.teacher import create_teacher
-from edgead.preprocess import ModelSize
+from edgead.models.components.teacher import create_teacher
 from edgead.runtime import open_session
-from edgead.threshold import Threshold
+from edgead.scoring.threshold import Threshold
+from tests.helpers.tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
 
 pytestmark = [needs_tensorrt_rtx, needs_no_gpu]
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import typer
-from tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
-from toy_run import SIZE, ToyRun
 from typer.testing import CliRunner
 
 from edgead.bundle import open_bundle
 from edgead.cli.build import build
 from edgead.engine.build import build_bundle
 from edgead.errors import InputError
-from edgead.runtime.engine_record import EngineRecord
+from edgead.runtime.tensorrt.engine_record import EngineRecord
 from edgead.types import HeadSpec
+from tests.helpers.tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
+from tests.helpers.toy_run import SIZE, ToyRun
 
 app = typer.Typer()
 app.command()(build)

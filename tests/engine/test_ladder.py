@@ -15,21 +15,22 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 from sklearn.metrics import roc_auc_score
-from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
-from toy_run import PART, ToyRun
 
 from edgead.bundle import Bundle, open_bundle
 from edgead.data import LoadedPictures, Sample
+from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
 from edgead.engine.build import build_bundle
-from edgead.engine.lower import RUNGS, Calibrating, Lowered, LowerPrecisions, Rung
+from edgead.engine.fidelity import Budget
 from edgead.engine.plan import Plan
-from edgead.engine.verify import Budget, damaged_twins
+from edgead.engine.precision_converter import RUNGS, Calibrating, Lowered, LowerPrecisions, Rung
 from edgead.errors import PrecisionError, VerificationError
-from edgead.preprocess import ModelSize
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import open_session
-from edgead.runtime.first_start import check_golden
+from edgead.runtime.golden_check import check_golden
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.types import Prediction
+from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
+from tests.helpers.toy_run import PART, ToyRun
 
 SIZE = ModelSize(HEIGHT, WIDTH)
 GOOD = toy_images(12, seed=5)

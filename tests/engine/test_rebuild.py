@@ -12,19 +12,19 @@ import cv2
 import numpy as np
 import pytest
 import typer
-from tensorrt_rtx_here import needs_no_gpu
-from toy_run import PART, ToyRun
 from typer.testing import CliRunner
 
 from edgead.bundle import Bundle, open_bundle, write_bundle
+from edgead.bundle.golden import golden_bytes
 from edgead.cli.build import build
 from edgead.engine.build import build_bundle
-from edgead.engine.lower import Calibrating
 from edgead.engine.plan import Plan
+from edgead.engine.precision_converter import Calibrating
 from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
-from edgead.engine.recipe import find_recipe
+from edgead.engine.target import find_recipe
 from edgead.errors import BackendError, DataError, InputError, VerificationError
-from edgead.golden import golden_bytes
+from tests.helpers.tensorrt_rtx_here import needs_no_gpu
+from tests.helpers.toy_run import PART, ToyRun
 
 FP16 = Plan(rungs=("fp16",))
 

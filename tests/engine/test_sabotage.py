@@ -10,16 +10,17 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from toy_run import ToyRun
 
-from edgead import preprocess, runtime
+from edgead import runtime
 from edgead.bundle import Bundle, write_bundle
 from edgead.engine.build import build_bundle
-from edgead.engine.lower import Calibrating
 from edgead.engine.plan import Plan
+from edgead.engine.precision_converter import Calibrating
 from edgead.errors import VerificationError
+from edgead.imaging import preprocess
 from edgead.runtime import open_session
 from edgead.types import Prediction
+from tests.helpers.toy_run import ToyRun
 
 
 @pytest.fixture(scope="module")

@@ -16,20 +16,20 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, helper, numpy_helper
-from tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
-from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
-from edgead.engine.tensorrt import ENGINE_FILE, BuiltEngine, build_engine
+from edgead.engine.tensorrt_build import ENGINE_FILE, BuiltEngine, build_engine
 from edgead.errors import BackendError, InputError
-from edgead.export.calibrate import calibrate
-from edgead.export.half import half_from_float
-from edgead.export.quantise import int8_from_float
-from edgead.runtime.engine_record import EngineRecord
-from edgead.runtime.feature_record import FeatureRecord
-from edgead.runtime.tensorrt_library import check_engine, load_library
+from edgead.export.precision.calibration import calibrate
+from edgead.export.precision.float16 import half_from_float
+from edgead.export.precision.quantize import int8_from_float
+from edgead.runtime.tensorrt.engine_record import EngineRecord
+from edgead.runtime.tensorrt.feature_record import FeatureRecord
+from edgead.runtime.tensorrt.library import check_engine, load_library
 from edgead.types import HeadSpec
+from tests.helpers.tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
+from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 pytestmark = needs_tensorrt_rtx
 

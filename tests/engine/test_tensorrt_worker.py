@@ -16,19 +16,19 @@ from typing import Any
 
 import pytest
 from onnx import ModelProto
-from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 from edgead.engine.request import EngineRequest, EngineTask, PluginLibrary
 from edgead.engine.settings import BatchProfile, TensorRTSettings
-from edgead.export.calibrate import calibrate
-from edgead.export.features import features_of
-from edgead.export.half import half_from_float
-from edgead.export.inline import without_head_function
-from edgead.export.plugin_head import plugin_head
-from edgead.export.quantise import int8_from_float
+from edgead.export.head.cut import features_of
+from edgead.export.head.inline import without_head_function
+from edgead.export.head.plugin_node import plugin_head
+from edgead.export.precision.calibration import calibrate
+from edgead.export.precision.float16 import half_from_float
+from edgead.export.precision.quantize import int8_from_float
 from edgead.files.parsing import json_text
-from edgead.runtime.engine_record import EngineRecord
-from edgead.runtime.feature_record import FeatureRecord
+from edgead.runtime.tensorrt.engine_record import EngineRecord
+from edgead.runtime.tensorrt.feature_record import FeatureRecord
+from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 VERSIONS = ("8.6.1", "10.3.0", "11.1.0")
 
@@ -37,7 +37,7 @@ Work = Callable[..., tuple[dict[str, Any], dict[str, Any] | None]]
 
 @pytest.fixture
 def work(tmp_path: Path) -> Work:
-    shutil.copy(Path(__file__).parent / "fake_tensorrt.py", tmp_path / "tensorrt.py")
+    shutil.copy(Path(__file__).parents[1] / "fakes" / "tensorrt_builder.py", tmp_path / "tensorrt.py")
 
     def work(
         version: str,
@@ -371,7 +371,7 @@ import sys
 from pathlib import Path
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
-from edgead.engine.tensorrt import build_engine
+from edgead.engine.tensorrt_build import build_engine
 from edgead.errors import EdgeadError
 
 def progress(line):
@@ -402,7 +402,7 @@ print(built.record.to_json())
 
 @pytest.fixture
 def build(tmp_path, monkeypatch, plugin) -> Callable[..., subprocess.CompletedProcess[str]]:
-    shutil.copy(Path(__file__).parent / "fake_tensorrt.py", tmp_path / "tensorrt.py")
+    shutil.copy(Path(__file__).parents[1] / "fakes" / "tensorrt_builder.py", tmp_path / "tensorrt.py")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", first_on_path(tmp_path))
     monkeypatch.setenv("FAKE_TENSORRT_VERSION", "10.3.0")

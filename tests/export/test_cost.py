@@ -7,15 +7,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
-from toy_graph import toy_graph
-from toy_method import ToyMethod
 
 from edgead.errors import BundleError
 from edgead.export.cost import Cost, cost_of
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.quantise import int8_from_float, tensors_to_quantise
-from edgead.preprocess import ModelSize
+from edgead.export.precision.quantize import int8_from_float, tensors_to_quantise
+from edgead.imaging.preprocess import ModelSize
 from edgead.types import HeadSpec
+from tests.helpers.toy_graph import toy_graph
+from tests.helpers.toy_method import ToyMethod
 
 # toy_graph: 32 x 64 pixels; teacher and student of 8 channels at 8 x 16.
 TEACHER = 8 * 8 * 16 * (3 * 4 * 4)  # 4x4 stride 4, 3 to 8 channels

@@ -9,25 +9,25 @@ import numpy as np
 import pytest
 import torch
 from onnx import ModelProto
-from tensorrt_rtx_here import needs_tensorrt_rtx
 from torch import nn
-from training_parts import good_parts
 
 from edgead.data import load_pictures, open_dataset
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
-from edgead.engine.tensorrt import build_engine
-from edgead.export.features import features_of
+from edgead.engine.tensorrt_build import build_engine
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.half import half_from_float
+from edgead.export.head.cut import features_of
+from edgead.export.precision.float16 import half_from_float
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method, recipe_of
 from edgead.models.base import DistillationMethod
-from edgead.models.teacher import DEFAULT_TEACHER
-from edgead.preprocess import ModelSize
+from edgead.models.components.teacher import DEFAULT_TEACHER
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
-from edgead.runtime.tensorrt_library import load_library
+from edgead.runtime.tensorrt.library import load_library
 from edgead.train.session import TorchSession
 from edgead.types import UInt8Array
+from tests.helpers.tensorrt_rtx_here import needs_tensorrt_rtx
+from tests.helpers.training_parts import good_parts
 
 SIZE = ModelSize(256, 256)
 # Beside the repository and no part of it, which their licences forbid.

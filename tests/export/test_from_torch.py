@@ -9,12 +9,12 @@ import onnxruntime
 import pytest
 import torch
 from onnx import ModelProto, TensorProto
-from toy_method import ToyMethod
 
-from edgead.anomaly_map import anomaly_map
 from edgead.export.from_torch import onnx_from_method
-from edgead.preprocess import ModelSize
+from edgead.imaging.anomaly_map import anomaly_map
+from edgead.imaging.preprocess import ModelSize
 from edgead.types import HeadSpec
+from tests.helpers.toy_method import ToyMethod
 
 SIZE = ModelSize(64, 96)
 

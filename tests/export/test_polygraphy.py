@@ -10,18 +10,18 @@ import onnxruntime
 import pytest
 import torch
 from onnx import ModelProto
-from toy_run import SIZE, ToyRun
 
-from edgead.export.calibrate import calibrate, tensor_peaks
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.half import half_from_float
-from edgead.export.parts import computed_tensors
-from edgead.export.quantise import int8_from_float
+from edgead.export.graph_sections import computed_tensors
+from edgead.export.precision.calibration import calibrate, tensor_peaks
+from edgead.export.precision.float16 import half_from_float
+from edgead.export.precision.quantize import int8_from_float
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
+from edgead.models.components.teacher import create_teacher
 from edgead.models.rd import LOSSES
-from edgead.models.teacher import create_teacher
-from edgead.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from tests.helpers.toy_run import SIZE, ToyRun
 
 pytest.importorskip("polygraphy", reason="polygraphy is not installed: pip install 'edgead[dev]'")
 

@@ -16,12 +16,12 @@ import pytest
 
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
-from edgead.engine.tensorrt import BuiltEngine, build_engine
+from edgead.engine.tensorrt_build import BuiltEngine, build_engine
 from edgead.errors import BackendError
-from edgead.preprocess import ModelSize
-from edgead.runtime.cuda import Gpu
-from edgead.runtime.tensorrt import TensorRTSession
-from edgead.runtime.tensorrt_library import load_library
+from edgead.imaging.preprocess import ModelSize
+from edgead.runtime.tensorrt.cuda import Gpu
+from edgead.runtime.tensorrt.library import load_library
+from edgead.runtime.tensorrt.session import TensorRTSession
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 NEEDS_GPU = "needs an NVIDIA GPU"

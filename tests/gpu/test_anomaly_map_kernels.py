@@ -13,11 +13,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from kernel_cases import CASES, cases_with_layouts, check, features, laid_out
 
 from edgead.plugin.kernels import AnomalyMapKernels
 from edgead.plugin.launches import Buffers, workspace_bytes
 from edgead.types import HeadSpec
+from tests.helpers.kernel_cases import CASES, cases_with_layouts, check, features, laid_out
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs an NVIDIA GPU: torch finds no CUDA device"

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_graph import toy_graph, toy_images
 
-from edgead.data.parts import draw_part
-from edgead.engine.verify import damaged_twins
+from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
+from edgead.data.synthetic.parts import draw_part
 from edgead.errors import BackendError
-from edgead.export.calibrate import tensor_peaks
-from edgead.export.half import half_from_float
-from edgead.export.parts import computed_tensors
+from edgead.export.graph_sections import computed_tensors
+from edgead.export.precision.calibration import tensor_peaks
+from edgead.export.precision.float16 import half_from_float
+from edgead.imaging.preprocess import ModelSize
 from edgead.plugin.build import build_plugin
 from edgead.plugin.loader import plugin_file
-from edgead.preprocess import ModelSize
+from tests.helpers.toy_graph import toy_graph, toy_images
 
 TOLERANCE = 1e-3
 MAX_BATCH = 4
@@ -71,7 +71,7 @@ def graphs(request, gpu):
 def rd_graphs(torch, teacher_name: str):
     from edgead.export.from_torch import onnx_from_method
     from edgead.models import create_method
-    from edgead.models.teacher import create_teacher
+    from edgead.models.components.teacher import create_teacher
 
     torch.manual_seed(0)
     size = ModelSize(MODELS[teacher_name], MODELS[teacher_name])

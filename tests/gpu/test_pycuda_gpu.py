@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_answers import golden_of
-from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 from edgead.bundle import Manifest, write_bundle
-from edgead.golden import golden_bytes
-from edgead.preprocess import ModelSize
+from edgead.bundle.golden import golden_bytes
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
-from edgead.threshold import Threshold
+from edgead.scoring.threshold import Threshold
+from tests.golden_answers import golden_of
+from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,18 +8,19 @@ import threading
 
 import numpy as np
 import pytest
-from toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
-from edgead.data.parts import draw_part
-from edgead.engine.recipe import find_recipe
-from edgead.engine.verify import MAP_TOLERANCE, damaged_twins, verify
+from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
+from edgead.data.synthetic.parts import draw_part
+from edgead.engine.fidelity import MAP_TOLERANCE, verify
+from edgead.engine.target import find_recipe
 from edgead.errors import BackendError, InputError
-from edgead.export.calibrate import calibrate, tensor_peaks
-from edgead.export.half import half_from_float
-from edgead.export.parts import computed_tensors
-from edgead.export.quantise import int8_from_float
-from edgead.preprocess import ModelSize
+from edgead.export.graph_sections import computed_tensors
+from edgead.export.precision.calibration import calibrate, tensor_peaks
+from edgead.export.precision.float16 import half_from_float
+from edgead.export.precision.quantize import int8_from_float
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 MAX_BATCH = 4
 
@@ -46,7 +47,7 @@ def washer_graphs():
     pytest.importorskip("timm", reason="the model needs timm: pip install 'edgead[train]'")
     from edgead.export.from_torch import onnx_from_method
     from edgead.models import create_method
-    from edgead.models.teacher import create_teacher
+    from edgead.models.components.teacher import create_teacher
 
     torch.manual_seed(0)
     size = ModelSize(128, 128)
@@ -275,7 +276,7 @@ def test_a_stream_is_waited_for(toy):
 
 
 def test_a_file_cut_short_is_one_line(toy, tmp_path):
-    from edgead.runtime.tensorrt import TensorRTSession
+    from edgead.runtime.tensorrt.session import TensorRTSession
 
     content = toy.built.path.read_bytes()
     for kept in (0, 100, len(content) // 2):

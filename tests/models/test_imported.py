@@ -5,17 +5,24 @@ import re
 import numpy as np
 import pytest
 import torch
-from other_libraries import enlarged_maps, pixels, random_state, resnet18, shapes_of, student_of_rd
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from edgead.errors import InputError
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import IMPORTED, METHODS, create_method, recipe_of
 from edgead.models.base import DistillationMethod
+from edgead.models.components.teacher import Teacher, create_teacher
 from edgead.models.imported import ANOMALIB_RD, ANOMALIB_STFPM, RD4AD, Names, load_imported
-from edgead.models.teacher import Teacher, create_teacher
-from edgead.preprocess import ModelSize
 from edgead.train.session import TorchSession
+from tests.helpers.other_libraries import (
+    enlarged_maps,
+    pixels,
+    random_state,
+    resnet18,
+    shapes_of,
+    student_of_rd,
+)
 
 SIZE = ModelSize(96, 64)
 RD18, STFPM18 = "anomalib ReverseDistillation resnet18", "anomalib Stfpm resnet18"

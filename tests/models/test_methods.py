@@ -10,18 +10,18 @@ import pytest
 import torch
 from onnx import ModelProto
 from torch import Tensor, nn
-from training_parts import good_parts
 
-from edgead.anomaly_map import bilinear_matrix, gaussian_matrix
 from edgead.errors import InputError
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.half import half_from_float
-from edgead.export.parts import CONVOLUTIONS, parts_of
+from edgead.export.graph_sections import CONVOLUTIONS, parts_of
+from edgead.export.precision.float16 import half_from_float
+from edgead.imaging.anomaly_map import bilinear_matrix, gaussian_matrix
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method, recipe_of
 from edgead.models.base import PRESETS, STANDARD_VARIANT, DistillationMethod
-from edgead.models.teacher import Backbone
-from edgead.preprocess import ModelSize
+from edgead.models.components.teacher import Backbone
 from edgead.types import Float64Array
+from tests.helpers.training_parts import good_parts
 
 SIZE = ModelSize(64, 96)
 

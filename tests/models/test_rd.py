@@ -5,12 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from edgead.errors import InputError
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method
 from edgead.models.base import Setting
-from edgead.models.blocks import BasicBlock, BottleneckBlock, Resample, initialise
+from edgead.models.components.blocks import BasicBlock, BottleneckBlock, Resample, initialise
+from edgead.models.components.teacher import Teacher, create_teacher
 from edgead.models.rd import LOSSES, ReverseDistillation
-from edgead.models.teacher import Teacher, create_teacher
-from edgead.preprocess import ModelSize
 
 SIZE = ModelSize(64, 96)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method
 from edgead.models.rd_plus import RevisitedReverseDistillation, projection_loss
-from edgead.preprocess import ModelSize
 
 SIZE = ModelSize(64, 64)
 IMAGES = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from edgead.errors import InputError, TeacherError
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method
-from edgead.models.head import cosine_map
+from edgead.models.components.head import cosine_map
 from edgead.models.rstpm import Attention, ReconstructedPyramidMatching, ReconstructingStudent
-from edgead.preprocess import ModelSize
 
 SIZE = ModelSize(64, 64)
 IMAGES = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -11,22 +11,22 @@ import torch
 from onnx import ModelProto
 from torch import nn
 from torchvision.ops import sigmoid_focal_loss
-from training_parts import good_parts
 
-from edgead.anomaly_map import bilinear_matrix, gaussian_matrix
-from edgead.data.textures import ProceduralTextures, Textures
-from edgead.export.features import features_of
+from edgead.data.pseudo_anomalies.textures import ProceduralTextures, Textures
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.half import half_from_float
-from edgead.export.parts import CONVOLUTIONS, parts_of
+from edgead.export.graph_sections import CONVOLUTIONS, parts_of
+from edgead.export.head.cut import features_of
+from edgead.export.precision.float16 import half_from_float
+from edgead.imaging.anomaly_map import bilinear_matrix, gaussian_matrix
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method, recipe_of
 from edgead.models.base import Preset, Setting
-from edgead.models.head import cosine_map
+from edgead.models.components.head import cosine_map
+from edgead.models.components.teacher import Backbone
+from edgead.models.components.unet import UNet
 from edgead.models.rstpm_plus import DiscriminatedPyramidMatching, mask_loss, summed_maps
-from edgead.models.teacher import Backbone
-from edgead.models.unet import UNet
-from edgead.preprocess import ModelSize
 from edgead.types import BoolArray, Float64Array, UInt8Array
+from tests.helpers.training_parts import good_parts
 
 SIZE = ModelSize(64, 64)
 PARTS = good_parts(6)

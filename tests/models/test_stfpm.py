@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from edgead.errors import TeacherError
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method
 from edgead.models.base import DistillationMethod, Preset
-from edgead.models.head import AnomalyMapHead, unit
+from edgead.models.components.head import AnomalyMapHead, unit
 from edgead.models.stfpm import FeaturePyramidMatching
 from edgead.models.stfpm_ensemble import FeaturePyramidEnsemble
-from edgead.preprocess import ModelSize
 from edgead.types import HeadSpec
 
 SIZE = ModelSize(64, 64)

@@ -8,19 +8,19 @@ import torch
 from onnx import numpy_helper
 from scipy.stats import spearmanr
 from torch import nn
-from training_parts import cpu, good_parts, ignore, tiny_config
 
-from edgead.anomaly_map import anomaly_map, bilinear_matrix, cosine_map
-from edgead.data.synthetic import DEFECTS, add_defect
-from edgead.engine.verify import damaged_twins
-from edgead.export.calibrate import calibrate
+from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
+from edgead.data.synthetic.dataset import DEFECTS, add_defect
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.half import half_from_float
-from edgead.export.parts import CONVOLUTIONS, parts_of
-from edgead.export.quantise import int8_from_float
+from edgead.export.graph_sections import CONVOLUTIONS, parts_of
+from edgead.export.precision.calibration import calibrate
+from edgead.export.precision.float16 import half_from_float
+from edgead.export.precision.quantize import int8_from_float
+from edgead.imaging.anomaly_map import anomaly_map, bilinear_matrix, cosine_map
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method
 from edgead.models.base import PRESETS
-from edgead.models.patch_networks import pixels_of
+from edgead.models.components.patch_networks import pixels_of
 from edgead.models.uninformed_students import (
     UninformedStudents,
     compactness,
@@ -28,9 +28,9 @@ from edgead.models.uninformed_students import (
     pretrained_descriptors,
     squared_distance,
 )
-from edgead.preprocess import ModelSize
 from edgead.train.loop import Trainer, TrainingImages
 from edgead.train.session import TorchSession
+from tests.helpers.training_parts import cpu, good_parts, ignore, tiny_config
 
 STRIDES = (4, 8, 16)
 SIZE = ModelSize(64, 64)

@@ -7,10 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
-from host_kernels import FORMATS, HostKernels, LaunchError, Shape, Spec, compile_host
-from kernel_cases import CASES, cases_with_layouts, check, features
 
-from edgead.anomaly_map import cosine_map
+from edgead.imaging.anomaly_map import cosine_map
+from tests.helpers.host_kernels import FORMATS, HostKernels, LaunchError, Shape, Spec, compile_host
+from tests.helpers.kernel_cases import CASES, cases_with_layouts, check, features
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: apt-get install g++")
 

@@ -10,13 +10,13 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from host_kernels import compile_host, guarded, guarded_copy
-from kernel_cases import CASES, check, laid_out
 
 from edgead.errors import BackendError
 from edgead.plugin.kernels import KERNELS, AnomalyMapKernels
 from edgead.plugin.launches import Buffers, workspace_bytes
 from edgead.types import HeadSpec
+from tests.helpers.host_kernels import compile_host, guarded, guarded_copy
+from tests.helpers.kernel_cases import CASES, check, laid_out
 
 core = pytest.importorskip("cuda.core", reason="no cuda-core: pip install 'edgead[tensorrt]'")
 driver = pytest.importorskip("cuda.bindings.driver")

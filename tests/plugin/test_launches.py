@@ -6,12 +6,12 @@ import ctypes
 import shutil
 
 import pytest
-from host_kernels import FORMATS, HostKernels, compile_host
-from kernel_cases import CASES, features
 
 from edgead.errors import BackendError
 from edgead.plugin.launches import Arguments, Buffers, launches, workspace_bytes
 from edgead.types import HeadSpec
+from tests.helpers.host_kernels import FORMATS, HostKernels, compile_host
+from tests.helpers.kernel_cases import CASES, features
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: apt-get install g++")
 

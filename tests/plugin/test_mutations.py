@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from host_kernels import SOURCES, compile_host
+
+from tests.helpers.host_kernels import SOURCES, compile_host
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: apt-get install g++")
 
@@ -64,8 +65,8 @@ MUTATIONS = {
 RUN_CASES = """
 import sys
 from pathlib import Path
-from host_kernels import HostKernels
-from kernel_cases import cases_with_layouts, check
+from tests.helpers.host_kernels import HostKernels
+from tests.helpers.kernel_cases import cases_with_layouts, check
 kernels = HostKernels(Path(sys.argv[1]))
 for case, layout in cases_with_layouts():
     for turns in map(int, sys.argv[2:]):
@@ -74,12 +75,11 @@ for case, layout in cases_with_layouts():
 
 
 def run_cases(library: Path, *turns: str) -> subprocess.CompletedProcess[str]:
-    here = Path(__file__).parent
     return subprocess.run(
         [sys.executable, "-c", RUN_CASES, str(library), *turns],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": ":".join(map(str, [here, here.parent, SOURCES.parent.parent]))},
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
         timeout=120,
     )
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tensorrt_headers import plugin_for_rtx, said_by
 
-from edgead.export.head import append_head
-from edgead.export.plugin_head import plugin_head
+from edgead.export.head.onnx_function import append_head
+from edgead.export.head.plugin_node import plugin_head
 from edgead.types import HeadSpec
+from tests.helpers.tensorrt_headers import plugin_for_rtx, said_by
 
 
 @pytest.fixture(scope="module")

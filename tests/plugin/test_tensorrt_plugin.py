@@ -14,10 +14,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
-from tensorrt_headers import DRIVER, NO_HEADERS, PLUGIN, compile_cpp, headers, version_name
 
 from edgead.plugin.build import tensorrt_version
 from edgead.types import HeadSpec
+from tests.helpers.tensorrt_headers import DRIVER, NO_HEADERS, PLUGIN, compile_cpp, headers, version_name
 
 CHECKED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 NODE = ["height:i:64", "width:i:48"]

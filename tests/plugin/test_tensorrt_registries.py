@@ -10,7 +10,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tensorrt_headers import plugin_for_rtx, said_by
+
+from tests.helpers.tensorrt_headers import plugin_for_rtx, said_by
 
 
 @pytest.fixture(scope="module")

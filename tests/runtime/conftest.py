@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from brightness_bundle import brightness_model
+
+from tests.helpers.brightness_bundle import brightness_model
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgead.errors import BackendError, InputError
-from edgead.preprocess import ModelSize
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import FakeSession, Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 

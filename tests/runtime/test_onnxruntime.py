@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgead.errors import BackendError, InputError
-from edgead.preprocess import ModelSize
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession, library_version
 

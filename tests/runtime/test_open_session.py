@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from golden_answers import golden_of_model, verification_of
 
 from edgead.bundle import Bundle, Manifest, write_bundle
+from edgead.bundle.golden import golden_bytes
 from edgead.errors import BackendError, BundleError, InputError
-from edgead.golden import golden_bytes
-from edgead.preprocess import ModelSize
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import open_session
-from edgead.threshold import Threshold
+from edgead.scoring.threshold import Threshold
 from edgead.types import BACKENDS
+from tests.golden_answers import golden_of_model, verification_of
 
 
 def bundle_of(path, files, size=None) -> Bundle:

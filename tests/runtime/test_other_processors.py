@@ -7,25 +7,25 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from emulated_cpu import AVX2_WITHOUT_VNNI, run_on
 from onnx import numpy_helper
-from qdq_graph import OUT_STEP, exact_map, grey_images, qdq_graph
-from toy_graph import toy_graph, toy_images
-from toy_run import ToyRun
 
-from edgead.agreement import golden_agreement
 from edgead.bundle import Bundle, open_bundle
 from edgead.engine.build import build_bundle
-from edgead.engine.lower import Calibrating, Rung
 from edgead.engine.plan import Plan
+from edgead.engine.precision_converter import Calibrating, Rung
 from edgead.runtime import open_session
+from edgead.runtime.agreement import golden_agreement
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from tests.emulated_cpu import AVX2_WITHOUT_VNNI, run_on
+from tests.helpers.toy_graph import toy_graph, toy_images
+from tests.helpers.toy_run import ToyRun
+from tests.qdq_graph import OUT_STEP, exact_map, grey_images, qdq_graph
 
 ON_ANOTHER_CPU = """
 import json, sys
 from pathlib import Path
 import onnxruntime
-from qdq_graph import grey_images, qdq_graph
+from tests.qdq_graph import grey_images, qdq_graph
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
 model, images = qdq_graph().SerializeToString(), grey_images()
@@ -40,7 +40,7 @@ GOLDEN_ON_ANOTHER_CPU = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
-from edgead.agreement import golden_agreement
+from edgead.runtime.agreement import golden_agreement
 from edgead.bundle import open_bundle
 from edgead.runtime import open_session
 

@@ -2,11 +2,11 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from stream_parts import ScriptedSource, textured
 
 from edgead.errors import SourceError
 from edgead.stream.capture import QUEUE_FRAMES, Capture
 from edgead.types import UInt8Array
+from tests.helpers.stream_parts import ScriptedSource, textured
 
 
 def take_all(capture: Capture) -> list[int]:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from stream_parts import frame, textured
 
 from edgead.stream.freshness import BLANK_LEVELS, Signal, SignalWatch, is_blank, is_same
+from tests.helpers.stream_parts import frame, textured
 
 
 def test_a_frozen_picture_is_withheld_and_then_no_signal_and_back() -> None:

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from stream_parts import frame, textured
 
 from edgead.errors import EdgeadError, InputError, SinkError
-from edgead.preprocess import read_picture
+from edgead.imaging.preprocess import read_picture
 from edgead.stream import open_sink
 from edgead.stream.annotate import annotate
 from edgead.stream.freshness import Signal
 from edgead.stream.sinks import AnnotatedVideo, JsonLines, RejectFolder
 from edgead.types import Float32Array, Frame, Region, Verdict
+from tests.helpers.stream_parts import frame, textured
 
 LOST, BACK = Signal(False, "no picture comes", 3.0), Signal(True, "", 4.5)
 MAP: Float32Array = np.zeros((16, 32), np.float32)
@@ -119,7 +119,7 @@ def test_a_disk_that_fills_within_a_line_keeps_whole_lines(tmp_path: Path) -> No
     # The limit on a file's size cuts a write short as a full disk does; it is the process's own, so in another process.
     code = (
         "import resource, signal, sys; sys.path.insert(0, sys.argv[2])\n"
-        "from test_sinks import *\n"
+        "from tests.stream.test_sinks import *\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "_, most = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1100, most))\n"
@@ -130,7 +130,7 @@ def test_a_disk_that_fills_within_a_line_keeps_whole_lines(tmp_path: Path) -> No
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path), str(Path(__file__).parent)],
+        [sys.executable, "-c", code, str(path), str(Path(__file__).parents[2])],
         capture_output=True,
         text=True,
         check=False,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stream_parts import textured, write_picture, write_video
 
 from edgead.errors import InputError, PictureError, SourceError
 from edgead.stream import open_source
 from edgead.stream.sources import PictureSource, SyntheticSource, VideoFile, WatchedFolder
 from edgead.types import Frame
+from tests.helpers.stream_parts import textured, write_picture, write_video
 
 
 def test_a_video_gives_every_frame_in_order_as_rgb(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_watched_folder_that_goes_away_is_an_error(tmp_path: Path) -> None:
 
 
 def test_synthetic_parts_are_the_conveyors(tmp_path: Path) -> None:
-    from edgead.data.synthetic import KINDS, Conveyor
+    from edgead.data.synthetic.dataset import KINDS, Conveyor
 
     kind = KINDS[0]
     uri = f"synthetic:{kind}?seed=3&size=64&defect_rate=0.5&frames=4"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import cv2
 import pytest
-from stream_parts import SIZE
 
-from edgead.preprocess import read_picture
+from edgead.imaging.preprocess import read_picture
 from edgead.runtime import FakeSession
 from edgead.stream import open_sink, open_source, stream
+from tests.helpers.stream_parts import SIZE
 
 # A killed process leaves half of its coverage data too.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
@@ -28,7 +28,7 @@ def sinks_in(folder: Path) -> list[str]:
 SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from stream_parts import SIZE
+from tests.helpers.stream_parts import SIZE
 from edgead.runtime import FakeSession
 from edgead.stream import open_sink, open_source, stream
 sinks = [open_sink(uri) for uri in sys.argv[3:]]
@@ -46,7 +46,7 @@ def lines_of(path: Path) -> list[dict[str, object]]:
 @pytest.mark.parametrize("n_lines", [40, 127])
 def test_a_killed_stream_leaves_whole_files_and_the_next_one_goes_on(tmp_path: Path, n_lines: int) -> None:
     path = tmp_path / "out.jsonl"
-    arguments = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), SOURCE, *sinks_in(tmp_path)]
+    arguments = [sys.executable, "-c", SCRIPT, str(Path(__file__).parents[2]), SOURCE, *sinks_in(tmp_path)]
     with subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         end = time.monotonic() + 60
         while not path.exists() or path.read_bytes().count(b"\n") < n_lines:
@@ -82,7 +82,7 @@ VIDEO_SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-from test_sinks import MAP, frame, verdict
+from tests.stream.test_sinks import MAP, frame, verdict
 from edgead.stream import open_sink
 sink = open_sink(sys.argv[2])
 rng = np.random.default_rng(0)
@@ -95,7 +95,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.parametrize("suffix", [".mkv", ".webm"])
 def test_a_killed_video_plays_but_for_its_last_moments(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
-    arguments = [sys.executable, "-c", VIDEO_SCRIPT, str(Path(__file__).parent), f"video:{path}"]
+    arguments = [sys.executable, "-c", VIDEO_SCRIPT, str(Path(__file__).parents[2]), f"video:{path}"]
     done = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     video = cv2.VideoCapture(str(path))

@@ -3,11 +3,11 @@ import time
 
 import numpy as np
 import pytest
-from stream_parts import frame, textured
 
 from edgead.errors import BackendError
 from edgead.stream.verdict import verdict_from_prediction
 from edgead.types import Frame, Prediction
+from tests.helpers.stream_parts import frame, textured
 
 
 def prediction(anomaly_map: np.ndarray, score: float | None = None) -> Prediction:

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from edgead.anomaly_map import cosine_map
-from edgead.data.synthetic import draw_part
+from edgead.data.synthetic.dataset import draw_part
 from edgead.errors import InputError
-from edgead.models.teacher import create_teacher
+from edgead.imaging.anomaly_map import cosine_map
+from edgead.models.components.teacher import create_teacher
 from edgead.train.alignment import alignment_from_spread, alignment_spread
 from edgead.train.config import TrainConfig
 

@@ -5,14 +5,14 @@ import signal
 
 import pytest
 import torch
-from training_parts import TINY_TEACHER, Template, same_tensors
 
 from edgead.errors import EdgeadError, RunError
+from edgead.imaging.preprocess import ModelSize
 from edgead.models.base import Setting
+from edgead.models.components.teacher import create_teacher
 from edgead.models.rd import LOSSES
-from edgead.models.teacher import create_teacher
-from edgead.preprocess import ModelSize
 from edgead.train.checkpoint import Checkpoint, load_student, read_checkpoint, student_state, write_checkpoint
+from tests.helpers.training_parts import TINY_TEACHER, Template, same_tensors
 
 
 def checkpoint(values: int = 4) -> Checkpoint:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_parts import Template, cpu, ignore, tiny_config, write_pictures
 
 from edgead.errors import TrainingError
 from edgead.models import METHODS
 from edgead.train.memory import free_bytes
 from edgead.train.training import train_run
+from tests.helpers.training_parts import Template, cpu, ignore, tiny_config, write_pictures
 
 CPU = torch.device("cpu")
 MIB = 2**20

@@ -8,17 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_parts import TINY_TEACHER, Staged, cpu, good_parts, ignore, same_tensors, tiny_config
 
 from edgead.errors import TrainingError
+from edgead.imaging.preprocess import ModelSize
 from edgead.models.base import Setting
+from edgead.models.components.teacher import create_teacher
 from edgead.models.rd import LOSSES
-from edgead.models.teacher import create_teacher
-from edgead.preprocess import ModelSize
 from edgead.train.checkpoint import read_checkpoint
-from edgead.train.curve import draw_loss_curve
 from edgead.train.loop import Fitted, Progress, Trainer, TrainingImages
+from edgead.train.loss_plot import draw_loss_curve
 from edgead.train.schedule import stage_ends
+from tests.helpers.training_parts import (
+    TINY_TEACHER,
+    Staged,
+    cpu,
+    good_parts,
+    ignore,
+    same_tensors,
+    tiny_config,
+)
 
 IMAGES = torch.from_numpy(good_parts(12))
 TRAIN, HOLDOUT = IMAGES[:10], IMAGES[10:]

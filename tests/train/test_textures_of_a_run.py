@@ -6,14 +6,14 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from training_parts import Disturbed, Template, cpu, ignore, tiny_config, write_pictures
 
 from edgead.data import load_pictures
 from edgead.data.samples import Sample
 from edgead.errors import DataError, InputError
+from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS
-from edgead.preprocess import ModelSize
 from edgead.train.training import train_run
+from tests.helpers.training_parts import Disturbed, Template, cpu, ignore, tiny_config, write_pictures
 
 GREEN = (10, 240, 10)
 

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from training_parts import Constant, Template, cpu, ignore, same_tensors, tiny_config, write_pictures
 
 from edgead.errors import (
     CollapseError,
@@ -20,10 +19,19 @@ from edgead.errors import (
     TeacherError,
 )
 from edgead.models import METHODS
-from edgead.train.machine import Machine, open_machine
+from edgead.train.fabric import Machine, open_machine
 from edgead.train.run import Run, open_run, read_record
 from edgead.train.session import TorchSession
 from edgead.train.training import train_run
+from tests.helpers.training_parts import (
+    Constant,
+    Template,
+    cpu,
+    ignore,
+    same_tensors,
+    tiny_config,
+    write_pictures,
+)
 
 FILES = ["loss.png", "metrics.json", "model.safetensors", "run.json"]
 

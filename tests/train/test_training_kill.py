@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from training_parts import same_tensors, write_pictures
 
-HERE = Path(__file__).parent
-TRAIN = [sys.executable, str(HERE.parent / "training_script.py")]
+from tests.helpers.training_parts import same_tensors, write_pictures
+
+ROOT = Path(__file__).parents[2]
+TRAIN = [sys.executable, "-m", "tests.helpers.training_script"]
 EPOCHS = 4
 
 
@@ -23,7 +24,7 @@ def train(data: Path, out: Path, stop: str = "never") -> subprocess.CompletedPro
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )
     with process:
         assert process.stdout is not None

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 from test_alignment import pictures
-from training_parts import Template, cpu, ignore, tiny_config, write_pictures
 
 from edgead.data import LoadedPictures
 from edgead.errors import CollapseError, RunError
 from edgead.models import METHODS
-from edgead.models.teacher import create_teacher
+from edgead.models.components.teacher import create_teacher
 from edgead.train import training
-from edgead.train.collapse import raised_share
 from edgead.train.features import TeacherFeatures
-from edgead.train.pictures import PartPictures
+from edgead.train.images import PartPictures
 from edgead.train.run import read_record
+from edgead.train.sanity import raised_share
 from edgead.train.training import train_run
+from tests.helpers.training_parts import Template, cpu, ignore, tiny_config, write_pictures
 
 
 def part(turned: bool) -> PartPictures:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import cv2
 
-from edgead.atomic import replace_file
 from edgead.errors import EdgeadError, SinkError
+from edgead.files.atomic import replace_file
 from edgead.files.records import utc_now
 from edgead.stream.annotate import annotate
 from edgead.stream.sinks.base import Sink

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgead.errors import SourceError
-from edgead.preprocess import PICTURE_SUFFIXES
+from edgead.imaging.preprocess import PICTURE_SUFFIXES
 from edgead.stream.sources.base import Source
 from edgead.stream.sources.live import LiveSource, open_camera, open_network
 from edgead.stream.sources.pictures import PictureSource, WatchedFolder, open_pictures

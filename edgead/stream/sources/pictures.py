@@ -3,7 +3,7 @@
 Many cameras do nothing but save pictures to a share. A watched folder is polled, not subscribed to, because
 changes on network shares are not announced. A picture is taken when its size, time and inode stood still for
 `SETTLED_S`, so one that is still being written is left alone; whether it is whole is checked once more by
-`edgead.preprocess.read_picture`.
+`edgead.imaging.preprocess.read_picture`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from edgead.errors import PictureError, SourceError
-from edgead.preprocess import PICTURE_SUFFIXES, read_picture
+from edgead.imaging.preprocess import PICTURE_SUFFIXES, read_picture
 from edgead.stream.sources.base import Source
 from edgead.types import Frame
 

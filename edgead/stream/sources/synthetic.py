@@ -41,7 +41,7 @@ def open_synthetic(uri: str) -> SyntheticSource:
     Raises SourceError for an unknown kind of part, InputError for an option that is not known or out of
     range.
     """
-    from edgead.data.synthetic import KINDS, Conveyor
+    from edgead.data.synthetic.dataset import KINDS, Conveyor
 
     target, options = split_options(
         uri.partition(":")[2],

@@ -1,0 +1,187 @@
+"""Golden inputs and outputs: a few pictures and what the built model said of them, kept inside a bundle.
+
+With them a device can check that its session still gives the numbers that the bundle was verified with. One of them,
+the chart, is kept as a JPEG file too, so that a device can also check that it decodes and resizes as the builder did.
+The file is an ``.npz`` written and read here only. It is untrusted when read: no pickle, and every array's type and
+shape is checked against the bundle's picture size before any memory is set aside for it.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgead.bundle.part_names import MAX_PARTS
+from edgead.errors import BundleError
+from edgead.imaging.preprocess import ModelSize, picture_from_bytes, resize_to_model
+from edgead.types import Float32Array, UInt8Array
+
+GOLDEN_PAIRS = 4
+"""Good pictures, and as many damaged twins, that a bundle carries with its own answers to them, of all parts together;
+of each part one at least."""
+
+MAX_PICTURES = 2 * MAX_PARTS + 1
+"""The pairs of all parts, and the chart."""
+
+_MAX_CHART_BYTES_A_PIXEL = 8
+
+
+class Golden(NamedTuple):
+    """N images and the outputs expected for them; the last image is the chart.
+
+    Attributes:
+        images: (N, H, W, 3) uint8 RGB.
+        anomaly_map: (N, 1, H, W) float32.
+        anomaly_score: (N,) float32.
+        part: (N,) uint8, the number of each image's part among the bundle's thresholds.
+        chart: (B,) uint8, a JPEG file; decoded and resized, it is the last image.
+    """
+
+    images: UInt8Array
+    anomaly_map: Float32Array
+    anomaly_score: Float32Array
+    part: UInt8Array
+    chart: UInt8Array
+
+
+def chart_from_image(image: UInt8Array) -> UInt8Array:
+    """Make the chart of an image: the image enlarged by half, with colours and lines that a wrong decoding changes.
+
+    Squares of red, green and blue show a wrong colour order, also where parts are grey. Lines of one pixel show another
+    interpolation than area averaging.
+
+    Args:
+        image: (H, W, 3) uint8 RGB at the model's size.
+
+    Returns:
+        (B,) uint8, the content of a JPEG file of 1.5 H x 1.5 W pixels.
+    """
+    height, width = (side * 3 // 2 for side in image.shape[:2])
+    chart = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
+    side = min(height, width) // 8
+    for place, colour in enumerate([(224, 32, 32), (32, 224, 32), (32, 32, 224)]):
+        chart[:side, place * side : (place + 1) * side] = colour
+    lines = np.where(np.arange(side) % 2, 224, 32).astype(np.uint8)
+    chart[:side, 3 * side : 4 * side] = lines[None, :, None]
+    chart[:side, 4 * side : 5 * side] = lines[:, None, None]
+    _, encoded = cv2.imencode(".jpg", chart[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return np.asarray(encoded, np.uint8).ravel()
+
+
+def pixels_from_chart(chart: UInt8Array, size: ModelSize) -> UInt8Array:
+    """Decode and resize a chart on this machine, as every image file is.
+
+    Args:
+        chart: (B,) uint8, the content of a JPEG file.
+        size: Size of the model's images.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        PictureError: The chart is no JPEG file, or is damaged.
+    """
+    return resize_to_model(picture_from_bytes(chart.tobytes(), "the chart of the golden images"), size)
+
+
+def golden_bytes(golden: Golden) -> bytes:
+    """The content of ``golden.npz``.
+
+    golden: 1 to `MAX_PICTURES` pictures. Raises ValueError for arrays of another shape or type.
+    """
+    count = len(golden.images)
+    if not 1 <= count <= MAX_PICTURES:
+        raise ValueError(f"golden holds 1 to {MAX_PICTURES} pictures, not {count}")
+    height_px, width_px = golden.images.shape[1:3]
+    for name, (dtype, shape) in _layout(count, height_px, width_px).items():
+        array = getattr(golden, name)
+        if array.dtype != dtype or array.shape != shape:
+            raise ValueError(f"golden {name} is {shape} {dtype}, not {array.shape} {array.dtype}")
+    if golden.chart.dtype != np.uint8 or not 1 <= golden.chart.size <= _longest_chart(height_px, width_px):
+        raise ValueError(f"golden chart is the content of a JPEG file, not {golden.chart.shape}")
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        images=np.ascontiguousarray(golden.images),
+        anomaly_map=np.ascontiguousarray(golden.anomaly_map),
+        anomaly_score=np.ascontiguousarray(golden.anomaly_score),
+        part=np.ascontiguousarray(golden.part),
+        chart=np.ascontiguousarray(golden.chart),
+    )
+    return buffer.getvalue()
+
+
+def read_golden(path: Path, height_px: int, width_px: int, parts: int) -> Golden:
+    """Read ``golden.npz`` for pictures of this size, of so many parts; BundleError when it is anything else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            count = _length(archive, "anomaly_score", 2 * max(GOLDEN_PAIRS, parts) + 1)
+            length = _length(archive, "chart", _longest_chart(height_px, width_px))
+            arrays = {
+                name: _read_array(archive, name, np.dtype(dtype), shape)
+                for name, (dtype, shape) in {
+                    **_layout(count, height_px, width_px),
+                    "chart": ("uint8", (length,)),
+                }.items()
+            }
+    except (
+        Exception
+    ) as error:  # a header made to break the reader makes zipfile and NumPy raise nearly anything
+        raise BundleError(
+            f"{path} does not hold golden pictures for {height_px}x{width_px} ({error}): "
+            "rebuild the bundle with 'edgead build'"
+        ) from error
+    return Golden(**arrays)
+
+
+def _layout(count: int, height_px: int, width_px: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {
+        "images": ("uint8", (count, height_px, width_px, 3)),
+        "anomaly_map": ("float32", (count, 1, height_px, width_px)),
+        "anomaly_score": ("float32", (count,)),
+        "part": ("uint8", (count,)),
+    }
+
+
+def _longest_chart(height_px: int, width_px: int) -> int:
+    return _MAX_CHART_BYTES_A_PIXEL * height_px * width_px
+
+
+def _length(archive: zipfile.ZipFile, name: str, most: int) -> int:
+    """Length of an array of one dimension, from its header, bounded."""
+    with archive.open(f"{name}.npy") as stream:
+        shape, _ = _read_header(stream)
+    if len(shape) != 1 or not 1 <= shape[0] <= most:
+        raise ValueError(f"{name} of shape {shape}, where (1) to ({most}) is expected")
+    return shape[0]
+
+
+def _read_array(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    with archive.open(f"{name}.npy") as stream:
+        found = _read_header(stream)
+        if found != (shape, dtype):
+            raise ValueError(f"{name} is {found[0]} {found[1]}, where {shape} {dtype} is expected")
+        wanted = int(np.prod(shape)) * dtype.itemsize
+        content = stream.read(wanted)
+    if len(content) != wanted:
+        raise ValueError(f"{name} is cut short")
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an ``.npy`` stream, read without touching its data."""
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"npy format {version}, where (1, 0) is expected")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    if fortran_order:
+        raise ValueError("an array in Fortran order")
+    return shape, dtype

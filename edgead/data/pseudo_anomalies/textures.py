@@ -1,0 +1,223 @@
+"""What the spots of a pseudo-anomaly are filled with: drawn textures, or pictures of a folder.
+
+DRAEM takes them from the Describable Textures Dataset (Cimpoi et al., CVPR 2014), which not everybody has or may use.
+The drawn ones need no file: kinds that differ in scale, direction, sharpness of edges and colour.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgead.data.pseudo_anomalies.perlin import perlin_noise
+from edgead.errors import DataError
+from edgead.imaging.preprocess import PICTURE_SUFFIXES, read_picture
+from edgead.types import Float32Array, UInt8Array
+
+# A folder given by mistake, such as a home directory, is not walked to its end.
+MAX_FILES = 100_000
+# The least of a picture that is shown, as a share of the sides of the largest crop that fits.
+CROP_MIN = 0.5
+
+
+class Textures(Protocol):
+    """Where textures come from."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Another one where the same `rng` would give other textures."""
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> UInt8Array:
+        """Give a texture, (height, width, 3) uint8 RGB, that follows from `rng` alone."""
+
+
+class ProceduralTextures:
+    """Textures that are drawn, of a kind of `KINDS` each time; no file is read."""
+
+    fingerprint = "procedural"
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> UInt8Array:
+        """Draw a texture of any kind, in any two or more colours: (height, width, 3) uint8 RGB."""
+        kinds = tuple(KINDS.values())
+        return kinds[rng.integers(len(kinds))](height, width, rng)
+
+
+class FolderTextures:
+    """Textures cut from the pictures in a folder and the folders in it, such as the Describable Textures Dataset.
+
+    Pictures are PNG, JPEG, BMP and TIFF files by their suffix; hidden files and folders and other files are passed
+    over, links to folders are not followed. A picture is read when it is drawn, so the folder may be of any size up to
+    `MAX_FILES` files.
+
+    Raises DataError for a folder that is missing, cannot be read, holds no picture, or holds more files than that.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = _pictures_below(Path(folder))
+        # Names and sizes: reading every file would take minutes of a large folder.
+        known = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in self.paths]
+        self.fingerprint = hashlib.sha256(repr(known).encode()).hexdigest()
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> UInt8Array:
+        """Cut a piece of the proportions asked for out of any picture, resize it, and mirror it or not, either way.
+
+        Returns (height, width, 3) uint8 RGB. Raises PictureError, naming the file, for one that cannot be read.
+        """
+        image = read_picture(self.paths[rng.integers(len(self.paths))])
+        scale = rng.uniform(CROP_MIN, 1.0) * min(image.shape[0] / height, image.shape[1] / width)
+        rows, columns = max(1, int(scale * height)), max(1, int(scale * width))
+        top = rng.integers(image.shape[0] - rows, endpoint=True)
+        left = rng.integers(image.shape[1] - columns, endpoint=True)
+        piece = image[top : top + rows, left : left + columns]
+        way = cv2.INTER_AREA if scale > 1.0 else cv2.INTER_LINEAR
+        texture = cv2.resize(piece, (width, height), interpolation=way)
+        down, across = 1 - 2 * rng.integers(0, 2, 2)
+        return np.ascontiguousarray(texture[::down, ::across], np.uint8)
+
+
+def _pictures_below(root: Path) -> tuple[Path, ...]:
+    if not root.is_dir():
+        raise DataError(
+            f"{root} is {'not a folder' if root.exists() else 'missing'}: give a folder of pictures of textures"
+        )
+    paths: list[Path] = []
+    seen = 0
+    for folder, inside, names in os.walk(root, onerror=_cannot_read):
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        seen += len(names)
+        if seen > MAX_FILES:
+            raise DataError(f"{root} holds more than {MAX_FILES} files: give a folder of textures alone")
+        paths += (
+            Path(folder, name)
+            for name in sorted(names)
+            if name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
+        )
+    if not paths:
+        raise DataError(f"no picture in {root}: put PNG, JPEG, BMP or TIFF pictures of textures there")
+    return tuple(paths)
+
+
+def _cannot_read(error: OSError) -> None:
+    raise DataError(
+        f"cannot read {error.filename}: {error.strerror or error}; check the path and its rights"
+    ) from error
+
+
+def _grain(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
+    """Noise in grains of one size, about a colour; in colours or in shades of the one."""
+    size = _side(height, width) * 2.0 ** rng.uniform(-8, -3)
+    rows, columns = (int(side / max(1.0, size)) + 2 for side in (height, width))
+    small = rng.normal(0.0, rng.uniform(30, 90), (rows, columns, 3)).astype(np.float32)
+    if rng.integers(2):
+        small[:] = small[..., :1]
+    return _bounded(_colours(1, rng) + _enlarged(small, height, width))
+
+
+def _stripes(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
+    """Stripes of two colours in any direction, hard or soft."""
+    along, _ = _turned_plane(height, width, rng)
+    wave = np.sin(along * (2 * np.pi / (_side(height, width) * 2.0 ** rng.uniform(-5, -1.5))))
+    if rng.integers(2):
+        wave = np.sign(wave)
+    return _two_colours(0.5 + 0.5 * wave, rng)
+
+
+def _checks(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
+    """A turned board of two colours; its fields are rectangles."""
+    along, over = _turned_plane(height, width, rng)
+    sides = _side(height, width) * 2.0 ** rng.uniform(-5, -2, 2)
+    return _two_colours((np.floor(along / sides[0]) + np.floor(over / sides[1])) % 2, rng)
+
+
+def _dots(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
+    """Discs of one colour on another, in turned rows."""
+    along, over = _turned_plane(height, width, rng)
+    step = _side(height, width) * 2.0 ** rng.uniform(-4.5, -2)
+    distance = np.hypot(along % step - step / 2, over % step - step / 2)
+    return _two_colours(distance < rng.uniform(0.2, 0.45) * step, rng)
+
+
+def _cells(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
+    """Voronoi cells about random points, each of its own colour and darker towards its rim."""
+    points = np.ones((height, width), np.uint8)
+    count = int(2.0 ** rng.uniform(4, 8))
+    points[rng.integers(0, height, count), rng.integers(0, width, count)] = 0
+    distance, label = cv2.distanceTransformWithLabels(points, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    shade = 1.0 - rng.uniform(0.0, 0.8) * distance / max(1.0, float(distance.max()))
+    return _bounded(_colours(count + 1, rng)[label] * shade[..., None])
+
+
+def _blotches(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
+    """A few colours in spots with winding borders, from Perlin noise of two sizes."""
+    cells = 2 ** int(rng.integers(1, 4))
+    noise = perlin_noise(height, width, (cells, cells), rng)
+    noise += 0.5 * perlin_noise(height, width, (2 * cells, 2 * cells), rng)
+    count = int(rng.integers(3, 7))
+    steps = np.quantile(noise, np.linspace(0, 1, count + 1)[1:-1])
+    return _bounded(_colours(count, rng)[np.searchsorted(steps, noise)])
+
+
+def _gradient(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
+    """Colours that run into each other."""
+    rows, columns = rng.integers(2, 5, 2)
+    return _bounded(_enlarged(_colours(int(rows * columns), rng).reshape(rows, columns, 3), height, width))
+
+
+KINDS: Mapping[str, Callable[[int, int, np.random.Generator], UInt8Array]] = MappingProxyType(
+    {
+        "grain": _grain,
+        "stripes": _stripes,
+        "checks": _checks,
+        "dots": _dots,
+        "cells": _cells,
+        "blotches": _blotches,
+        "gradient": _gradient,
+    }
+)
+"""The kinds of drawn textures: each draws one of (height, width, 3) uint8 RGB."""
+
+
+def _side(height: int, width: int) -> int:
+    """What the sizes in a texture are measured by: pictures of any size get the same textures, enlarged."""
+    return min(height, width)
+
+
+def _turned_plane(height: int, width: int, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+    """Coordinates of the pixels, in pixels along a random direction and at a right angle to it: (H, W) each."""
+    rows, columns = np.indices((height, width), dtype=np.float32)
+    angle = rng.uniform(0.0, np.pi)
+    cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    shift = rng.uniform(0.0, _side(height, width), 2).astype(np.float32)
+    return cosine * columns + sine * rows + shift[0], cosine * rows - sine * columns + shift[1]
+
+
+def _colours(count: int, rng: np.random.Generator) -> Float32Array:
+    """Random colours, (count, 3) float32 from 0 to 255, together more or less grey.
+
+    Pure ones would give an anomaly away by its colour alone; dirt, rust and scratches are dull.
+    """
+    pure = rng.uniform(0.0, 255.0, (count, 3))
+    grey = rng.uniform(0.0, 255.0, (count, 1))
+    return np.asarray(grey + rng.uniform() ** 2 * (pure - grey), np.float32)
+
+
+def _two_colours(share: npt.ArrayLike, rng: np.random.Generator) -> UInt8Array:
+    """One of two random colours where `share` (H, W) is 0, the other where it is 1, a mixture between."""
+    one, other = _colours(2, rng)
+    return _bounded(one + np.asarray(share, np.float32)[..., None] * (other - one))
+
+
+def _enlarged(small: Float32Array, height: int, width: int) -> Float32Array:
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def _bounded(colour: Float32Array) -> UInt8Array:
+    return np.clip(np.rint(colour), 0, 255).astype(np.uint8)

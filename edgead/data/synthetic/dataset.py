@@ -1,0 +1,100 @@
+"""Datasets of synthetic parts, in the layout of MVTec AD: what the demo trains on and judges.
+
+`edgead.data.synthetic.parts` draws good parts, `edgead.data.synthetic.defects` damages them, and
+`edgead.data.synthetic.conveyor` moves them past a camera. Everything is decided by a seed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgead.data.samples import GOOD
+from edgead.data.synthetic.conveyor import Conveyor, write_conveyor_video
+from edgead.data.synthetic.defects import DEFECTS, add_defect
+from edgead.data.synthetic.parts import KINDS, SIZE_MIN_PX, Part, draw_part, render_part
+from edgead.errors import DataError, InputError
+from edgead.files.atomic import replace_directory
+from edgead.files.parsing import json_text
+from edgead.types import BoolArray, UInt8Array
+
+__all__ = [
+    "DEFECTS",
+    "KINDS",
+    "Conveyor",
+    "Part",
+    "add_defect",
+    "draw_part",
+    "render_part",
+    "write_conveyor_video",
+    "write_dataset",
+]
+
+_RECORD = "synthetic.json"
+_TRAIN, _TEST_GOOD, _TEST_DEFECT = range(3)
+
+
+def write_dataset(
+    root: Path,
+    kind: str,
+    n_train: int = 100,
+    n_good: int = 30,
+    n_defect: int = 30,
+    seed: int = 0,
+    size_px: int = 256,
+) -> None:
+    """Write a dataset of one kind of part: `train/good`, `test/*`, `ground_truth/*`.
+
+    n_defect: of all defects together, taken in turn. Pictures are PNG, `size_px` high and wide. The folder
+    appears whole or not at all, and replaces only a folder that was written here before.
+
+    Raises InputError for an unknown kind or a number out of range, DataError when `root` holds anything else.
+    """
+    if kind not in KINDS:
+        raise InputError(f"part kind {kind!r} is not known: give one of {', '.join(KINDS)}")
+    if n_train < 1 or n_good < 0 or n_defect < 0 or size_px < SIZE_MIN_PX or seed < 0:
+        raise InputError(
+            f"{n_train} pictures to train on, {n_good} good and {n_defect} defects to test, {size_px} px, "
+            f"seed {seed}: give at least 1, 0, 0, {SIZE_MIN_PX} and 0"
+        )
+    root = Path(root)
+    if root.is_dir() and any(root.iterdir()) and not (root / _RECORD).is_file():
+        raise DataError(f"{root} holds something else than synthetic parts: give a new folder")
+
+    def part(split: int, index: int) -> tuple[Part, np.random.Generator]:
+        rng = np.random.default_rng([seed, split, index])
+        return render_part(kind, rng, size_px), rng
+
+    with replace_directory(root) as folder:
+        for index in range(n_train):
+            _write(folder / "train" / GOOD / f"{index:03d}.png", part(_TRAIN, index)[0].image)
+        for index in range(n_good):
+            _write(folder / "test" / GOOD / f"{index:03d}.png", part(_TEST_GOOD, index)[0].image)
+        for index in range(n_defect):
+            defect, number = DEFECTS[index % len(DEFECTS)], index // len(DEFECTS)
+            good, rng = part(_TEST_DEFECT, index)
+            image, mask = add_defect(good.image, defect, rng, good.outline)
+            _write(folder / "test" / defect / f"{number:03d}.png", image)
+            _write(folder / "ground_truth" / defect / f"{number:03d}_mask.png", _picture_of(mask))
+        record = {
+            "kind": kind,
+            "train": n_train,
+            "good": n_good,
+            "defect": n_defect,
+            "seed": seed,
+            "size_px": size_px,
+        }
+        (folder / _RECORD).write_text(json_text(record), encoding="utf-8")
+
+
+def _picture_of(mask: BoolArray) -> UInt8Array:
+    return np.repeat(mask[..., np.newaxis].astype(np.uint8) * 255, 3, axis=2).astype(np.uint8, copy=False)
+
+
+def _write(path: Path, image: UInt8Array) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Encoded here and written by Python, which tells a full disk; OpenCV's imwrite only returns False.
+    _, data = cv2.imencode(".png", image[..., ::-1])
+    path.write_bytes(data.tobytes())

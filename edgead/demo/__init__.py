@@ -1,0 +1,1 @@
+"""Everything once, on drawn parts, and the page that shows it."""

@@ -1,0 +1,134 @@
+"""The whole line once, offline: what `edgead demo` does, and the first thing that a newcomer runs.
+
+Every step is the function behind the command of the same name, on drawn parts. So a demo that works shows
+that everything is installed, and its page shows what to expect of one's own parts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgead.bundle import Bundle
+from edgead.data import open_dataset
+from edgead.data.synthetic.conveyor import write_conveyor_video
+from edgead.data.synthetic.dataset import KINDS, write_dataset
+from edgead.demo.page import Demo, Step, Streamed, write_demo_page
+from edgead.engine.build import build_bundle
+from edgead.errors import InputError
+from edgead.evaluation.evaluate import Evaluation, Scores, evaluate, score_dataset
+from edgead.evaluation.report import check_report_packages, write_report
+from edgead.files.atomic import check_directory, replace_directory
+from edgead.runtime import open_session
+from edgead.stream import open_sink, open_source, stream
+
+if TYPE_CHECKING:
+    from edgead.train.loop import Progress
+    from edgead.train.run import Run
+
+
+def run_demo(
+    out: Path,
+    kind: str,
+    say: Callable[[str], None],
+    progress: Callable[[Progress], None],
+    *,
+    n_train: int = 240,
+    n_test: int = 30,
+    epochs: int = 10,
+    n_frames: int = 100,
+    size_px: int = 256,
+) -> Path:
+    """Draw parts of a kind, train, build, evaluate and stream, all below `out`; return the page's path.
+
+    What belongs to a kind lies in a folder of its name, so demos of several kinds stand side by side and the
+    page is of the latest. say: takes a line for the user. progress: told of the training. n_train: good parts
+    to train on. n_test: good parts, and as many defective ones, to test on. n_frames: of the conveyor.
+    size_px: height and width of the pictures and of the model.
+
+    Raises InputError for an unknown kind or a directory of other things, MissingExtraError without the training
+    packages, and what the steps raise.
+    """
+    check_report_packages()
+    _check_place(out)
+    folder, steps = out / kind, _Steps(say)
+    with steps.take("draw", f"{n_train} good parts, and {n_test} good and {n_test} defective to test on"):
+        write_dataset(folder / "data", kind, n_train, n_test, n_test, size_px=size_px)
+    with steps.take("train", f"Reverse Distillation, {epochs} epochs, on the good parts alone"):
+        run = _train(folder, epochs, size_px, say, progress)
+    with steps.take("build", "an ONNX file that decides as the trained model does, and a threshold"):
+        bundle = build_bundle(run, folder / "bundle", progress=say)
+    with steps.take("eval", f"the bundle on the {2 * n_test} parts to test on"):
+        evaluation, scores = _evaluate(folder, bundle)
+    with steps.take("stream", f"{n_frames} frames of a conveyor"):
+        streamed = _stream(folder, kind, bundle, n_frames, size_px)
+    demo = Demo(folder, kind, run.path / "loss.png", bundle, evaluation, scores, streamed, steps.taken)
+    return write_demo_page(out / "index.html", demo)
+
+
+def _check_place(out: Path) -> None:
+    """Raise InputError for a directory that cannot be written, or that holds anything but a demo."""
+    check_directory(out)
+    found = (
+        {entry.name for entry in out.iterdir() if not entry.name.startswith(".")} if out.is_dir() else set()
+    )
+    if found - {*KINDS, "index.html"} or found == {"index.html"}:
+        raise InputError(f"--out {out} holds files that are no demo: choose an empty or new directory")
+
+
+class _Steps:
+    """Says what is being done, and remembers how long it took."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self.taken: list[Step] = []
+
+    @contextmanager
+    def take(self, name: str, text: str) -> Iterator[None]:
+        self._say(f"{name:<6}  {text}")
+        started_at = time.monotonic()
+        yield
+        self.taken.append(Step(name, text, time.monotonic() - started_at))
+
+
+def _train(
+    folder: Path, epochs: int, size_px: int, say: Callable[[str], None], progress: Callable[[Progress], None]
+) -> Run:
+    from edgead.train.config import TrainConfig
+    from edgead.train.fabric import Machine, open_machine
+    from edgead.train.training import train_run
+
+    fabric, precision = open_machine(Machine(), None)
+    data = str((folder / "data").resolve())
+    config = TrainConfig(data=(data,), size=str(size_px), epochs=epochs, training_precision=precision)
+    return train_run(config, folder / "run", fabric, say, progress)
+
+
+def _evaluate(folder: Path, bundle: Bundle) -> tuple[Evaluation, Scores]:
+    with open_session(bundle) as session:
+        scores = score_dataset(session, open_dataset(folder / "data").test, bundle.manifest.size)
+    (threshold,) = bundle.manifest.thresholds.values()
+    evaluation = evaluate(scores, threshold)
+    details = {"model": str(folder / "bundle"), "data": f"{folder / 'data'} (drawn)"}
+    write_report(folder / "report", evaluation, scores, details)
+    return evaluation, scores
+
+
+def _stream(folder: Path, kind: str, bundle: Bundle, n_frames: int, size_px: int) -> Streamed:
+    video, manifest = folder / "conveyor.avi", bundle.manifest
+    ((part, threshold),) = manifest.thresholds.items()
+    is_defect = write_conveyor_video(video, kind, n_frames, size_px=size_px)
+    with replace_directory(folder / "stream") as written, ExitStack() as stack:
+        source = stack.enter_context(open_source(str(video)))
+        session = stack.enter_context(open_session(bundle))
+        addresses = (
+            f"jsonl:{written}/verdicts.jsonl",
+            f"video:{written}/annotated.mkv",
+            f"rejects:{written}/rejects",
+        )
+        sinks = [stack.enter_context(open_sink(address, fps=source.fps)) for address in addresses]
+        summary = stream(session, source, sinks, size=manifest.size, threshold=threshold.value, part=part)
+    return Streamed(folder / "stream", is_defect, summary)

@@ -1,0 +1,1 @@
+"""A model scored on labelled images: figures, charts, galleries and the page that holds them."""

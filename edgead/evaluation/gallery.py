@@ -1,0 +1,116 @@
+"""The pictures of a report: the clearest and the hardest defects and the most suspicious good parts.
+
+A card stands for one picture: on the left the picture as the model saw it with the true defect outlined, on
+the right its heat map. Pictures are chosen by score alone, so nobody can pick the flattering ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from edgead.data import Sample, read_mask
+from edgead.evaluation.evaluate import Scores
+from edgead.evaluation.html import picture_uri
+from edgead.imaging.heatmap import overlay
+from edgead.imaging.preprocess import ModelSize, read_picture, resize_to_model
+from edgead.scoring.threshold import Threshold
+from edgead.types import UInt8Array
+
+PICTURES_PER_GALLERY = 6
+_MASK_COLOUR = (60, 230, 90)
+_LEGEND_SHAPE = (24, 480)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One picture on the page: two data URIs, its name, kind and score, the decision and if it was right.
+
+    decision and right are None where there is no threshold; right is None where the picture has no label.
+    """
+
+    picture: str
+    heat_map: str
+    name: str
+    kind: str
+    score: float
+    decision: str | None
+    right: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """A row of cards under a title."""
+
+    title: str
+    cards: tuple[Card, ...]
+
+
+def galleries(scores: Scores, threshold: Threshold | None) -> list[Gallery]:
+    """Choose the pictures by their scores and make the cards; galleries without a picture are left out.
+
+    Each picture stands in one gallery at most. Raises PictureError for a file that cannot be read any more.
+    """
+    if not np.isfinite(scores.maps).all():
+        return []
+    order = [int(i) for i in np.argsort(-scores.scores, kind="stable")]
+    by_label = {label: [i for i in order if scores.samples[i].label == label] for label in (0, 1, None)}
+    defects = by_label[1]
+    clearest = defects[: min(PICTURES_PER_GALLERY, (len(defects) + 1) // 2)]
+    hardest = defects[len(clearest) :][::-1][:PICTURES_PER_GALLERY]
+    chosen = (
+        ("Defects with the highest scores", clearest),
+        ("Defects with the lowest scores: missed first", hardest),
+        ("Good parts with the highest scores: false alarms first", by_label[0][:PICTURES_PER_GALLERY]),
+        ("Pictures without a label, highest scores first", by_label[None][:PICTURES_PER_GALLERY]),
+    )
+    return [
+        Gallery(title, tuple(_card(scores, index, threshold) for index in indices))
+        for title, indices in chosen
+        if indices
+    ]
+
+
+def colour_scale(scores: Scores, threshold: Threshold | None) -> float:
+    """Give the map value where the heat maps of a page begin to be lit: the threshold.
+
+    Without one, the highest score of a good picture, or of any where none is good.
+    """
+    if threshold is not None:
+        return threshold.value
+    good = [float(v) for v, s in zip(scores.scores, scores.samples, strict=True) if s.label == 0]
+    return max(good) if good else float(scores.scores.max())
+
+
+def colour_legend() -> str:
+    """Give the colours of a heat map from 0 to twice the threshold as a picture, a data URI."""
+    height, width = _LEGEND_SHAPE
+    ramp = np.repeat(np.linspace(0.0, 2.0, width, dtype=np.float32)[None], height, axis=0)
+    return picture_uri(overlay(np.full((height, width, 3), 150, np.uint8), ramp, 1.0))
+
+
+def _card(scores: Scores, index: int, threshold: Threshold | None) -> Card:
+    sample, score, anomaly_map = scores.samples[index], float(scores.scores[index]), scores.maps[index]
+    image = resize_to_model(read_picture(sample.path), ModelSize(*anomaly_map.shape))
+    is_anomalous = None if threshold is None else score > threshold.value
+    return Card(
+        picture=picture_uri(_with_outline(image, sample)),
+        heat_map=picture_uri(overlay(image, anomaly_map, colour_scale(scores, threshold))),
+        name=f"{sample.path.parent.name}/{sample.path.name}",
+        kind="unlabelled" if sample.label is None else sample.defect,
+        score=score,
+        decision=None if is_anomalous is None else "rejected" if is_anomalous else "passed",
+        right=None if is_anomalous is None or sample.label is None else is_anomalous == (sample.label == 1),
+    )
+
+
+def _with_outline(image: UInt8Array, sample: Sample) -> UInt8Array:
+    """Draw the outline of the true defect on a copy, where the sample has a mask."""
+    if sample.label != 1 or sample.mask_path is None:
+        return image
+    mask = read_mask(sample, image.shape[:2]).astype(np.uint8)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    thickness = max(1, min(image.shape[:2]) // 200)
+    return np.asarray(cv2.drawContours(image.copy(), outlines, -1, _MASK_COLOUR, thickness), dtype=np.uint8)

@@ -1,0 +1,1 @@
+"""Graphs in lower precisions: float16, INT8, and what INT8 needs to be measured."""

@@ -1,0 +1,80 @@
+"""How far INT8 rounding shifts the mean of what each convolution gives: measured here, taken off in `quantize.py`.
+
+Every quantised convolution is computed twice from the same float32 input, once as it is and once with rounded input and
+weights, in one graph. So each shift is the convolution's own and does not depend on which others are quantised: one
+measurement serves every choice of layers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+
+from edgead.export.graph_sections import CONVOLUTIONS
+from edgead.runtime.onnxruntime import tensor_values
+from edgead.types import Float32Array, Float64Array, UInt8Array
+
+_AXES = "shift_axes"
+
+
+def mean_shifts(exact: ModelProto, quantised: ModelProto, images: UInt8Array) -> dict[str, Float32Array]:
+    """Mean of quantised minus exact for each output channel of each quantised convolution, over pictures and positions.
+
+    exact: the float32 graph. quantised: `int8_from_float` of it, without shifts. images: (N, H, W, 3) uint8 RGB,
+    N >= 1. Returns (C,) by the name of the tensor that the convolution gives. Raises BackendError when the graph does
+    not run.
+    """
+    twins = _with_twins(exact, quantised)
+    names = [output.name for output in twins.graph.output[len(exact.graph.output) :]]
+    sums: dict[str, Float64Array] = {}
+    for values in tensor_values(twins.SerializeToString(), images, names):
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value.astype(np.float64)
+    return {
+        name.removesuffix("_shift"): (total / len(images)).astype(np.float32) for name, total in sums.items()
+    }
+
+
+def _with_twins(exact: ModelProto, quantised: ModelProto) -> ModelProto:
+    """The float32 graph with a rounded twin beside each convolution, and what is between the two as outputs."""
+    rounding = {
+        node.output[0]: node
+        for node in quantised.graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+    }
+    after = {node.output[0]: node for node in quantised.graph.node}
+    known = {weight.name for weight in exact.graph.initializer}
+    model = ModelProto()
+    model.CopyFrom(exact)
+    graph = model.graph
+    del graph.node[:]
+    graph.initializer.extend(weight for weight in quantised.graph.initializer if weight.name not in known)
+    graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3]), _AXES))
+    added: set[str] = set()
+
+    def add(name: str) -> None:
+        """The rounding that gives this tensor, with what it needs, once."""
+        node = rounding.get(name)
+        if node is not None and name not in added:
+            added.add(name)
+            add(node.input[0])
+            graph.node.append(node)
+
+    for node in exact.graph.node:
+        graph.node.append(node)
+        rounded = after[node.output[0]]
+        if node.op_type not in CONVOLUTIONS or rounded.input[0] == node.input[0]:
+            continue
+        name = node.output[0]
+        for tensor in rounded.input:
+            add(tensor)
+        twin = NodeProto()
+        twin.CopyFrom(rounded)
+        twin.name, twin.output[0] = f"{name}_twin", f"{name}_twin"
+        graph.node.append(twin)
+        graph.node.append(helper.make_node("Sub", [f"{name}_twin", name], [f"{name}_difference"]))
+        graph.node.append(
+            helper.make_node("ReduceMean", [f"{name}_difference", _AXES], [f"{name}_shift"], keepdims=0)
+        )
+        graph.output.append(ValueInfoProto(name=f"{name}_shift"))
+    return model

@@ -1,0 +1,155 @@
+"""A float32 graph as a mixed float16 one: teacher and student in half, what needs the range in float32.
+
+The precision is in the tensors of the graph and not in a flag of a builder, so every runtime computes the
+same. The picture is cast and normalised in float32 and then cast to half once. The head takes half features
+and casts them itself: their squares would overflow. A node whose values were seen to leave the range of half
+stays in float32 with a cast on either side.
+
+No torch: a bundle's graph is converted on a machine that never trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from edgead.errors import PrecisionError
+from edgead.export.graph_sections import float_tensors, parts_of
+from edgead.types import Float32Array
+
+HALF_MAX = 65504.0
+"""The largest finite float16."""
+
+HEADROOM = 4.0
+"""How much larger than anything seen a value may become before it overflows."""
+
+# Inputs that are float32 whatever the type of the features: ONNX, operator Resize, inputs `roi` and `scales`.
+_ALWAYS_FLOAT = {"Resize": (1, 2)}
+
+
+def half_from_float(
+    model: ModelProto,
+    peaks: Mapping[str, float] = MappingProxyType({}),
+    layers: Collection[str] | None = None,
+) -> ModelProto:
+    """Convert a float32 graph that edgead exported to mixed float16; returns another model.
+
+    peaks: largest magnitude seen of each tensor, by name; a node that takes or gives one beyond
+    `HALF_MAX / HEADROOM`, or one that is not finite, stays in float32. layers: nodes to convert, each by the first
+    tensor that it gives; None for all of teacher and student. Weights are rounded to the nearest half, as NumPy does.
+    Raises PrecisionError, naming the weights, when some leave the range of half or are
+    not finite, and for a graph without the head.
+    """
+    parts = parts_of(model)
+    floats = float_tensors(model)
+    wide = {name for name, peak in peaks.items() if not peak <= HALF_MAX / HEADROOM}
+    weights = {weight.name: weight for weight in model.graph.initializer if weight.name in floats}
+    converter = _Converter(floats, weights)
+    for index, node in enumerate(model.graph.node):
+        touched = {*node.input, *node.output}
+        if index == parts.head:
+            converter.keep(node)
+        elif (
+            index in parts.teacher | parts.student
+            and not touched & wide
+            and (layers is None or node.output[0] in layers)
+        ):
+            converter.halve(node)
+        else:
+            converter.widen(node)
+    converter.refuse_overflow()
+    converted = ModelProto()
+    converted.CopyFrom(model)
+    graph = converted.graph
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(converter.nodes)
+    graph.initializer.extend(converter.weights(model))
+    onnx.checker.check_model(converted, full_check=True)
+    return converted
+
+
+class _Converter:
+    """Takes the nodes of a graph in order, and keeps the type of every tensor that they give."""
+
+    def __init__(self, floats: frozenset[str], weights: Mapping[str, TensorProto]) -> None:
+        self.nodes: list[NodeProto] = []
+        self._floats = floats
+        self._float_weights = weights
+        self._halved: set[str] = set()
+        self._cast: dict[str, str] = {}
+        self._half_weights: dict[str, TensorProto] = {}
+        self._overflowing: list[str] = []
+
+    def keep(self, node: NodeProto) -> None:
+        """Add a node that takes either type."""
+        self.nodes.append(node)
+
+    def halve(self, node: NodeProto) -> None:
+        """Add a node that computes in half."""
+        self._add(node, half=True)
+        self._halved.update(name for name in node.output if name in self._floats)
+
+    def widen(self, node: NodeProto) -> None:
+        """Add a node that computes in float32."""
+        self._add(node, half=False)
+
+    def refuse_overflow(self) -> None:
+        """Raise PrecisionError when weights do not fit into half."""
+        if self._overflowing:
+            raise PrecisionError(
+                f"weights that half precision cannot hold (finite, up to {HALF_MAX:g}): "
+                f"{', '.join(self._overflowing[:5])}{' and others' if len(self._overflowing) > 5 else ''}; "
+                "build with --precision fp32, or train again with a lower learning rate"
+            )
+
+    def weights(self, model: ModelProto) -> Iterator[TensorProto]:
+        """The initialisers that the nodes still use."""
+        used = {name for node in self.nodes for name in node.input}
+        for weight in (*model.graph.initializer, *self._half_weights.values()):
+            if weight.name in used:
+                yield weight
+
+    def _add(self, node: NodeProto, half: bool) -> None:
+        changed = NodeProto()
+        changed.CopyFrom(node)
+        for position, name in enumerate(node.input):
+            if name not in self._floats or position in _ALWAYS_FLOAT.get(node.op_type, ()):
+                continue
+            if half and name in self._float_weights:
+                changed.input[position] = self._half_weight(name)
+            elif half != (name in self._halved):
+                changed.input[position] = self._converted(name, half)
+        for attribute in changed.attribute:
+            if (
+                half
+                and node.op_type == "Cast"
+                and attribute.name == "to"
+                and attribute.i == TensorProto.FLOAT
+            ):
+                attribute.i = TensorProto.FLOAT16
+        self.nodes.append(changed)
+
+    def _converted(self, name: str, half: bool) -> str:
+        """The tensor in the other type, by one cast however many nodes take it."""
+        if name not in self._cast:
+            self._cast[name] = f"{name}_{'half' if half else 'float'}"
+            to = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+            self.nodes.append(
+                helper.make_node("Cast", [name], [self._cast[name]], name=f"{self._cast[name]}_cast", to=to)
+            )
+        return self._cast[name]
+
+    def _half_weight(self, name: str) -> str:
+        half_name = f"{name}_half"
+        if half_name not in self._half_weights:
+            exact: Float32Array = numpy_helper.to_array(self._float_weights[name])
+            with np.errstate(over="ignore"):
+                rounded = exact.astype(np.float16)
+            if not np.isfinite(rounded).all():
+                self._overflowing.append(name)
+            self._half_weights[half_name] = numpy_helper.from_array(rounded, half_name)
+        return half_name

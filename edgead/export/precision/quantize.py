@@ -1,0 +1,197 @@
+"""A float32 graph as an INT8 one with explicit Q/DQ nodes, placed where TensorRT fuses them.
+
+Quantisation is in the graph: a QuantizeLinear and DequantizeLinear pair says which tensor is rounded and with
+which scale, so every runtime rounds alike and no builder decides anything. Everything is symmetric with zero
+point 0: activations have one scale, weights one for each output channel. Biases, and the head, are left as they are.
+
+Pairs stand on the data input of every convolution, and on the inputs of a residual addition but one: the output of a
+convolution that goes nowhere else stays in float32, because TensorRT computes that convolution and the
+addition as one kernel, which a pair between them would break (NVIDIA, "TensorRT Developer Guide", chapter "Working
+with Quantized Types", Q/DQ layer-placement recommendations: quantise the residual input of skip connections).
+
+The arithmetic is that of ONNX (operators QuantizeLinear, DequantizeLinear): round half to even, then clip.
+
+Rounding shifts the mean of what a convolution gives, and such shifts add up from layer to layer where noise would
+cancel. The shift measured in calibration is taken off the bias of each convolution (Nagel et al., "Data-Free
+Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2, the empirical form).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from edgead.errors import PrecisionError
+from edgead.export.graph_sections import CONVOLUTIONS, float_tensors, parts_of
+from edgead.types import Float32Array, Quantize
+
+INT8_MAX = 127
+"""Largest quantised magnitude; -128 is left unused by weights so that they stay symmetric."""
+
+
+def tensors_to_quantise(model: ModelProto, quantize: Quantize = "all") -> tuple[str, ...]:
+    """Names of the activations that get a Q/DQ pair, in the order of the graph: those a range is needed for.
+
+    quantize: `all` for teacher and student, `student` for the student alone. Raises PrecisionError for a graph
+    without the head.
+    """
+    return tuple(dict.fromkeys(name for names in _sites(model, quantize).values() for name in names))
+
+
+def layers_to_quantise(model: ModelProto, quantize: Quantize = "all") -> tuple[str, ...]:
+    """Names of the convolutions and additions that `int8_from_float` quantises, each by the tensor that it gives."""
+    return tuple(model.graph.node[index].output[0] for index in _sites(model, quantize))
+
+
+def int8_from_float(
+    model: ModelProto,
+    ranges: Mapping[str, float],
+    quantize: Quantize = "all",
+    shifts: Mapping[str, Float32Array] = MappingProxyType({}),
+    spared: Collection[str] = (),
+) -> ModelProto:
+    """Put Q/DQ pairs into a float32 graph that edgead exported; returns another model.
+
+    ranges: largest magnitude that is to be told from larger ones, of each of `tensors_to_quantise`. shifts: (C,) of
+    convolutions, to take off their biases: see `edgead.export.precision.bias_correction`. spared: those of
+    `layers_to_quantise` that stay in float. Raises PrecisionError for a range that is missing or no finite number from
+    0 on, for weights that are not finite, and for a graph without the head.
+    """
+    nodes = list(model.graph.node)
+    sites = {
+        index: names
+        for index, names in _sites(model, quantize).items()
+        if nodes[index].output[0] not in spared
+    }
+    for name in (name for names in sites.values() for name in names):
+        if not 0.0 <= ranges.get(name, -1.0) < np.inf:
+            raise PrecisionError(f"no calibrated range of tensor {name!r}: calibrate again")
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    writer = _Writer()
+    for index, node in enumerate(nodes):
+        changed = NodeProto()
+        changed.CopyFrom(node)
+        for position, name in enumerate(node.input):
+            if name in sites.get(index, ()):
+                changed.input[position] = writer.quantise(name, ranges[name])
+            elif index in sites and node.op_type in CONVOLUTIONS and position == 1 and name in weights:
+                values = numpy_helper.to_array(weights[name])
+                changed.input[position] = writer.quantise_weight(name, values, _channel_axis(node))
+        if index in sites and node.output[0] in shifts:
+            writer.correct(changed, weights, shifts[node.output[0]])
+        writer.nodes.append(changed)
+    quantised = ModelProto()
+    quantised.CopyFrom(model)
+    graph = quantised.graph
+    used = {name for node in writer.nodes for name in node.input}
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(writer.nodes)
+    graph.initializer.extend(weight for name, weight in weights.items() if name in used)
+    graph.initializer.extend(writer.weights)
+    onnx.checker.check_model(quantised, full_check=True)
+    return quantised
+
+
+def _sites(model: ModelProto, quantize: Quantize) -> dict[int, tuple[str, ...]]:
+    """The activations to quantise at the input of each node, by the node's index."""
+    parts, floats = parts_of(model), float_tensors(model)
+    nodes = list(model.graph.node)
+    constants = {weight.name for weight in model.graph.initializer}
+    producer = {name: node for node in nodes for name in node.output}
+    uses = Counter(name for node in nodes for name in node.input)
+    sites: dict[int, tuple[str, ...]] = {}
+    for index in sorted(parts.student | parts.teacher if quantize == "all" else parts.student):
+        node = nodes[index]
+        if node.op_type in CONVOLUTIONS:
+            sites[index] = (node.input[0],)
+        elif node.op_type == "Add" and floats.issuperset(node.input) and constants.isdisjoint(node.input):
+            fused = (
+                name for name in node.input if producer[name].op_type in CONVOLUTIONS and uses[name] == 1
+            )
+            kept = next(fused, None)
+            sites[index] = tuple(name for name in node.input if name != kept)
+    return sites
+
+
+def _channel_axis(node: NodeProto) -> int | None:
+    """The axis of the output channels in the weights of a convolution; None where no axis is theirs alone."""
+    if node.op_type == "Conv":
+        return 0
+    # Weights of a transposed convolution are (C_in, C_out / groups, ...).
+    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+    return 1 if groups == 1 else None
+
+
+class _Writer:
+    """The nodes of the quantised graph in order, and the tensors that they take beside the old ones."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.weights: list[TensorProto] = []
+        self._dequantised: dict[str, str] = {}
+
+    def quantise(self, name: str, largest: float) -> str:
+        """A pair on an activation, one however many nodes take it; returns the dequantised tensor."""
+        if name not in self._dequantised:
+            scale, zero = self._scale(name, _scale(np.float32(largest)))
+            self.nodes.append(
+                helper.make_node(
+                    "QuantizeLinear", [name, scale, zero], [f"{name}_q"], name=f"{name}_quantise"
+                )
+            )
+            self._dequantise(name, f"{name}_q", scale, zero)
+        return self._dequantised[name]
+
+    def quantise_weight(self, name: str, values: Float32Array, axis: int | None) -> str:
+        """Weights as int8 with one scale for each channel; returns the dequantised tensor."""
+        if name not in self._dequantised:
+            if not np.isfinite(values).all():
+                raise PrecisionError(f"weights {name!r} hold values that are not finite: train the run again")
+            others = None if axis is None else tuple(i for i in range(values.ndim) if i != axis)
+            scales = _scale(np.abs(values).max(axis=others))
+            shape = [-1 if i == axis else 1 for i in range(values.ndim)]
+            steps = np.rint(values / scales.reshape(shape))
+            quantised = np.clip(steps, -INT8_MAX, INT8_MAX).astype(np.int8)
+            self.weights.append(numpy_helper.from_array(quantised, f"{name}_q"))
+            scale, zero = self._scale(name, scales)
+            self._dequantise(name, f"{name}_q", scale, zero, axis)
+        return self._dequantised[name]
+
+    def correct(self, node: NodeProto, weights: Mapping[str, TensorProto], shift: Float32Array) -> None:
+        """Take the shift off the bias of a convolution, which gets one where it has none."""
+        bias = numpy_helper.to_array(weights[node.input[2]]) if len(node.input) > 2 else np.float32(0.0)
+        name = f"{node.output[0]}_bias"
+        self.weights.append(numpy_helper.from_array(np.asarray(bias - shift, np.float32), name))
+        del node.input[2:]
+        node.input.append(name)
+
+    def _scale(self, name: str, scales: Float32Array) -> tuple[str, str]:
+        self.weights.append(numpy_helper.from_array(scales, f"{name}_scale"))
+        self.weights.append(numpy_helper.from_array(np.zeros(scales.shape, np.int8), f"{name}_zero"))
+        return f"{name}_scale", f"{name}_zero"
+
+    def _dequantise(self, name: str, quantised: str, scale: str, zero: str, axis: int | None = None) -> None:
+        self._dequantised[name] = f"{name}_dq"
+        along = {} if axis is None else {"axis": axis}
+        self.nodes.append(
+            helper.make_node(
+                "DequantizeLinear",
+                [quantised, scale, zero],
+                [self._dequantised[name]],
+                name=f"{name}_dequantise",
+                **along,
+            )
+        )
+
+
+def _scale(largest: npt.NDArray[np.float32] | np.float32) -> Float32Array:
+    """One quantisation step. What is all zeros gets a step of 1: any will do, but not 0."""
+    steps = np.asarray(largest, np.float32) / np.float32(INT8_MAX)
+    scales: Float32Array = np.where(steps > 0.0, steps, 1.0).astype(np.float32)
+    return scales

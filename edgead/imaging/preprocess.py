@@ -1,0 +1,240 @@
+"""From a picture file or a camera frame to the uint8 RGB pixels that a model takes, defined once.
+
+Training, verification, evaluation and the stream all come through here, so that a model sees at the line
+exactly what it saw in training: the same colour order, the same depth, the same interpolation. Nothing
+depends on the content of a picture (no scaling by its own maximum). The steps that happen at run time are
+recorded in a bundle's manifest by `preprocess_spec`, and `check_preprocess_spec` refuses a bundle that was
+built with steps this version does not know. Casting, normalisation and transposition are inside the graph.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgead.errors import BundleError, InputError, PictureError
+from edgead.imaging.header import read_header
+from edgead.types import UInt8Array
+
+# A picture is untrusted input: both bounds are checked before a byte is decoded. 2**26 pixels is 8192 x 8192.
+MAX_FILE_BYTES = 256 * 2**20
+MAX_PIXELS = 2**26
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+SIZE_STEP_PX = 32
+SIZE_MIN_PX = 32
+SIZE_MAX_PX = 2048
+
+# What the manifest records beside the size. Area averaging when shrinking keeps fine defects and does not
+# alias.
+SHRINK = "area"
+ENLARGE = "linear"
+ASPECT = "stretch"
+COLOUR = "RGB"
+DTYPE = "uint8"
+LAYOUT = "NHWC"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """Height and width in pixels of the pictures that a model takes: multiples of 32 from 32 to 2048.
+
+    Raises InputError for any other value. `str(size)` gives what `parse` reads.
+    """
+
+    height_px: int
+    width_px: int
+
+    def __post_init__(self) -> None:
+        for value in (self.height_px, self.width_px):
+            if not SIZE_MIN_PX <= value <= SIZE_MAX_PX or value % SIZE_STEP_PX:
+                raise InputError(
+                    f"size {self.height_px}x{self.width_px}: height and width must be multiples of "
+                    f"{SIZE_STEP_PX} from {SIZE_MIN_PX} to {SIZE_MAX_PX}, such as 256"
+                )
+
+    @classmethod
+    def parse(cls, text: str) -> ModelSize:
+        """Read `256` (a square) or `256x320` (height x width); raise InputError for anything else."""
+        match = re.fullmatch(r"([0-9]{1,6})(?:x([0-9]{1,6}))?", text.strip())
+        if match is None:
+            raise InputError(
+                f"size {text!r} is not a number of pixels: give 256, or 256x320 for height x width"
+            )
+        height, width = match.groups()
+        return cls(int(height), int(width or height))
+
+    def __str__(self) -> str:
+        return f"{self.height_px}x{self.width_px}"
+
+
+def read_picture(path: Path) -> UInt8Array:
+    """Read a PNG, JPEG, BMP or TIFF file as (H, W, 3) uint8 RGB.
+
+    Grey becomes three equal channels, transparency is composited on black, 16 bits are divided by 257 and
+    rounded (fixed, never per picture: 65535 becomes 255), and the EXIF orientation of a JPEG is applied. The
+    format is told by the content, not the name.
+
+    Raises PictureError, naming the file and the mend, for a file that is missing, not a picture, cut short,
+    of another depth than 8 or 16 bits, longer than `MAX_FILE_BYTES` or of more than `MAX_PIXELS` pixels.
+    """
+    return picture_from_bytes(_read_bounded(path), str(path))
+
+
+def picture_from_bytes(data: bytes, name: str) -> UInt8Array:
+    """Decode the content of an image file as `read_picture` does.
+
+    Args:
+        data: Content of a PNG, JPEG, BMP or TIFF file.
+        name: Name of the image, for messages.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        PictureError: `read_picture` lists the reasons.
+    """
+    header = read_header(data)
+    if header is None:
+        raise PictureError(f"{name} is not a PNG, JPEG, BMP or TIFF picture: remove it or save it as PNG")
+    if header.height_px * header.width_px > MAX_PIXELS:
+        raise PictureError(
+            f"{name} has {header.height_px} x {header.width_px} pixels, more than the {MAX_PIXELS} allowed: "
+            "crop or shrink it"
+        )
+    if not header.whole:
+        raise PictureError(
+            f"{name} is cut short or damaged: copy it again from where it came from, or remove it"
+        )
+    # IMREAD_UNCHANGED keeps alpha, and ignores the EXIF orientation; a JPEG has no alpha and wants its
+    # orientation.
+    flags = cv2.IMREAD_COLOR if header.format == "jpeg" else cv2.IMREAD_UNCHANGED
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        decoded = None
+    if decoded is None:
+        raise PictureError(
+            f"{name} is broken and cannot be decoded: copy it again from where it came from, or remove it"
+        )
+    if decoded.dtype not in (np.uint8, np.uint16) or decoded.shape[2:] not in ((), (1,), (3,), (4,)):
+        raise PictureError(
+            f"{name} has {decoded[0, 0].size} channels of {decoded.dtype}: "
+            "save it as grey, RGB or RGBA with 8 or 16 bits a channel"
+        )
+    # libtiff hands out 8-bit colour already multiplied by its alpha, which is the composite on black.
+    premultiplied = header.format == "tiff" and decoded.dtype == np.uint8
+    return _rgb8_from_decoded(decoded, premultiplied)
+
+
+def resize_to_model(image: UInt8Array, size: ModelSize) -> UInt8Array:
+    """Resize (H, W, 3) uint8 to the model's size; the picture itself where it already has it.
+
+    Axes that shrink are averaged over areas, then axes that grow are interpolated linearly. The picture is
+    stretched: nothing is cropped or padded. Raises InputError for another shape or dtype.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise InputError(
+            f"a picture of {image.shape} {image.dtype} cannot be resized: give (H, W, 3) uint8 RGB"
+        )
+    height, width = min(image.shape[0], size.height_px), min(image.shape[1], size.width_px)
+    if (height, width) != image.shape[:2]:
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    if (height, width) != (size.height_px, size.width_px):
+        shape = (size.width_px, size.height_px)
+        image = cv2.resize(image, shape, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    return image
+
+
+def batch_from_images(images: Sequence[UInt8Array], size: ModelSize) -> UInt8Array:
+    """Resize pictures (H, W, 3) uint8 of any sizes into one batch (N, height, width, 3) uint8, contiguous.
+
+    Raises InputError for no picture, or one of another shape or dtype.
+    """
+    if not images:
+        raise InputError("a batch of no pictures: give one at least")
+    batch = np.empty((len(images), size.height_px, size.width_px, 3), np.uint8)
+    for row, image in zip(batch, images, strict=True):
+        row[:] = resize_to_model(image, size)
+    return batch
+
+
+def preprocess_spec(size: ModelSize) -> dict[str, str | int]:
+    """What a manifest records of the steps above: plain JSON values."""
+    return {
+        "height_px": size.height_px,
+        "width_px": size.width_px,
+        "shrink": SHRINK,
+        "enlarge": ENLARGE,
+        "aspect": ASPECT,
+        "colour": COLOUR,
+        "dtype": DTYPE,
+        "layout": LAYOUT,
+    }
+
+
+def check_preprocess_spec(spec: Mapping[str, object]) -> ModelSize:
+    """Return the size of a recorded spec; raise BundleError unless it is what this version does."""
+    height, width = spec.get("height_px"), spec.get("width_px")
+    if type(height) is not int or type(width) is not int:
+        raise BundleError(
+            f"preprocess: size {height!r} x {width!r} is not in pixels: rebuild with edgead build"
+        )
+    try:
+        size = ModelSize(height, width)
+    except InputError as error:
+        raise BundleError(f"preprocess: {error}; rebuild with edgead build") from error
+    known = preprocess_spec(size)
+    for key in sorted(known.keys() | spec.keys(), key=str):
+        if spec.get(key) != known.get(key):
+            raise BundleError(
+                f"preprocess: {key} is {spec.get(key)!r} where this edgead does {known.get(key)!r}: "
+                "rebuild with edgead build"
+            )
+    return size
+
+
+def _read_bounded(path: Path) -> bytes:
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise PictureError(f"{path} is not a file: give the path of a picture")
+            if status.st_size > MAX_FILE_BYTES:
+                raise PictureError(
+                    f"{path} has {status.st_size} bytes, more than the {MAX_FILE_BYTES} allowed: "
+                    "crop or shrink it"
+                )
+            return file.read(MAX_FILE_BYTES)
+    except OSError as error:
+        raise PictureError(
+            f"cannot read {path}: {error.strerror or error}; check the path and its rights"
+        ) from error
+
+
+def _open_without_waiting(name: str, flags: int) -> int:
+    # A named pipe would wait for a writer for ever.
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _rgb8_from_decoded(decoded: npt.NDArray[np.uint8 | np.uint16], premultiplied: bool) -> UInt8Array:
+    """Grey, BGR or BGRA of 8 or 16 bits, as OpenCV decodes it, to (H, W, 3) uint8 RGB, contiguous."""
+    planes = decoded[..., np.newaxis] if decoded.ndim == 2 else decoded
+    if planes.shape[2] == 4 and not premultiplied:
+        peak = np.uint32(np.iinfo(planes.dtype).max)
+        colour, alpha = planes[..., :3].astype(np.uint32), planes[..., 3:].astype(np.uint32)
+        planes = ((colour * alpha + peak // 2) // peak).astype(planes.dtype)
+    if planes.dtype == np.uint16:
+        planes = ((planes.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if planes.shape[2] == 1:
+        return np.repeat(planes, 3, axis=2).astype(np.uint8, copy=False)
+    return np.ascontiguousarray(planes[..., 2::-1], np.uint8)

@@ -1,0 +1,231 @@
+"""What a checkpoint of another library says of its model: which it is, for which pictures, with which options.
+
+anomalib  Lightning's checkpoint (.ckpt): tensors by name, the model's arguments, the preprocessing; or the module that
+          `anomalib export` pickled (.pt), whose attributes say the same
+RD4AD     {"bn": ..., "decoder": ...} (.pth): the student alone, for pictures as its scripts prepare them
+
+An option that would change the numbers, and that edgead has not, is refused by its name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from edgead.errors import InputError
+from edgead.imaging.preprocess import ModelSize
+from edgead.importers.unpickle import Inert, read_inert, tensors_of
+from edgead.models.imported import ANOMALIB_RD, ANOMALIB_STFPM, MIRRORED_BACKBONES, RD4AD, Names
+
+LAYERS = ("layer1", "layer2", "layer3")
+# ImageNet's, of pixels from 0 to 1: what each of these backbones is fed with.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Of anomalib's default preprocessing and of RD4AD's scripts.
+DEFAULT_SIZE = ModelSize(256, 256)
+
+# Other models of anomalib, by the beginning of a tensor's name that only they have.
+_OTHER_MODELS = {
+    "model.gaussian.": "Padim",
+    "model.memory_bank": "Patchcore",
+    "model.fast_flow_blocks.": "Fastflow",
+    "model.reconstructive_subnetwork.": "Draem",
+    "model.ae.": "EfficientAd",
+}
+# RD4AD does not say which ResNet: what its embedding's first convolution is shaped like, and the number of the last
+# block at stride 8 of its decoder.
+_RD4AD_BACKBONES: dict[tuple[tuple[int, ...], int], str] = {
+    ((512, 768, 3, 3), 1): "resnet18",
+    ((512, 768, 3, 3), 3): "resnet34",
+    ((512, 3072, 1, 1), 3): "resnet50",
+    ((1024, 3072, 1, 1), 3): "wide_resnet50_2",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A model of another library.
+
+    source: the library and the model's name there. method: edgead's, a key of METHODS or IMPORTED. backbone: timm's
+    name of the teacher. size: of the pictures. tensors: by the library's names, which `names` translates.
+    highest_score: the highest that the library saw when it validated the model, None where it does not say.
+    """
+
+    source: str
+    method: str
+    backbone: str
+    size: ModelSize
+    tensors: Mapping[str, Any]
+    names: Names
+    highest_score: float | None
+
+
+def read_foreign(file: Path) -> Foreign:
+    """Read a checkpoint; nothing in it is executed. Raises InputError for another file, or one that is not whole."""
+    content = read_inert(file)
+    if isinstance(content, dict):
+        if {"bn", "decoder"} <= content.keys():
+            return _rd4ad(content, file)
+        if isinstance(module := content.get("model"), Inert):
+            return _exported(module, file)
+        if isinstance(content.get("state_dict"), dict):
+            return _checkpoint(content, file)
+    raise InputError(
+        f"{file} is no checkpoint of anomalib (.ckpt, .pt) nor of RD4AD (bn and decoder): give one of these"
+    )
+
+
+def _rd4ad(content: dict[str, Any], file: Path) -> Foreign:
+    tensors = {
+        f"{part}.{name}": tensor
+        for part in ("bn", "decoder")
+        if isinstance(content[part], dict)
+        for name, tensor in content[part].items()
+    }
+    first = tensors.get("bn.bn_layer.0.conv1.weight")
+    blocks = [
+        int(name.split(".")[2])
+        for name in tensors
+        if name.startswith("decoder.layer2.") and name.split(".")[2].isdecimal()
+    ]
+    key = (tuple(first.shape) if isinstance(first, Tensor) else (), max(blocks, default=0))
+    # At stride 8 a ResNet18 has 2 blocks, the others 4.
+    if (backbone := _RD4AD_BACKBONES.get(key)) is None:
+        raise InputError(
+            f"{file} is of no ResNet that edgead mirrors: RD4AD's {', '.join(MIRRORED_BACKBONES)} can be imported"
+        )
+    return Foreign("RD4AD", "rd", f"{backbone}.tv_in1k", DEFAULT_SIZE, tensors, RD4AD, None)
+
+
+def _exported(module: Inert, file: Path) -> Foreign:
+    """A pickled Lightning module of anomalib."""
+    try:
+        tensors = tensors_of(module)
+    except ValueError as error:
+        raise InputError(f"{file} holds {module.name}, which is {error}: give the .ckpt beside it") from error
+    if module.name not in ("ReverseDistillation", "Stfpm"):
+        raise _other_model(file, module.name)
+    parts = module.state.get("_modules", {})
+    network = parts.get("model")
+    if isinstance(network, Inert) and network.state.get("tiler") is not None:
+        raise _lacks(file, "a tiler")
+    processor = parts.get("pre_processor")
+    transform = _attribute(processor, "transform") if isinstance(processor, Inert) else None
+    return _anomalib(file, module.name, module.state.get("_hparams"), transform, tensors)
+
+
+def _checkpoint(content: dict[str, Any], file: Path) -> Foreign:
+    """A checkpoint that Lightning wrote of a module of anomalib."""
+    tensors = {str(name): tensor for name, tensor in content["state_dict"].items()}
+    options = content.get("hyper_parameters")
+    for beginning, name in _OTHER_MODELS.items():
+        if any(key.startswith(beginning) for key in tensors):
+            raise _other_model(file, name)
+    if any(key.startswith("model.teacher_model.") for key in tensors):
+        name = "Stfpm"
+    elif any(key.startswith("model.bottleneck.") for key in tensors):
+        name = "ReverseDistillation"
+    else:
+        raise _other_model(file, "neither of them")
+    if "anomalib_pre_processor_config" in content:
+        config = content["anomalib_pre_processor_config"]
+        transform = config.get("transform") if isinstance(config, dict) else None
+    else:
+        # Before anomalib 2.7 it was an argument of the model; `True` stood for the default.
+        given = options.get("pre_processor") if isinstance(options, dict) else None
+        transform = _attribute(given, "transform") if isinstance(given, Inert) else given
+    return _anomalib(file, name, options, transform, tensors)
+
+
+def _anomalib(file: Path, name: str, options: Any, transform: Any, tensors: Mapping[str, Any]) -> Foreign:
+    if not isinstance(options, dict):
+        raise InputError(
+            f"{file} does not say what its model was made with (hyper_parameters): save it by anomalib 2"
+        )
+    backbone, layers = options.get("backbone"), options.get("layers")
+    if not isinstance(layers, list | tuple) or tuple(layers) != LAYERS:
+        raise _lacks(file, f"layers {layers!r}", f"it has {', '.join(LAYERS)} alone")
+    if not isinstance(backbone, str):
+        raise _lacks(file, f"a backbone {backbone!r}")
+    size = DEFAULT_SIZE if transform is True else _size(transform, file)
+    highest = tensors.get("post_processor.image_max")
+    highest_score = math.nan
+    if isinstance(highest, Tensor) and highest.numel() == 1 and highest.is_floating_point():
+        highest_score = float(highest)
+    if name == "Stfpm":
+        method, names = "stfpm-anomalib", ANOMALIB_STFPM
+    else:
+        if backbone not in MIRRORED_BACKBONES:
+            raise _lacks(file, f"a backbone {backbone!r}", f"it mirrors {', '.join(MIRRORED_BACKBONES)}")
+        mode = options.get("anomaly_map_mode")
+        # An enumeration's member is pickled as its class and value.
+        mode = mode.args[0] if isinstance(mode, Inert) and mode.args else mode
+        if mode not in ("add", "multiply"):
+            raise _lacks(file, f"anomaly_map_mode {mode!r}")
+        method, names = ("rd-anomalib" if mode == "add" else "rd-anomalib-multiply"), ANOMALIB_RD
+    return Foreign(
+        f"anomalib {name}",
+        method,
+        backbone,
+        size,
+        tensors,
+        names,
+        highest_score if math.isfinite(highest_score) else None,
+    )
+
+
+def _size(transform: Any, file: Path) -> ModelSize:
+    """The size of pictures from a preprocessing that is a resize and ImageNet's normalisation, and nothing else."""
+    steps = _steps(transform)
+    for name, options in steps:
+        if name == "Normalize":
+            colours = (options.get("mean"), options.get("std"))
+            if [tuple(x) if isinstance(x, list) else x for x in colours] != [MEAN, STD]:
+                raise _lacks(
+                    file, f"a normalisation with mean {colours[0]} and std {colours[1]}", "it has ImageNet's"
+                )
+        elif name != "Resize":
+            raise _lacks(file, f"the preprocessing step {name}")
+    if [name for name, _ in steps] != ["Resize", "Normalize"]:
+        raise _lacks(file, "a preprocessing other than a Resize and a Normalize")
+    size = steps[0][1].get("size")
+    if not isinstance(size, list | tuple) or [type(x) for x in size] != [int, int]:
+        raise _lacks(file, f"a Resize to {size!r}", "it takes a height and a width")
+    return ModelSize(*size)
+
+
+def _steps(transform: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """Name and options of each step of a preprocessing of torchvision, from its plain description or its pickle."""
+    if isinstance(transform, Inert):
+        name, options = transform.name, transform.state
+    elif isinstance(transform, dict) and isinstance(transform.get("init_args"), dict):
+        name, options = str(transform.get("class_path")).rpartition(".")[2], transform["init_args"]
+    else:
+        return []
+    if name != "Compose":
+        return [(name, options)]
+    steps = options.get("transforms")
+    # One Compose in another is no preprocessing of theirs.
+    return (
+        [step for part in steps for step in _steps(part) if step[0] != "Compose"]
+        if isinstance(steps, list)
+        else []
+    )
+
+
+def _attribute(module: Inert, name: str) -> Any:
+    """An attribute of a pickled module, which may be a module itself."""
+    parts = module.state.get("_modules")
+    return parts[name] if isinstance(parts, dict) and name in parts else module.state.get(name)
+
+
+def _lacks(file: Path, option: str, instead: str = "train it without") -> InputError:
+    return InputError(f"{file} has {option}, which edgead has not: {instead}")
+
+
+def _other_model(file: Path, name: str) -> InputError:
+    return InputError(f"{file} is a model of anomalib, {name}: ReverseDistillation and Stfpm can be imported")

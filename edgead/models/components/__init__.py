@@ -1,0 +1,1 @@
+"""What the methods are built from: teachers, blocks, the head, networks and losses."""

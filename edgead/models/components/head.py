@@ -1,0 +1,83 @@
+"""The anomaly-map operator in PyTorch: the cosine map that losses train and the head that runs score with.
+
+The same matrix form as the exported graph (`edgead.export.head.onnx_function`); both are held to the float64 oracle in
+`edgead.imaging.anomaly_map`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from edgead.imaging.anomaly_map import EPSILON, bilinear_matrix, gaussian_matrix
+from edgead.types import Float64Array, HeadSpec
+
+# Half precision holds this one, and no feature of any use is shorter.
+UNIT_EPSILON = 1e-4
+
+
+def cosine_map(teacher: Tensor, student: Tensor) -> Tensor:
+    """1 - cosine similarity over channels, in float32 or better: two (N, C, H, W) tensors to (N, H, W).
+
+    A zero vector on either side gives 1.
+    """
+    dtype = torch.promote_types(teacher.dtype, torch.float32)
+    t, s = teacher.to(dtype), student.to(dtype)
+    dot = (t * s).sum(1)
+    t_norm = torch.linalg.vector_norm(t, dim=1).clamp_min(EPSILON)
+    s_norm = torch.linalg.vector_norm(s, dim=1).clamp_min(EPSILON)
+    distance: Tensor = 1.0 - dot / (t_norm * s_norm)
+    return distance
+
+
+def unit(features: Tensor) -> Tensor:
+    """Feature vectors of length 1, as they are joined to others: (N, C, H, W) to the same; shorter ones than 1e-4 stay.
+
+    Of vectors that lie one below the other, each of length 1, the cosine map is the mean of their cosine maps. Written
+    out, so that a graph in half precision shows what its squares need.
+    """
+    length = (features * features).sum(1, keepdim=True).sqrt()
+    return features / length.clamp_min(UNIT_EPSILON)
+
+
+class AnomalyMapHead(nn.Module):
+    """Cosine maps, bilinear resize, fusion, Gaussian smoothing and maximum, for features of one set of sizes.
+
+    sizes: (H_k, W_k) of the features, in the order they come in.
+    """
+
+    smooth_rows: Tensor
+    smooth_columns: Tensor
+
+    def __init__(self, spec: HeadSpec, sizes: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.spec = spec
+        smooth_rows, smooth_columns = (gaussian_matrix(n, spec.sigma) for n in (spec.height, spec.width))
+        for k, (height, width) in enumerate(sizes):
+            rows = bilinear_matrix(spec.height, height, spec.align_corners)
+            columns = bilinear_matrix(spec.width, width, spec.align_corners)
+            if spec.fusion == "add":
+                rows, columns = smooth_rows @ rows, smooth_columns @ columns
+            self._constant(f"rows_{k}", rows)
+            self._constant(f"columns_{k}", columns.T)
+        if spec.fusion == "multiply":
+            self._constant("smooth_rows", smooth_rows)
+            self._constant("smooth_columns", smooth_columns.T)
+
+    def forward(self, teacher: Sequence[Tensor], student: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """K feature tensors (N, C_k, H_k, W_k) of each side to map (N, 1, H, W) and score (N,), float32."""
+        maps = [
+            getattr(self, f"rows_{k}") @ cosine_map(t, s) @ getattr(self, f"columns_{k}")
+            for k, (t, s) in enumerate(zip(teacher, student, strict=True))
+        ]
+        fused = torch.stack(maps)
+        if self.spec.fusion == "add":
+            anomaly_map = fused.sum(0)
+        else:
+            anomaly_map = self.smooth_rows @ fused.prod(0) @ self.smooth_columns
+        return anomaly_map[:, None], anomaly_map.amax((1, 2))
+
+    def _constant(self, name: str, matrix: Float64Array) -> None:
+        self.register_buffer(name, torch.as_tensor(matrix, dtype=torch.float32), persistent=False)

@@ -1,0 +1,275 @@
+"""TensorRT and TensorRT for RTX: an engine on the GPU, behind the protocol that every backend has.
+
+A session holds an engine, the buffers for its largest batch, one stream, and for each size of batch that was asked
+for a context and, where the work can be captured, a CUDA graph. Once a size was seen, an inference takes no memory
+but its results: the pictures are copied to the engine's input, from the host through pinned memory or from an array
+that already lies on the GPU, one graph is launched, map and score are copied back.
+
+An engine may leave the anomaly map to a plugin, which has to be in the process before the engine is opened. One that
+carries its plugin inside brings it into a registry of its own, and this user's library is not asked for.
+
+An array on the GPU never passes through the host. It is copied on the GPU, into the input that the graph was captured
+with: a captured address is fixed, and TensorRT wants it aligned to 256 bytes, which a part of an array is not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgead.errors import BackendError, InputError
+from edgead.plugin.loader import load_plugin_of_engine
+from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
+from edgead.runtime.tensorrt.cuda import Gpu, Graph, Memory
+from edgead.runtime.tensorrt.device_array import (
+    LEGACY_STREAM,
+    DeviceArray,
+    device_array,
+    is_device_array,
+    stream_handle,
+)
+from edgead.runtime.tensorrt.engine import LoadedEngine
+from edgead.runtime.tensorrt.engine_record import check_fits, this_platform
+from edgead.runtime.tensorrt.library import check_engine, load_library
+from edgead.types import Closing, Prediction, TensorSpec, UInt8Array
+
+if TYPE_CHECKING:
+    from edgead.imaging.preprocess import ModelSize
+    from edgead.runtime.tensorrt.engine_record import EngineRecord
+    from edgead.runtime.tensorrt.library import Library
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """What runs a batch of one size: its context, and its graph where there is one."""
+
+    context: Any
+    graph: Graph | None
+
+
+class TensorRTSession(Closing):
+    """A `Session` on a TensorRT engine, on the GPU that is current where it is made; used by one thread at a time.
+
+    engine: the engine file. record: its ``engine.json``. size: the picture size it must take. rebuild: the command
+    line that builds the engine anew, for messages. cuda_graphs: capture and replay the work of each size of batch.
+
+    Raises BackendError when the engine was built for another platform, library, version or GPU, before any of it is
+    read; when library, driver, GPU, memory or the plugin that it was built with, and does not carry, is missing; and
+    when the engine does not load or is not `images` uint8 (N, H, W, 3) -> `anomaly_map` float32 (N, 1, H, W),
+    `anomaly_score` float32 (N,), or the features of its record.
+    """
+
+    def __init__(
+        self, engine: Path, record: EngineRecord, size: ModelSize, rebuild: str, cuda_graphs: bool = True
+    ) -> None:
+        self._name = str(engine)
+        self._height_px, self._width_px = size.height_px, size.width_px
+        self._cuda_graphs = cuda_graphs
+        self._lanes: dict[int, _Lane] = {}
+        library, self._gpu = _fitting(record, rebuild)
+        content = _read(engine, rebuild)
+        if record.plugin_sha256 is not None and not record.carries_plugin:
+            load_plugin_of_engine(record.plugin_sha256, rebuild)
+        with self._gpu.entered(), ExitStack() as resources:
+            check_engine(library, content, self._name, rebuild)
+            self._stream = self._gpu.stream()
+            resources.callback(self._stream.close)
+            self._engine = LoadedEngine(
+                content,
+                self._name,
+                library,
+                self._gpu,
+                size,
+                record.features,
+                rebuild,
+                host_code=record.version_compatible,
+                cuda_graphs=cuda_graphs,
+            )
+            resources.callback(self._engine.close)
+            if self._engine.batch != record.batch:
+                raise BackendError(
+                    f"{self._name} takes batches of {self._engine.batch} (smallest, best, largest) where its "
+                    f"engine.json says {record.batch}: rebuild it with {rebuild}"
+                )
+            self._allocate(resources)
+            resources.callback(self._drop_lanes)
+            self._resources: ExitStack | None = resources.pop_all()
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """One input: `images`, uint8, (N, H, W, 3), RGB."""
+        return graph_inputs(self._height_px, self._width_px)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """`anomaly_map` float32 (N, 1, H, W) and `anomaly_score` float32 (N,)."""
+        return graph_outputs(self._height_px, self._width_px)
+
+    def infer(self, batch: Any, stream: Any = None) -> Prediction:
+        """Score a batch of (N, H, W, 3) uint8 RGB; raises as `Session.infer` says.
+
+        batch: a NumPy array, or any C-contiguous array with `__cuda_array_interface__` on the same GPU. More pictures
+        than the engine's largest batch are scored one largest batch after another.
+
+        stream: of an array on the GPU, the stream it is made on: a handle, a stream of PyCUDA or CuPy, or an object
+        with `__cuda_stream__`. What is queued there by now is waited for, on the GPU; so is the stream that the array
+        itself names, and where neither names one, the default stream. It must be of the device's primary context.
+        """
+        if self._resources is None:
+            raise BackendError(f"the session of {self._name} is closed: open the bundle again")
+        array = device_array(batch) if is_device_array(batch) else None
+        if array is None and stream is not None:
+            raise InputError("stream is for arrays on the GPU: leave it out with a NumPy array")
+        check_batch(batch if array is None else array.like, self._height_px, self._width_px)
+        waited_for = () if array is None else _streams(array, stream)
+        count = len(batch) if array is None else array.shape[0]
+        maps = np.empty((count, 1, self._height_px, self._width_px), np.float32)
+        scores = np.empty(count, np.float32)
+        with self._gpu.entered():
+            try:
+                for handle in waited_for:
+                    self._stream.wait_for(handle)
+                for start, stop, run in chunks(count, *self._engine.batch[::2]):
+                    if array is None:
+                        self._load_from_host(batch[start:stop])
+                    else:
+                        self._load_from_gpu(array, start, stop)
+                    self._run(run)
+                    self._fetch(maps[start:stop], scores[start:stop])
+            except BaseException:
+                # The GPU may still read the caller's array, which is free to go once this has returned.
+                with suppress(BackendError):
+                    self._stream.synchronise()
+                raise
+        return Prediction(anomaly_map=maps, anomaly_score=scores)
+
+    def close(self) -> None:
+        """Free engine, memory and graphs; keep the kernels that TensorRT for RTX compiled."""
+        resources, self._resources = self._resources, None
+        if resources is not None:
+            with self._gpu.entered():
+                resources.close()
+
+    def _allocate(self, resources: ExitStack) -> None:
+        """Take all memory, for the largest batch, once."""
+        largest = self._engine.batch[2]
+        self._picture_bytes = self._height_px * self._width_px * 3
+        map_bytes = self._height_px * self._width_px * 4
+        sizes = {"images": self._picture_bytes, "anomaly_map": map_bytes, "anomaly_score": 4}
+        self._on_gpu: dict[str, Memory] = {}
+        for name, size in {**sizes, **self._engine.bytes_of_picture}.items():
+            memory = self._gpu.device_memory(largest * size, f"{name} of {largest} pictures")
+            resources.callback(memory.close)
+            self._on_gpu[name] = memory
+        self._scratch = None
+        if self._engine.scratch_bytes:
+            self._scratch = self._gpu.device_memory(
+                self._engine.scratch_bytes, f"the work on {largest} pictures"
+            )
+            resources.callback(self._scratch.close)
+        self._on_host = {
+            name: self._gpu.pinned_memory(largest * size, f"{name} of {largest} pictures")
+            for name, size in sizes.items()
+        }
+        for pinned in self._on_host.values():
+            resources.callback(pinned.close)
+        shape = (largest, self._height_px, self._width_px)
+        self._images = self._on_host["images"].array.reshape(*shape, 3)
+        self._map = self._on_host["anomaly_map"].array.view(np.float32).reshape(largest, 1, *shape[1:])
+        self._score = self._on_host["anomaly_score"].array.view(np.float32)
+
+    def _load_from_host(self, pictures: UInt8Array) -> None:
+        """Queue the copy of at most a largest batch of pictures into the engine's input."""
+        np.copyto(self._images[: len(pictures)], pictures)
+        source, target = self._on_host["images"], self._on_gpu["images"]
+        self._stream.copy(target.pointer, source.pointer, len(pictures) * self._picture_bytes)
+
+    def _load_from_gpu(self, array: DeviceArray, start: int, stop: int) -> None:
+        source = array.pointer + start * self._picture_bytes
+        self._stream.copy(self._on_gpu["images"].pointer, source, (stop - start) * self._picture_bytes)
+
+    def _run(self, size: int) -> None:
+        """Queue the work on as many pictures as `size` says."""
+        lane = self._lanes.get(size)
+        if lane is None:
+            lane = self._lanes[size] = self._prepare(size)
+        if lane.graph is not None:
+            self._stream.launch(lane.graph)
+        elif not self._engine.enqueue(lane.context, self._stream):
+            raise self._engine.failure()
+
+    def _prepare(self, size: int) -> _Lane:
+        addresses = {name: memory.pointer for name, memory in self._on_gpu.items()}
+        context = self._engine.context(size, addresses, self._scratch, self._stream)
+        if not self._cuda_graphs or self._engine.captures_itself:
+            return _Lane(context, None)
+        # Once without capturing: what TensorRT does for a new shape at first use is no part of the graph.
+        if not self._engine.enqueue(context, self._stream):
+            raise self._engine.failure()
+        self._stream.synchronise()
+        graph = self._stream.capture(lambda: self._engine.enqueue(context, self._stream))
+        if graph is None:
+            _log.warning("%s runs without CUDA graphs: %s", self._name, self._engine.said())
+        return _Lane(context, graph)
+
+    def _fetch(self, maps: Any, scores: Any) -> None:
+        """Wait for the results of as many pictures as the arrays hold, and copy them there."""
+        count = len(scores)
+        for name, size in (("anomaly_map", maps.nbytes), ("anomaly_score", scores.nbytes)):
+            self._stream.copy(self._on_host[name].pointer, self._on_gpu[name].pointer, size)
+        self._stream.synchronise()
+        maps[:] = self._map[:count]
+        scores[:] = self._score[:count]
+
+    def _drop_lanes(self) -> None:
+        for lane in self._lanes.values():
+            if lane.graph is not None:
+                lane.graph.close()
+        self._lanes.clear()
+
+
+def chunks(count: int, smallest: int, largest: int) -> Iterator[tuple[int, int, int]]:
+    """Split a batch: (start, stop, size to run), where an engine that takes no less than `smallest` runs on more."""
+    for start in range(0, count, largest):
+        stop = min(start + largest, count)
+        yield start, stop, max(stop - start, smallest)
+
+
+def _streams(array: DeviceArray, stream: Any) -> tuple[int, ...]:
+    """Handles of the streams that an array's content may still be made on."""
+    handles = [] if stream is None else [stream_handle(stream)]
+    if array.stream is not None:
+        handles.append(array.stream)
+    return tuple(dict.fromkeys(handles)) or (LEGACY_STREAM,)
+
+
+def _fitting(record: EngineRecord, rebuild: str) -> tuple[Library, Gpu]:
+    """The library and the GPU of this machine, when the engine was built for them.
+
+    The cheapest questions come first: a wrong platform is refused without the library, a wrong version without a GPU.
+    """
+    platform, built_on = this_platform(), record.compute_capabilities[0]
+    check_fits(record, record.library_version, platform, built_on, rebuild)
+    library = load_library("tensorrt-rtx" if record.backend == "tensorrt-rtx" else "tensorrt")
+    check_fits(record, library.version_text, platform, built_on, rebuild)
+    gpu = Gpu()
+    major, minor = gpu.compute_capability
+    check_fits(record, library.version_text, platform, f"{major}.{minor}", rebuild)
+    return library, gpu
+
+
+def _read(engine: Path, rebuild: str) -> bytes:
+    try:
+        return engine.read_bytes()
+    except OSError as error:
+        raise BackendError(
+            f"cannot read {engine} ({error.strerror or error}): rebuild it with {rebuild}"
+        ) from error

@@ -1,0 +1,1 @@
+"""From scores to decisions: the threshold from normal scores, and how good the decisions are."""

@@ -1,0 +1,65 @@
+"""The good pictures of a training, part by part: those to train on, and those held out.
+
+Every part holds out its own, as if it were alone, because each has a threshold of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgead.data import Dataset, LoadedPictures, load_pictures, split_holdout
+from edgead.imaging.preprocess import ModelSize
+from edgead.types import UInt8Array
+
+HOLDOUT_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class PartPictures:
+    """The good pictures of one part, at the model's size: those to train on, and those held out."""
+
+    trained: LoadedPictures
+    held_out: LoadedPictures
+
+    def names_held_out(self, root: Path) -> tuple[str, ...]:
+        """Paths of the pictures held out, relative to the dataset's folder."""
+        return tuple(sample.path.relative_to(root).as_posix() for sample in self.held_out.samples)
+
+
+def read_pictures(
+    dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool, say: Callable[[str], None]
+) -> PartPictures:
+    """Read the good images of one part.
+
+    Args:
+        dataset: The part's dataset.
+        size: Size of the images that the model takes.
+        seed: Chooses the images that are held out.
+        skip_broken: Leave out images that cannot be read, and log them.
+        say: Takes a line for the user.
+
+    Raises:
+        DataError: If there are too few images, or one of them cannot be read.
+    """
+    chosen, held_out = split_holdout(dataset.train, HOLDOUT_SHARE, seed)
+    pictures = load_pictures(chosen, size, skip_broken)
+    holdout = load_pictures(held_out, size, skip_broken)
+    for line in (*pictures.broken, *holdout.broken):
+        say(f"skipped: {line}")
+    say(
+        f"{dataset.name} ({dataset.layout}): {len(pictures.samples)} good pictures to train on, "
+        f"{len(holdout.samples)} held out for the threshold"
+    )
+    return PartPictures(pictures, holdout)
+
+
+def stacked(images: Iterable[UInt8Array]) -> Tensor:
+    """Pictures of all parts, (N, H, W, 3) uint8, part after part; without a copy where there is one part."""
+    parts = list(images)
+    return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))

@@ -1,0 +1,1 @@
+"""Tests: the folders mirror edgead/; what several of them share is in helpers/ and fakes/."""

@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgead import __version__
+from edgead.bundle import SCHEMA, Bundle, Manifest, open_bundle, write_bundle
+from edgead.bundle.directory import MAX_MANIFEST_BYTES
+from edgead.bundle.golden import Golden, golden_bytes
+from edgead.errors import BundleError, EdgeadError, InputError
+from edgead.imaging.preprocess import ModelSize
+from edgead.scoring.threshold import Threshold
+
+GOLDEN = Golden(
+    np.arange(32 * 64 * 3, dtype=np.uint8).reshape(1, 32, 64, 3),
+    np.ones((1, 1, 32, 64), np.float32),
+    np.ones(1, np.float32),
+    np.zeros(1, np.uint8),
+    np.zeros(9, np.uint8),
+)
+
+
+def manifest_of(**changes: Any) -> Manifest:
+    values: dict[str, Any] = {
+        "method": "rd",
+        "teacher": "tf_efficientnet_lite0",
+        "backend": "onnxruntime",
+        "recipe": "cpu",
+        "precision": "fp32",
+        "size": ModelSize(32, 64),
+        "thresholds": {"washer": Threshold(0.5, 0.01, 0.95, 0.96, 320, 299)},
+        "training": {"epochs": 3, "loss": [0.5, 0.25]},
+        "verification": {"map_error_max": 1e-6},
+        "verified": True,
+        "verified_on": {"threads": 2},
+    }
+    return Manifest(**{**values, **changes})
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    files = {
+        "model.onnx": b"model" * 1000,
+        "golden.npz": golden_bytes(GOLDEN),
+        "engines/cpu/engine.json": b"{}",
+    }
+    return write_bundle(tmp_path / "bundle", manifest_of(), files)
+
+
+def change_manifest(bundle: Bundle, change: Callable[[dict[str, Any]], object]) -> None:
+    path = bundle.path / "manifest.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def refusal(path: Path) -> str:
+    """The one line with which opening is refused; it always names the place and the mend."""
+    with pytest.raises(BundleError) as caught:
+        open_bundle(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    assert "edgead" in message
+    return message
+
+
+def test_what_is_written_is_opened(bundle):
+    opened = open_bundle(bundle.path)
+    assert opened == bundle
+    manifest = opened.manifest
+    assert (manifest.schema, manifest.edgead_version) == (SCHEMA, __version__)
+    assert (manifest.size, manifest.thresholds) == (ModelSize(32, 64), manifest_of().thresholds)
+    assert manifest.training == {"epochs": 3, "loss": [0.5, 0.25]}
+    assert opened.file("model.onnx").read_bytes() == b"model" * 1000
+    assert opened.file("engines/cpu/engine.json").read_bytes() == b"{}"
+    np.testing.assert_array_equal(opened.golden().images, GOLDEN.images)
+    assert manifest.files["model.onnx"].sha256 == hashlib.sha256(b"model" * 1000).hexdigest()
+    assert manifest.files["model.onnx"].bytes == 5000
+
+
+def test_a_file_is_copied(bundle, tmp_path):
+    source = tmp_path / "big.onnx"
+    source.write_bytes(os.urandom(3 * 2**20 + 7))
+    copied = write_bundle(tmp_path / "copied", manifest_of(), {"model.onnx": source})
+    assert copied.file("model.onnx").read_bytes() == source.read_bytes()
+
+
+def test_writing_again_replaces_it_whole(bundle):
+    write_bundle(bundle.path, manifest_of(method="stfpm"), {"model.onnx": b"other"})
+    opened = open_bundle(bundle.path)
+    assert opened.manifest.method == "stfpm"
+    assert sorted(path.name for path in bundle.path.iterdir()) == ["manifest.json", "model.onnx"]
+
+
+def test_a_relative_path_and_the_directory_itself_are_opened(bundle, monkeypatch):
+    monkeypatch.chdir(bundle.path)
+    assert open_bundle(Path(".")).manifest == bundle.manifest
+    monkeypatch.chdir(bundle.path.parent)
+    assert write_bundle(Path("bundle"), manifest_of(), {"model.onnx": b"m"}).file("model.onnx").is_file()
+
+
+def test_a_file_or_golden_that_is_not_there_is_refused(tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", manifest_of(), {"model.onnx": b"m"})
+    with pytest.raises(BundleError, match=r"has no golden\.npz.*edgead build"):
+        bundle.golden()
+
+
+def test_golden_of_another_size_is_refused(tmp_path):
+    files = {"model.onnx": b"m", "golden.npz": golden_bytes(GOLDEN)}
+    bundle = write_bundle(tmp_path / "bundle", manifest_of(size=ModelSize(64, 64)), files)
+    with pytest.raises(BundleError, match=r"golden\.npz does not hold golden pictures for 64x64"):
+        bundle.golden()
+
+
+def test_a_changed_byte_is_found(bundle):
+    path = bundle.path / "model.onnx"
+    content = bytearray(path.read_bytes())
+    content[2500] ^= 1
+    path.write_bytes(content)
+    assert "model.onnx has changed since it was built" in refusal(bundle.path)
+
+
+def test_a_file_cut_short_is_found(bundle):
+    os.truncate(bundle.path / "model.onnx", 4999)
+    assert "model.onnx is 4999 bytes, not the 5000" in refusal(bundle.path)
+
+
+def test_a_missing_file_is_named(bundle):
+    (bundle.path / "engines/cpu/engine.json").unlink()
+    assert "engine.json is missing" in refusal(bundle.path)
+
+
+def test_a_directory_in_place_of_a_file_is_refused(bundle):
+    (bundle.path / "model.onnx").unlink()
+    (bundle.path / "model.onnx").mkdir()
+    assert "model.onnx is not a regular file" in refusal(bundle.path)
+
+
+def test_a_named_pipe_does_not_hang(bundle):
+    (bundle.path / "model.onnx").unlink()
+    os.mkfifo(bundle.path / "model.onnx")
+    assert "model.onnx is not a regular file" in refusal(bundle.path)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
+def test_a_link_that_leaves_is_refused(bundle, tmp_path, name):
+    (bundle.path / name).rename(tmp_path / "outside")
+    (bundle.path / name).symlink_to(tmp_path / "outside")
+    assert f"{name} is a link that leaves the bundle" in refusal(bundle.path)
+
+
+def test_a_directory_link_that_leaves_is_refused(bundle, tmp_path):
+    (bundle.path / "engines").rename(tmp_path / "outside")
+    (bundle.path / "engines").symlink_to(tmp_path / "outside")
+    assert "engine.json is a link that leaves the bundle" in refusal(bundle.path)
+
+
+def test_a_link_that_goes_in_circles_is_refused(bundle):
+    (bundle.path / "model.onnx").unlink()
+    (bundle.path / "model.onnx").symlink_to("model.onnx")
+    assert "model.onnx" in refusal(bundle.path)
+
+
+def test_a_link_within_and_a_linked_bundle_are_fine(bundle, tmp_path):
+    (bundle.path / "model.onnx").rename(bundle.path / "real.onnx")
+    (bundle.path / "model.onnx").symlink_to("real.onnx")
+    (tmp_path / "link").symlink_to(bundle.path)
+    assert open_bundle(tmp_path / "link").manifest == bundle.manifest
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_a_file_without_rights_is_refused(bundle):
+    (bundle.path / "model.onnx").chmod(0)
+    assert "cannot read" in refusal(bundle.path)
+
+
+def test_no_directory(tmp_path):
+    assert "does not exist" in refusal(tmp_path / "gone")
+    (tmp_path / "file").write_text("")
+    assert "is not a directory" in refusal(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    assert "has no manifest.json" in refusal(tmp_path / "empty")
+
+
+def test_a_huge_manifest_is_not_read(bundle):
+    with open(bundle.path / "manifest.json", "a") as file:
+        file.write(" " * MAX_MANIFEST_BYTES)
+    assert f"larger than {MAX_MANIFEST_BYTES} bytes" in refusal(bundle.path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not plain JSON"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"[]", "a list"),
+        (b"null", "None"),
+        (b"{" * 100, "not plain JSON"),
+        (b"[" * 200_000, "not plain JSON"),
+        (b'{"schema": NaN}', "NaN is not a finite number"),
+        (b'{"schema": 1, "schema": 1}', "'schema' is given twice"),
+        (b'{"schema": ' + b"1" * 5000 + b"}", "not plain JSON"),
+    ],
+    ids=["empty", "not-utf8", "list", "null", "open", "deep", "nan", "twice", "long-number"],
+)
+def test_what_is_no_manifest_is_refused(bundle, content, reason):
+    (bundle.path / "manifest.json").write_bytes(content)
+    assert reason in refusal(bundle.path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda m: m.update(schema=SCHEMA + 1, anything=1),
+            "schema 5",
+        ),
+        (lambda m: m.update(schema=0), "schema is 0, not 4"),
+        (lambda m: m.update(schema=True), "schema"),
+        (lambda m: m.pop("schema"), "schema"),
+        (lambda m: m.pop("teacher"), "teacher"),
+        (lambda m: m.update(colour="red"), "colour"),
+        (lambda m: m.update(size={"height_px": 64, "width_px": 64}), "size"),
+        (lambda m: m.update(verified=1), "verified"),
+        (lambda m: m.update(method=3), "method"),
+        (lambda m: m.update(training=[]), "training"),
+        (lambda m: m.update(created_at="yesterday"), "created_at"),
+        (lambda m: m.update(created_at="2026-01-02T03:04:05"), "created_at"),
+        (lambda m: m.update(created_at="2026-01-02T03:04:05+02:00"), "created_at"),
+        (lambda m: m["preprocess"].update(colour="BGR"), "colour is 'BGR'"),
+        (lambda m: m["preprocess"].update(height_px=33), "33"),
+        (lambda m: m.update(schema=3), "schema is 3, not 4"),
+        (lambda m: m["thresholds"].clear(), "0 parts"),
+        (lambda m: m.update(thresholds=[]), "thresholds"),
+        (lambda m: m["thresholds"].update(nut=0.5), "nut"),
+        (lambda m: m["thresholds"].update({"": m["thresholds"]["washer"]}), "'' is no name of a part"),
+        (lambda m: m["thresholds"].update({"a\nb": m["thresholds"]["washer"]}), "is no name of a part"),
+        (lambda m: m["thresholds"].update({"a" * 256: m["thresholds"]["washer"]}), "is no name of a part"),
+        (
+            lambda m: m["thresholds"].update({str(i): m["thresholds"]["washer"] for i in range(32)}),
+            "33 parts",
+        ),
+        (lambda m: m["thresholds"]["washer"].update(value=1e999), "Infinity is not a finite number"),
+        (lambda m: m["thresholds"]["washer"].update(value=float("nan")), "NaN is not a finite number"),
+        (lambda m: m["thresholds"]["washer"].update(value=10**400), "value"),
+        (lambda m: m["thresholds"]["washer"].update(value="0.5"), "value"),
+        (lambda m: m["thresholds"]["washer"].update(value=True), "value"),
+        (lambda m: m["thresholds"]["washer"].update(confidence=1.5), r"1\.5"),
+        (lambda m: m["thresholds"]["washer"].update(n_normal=1.5), "n_normal"),
+        (lambda m: m["thresholds"]["washer"].pop("n_needed"), "n_needed"),
+        (
+            lambda m: m["files"].update({"../up": {"sha256": "0" * 64, "bytes": 1}}),
+            "'../up' is not a plain path",
+        ),
+        (lambda m: m["files"].update({"/etc/passwd": {"sha256": "0" * 64, "bytes": 1}}), "not a plain path"),
+        (lambda m: m["files"].update({"a/../../b": {"sha256": "0" * 64, "bytes": 1}}), "not a plain path"),
+        (lambda m: m["files"].update({"a\\b": {"sha256": "0" * 64, "bytes": 1}}), "not a plain path"),
+        (lambda m: m["files"].update({"a\0b": {"sha256": "0" * 64, "bytes": 1}}), "not a plain path"),
+        (lambda m: m["files"].update({"": {"sha256": "0" * 64, "bytes": 1}}), "not a plain path"),
+        (
+            lambda m: m["files"].update({"manifest.json": {"sha256": "0" * 64, "bytes": 1}}),
+            "not a plain path",
+        ),
+        (lambda m: m["files"]["model.onnx"].update(sha256="F" * 64), "is not a SHA-256"),
+        (lambda m: m["files"]["model.onnx"].update(bytes=-1), "-1 bytes is not between"),
+        (lambda m: m["files"]["model.onnx"].update(bytes=2**32 + 1), "4294967297 bytes is not between"),
+        (lambda m: m["files"]["model.onnx"].update(mode=7), "mode"),
+        (lambda m: m["files"].update({"model.onnx": "x"}), r"model\.onnx"),
+    ],
+)
+def test_a_manifest_is_read_strictly(bundle, change, reason):
+    change_manifest(bundle, change)
+    with pytest.raises(BundleError, match=reason):
+        open_bundle(bundle.path)
+    message = refusal(bundle.path)
+    assert str(bundle.path / "manifest.json") in message
+
+
+def test_an_infinity_written_as_a_number_is_refused(bundle):
+    path = bundle.path / "manifest.json"
+    path.write_text(path.read_text().replace('"value": 0.5', '"value": 1e999'))
+    assert "1e999" in refusal(bundle.path)
+
+
+@pytest.mark.parametrize("name", ["../model.onnx", "/model.onnx", "manifest.json", ".hidden", "a//b", "a b"])
+def test_a_name_that_could_not_be_opened_is_not_written(tmp_path, name):
+    with pytest.raises(BundleError, match="not a plain path"):
+        write_bundle(tmp_path / "bundle", manifest_of(), {name: b""})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nan_in_a_summary_is_not_written(tmp_path, bundle):
+    with pytest.raises(ValueError, match=r"not JSON compliant|Out of range"):
+        write_bundle(bundle.path, manifest_of(training={"loss": float("nan")}), {"model.onnx": b"m"})
+    assert open_bundle(bundle.path) == bundle
+
+
+def test_a_directory_of_something_else_is_not_replaced(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/family.jpg").write_bytes(b"dear")
+    with pytest.raises(InputError, match="photos holds files that are no bundle"):
+        write_bundle(tmp_path / "photos", manifest_of(), {"model.onnx": b"m"})
+    assert (tmp_path / "photos/family.jpg").read_bytes() == b"dear"
+
+
+def test_a_source_that_cannot_be_read_leaves_the_old_bundle(bundle, tmp_path):
+    with pytest.raises(EdgeadError, match=str(bundle.path)):
+        write_bundle(bundle.path, manifest_of(), {"model.onnx": tmp_path / "gone.onnx"})
+    assert open_bundle(bundle.path) == bundle
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_kill_between_the_two_renames_is_undone(bundle):
+    os.rename(bundle.path, bundle.path.with_name(".bundle.previous"))
+    assert open_bundle(bundle.path).manifest == bundle.manifest
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from edgead.bundle import open_bundle, write_bundle
+target, pipe = Path(sys.argv[1]), Path(sys.argv[2])
+write_bundle(target, open_bundle(target).manifest, {"first.bin": bytes(1000), "model.onnx": pipe})
+"""
+
+
+def write_end(pipe: Path, reader: subprocess.Popen[bytes]) -> int:
+    """Descriptor of the pipe's write end, once the reader has opened its own and so is midway."""
+    while True:
+        with contextlib.suppress(OSError):
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        assert reader.poll() is None, "the writer ended before it was killed"
+        time.sleep(0.01)
+
+
+def test_killed_while_writing_the_old_bundle_is_whole_and_the_next_write_succeeds(bundle, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(bundle.path), str(pipe)])
+    with process, open(write_end(pipe, process), "wb") as end:
+        end.write(b"half a model")
+        end.flush()
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert (tmp_path / ".bundle.partial/first.bin").is_file()
+    assert open_bundle(bundle.path) == bundle
+    write_bundle(bundle.path, manifest_of(), {"model.onnx": b"next"})
+    assert open_bundle(bundle.path).file("model.onnx").read_bytes() == b"next"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "pipe"]

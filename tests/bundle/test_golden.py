@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgead.bundle.golden import GOLDEN_PAIRS, MAX_PICTURES, Golden, golden_bytes, read_golden
+from edgead.bundle.part_names import MAX_PARTS
+from edgead.errors import BundleError
+
+
+def golden_of(count: int = 2) -> Golden:
+    rng = np.random.default_rng(5)
+    maps = rng.random((count, 1, 32, 64), dtype=np.float32)
+    images = rng.integers(0, 256, (count, 32, 64, 3), dtype=np.uint8)
+    chart = rng.integers(0, 256, 100, dtype=np.uint8)
+    return Golden(images, maps, maps.max(axis=(1, 2, 3)), np.arange(count, dtype=np.uint8), chart)
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def read(content: bytes, tmp_path: Path) -> Golden:
+    path = tmp_path / "golden.npz"
+    path.write_bytes(content)
+    return read_golden(path, 32, 64, MAX_PARTS)
+
+
+@pytest.mark.parametrize("count", [1, MAX_PICTURES])
+def test_what_is_written_is_read(tmp_path, count):
+    golden = golden_of(count)
+    images, anomaly_map, anomaly_score, part, chart = read(golden_bytes(golden), tmp_path)
+    np.testing.assert_array_equal(images, golden.images)
+    np.testing.assert_array_equal(anomaly_map, golden.anomaly_map)
+    np.testing.assert_array_equal(anomaly_score, golden.anomaly_score)
+    np.testing.assert_array_equal(part, golden.part)
+    np.testing.assert_array_equal(chart, golden.chart)
+    assert (images.dtype, anomaly_map.dtype, anomaly_score.dtype) == (np.uint8, np.float32, np.float32)
+
+
+def test_few_parts_have_few_pictures(tmp_path):
+    """A bundle of one part that holds as many as 32 parts may is made to fill the memory."""
+    (tmp_path / "golden.npz").write_bytes(golden_bytes(golden_of(2 * GOLDEN_PAIRS + 2)))
+    assert len(read_golden(tmp_path / "golden.npz", 32, 64, GOLDEN_PAIRS + 1).images) == 2 * GOLDEN_PAIRS + 2
+    with pytest.raises(BundleError):
+        read_golden(tmp_path / "golden.npz", 32, 64, 1)
+
+
+def test_a_view_is_written_as_what_it_shows(tmp_path):
+    golden = golden_of()
+    golden = golden._replace(images=golden.images[:, :, ::-1])
+    np.testing.assert_array_equal(read(golden_bytes(golden), tmp_path).images, golden.images)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        golden_of()._replace(anomaly_score=np.zeros(2)),
+        golden_of()._replace(anomaly_map=np.zeros((2, 32, 64), np.float32)),
+        golden_of(MAX_PICTURES + 1),
+        golden_of()._replace(chart=np.zeros(0, np.uint8)),
+        Golden(*(array[:0] for array in golden_of())),
+    ],
+)
+def test_what_could_not_be_read_is_not_written(wrong):
+    with pytest.raises(ValueError, match="golden"):
+        golden_bytes(wrong)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"anomaly_score": np.array([object(), object()])},
+        {"images": np.full((2, 32, 64, 3), None)},
+        {"images": golden_of().images.astype(np.float32)},
+        {"images": golden_of().images[:, :16]},
+        {"images": np.asfortranarray(golden_of().images)},
+        {"images": golden_of(3).images},
+        {"anomaly_map": golden_of().anomaly_map.astype(">f4")},
+        {"anomaly_score": np.zeros((2, 1), np.float32)},
+        {"anomaly_score": np.zeros(MAX_PICTURES + 1, np.float32)},
+        {"anomaly_score": np.zeros(0, np.float32)},
+        {"part": np.zeros(2, np.int64)},
+        {"part": np.zeros(3, np.uint8)},
+        {"chart": np.zeros(0, np.uint8)},
+        {"chart": np.zeros((2, 2), np.uint8)},
+        {"chart": np.zeros(8 * 32 * 64 + 1, np.uint8)},
+        {"chart": np.zeros(9, np.int8)},
+    ],
+    ids=lambda change: "-".join(f"{name}{array.shape}{array.dtype}" for name, array in change.items()),
+)
+def test_other_types_and_shapes_are_refused(tmp_path, change):
+    content = npz(**{**golden_of()._asdict(), **change})
+    with pytest.raises(
+        BundleError, match=r"golden\.npz does not hold golden pictures for 32x64.*edgead build"
+    ):
+        read(content, tmp_path)
+
+
+@pytest.mark.parametrize("name", Golden._fields)
+def test_a_missing_array_is_refused(tmp_path, name):
+    arrays = golden_of()._asdict()
+    del arrays[name]
+    with pytest.raises(BundleError, match=name):
+        read(npz(**arrays), tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip at all", golden_bytes(golden_of())[:200]])
+def test_what_is_no_archive_is_refused(tmp_path, content):
+    with pytest.raises(BundleError, match="edgead build"):
+        read(content, tmp_path)
+
+
+@pytest.mark.parametrize(("offset", "value"), [(6, 1), (8, 14)], ids=["encrypted", "another-compression"])
+def test_a_member_that_cannot_be_unpacked_is_refused(tmp_path, offset, value):
+    content = bytearray(golden_bytes(golden_of()))
+    for signature, shift in ((b"PK\3\4", 0), (b"PK\1\2", 2)):
+        place = content.find(signature)
+        while place >= 0:
+            content[place + offset + shift] = value
+            place = content.find(signature, place + 4)
+    with pytest.raises(BundleError, match="edgead build"):
+        read(bytes(content), tmp_path)
+
+
+def rewritten(member: str, content: bytes) -> bytes:
+    """The golden archive with one member replaced."""
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(golden_bytes(golden_of()))) as source,
+        zipfile.ZipFile(buffer, "w") as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, content if name == member else source.read(name))
+    return buffer.getvalue()
+
+
+def header(shape: tuple[int, ...], version: tuple[int, int] = (1, 0)) -> bytes:
+    buffer = io.BytesIO()
+    description = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    write = (
+        np.lib.format.write_array_header_1_0 if version == (1, 0) else np.lib.format.write_array_header_2_0
+    )
+    write(buffer, description)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (header((10**15, 32, 64, 3)), "expected"),
+        (header((2, 32, 64, 3)) + bytes(100), "cut short"),
+        (header((2, 32, 64, 3), (2, 0)) + bytes(2 * 32 * 64 * 3), "npy format"),
+        (b"\x93NUMPY\x01\x00", "golden pictures"),
+        (b"\x93NUMPY\x01\x00\x08\x00{'a': ((", "golden pictures"),
+        (b"\x93NUMPY\x01\x00\x08\x00{[]: 0} ", "golden pictures"),
+        (b"", "golden pictures"),
+    ],
+    ids=["huge", "short", "other-version", "no-header", "open-header", "odd-header", "empty"],
+)
+def test_a_header_is_not_believed(tmp_path, content, reason):
+    with pytest.raises(BundleError, match=reason):
+        read(rewritten("images.npy", content), tmp_path)

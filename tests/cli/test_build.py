@@ -1,0 +1,126 @@
+"""`edgead build` on a real run directory: random weights, few pictures, the rest as training leaves it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import typer
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from edgead.bundle import open_bundle
+from edgead.cli.build import build
+from edgead.errors import DataError, InputError, RunError
+from edgead.imaging.preprocess import ModelSize
+from edgead.models import create_method
+from edgead.models.components.teacher import create_teacher
+from edgead.train.config import TrainConfig
+from edgead.train.run import WEIGHTS_FILE, PartRecord, RunRecord, write_record
+
+app = typer.Typer()
+app.command()(build)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data, run = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("run")
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        cv2.imwrite(str(data / f"{i}.png"), rng.integers(0, 256, (70, 90, 3), np.uint8))
+    config = TrainConfig(data=(str(data),), teacher="resnet18", teacher_weights="random", size="64")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        method = create_method("rd", create_teacher("resnet18", "random"), ModelSize(64, 64), config.loss)
+    save_file(method.state_dict(), run / WEIGHTS_FILE)
+    parts = {data.name: PartRecord(9, ("0.png", "1.png", "2.png"))}
+    write_record(run, RunRecord(config, "finished", parts, "unaligned", {"epochs": 1}))
+    return run
+
+
+def test_a_run_becomes_a_bundle(run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, [str(run), "--out", str(tmp_path / "x"), "--false-alarm-rate", "0.02"], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    manifest = open_bundle(tmp_path / "x").manifest
+    assert (manifest.method, manifest.teacher, str(manifest.size)) == ("rd", "resnet18", "64x64")
+    (threshold,) = manifest.thresholds.values()
+    assert threshold.n_normal == 3
+    assert threshold.false_alarm_rate == 0.02
+    assert re.search(r"decision flips +0 +<= 0\n", result.stdout)
+    assert f"{threshold.value:.4g}" in result.stdout
+    # log(0.05) / log(0.98) = 148.3: so many would be enough.
+    assert "149 pictures would be enough" in result.stderr
+
+
+def test_a_precision_is_built_and_its_table_printed(run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, [str(run), "--out", str(tmp_path / "half"), "--precision", "fp16"], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    assert open_bundle(tmp_path / "half").manifest.precision == "fp16"
+    assert "verified     fp16 for cpu against onnxruntime fp32, 6 images" in result.stdout
+    assert re.search(r"rank correlation +[01][.0-9]* +>= 0.99\n", result.stdout)
+
+
+def test_int8_wants_pictures_to_calibrate_on(run: Path, tmp_path: Path) -> None:
+    # The three pictures there are were all held out.
+    with pytest.raises(DataError, match="none of 0"):
+        CliRunner().invoke(
+            app, [str(run), "--out", str(tmp_path / "x"), "--precision", "int8"], catch_exceptions=False
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_are_refused_by_name(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="nowhere"):
+        CliRunner().invoke(
+            app, [str(tmp_path / "nowhere"), "--out", str(tmp_path / "x")], catch_exceptions=False
+        )
+    (tmp_path / "model.onnx").write_bytes(b"a graph from elsewhere")
+    with pytest.raises(InputError, match=r"model.onnx is a file: give the directory"):
+        CliRunner().invoke(
+            app, [str(tmp_path / "model.onnx"), "--out", str(tmp_path / "x")], catch_exceptions=False
+        )
+    (tmp_path / "model.onnx").unlink()
+    with pytest.raises(InputError, match="7"):
+        CliRunner().invoke(
+            app, [str(run), "--out", str(tmp_path / "x"), "--false-alarm-rate", "7"], catch_exceptions=False
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+WITHOUT = """
+import sys
+from pathlib import Path
+sys.modules[sys.argv[1]] = None
+from edgead.cli.build import build
+from edgead.errors import MissingExtraError
+try:
+    build(Path(sys.argv[2]), Path(sys.argv[3]))
+except MissingExtraError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("missing", ["torch", "onnxsim"])
+def test_without_the_training_packages_it_says_what_to_install(
+    missing: str, run: Path, tmp_path: Path
+) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-c", WITHOUT, missing, str(run), str(tmp_path / "x")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.stdout.strip() == (
+        f"edgead build needs {missing}, which is not installed: pip install 'edgead[train]'"
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,163 @@
+"""`edgead compare` through the command line: one small grid for real, one that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgead.comparison.grid import plan_grid, state_of
+from tests.helpers.command_line import run_main, the_error
+from tests.helpers.comparison_cells import ready_to_evaluate
+from tests.helpers.parts_on_disk import write_parts
+from tests.helpers.training_parts import TINY_TEACHER, good_parts
+
+OPTIONS = ["--methods", "stfpm", "--seeds", "1", "--size", "64", "--epochs", "12"]
+
+
+@pytest.fixture(scope="module")
+def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Discs, and discs with a chequered square that nobody would miss."""
+    root = tmp_path_factory.mktemp("data") / "discs"
+    pictures = good_parts(24)
+    for number, picture in enumerate(pictures):
+        kind = "train/good" if number < 16 else "test/good" if number < 20 else "test/square"
+        mask = np.zeros(picture.shape[:2], np.uint8)
+        if number >= 20:
+            mask[16:48, 2 * number - 28 : 2 * number + 4] = 255
+            # What no student of discs has seen.
+            picture[mask > 0] = 255 * ((np.argwhere(mask) // 4).sum(axis=1, keepdims=True) % 2)
+            masks = root / "ground_truth" / "square"
+            masks.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(masks / f"{number:03d}_mask.png"), mask)
+        (root / kind).mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(root / kind / f"{number:03d}.png"), picture)
+    return root
+
+
+def test_a_grid_from_pictures_to_the_page(discs, tmp_path, capfd):
+    out = tmp_path / "out"
+    command = ["compare", str(discs), "--out", str(out), *OPTIONS]
+    assert run_main(*command, "--list") == 0
+    (line,) = capfd.readouterr().out.splitlines()
+    assert line.count("edgead ") == 3
+    assert "--method stfpm --seed 0 --epochs 12 --size 64 && edgead build" in line
+    assert not (out / "cells").exists()
+
+    assert run_main(*command) == 0
+    told = capfd.readouterr()
+    assert told.out.splitlines()[-1] == f"page: {out}/index.html"
+    cell = out / "cells" / "discs" / "stfpm" / "seed0"
+    (row,) = json.loads((out / "compare.json").read_text())["cells"]
+    evaluation = json.loads((cell / "report" / "results.json").read_text())["evaluation"]
+    for name in ("image_auroc", "pixel_auroc", "aupro", "image_f1_max"):
+        assert row[name] == evaluation[name]
+    assert (row["state"], row["precision"]) == ("done", "32-true")
+    assert row["image_auroc"] > 0.9
+    seconds = [epoch["seconds"] for epoch in json.loads((cell / "run" / "metrics.json").read_text())]
+    assert len(seconds) == 12
+    assert row["training_minutes"] == pytest.approx(np.sum(seconds) / 60)
+    assert row["latency_ms"] > 0.0
+    assert row["model_bytes"] == (cell / "bundle" / "model.onnx").stat().st_size
+
+    assert run_main(*command, "--list") == 0
+    assert capfd.readouterr().out == ""
+    assert run_main(*command) == 0
+    assert "edgead train" not in capfd.readouterr().err
+
+    # A cell that is broken later fails by its name, and the page is written all the same.
+    (cell / "bundle" / "model.onnx").write_bytes(b"")
+    (cell / "report" / "results.json").unlink()
+    (out / "index.html").unlink()
+    assert run_main(*command) == 1
+    error = the_error(capfd.readouterr().err.replace("  error: ", "  said: "))
+    assert error.startswith("error: 1 of 1 cells failed, the first discs/stfpm/seed0: ")
+    assert "model.onnx is 0 bytes" in error
+    assert (out / "index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--methods", "magic"], "unknown method 'magic'"),
+        (["--methods", ","], "nothing to compare"),
+        (["--methods", "rstpm:shallow"], "unknown variant 'rstpm:shallow'"),
+        (["--methods", "rd:deep"], "unknown variant 'rd:deep'"),
+    ],
+)
+def test_a_wrong_option_is_an_error_and_leaves_nothing(tmp_path, capfd, options, words):
+    parts = write_parts(tmp_path / "parts")
+    assert run_main("compare", str(parts), "--out", str(tmp_path / "out"), *options) == 1
+    assert words in the_error(capfd.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_listed_lines_may_be_run_in_any_directory(tmp_path, capfd, monkeypatch):
+    write_parts(tmp_path / "parts")
+    (tmp_path / "weights.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    options = ["--methods", "rd", "--seeds", "1", "--teacher-weights", "weights.pt"]
+    assert run_main("compare", "parts", "--out", "out", *options, "--list") == 0
+    train, build, test = capfd.readouterr().out.strip().split(" && ")
+    run = f"{tmp_path}/out/cells/parts/rd/seed0"
+    assert train == (
+        f"edgead train {tmp_path}/parts --out {run}/run --method rd --seed 0 --teacher-weights {tmp_path}/weights.pt"
+    )
+    assert build == f"edgead build {run}/run --out {run}/bundle"
+    assert test == f"edgead eval {run}/bundle {tmp_path}/parts --out {run}/report"
+
+
+def test_a_variant_is_a_cell_of_its_own(tmp_path, capfd):
+    parts = write_parts(tmp_path / "parts")
+    options = ["--methods", "rstpm,rstpm:deep", "--seeds", "1"]
+    assert run_main("compare", str(parts), "--out", str(tmp_path / "out"), *options, "--list") == 0
+    plain, deep = capfd.readouterr().out.splitlines()
+    assert "--method rstpm --seed 0" in plain
+    assert "--method rstpm --variant deep --seed 0" in deep
+
+
+def test_a_grid_that_was_killed_goes_on(tmp_path):
+    parts, out = write_parts(tmp_path / "parts"), tmp_path / "out"
+    tiny = {"teacher": TINY_TEACHER, "teacher-weights": "random", "size": "64"}
+    grid = plan_grid([parts], ["rd"], 3, tiny, out)
+    for cell in grid.cells:
+        ready_to_evaluate(cell)
+    options = [part for name, value in tiny.items() for part in (f"--{name}", value)]
+    command = [
+        sys.executable,
+        "-m",
+        "edgead",
+        "compare",
+        str(parts),
+        "--out",
+        str(out),
+        "--methods",
+        "rd",
+        *options,
+    ]
+    first = grid.cells[0].folder / "report" / "results.json"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 120
+        while not first.exists():
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    assert state_of(grid.cells[2]) == "left"
+    assert not (out / "index.html").exists()
+    written_at = first.stat().st_mtime_ns
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=170)
+    assert again.returncode == 0, again.stderr
+    assert [state_of(cell) for cell in grid.cells] == ["done"] * 3
+    assert first.stat().st_mtime_ns == written_at
+    assert "[1/3]" not in again.stderr
+    assert "[3/3] parts/rd/seed2: edgead eval" in again.stderr
+    assert (out / "index.html").is_file()

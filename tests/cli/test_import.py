@@ -1,0 +1,51 @@
+"""`edgead import` through the command line: one line and an exit code, whatever is given."""
+
+import os
+
+import pytest
+import torch
+
+from tests.helpers.command_line import run_main
+from tests.helpers.training_parts import write_pictures
+
+
+class Hostile:
+    """Runs a command where its pickle is trusted."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", "no file "),
+        ("folder", "no file "),
+        ("cut short", "is cut short or not a file of torch.save"),
+        ("hostile", "which no checkpoint of a model needs, and was not opened"),
+        ("another model", "is a model of anomalib, Patchcore: ReverseDistillation and Stfpm can be imported"),
+    ],
+)
+def test_a_bad_file_is_one_line(tmp_path, capsys, kind, words):
+    file, mark = tmp_path / "model.ckpt", tmp_path / "ran"
+    data = write_pictures(tmp_path / "discs", 4)
+    if kind == "folder":
+        file.mkdir()
+    elif kind != "missing":
+        state = {"model.memory_bank": torch.zeros(3)}
+        torch.save(
+            {"state_dict": state, "hyper_parameters": Hostile(mark) if kind == "hostile" else {}}, file
+        )
+    if kind == "cut short":
+        file.write_bytes(file.read_bytes()[:-40])
+    out = tmp_path / "run"
+    assert run_main("import", str(file), "--data", str(data), "--out", str(out)) == 1
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("error: ")
+    assert words in error
+    assert error.count("\n") == 2
+    assert not mark.exists()
+    assert not out.exists()

@@ -1,0 +1,120 @@
+import json
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgead.scoring.threshold import Threshold
+from tests.helpers.brightness_bundle import write_brightness_bundle
+from tests.helpers.stream_parts import SIZE, textured, write_picture, write_video
+
+EDGEAD = [sys.executable, "-c", "from edgead.cli.main import main; main()", "stream"]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    threshold = Threshold(100 / 255, 0.01, 0.95, 0.96, 320, 299)
+    return write_brightness_bundle(tmp_path / "bundle", SIZE, threshold)
+
+
+def edgead(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [*EDGEAD, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_folder_to_verdicts_on_standard_output_and_rejects(bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    levels = [30, 200, 60, 150]
+    for number, level in enumerate(levels):
+        write_picture(folder / f"{number}.png", textured(level))
+    rejects = tmp_path / "rejects"
+    done = edgead(
+        bundle, "--source", folder, "--sink", "jsonl:-", "--sink", f"rejects:{rejects}", "--threads", "1"
+    )
+    assert done.returncode == 0, done.stderr
+    verdicts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [verdict["anomaly_score"] * 255 for verdict in verdicts] == pytest.approx(levels, abs=8)
+    assert [verdict["is_anomalous"] for verdict in verdicts] == [False, True, False, True]
+    assert len(list(rejects.glob("*.png"))) == 2
+    assert "4 seen, 4 scored, 0 dropped" in done.stderr
+
+
+def test_a_video_without_a_sink_shows_the_status_and_a_summary(bundle: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "in.mkv", [textured(level) for level in range(20)])
+    done = edgead(bundle, "--source", video, "--max-frames", "7")
+    assert done.returncode == 0, done.stderr
+    assert "7 scored" in done.stdout
+    assert "p99" in done.stdout
+    assert "7 scored  0 rejected" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_a_summary(bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
+    path = tmp_path / "out.jsonl"
+    arguments = [str(bundle), "--source", "synthetic:washer?size=64&fps=50", "--sink", f"jsonl:{path}"]
+    with subprocess.Popen(
+        [*EDGEAD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        end = time.monotonic() + 60
+        while not path.exists() or not path.read_bytes().count(b"\n") > 5:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert f"{sum(line['event'] == 'verdict' for line in lines)} scored" in out
+    assert errors == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source", "9876"], "no camera at camera:9876"),
+        (["--source", "nowhere.mp4"], "'nowhere.mp4' is not there"),
+        (["--source", "rtsp://me:secret@127.0.0.1:9/line"], "no camera at rtsp://***@127.0.0.1:9/line"),
+        (["--source", "synthetic:washer", "--watch"], "--watch is for a folder"),
+        (["--source", "synthetic:washer", "--sink", "csv:x"], "unknown sink 'csv:x'"),
+        (["--source", "0", "--source", "1"], "2 sources, 0 and 1"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(bundle: Path, arguments: list[str], message: str) -> None:
+    done = edgead(bundle, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_opencv_adds_no_lines_of_its_own_to_a_broken_picture(bundle: Path, tmp_path: Path) -> None:
+    picture = write_picture(tmp_path / "broken.tif", textured(100))
+    data = bytearray(picture.read_bytes())
+    (directory,) = struct.unpack_from("<I", data, 4)
+    for entry in range(directory + 2, directory + 2 + 12 * data[directory], 12):
+        tag, _, count, place = struct.unpack_from("<HHII", data, entry)
+        if tag == 273:  # where the strips begin
+            struct.pack_into(f"<{count}I", data, place if count > 1 else entry + 8, *[2**30] * count)
+    picture.write_bytes(data)
+    done = edgead(bundle, "--source", picture, "--sink", "jsonl:-")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "broken.tif is broken" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_bundle_with_a_changed_byte_is_not_streamed(bundle: Path) -> None:
+    model = bundle / "model.onnx"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    done = edgead(bundle, "--source", "synthetic:washer")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "model.onnx has changed" in done.stderr

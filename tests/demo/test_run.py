@@ -1,0 +1,120 @@
+"""The demo on few and small parts: everything that it strings together is real."""
+
+import base64
+import html.parser
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from edgead.bundle import open_bundle
+from edgead.cli.demo import demo as demo_command
+from edgead.data.synthetic.conveyor import Conveyor
+from edgead.demo.run import run_demo
+from edgead.errors import MissingExtraError
+
+FEW = {"n_train": 60, "n_test": 5, "epochs": 15, "n_frames": 30, "size_px": 96}
+
+
+class Page(html.parser.HTMLParser):
+    """Text, pictures and addresses of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.pictures: list[bytes] = []
+        self.addresses: list[str] = []
+        self.words: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            if name == "src" and value is not None and value.startswith("data:image/"):
+                self.pictures.append(base64.b64decode(value.split(",", 1)[1], validate=True))
+            elif name in ("src", "href", "xlink:href") and not str(value).startswith("#"):
+                self.addresses.append(str(value))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    out = tmp_path_factory.mktemp("demo")
+    said: list[str] = []
+    assert run_demo(out, "washer", said.append, lambda _: None, **FEW) == out / "index.html"
+    return out, said
+
+
+def test_every_step_left_what_the_page_names(made: tuple[Path, list[str]]) -> None:
+    out, said = made
+    assert [line.split()[0] for line in said if line[:1].islower() and "  " in line] == [
+        "draw", "train", "build", "eval", "stream",
+    ]  # fmt: skip
+    folder = out / "washer"
+    names = {"data", "run", "bundle", "report", "conveyor.avi", "stream"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert {path.name for path in (folder / "stream").iterdir()} >= {"verdicts.jsonl", "annotated.mkv"}
+    assert str(open_bundle(folder / "bundle").manifest.size) == "96x96"
+    page = Page(out / "index.html")
+    assert all(name in page.text for name in names)
+    assert page.addresses == ["washer/report/report.html"]
+    assert (out / page.addresses[0]).is_file()
+
+
+def test_the_page_counts_the_verdicts_of_the_stream(made: tuple[Path, list[str]]) -> None:
+    out, _ = made
+    lines = (out / "washer/stream/verdicts.jsonl").read_text().splitlines()
+    decisions = [json.loads(line)["is_anomalous"] for line in lines]
+    truth = [is_defect for _, is_defect in Conveyor("washer", 0, 96, 0.1, 30)]
+    assert len(decisions) == 30
+    found = sum(a and b for a, b in zip(decisions, truth, strict=True))
+    text = Page(out / "index.html").text
+    assert "30 of 30 frames scored in" in text
+    assert (
+        f"{sum(decisions)} rejected: {found} of the {sum(truth)} defective parts, "
+        f"and {sum(decisions) - found} of the {30 - sum(truth)} good ones"
+    ) in text
+
+
+def test_the_page_shows_frames_and_heat_maps_and_the_commands(made: tuple[Path, list[str]]) -> None:
+    page = Page(made[0] / "index.html")
+    # 24 frames, the loss curve, the colours' legend, and 5 defects and 5 good parts with a heat map each.
+    assert len(page.pictures) == 24 + 1 + 1 + 2 * 10
+    for command in ("train", "build", "stream"):
+        assert re.search(rf"edgead {command} \S*my-parts", page.text)
+
+
+def test_again_it_trains_no_second_time_and_makes_the_page_anew(made: tuple[Path, list[str]]) -> None:
+    out, _ = made
+    weights = out / "washer/run/model.safetensors"
+    trained_at = weights.stat().st_mtime_ns
+    (out / "index.html").unlink()
+    said: list[str] = []
+    page = run_demo(out, "washer", said.append, lambda _: None, **FEW)
+    assert page.is_file()
+    assert any("finished already" in line for line in said)
+    assert weights.stat().st_mtime_ns == trained_at
+    # A verdict file that was appended to would hold 60.
+    assert len((out / "washer/stream/verdicts.jsonl").read_text().splitlines()) == 30
+
+
+def test_an_unknown_kind_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(demo_command)
+    refused = CliRunner().invoke(app, ["--out", str(tmp_path / "demo"), "--kind", "gizmo"])
+    assert refused.exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_training_packages_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rich.progress", None)
+    with pytest.raises(MissingExtraError, match=r"edgead demo needs rich.*edgead\[train\]"):
+        demo_command(tmp_path / "demo")
+    assert not list(tmp_path.iterdir())

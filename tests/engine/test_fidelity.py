@@ -1,0 +1,205 @@
+"""Refusal of a graph that differs from its reference, and the damaged pictures it is tried on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
+from edgead.engine.fidelity import MAP_TOLERANCE, Budget, Comparison, Limits, require, table, verify
+from edgead.errors import InputError, VerificationError
+from edgead.imaging.preprocess import ModelSize
+from edgead.runtime import FakeSession
+from edgead.runtime.agreement import compare_sessions
+
+SIZE = ModelSize(32, 64)
+
+
+def pictures(count: int) -> np.ndarray:
+    return np.random.default_rng(2).integers(0, 256, (count, 32, 64, 3), np.uint8)
+
+
+def test_what_agrees_is_let_through() -> None:
+    agreement = verify(FakeSession(SIZE), FakeSession(SIZE), pictures(3), threshold=0.9).agreement
+    assert agreement.n == 3
+    assert agreement.map_error_max == 0.0
+    assert agreement.decision_flips == 0
+
+
+def test_a_map_beyond_the_tolerance_is_refused() -> None:
+    # No decision flips: both scores are far below the threshold.
+    with pytest.raises(VerificationError, match="0 decisions flip"):
+        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.1 + 2 * MAP_TOLERANCE), pictures(3), threshold=0.9)
+
+
+def test_small_maps_have_a_small_tolerance() -> None:
+    # A thousandth as large as maps of one scale: a tolerance of 1e-4 would let everything through.
+    small = FakeSession(SIZE, 1e-4), FakeSession(SIZE, 1.5e-4)
+    assert abs(1.5e-4 - 1e-4) < MAP_TOLERANCE
+    with pytest.raises(VerificationError, match="0 decisions flip"):
+        verify(*small, pictures(3), threshold=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("reference", "other", "share"),
+    [
+        # Below the threshold of 0.1 and at it, shares of the threshold.
+        (0.01, 0.03, 0.2),
+        (0.1, 0.08, 0.2),
+        # A defect: a tenth less of it says the same of the part, nothing of it does not.
+        (9.0, 8.1, 0.1),
+        (9.0, 0.0, 1.0),
+        # A good part seen as a defect.
+        (0.05, 9.0, 89.5),
+    ],
+)
+def test_errors_are_shares_of_the_threshold_or_of_what_is_above_it(
+    reference: float, other: float, share: float
+) -> None:
+    found = compare_sessions(FakeSession(SIZE, reference), FakeSession(SIZE, other), pictures(2), 0.1)
+    assert found.map_error_max == pytest.approx(share, rel=1e-5)
+    assert found.score_error_max == pytest.approx(share, rel=1e-5)
+
+
+def test_nothing_is_a_share_of_a_threshold_of_zero() -> None:
+    still = FakeSession(SIZE, 0.0)
+    assert compare_sessions(still, still, pictures(2), 0.0).map_error_max == 0.0
+    for other in (-1e-6, -10.0):
+        with pytest.raises(VerificationError, match="0 decisions flip"):
+            verify(still, FakeSession(SIZE, other), pictures(2), 0.0)
+
+
+def test_a_flipped_decision_is_refused_however_small_the_difference() -> None:
+    nearly = 0.1 + MAP_TOLERANCE / 2
+    assert verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, nearly), pictures(3), threshold=0.2)
+    with pytest.raises(VerificationError, match="3 decisions flip"):
+        verify(
+            FakeSession(SIZE, 0.1), FakeSession(SIZE, nearly), pictures(3), threshold=0.1 + MAP_TOLERANCE / 4
+        )
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    with pytest.raises(VerificationError, match="inf"):
+        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, float("nan")), pictures(2), threshold=0.9)
+
+
+def test_the_refusal_is_one_line_and_exits_with_two() -> None:
+    with pytest.raises(VerificationError) as refusal:
+        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.9), pictures(1), threshold=0.5)
+    assert "\n" not in str(refusal.value)
+    assert refusal.value.exit_code == 3
+
+
+@pytest.mark.parametrize("grey", [None, 0, 127, 128, 255])
+def test_a_twin_is_damaged_in_one_rectangle_and_nowhere_else(grey: int | None) -> None:
+    images = pictures(20) if grey is None else np.full((20, 32, 64, 3), grey, np.uint8)
+    before = images.copy()
+    twins = damaged_twins(images)
+    np.testing.assert_array_equal(images, before)
+    assert twins.shape == images.shape
+    assert twins.dtype == np.uint8
+    for image, twin in zip(images, twins, strict=True):
+        rows, columns = np.nonzero((image != twin).any(axis=2))
+        assert len(rows) > 0
+        assert np.ptp(rows) < 32 // 4
+        assert np.ptp(columns) < 64 // 4
+    if grey is not None:
+        assert set(np.unique(twins)) == {grey, 255 - grey}
+
+
+def test_twins_are_the_same_each_time_and_differ_among_each_other() -> None:
+    images = np.full((6, 32, 64, 3), 40, np.uint8)
+    np.testing.assert_array_equal(damaged_twins(images), damaged_twins(images))
+    assert len({twin.tobytes() for twin in damaged_twins(images)}) == 6
+    assert not np.array_equal(damaged_twins(images), damaged_twins(images, seed=1))
+
+
+HALF = Budget(
+    map_error=0.02, score_error=0.01, rank_correlation_min=0.99, decision_flips=0.01, auroc_loss=0.005
+)
+
+
+def test_limits_follow_from_the_number_of_pictures() -> None:
+    assert HALF.limits(99) == Limits(0.02, 0.01, 0.99, 0, 0.005)
+    assert HALF.limits(250).decision_flips_max == 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "lets_through"),
+    [
+        (Limits(0.101, 0.101, -1.0, 0, 0.01), True),
+        (Limits(0.099, 0.101, -1.0, 0, 0.01), False),
+        (Limits(0.101, 0.099, -1.0, 0, 0.01), False),
+    ],
+)
+def test_each_error_has_its_own_limit(limits: Limits, lets_through: bool) -> None:
+    def check() -> None:
+        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.12), pictures(3), 0.2, limits)
+
+    if lets_through:
+        check()
+    else:
+        with pytest.raises(VerificationError, match="nothing was written"):
+            check()
+
+
+def test_another_order_is_refused() -> None:
+    def reversed_brightness(picture: np.ndarray) -> float:
+        return 1.0 - float(picture.mean()) / 255
+
+    loose = Limits(10.0, 10.0, 0.9, 100, 0.01)
+    brightness = FakeSession(SIZE, lambda picture: float(picture.mean()) / 255)
+    verify(brightness, brightness, pictures(5), 0.9, loose)
+    with pytest.raises(VerificationError, match=r"rank correlation is -1.000 \(allowed: 0.9 or more\)"):
+        verify(brightness, FakeSession(SIZE, reversed_brightness), pictures(5), 0.9, loose)
+
+
+def test_a_loss_of_auroc_is_refused_and_a_gain_is_not() -> None:
+    same = compare_sessions(FakeSession(SIZE), FakeSession(SIZE), pictures(3), 0.9)
+    limits = Limits(1.0, 1.0, -1.0, 0, 0.01)
+    assert Comparison(same, 0.95, 0.945).holds(limits)
+    assert Comparison(same, 0.95, 0.99).holds(limits)
+    assert Comparison(same).holds(limits)
+    assert not Comparison(same, 0.95, 0.93).holds(limits)
+    assert not Comparison(same, 0.95, float("nan")).holds(limits)
+    with pytest.raises(
+        VerificationError, match=r"AUROC changes by -0.0200 \(allowed: -0.01 or more\).*: try this"
+    ):
+        require(Comparison(same, 0.95, 0.93), limits, "try this")
+
+
+def test_what_is_infinite_is_left_out_of_json() -> None:
+    broken = compare_sessions(FakeSession(SIZE, 0.1), FakeSession(SIZE, float("nan")), pictures(2), 0.9)
+    measures = Comparison(broken).measures()
+    assert measures["map_error_max"] is None
+    assert json.loads(json.dumps(measures, allow_nan=False)) == measures
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("map_error", -0.1), ("rank_correlation_min", 1.5), ("auroc_loss", float("nan"))]
+)
+def test_a_budget_out_of_range_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"budget {name} is"):
+        replace(HALF, **{name: value})
+
+
+def test_the_table_shows_each_measure_beside_its_limit() -> None:
+    agreement = {
+        "map_error_max": 0.0123,
+        "score_error_max": 0.004,
+        "rank_correlation": None,
+        "decision_flips": 1,
+        "auroc_change": -0.0025,
+    }
+    lines = table(agreement, asdict(Limits(0.05, 0.01, 0.9, 2, 0.01)))
+    assert [line.split() for line in lines] == [
+        ["measured", "allowed"],
+        ["map", "error", "0.0123", "<=", "0.05"],
+        ["score", "error", "0.004", "<=", "0.01"],
+        ["rank", "correlation", "-", ">=", "0.9"],
+        ["decision", "flips", "1", "<=", "2"],
+        ["AUROC", "change", "-0.0025", ">=", "-0.01"],
+    ]

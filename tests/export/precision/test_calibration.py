@@ -1,0 +1,149 @@
+"""Calibration: ranges of what a graph really computes, and a cache that is of one graph and one list of pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgead.errors import EdgeadError, PrecisionError
+from edgead.export.graph_sections import computed_tensors
+from edgead.export.precision.calibration import (
+    calibrate,
+    calibration_key,
+    read_calibration,
+    tensor_peaks,
+    write_calibration,
+)
+from edgead.export.precision.clipping import ALGORITHMS, magnitude_histogram, range_from_histogram
+from tests.helpers.toy_graph import toy_graph, toy_images, values_of
+
+TENSORS = ("picture", "teacher", "embedding", "residual")
+SHIFTS = {"conv_t": [0.5] * 8, "down": [0.0] * 6, "main": [0.25] * 6, "up": [0.0] * 8}
+
+
+def test_peaks_are_the_largest_magnitudes_over_all_pictures() -> None:
+    model, images = toy_graph(), toy_images(5)
+    tensors = computed_tensors(model)
+    assert tensors[:3] == ("conv_t", "teacher", "down")
+    peaks = tensor_peaks(model, images, tensors)
+    for name, value in zip(tensors, values_of(model, images, *tensors), strict=True):
+        assert peaks[name] == pytest.approx(float(np.abs(value).max()), rel=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_ranges_are_those_of_all_pictures_together(algorithm: str) -> None:
+    model, images = toy_graph(), toy_images(5)
+    calibration = calibrate(model, images, algorithm)
+    assert (calibration.algorithm, calibration.pictures) == (algorithm, 5)
+    for name, value in zip(TENSORS, values_of(model, images, *TENSORS), strict=True):
+        peak = float(np.abs(value).max())
+        expected = range_from_histogram(magnitude_histogram(value, peak), peak, algorithm)
+        # Two runtimes may put a value at the edge of a bin into either; the choice moves by a candidate at most.
+        assert calibration.ranges[name] == pytest.approx(expected, abs=8.5 * peak / 2048)
+
+
+def test_broken_weights_are_told() -> None:
+    with pytest.raises(PrecisionError, match=r"'embedding'.*not finite"):
+        calibrate(toy_graph(weight_scale=float("inf")), toy_images(1), "minmax")
+
+
+def test_the_key_is_of_graph_pictures_and_algorithm() -> None:
+    model, images = toy_graph(), toy_images(3)
+    key = calibration_key(model, images, "mse")
+    assert len(key) == 64
+    assert calibration_key(toy_graph(), images.copy(), "mse") == key
+    changed = images.copy()
+    changed[2, 3, 4, 1] ^= 1
+    others = {
+        calibration_key(toy_graph(seed=1), images, "mse"),
+        calibration_key(model, images, "minmax"),
+        calibration_key(model, changed, "mse"),
+        calibration_key(model, images[:2], "mse"),
+        calibration_key(model, images[::-1], "mse"),
+    }
+    assert len(others | {key}) == 6
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "calibration" / "x.json"
+    model, images = toy_graph(), toy_images(2)
+    assert read_calibration(file, "any", model) is None
+    calibration = calibrate(model, images, "percentile")
+    write_calibration(file, calibration)
+    read = read_calibration(file, calibration.key, model)
+    assert read is not None
+    assert read.ranges == calibration.ranges
+    assert set(read.shifts) == {"conv_t", "down", "main", "up"}
+    for name, shift in calibration.shifts.items():
+        np.testing.assert_array_equal(read.shifts[name], shift)
+    assert (read.key, read.algorithm, read.pictures) == (calibration.key, "percentile", 2)
+    assert [entry.name for entry in file.parent.iterdir()] == ["x.json"]
+
+
+def test_a_stale_cache_is_refused_with_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    calibration = calibrate(toy_graph(), toy_images(2), "minmax")
+    write_calibration(file, calibration)
+    before = file.read_bytes()
+    other = calibration_key(toy_graph(), toy_images(3), "minmax")
+    with pytest.raises(
+        PrecisionError, match=r"stale, it is of another graph, pictures or algorithm"
+    ) as refusal:
+        read_calibration(file, other, toy_graph())
+    assert str(file) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert file.read_bytes() == before
+    file.write_text(json.dumps({**json.loads(before), "schema": 3}))
+    with pytest.raises(PrecisionError, match="schema 3, not 2"):
+        read_calibration(file, calibration.key, toy_graph())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ranges": {"picture": 1.0}},
+        {"ranges": {**dict.fromkeys(TENSORS, 1.0), "another": 1.0}},
+        {"ranges": {**dict.fromkeys(TENSORS, 1.0), "picture": -1.0}},
+        {"ranges": {**dict.fromkeys(TENSORS, 1.0), "picture": float("nan")}},
+        {"ranges": {**dict.fromkeys(TENSORS, 1.0), "picture": 10**400}},
+        {"ranges": [1.0]},
+        {"pictures": "many"},
+        {"shifts": {}},
+        {"shifts": [1.0]},
+        {"shifts": {**SHIFTS, "main": [0.0]}},
+        {"shifts": {**SHIFTS, "main": [float("nan")] * len(SHIFTS["main"])}},
+        {"shifts": {**SHIFTS, "another": [0.0]}},
+        {"shifts": {**SHIFTS, "main": [1e300] * len(SHIFTS["main"])}},
+        {"pictures": True},
+        {"algorithm": 1},
+        {"schema": True},
+        {"key": None},
+        {"extra": 1},
+    ],
+)
+def test_a_cache_that_is_none_is_refused(change: dict[str, object], tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    ranges = dict.fromkeys(TENSORS, 1.0)
+    good = {"schema": 2, "key": "k", "algorithm": "mse", "pictures": 3, "ranges": ranges, "shifts": SHIFTS}
+    file.write_text(json.dumps(good))
+    assert read_calibration(file, "k", toy_graph()) is not None
+    file.write_text(json.dumps({**good, **change}))
+    with pytest.raises(PrecisionError, match="is no calibration cache"):
+        read_calibration(file, "k", toy_graph())
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b" " * (2**24 + 1)])
+def test_another_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_bytes(content)
+    with pytest.raises(PrecisionError, match=r"no calibration cache") as refusal:
+        read_calibration(file, "k", toy_graph())
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_in_its_place_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(EdgeadError, match=str(tmp_path)):
+        read_calibration(tmp_path, "k", toy_graph())

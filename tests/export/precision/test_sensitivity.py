@@ -1,0 +1,81 @@
+"""Sensitive layers: the fewest that do most of the harm, and a layer with an absurd range is found first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+
+from edgead.errors import PrecisionError
+from edgead.export.precision.calibration import tensor_peaks
+from edgead.export.precision.quantize import int8_from_float, layers_to_quantise, tensors_to_quantise
+from edgead.export.precision.sensitivity import SHARE, fewest, sensitive_layers
+from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from tests.helpers.toy_graph import toy_graph, toy_images
+
+
+@pytest.mark.parametrize(
+    ("share", "names"),
+    [
+        # The sum is 10: b has 5 of it, b and d 8, with a 9.5.
+        (0.0, ()),
+        (0.5, ("b",)),
+        (0.51, ("b", "d")),
+        (0.8, ("b", "d")),
+        (0.9, ("b", "d", "a")),
+        (1.0, ("b", "d", "a", "c")),
+    ],
+)
+def test_the_fewest_by_hand(share: float, names: tuple[str, ...]) -> None:
+    assert fewest({"a": 1.5, "b": 5.0, "c": 0.5, "d": 3.0}, share) == names
+
+
+def test_no_harm_makes_no_layer_sensitive() -> None:
+    assert fewest({}, 0.9) == ()
+    assert fewest({"a": 0.0, "b": 0.0}, 0.9) == ()
+    # What does no harm is not taken along either.
+    assert fewest({"a": 0.0, "b": 1.0}, 1.0) == ("b",)
+
+
+def peaks(model: ModelProto, images: np.ndarray) -> dict[str, float]:
+    return tensor_peaks(model, images, tensors_to_quantise(model))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "layer"), [("picture", "conv_t"), ("teacher", "down"), ("residual", "up")]
+)
+def test_a_layer_with_an_absurd_range_is_found_first(tensor: str, layer: str) -> None:
+    model, images = toy_graph(), toy_images(3)
+    ranges = peaks(model, images)
+    # All but a hundredth of it is clipped.
+    ranges[tensor] /= 100.0
+    found = sensitive_layers(model, ranges, {}, images)
+    assert found[0] == layer
+    # The others do so little beside it that it alone makes up the share.
+    assert found == (layer,)
+
+
+def test_the_layers_called_sensitive_do_the_share_of_the_harm() -> None:
+    model, images = toy_graph(seed=1), toy_images(4)
+    ranges, layers = peaks(model, images), layers_to_quantise(model)
+    assert layers == ("conv_t", "down", "main", "sum", "up")
+    with OnnxRuntimeSession(model.SerializeToString()) as session:
+        exact = session.infer(images).anomaly_map.astype(np.float64)
+    harm = {}
+    for layer in layers:
+        alone = int8_from_float(model, ranges, spared=[other for other in layers if other != layer])
+        with OnnxRuntimeSession(alone.SerializeToString()) as session:
+            harm[layer] = np.square(session.infer(images).anomaly_map - exact).mean()
+    found = sensitive_layers(model, ranges, {}, images)
+    order = sorted(layers, key=lambda layer: harm[layer], reverse=True)
+    assert list(found) == order[: len(found)]
+    total = sum(harm.values())
+    assert sum(harm[layer] for layer in found) >= SHARE * total > sum(harm[layer] for layer in found[:-1])
+
+
+def test_progress_is_told_and_a_missing_range_is_refused() -> None:
+    model, images, lines = toy_graph(), toy_images(1), []
+    sensitive_layers(model, peaks(model, images), {}, images, lines.append)
+    assert lines == ["measuring how sensitive each layer is: 0 of 5"]
+    with pytest.raises(PrecisionError, match="'picture'"):
+        sensitive_layers(model, {}, {}, images)

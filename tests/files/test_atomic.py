@@ -1,0 +1,181 @@
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgead.errors import EdgeadError, InputError
+from edgead.files.atomic import replace_directory, replace_file, restore_directory, write_errors
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+def write_half(file: Path) -> None:
+    file.write_text("half")
+    raise ZeroDivisionError
+
+
+def test_a_file_appears_whole_with_its_parents(tmp_path):
+    target = tmp_path / "a" / "b" / "file"
+    with replace_file(target) as partial:
+        partial.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert names(target.parent) == ["file"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    target = tmp_path / "file"
+    target.write_text("old")
+    with pytest.raises(ZeroDivisionError), replace_file(target) as partial:
+        write_half(partial)
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_what_a_killed_write_left_is_removed(tmp_path):
+    (tmp_path / ".file.partial").mkdir()
+    (tmp_path / ".file.partial" / "half").write_text("half")
+    with replace_file(tmp_path / "file") as partial:
+        partial.write_text("new")
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_file_cannot_be_written_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(EdgeadError, match=r"cannot write .*: .*; check the path"),
+        replace_file(tmp_path / "file" / "x"),
+    ):
+        pytest.fail("not to be reached")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named(tmp_path, number):
+    with (
+        pytest.raises(EdgeadError, match=f"disk full while writing {tmp_path}: free some space"),
+        write_errors(tmp_path),
+    ):
+        raise OSError(number, os.strerror(number))
+
+
+def test_an_error_without_a_number_keeps_its_words(tmp_path):
+    with pytest.raises(EdgeadError, match=r"cannot write .*: the stick was pulled;"), write_errors(tmp_path):
+        raise OSError("the stick was pulled")
+
+
+def test_a_file_beyond_the_size_limit_leaves_the_old_one(tmp_path):
+    """The limit on file sizes stands in for a full disk: the system refuses in the middle of a write."""
+    target = tmp_path / "file"
+    target.write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with (
+            pytest.raises(EdgeadError, match=f"cannot write {target}: File too large"),
+            replace_file(target) as partial,
+        ):
+            partial.write_bytes(b"x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_directory_takes_the_place_of_the_old_one(tmp_path, old):
+    target = tmp_path / "a" / "bundle"
+    if old:
+        target.mkdir(parents=True)
+        (target / "old").write_text("old")
+    with replace_directory(target) as partial:
+        (partial / "deep").mkdir()
+        (partial / "deep" / "file").write_text("new")
+        assert names(target.parent) == [".bundle.partial", *(["bundle"] if old else [])]
+    assert (target / "deep" / "file").read_text() == "new"
+    assert names(target) == ["deep"]
+    assert names(target.parent) == ["bundle"]
+
+
+def test_a_failed_directory_leaves_the_old_one(tmp_path):
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "old").write_text("old")
+    with pytest.raises(ZeroDivisionError), replace_directory(target) as partial:
+        write_half(partial / "half")
+    assert names(target) == ["old"]
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_directory_does_not_replace_a_file(tmp_path):
+    (tmp_path / "bundle").write_text("mine")
+    with (
+        pytest.raises(InputError, match="is a file where a directory is to be written"),
+        replace_directory(tmp_path / "bundle"),
+    ):
+        pytest.fail("not to be reached")
+    assert (tmp_path / "bundle").read_text() == "mine"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import edgead.files.atomic as atomic
+
+rename, left = os.rename, [int(sys.argv[2])]
+
+def dying(*paths):
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    rename(*paths)
+
+atomic.os.rename = dying
+with atomic.replace_directory(Path(sys.argv[1])) as partial:
+    (partial / "new").write_text("new")
+"""
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_kill_around_the_renames_loses_nothing(tmp_path, renames):
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "old").write_text("old")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(target), str(renames)], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+    restore_directory(target)
+    assert names(target) == ["old"]
+    with replace_directory(target) as partial:
+        (partial / "newer").write_text("newer")
+    assert names(target) == ["newer"]
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_the_current_directory_is_replaced_and_restored_as_any_other(tmp_path, monkeypatch):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle/old").write_text("old")
+    monkeypatch.chdir(tmp_path / "bundle")
+    with replace_directory(Path()) as partial:
+        (partial / "new").write_text("new")
+    monkeypatch.chdir(tmp_path / "bundle")
+    assert names(tmp_path) == ["bundle"]
+    assert names(Path()) == ["new"]
+    restore_directory(Path())
+    assert names(Path()) == ["new"]
+
+
+def test_a_kill_after_the_renames_keeps_the_new_directory(tmp_path):
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (tmp_path / ".bundle.previous").mkdir()
+    restore_directory(target)
+    assert names(tmp_path) == ["bundle"]

@@ -1,0 +1,83 @@
+"""Pictures, sources and sinks that the stream's tests share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgead.imaging.preprocess import ModelSize
+from edgead.stream.freshness import Signal
+from edgead.stream.sinks import Sink
+from edgead.stream.sources import Source
+from edgead.types import Float32Array, Frame, UInt8Array, Verdict
+
+SIZE = ModelSize(32, 64)
+
+
+def textured(level: int, height: int = 48, width: int = 80) -> UInt8Array:
+    """A picture about as bright as `level`, not of one colour, and different for every level."""
+    image = np.full((height, width, 3), level, np.uint8)
+    image[::2, ::2] += 8
+    return image
+
+
+def frame(image: UInt8Array, index: int = 0) -> Frame:
+    return Frame(image=image, index=index, captured_at_ns=time.monotonic_ns(), source="test")
+
+
+def write_video(path: Path, images: Iterable[UInt8Array], fps: float = 25.0) -> Path:
+    writer = None
+    for image in images:
+        if writer is None:
+            shape = (image.shape[1], image.shape[0])
+            writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), fps, shape)
+            assert writer.isOpened()
+        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    assert writer is not None
+    writer.release()
+    return path
+
+
+def write_picture(path: Path, image: UInt8Array) -> Path:
+    assert cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return path
+
+
+class ScriptedSource(Source):
+    """A source whose pictures come from a generator, which may wait for what the stream does."""
+
+    def __init__(self, script: Callable[[], Iterator[UInt8Array]], live: bool) -> None:
+        super().__init__("scripted")
+        self._script = script
+        self.live = live
+        self.stopped = self._stopping
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, image in enumerate(self._script()):
+            if self._stopping.is_set():
+                return
+            yield frame(image, index)
+
+
+class Record(Sink):
+    """A sink that remembers."""
+
+    def __init__(self) -> None:
+        self.verdicts: list[Verdict] = []
+        self.maps: list[Float32Array] = []
+        self.signals: list[Signal] = []
+        self.turns = 0
+
+    def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
+        self.verdicts.append(verdict)
+        self.maps.append(anomaly_map)
+
+    def signal(self, signal: Signal) -> None:
+        self.signals.append(signal)
+
+    def turn(self) -> None:
+        self.turns += 1

@@ -1,0 +1,55 @@
+"""A run with a toy method in the place of a trained one, for tests of the build."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgead.data import LoadedPictures, Sample
+from edgead.imaging.preprocess import ModelSize
+from edgead.train.session import TorchSession
+from edgead.types import HeadSpec
+from tests.helpers.toy_method import ToyMethod
+
+SIZE = ModelSize(64, 96)
+PART = "toy"
+
+
+@dataclass
+class ToyRun:
+    """What `build_bundle` asks of a run. reference_seed: weights other than the exported make it fail."""
+
+    count: int = 12
+    training_count: int = 20
+    reference_seed: int = 0
+    method_name: str = "toy"
+    teacher_name: str = "toy_teacher"
+    size: ModelSize = SIZE
+    labelled: LoadedPictures | None = None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return {"epochs": 3, "loss": 0.25}
+
+    def load_model(self, seed: int = 0) -> Any:
+        return ToyMethod(HeadSpec(SIZE.height_px, SIZE.width_px), seed).eval()
+
+    def session(self) -> TorchSession:
+        return TorchSession(self.load_model(self.reference_seed))
+
+    def holdout_pictures(self) -> dict[str, LoadedPictures]:
+        return {PART: pictures(self.count, seed=5)}
+
+    def labelled_pictures(self) -> dict[str, LoadedPictures]:
+        return {} if self.labelled is None else {PART: self.labelled}
+
+    def training_pictures(self, count: int) -> LoadedPictures:
+        return pictures(min(count, self.training_count), seed=6)
+
+
+def pictures(count: int, seed: int) -> LoadedPictures:
+    images = np.random.default_rng(seed).integers(0, 256, (count, SIZE.height_px, SIZE.width_px, 3), np.uint8)
+    return LoadedPictures(images, tuple(Sample(Path(f"{i}.png"), 0) for i in range(count)), ())

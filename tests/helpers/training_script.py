@@ -1,0 +1,45 @@
+"""Train a tiny run, a checkpoint after every epoch, and stand still where asked, so that a test can kill it there.
+
+Arguments: pictures, run directory, epochs, and `never`, `batch EPOCH.BATCH` or `rename FILE TIMES`.
+"""
+
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import edgead.files.atomic
+import edgead.train.training as training
+from edgead.errors import CollapseError
+from tests.helpers.training_parts import cpu, tiny_config
+
+data, out, epochs, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4].split()
+renamed: list[str] = []
+rename = os.replace
+
+
+def stand_still() -> None:
+    print("standing still", flush=True)
+    time.sleep(600)
+
+
+def watched_rename(source: Path, target: Path) -> None:
+    if stop == ["rename", target.name, str(renamed.count(target.name))]:
+        stand_still()
+    renamed.append(target.name)
+    rename(source, target)
+
+
+def watch(state: training.Progress) -> None:
+    if stop == ["batch", f"{state.epoch}.{round(state.share)}"]:
+        stand_still()
+
+
+edgead.files.atomic.os.replace = watched_rename  # type: ignore[assignment]
+training.Trainer = partial(training.Trainer, checkpoint_every_s=0.0)
+try:
+    training.train_run(tiny_config(data, epochs=epochs), out, cpu(), partial(print, flush=True), watch)
+except CollapseError as error:
+    # Such a short training may well count as collapsed; its weights are what the test is after.
+    print(error)

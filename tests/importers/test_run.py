@@ -1,0 +1,327 @@
+"""Checkpoints of other libraries become runs, or are refused in one line."""
+
+import enum
+import json
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from edgead.data import open_dataset
+from edgead.engine.build import build_bundle
+from edgead.errors import DataError, EdgeadError, InputError, TeacherError
+from edgead.imaging.preprocess import ModelSize, read_picture
+from edgead.importers import run as importing
+from edgead.importers.checkpoints import read_foreign
+from edgead.importers.run import import_run
+from edgead.train.run import open_run
+from tests.helpers.command_line import files_in
+from tests.helpers.other_libraries import enlarged_maps, pixels, random_state, resnet18
+from tests.helpers.training_parts import good_parts, write_pictures
+
+SIZE_PX = 64
+RD18 = "anomalib ReverseDistillation resnet18"
+COLOURS = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "inplace": False}
+
+
+def step(name, **options):
+    return {"class_path": f"torchvision.transforms.v2.{name}", "init_args": options}
+
+
+def preprocessing(*steps):
+    return {"transform": step("Compose", transforms=list(steps))}
+
+
+RESIZE, NORMALIZE = step("Resize", size=[SIZE_PX, SIZE_PX], antialias=True), step("Normalize", **COLOURS)
+
+
+def checkpoint(state, **changes):
+    """What Lightning writes of a module of anomalib 2.7; in `changes`, options of the model too."""
+    options = {"backbone": "resnet18", "layers": ("layer1", "layer2", "layer3"), **changes.pop("options", {})}
+    return {
+        "epoch": 1,
+        "pytorch-lightning_version": "2.6.6",
+        "state_dict": state,
+        "hyper_parameters": options,
+        "anomalib_pre_processor_config": preprocessing(RESIZE, NORMALIZE),
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The state dict of an Stfpm with a ResNet18 that learnt discs for a moment, made of timm's networks alone."""
+    torch.manual_seed(0)
+    teacher, student = (
+        timm.create_model("resnet18", pretrained=False, features_only=True, out_indices=(1, 2, 3))
+        for _ in "ts"
+    )
+    for layer in (*teacher.modules(), *student.modules()):
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)
+    teacher.eval()
+    x = pixels(torch.from_numpy(good_parts(8, SIZE_PX)))
+    with torch.no_grad():
+        features = teacher(x)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.4, momentum=0.9)
+    for _ in range(12):
+        pairs = zip(features, student(x), strict=True)
+        loss = sum((1 - torch.cosine_similarity(t, s)).mean() for t, s in pairs)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    networks = {"teacher_model": teacher, "student_model": student}
+    return {
+        f"model.{name}.feature_extractor.{key}": tensor
+        for name, network in networks.items()
+        for key, tensor in network.state_dict().items()
+    }
+
+
+@pytest.fixture
+def data(tmp_path):
+    root = tmp_path / "discs"
+    write_pictures(root / "train" / "good", 8)
+    write_pictures(root / "test" / "good", 4)
+    return root
+
+
+def saved(tmp_path, content, module=None):
+    """A file of torch.save; `module` is there while it is written, and gone when it is read."""
+    with pytest.MonkeyPatch.context() as patch:
+        if module is not None:
+            parts = module.__name__.split(".")
+            for number in range(1, len(parts)):
+                patch.setitem(sys.modules, ".".join(parts[:number]), types.ModuleType(parts[number - 1]))
+            patch.setitem(sys.modules, module.__name__, module)
+        torch.save(content, tmp_path / "model.ckpt")
+    return tmp_path / "model.ckpt"
+
+
+def imported(file, data, out, teacher_weights=None):
+    lines = []
+    return import_run(file, data, out, teacher_weights, lines.append), "\n".join(lines)
+
+
+def test_a_checkpoint_becomes_a_run_that_scores_as_it_did(tmp_path, data, trained, monkeypatch):
+    file = saved(tmp_path, checkpoint({**trained, "post_processor.image_max": torch.tensor(9.0)}))
+    monkeypatch.chdir(tmp_path)
+    _, said = imported(file, Path(data.name), Path("run"))
+    monkeypatch.chdir("/")
+    run = open_run(tmp_path / "run")
+    images = np.stack([read_picture(path) for path in sorted((data / "test" / "good").iterdir())])
+    x = pixels(torch.from_numpy(images))
+    sides = (
+        resnet18(x, trained, f"model.{side}_model.feature_extractor.") for side in ("teacher", "student")
+    )
+    expected = enlarged_maps(*sides, (SIZE_PX, SIZE_PX), align_corners=False).prod(0)
+    with run.session() as session:
+        np.testing.assert_allclose(session.infer(images).anomaly_map, expected.numpy(), rtol=0, atol=1e-5)
+    # The largest of four scores, as few pictures give.
+    (part,) = run.record.parts.values()
+    assert part.threshold.value == pytest.approx(float(expected.max()), abs=1e-5)
+    assert part.holdout == tuple(f"test/good/{number:03d}.png" for number in range(4))
+    assert (part.train_pictures, run.size, run.teacher_name) == (8, ModelSize(64, 64), "resnet18")
+    assert len(run.training_pictures(100).samples) == 8
+    assert run.summary["imported_from"] == "anomalib Stfpm"
+    assert run.summary["holdout_trained_on"] is False
+    assert "4 good test pictures set the threshold" in said
+    assert "unlike there, a picture larger than the model's is shrunk by averaging areas" in said
+
+
+def test_the_run_builds(tmp_path, data, trained):
+    imported(saved(tmp_path, checkpoint(trained)), data, tmp_path / "run")
+    bundle = build_bundle(open_run(tmp_path / "run"), tmp_path / "bundle")
+    assert bundle.manifest.verified
+    assert json.loads((tmp_path / "bundle" / "manifest.json").read_text())["method"] == "stfpm-anomalib"
+
+
+def test_without_good_test_pictures_the_threshold_is_said_to_be_too_low(tmp_path, trained):
+    data = write_pictures(tmp_path / "discs", 12)
+    run, said = imported(saved(tmp_path, checkpoint(trained)), data, tmp_path / "run")
+    assert "warning: the dataset has no good test pictures, so 1 that the model was trained on" in said
+    assert run.summary["holdout_trained_on"] is True
+    (part,) = run.record.parts.values()
+    assert (len(part.holdout), part.train_pictures) == (1, 11)
+    assert part.holdout[0] in {sample.path.name for sample in open_dataset(data).train}
+
+
+def test_an_exported_module_is_the_same_run(tmp_path, data, trained):
+    """The module as `anomalib export` pickles it, of classes that are gone when it is read."""
+    root = "anomalib.models.image.stfpm.lightning_model"
+    made = types.ModuleType(root)
+    for name, base in (("Stfpm", nn.Module), ("PreProcessor", nn.Module), ("Step", nn.Module)):
+        setattr(made, name, type(name, (base,), {"__module__": root}))
+    for name in ("Resize", "Normalize", "Compose"):
+        setattr(made, name, type(name, (made.Step,), {"__module__": root}))
+    module = made.Stfpm()
+    for key, tensor in trained.items():
+        part = module
+        *path, last = key.split(".")
+        for name in path:
+            if name not in part._modules:
+                part.add_module(name, nn.Module())
+            part = part._modules[name]
+        part.register_buffer(last, tensor)
+    module._hparams = checkpoint({})["hyper_parameters"]
+    module.pre_processor = made.PreProcessor()
+    module.pre_processor.transform = made.Compose()
+    resize, normalize = made.Resize(), made.Normalize()
+    resize.size, normalize.mean, normalize.std = [64, 64], COLOURS["mean"], COLOURS["std"]
+    module.pre_processor.transform.transforms = [resize, normalize]
+    file = saved(tmp_path, {"model": module}, made)
+    exported, _ = imported(file, data, tmp_path / "exported")
+    plain, _ = imported(saved(tmp_path, checkpoint(trained)), data, tmp_path / "plain")
+    assert exported.record.parts == plain.record.parts
+    weights = (files_in(tmp_path / name)["model.safetensors"] for name in ("exported", "plain"))
+    assert next(weights) == next(weights)
+
+
+def test_rd4ad_takes_its_teacher_from_a_file(tmp_path):
+    theirs = random_state(RD18)
+    content = {
+        ours: {key.removeprefix(prefix): x for key, x in theirs.items() if key.startswith(prefix)}
+        for ours, prefix in (("bn", "model.bottleneck."), ("decoder", "model.decoder."))
+    }
+    file = saved(tmp_path, content)
+    foreign = read_foreign(file)
+    assert (foreign.method, foreign.backbone, foreign.size) == ("rd", "resnet18.tv_in1k", ModelSize(256, 256))
+    data = write_pictures(tmp_path / "discs", 4)
+    with pytest.raises(TeacherError, match="no weights file"):
+        imported(file, data, tmp_path / "run", str(tmp_path / "resnet18.pth"))
+    torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), tmp_path / "resnet18.pth")
+    # An untrained student, so the run is refused for what it learnt and not for its teacher.
+    with pytest.raises(DataError, match="does not fit the pictures"):
+        imported(file, data, tmp_path / "run", str(tmp_path / "resnet18.pth"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("mode", "method"), [("add", "rd-anomalib"), ("multiply", "rd-anomalib-multiply")])
+def test_the_mode_of_a_map_is_a_member_of_their_enumeration(tmp_path, mode, method):
+    root = "anomalib.models.image.reverse_distillation.anomaly_map"
+    made = types.ModuleType(root)
+    made.AnomalyMapGenerationMode = enum.Enum("AnomalyMapGenerationMode", {"ONE": mode}, module=root)
+    options = {"anomaly_map_mode": made.AnomalyMapGenerationMode.ONE}
+    file = saved(tmp_path, checkpoint(random_state(RD18), options=options), made)
+    assert read_foreign(file).method == method
+
+
+def test_before_2_7_the_preprocessing_was_an_argument(tmp_path, trained):
+    content = checkpoint(trained, options={"pre_processor": True})
+    del content["anomalib_pre_processor_config"]
+    assert read_foreign(saved(tmp_path, content)).size == ModelSize(256, 256)
+
+
+RD = {"model.bottleneck.conv1.weight": torch.zeros(1)}
+STFPM = {"model.teacher_model.feature_extractor.conv1.weight": torch.zeros(1)}
+
+
+def prepared(*steps):
+    """A checkpoint with another preprocessing."""
+    return checkpoint(STFPM, anomalib_pre_processor_config=preprocessing(*steps))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([1], "is no checkpoint of anomalib"),
+        ({"weights": {}}, "is no checkpoint of anomalib"),
+        ({"model": {"a": torch.zeros(1)}}, "is no checkpoint of anomalib"),
+        ({"bn": {}, "decoder": {}}, "of no ResNet that edgead mirrors"),
+        ({"bn": {}, "decoder": {"layer2.\u00b2.x": torch.zeros(1)}}, "of no ResNet that edgead mirrors"),
+        ({"bn": 1, "decoder": "x"}, "of no ResNet that edgead mirrors"),
+        (checkpoint({"model.memory_bank": torch.zeros(1)}), "of anomalib, Patchcore: ReverseDistillation and"),
+        (checkpoint({"model.ae.encoder.weight": torch.zeros(1)}), "of anomalib, EfficientAd"),
+        (checkpoint({"net.weight": torch.zeros(1)}), "of anomalib, neither of them"),
+        (checkpoint({1: 2}), "of anomalib, neither of them"),
+        (checkpoint(STFPM, hyper_parameters=None), "does not say what its model was made with"),
+        (checkpoint(STFPM, options={"layers": ["layer2", "layer3"]}), "has layers ['layer2', 'layer3']"),
+        (checkpoint(STFPM, options={"backbone": None}), "has a backbone None"),
+        (checkpoint(RD, options={"backbone": "resnet101"}), "'resnet101', which edgead has not: it mirrors resnet18"),
+        (checkpoint(RD, options={"anomaly_map_mode": "max"}), "has anomaly_map_mode 'max'"),
+        (checkpoint(RD), "has anomaly_map_mode None"),
+        (prepared(RESIZE, step("CenterCrop", size=[32, 32]), NORMALIZE), "has the preprocessing step CenterCrop"),
+        (prepared(RESIZE, step("Normalize", mean=[0.5], std=[1])), "has a normalisation with mean [0.5] and std [1]"),
+        (prepared(RESIZE), "other than a Resize and a Normalize"),
+        (checkpoint(STFPM, anomalib_pre_processor_config={"transform": None}), "other than a Resize and a Normalize"),
+        (prepared(step("Resize", size=256), NORMALIZE), "has a Resize to 256, which edgead has not: it takes a height"),
+        (prepared(step("Resize", size=[250, 250]), NORMALIZE), "size 250x250: height and width must be multiples of"),
+    ],
+)  # fmt: skip
+def test_what_edgead_has_not_is_refused_by_name(tmp_path, content, words):
+    file = saved(tmp_path, content)
+    with pytest.raises(InputError) as refusal:
+        read_foreign(file)
+    assert words in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_exported_patchcore_is_refused_by_name(tmp_path):
+    root = "anomalib.models.image.patchcore.lightning_model"
+    made = types.ModuleType(root)
+    made.Patchcore = type("Patchcore", (nn.Module,), {"__module__": root})
+    file = saved(tmp_path, {"model": made.Patchcore()}, made)
+    with pytest.raises(
+        InputError, match="is a model of anomalib, Patchcore: ReverseDistillation and Stfpm can"
+    ):
+        read_foreign(file)
+
+
+def test_other_parts_than_it_was_trained_on(tmp_path, data, trained):
+    """The library saw no score as high as these pictures have."""
+    file = saved(tmp_path, checkpoint({**trained, "post_processor.image_max": torch.tensor(1e-6)}))
+    with pytest.raises(
+        DataError, match=r"does not fit the pictures in .*anomalib Stfpm saw none above 1e-06"
+    ):
+        imported(file, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_student_that_learnt_nothing(tmp_path, data):
+    file = saved(tmp_path, checkpoint(random_state("anomalib Stfpm resnet18")))
+    with pytest.raises(DataError, match="does not fit the pictures in"):
+        imported(file, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("found", ["nothing", "no folder", "a broken picture"])
+def test_a_dataset_that_cannot_be_read(tmp_path, data, trained, found):
+    file, root = saved(tmp_path, checkpoint(trained)), data
+    if found == "nothing":
+        root = tmp_path / "empty"
+        root.mkdir()
+    elif found == "no folder":
+        root = tmp_path / "nowhere"
+    else:
+        (data / "test" / "good" / "002.png").write_bytes(b"no picture")
+    with pytest.raises(DataError):
+        imported(file, root, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_there_stays(tmp_path, data, trained):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not empty: choose another directory"):
+        imported(saved(tmp_path, checkpoint(trained)), data, tmp_path / "run")
+    assert files_in(tmp_path / "run") == {"notes.txt": b"mine"}
+
+
+def test_the_teacher_is_not_asked_for_twice(tmp_path, data, trained):
+    with pytest.raises(InputError, match="holds the teacher's weights too: leave out --teacher-weights"):
+        imported(saved(tmp_path, checkpoint(trained)), data, tmp_path / "run", "hub")
+
+
+def test_a_failure_while_writing_leaves_nothing(tmp_path, data, trained, monkeypatch):
+    def full(*_):
+        raise EdgeadError("disk full")
+
+    monkeypatch.setattr(importing, "write_record", full)
+    with pytest.raises(EdgeadError, match="disk full"):
+        imported(saved(tmp_path, checkpoint(trained)), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,222 @@
+"""Compiling and loading the plugin: what is found, what is said of what is not, and that nothing is half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgead.errors import BackendError, InputError
+from edgead.plugin import build as plugin_build
+from edgead.plugin.build import build_plugin, find_include, find_toolchain, tensorrt_version
+from edgead.plugin.loader import load_plugin, plugin_file, plugin_sha256
+from tests.helpers.tensorrt_headers import DRIVER, NO_HEADERS, compile_cpp, headers, version_name
+
+NVCC = """#!/bin/sh
+# Knows three GPUs; writes its arguments where it was told to write a library.
+if [ "$1" = --list-gpu-arch ]; then printf 'compute_50\\ncompute_87\\ncompute_75\\n'; exit; fi
+for argument; do
+    if [ "$previous" = -o ]; then printf '%s\\n' "$@" > "$argument"; fi
+    previous=$argument
+done
+"""
+
+
+def write_headers(place: Path, version: str) -> Path:
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "NvInfer.h").touch()
+    (place / "NvInferVersion.h").write_text(version)
+    return place
+
+
+def numbered(major: int, minor: int) -> str:
+    return f"#define NV_TENSORRT_MAJOR {major} //!< major\n#define NV_TENSORRT_MINOR {minor}\n"
+
+
+@pytest.fixture
+def nvcc(tmp_path, monkeypatch) -> Path:
+    """The only nvcc there is."""
+    program = tmp_path / "bin" / "nvcc"
+    program.parent.mkdir()
+    program.write_text(NVCC)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return program
+
+
+@pytest.fixture
+def include(tmp_path) -> Path:
+    """An unpacked TensorRT 10.3: headers, and the library beside them."""
+    library = tmp_path / "TensorRT" / "lib" / "libnvinfer.so.10"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    return write_headers(tmp_path / "TensorRT" / "include", numbered(10, 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        (numbered(8, 6), (8, 6)),
+        ("#define TRT_MAJOR_ENTERPRISE 11\n#define TRT_MINOR_ENTERPRISE 1\n"
+         "#define NV_TENSORRT_MAJOR TRT_MAJOR_ENTERPRISE //!< x\n#define NV_TENSORRT_MINOR TRT_MINOR_ENTERPRISE\n",
+         (11, 1)),
+    ],
+)  # fmt: skip
+def test_the_version_is_read_from_the_headers(tmp_path, text, version):
+    assert tensorrt_version(write_headers(tmp_path, text)) == version
+
+
+def test_headers_without_a_version_are_refused(tmp_path):
+    with pytest.raises(BackendError, match="names no version"):
+        tensorrt_version(write_headers(tmp_path, "#define NV_TENSORRT_MAJOR OTHER\n"))
+
+
+def test_missing_headers_say_where_they_come_from(tmp_path):
+    with pytest.raises(
+        BackendError, match=f"no NvInfer.h in {tmp_path}: .*libnvinfer-headers-dev.*--tensorrt-include"
+    ):
+        find_include(tmp_path)
+
+
+@pytest.mark.parametrize(("major", "minor"), [(8, 5), (7, 2), (1, 7)])
+def test_a_tensorrt_without_such_plugins_is_refused(tmp_path, major, minor):
+    with pytest.raises(BackendError, match=f"of version {major}.{minor}, .*TensorRT 8.6 or newer"):
+        find_toolchain(write_headers(tmp_path, numbered(major, minor)))
+
+
+def test_a_missing_library_is_named(tmp_path):
+    with pytest.raises(BackendError, match=r"no libnvinfer\.so\.99 .*install libnvinfer99"):
+        find_toolchain(write_headers(tmp_path, numbered(99, 0)))
+
+
+def test_a_missing_compiler_is_named(include, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(plugin_build, "_COMPILERS", ())
+    with pytest.raises(BackendError, match="needs CUDA's compiler nvcc"):
+        find_toolchain(include)
+
+
+def test_the_compiler_is_asked_for_every_gpu_that_it_knows(include, nvcc, tmp_path):
+    built = build_plugin(tmp_path / "out", include)
+    assert built.path == tmp_path / "out" / "libedgead_plugin.so"
+    assert built.tensorrt == (10, 3)
+    assert built.sha256 == hashlib.sha256(built.path.read_bytes()).hexdigest()
+    arguments = built.path.read_text().splitlines()
+    codes = [value for option, value in pairwise(arguments) if option == "-gencode"]
+    # No code for what cannot take the kernels' arguments; for GPUs newer than the last, what a driver translates.
+    assert codes == [
+        "arch=compute_75,code=sm_75",
+        "arch=compute_87,code=sm_87",
+        "arch=compute_87,code=compute_87",
+    ]
+    sources = [Path(argument) for argument in arguments if argument.endswith((".cu", ".cpp"))]
+    assert [source.name for source in sources] == ["anomaly_map.cu", "tensorrt_plugin.cpp"]
+    assert all(source.is_file() for source in sources)
+    assert arguments[arguments.index("-isystem") + 1] == str(include)
+    assert arguments[arguments.index("-l:libnvinfer.so.10") - 1] == f"-L{include.parent / 'lib'}"
+    assert [file.name for file in built.path.parent.iterdir()] == ["libedgead_plugin.so"]
+
+
+def test_what_the_compiler_refuses_leaves_the_old_library(include, nvcc, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "libedgead_plugin.so").write_bytes(b"old")
+    nvcc.write_text(
+        NVCC + "echo 'In file included from here' >&2; echo 'x.h(3): error: no such type' >&2; exit 2\n"
+    )
+    with pytest.raises(
+        BackendError, match=r"does not compile the plugin; it says: x\.h\(3\): error: no such type"
+    ):
+        build_plugin(out, include)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == {"libedgead_plugin.so": b"old"}
+
+
+def test_a_compiler_for_old_gpus_alone_is_refused(include, nvcc, tmp_path):
+    nvcc.write_text("#!/bin/sh\necho compute_50\necho compute_61\n")
+    with pytest.raises(BackendError, match="CUDA 12 or newer"):
+        build_plugin(tmp_path / "out", include)
+
+
+def test_a_file_in_the_way_is_refused(include, nvcc, tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(InputError, match="is a file where a directory is to be written"):
+        build_plugin(tmp_path / "out", include)
+
+
+def test_the_command_prints_path_and_hash(include, nvcc, tmp_path):
+    from edgead.cli.plugin import plugin
+
+    out = tmp_path / "out"
+    result = CliRunner().invoke(plugin, ["build", "--out", str(out), "--tensorrt-include", str(include)])
+    assert result.exit_code == 0, result.output
+    library = out / "libedgead_plugin.so"
+    digest = hashlib.sha256(library.read_bytes()).hexdigest()
+    assert result.output == f"{library} for TensorRT 10.3\nsha256 {digest}\n"
+
+
+def test_without_a_directory_it_goes_where_builds_and_sessions_look(include, nvcc, tmp_path, monkeypatch):
+    from edgead.cli.plugin import plugin
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    result = CliRunner().invoke(plugin, ["build", "--tensorrt-include", str(include)])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(
+        f"{plugin_file()} for TensorRT 10.3\nsha256 {plugin_sha256(plugin_file())}"
+    )
+    assert plugin_file().is_relative_to(tmp_path)
+
+
+LOAD = """
+import ctypes, sys
+from pathlib import Path
+from edgead.plugin.loader import load_plugin
+
+registry = ctypes.CDLL(sys.argv[1])
+print(registry.registered_in_edgead())
+for _ in range(2):
+    load_plugin(Path(sys.argv[2]), sys.argv[3])
+    print(registry.registered_in_edgead())
+"""
+
+
+@pytest.mark.parametrize("real", headers()[:1] or [None], ids=lambda p: version_name(p) if p else "none")
+def test_the_real_compiler_makes_a_library_that_registers_itself(real, tmp_path):
+    if real is None:
+        pytest.skip(NO_HEADERS)
+    if shutil.which("nvcc") is None:
+        pytest.skip("needs nvcc, CUDA's compiler")
+    name = f"libnvinfer.so.{tensorrt_version(real)[0]}"
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "include").symlink_to(real)
+    nvinfer = tmp_path / "lib" / name
+    compile_cpp(real, nvinfer, [DRIVER / "nvinfer.cpp"], "-shared", "-fPIC", f"-Wl,-soname,{name}")
+    built = build_plugin(tmp_path / "out", tmp_path / "include")
+    command = [sys.executable, "-c", LOAD, str(nvinfer), str(built.path), built.sha256]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.stdout.split() == ["0", "1", "1"], result.stderr
+
+
+def test_a_changed_library_is_not_loaded(tmp_path):
+    library = tmp_path / "libedgead_plugin.so"
+    library.write_bytes(b"changed")
+    with pytest.raises(BackendError, match="is not the plugin that was compiled"):
+        load_plugin(library, hashlib.sha256(b"compiled").hexdigest())
+
+
+def test_a_missing_library_is_not_loaded(tmp_path):
+    with pytest.raises(BackendError, match=r"cannot read the plugin .*edgead plugin build"):
+        load_plugin(tmp_path / "libedgead_plugin.so", "0" * 64)
+
+
+def test_what_is_no_library_is_not_loaded(tmp_path):
+    library = tmp_path / "libedgead_plugin.so"
+    library.write_bytes(b"text")
+    with pytest.raises(BackendError, match=r"cannot load the plugin \(.*compile it again here"):
+        load_plugin(library, hashlib.sha256(b"text").hexdigest())

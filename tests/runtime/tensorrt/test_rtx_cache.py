@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from edgead.runtime.tensorrt import rtx_cache
+from edgead.runtime.tensorrt.rtx_cache import cache_file, read_cache, write_cache
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    return tmp_path
+
+
+def test_it_lies_in_the_users_cache_by_engine_and_gpu(home):
+    name = hashlib.sha256(b"engine").hexdigest()
+    assert cache_file(b"engine", (8, 6)) == home / f".cache/edgead/tensorrt_rtx/{name}-sm86.cache"
+    assert cache_file(b"engine", (12, 0)).name == f"{name}-sm120.cache"
+    assert cache_file(b"another", (8, 6)) != cache_file(b"engine", (8, 6))
+
+
+@pytest.mark.parametrize(("value", "below"), [("/var/x", "/var/x"), ("", None), ("relative", None)])
+def test_xdg_cache_home_decides_where_it_is_absolute(home, monkeypatch, value, below):
+    monkeypatch.setenv("XDG_CACHE_HOME", value)
+    expected = Path(below) if below else home / ".cache"
+    assert cache_file(b"engine", (8, 6)).is_relative_to(expected / "edgead")
+
+
+def test_what_was_written_is_read(tmp_path):
+    file = tmp_path / "a/b/engine.cache"
+    write_cache(file, b"kernels")
+    write_cache(file, b"more kernels")
+    assert read_cache(file) == b"more kernels"
+    assert [path.name for path in file.parent.iterdir()] == ["engine.cache"]
+    assert file.stat().st_mode & 0o077 == file.parent.stat().st_mode & 0o077 == 0
+
+
+def test_no_file_is_no_kernels(tmp_path):
+    assert read_cache(tmp_path / "gone") == b""
+
+
+@pytest.mark.parametrize(("size", "content"), [(9, b""), (8, b"12345678")])
+def test_a_file_larger_than_a_cache_is_not_taken(tmp_path, monkeypatch, size, content):
+    monkeypatch.setattr(rtx_cache, "MAX_BYTES", 8)
+    (tmp_path / "file").write_bytes(b"123456789"[:size])
+    assert read_cache(tmp_path / "file") == content
+
+
+@pytest.mark.parametrize("blocked", ["file", "parent"])
+def test_a_place_that_is_in_the_way_costs_the_kernels_alone(tmp_path, caplog, blocked):
+    caplog.set_level("INFO")
+    file = tmp_path / "place/engine.cache"
+    if blocked == "parent":
+        (tmp_path / "place").write_bytes(b"")
+    else:
+        file.mkdir(parents=True)
+    write_cache(file, b"kernels")
+    assert read_cache(file) == b""
+    assert "kernels not kept" in caplog.text
+    assert "no kernels from" in caplog.text

@@ -1,0 +1,248 @@
+"""The golden test at a device's start: an engine that gives other answers than its bundle carries never runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgead import runtime
+from edgead.bundle import Bundle, Manifest, write_bundle
+from edgead.bundle.golden import golden_bytes
+from edgead.errors import BackendError, BundleError, VerificationError
+from edgead.imaging.preprocess import ModelSize
+from edgead.runtime import FakeSession, open_session
+from edgead.runtime.environment import this_environment
+from edgead.runtime.golden_check import check_golden, rebuild_command
+from edgead.scoring.threshold import Threshold
+from edgead.types import Prediction
+from tests.golden_answers import LIMITS, golden_of
+from tests.helpers.brightness_bundle import brightness_model
+
+SIZE = ModelSize(32, 64)
+# Grey pictures of 20, 60, 100, ... of 255, so their scores are known without any session.
+GREYS = np.arange(20, 256, 40)
+IMAGES = np.broadcast_to(GREYS[:, None, None, None], (len(GREYS), 32, 64, 3)).astype(np.uint8)
+EXPECTED = (GREYS / 255).astype(np.float32)
+# In the middle between 100 and 140.
+THRESHOLD = 120 / 255
+
+
+class Device(FakeSession):
+    """An engine whose answers are off by so much, everywhere or in one pixel of the first picture."""
+
+    def __init__(self, maps: float = 0.0, scores: float = 0.0, pixel: float = 0.0) -> None:
+        super().__init__(SIZE)
+        self.maps, self.scores, self.pixel, self.is_closed = maps, scores, pixel, False
+
+    def infer(self, batch: np.ndarray) -> Prediction:
+        exact = super().infer(batch)
+        exact.anomaly_map[0, 0, 3, 4] += np.float32(self.pixel)
+        return Prediction(
+            exact.anomaly_map + np.float32(self.maps), exact.anomaly_score + np.float32(self.scores)
+        )
+
+    def close(self) -> None:
+        super().close()
+        self.is_closed = True
+
+
+def bundle_of(
+    path: Path,
+    limits: Any = LIMITS,
+    *,
+    verified: bool = False,
+    off: float = 0.0,
+    threshold: float = THRESHOLD,
+    judges: int = len(GREYS) + 1,
+) -> Bundle:
+    golden = golden_of(Device(maps=off, scores=off).infer, IMAGES)
+    # The scores of the grey images are known without any session.
+    np.testing.assert_allclose(golden.anomaly_score[:-1], EXPECTED + np.float32(off), atol=1e-6)
+    manifest = Manifest(
+        method="rd",
+        teacher="none",
+        backend="onnxruntime",
+        recipe="cpu",
+        precision="fp32",
+        size=SIZE,
+        thresholds={"washer": Threshold(threshold, 0.01, 0.95, 0.96, 320, 299)},
+        training={},
+        verification={} if limits is None else {"parts": {"washer": {"limits": limits, "n": judges}}},
+        verified=verified,
+        verified_on=this_environment().to_json(),
+    )
+    files = {"model.onnx": brightness_model().SerializeToString(), "golden.npz": golden_bytes(golden)}
+    return write_bundle(path, manifest, files)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        Device(),
+        # Just within: 0.02 of the threshold in the maps and 0.01 in the scores are allowed.
+        Device(maps=0.0199 * THRESHOLD, scores=0.0099 * THRESHOLD),
+        Device(maps=-0.0199 * THRESHOLD, scores=-0.0099 * THRESHOLD),
+        Device(pixel=0.0199 * THRESHOLD),
+    ],
+)
+def test_answers_within_the_limits_pass(device: Device, tmp_path: Path) -> None:
+    check_golden(device, bundle_of(tmp_path / "x"))
+    # It is still open: it is used from here on.
+    device.infer(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        (Device(maps=0.0201 * THRESHOLD), "its maps differ by up to 0.0201 of the threshold (allowed: 0.02)"),
+        (Device(maps=-0.5 * THRESHOLD), "its maps differ by up to 0.5 of the threshold (allowed: 0.02)"),
+        (Device(pixel=0.25 * THRESHOLD), "its maps differ by up to 0.25 of the threshold (allowed: 0.02)"),
+        (Device(scores=0.0101 * THRESHOLD), "its scores by 0.0101 (allowed: 0.01)"),
+        (Device(scores=0.25 * THRESHOLD), "its scores by 0.25 (allowed: 0.01)"),
+        (Device(maps=float("nan")), "its maps differ by up to inf"),
+        (Device(scores=float("nan")), "its scores by inf"),
+        (Device(scores=float("inf")), "its scores by inf"),
+        (Device(pixel=float("nan")), "its maps differ by up to inf"),
+    ],
+)
+def test_other_answers_are_refused(device: Device, said: str, tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path / "x")
+    with pytest.raises(VerificationError) as refusal:
+        check_golden(device, bundle)
+    assert refusal.value.exit_code == 3
+    message = str(refusal.value)
+    assert "\n" not in message
+    assert said in message
+    assert f"on {len(IMAGES) + 1} images" in message
+    assert message.endswith(f": edgead build {bundle.path} --target cpu --out {bundle.path}-here")
+    assert message.endswith(rebuild_command(bundle))
+
+
+@pytest.mark.parametrize(("scores", "flips"), [(0.1, 1), (0.25, 2), (-0.1, 1)])
+def test_flips_count_where_errors_may_be_large(scores: float, flips: int, tmp_path: Path) -> None:
+    # Scores are 0.078, 0.235, 0.392 | 0.549, 0.706, 0.863 with the threshold 0.471 between.
+    wide = {**LIMITS, "map_error_max": 1.0, "score_error_max": 1.0}
+    with pytest.raises(VerificationError, match=rf"{flips} decisions flip \(allowed: 0\)"):
+        check_golden(Device(scores=scores), bundle_of(tmp_path / "x", wide))
+    check_golden(Device(scores=scores), bundle_of(tmp_path / "y", {**wide, "decision_flips_max": flips}))
+
+
+@pytest.mark.parametrize("rounding", [1e-6, -1e-6, 0.0038])
+def test_on_the_picture_that_set_the_threshold_rounding_decides_nothing(
+    rounding: float, tmp_path: Path
+) -> None:
+    # A build sets the threshold on a good picture's own score, and that picture may be among the golden ones.
+    bundle = bundle_of(tmp_path / "x", threshold=float(EXPECTED[2]))
+    check_golden(Device(maps=rounding, scores=rounding), bundle)
+    # One that is 2.2 % below it is on its side, or it is not the same engine.
+    near = bundle_of(tmp_path / "y", threshold=float(EXPECTED[2]) + 0.0085)
+    with pytest.raises(VerificationError, match="1 decisions flip"):
+        check_golden(Device(maps=0.009, scores=0.009), near)
+
+
+@pytest.mark.parametrize("name", ["map_error_max", "score_error_max", "decision_flips_max"])
+@pytest.mark.parametrize("value", [None, "1", True, -1e-9, 1e10, [0.1], {}, 10**400])
+def test_limits_that_are_none_are_refused(name: str, value: Any, tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path / "x", {**LIMITS, name: value})
+    with pytest.raises(BundleError, match=rf"\({name}\): rebuild the bundle with 'edgead build'") as refusal:
+        check_golden(Device(), bundle)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("limits", [None, [], "wide", {}, {"map_error": 1.0}])
+def test_a_bundle_without_limits_is_refused(limits: Any, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="does not say how far its engine may be from its golden answers"):
+        check_golden(Device(), bundle_of(tmp_path / "x", limits))
+
+
+def test_a_bundle_without_golden_answers_is_refused(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path / "x")
+    bare = write_bundle(tmp_path / "y", bundle.manifest, {"model.onnx": bundle.file("model.onnx")})
+    with pytest.raises(BundleError, match=r"has no golden\.npz"):
+        open_session(bare)
+
+
+@pytest.mark.parametrize("verified", [False, True])
+def test_every_session_is_compared_when_it_opens_wherever_it_was_verified(
+    tmp_path: Path, verified: bool
+) -> None:
+    with pytest.raises(VerificationError):
+        open_session(bundle_of(tmp_path / "wrong", verified=verified, off=0.3))
+    with open_session(bundle_of(tmp_path / "right", verified=verified)) as session:
+        np.testing.assert_allclose(session.infer(IMAGES).anomaly_score, EXPECTED, atol=1e-6)
+
+
+class Unplugged(Device):
+    def infer(self, batch: np.ndarray) -> Prediction:
+        raise BackendError("the GPU is gone: plug it in")
+
+
+class Interrupted(Device):
+    def infer(self, batch: np.ndarray) -> Prediction:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: Device(maps=0.5), VerificationError),
+        (Unplugged, BackendError),
+        (Interrupted, KeyboardInterrupt),
+    ],
+)
+def test_a_session_that_is_refused_is_closed(
+    make: Callable[[], Device], error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = make()
+    monkeypatch.setattr(runtime, "_opened", lambda bundle, threads: device)
+    with pytest.raises(error):
+        open_session(bundle_of(tmp_path / "x"))
+    assert device.is_closed
+
+
+def test_a_session_that_passes_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device()
+    monkeypatch.setattr(runtime, "_opened", lambda bundle, threads: device)
+    assert open_session(bundle_of(tmp_path / "x")) is device
+    assert not device.is_closed
+
+
+def test_flips_are_allowed_as_a_share_of_the_pictures(tmp_path: Path) -> None:
+    # One decision flips, of seven images. One of seven may; eight of sixty are 0.93 of seven, which is none.
+    wide = {**LIMITS, "map_error_max": 1.0, "score_error_max": 1.0}
+    check_golden(Device(scores=0.1), bundle_of(tmp_path / "x", {**wide, "decision_flips_max": 1}))
+    many = bundle_of(tmp_path / "y", {**wide, "decision_flips_max": 8}, judges=60)
+    with pytest.raises(VerificationError, match=r"1 decisions flip \(allowed: 0\)"):
+        check_golden(Device(scores=0.1), many)
+
+
+def test_an_engine_is_proven_at_every_start_wherever_it_was_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundle_of(tmp_path / "x", verified=True)
+    engine = replace(bundle, manifest=replace(bundle.manifest, backend="tensorrt"))
+    off = Device(maps=0.5)
+    monkeypatch.setattr("edgead.runtime._opened", lambda *_: off)
+    with pytest.raises(VerificationError, match="on this machine"):
+        open_session(engine)
+    assert off.is_closed
+
+
+def test_the_command_that_rebuilds_can_be_pasted_whatever_a_bundle_says(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path / "my line")
+    hostile = replace(bundle, manifest=replace(bundle.manifest, recipe="x; touch y"))
+    assert shlex.split(rebuild_command(hostile)) == [
+        "edgead",
+        "build",
+        str(tmp_path / "my line"),
+        "--target",
+        "x; touch y",
+        "--out",
+        f"{tmp_path / 'my line'}-here",
+    ]
