@@ -25,7 +25,7 @@ from edgead.bundle import open_bundle
 from edgead.data import open_dataset
 from edgead.evaluation.evaluate import score_dataset
 from edgead.runtime import open_session
-from edgead.train.run import open_run
+from edgead.training.run import open_run
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = {

@@ -33,7 +33,7 @@ from edgead.runtime.agreement import compare_sessions
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.scoring import metrics
-from edgead.train.run import Run, open_run
+from edgead.training.run import Run, open_run
 
 RESULTS = Path(__file__).parent / "results"
 EXPLANATION = (

@@ -30,7 +30,7 @@ from edgead.models import create_method
 from edgead.models.components.teacher import create_teacher
 from edgead.runtime import open_session
 from edgead.scoring.threshold import Threshold
-from edgead.stream import open_sink, open_source, stream
+from edgead.streaming import open_sink, open_source, stream
 
 SIZE = ModelSize(256, 256)
 FRAMES = 600

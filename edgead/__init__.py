@@ -12,9 +12,7 @@ PyTorch nor an inference library.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from edgead.runtime.agreement import compare_sessions
     from edgead.runtime.model import Model, Result
     from edgead.scoring.threshold import Threshold
-    from edgead.stream.loop import Summary
+    from edgead.streaming.loop import Summary
     from edgead.types import Prediction, Region, Verdict
 
 __version__ = "0.1.0"
@@ -59,12 +57,11 @@ __all__ = [
     "train",
 ]
 
-_FUNCTIONS = ("build", "evaluate", "load", "stream", "train")
 _HOMES = {
-    **dict.fromkeys(_FUNCTIONS, "edgead.api"),
+    **dict.fromkeys(("build", "evaluate", "load", "stream", "train"), "edgead.api"),
     "Bundle": "edgead.bundle.directory",
     "EdgeadError": "edgead.errors",
-    "Evaluation": "edgead.evaluate",
+    "Evaluation": "edgead.evaluation.evaluate",
     "FakeSession": "edgead.runtime",
     "Model": "edgead.runtime.model",
     "ModelSize": "edgead.imaging.preprocess",
@@ -72,7 +69,7 @@ _HOMES = {
     "Region": "edgead.types",
     "Result": "edgead.runtime.model",
     "Session": "edgead.runtime",
-    "Summary": "edgead.stream.loop",
+    "Summary": "edgead.streaming.loop",
     "Threshold": "edgead.scoring.threshold",
     "Verdict": "edgead.types",
     "compare_sessions": "edgead.runtime.agreement",
@@ -86,29 +83,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'edgead' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
-    if name not in _FUNCTIONS:
-        globals()[name] = value
+    globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _CallableModule(ModuleType):
-    """A module with the name of a public function: `edgead.train(...)` calls the function, whatever was imported."""
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        return getattr(import_module("edgead.api"), self.__name__.rpartition(".")[2])(*args, **options)
-
-
-class _Package(ModuleType):
-    """This package. An import of `edgead.train.run` makes `edgead.train` a module; it must stay callable."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _FUNCTIONS and isinstance(value, ModuleType):
-            value.__class__ = _CallableModule
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from edgead.engine.plan import Plan
     from edgead.evaluation.evaluate import Evaluation
     from edgead.runtime.model import Model
-    from edgead.stream import Summary
-    from edgead.train.run import Run
+    from edgead.streaming import Summary
+    from edgead.training.run import Run
 
 _log = logging.getLogger("edgead")
 
@@ -64,7 +64,7 @@ def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[
     given = checked_options(TrainOptions, options)
     folders, run_path = paths_of(data, "data"), path_of(out, "out")
     with needs_extra("train", "edgead.train"):
-        from edgead.train.start import start_training
+        from edgead.training.start import start_training
     return start_training(folders, run_path, given)
 
 
@@ -106,7 +106,7 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
         if data:
             raise InputError(f"{source} is no bundle: leave out data, a run knows its own images")
         with needs_extra("train", "edgead.build of a run"):
-            from edgead.train.run import open_run
+            from edgead.training.run import open_run
         return _warned(build_bundle(open_run(source), bundle_path, plan, _log.info))
     if data:
         return _warned(rebuild_bundle(open_bundle(source), data, bundle_path, plan, _log.info))
@@ -175,7 +175,7 @@ def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model
         if threads is not None:
             raise InputError(f"threads is {threads}, and {path} is a run: leave it out")
         with needs_extra("train", "a run"):
-            from edgead.train.run import open_run
+            from edgead.training.run import open_run
         run = open_run(path)
         description = f"{path} (run: {run.method_name}, {run.teacher_name})"
         return Model(run.session(), run.size, run.thresholds, description)
@@ -289,8 +289,8 @@ def stream(
         >>> summary.frames_scored == summary.frames_seen
         True
     """
-    from edgead.stream import open_sink, open_source, stop_on_signals
-    from edgead.stream import stream as run_stream
+    from edgead.streaming import open_sink, open_source, stop_on_signals
+    from edgead.streaming import stream as run_stream
 
     checked("max_frames", max_frames, int | None)
     address = str(source) if type(source) is int else os.fspath(path_of(source, "source"))

@@ -9,8 +9,8 @@ from functools import wraps
 from pathlib import Path
 
 from edgead.data.synthetic.dataset import write_dataset
-from edgead.train.config import TrainConfig
-from edgead.train.run import Run
+from edgead.training.config import TrainConfig
+from edgead.training.run import Run
 from tests.helpers.training_parts import TINY_TEACHER
 
 SMALL = {

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import edgead
-from edgead.train import start
+from edgead.training import start
 from tests.api_world import smaller, write_world
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "api.md"
@@ -33,11 +33,6 @@ edgead.stream("engines/my-parts", source=0, sinks=["status:"])
 
 # Their modules are being moved; the examples come with the move.
 WITHOUT_EXAMPLE = {"compare_sessions", "open_session"}
-
-
-def public_object(name: str) -> Any:
-    """The function or class of a public name, not the module that may be called the same."""
-    return getattr(edgead.api, name) if name in edgead.api.__dict__ else getattr(edgead, name)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +78,7 @@ def test_every_block_runs(spaces: list[dict[str, Any]]) -> None:
 
 def test_every_function_is_in_the_document() -> None:
     text = "".join(BLOCKS)
-    functions = [name for name in edgead.__all__ if inspect.isfunction(public_object(name))]
+    functions = [name for name in edgead.__all__ if inspect.isfunction(getattr(edgead, name))]
     assert {"train", "stream", "open_bundle"} <= set(functions)
     assert not [name for name in functions if f"edgead.{name}(" not in text]
 
@@ -91,7 +86,7 @@ def test_every_function_is_in_the_document() -> None:
 @pytest.mark.usefixtures("spaces")
 @pytest.mark.parametrize("name", sorted(set(edgead.__all__) - {"__version__"} - WITHOUT_EXAMPLE))
 def test_the_examples_of_docstrings_run(name: str) -> None:
-    public = public_object(name)
+    public = getattr(edgead, name)
     found = doctest.DocTestFinder().find(public, name, module=sys.modules[public.__module__], globs={})
     examples = [test for test in found if test.examples]
     if inspect.isfunction(public) or name in ("Model", "FakeSession"):

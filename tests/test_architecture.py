@@ -20,7 +20,7 @@ FLOORS = (
     {"files", "imaging", "scoring"},
     {"bundle", "data", "plugin"},
     {"models", "runtime"},
-    {"train", "export", "evaluation", "stream"},
+    {"training", "export", "evaluation", "streaming"},
     {"importers", "engine"},
     {"comparison", "demo", "doctor"},
     {"api"},
@@ -182,7 +182,7 @@ def test_the_bottom_knows_the_standard_library_numpy_and_opencv(room):
 
 
 def test_torch_lives_in_its_rooms():
-    allowed = in_rooms(IMPORTS, "models", "train", "importers")
+    allowed = in_rooms(IMPORTS, "models", "training", "importers")
     assert importers(*TORCH) - allowed <= {"edgead.export.from_torch", "edgead.comparison.nearest_mean"}
     assert importers("torch") & allowed
 
@@ -198,11 +198,11 @@ def test_a_backends_library_is_imported_in_its_room():
 
 
 def test_the_stream_and_the_evaluation_know_no_backend():
-    assert in_rooms(importers(*BACKENDS), "stream", "evaluation") == set()
+    assert in_rooms(importers(*BACKENDS), "streaming", "evaluation") == set()
 
 
 def test_the_engine_knows_neither_models_nor_training():
-    assert in_rooms(importers("edgead.models", "edgead.train", "edgead.importers"), "engine") == set()
+    assert in_rooms(importers("edgead.models", "edgead.training", "edgead.importers"), "engine") == set()
 
 
 def test_nobody_imports_the_command_line():

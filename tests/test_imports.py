@@ -63,7 +63,7 @@ def test_the_block_blocks():
 
 
 def test_every_module_outside_training_and_export_imports_without_them():
-    names = modules("models", "train", "importers", "export")
+    names = modules("models", "training", "importers", "export")
     names.remove("edgead.comparison.nearest_mean")  # the one module of its room that knows torch
     assert "edgead.runtime.onnxruntime" in names
     code = "import importlib\nfor name in sys.argv[1:]: importlib.import_module(name)"
@@ -94,7 +94,7 @@ def test_the_base_imports_with_numpy_and_opencv_alone():
 
 
 def test_stream_and_evaluate_know_no_backend():
-    code = "import edgead.stream, edgead.evaluation.evaluate\nassert 'edgead.runtime.onnxruntime' not in sys.modules"
+    code = "import edgead.streaming, edgead.evaluation.evaluate\nassert 'edgead.runtime.onnxruntime' not in sys.modules"
     result = run_blocked(code)
     assert result.returncode == 0, result.stderr
 
@@ -103,7 +103,7 @@ STREAM = """
 import json
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import FakeSession
-from edgead.stream import open_sink, open_source, stream
+from edgead.streaming import open_sink, open_source, stream
 
 size = ModelSize(64, 64)
 with open_source(sys.argv[1]) as source, open_sink(f"jsonl:{sys.argv[2]}", fps=source.fps) as sink:

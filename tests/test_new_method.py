@@ -15,7 +15,7 @@ from edgead.bundle import open_bundle
 from edgead.data.synthetic.dataset import write_dataset
 from edgead.errors import InputError
 from edgead.models import METHODS
-from edgead.train.run import open_run
+from edgead.training.run import open_run
 from tests.helpers import one_file_method
 from tests.helpers.command_line import run_main
 from tests.helpers.one_file_method import SharedSeed

@@ -25,7 +25,7 @@ from edgead.models import METHODS
 from edgead.runtime import open_session
 from edgead.runtime.golden_check import check_golden
 from edgead.scoring.threshold import threshold_from_normal_scores
-from edgead.train.run import open_run
+from edgead.training.run import open_run
 from tests.helpers.training_parts import SIZE_PX, Template, good_parts
 
 app = typer.Typer(pretty_exceptions_enable=False)

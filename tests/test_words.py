@@ -31,7 +31,7 @@ def found(path: str, text: str) -> list[str]:
         ("edgead/engine/a.py", "class Budgets: ...\n", ["Budgets"]),
         ("edgead/export/a.py", "found = calibration.shifts\n", ["shifts"]),
         ("docs/a.md", "Call `half_from_float`.", ["half_from_float"]),
-        ("edgead/stream/a.py", "sink.turn()\n", ["turn"]),
+        ("edgead/streaming/a.py", "sink.turn()\n", ["turn"]),
         ("edgead/a.py", '"""A sink is told."""\n', ["is told"]),
         ("engines/targets/a.toml", "[budgets.fp32]\n", ["[budgets"]),
         ("edgead/runtime/a.py", "lane = 3\n", ["lane"]),

@@ -41,7 +41,7 @@ from edgead.models.components.teacher import create_teacher
 from edgead.runtime.tensorrt.cuda import Gpu
 from edgead.runtime.tensorrt.library import load_library
 from edgead.runtime.tensorrt.session import TensorRTSession
-from edgead.train.session import TorchSession
+from edgead.training.session import TorchSession
 
 SIZE = ModelSize(256, 256)
 BATCHES = (1, 8)

@@ -181,7 +181,7 @@ def _from_run(run: Path, out: Path, plan: Plan, say: Callable[[str], None]) -> B
 
     require_packages("train", "edgead build", "torch", "onnxscript", "onnxsim")
     with needs_extra("train", "edgead build"):
-        from edgead.train.run import open_run
+        from edgead.training.run import open_run
     return build_bundle(open_run(run), out, plan, say)
 
 

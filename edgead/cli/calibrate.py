@@ -82,7 +82,7 @@ def _opened(
     if data:
         raise InputError(f"{model} is no bundle: leave out --data, a run knows its own images")
     with needs_extra("train", "edgead calibrate of a run"):
-        from edgead.train.run import open_run
+        from edgead.training.run import open_run
     from edgead.engine.build import onnx_from_run
 
     run = open_run(model)

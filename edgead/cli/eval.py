@@ -116,7 +116,7 @@ def _open(model: Path) -> _Opened:
     restore_directory(model)
     if (model / "run.json").is_file():
         with needs_extra("train", "edgead eval of a run"):
-            from edgead.train.run import open_run
+            from edgead.training.run import open_run
         run = open_run(model)
         return _Opened(
             run.session(), run.size, run.thresholds, f"{model} (run: {run.method_name}, {run.teacher_name})"

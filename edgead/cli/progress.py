@@ -18,7 +18,7 @@ from typing_extensions import Self
 from edgead import __version__
 
 if TYPE_CHECKING:
-    from edgead.train.loop import Progress as TrainingState
+    from edgead.training.loop import Progress as TrainingState
 
 LOG_LINES = 10
 # A step that is shorter is a message, and its time says nothing.

@@ -65,8 +65,8 @@ def stream(
     from edgead.bundle import open_bundle
     from edgead.bundle.part_names import choose_part
     from edgead.runtime import open_session
-    from edgead.stream import open_sink, open_source, stop_on_signals
-    from edgead.stream import stream as run_stream
+    from edgead.streaming import open_sink, open_source, stop_on_signals
+    from edgead.streaming import stream as run_stream
 
     opened = open_bundle(bundle)
     thresholds = opened.manifest.thresholds

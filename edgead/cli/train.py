@@ -128,9 +128,9 @@ def train(
         open_dataset(folder, str(layout))
     with needs_extra("train", "edgead train"):
         from edgead.models import recipe_of
-        from edgead.train.config import PROCEDURAL, TrainConfig
-        from edgead.train.fabric import Machine, open_machine
-        from edgead.train.training import train_run
+        from edgead.training.config import PROCEDURAL, TrainConfig
+        from edgead.training.fabric import Machine, open_machine
+        from edgead.training.training import train_run
 
         progress = TrainingProgress(enabled=is_first_process())
     recipe = recipe_of(str(method), str(preset))
@@ -162,8 +162,8 @@ def train(
 
 def _kept(out: Path) -> str:
     """What a training that was interrupted left, and how to go on."""
-    from edgead.train.checkpoint import read_checkpoint
-    from edgead.train.run import CHECKPOINT_FILE
+    from edgead.training.checkpoint import read_checkpoint
+    from edgead.training.run import CHECKPOINT_FILE
 
     checkpoint = read_checkpoint(out / CHECKPOINT_FILE)
     if checkpoint is None:

@@ -239,7 +239,7 @@ def _baseline(grid: Grid, dataset: str, say: Callable[[str], None]) -> Baseline:
 def _evaluate_baseline(grid: Grid, dataset: str, folder: Path) -> None:
     with needs_extra("train", "edgead compare"):
         from edgead.comparison.nearest_mean import nearest_mean
-        from edgead.train.config import TrainConfig
+        from edgead.training.config import TrainConfig
     data = grid.datasets[dataset]
     defaults, options = TrainConfig((str(data),)), grid.options
     teacher = options.get("teacher", defaults.teacher)

@@ -14,7 +14,7 @@ from edgead.evaluation.gallery import colour_legend, galleries
 from edgead.evaluation.html import data_uri, page_template, picture_uri
 from edgead.evaluation.report import decision_sentence, figure_text, score_charts
 from edgead.files.atomic import replace_file
-from edgead.stream import Summary, open_source
+from edgead.streaming import Summary, open_source
 
 FRAMES_SHOWN = 24
 

@@ -23,11 +23,11 @@ from edgead.evaluation.evaluate import Evaluation, Scores, evaluate, score_datas
 from edgead.evaluation.report import check_report_packages, write_report
 from edgead.files.atomic import check_directory, replace_directory
 from edgead.runtime import open_session
-from edgead.stream import open_sink, open_source, stream
+from edgead.streaming import open_sink, open_source, stream
 
 if TYPE_CHECKING:
-    from edgead.train.loop import Progress
-    from edgead.train.run import Run
+    from edgead.training.loop import Progress
+    from edgead.training.run import Run
 
 
 def run_demo(
@@ -97,9 +97,9 @@ class _Steps:
 def _train(
     folder: Path, epochs: int, size_px: int, say: Callable[[str], None], progress: Callable[[Progress], None]
 ) -> Run:
-    from edgead.train.config import TrainConfig
-    from edgead.train.fabric import Machine, open_machine
-    from edgead.train.training import train_run
+    from edgead.training.config import TrainConfig
+    from edgead.training.fabric import Machine, open_machine
+    from edgead.training.training import train_run
 
     fabric, precision = open_machine(Machine(), None)
     data = str((folder / "data").resolve())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class TrainedRun(Protocol):
-    """What is asked of a training run; `edgead.train.run.open_run` gives one."""
+    """What is asked of a training run; `edgead.training.run.open_run` gives one."""
 
     @property
     def method_name(self) -> str:

@@ -27,11 +27,11 @@ from edgead.models import create_method, method_class
 from edgead.models.base import DistillationMethod
 from edgead.models.imported import load_imported
 from edgead.scoring.threshold import threshold_from_normal_scores
-from edgead.train.config import TrainConfig
-from edgead.train.images import HOLDOUT_SHARE
-from edgead.train.run import METRICS_FILE, WEIGHTS_FILE, PartRecord, Run, RunRecord, write_record
-from edgead.train.sanity import Sanity, raised_share
-from edgead.train.session import TorchSession
+from edgead.training.config import TrainConfig
+from edgead.training.images import HOLDOUT_SHARE
+from edgead.training.run import METRICS_FILE, WEIGHTS_FILE, PartRecord, Run, RunRecord, write_record
+from edgead.training.sanity import Sanity, raised_share
+from edgead.training.session import TorchSession
 
 # Pictures that the loss is asked of: each costs two runs of the model.
 LOSS_PICTURES = 16

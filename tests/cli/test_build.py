@@ -21,8 +21,8 @@ from edgead.errors import DataError, InputError, RunError
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.components.teacher import create_teacher
-from edgead.train.config import TrainConfig
-from edgead.train.run import WEIGHTS_FILE, PartRecord, RunRecord, write_record
+from edgead.training.config import TrainConfig
+from edgead.training.run import WEIGHTS_FILE, PartRecord, RunRecord, write_record
 
 app = typer.Typer()
 app.command()(build)

@@ -16,8 +16,8 @@ from edgead.engine.target import recipe_names
 from edgead.export.precision.clipping import ALGORITHMS
 from edgead.models import METHODS
 from edgead.models.base import ALIGNMENTS, PRESETS
-from edgead.train.fabric import ACCELERATORS
-from edgead.train.fabric import PRECISIONS as TRAINING_PRECISIONS
+from edgead.training.fabric import ACCELERATORS
+from edgead.training.fabric import PRECISIONS as TRAINING_PRECISIONS
 from edgead.types import BACKENDS, Quantize
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edgead.train.run import read_record
+from edgead.training.run import read_record
 from tests.helpers.command_line import TRAIN, files_in, make_world, run_main, the_error
 
 

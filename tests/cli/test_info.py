@@ -13,7 +13,7 @@ from edgead.engine.build import build_bundle
 from edgead.export.cost import cost_of
 from edgead.imaging.preprocess import ModelSize
 from edgead.scoring.threshold import Threshold
-from edgead.train.run import open_run, read_record
+from edgead.training.run import open_run, read_record
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.command_line import run_main
 from tests.helpers.toy_run import PART, ToyRun

@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgead.train.checkpoint import read_checkpoint
-from edgead.train.run import CHECKPOINT_FILE, WEIGHTS_FILE, read_record
+from edgead.training.checkpoint import read_checkpoint
+from edgead.training.run import CHECKPOINT_FILE, WEIGHTS_FILE, read_record
 from tests.helpers.command_line import files_in
 from tests.helpers.training_parts import TINY_TEACHER, same_tensors, write_pictures
 
 # The module that a command imports first, and the function in it that stands for all the work.
 WORK = {
-    "train": ("edgead.train.training", "train_run", ["data", "--out", "out"]),
+    "train": ("edgead.training.training", "train_run", ["data", "--out", "out"]),
     "import": ("edgead.importers.run", "import_run", ["x.ckpt", "--data", "data", "--out", "out"]),
     "build": ("edgead.engine.plan", "find_recipe", ["run", "--out", "out"]),
     "calibrate": ("edgead.files.atomic", "restore_directory", ["run", "--out", "out"]),
@@ -114,7 +114,7 @@ def test_before_the_first_epoch_there_is_nothing_to_keep(tmp_path):
 
 
 def test_what_is_kept_is_not_changed_by_the_next_epoch(tmp_path):
-    from edgead.train.checkpoint import Checkpoint, CheckpointKeeper
+    from edgead.training.checkpoint import Checkpoint, CheckpointKeeper
 
     weights = torch.zeros(3)
     state = {"state": {0: {"step": weights}}, "groups": [{"lr": 0.1}]}

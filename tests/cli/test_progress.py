@@ -1,7 +1,7 @@
 import pytest
 
 from edgead.cli.progress import Steps, TrainingProgress, duration, first_line
-from edgead.train.loop import Progress
+from edgead.training.loop import Progress
 
 
 def states(first=0):

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from edgead.cli.train import train
 from edgead.errors import DataError, InputError, MissingExtraError
 from edgead.models import METHODS
-from edgead.train.config import TrainConfig
-from edgead.train.run import open_run
+from edgead.training.config import TrainConfig
+from edgead.training.run import open_run
 from tests.helpers.training_parts import TINY_TEACHER, Template, write_pictures
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -40,7 +40,7 @@ def data(tmp_path):
 )
 def test_what_is_not_given_is_the_presets(data, monkeypatch, options, recipe):
     asked: list[TrainConfig] = []
-    monkeypatch.setattr("edgead.train.training.train_run", lambda config, *_: asked.append(config))
+    monkeypatch.setattr("edgead.training.training.train_run", lambda config, *_: asked.append(config))
     RUNNER.invoke(app, [str(data), "--out", "run", *options], catch_exceptions=False)
     (config,) = asked
     assert (config.epochs, config.batch_size, config.learning_rate, config.loss) == recipe
@@ -93,7 +93,7 @@ def test_a_wrong_option_is_an_error_and_leaves_nothing(data, tmp_path, options, 
 
 
 def test_without_the_training_stack_it_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "edgead.train.training")  # so that it is imported anew
+    monkeypatch.delitem(sys.modules, "edgead.training.training")  # so that it is imported anew
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'edgead\[train\]'"):
         RUNNER.invoke(app, ["data", "--out", "run"], catch_exceptions=False)

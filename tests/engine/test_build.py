@@ -17,7 +17,7 @@ from edgead.errors import InputError, VerificationError
 from edgead.runtime import open_session
 from edgead.runtime.agreement import compare_sessions
 from edgead.scoring.threshold import threshold_from_normal_scores
-from edgead.train.session import TorchSession
+from edgead.training.session import TorchSession
 from edgead.types import Prediction
 from tests.helpers.toy_run import PART, SIZE, ToyRun
 

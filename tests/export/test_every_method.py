@@ -24,7 +24,7 @@ from edgead.models.base import DistillationMethod
 from edgead.models.components.teacher import DEFAULT_TEACHER
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.runtime.tensorrt.library import load_library
-from edgead.train.session import TorchSession
+from edgead.training.session import TorchSession
 from edgead.types import UInt8Array
 from tests.helpers.tensorrt_rtx_here import needs_tensorrt_rtx
 from tests.helpers.training_parts import good_parts

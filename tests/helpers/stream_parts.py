@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from edgead.imaging.preprocess import ModelSize
-from edgead.stream.freshness import Signal
-from edgead.stream.sinks import Sink
-from edgead.stream.sources import Source
+from edgead.streaming.freshness import Signal
+from edgead.streaming.sinks import Sink
+from edgead.streaming.sources import Source
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
 
 SIZE = ModelSize(32, 64)

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgead.data import LoadedPictures, Sample
 from edgead.imaging.preprocess import ModelSize
-from edgead.train.session import TorchSession
+from edgead.training.session import TorchSession
 from edgead.types import HeadSpec
 from tests.helpers.toy_method import ToyMethod
 

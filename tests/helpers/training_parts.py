@@ -16,7 +16,7 @@ from edgead.models.base import PRESETS, DistillationMethod, Preset, Recipe, Sett
 from edgead.models.components.head import cosine_map
 from edgead.models.components.teacher import Teacher
 from edgead.models.rd import LOSSES
-from edgead.train.config import TrainConfig
+from edgead.training.config import TrainConfig
 
 # timm's own network for tests: three scales of 24, 32 and 48 channels, some 0.08 M parameters.
 TINY_TEACHER = "test_efficientnet"

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import edgead.files.atomic
-import edgead.train.training as training
+import edgead.training.training as training
 from edgead.errors import CollapseError
 from tests.helpers.training_parts import cpu, tiny_config
 

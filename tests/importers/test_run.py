@@ -19,7 +19,7 @@ from edgead.imaging.preprocess import ModelSize, read_picture
 from edgead.importers import run as importing
 from edgead.importers.checkpoints import read_foreign
 from edgead.importers.run import import_run
-from edgead.train.run import open_run
+from edgead.training.run import open_run
 from tests.helpers.command_line import files_in
 from tests.helpers.other_libraries import enlarged_maps, pixels, random_state, resnet18
 from tests.helpers.training_parts import good_parts, write_pictures

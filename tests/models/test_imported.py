@@ -14,7 +14,7 @@ from edgead.models import IMPORTED, METHODS, create_method, recipe_of
 from edgead.models.base import DistillationMethod
 from edgead.models.components.teacher import Teacher, create_teacher
 from edgead.models.imported import ANOMALIB_RD, ANOMALIB_STFPM, RD4AD, Names, load_imported
-from edgead.train.session import TorchSession
+from edgead.training.session import TorchSession
 from tests.helpers.other_libraries import (
     enlarged_maps,
     pixels,

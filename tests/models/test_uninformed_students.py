@@ -28,8 +28,8 @@ from edgead.models.uninformed_students import (
     pretrained_descriptors,
     squared_distance,
 )
-from edgead.train.loop import Trainer, TrainingImages
-from edgead.train.session import TorchSession
+from edgead.training.loop import Trainer, TrainingImages
+from edgead.training.session import TorchSession
 from tests.helpers.training_parts import cpu, good_parts, ignore, tiny_config
 
 STRIDES = (4, 8, 16)

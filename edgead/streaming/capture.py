@@ -1,0 +1,111 @@
+"""A thread that takes frames from a source, so that neither camera nor decision holds up the other.
+
+From a live source the newest frame wins: it waits in a single slot and is replaced when the next one comes,
+because a verdict on a part that has long passed is worth nothing. From files every frame counts: a short
+queue lets decoding run ahead of inference, and the thread waits when it is full.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from types import TracebackType
+
+from typing_extensions import Self
+
+from edgead.streaming.sources import Source
+from edgead.types import Frame
+
+QUEUE_FRAMES = 2
+JOIN_S = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class Capture:
+    """Frames of a source, taken by a thread that runs while the context is open.
+
+    source: stays the caller's to close; it is asked to stop when the context ends.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._capacity = 1 if source.live else QUEUE_FRAMES
+        self._frames: deque[Frame] = deque()
+        self._changed = threading.Condition()
+        self._dropped = 0
+        self._stopped = False
+        self._finished = False
+        self._error: BaseException | None = None
+        # A daemon: a read that hangs in a driver must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="edgead-capture", daemon=True)
+
+    @property
+    def dropped(self) -> int:
+        """How many frames were replaced by a newer one before anybody took them."""
+        return self._dropped
+
+    @property
+    def ended(self) -> bool:
+        """Whether the source has given its last frame and it was taken."""
+        with self._changed:
+            return self._finished and not self._frames and self._error is None
+
+    def take(self, timeout_s: float) -> Frame | None:
+        """The next frame, or None when none came in time or the source has ended.
+
+        Raises whatever ended the source, once the frames before it are taken.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._frames or self._finished, timeout_s)
+            if self._frames:
+                frame = self._frames.popleft()
+                self._changed.notify_all()
+                return frame
+            if self._error is not None:
+                raise self._error
+            return None
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            for frame in self._source:
+                if not self._put(frame):
+                    break
+        except BaseException as caught:
+            error = caught
+        with self._changed:
+            self._error, self._finished = error, True
+            self._changed.notify_all()
+
+    def _put(self, frame: Frame) -> bool:
+        """Hand over a frame; False when nobody takes frames any more."""
+        with self._changed:
+            if self._source.live:
+                self._dropped += len(self._frames)
+                self._frames.clear()
+            else:
+                self._changed.wait_for(lambda: len(self._frames) < self._capacity or self._stopped)
+            if self._stopped:
+                return False
+            self._frames.append(frame)
+            self._changed.notify_all()
+            return True
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._source.stop()
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.join(JOIN_S)
+        if self._thread.is_alive():
+            _log.warning(
+                "%s: still reading after %.0f s; left to end with the process", self._source.uri, JOIN_S
+            )

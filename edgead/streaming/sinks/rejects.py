@@ -1,0 +1,81 @@
+"""The pictures of the rejected parts, to look at, to show, and to keep as test pictures.
+
+Of each the frame as it came, without loss, and beside it the frame with heat map and verdict. Only the newest
+are kept: a folder that grows for months fills the disk, and a full disk ends the stream.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from pathlib import Path
+
+import cv2
+
+from edgead.errors import EdgeadError, SinkError
+from edgead.files.atomic import replace_file
+from edgead.files.records import utc_now
+from edgead.streaming.annotate import annotate
+from edgead.streaming.sinks.base import Sink
+from edgead.types import Float32Array, Frame, UInt8Array, Verdict
+
+KEEP = 1000
+_PICTURE, _HEAT = ".png", "_heat.jpg"
+_NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z_frame\d{8,}_score-?\d+\.\d{4}\.png")
+
+
+class RejectFolder(Sink):
+    """Pictures of the rejected in a folder, named by time, frame and score: sorted by name is sorted by time.
+
+    keep: how many to keep, those of earlier runs included; the oldest are removed, and nothing that another
+    program put there. Raises SinkError when the folder cannot be made or a picture not be written.
+    """
+
+    def __init__(self, folder: Path, keep: int = KEEP) -> None:
+        self._folder, self._keep = folder, keep
+        if folder.exists() and not folder.is_dir():
+            raise SinkError(f"cannot write to {folder}: it is a file; give rejects: a folder")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # What a kill between the two pictures, or within one, left behind.
+            for partial in folder.glob(".*Z_frame*.partial"):
+                partial.unlink()
+            for heat in folder.glob(f"*Z_frame*{_HEAT}"):
+                picture = heat.with_name(heat.name.removesuffix(_HEAT) + _PICTURE)
+                if _NAME.fullmatch(picture.name) and not picture.exists():
+                    heat.unlink()
+            names = sorted(path.name for path in folder.iterdir() if _NAME.fullmatch(path.name))
+        except OSError as error:
+            raise SinkError(
+                f"cannot write to {folder}: {error.strerror}; check the path and its rights"
+            ) from error
+        self._stems = deque(name.removesuffix(_PICTURE) for name in names)
+
+    def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
+        """Keep the frame if it is rejected."""
+        if not verdict.is_anomalous:
+            return
+        # The basic format of ISO 8601: a file's name holds no colon on every system.
+        time = utc_now("milliseconds").replace("-", "").replace(":", "").replace("+0000", "Z")
+        stem = f"{time}_frame{verdict.frame_index:08d}_score{verdict.anomaly_score:.4f}"
+        while len(self._stems) >= self._keep:
+            oldest = self._stems.popleft()
+            for suffix in (_PICTURE, _HEAT):
+                (self._folder / f"{oldest}{suffix}").unlink(missing_ok=True)
+        # The heat map first: a picture that is there has its heat map beside it, and the bound counts
+        # pictures.
+        heat = self._folder / f"{stem}{_HEAT}"
+        _save(heat, annotate(frame.image, verdict, anomaly_map))
+        try:
+            _save(self._folder / f"{stem}{_PICTURE}", frame.image)
+        except EdgeadError:
+            heat.unlink(missing_ok=True)
+            raise
+        self._stems.append(stem)
+
+
+def _save(path: Path, rgb: UInt8Array) -> None:
+    # OpenCV knows the format by the suffix.
+    _, data = cv2.imencode(path.suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    with replace_file(path) as partial:
+        partial.write_bytes(data.tobytes())

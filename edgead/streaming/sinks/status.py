@@ -1,0 +1,83 @@
+"""One line in the terminal that says how the stream is doing."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from edgead.streaming.freshness import Signal
+from edgead.streaming.sinks.base import Sink
+from edgead.types import Float32Array, Frame, Verdict
+
+TERMINAL_EVERY_S = 0.2
+LOG_EVERY_S = 10.0
+# Of the name of a part, which a bundle chooses.
+MAX_PART_SHOWN = 24
+
+
+class StatusLine(Sink):
+    """A line on standard error, rewritten in place in a terminal, and a new one now and then in a log.
+
+    It goes to standard error so that verdicts on standard output stay pure.
+    """
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._every_s = TERMINAL_EVERY_S if self._terminal else LOG_EVERY_S
+        self._scored = self._rejected = 0
+        self._since_s, self._scored_then = time.monotonic(), 0
+        self._shown_s = 0.0
+        self._latest: Verdict | None = None
+        self._lost: Signal | None = None
+
+    def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
+        """Count the verdict, and show it when the line is due."""
+        self._scored += 1
+        self._rejected += verdict.is_anomalous
+        self._latest = verdict
+        self._show_if_due()
+
+    def signal(self, signal: Signal) -> None:
+        """Show the loss of the signal, or its return, at once."""
+        self._lost = None if signal.present else signal
+        self._show()
+
+    def turn(self) -> None:
+        """Keep the line current while no verdict comes."""
+        self._show_if_due()
+
+    def close(self) -> None:
+        """Show the last state and leave the line."""
+        if self._scored or self._lost:
+            self._show()
+            if self._terminal:
+                sys.stderr.write("\n")
+        self._scored, self._lost = 0, None
+
+    def _show_if_due(self) -> None:
+        if time.monotonic() - self._shown_s >= self._every_s:
+            self._show()
+
+    def _show(self) -> None:
+        now_s = time.monotonic()
+        passed_s = now_s - self._since_s
+        rate = (self._scored - self._scored_then) / passed_s if passed_s > 0 else 0.0
+        if passed_s >= 1.0:
+            self._since_s, self._scored_then = now_s, self._scored
+        self._shown_s = now_s
+        if self._lost is not None:
+            state = f"NO SIGNAL  {self._lost.reason}"
+        elif self._latest is None:
+            state = "waiting for the first picture"
+        else:
+            word = "REJECT" if self._latest.is_anomalous else "good  "
+            state = (
+                f"{word}  score {self._latest.anomaly_score:.4f} of {self._latest.threshold:.4f}  "
+                f"{self._latest.latency_ms:6.1f} ms"
+            )
+            if self._latest.part is not None:
+                # Last and short: a line that wraps cannot be written over.
+                state += f"  {self._latest.part[:MAX_PART_SHOWN]}"
+        text = f"{self._scored} scored  {self._rejected} rejected  {rate:5.1f} a second  {state}"
+        sys.stderr.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
+        sys.stderr.flush()

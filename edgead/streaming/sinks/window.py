@@ -1,0 +1,75 @@
+"""A window that shows the stream."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import cv2
+
+from edgead.errors import SinkError
+from edgead.streaming.annotate import annotate, no_signal_picture
+from edgead.streaming.freshness import Signal
+from edgead.streaming.sinks.base import Sink, StopStream
+from edgead.types import Float32Array, Frame, UInt8Array, Verdict
+
+_TITLE = "edgead"
+_ESCAPE = 27
+
+
+class Window(Sink):
+    """A window with the annotated frames; Esc, q or closing it ends the stream.
+
+    Raises SinkError where no window can be shown.
+    """
+
+    def __init__(self) -> None:
+        _check_display()
+        cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        self._height_width: tuple[int, ...] = (480, 640)
+        self._open = True
+
+    def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
+        """Show the frame; raises StopStream when the user closes the window."""
+        picture = annotate(frame.image, verdict, anomaly_map)
+        self._height_width = frame.image.shape[:2]
+        self._show(picture)
+
+    def signal(self, signal: Signal) -> None:
+        """Show that there is no signal; a frame on the screen would look as if it were now."""
+        if not signal.present:
+            self._show(no_signal_picture(self._height_width[0], self._height_width[1], signal.reason))
+
+    def turn(self) -> None:
+        """Let the window answer the user."""
+        self._answer()
+
+    def close(self) -> None:
+        """Close the window."""
+        if self._open:
+            cv2.destroyAllWindows()
+            self._open = False
+
+    def _show(self, rgb: UInt8Array) -> None:
+        cv2.imshow(_TITLE, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        self._answer()
+
+    def _answer(self) -> None:
+        key = cv2.waitKey(1) & 0xFF
+        if key in (_ESCAPE, ord("q")) or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
+            raise StopStream
+
+
+def _check_display() -> None:
+    """Open a window in another process: without a display the window library ends the process that asks."""
+    attempt = "import cv2; cv2.namedWindow('edgead'); cv2.waitKey(1)"
+    if (
+        any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+        and not subprocess.run([sys.executable, "-c", attempt], capture_output=True, check=False).returncode
+    ):
+        return
+    raise SinkError(
+        "window: cannot be shown: there is no display, or OpenCV has no window support; "
+        "use video:FILE or status: here, or install opencv-python instead of opencv-python-headless"
+    )

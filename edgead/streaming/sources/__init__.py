@@ -1,0 +1,67 @@
+"""Where frames come from: a small file per kind, and `open_source`, the one place that reads an address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgead.errors import SourceError
+from edgead.imaging.preprocess import PICTURE_SUFFIXES
+from edgead.streaming.sources.base import Source
+from edgead.streaming.sources.live import LiveSource, open_camera, open_network
+from edgead.streaming.sources.pictures import PictureSource, WatchedFolder, open_pictures
+from edgead.streaming.sources.synthetic import SyntheticSource, open_synthetic
+from edgead.streaming.sources.video import VideoFile
+from edgead.streaming.uri import without_password
+
+__all__ = [
+    "LiveSource", "PictureSource", "Source", "SyntheticSource", "VideoFile", "WatchedFolder", "open_source",
+]  # fmt: skip
+
+_NETWORK = ("rtsp", "rtsps", "http", "https")
+
+
+def open_source(uri: str, *, watch: bool = False) -> Source:
+    """Open what a source's address names.
+
+    ``0``, ``camera:0``, ``/dev/video0``   a camera of this machine; live
+    ``rtsp://...``, ``http://...``         a network camera; live
+    ``synthetic:KIND?fps=10``              drawn parts (`open_synthetic` has all options); live with a rate
+    a folder, a picture                    its pictures sorted by name; with `watch`, then each new one
+    any other file                         a video
+
+    Raises SourceError when nothing is there or it cannot be opened, InputError for an option that is not
+    known.
+    """
+    scheme = uri.partition(":")[0].lower()
+    if scheme in _NETWORK and uri[len(scheme) :].startswith("://"):
+        opened: Source = open_network(uri)
+    elif uri.isascii() and uri.isdigit():
+        opened = open_camera(uri)
+    elif scheme == "camera":
+        opened = open_camera(uri.partition(":")[2])
+    elif uri.startswith("/dev/video"):
+        opened = open_camera(uri.removeprefix("/dev/video"))
+    elif scheme == "synthetic":
+        opened = open_synthetic(uri)
+    else:
+        return _open_path(uri, watch)
+    if watch:
+        opened.close()
+        raise SourceError(f"{opened.uri} cannot be watched: --watch is for a folder")
+    return opened
+
+
+def _open_path(uri: str, watch: bool) -> Source:
+    path = Path(uri)
+    if not uri or not path.exists():
+        raise SourceError(
+            f"source {without_password(uri)!r} is not there: give a camera number, a video file, a folder of "
+            "pictures, rtsp://..., http://... or synthetic:KIND"
+        )
+    if path.is_dir():
+        return WatchedFolder(path) if watch else open_pictures(path)
+    if watch:
+        raise SourceError(f"{uri} cannot be watched: --watch is for a folder")
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return PictureSource(uri, [path])
+    return VideoFile(path)

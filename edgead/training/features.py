@@ -1,0 +1,66 @@
+"""Teacher features of the fixed training set, computed once where memory allows.
+
+The teacher is frozen and the pictures do not change, so every epoch would compute the same features again. They are
+kept on the training device when they take at most half of its free memory; otherwise each batch asks the teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from edgead.models.base import DistillationMethod
+from edgead.training.memory import free_bytes
+
+MEMORY_SHARE = 0.5
+TEACHER_BATCH = 16
+
+
+class TeacherFeatures:
+    """Batches of teacher features by picture number.
+
+    images: (N, H, W, 3) uint8 on the host. `count` is N; `cached` says whether the features are held in memory.
+    """
+
+    def __init__(self, method: DistillationMethod, images: Tensor, device: torch.device) -> None:
+        self._method = method
+        self._images = images
+        self._device = device
+        self.count = len(images)
+        first = method.teacher_features(images[:1].to(device))
+        self.bytes = sum(x.numel() * x.element_size() for x in first) * len(images)
+        self.cached = self.bytes <= MEMORY_SHARE * free_bytes(device)
+        self._features = self._compute(first) if self.cached else []
+
+    def batch(self, numbers: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Pictures and teacher features of the pictures `numbers` (int64, on the host), on the training device."""
+        images = self._images[numbers].to(self._device)
+        if not self.cached:
+            return images, self._method.teacher_features(images)
+        chosen = numbers.to(self._device)
+        return images, [_channels_last(x[chosen]) for x in self._features]
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Every picture once, in order, in batches of at most `size`, as `batch` gives them."""
+        for numbers in torch.split(torch.arange(self.count), size):
+            yield self.batch(numbers)
+
+    def _compute(self, first: list[Tensor]) -> list[Tensor]:
+        features = [
+            torch.empty(
+                (self.count, *x.shape[1:]), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+            )
+            for x in first
+        ]
+        for start in range(0, self.count, TEACHER_BATCH):
+            part = slice(start, start + TEACHER_BATCH)
+            found = self._method.teacher_features(self._images[part].to(self._device))
+            for kept, x in zip(features, found, strict=True):
+                kept[part] = x
+        return features
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,47 @@
+"""From the options of a user to a training: what is not given is the preset's, and the machine is chosen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgead.models import recipe_of
+from edgead.models.base import PRESETS
+from edgead.training.config import PROCEDURAL, TrainConfig
+from edgead.training.fabric import Machine, open_machine
+from edgead.training.run import Run
+from edgead.training.training import train_run
+
+_log = logging.getLogger("edgead")
+
+
+def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any]) -> Run:
+    """Train a run with the options of `edgead.train`, and show the progress on standard error.
+
+    Args:
+        folders: Datasets, one for each part.
+        out: Run directory to write, or to continue.
+        options: Options that are given, by the names of `edgead.files.arguments.TrainOptions`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        EdgeadError: If an option is out of range, and what `train_run` raises.
+    """
+    given = {"method": "rd", "preset": PRESETS[0], "alignment": "auto", "textures": PROCEDURAL, **options}
+    preset = recipe_of(given["method"], given["preset"])
+    place = {name: given.pop(name) for name in ("accelerator", "devices", "nodes") if name in given}
+    fabric, precision = open_machine(Machine(**place), given.pop("training_precision", None))
+    for name in ("epochs", "batch_size", "learning_rate", "loss"):
+        given.setdefault(name, getattr(preset, name))
+    if given["textures"] != PROCEDURAL:
+        given["textures"] = str(Path(given["textures"]).resolve())
+    given |= {name: str(given[name]) for name in ("size", "teacher_weights") if name in given}
+    data = tuple(str(folder.resolve()) for folder in folders)
+    config = TrainConfig(data=data, training_precision=precision, **given)
+    # One process speaks.
+    say = _log.info if fabric.is_global_zero else _log.debug
+    return train_run(config, out, fabric, say, lambda _: None)

@@ -1,0 +1,295 @@
+import http.server
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgead.errors import SourceError
+from edgead.runtime import FakeSession
+from edgead.streaming import open_source, stream
+from edgead.streaming.sources import LiveSource
+from edgead.types import UInt8Array
+from tests.helpers.stream_parts import SIZE, Record, textured
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+RTSP_PACKAGES = "gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly"  # noqa: E501
+
+
+class Device:
+    """A capture device that gives what it is told: BGR pictures, None for a failed read, or an error."""
+
+    def __init__(
+        self, reads: list[UInt8Array | Exception | None], opened: bool = True, fps: float = 0.0
+    ) -> None:
+        self._reads, self._opened, self._fps = reads, opened, fps
+        self.released = False
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self._opened
+
+    def read(self) -> tuple[bool, UInt8Array | None]:
+        assert not self.released, "read after release crashes OpenCV"
+        item = self._reads.pop(0) if self._opened and self._reads else None
+        if isinstance(item, Exception):
+            raise item
+        return item is not None, item
+
+    def get(self, property_id: int, /) -> float:
+        return self._fps if property_id == cv2.CAP_PROP_FPS else 0.0
+
+    def release(self) -> None:
+        self.released = True
+
+
+def live(devices: list[Device]) -> LiveSource:
+    remaining = iter(devices)
+    return LiveSource(
+        "test://me:secret@line", lambda: next(remaining), "mend it", first_wait_s=0.001, longest_wait_s=0.004
+    )
+
+
+def test_a_camera_that_is_not_there_is_an_error_that_says_how_to_mend_it() -> None:
+    device = Device([], opened=False)
+    with pytest.raises(SourceError, match=r"^no camera at test://\*\*\*@line: mend it$"):
+        live([device])
+    assert device.released
+
+
+def test_a_missing_camera_of_this_machine() -> None:
+    with pytest.raises(SourceError, match="no camera at camera:9876: check the cable"):
+        open_source("camera:9876")
+
+
+def test_a_lost_camera_is_opened_again_and_counts_on(caplog: pytest.LogCaptureFixture) -> None:
+    first = Device([textured(1), textured(2), None])
+    dead = [Device([], opened=False) for _ in range(4)]
+    crashing = Device([cv2.error("the driver is confused")])
+    empty = Device([np.zeros((0, 0, 3), np.uint8)])
+    last = Device([textured(3)])
+    source = live([first, *dead, crashing, empty, last])
+    frames = iter(source)
+    assert [next(frames).index for _ in range(3)] == [0, 1, 2]
+    assert all(device.released for device in (first, *dead, crashing, empty))
+    waits = [record.args[1] for record in caplog.records if "opening it again" in record.message]  # type: ignore[index]
+    assert waits == [0.001, 0.002, 0.004, 0.004, 0.004, 0.004, 0.004]
+    assert "pictures again, after 7 tries" in caplog.text
+    assert "secret" not in caplog.text
+    source.close()
+    assert last.released
+    assert list(frames) == []
+
+
+def test_the_wait_starts_small_again_after_a_picture(caplog: pytest.LogCaptureFixture) -> None:
+    devices = [Device([textured(1)]), Device([]), Device([textured(2)]), Device([textured(3)])]
+    with live(devices) as source:
+        frames = iter(source)
+        for _ in range(3):
+            next(frames)
+    waits = [record.args[1] for record in caplog.records if "opening it again" in record.message]  # type: ignore[index]
+    assert waits == [0.001, 0.002, 0.001]
+
+
+def test_bgr_and_grey_become_rgb() -> None:
+    bgr = np.zeros((4, 6, 3), np.uint8)
+    bgr[...] = (1, 2, 3)
+    grey = np.full((4, 6), 7, np.uint8)
+    with live([Device([bgr, grey])]) as source:
+        frames = iter(source)
+        assert next(frames).image[0, 0].tolist() == [3, 2, 1]
+        second = next(frames).image
+    assert second.shape == (4, 6, 3)
+    assert second[0, 0].tolist() == [7, 7, 7]
+
+
+@pytest.mark.parametrize(("reported", "fps"), [(25.0, 25.0), (0.0, None), (-1.0, None), (90000.0, None)])
+def test_a_nonsense_rate_is_no_rate(reported: float, fps: float | None) -> None:
+    with live([Device([], fps=reported)]) as source:
+        assert source.fps == fps
+
+
+def test_stopping_ends_a_long_wait() -> None:
+    source = LiveSource("test", lambda: Device([]), "mend", first_wait_s=3600, longest_wait_s=3600)
+    threading.Timer(0.05, source.stop).start()
+    assert list(source) == []
+    source.close()
+
+
+def test_closing_does_not_wait_for_a_read_that_hangs() -> None:
+    reading, release = threading.Event(), threading.Event()
+
+    class Hanging(Device):
+        def read(self) -> tuple[bool, UInt8Array | None]:
+            reading.set()
+            release.wait(30)
+            return False, None
+
+    device = Hanging([])
+    source = LiveSource("test", lambda: device, "mend")
+    thread = threading.Thread(target=lambda: list(source))
+    thread.start()
+    assert reading.wait(10)
+    source.close()
+    assert not device.released, "releasing under a read crashes OpenCV"
+    release.set()
+    thread.join(10)
+    assert device.released
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def mjpeg_camera(port: int) -> Iterator[None]:
+    """A network camera: a real HTTP server that sends JPEG pictures, every one different, until it is shut."""
+    ending = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            level = 0
+            while not ending.wait(0.02):
+                level = (level + 1) % 200
+                _, jpeg = cv2.imencode(".jpg", textured(level, 96, 128))
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                try:
+                    self.wfile.write(head.encode() + jpeg.tobytes() + b"\r\n")
+                except OSError:
+                    return
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def rtsp_camera(port: int) -> Iterator[None]:
+    """A network camera: GStreamer's RTSP server in a process of its own, ended by kill -9 as by a pulled plug."""
+    script = Path(__file__).parents[2] / "helpers" / "rtsp_server.py"
+    server = subprocess.Popen(
+        [SYSTEM_PYTHON, str(script), str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        yield
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def rtsp_missing() -> str | None:
+    """Why no RTSP server can be run here, or None."""
+    check = (
+        "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst, GstRtspServer"
+    )
+    check += "; Gst.init(None); assert Gst.ElementFactory.find('x264enc') and Gst.ElementFactory.find('rtph264pay')"
+    try:
+        found = subprocess.run([SYSTEM_PYTHON, "-c", check], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        found = False
+    return None if found else f"no RTSP server: apt-get install {RTSP_PACKAGES}"
+
+
+NO_RTSP = rtsp_missing()
+
+CAMERAS = [
+    pytest.param("http://127.0.0.1:{port}/line.mjpg", mjpeg_camera, (96, 128, 3), id="http"),
+    pytest.param(
+        "rtsp://127.0.0.1:{port}/line",
+        rtsp_camera,
+        (128, 160, 3),
+        id="rtsp",
+        marks=pytest.mark.skipif(NO_RTSP is not None, reason=str(NO_RTSP)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("address", "camera", "shape"), CAMERAS)
+def test_a_network_camera_that_restarts_goes_on(
+    address: str, camera: type, shape: tuple[int, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    record, stop = Record(), threading.Event()
+    summaries = []
+
+    def wait_for(count: int) -> None:
+        end = time.monotonic() + 60
+        while len(record.verdicts) < count:
+            assert time.monotonic() < end, f"{len(record.verdicts)} verdicts, {caplog.text}"
+            time.sleep(0.02)
+
+    with camera(port):
+        source = open_source(address.format(port=port))
+        assert source.live
+
+        def run() -> None:
+            session = FakeSession(SIZE)
+            summaries.append(
+                stream(session, source, [record], size=SIZE, threshold=2.0, stop=stop, no_signal_after_s=0.3)
+            )
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        wait_for(10)
+    end = time.monotonic() + 30
+    while not record.signals:
+        assert time.monotonic() < end, "the loss was not reported"
+        time.sleep(0.02)
+    before = len(record.verdicts)
+    assert not record.signals[0].present
+    with camera(port):
+        wait_for(before + 10)
+        stop.set()
+        thread.join(30)
+        source.close()
+    assert not thread.is_alive()
+    assert [signal.present for signal in record.signals[:2]] == [False, True]
+    assert "opening it again" in caplog.text
+    assert "pictures again" in caplog.text
+    indexes = [verdict.frame_index for verdict in record.verdicts]
+    assert indexes == sorted(set(indexes))
+    assert summaries[0].frames_scored == len(indexes)
+    assert summaries[0].signal_losses >= 1
+
+
+@pytest.mark.parametrize(("address", "camera", "shape"), CAMERAS)
+def test_pictures_of_a_network_camera(address: str, camera: type, shape: tuple[int, ...]) -> None:
+    port = free_port()
+    with camera(port), open_source(address.format(port=port)) as source:
+        frames = iter(source)
+        first, second = next(frames), next(frames)
+    assert first.image.shape == second.image.shape == shape
+    assert not np.array_equal(first.image, second.image)
+    assert first.source == address.format(port=port)
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_network_camera_that_is_not_there(scheme: str) -> None:
+    uri = f"{scheme}://me:secret@127.0.0.1:{free_port()}/line"
+    with pytest.raises(SourceError, match="check the address") as caught:
+        open_source(uri)
+    assert "secret" not in str(caught.value)
+    assert "me" not in str(caught.value).split("@")[0].split("//")[1]

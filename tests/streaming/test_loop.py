@@ -1,0 +1,246 @@
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from edgead.errors import BackendError, InputError, SinkError, SourceError
+from edgead.runtime import FakeSession
+from edgead.streaming import stop_on_signals, stream
+from edgead.streaming.sinks import StopStream
+from edgead.types import Float32Array, Frame, UInt8Array, Verdict
+from tests.helpers.stream_parts import SIZE, Record, ScriptedSource, textured
+
+LIMIT_S = 20  # a test that would wait for ever fails instead
+NO_SIGNAL_AFTER_S = 0.5
+
+
+def level_of(picture: UInt8Array) -> int:
+    """The `level` of a `textured` picture after resizing: its speckles are averaged in, so a little above."""
+    return int(picture.min())
+
+
+def test_every_picture_of_a_file_gets_its_verdict_in_order() -> None:
+    levels = [int(level) for level in np.random.default_rng(1).permutation(200)]
+    record = Record()
+    with FakeSession(SIZE, score=level_of) as session:
+        summary = stream(
+            session,
+            ScriptedSource(lambda: (textured(level) for level in levels), live=False),
+            [record],
+            size=SIZE,
+            threshold=150.5,
+        )
+    assert [verdict.frame_index for verdict in record.verdicts] == list(range(200))
+    assert [verdict.anomaly_score for verdict in record.verdicts] == pytest.approx(levels, abs=8)
+    assert [v.is_anomalous for v in record.verdicts] == [v.anomaly_score > 150.5 for v in record.verdicts]
+    assert {map_.shape for map_ in record.maps} == {(SIZE.height_px, SIZE.width_px)}
+    assert (summary.frames_seen, summary.frames_scored, summary.frames_dropped, summary.frames_withheld) == (
+        200, 200, 0, 0,
+    )  # fmt: skip
+    assert summary.rejected == sum(v.is_anomalous for v in record.verdicts) > 0
+    latencies = [verdict.latency_ms for verdict in record.verdicts]
+    exact = np.percentile(latencies, [50, 95, 99], method="inverted_cdf")
+    shown = [summary.latency_p50_ms, summary.latency_p95_ms, summary.latency_p99_ms]
+    assert shown == pytest.approx(exact, rel=0.01)
+
+
+def test_a_file_may_hold_the_same_or_a_black_picture_again_and_again() -> None:
+    record = Record()
+    pictures = [textured(5)] * 3 + [np.zeros((48, 80, 3), np.uint8)] * 3
+    summary = stream(
+        FakeSession(SIZE),
+        ScriptedSource(lambda: iter(pictures), live=False),
+        [record],
+        size=SIZE,
+        threshold=1.0,
+    )
+    assert len(record.verdicts) == summary.frames_scored == 6
+    assert record.signals == []
+
+
+def test_a_slow_decision_on_a_camera_scores_the_newest_frame_next() -> None:
+    deciding, given = threading.Event(), threading.Event()
+
+    def script() -> Iterator[UInt8Array]:
+        yield textured(1)
+        assert deciding.wait(LIMIT_S)
+        for level in range(2, 100):
+            yield textured(level)
+        given.set()
+
+    def score(picture: UInt8Array) -> float:
+        if level_of(picture) == 0:  # the warm-up before the stream
+            return 0.0
+        deciding.set()
+        assert given.wait(LIMIT_S)
+        return float(level_of(picture))
+
+    record = Record()
+    source = ScriptedSource(script, live=True)
+    summary = stream(FakeSession(SIZE, score=score), source, [record], size=SIZE, threshold=1000.0)
+    assert [verdict.frame_index for verdict in record.verdicts] == [0, 98]
+    assert (summary.frames_seen, summary.frames_scored, summary.frames_dropped) == (99, 2, 97)
+
+
+def wait_for(condition: Callable[[], bool]) -> Iterator[None]:
+    """Yield until the stream, in the other thread, has come so far."""
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end, "the stream did not come so far"
+        yield
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (textured(40), "the picture does not change"),
+        (np.zeros((48, 80, 3), np.uint8), "the picture is of one colour"),
+        (None, "no picture comes"),
+    ],
+)
+def test_no_verdict_on_a_picture_that_is_not_there(bad: UInt8Array | None, reason: str) -> None:
+    record = Record()
+
+    def script() -> Iterator[UInt8Array]:
+        """A camera that works, gives `bad` or nothing until its signal is reported lost, and works again."""
+        yield textured(40)
+        for _ in wait_for(lambda: len(record.verdicts) == 1):
+            pass
+        for _ in wait_for(lambda: len(record.signals) == 1):
+            if bad is not None:
+                yield bad
+        yield textured(120)
+        for _ in wait_for(lambda: len(record.verdicts) == 2):
+            pass
+
+    session, source = FakeSession(SIZE, score=level_of), ScriptedSource(script, live=True)
+    summary = stream(
+        session, source, [record], size=SIZE, threshold=1000.0, no_signal_after_s=NO_SIGNAL_AFTER_S
+    )
+    assert [verdict.anomaly_score for verdict in record.verdicts] == pytest.approx([40, 120], abs=8)
+    assert [(s.present, s.reason) for s in record.signals] == [(False, reason), (True, "")]
+    assert record.signals[0].silent_s >= NO_SIGNAL_AFTER_S
+    assert summary.frames_scored == 2
+    assert summary.signal_losses == 1
+    assert (summary.frames_withheld > 0) == (bad is not None)
+    assert summary.frames_seen == 2 + summary.frames_dropped + summary.frames_withheld
+    assert record.turns > 0
+
+
+def test_an_error_of_the_source_surfaces_after_the_verdicts_before_it() -> None:
+    def script() -> Iterator[UInt8Array]:
+        yield from (textured(level) for level in range(5))
+        raise SourceError("the camera burnt down")
+
+    record = Record()
+    with pytest.raises(SourceError, match="burnt down"):
+        stream(FakeSession(SIZE), ScriptedSource(script, live=False), [record], size=SIZE, threshold=1.0)
+    assert len(record.verdicts) == 5
+
+
+class Failing(Record):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
+        super().write(frame, verdict, anomaly_map)
+        if len(self.verdicts) == 3:
+            raise self._error
+
+
+def endless(live: bool = False) -> ScriptedSource:
+    def script() -> Iterator[UInt8Array]:
+        while True:
+            yield from (textured(level) for level in range(100))
+
+    return ScriptedSource(script, live)
+
+
+def test_an_error_of_a_sink_surfaces_and_stops_the_source() -> None:
+    source = endless()
+    with pytest.raises(SinkError, match="disk full"):
+        stream(FakeSession(SIZE), source, [Failing(SinkError("disk full"))], size=SIZE, threshold=1.0)
+    assert source.stopped.is_set()
+
+
+def test_a_sink_may_ask_for_the_end() -> None:
+    sink = Failing(StopStream())
+    summary = stream(FakeSession(SIZE), endless(), [sink], size=SIZE, threshold=1.0)
+    assert summary.frames_scored == len(sink.verdicts) == 3
+
+
+def test_an_error_of_the_session_surfaces() -> None:
+    session = FakeSession(SIZE)
+    session.close()
+    with pytest.raises(BackendError):
+        stream(session, endless(), [], size=SIZE, threshold=1.0)
+
+
+def test_a_score_that_is_no_number_ends_the_stream_without_a_verdict() -> None:
+    record = Record()
+    session = FakeSession(SIZE, score=float("nan"))
+    with pytest.raises(BackendError, match="scored frame 0 of test as nan"):
+        stream(session, endless(), [record], size=SIZE, threshold=1.0)
+    assert record.verdicts == []
+
+
+def test_max_frames_counts_scored_frames() -> None:
+    record = Record()
+    summary = stream(FakeSession(SIZE), endless(), [record], size=SIZE, threshold=1.0, max_frames=7)
+    assert summary.frames_scored == len(record.verdicts) == 7
+
+
+def test_max_frames_below_one_is_refused() -> None:
+    with pytest.raises(InputError, match="max frames 0"):
+        stream(FakeSession(SIZE), endless(), [], size=SIZE, threshold=1.0, max_frames=0)
+
+
+def test_a_source_without_a_frame_gives_a_summary() -> None:
+    source = ScriptedSource(lambda: iter(()), live=False)
+    summary = stream(FakeSession(SIZE), source, [], size=SIZE, threshold=1.0)
+    assert (summary.frames_seen, summary.latency_p50_ms) == (0, None)
+    assert "latency" not in summary.text()
+
+
+def test_the_summary_says_what_was_counted() -> None:
+    text = stream(FakeSession(SIZE), endless(), [], size=SIZE, threshold=0.0, max_frames=3).text()
+    assert "3 scored, 0 dropped, 0 withheld" in text
+    assert "rejected   3" in text
+    assert all(word in text for word in ("p50", "p95", "p99"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_stream_cleanly(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    record = Record()
+
+    class SendsSignal(Record):
+        def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
+            super().write(frame, verdict, anomaly_map)
+            if len(self.verdicts) == 4:
+                os.kill(os.getpid(), number)
+
+    with stop_on_signals() as stop:
+        sinks = [SendsSignal(), record]
+        summary = stream(FakeSession(SIZE), endless(), sinks, size=SIZE, threshold=1.0, stop=stop)
+    assert summary.frames_scored == len(record.verdicts) >= 4
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_gets_out_at_once() -> None:
+    def ctrl_c_twice() -> None:
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.wait(LIMIT_S)
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(LIMIT_S)
+
+    with pytest.raises(KeyboardInterrupt):
+        ctrl_c_twice()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,0 +1,263 @@
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgead.errors import InputError, PictureError, SourceError
+from edgead.streaming import open_source
+from edgead.streaming.sources import PictureSource, SyntheticSource, VideoFile, WatchedFolder
+from edgead.types import Frame
+from tests.helpers.stream_parts import textured, write_picture, write_video
+
+
+def test_a_video_gives_every_frame_in_order_as_rgb(tmp_path: Path) -> None:
+    colours = [(200, 20, 30), (30, 200, 20), (20, 30, 200)]
+    path = write_video(
+        tmp_path / "in.mkv", [np.full((64, 96, 3), colour, np.uint8) for colour in colours], 12.5
+    )
+    with open_source(str(path)) as source:
+        assert (source.live, source.fps) == (False, 12.5)
+        frames = list(source)
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    assert [frame.image.shape for frame in frames] == [(64, 96, 3)] * 3
+    for frame, colour in zip(frames, colours, strict=True):
+        # Motion JPEG is lossy; 8 levels tell the three channels apart beyond doubt.
+        assert np.abs(frame.image.reshape(-1, 3).mean(0) - colour).max() < 8
+    times = [frame.captured_at_ns for frame in frames]
+    assert times == sorted(times)
+    assert all(frame.source == str(path) for frame in frames)
+
+
+def test_a_video_cut_short_gives_what_it_has_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    noise = np.random.default_rng(0)
+    path = write_video(
+        tmp_path / "in.avi", [noise.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(40)]
+    )
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with VideoFile(path) as source:
+        frames = list(source)
+    assert 10 < len(frames) < 40
+    assert "cut short or damaged" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"this is text, not a video\n" * 50])
+def test_a_file_that_is_no_video_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "line.mp4"
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"line\.mp4 is not a video"):
+        open_source(str(path))
+
+
+def test_a_video_stops_when_asked(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.mkv", [textured(level) for level in range(10)])
+    with open_source(str(path)) as source:
+        frames = iter(source)
+        next(frames)
+        source.stop()
+        assert list(frames) == []
+
+
+def test_a_folder_gives_its_pictures_sorted_by_name(tmp_path: Path) -> None:
+    for name, level in (("b.png", 2), ("a.bmp", 1), ("c.PNG", 3)):
+        write_picture(tmp_path / name, textured(level))
+    (tmp_path / ".hidden.png").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "sub").mkdir()
+    with open_source(str(tmp_path)) as source:
+        frames = list(source)
+    assert [frame.source for frame in frames] == [
+        str(tmp_path / name) for name in ("a.bmp", "b.png", "c.PNG")
+    ]
+    for level, frame in enumerate(frames, 1):
+        np.testing.assert_array_equal(frame.image, textured(level))
+
+
+def test_one_picture_is_a_source(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "part.png", textured(9))
+    with open_source(str(path)) as source:
+        assert isinstance(source, PictureSource)
+        np.testing.assert_array_equal(next(iter(source)).image, textured(9))
+
+
+def test_a_broken_picture_in_a_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", textured(1))
+    (tmp_path / "b.png").write_text("text")
+    with open_source(str(tmp_path)) as source:
+        frames = iter(source)
+        next(frames)
+        with pytest.raises(PictureError, match=r"b\.png"):
+            next(frames)
+
+
+def test_an_empty_folder_is_an_error_and_watched_it_is_none(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"holds no picture.*--watch"):
+        open_source(str(tmp_path))
+    with open_source(str(tmp_path), watch=True) as source:
+        assert isinstance(source, WatchedFolder)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("nowhere/line.mp4", r"nowhere/line\.mp4' is not there: give a camera number"),
+        ("ftp://user:secret@host/x", r"ftp://\*\*\*@host/x' is not there"),
+        ("camera:front", "camera:front is not a camera: give its number"),
+        ("camera:-1", "camera:-1 is not a camera"),
+        ("/dev/videoX", "camera:X is not a camera"),
+        ("", "not there"),
+    ],
+)
+def test_what_is_not_there_is_named_with_the_mend(uri: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        open_source(uri)
+
+
+def test_only_a_folder_can_be_watched(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "in.mkv", [textured(1)])
+    for uri in (str(video), "synthetic:washer"):
+        with pytest.raises(SourceError, match="--watch is for a folder"):
+            open_source(uri, watch=True)
+
+
+class Taken:
+    """Iterates a source in a thread and remembers what it gave."""
+
+    def __init__(self, source: WatchedFolder) -> None:
+        self.frames: list[Frame] = []
+        self.source = source
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        for frame in self.source:
+            self.frames.append(frame)
+
+    def __enter__(self) -> "Taken":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.source.stop()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def names(self) -> list[str]:
+        return [Path(frame.source).name for frame in self.frames]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def watched(folder: Path, settled_s: float = 0.1) -> Taken:
+    return Taken(WatchedFolder(folder, poll_s=0.01, settled_s=settled_s))
+
+
+def test_a_watched_folder_gives_what_is_there_and_what_comes(tmp_path: Path) -> None:
+    write_picture(tmp_path / "b.png", textured(2))
+    write_picture(tmp_path / "a.png", textured(1))
+    with watched(tmp_path) as taken:
+        wait_for(lambda: len(taken.frames) == 2)
+        write_picture(tmp_path / "0.png", textured(3))
+        wait_for(lambda: len(taken.frames) == 3)
+        # A camera's software may write the same name again: that is a new picture.
+        replacement = write_picture(tmp_path / ".new.png", textured(4))
+        os.replace(replacement, tmp_path / "a.png")
+        wait_for(lambda: len(taken.frames) == 4)
+    assert taken.names() == ["a.png", "b.png", "0.png", "a.png"]
+    assert [frame.index for frame in taken.frames] == [0, 1, 2, 3]
+    np.testing.assert_array_equal(taken.frames[3].image, textured(4))
+
+
+def test_a_picture_still_being_written_is_not_touched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3), np.uint8)
+    data = write_picture(tmp_path / "x.png", noise).read_bytes()
+    (tmp_path / "x.png").unlink()
+    with watched(tmp_path, settled_s=1.0) as taken, open(tmp_path / "slow.png", "wb") as file:
+        for start in range(0, len(data), len(data) // 25):
+            file.write(data[start : start + len(data) // 25])
+            file.flush()
+            time.sleep(0.06)  # 1.5 s in all, longer than the file needs to stand still
+        wait_for(lambda: bool(taken.frames))
+    assert taken.names() == ["slow.png"]
+    np.testing.assert_array_equal(taken.frames[0].image, noise)
+    assert caplog.text == ""
+
+
+def test_a_broken_picture_is_left_out_until_it_is_mended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.png").write_text("text")
+    with watched(tmp_path) as taken:
+        wait_for(lambda: "left out" in caplog.text)
+        write_picture(tmp_path / "b.png", textured(1))
+        wait_for(lambda: len(taken.frames) == 1)
+        write_picture(tmp_path / "a.png", textured(2))
+        wait_for(lambda: len(taken.frames) == 2)
+    assert taken.names() == ["b.png", "a.png"]
+    assert [frame.index for frame in taken.frames] == [1, 2]
+    assert caplog.text.count("left out") == 1
+
+
+def test_a_watched_folder_that_goes_away_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "share"
+    folder.mkdir()
+    source = WatchedFolder(folder)
+    folder.rmdir()
+    with pytest.raises(SourceError, match="cannot read the folder"):
+        next(iter(source))
+
+
+def test_synthetic_parts_are_the_conveyors(tmp_path: Path) -> None:
+    from edgead.data.synthetic.dataset import KINDS, Conveyor
+
+    kind = KINDS[0]
+    uri = f"synthetic:{kind}?seed=3&size=64&defect_rate=0.5&frames=4"
+    with open_source(uri) as source:
+        assert (source.live, source.fps) == (False, None)
+        frames = list(source)
+    expected = [image for image, _ in Conveyor(kind, seed=3, size_px=64, defect_rate=0.5, n_frames=4)]
+    assert len(frames) == 4
+    for frame, image in zip(frames, expected, strict=True):
+        np.testing.assert_array_equal(frame.image, image)
+        assert frame.source == uri
+
+
+def test_synthetic_parts_at_a_rate_are_live_and_paced() -> None:
+    conveyor = [(textured(level), False) for level in range(5)]
+    source = SyntheticSource("synthetic:test", conveyor, fps=50)
+    assert source.live
+    start_s = time.monotonic()
+    times = [frame.captured_at_ns / 1e9 for frame in source]
+    # Never early, however late: each is due 20 ms after the one before.
+    assert [number for number, time_s in enumerate(times, 1) if time_s < start_s + number / 50 - 1e-6] == []
+
+
+def test_synthetic_parts_stop_when_asked() -> None:
+    source = SyntheticSource("synthetic:test", [(textured(1), False)] * 3, fps=0.01)
+    threading.Timer(0.05, source.stop).start()
+    assert list(source) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "error", "message"),
+    [
+        ("synthetic:unicorn", SourceError, "synthetic:unicorn is not a kind of part: the kinds are"),
+        ("synthetic:washer?speed=3", InputError, "'speed' is unknown"),
+        ("synthetic:washer?frames=0", InputError, "frames=0: must be an integer of at least 1"),
+    ],
+)
+def test_synthetic_addresses_are_checked(uri: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        open_source(uri)

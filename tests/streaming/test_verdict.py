@@ -1,0 +1,38 @@
+import math
+import time
+
+import numpy as np
+import pytest
+
+from edgead.errors import BackendError
+from edgead.streaming.verdict import verdict_from_prediction
+from edgead.types import Frame, Prediction
+from tests.helpers.stream_parts import frame, textured
+
+
+def prediction(anomaly_map: np.ndarray, score: float | None = None) -> Prediction:
+    score = anomaly_map.max() if score is None else score
+    return Prediction(anomaly_map[None, None].astype(np.float32), np.array([score], np.float32))
+
+
+@pytest.mark.parametrize(("score", "anomalous"), [(0.499, False), (0.5, False), (0.501, True)])
+def test_anomalous_is_above_the_threshold_and_not_at_it(score: float, anomalous: bool) -> None:
+    anomaly_map = np.zeros((4, 4))
+    anomaly_map[2, 3] = score
+    verdict = verdict_from_prediction(frame(textured(9, 8, 8), 7), prediction(anomaly_map), 0.5)
+    assert (verdict.is_anomalous, verdict.frame_index, verdict.threshold) == (anomalous, 7, 0.5)
+    assert [region.box for region in verdict.regions] == ([(6, 4, 2, 2)] if anomalous else [])
+    assert verdict.anomaly_score == pytest.approx(score)
+
+
+def test_latency_is_from_capture_to_now() -> None:
+    captured_at_ns = time.monotonic_ns() - 2_000_000_000
+    old = Frame(image=textured(1), index=0, captured_at_ns=captured_at_ns, source="test")
+    verdict = verdict_from_prediction(old, prediction(np.zeros((2, 2))), 1.0)
+    assert verdict.latency_ms >= 2000
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_no_number_is_never_a_verdict(score: float) -> None:
+    with pytest.raises(BackendError, match="no verdict can be given"):
+        verdict_from_prediction(frame(textured(1)), prediction(np.zeros((2, 2)), score), 0.5)

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+import torch
+
+from edgead.data.synthetic.dataset import draw_part
+from edgead.errors import InputError
+from edgead.imaging.anomaly_map import cosine_map
+from edgead.models.components.teacher import create_teacher
+from edgead.training.alignment import alignment_from_spread, alignment_spread
+from edgead.training.config import TrainConfig
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    torch.manual_seed(0)
+    return create_teacher("tf_efficientnet_lite0", "package")
+
+
+def pictures(seed, count, turned):
+    rng = np.random.default_rng(seed)
+    images = np.stack([draw_part("pcb", rng, size_px=128) for _ in range(count)])
+    if turned:
+        images = np.stack([np.rot90(image, rng.integers(4)) for image in images])
+        images = np.stack([np.roll(image, rng.integers(128, size=2), axis=(0, 1)) for image in images])
+    return torch.from_numpy(np.ascontiguousarray(images))
+
+
+def test_the_spread_is_the_share_that_the_mean_picture_leaves(teacher):
+    images, holdout = pictures(0, 5, turned=False), pictures(1, 2, turned=False)
+    with torch.no_grad():
+        known, unknown = (teacher(x)[-1].numpy().astype(np.float64) for x in (images, holdout))
+    to_picture = [cosine_map(x[None], known.mean(axis=0)[None]) for x in unknown]
+    flat = np.broadcast_to(known.mean(axis=(0, 2, 3))[None, :, None, None], unknown[:1].shape)
+    to_feature = [cosine_map(x[None], flat) for x in unknown]
+    expected = np.mean(to_picture) / np.mean(to_feature)
+    assert alignment_spread(teacher, images, holdout) == pytest.approx(expected, rel=1e-4)
+
+
+def test_parts_in_a_fixture_are_fixed_and_parts_anywhere_are_free(teacher):
+    fixed = alignment_spread(teacher, pictures(0, 24, turned=False), pictures(1, 6, turned=False))
+    free = alignment_spread(teacher, pictures(0, 24, turned=True), pictures(1, 6, turned=True))
+    assert alignment_from_spread(fixed) == "aligned"
+    assert alignment_from_spread(free) == "unaligned"
+
+
+def test_pictures_of_one_colour_are_fixed(teacher):
+    black = torch.zeros(3, 64, 64, 3, dtype=torch.uint8)
+    assert alignment_from_spread(alignment_spread(teacher, black, black)) == "aligned"
+
+
+def test_an_unknown_alignment_is_refused():
+    with pytest.raises(InputError, match="unknown alignment 'lying'"):
+        TrainConfig(data=("/data",), alignment="lying")

@@ -1,0 +1,93 @@
+"""Pseudo-anomalies of a training: what they are made of, and the picture of them."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from edgead.data import load_pictures
+from edgead.data.samples import Sample
+from edgead.errors import DataError, InputError
+from edgead.imaging.preprocess import ModelSize
+from edgead.models import METHODS
+from edgead.training.training import train_run
+from tests.helpers.training_parts import Disturbed, Template, cpu, ignore, tiny_config, write_pictures
+
+GREEN = (10, 240, 10)
+
+
+@pytest.fixture(autouse=True)
+def small_methods(monkeypatch):
+    monkeypatch.setitem(METHODS, "template", Template)
+    monkeypatch.setitem(METHODS, "disturbed", Disturbed)
+
+
+@pytest.fixture
+def config(tmp_path):
+    pictures = write_pictures(tmp_path / "pictures", 12)
+    return tiny_config(
+        pictures,
+        method="disturbed",
+        teacher="tf_efficientnet_lite0",
+        teacher_weights="package",
+        epochs=8,
+        textures=str(tmp_path / "textures"),
+    )
+
+
+@pytest.fixture
+def textures(tmp_path):
+    (tmp_path / "textures").mkdir()
+    plain = np.full((64, 64, 3), GREEN[::-1], np.uint8)
+    assert cv2.imwrite(str(tmp_path / "textures" / "green.png"), plain)
+    return tmp_path / "textures"
+
+
+def test_a_run_shows_what_its_method_is_shown(config, textures, tmp_path):
+    said = []
+    run = train_run(config, tmp_path / "run", cpu(), said.append, ignore)
+    sheet = tmp_path / "run" / "pseudo_anomalies.png"
+    assert any(str(sheet) in line for line in said)
+    shown = cv2.imread(str(sheet))
+    assert shown is not None
+    # The held-out pictures, one a row, of which the good ones are grey but for their noise.
+    held_out = load_pictures(
+        [Sample(tmp_path / "pictures" / name, label=0) for name in run.record.parts["pictures"].holdout],
+        ModelSize(64, 64),
+    )
+    rows = shown.shape[0] // len(held_out.samples)
+    good, disturbed, _ = np.split(shown[:rows], 3, axis=1)
+    assert np.ptp(good.astype(int), axis=2).max() < 25
+    assert np.ptp(disturbed.astype(int), axis=2).max() > 30
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["config"]["textures"] == str(textures)
+    # Built anew, it needs them no more.
+    textures.joinpath("green.png").unlink()
+    assert isinstance(run.load_model(), Disturbed)
+
+
+def test_drawn_textures_need_no_folder(config, tmp_path):
+    train_run(replace(config, textures="procedural"), tmp_path / "run", cpu(), ignore, ignore)
+    assert (tmp_path / "run" / "pseudo_anomalies.png").is_file()
+
+
+def test_a_method_of_good_pictures_alone_has_no_such_picture(config, tmp_path):
+    plain = replace(config, method="template", textures="procedural")
+    train_run(plain, tmp_path / "run", cpu(), ignore, ignore)
+    assert not (tmp_path / "run" / "pseudo_anomalies.png").exists()
+
+
+def test_textures_for_a_method_that_takes_none_are_refused(config, textures, tmp_path):
+    with pytest.raises(
+        InputError, match=r"but template trains on no pseudo-anomalies: .*--method .*disturbed"
+    ):
+        train_run(replace(config, method="template"), tmp_path / "run", cpu(), ignore, ignore)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_textures_is_refused_before_anything_is_written(config, tmp_path):
+    with pytest.raises(DataError, match="textures"):
+        train_run(config, tmp_path / "run", cpu(), ignore, ignore)
+    assert not (tmp_path / "run").exists()

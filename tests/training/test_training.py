@@ -1,0 +1,285 @@
+import contextlib
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from edgead.errors import (
+    CollapseError,
+    DataError,
+    EdgeadError,
+    InputError,
+    PictureError,
+    RunError,
+    TeacherError,
+)
+from edgead.models import METHODS
+from edgead.training.fabric import Machine, open_machine
+from edgead.training.run import Run, open_run, read_record
+from edgead.training.session import TorchSession
+from edgead.training.training import train_run
+from tests.helpers.training_parts import (
+    Constant,
+    Template,
+    cpu,
+    ignore,
+    same_tensors,
+    tiny_config,
+    write_pictures,
+)
+
+FILES = ["loss.png", "metrics.json", "model.safetensors", "run.json"]
+
+
+@pytest.fixture(autouse=True)
+def small_methods(monkeypatch):
+    monkeypatch.setitem(METHODS, "template", Template)
+    monkeypatch.setitem(METHODS, "constant", Constant)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures"), 12)
+
+
+@pytest.fixture
+def config(pictures):
+    return tiny_config(
+        pictures, method="template", teacher="tf_efficientnet_lite0", teacher_weights="package", epochs=8
+    )
+
+
+def train(config, out, say=ignore) -> Run:
+    return train_run(config, out, cpu(), say, ignore)
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+def test_a_run_holds_all_that_a_build_needs(config, tmp_path):
+    said: list[str] = []
+    run = train(config, tmp_path / "run", said.append)
+
+    assert names(tmp_path / "run") == FILES
+    assert any("11 good pictures to train on, 1 held out" in line for line in said)
+    assert cv2.imread(str(tmp_path / "run" / "loss.png")).shape == (480, 840, 3)
+    opened = open_run(tmp_path / "run")
+    assert opened == run
+    assert opened.summary["collapse"] is None
+    assert opened.summary["broken_pictures"] == 0
+    assert opened.summary["holdout_loss"] < opened.summary["holdout_loss_before"]
+    (part,) = opened.record.parts.values()
+    assert len(part.holdout) == 1
+
+    (holdout,) = opened.holdout_pictures().values()
+    assert [sample.path.name for sample in holdout.samples] == list(part.holdout)
+    score = opened.session().infer(holdout.images).anomaly_score
+    assert part.threshold is not None
+    assert part.threshold.value == pytest.approx(float(score[0]), rel=1e-5)
+    assert part.threshold.n_normal == 1
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    assert same_tensors(dict(opened.load_model().state_dict()), weights)
+    assert any(key.startswith("teacher.") for key in weights)
+
+
+@pytest.mark.parametrize("alignment", ["aligned", "unaligned"])
+def test_a_run_is_loaded_with_the_alignment_it_was_trained_with(pictures, tmp_path, alignment):
+    # Of so short a training nothing is asked but its student, so a collapse does no harm here.
+    with contextlib.suppress(CollapseError):
+        train(tiny_config(pictures, alignment=alignment, epochs=1), tmp_path)
+    record = read_record(tmp_path)
+    assert record is not None
+    assert record.alignment == alignment
+    weights = load_file(tmp_path / "model.safetensors")
+    assert same_tensors(dict(Run(tmp_path, record).load_model().state_dict()), weights)
+
+
+@pytest.mark.parametrize("method", ["rd++", "stfpm", "stfpm-ensemble", "rstpm", "uninformed-students"])
+def test_a_run_of_each_method_is_loaded_as_it_was_trained(pictures, tmp_path, method):
+    config = tiny_config(pictures, method=method, preset="paper", loss="per-position", epochs=2)
+    with contextlib.suppress(CollapseError):
+        train(config, tmp_path)
+    record = read_record(tmp_path)
+    assert record is not None
+    assert record.config == config
+    loaded = Run(tmp_path, record).load_model()
+    assert same_tensors(dict(loaded.state_dict()), load_file(tmp_path / "model.safetensors"))
+    assert loaded.head.sigma == METHODS[method].recipes["paper"].sigma
+    (part,) = record.parts.values()
+    (holdout,) = Run(tmp_path, record).holdout_pictures().values()
+    assert part.threshold is not None
+    score = TorchSession(loaded).infer(holdout.images).anomaly_score
+    assert part.threshold.value == pytest.approx(float(score[0]), rel=1e-5)
+
+
+def test_a_finished_run_is_left_alone(config, tmp_path, monkeypatch):
+    train(config, tmp_path / "run")
+    before = {
+        file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in (tmp_path / "run").iterdir()
+    }
+    said: list[str] = []
+
+    def not_wanted(*_: object) -> None:
+        pytest.fail("a finished run needs no pictures")
+
+    monkeypatch.setattr("edgead.training.training.open_dataset", not_wanted)
+    again = train_run(config, tmp_path / "run", cpu(), said.append, ignore)
+
+    assert again == open_run(tmp_path / "run")
+    assert said == [f"{tmp_path / 'run'} is finished already (8 epochs): nothing to do"]
+    assert before == {f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in (tmp_path / "run").iterdir()}
+
+
+def test_another_configuration_is_refused(config, tmp_path):
+    train(config, tmp_path / "run")
+    with pytest.raises(
+        RunError, match=r"holds a run with learning rate 0.005, not 0.01: choose another --out"
+    ):
+        train(replace(config, learning_rate=0.01), tmp_path / "run")
+
+
+def begun(config, out, monkeypatch) -> None:
+    """A run that was stopped after its first record."""
+    import edgead.training.training as training
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Trainer, "fit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, out)
+    assert names(out) == ["run.json"]
+
+
+def test_a_begun_run_is_continued(config, tmp_path, monkeypatch):
+    begun(config, tmp_path / "run", monkeypatch)
+    with pytest.raises(RunError, match="is unfinished: run the same edgead train command again"):
+        open_run(tmp_path / "run")
+    said: list[str] = []
+    train(config, tmp_path / "run", said.append)
+    assert f"continuing {tmp_path / 'run'} after epoch 0 of 8" in said
+    assert names(tmp_path / "run") == FILES
+
+
+def test_changed_pictures_are_refused(config, tmp_path, monkeypatch):
+    data = write_pictures(tmp_path / "data", 12)
+    config = replace(config, data=(str(data),))
+    begun(config, tmp_path / "run", monkeypatch)
+    write_pictures(tmp_path / "data", 13)
+    with pytest.raises(RunError, match=r"the pictures in .*data changed since .*run was begun"):
+        train(config, tmp_path / "run")
+
+
+def test_a_student_that_learns_nothing_is_a_collapse(config, tmp_path):
+    config = replace(config, method="constant")
+    with pytest.raises(
+        CollapseError, match="collapsed: the student learnt nothing: held-out loss 3 before and 3"
+    ):
+        train(config, tmp_path / "run")
+    record = read_record(tmp_path / "run")
+    assert record is not None
+    assert record.state == "collapsed"
+    with pytest.raises(RunError, match="collapsed"):
+        open_run(tmp_path / "run")
+    with pytest.raises(RunError, match=r"collapsed .the student learnt nothing.*: choose another --out"):
+        train(config, tmp_path / "run")
+
+
+def test_an_untrained_student_is_a_collapse(config, tmp_path):
+    with pytest.raises(CollapseError, match="learnt nothing"):
+        train(replace(config, epochs=1, learning_rate=1e-9), tmp_path / "run")
+
+
+def test_broken_pictures_are_named_or_skipped_and_counted(config, tmp_path):
+    data = write_pictures(tmp_path / "data", 12)
+    (data / "note.png").write_text("this is no picture")
+    config = replace(config, data=(str(data),))
+    with pytest.raises(PictureError, match=r"note.png.*--skip-broken"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+    said: list[str] = []
+    run = train(replace(config, skip_broken=True), tmp_path / "run", said.append)
+    assert run.summary["broken_pictures"] == 1
+    assert any(line.startswith("skipped: ") and "note.png" in line for line in said)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_pictures(config, tmp_path, count):
+    data = write_pictures(tmp_path / "data", count)
+    with pytest.raises(DataError) as error:
+        train(replace(config, data=(str(data),)), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert ("data holds one good picture" in str(error.value)) == (count == 1)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        ({"method": "magic"}, InputError, "unknown method 'magic'"),
+        ({"method": "rd", "loss": "mse"}, InputError, "unknown loss 'mse'"),
+        ({"teacher": "resnet19"}, TeacherError, "unknown teacher 'resnet19'"),
+        ({"teacher_weights": "none.pt"}, TeacherError, "no weights file none.pt"),
+        ({"layout": "tree"}, EdgeadError, "tree"),
+        ({"data": ("/nowhere",)}, DataError, "/nowhere"),
+    ],
+)
+def test_a_wrong_value_leaves_nothing_behind(config, tmp_path, changes, kind, words):
+    with pytest.raises(kind, match=words) as error:
+        train(replace(config, **changes), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_out_must_be_a_directory_of_a_run(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file is a file .*: choose another path"):
+        train(config, tmp_path / "file")
+    with pytest.raises(InputError, match="holds files that are not a run"):
+        train(config, tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"not weights"])
+def test_a_run_without_its_weights_does_not_load(config, tmp_path, content):
+    run = train(config, tmp_path / "run")
+    if content is None:
+        (tmp_path / "run" / "model.safetensors").unlink()
+    else:
+        (tmp_path / "run" / "model.safetensors").write_bytes(content)
+    with pytest.raises(RunError, match=r"model.safetensors is missing, broken or of another model"):
+        run.session()
+
+
+def test_a_full_disk_ends_in_one_line_and_a_run_to_continue(config, tmp_path):
+    """A file system of 1 MiB has no room for the 3 MiB of the teacher's and the student's weights."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small file system takes root")
+    try:
+        with pytest.raises(
+            EdgeadError, match=r"disk full while writing .*model.safetensors: free some space"
+        ):
+            train(config, disk / "run")
+        assert names(disk / "run") == ["run.json"]
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        train(config, disk / "run")
+        assert names(disk / "run") == FILES
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_mixed_precision_trains(config, tmp_path):
+    fabric, precision = open_machine(Machine("cpu"), "bf16-mixed")
+    run = train_run(replace(config, training_precision=precision), tmp_path / "run", fabric, ignore, ignore)
+    assert np.isfinite(run.summary["loss"])
+    assert {str(x.dtype) for x in run.load_model().parameters()} == {"torch.float32"}

@@ -1,0 +1,115 @@
+"""What `edgead train` decides for several parts together; the whole way is in tests/test_several_parts.py."""
+
+import contextlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_alignment import pictures
+
+from edgead.data import LoadedPictures
+from edgead.errors import CollapseError, RunError
+from edgead.models import METHODS
+from edgead.models.components.teacher import create_teacher
+from edgead.training import training
+from edgead.training.features import TeacherFeatures
+from edgead.training.images import PartPictures
+from edgead.training.run import read_record
+from edgead.training.sanity import raised_share
+from edgead.training.training import train_run
+from tests.helpers.training_parts import Template, cpu, ignore, tiny_config, write_pictures
+
+
+def part(turned: bool) -> PartPictures:
+    loaded = (
+        LoadedPictures(pictures(seed, count, turned).numpy(), (), ()) for seed, count in ((0, 16), (1, 4))
+    )
+    return PartPictures(*loaded)
+
+
+@pytest.mark.parametrize(
+    ("turned", "expected"),
+    [
+        ((False, False), "aligned"),
+        ((False, True), "unaligned"),
+        ((True, False), "unaligned"),
+        ((True, True), "unaligned"),
+    ],
+)
+def test_one_part_that_lies_any_way_makes_all_unaligned(tmp_path, turned, expected):
+    torch.manual_seed(0)
+    teacher = create_teacher("tf_efficientnet_lite0", "package")
+    said: list[str] = []
+    parts = {f"p{number}": part(each) for number, each in enumerate(turned)}
+    assert training._found_alignment(teacher, parts, said.append) == expected
+    (line,) = said
+    assert line.startswith(f"the parts are {expected} (spread p0 0.")
+    assert ", p1 0." in line
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "template", Template)
+    folders = [write_pictures(tmp_path / name, 12) for name in ("left", "right")]
+    return replace(
+        tiny_config(
+            folders[0], method="template", teacher="tf_efficientnet_lite0", teacher_weights="package"
+        ),
+        data=tuple(map(str, folders)),
+        epochs=8,
+    )
+
+
+def test_a_model_that_is_blind_to_one_part_is_a_collapse(config, tmp_path, monkeypatch):
+    seen: list[np.ndarray] = []
+
+    def blind_to_the_second(session, images, seed):
+        seen.append(images)
+        return raised_share(session, images, seed) if len(seen) == 1 else 0.25
+
+    monkeypatch.setattr(training, "raised_share", blind_to_the_second)
+    with pytest.raises(CollapseError, match=r"only 25% of drawn defects raised it \(on pictures of right\)"):
+        train_run(config, tmp_path / "run", cpu(), ignore, ignore)
+    record = read_record(tmp_path / "run")
+    assert record is not None
+    assert record.summary["raised_share"] == 0.25
+
+
+def test_other_parts_than_those_of_the_run_are_refused(config, tmp_path):
+    train_run(config, tmp_path / "run", cpu(), ignore, ignore)
+    left, right = config.data
+    for other in ((left,), (right, left)):
+        with pytest.raises(
+            RunError,
+            match=f"holds a run with data {left} {right}, not {' '.join(other)}: choose another --out",
+        ):
+            train_run(replace(config, data=other), tmp_path / "run", cpu(), ignore, ignore)
+
+
+def test_parts_alike_have_thresholds_alike(config, tmp_path):
+    run = train_run(config, tmp_path / "run", cpu(), ignore, ignore)
+    left, right = run.record.parts.values()
+    # The same pictures, hence the same hold-out and the same scores.
+    assert left == right
+    assert left.train_pictures == 11
+    assert left.threshold is not None
+
+
+def test_every_part_is_seen_equally_often(config, tmp_path, monkeypatch):
+    shown: list[int] = []
+    batch = TeacherFeatures.batch
+
+    def watched(features, numbers):
+        if features.count == 21:
+            shown.extend(numbers.tolist())
+        return batch(features, numbers)
+
+    monkeypatch.setattr(TeacherFeatures, "batch", watched)
+    folders = [write_pictures(tmp_path / name, count) for name, count in (("many", 18), ("few", 6))]
+    changed = replace(config, data=tuple(map(str, folders)), epochs=1)
+    with contextlib.suppress(CollapseError):
+        train_run(changed, tmp_path / "run", cpu(), ignore, ignore)
+    # 16 and 5 are trained on; an epoch is five batches of four, of the 21 that there are.
+    epoch = shown[:20]
+    assert 9 <= sum(number < 16 for number in epoch) <= 11
