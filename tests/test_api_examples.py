@@ -15,7 +15,7 @@ import pytest
 
 import edgead
 from edgead.training import start
-from tests.api_world import smaller, write_world
+from tests.helpers.api_world import smaller, write_world
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "api.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)

@@ -17,9 +17,9 @@ from edgead.engine.verified_build import picture_hash
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.scoring.threshold import Threshold
-from tests.golden_answers import golden_of_model
 from tests.helpers.brightness_bundle import brightness_model
 from tests.helpers.command_line import files_in, run_main, the_error
+from tests.helpers.golden_answers import golden_of_model
 from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 GOOD, OTHERS = toy_images(6, seed=5), toy_images(10, seed=6)

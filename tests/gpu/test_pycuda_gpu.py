@@ -17,7 +17,7 @@ from edgead.bundle.golden import golden_bytes
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.scoring.threshold import Threshold
-from tests.golden_answers import golden_of
+from tests.helpers.golden_answers import golden_of
 from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 ROOT = Path(__file__).parents[2]

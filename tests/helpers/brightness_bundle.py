@@ -12,7 +12,7 @@ from edgead.bundle import Manifest, write_bundle
 from edgead.bundle.golden import golden_bytes
 from edgead.imaging.preprocess import ModelSize
 from edgead.scoring.threshold import Threshold
-from tests.golden_answers import golden_of_model, verification_of
+from tests.helpers.golden_answers import golden_of_model, verification_of
 
 
 def brightness_model(

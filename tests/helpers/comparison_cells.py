@@ -9,8 +9,8 @@ from edgead.bundle.golden import golden_bytes
 from edgead.comparison.grid import Cell
 from edgead.imaging.preprocess import ModelSize
 from edgead.scoring.threshold import Threshold
-from tests.golden_answers import golden_of_model, verification_of
 from tests.helpers.brightness_bundle import write_brightness_bundle
+from tests.helpers.golden_answers import golden_of_model, verification_of
 from tests.helpers.parts_on_disk import SIZE_PX
 from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 

@@ -21,8 +21,8 @@ from edgead.runtime.environment import this_environment
 from edgead.runtime.golden_check import check_golden, rebuild_command
 from edgead.scoring.threshold import Threshold
 from edgead.types import Prediction
-from tests.golden_answers import LIMITS, golden_of
 from tests.helpers.brightness_bundle import brightness_model
+from tests.helpers.golden_answers import LIMITS, golden_of
 
 SIZE = ModelSize(32, 64)
 # Grey pictures of 20, 60, 100, ... of 255, so their scores are known without any session.

@@ -12,7 +12,7 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import open_session
 from edgead.scoring.threshold import Threshold
 from edgead.types import BACKENDS
-from tests.golden_answers import golden_of_model, verification_of
+from tests.helpers.golden_answers import golden_of_model, verification_of
 
 
 def bundle_of(path, files, size=None) -> Bundle:

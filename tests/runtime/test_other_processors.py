@@ -16,16 +16,16 @@ from edgead.engine.precision_converter import Calibrating, Rung
 from edgead.runtime import open_session
 from edgead.runtime.agreement import golden_agreement
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
-from tests.emulated_cpu import AVX2_WITHOUT_VNNI, run_on
+from tests.helpers.emulated_cpu import AVX2_WITHOUT_VNNI, run_on
+from tests.helpers.qdq_graph import OUT_STEP, exact_map, grey_images, qdq_graph
 from tests.helpers.toy_graph import toy_graph, toy_images
 from tests.helpers.toy_run import ToyRun
-from tests.qdq_graph import OUT_STEP, exact_map, grey_images, qdq_graph
 
 ON_ANOTHER_CPU = """
 import json, sys
 from pathlib import Path
 import onnxruntime
-from tests.qdq_graph import grey_images, qdq_graph
+from tests.helpers.qdq_graph import grey_images, qdq_graph
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
 model, images = qdq_graph().SerializeToString(), grey_images()

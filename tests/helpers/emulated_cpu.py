@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 AVX2_WITHOUT_VNNI = "Haswell"
 
@@ -28,10 +28,9 @@ def run_on(cpu: str, script: str, *arguments: str) -> Any:
     emulator = shutil.which("qemu-x86_64")
     if emulator is None:
         pytest.skip("QEMU's user-mode emulation is not here: sudo apt-get install qemu-user")
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     done = subprocess.run(
         [emulator, "-cpu", cpu, sys.executable, "-c", script, *arguments],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
