@@ -18,9 +18,9 @@ EdgeadError
  │    └── SinkError
  └── VerificationError      what was built decides otherwise than the model
 
-A message is one line: what was wrong, with the value, and how to mend it. Errors of vendor libraries are translated
-where they are met, with ``raise ... from``; the command line prints ``error: <message>`` and exits with `exit_code`,
-one of `EXIT_CODES`.
+An error has two parts: `what` was wrong, with the value, and the `hint`, how to fix it. Its text is one line of both.
+Errors of vendor libraries are translated where they are met, with ``raise ... from``; the command line prints
+``error: <what>: <hint>`` and exits with `exit_code`, one of `EXIT_CODES`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,23 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
 
 
 class EdgeadError(Exception):
-    """Base of every error that edgead raises on purpose."""
+    """Base of every error that edgead raises on purpose.
+
+    Args:
+        what: What was wrong, with the value, in one line.
+        hint: How to fix it: what to type, install or change.
+
+    Attributes:
+        what: As given.
+        hint: As given; None if there is nothing to do.
+        exit_code: Exit code of a command that ends with this error.
+    """
 
     exit_code = 1
+
+    def __init__(self, what: str, *, hint: str | None = None) -> None:
+        super().__init__(what if hint is None else f"{what}: {hint}")
+        self.what, self.hint = what, hint
 
 
 class InputError(EdgeadError):
@@ -56,21 +70,30 @@ class MissingExtraError(EdgeadError):
     """An optional package is needed and not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'edgead[{extra}]'")
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed", hint=f"pip install 'edgead[{extra}]'"
+        )
 
 
 class MissingLibraryError(EdgeadError):
     """OpenCV is installed and cannot be loaded: a bare server or device lacks libraries that a desktop has."""
 
     def __init__(self, reason: ImportError) -> None:
-        super().__init__(f"OpenCV cannot be loaded ({reason}): sudo apt-get install libgl1 libglib2.0-0")
+        super().__init__(
+            f"OpenCV cannot be loaded ({reason})", hint="sudo apt-get install libgl1 libglib2.0-0"
+        )
 
 
 @contextmanager
 def needs_extra(extra: str, purpose: str) -> Iterator[None]:
-    """Translate a package's absence, met by an import in the block, into MissingExtraError.
+    """Translate the absence of a package that the block imports into MissingExtraError.
 
-    extra: edgead's, that brings the package. purpose: what needs it, as the message begins.
+    Args:
+        extra: The extra of edgead that brings the package.
+        purpose: What needs the package, as the message begins.
+
+    Raises:
+        MissingExtraError: An imported package is not installed.
     """
     try:
         yield
@@ -138,10 +161,15 @@ class VerificationError(EdgeadError):
 
 
 @contextmanager
-def vendor_errors(what: str, mend: str) -> Iterator[None]:
-    """Let every error of a vendor's library leave as one line; theirs have no common base below Exception.
+def vendor_errors(what: str, hint: str) -> Iterator[None]:
+    """Translate every error of a vendor's library into BackendError; theirs have no common base below Exception.
 
-    what: failed. mend: what to do about it. BackendError passes as it is.
+    Args:
+        what: What failed.
+        hint: How to fix it.
+
+    Raises:
+        BackendError: The block raised an exception; a BackendError passes as it is.
     """
     try:
         yield
@@ -149,4 +177,4 @@ def vendor_errors(what: str, mend: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
-        raise BackendError(f"{what} ({reason}): {mend}") from error
+        raise BackendError(f"{what} ({reason})", hint=hint) from error
