@@ -25,6 +25,7 @@ test: lint
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python .ci/sizes.py
 	$(BIN)/mypy
 
 bench: .venv/installed-dev

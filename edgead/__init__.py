@@ -12,6 +12,7 @@ PyTorch nor an inference library.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,9 @@ __all__ = [
     "stream",
     "train",
 ]
+
+# Nothing is printed unless the program that imports edgead, or the command line, adds a handler.
+logging.getLogger("edgead").addHandler(logging.NullHandler())
 
 _HOMES = {
     **dict.fromkeys(("build", "evaluate", "load", "stream", "train"), "edgead.api"),

@@ -1,8 +1,8 @@
 """What `import edgead` offers: train, build, load, evaluate and stream, each in one call.
 
 Each function does what the command of the same name does, with the same options. What a function needs is imported when
-it is called, so that a device without the training packages can load a bundle. Steps are logged to the logger `edgead`
-at level INFO; `train` also shows its progress on standard error.
+it is called, so that a device without the training packages can load a bundle. Nothing is printed: steps are logged to
+the logger `edgead` at level INFO, and how far a long step has come at level DEBUG (see `edgead.files.progress`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgead.errors import DataError, InputError, needs_extra
+from edgead.errors import InputError, needs_extra
 from edgead.files.arguments import (
     BuildOptions,
     PathLike,
     TrainOptions,
+    check_build_source,
     checked,
     checked_options,
     path_of,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from edgead.streaming import Summary
     from edgead.training.run import Run
 
-_log = logging.getLogger("edgead")
+_log = logging.getLogger(__name__)
 
 
 def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[TrainOptions]) -> Run:
@@ -63,7 +64,17 @@ def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[
     """
     given = checked_options(TrainOptions, options)
     folders, run_path = paths_of(data, "data"), path_of(out, "out")
-    with needs_extra("train", "edgead.train"):
+    # What needs no torch is refused before the seconds that its import takes.
+    from edgead.data import open_dataset
+    from edgead.files.atomic import check_directory
+    from edgead.imaging.preprocess import ModelSize
+
+    if "size" in given:
+        ModelSize.parse(str(given["size"]))
+    check_directory(run_path)
+    for folder in folders:
+        open_dataset(folder, given.get("layout", "auto"))
+    with needs_extra("train", "edgead train"):
         from edgead.training.start import start_training
     return start_training(folders, run_path, given)
 
@@ -90,32 +101,33 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
         >>> bundle.manifest.precision
         'fp32'
     """
-    from edgead.bundle import open_bundle
+    from edgead.bundle import check_target, open_bundle
     from edgead.engine.build import build_bundle
+    from edgead.engine.candidate import check_target_here
     from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
-    from edgead.files.atomic import restore_directory
+    from edgead.files.packages import require_packages
 
     given = checked_options(BuildOptions, options)
     source, bundle_path = path_of(run, "run"), path_of(out, "out")
-    data = paths_of(given.pop("data"), "data") if given.get("data") else []
+    data = paths_of(given.pop("data"), "data") if given.get("data") is not None else []
     plan = _plan(given)
-    if source.is_file():
-        raise InputError(f"{source} is a file: give the directory that edgead train or edgead build wrote")
-    restore_directory(source)
-    if not (source / "manifest.json").is_file():
-        if data:
-            raise InputError(f"{source} is no bundle: leave out data, a run knows its own images")
-        with needs_extra("train", "edgead.build of a run"):
+    is_bundle = check_build_source(source, data, given)
+    check_target(bundle_path)
+    check_target_here(plan)
+    if not is_bundle:
+        require_packages("train", "edgead build", "torch", "onnxscript", "onnxsim")
+        with needs_extra("train", "edgead build"):
             from edgead.training.run import open_run
-        return _warned(build_bundle(open_run(source), bundle_path, plan, _log.info))
-    if data:
-        return _warned(rebuild_bundle(open_bundle(source), data, bundle_path, plan, _log.info))
-    if of_images := sorted(given.keys() - {"backend", "target", "head"}):
-        raise InputError(
-            f"{source} is a bundle: give the images that it was trained on, with data, or leave out "
-            f"{' and '.join(of_images)} to compile it as it is"
-        )
-    return _warned(recompile_bundle(open_bundle(source), bundle_path, plan, _log.info))
+        built = build_bundle(open_run(source), bundle_path, plan, _log.info)
+    elif data:
+        built = rebuild_bundle(open_bundle(source), data, bundle_path, plan, _log.info)
+    else:
+        built = recompile_bundle(open_bundle(source), bundle_path, plan, _log.info)
+    thresholds = built.manifest.thresholds
+    for part, threshold in thresholds.items():
+        if (warning := threshold.warning()) is not None:
+            _log.warning("%s%s", f"{part}: " if len(thresholds) > 1 else "", warning)
+    return built
 
 
 def _plan(given: Mapping[str, Any]) -> Plan:
@@ -134,14 +146,6 @@ def _plan(given: Mapping[str, Any]) -> Plan:
         confidence=given.get("confidence", 0.95),
         head=given.get("head", "auto"),
     )
-
-
-def _warned(bundle: Bundle) -> Bundle:
-    """Log which thresholds were set from too few images."""
-    for part, threshold in bundle.manifest.thresholds.items():
-        if (warning := threshold.warning()) is not None:
-            _log.warning("%s: %s", part, warning)
-    return bundle
 
 
 def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model:
@@ -223,36 +227,12 @@ def evaluate(
         >>> 0.0 <= evaluation.image_auroc <= 1.0
         True
     """
-    from edgead.bundle.part_names import choose_part
-    from edgead.data import open_dataset
-    from edgead.evaluation.evaluate import evaluate as figures_of
-    from edgead.evaluation.evaluate import score_dataset
-    from edgead.evaluation.report import check_report_packages, write_report
-    from edgead.files.atomic import check_directory
+    from edgead.evaluation.model_evaluation import evaluate_model
 
     checked("part", part, str | None)
     checked("layout", layout, str)
-    report = None if out is None else path_of(out, "out")
-    if report is not None:
-        check_report_packages()
-        check_directory(report)
-    path = path_of(data, "data")
-    dataset = open_dataset(path, layout)
-    if not dataset.test:
-        raise DataError(
-            f"no test images: {path} ({dataset.layout}) has only good images to train on; give a dataset with test "
-            "images, such as test/good and test/DEFECT"
-        )
-    with load(model) as opened:
-        chosen = choose_part(opened.thresholds, part, dataset.name)
-        scores = score_dataset(opened.session, dataset.test, opened.size, skip_broken)
-    evaluation = figures_of(scores, opened.thresholds[chosen])
-    if report is not None:
-        details = {"model": opened.description, "data": f"{path} ({dataset.layout})"}
-        write_report(
-            report, evaluation, scores, details | ({"part": chosen} if len(opened.parts) > 1 else {})
-        )
-    return evaluation
+    path, report = path_of(data, "data"), None if out is None else path_of(out, "out")
+    return evaluate_model(lambda: load(model), path, part, layout, skip_broken, report).evaluation
 
 
 def stream(
@@ -293,14 +273,15 @@ def stream(
     from edgead.streaming import stream as run_stream
 
     checked("max_frames", max_frames, int | None)
-    address = str(source) if type(source) is int else os.fspath(path_of(source, "source"))
+    # An address stays as it is: a path would lose the second slash of rtsp://.
+    given = source if type(source) in (int, str) and source != "" else path_of(source, "source")
     if not isinstance(sinks, list | tuple) or not all(isinstance(sink, str) for sink in sinks):
         raise InputError(f"sinks is {sinks!r}: give a list of addresses, such as ['status:']")
     # The model first: a camera that is opened fills its buffer with frames that would be old when the model is ready.
     with load(model, threads=threads) as opened, ExitStack() as stack:
         chosen, threshold = opened.part_and_threshold(part)
         stop = stack.enter_context(stop_on_signals())
-        frames = stack.enter_context(open_source(address, watch=watch))
+        frames = stack.enter_context(open_source(str(given), watch=watch))
         opened_sinks = [stack.enter_context(open_sink(uri, fps=frames.fps)) for uri in sinks]
         return run_stream(
             opened.session,

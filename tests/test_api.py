@@ -315,6 +315,8 @@ def test_options_of_train_reach_the_training(
     asked: list[tuple[TrainConfig, Path]] = []
     monkeypatch.setattr(start, "train_run", lambda config, out, *_: asked.append((config, out)))
     monkeypatch.chdir(tmp_path)
+    for name in ("nuts", "bolts"):
+        write_pictures(tmp_path / name, 2)
     edgead.train([Path("nuts"), "bolts"], "run", accelerator="cpu", **options)
     ((config, out),) = asked
     assert (config.data, out) == ((str(tmp_path / "nuts"), str(tmp_path / "bolts")), Path("run"))

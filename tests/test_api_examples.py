@@ -41,7 +41,8 @@ def spaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, 
     world = write_world(tmp_path_factory.mktemp("api"))
     names: dict[str, Any] = {"__name__": "api"}
     after = []
-    level = logging.getLogger("edgead").level
+    logger = logging.getLogger("edgead")
+    level, handlers = logger.level, list(logger.handlers)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(world)
         patch.setattr(start, "train_run", smaller(start.train_run))
@@ -51,7 +52,8 @@ def spaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, 
             exec(compile(runnable, f"{DOCUMENT} block {number + 1}", "exec"), names)
             after.append(dict(names))
         yield after
-    logging.getLogger("edgead").setLevel(level)
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
 
 
 def test_the_front_door_is_the_first_example_word_for_word() -> None:

@@ -21,10 +21,7 @@ from edgead.cli.choices import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from edgead.bundle import Bundle
-    from edgead.engine.plan import Plan
 
 
 def build(
@@ -108,81 +105,29 @@ def build(
 
     The threshold is set from the good images that training held out, on the scores of what was built.
     """
-    from edgead.cli.progress import Steps, first_line
+    from edgead.cli.progress import ProgressDisplay, first_line
 
     wanted = [str(choice) for choice in (precision, target or backend) if choice is not None]
     first_line(f"building {out} from {run}" + (f" ({', '.join(wanted)})" if wanted else ""))
-    from edgead.bundle import check_target
-    from edgead.engine.candidate import check_target_here
-    from edgead.engine.plan import Plan
-    from edgead.errors import InputError
-    from edgead.files.atomic import restore_directory
+    from edgead.api import build as build_from
 
-    plan = Plan.parse(
-        backend=value_of(backend),
-        target=target,
-        precision=value_of(precision) or "fp32",
-        quantize=value_of(quantize) or "all",
-        calibrate_on=value_of(calibrate_on) or "mixed",
-        algorithm=value_of(algorithm) or "mse",
-        cache=cache,
-        false_alarm_rate=0.01 if false_alarm_rate is None else false_alarm_rate,
-        confidence=0.95 if confidence is None else confidence,
-        head=str(head),
-    )
-    if run.is_file():
-        raise InputError(f"{run} is a file: give the directory that edgead train or edgead build wrote")
-    restore_directory(run)
-    is_bundle = (run / "manifest.json").is_file()
-    if data and not is_bundle:
-        raise InputError(f"{run} is no bundle: leave out --data, a run knows its own images")
-    of_images = {
-        "--precision": precision,
-        "--false-alarm-rate": false_alarm_rate,
-        "--confidence": confidence,
-        "--calibrate-on": calibrate_on,
-        "--algorithm": algorithm,
-        "--quantize": quantize,
-        "--cache": cache,
-    }
-    given = [option for option, value in of_images.items() if value is not None]
-    if is_bundle and not data and given:
-        raise InputError(
-            f"{run} is a bundle: give the images that it was trained from, with --data, or leave out "
-            f"{' and '.join(given)} to compile it as it is"
+    with ProgressDisplay(timed=True) as display:
+        bundle = build_from(
+            run,
+            out,
+            target=target,
+            backend=value_of(backend),
+            precision=value_of(precision),
+            false_alarm_rate=false_alarm_rate,
+            confidence=confidence,
+            data=data or None,
+            head=str(head),
+            calibrate_on=value_of(calibrate_on),
+            algorithm=value_of(algorithm),
+            quantize=value_of(quantize),
+            cache=cache,
         )
-    check_target(out)
-    check_target_here(plan)
-    with Steps() as steps:
-        if is_bundle:
-            bundle = _from_bundle(run, data or [], out, plan, steps.say)
-        else:
-            bundle = _from_run(run, out, plan, steps.say)
-    typer.echo("\n".join([*_report(bundle), f"time         {steps.total}"]))
-    thresholds = bundle.manifest.thresholds
-    for part, threshold in thresholds.items():
-        if (warning := threshold.warning()) is not None:
-            typer.echo(f"warning: {f'{part}: ' if len(thresholds) > 1 else ''}{warning}", err=True)
-
-
-def _from_bundle(model: Path, data: list[Path], out: Path, plan: Plan, say: Callable[[str], None]) -> Bundle:
-    from edgead.bundle import open_bundle
-    from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
-
-    if not data:
-        return recompile_bundle(open_bundle(model), out, plan, say)
-    return rebuild_bundle(open_bundle(model), data, out, plan, say)
-
-
-def _from_run(run: Path, out: Path, plan: Plan, say: Callable[[str], None]) -> Bundle:
-    from edgead.cli.packages import require_packages
-    from edgead.engine.build import build_bundle
-    from edgead.errors import needs_extra
-
-    require_packages("train", "edgead build", "torch", "onnxscript", "onnxsim")
-    with needs_extra("train", "edgead build"):
-        from edgead.training.run import open_run
-    return build_bundle(open_run(run), out, plan, say)
+    typer.echo("\n".join([*_report(bundle), f"time         {display.total}"]))
 
 
 def _report(bundle: Bundle) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from edgead.imaging.preprocess import ModelSize
     from edgead.types import UInt8Array
+
+_log = logging.getLogger(__name__)
 
 
 def calibrate(
@@ -38,8 +41,8 @@ def calibrate(
 
     The file goes to edgead build --precision int8 --cache FILE, with the same --calibrate-on and --algorithm.
     """
-    from edgead.cli.packages import require_packages
-    from edgead.cli.progress import Steps, first_line
+    from edgead.cli.progress import ProgressDisplay, first_line
+    from edgead.files.packages import require_packages
 
     first_line(f"calibrating {model} into {out}")
     import numpy as np
@@ -51,19 +54,17 @@ def calibrate(
         raise InputError(f"--out {out} is a directory: give a file, such as {out / 'calibration.json'}")
     require_packages("build", "edgead calibrate", "onnx")
     calibrating = Calibrating.parse(str(calibrate_on), str(algorithm), out)
-    with Steps() as steps:
-        content, size, training_images = _opened(model, data or [], steps.say)
+    with ProgressDisplay(timed=True):
+        content, size, training_images = _opened(model, data or [])
         # No image to watch for what overflows half: that is of fp16.
         none = np.empty((0, size.height_px, size.width_px, 3), np.uint8)
-        graphs = LowerPrecisions(content, calibrating, out.stem, none, training_images, steps.say)
+        graphs = LowerPrecisions(content, calibrating, out.stem, none, training_images, _log.info)
         calibration = graphs.calibration
     typer.echo(f"calibrated   {len(calibration.ranges)} tensors on {calibration.pictures} images")
     typer.echo(f"calibration  {out}")
 
 
-def _opened(
-    model: Path, data: list[Path], say: Callable[[str], None]
-) -> tuple[bytes, ModelSize, Callable[[int], UInt8Array]]:
+def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[int], UInt8Array]]:
     """The float32 graph of a run or a bundle, the size of its images, and its training images."""
     from edgead.errors import InputError, needs_extra
     from edgead.files.atomic import restore_directory
@@ -76,7 +77,7 @@ def _opened(
         if not data:
             raise InputError(f"{model} is a bundle: give the images that it was trained from, with --data")
         bundle = open_bundle(model)
-        pictures = pictures_of(bundle, data, say)
+        pictures = pictures_of(bundle, data, _log.info)
         size = bundle.manifest.size
         return bundle.file("model.onnx").read_bytes(), size, spread(pictures, size)
     if data:
@@ -86,5 +87,5 @@ def _opened(
     from edgead.engine.build import onnx_from_run
 
     run = open_run(model)
-    say(f"exporting {run.method_name} with {run.teacher_name} at {run.size} to ONNX")
+    _log.info("exporting %s with %s at %s to ONNX", run.method_name, run.teacher_name, run.size)
     return onnx_from_run(run), run.size, lambda count: run.training_pictures(count).images

@@ -87,15 +87,13 @@ def compare(
     failed cells again and leaves alone what is done. Cells may be done elsewhere: --list | parallel, for example;
     then the same command without --list puts the figures together.
     """
-    from edgead.cli.packages import require_packages
-    from edgead.cli.progress import duration, first_line, report
+    from edgead.cli.progress import ProgressDisplay, first_line
+    from edgead.files.packages import require_packages
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
     first_line(
         f"comparing {', '.join(names)} on {' and '.join(folder.name or str(folder) for folder in data)}"
     )
-    from time import monotonic
-
     from edgead.comparison.grid import command_lines, plan_grid, run_grid
     from edgead.errors import EdgeadError
     from edgead.evaluation.report import check_report_packages
@@ -121,11 +119,11 @@ def compare(
     from edgead.comparison.figures import collect
     from edgead.comparison.page import comparison_text, write_comparison
 
-    started_at = monotonic()
-    comparison = collect(grid, run_grid(grid, report), report)
-    page = write_comparison(comparison)
+    with ProgressDisplay() as display:
+        comparison = collect(grid, run_grid(grid))
+        page = write_comparison(comparison)
     typer.echo(comparison_text(comparison))
-    typer.echo(f"time: {duration(monotonic() - started_at)}\npage: {page}")
+    typer.echo(f"time: {display.total}\npage: {page}")
     failed = [result for result in comparison.results if result.state == "failed"]
     if failed:
         raise EdgeadError(

@@ -22,15 +22,15 @@ def demo(
 
     The same command again continues where it was killed, or makes the page anew.
     """
-    from edgead.cli.progress import TrainingProgress, first_line
+    from edgead.cli.progress import ProgressDisplay, first_line
     from edgead.errors import needs_extra
+    from edgead.files.packages import require_packages
 
     first_line(f"showing the whole line on drawn parts ({kind}) in {out}")
-
+    require_packages("train", "edgead demo", "torch", "timm", "lightning_fabric", "rich")
     with needs_extra("train", "edgead demo"):
         from edgead.demo.run import run_demo
 
-        progress = TrainingProgress(enabled=True)
-    with progress:
-        page = run_demo(out, str(kind), progress.say, progress.update)
+    with ProgressDisplay():
+        page = run_demo(out, str(kind))
     typer.echo(f"page: {page}")

@@ -26,9 +26,9 @@ def import_(
     Reverse Distillation and STFPM of anomalib, and RD4AD, become a run that edgead build takes. Nothing in FILE is
     executed.
     """
-    from edgead.cli.packages import require_packages
-    from edgead.cli.progress import first_line, report
+    from edgead.cli.progress import ProgressDisplay, first_line
     from edgead.errors import needs_extra
+    from edgead.files.packages import require_packages
 
     first_line(f"importing {file} into {out}")
     require_packages("train", "edgead import", "torch", "timm")
@@ -41,8 +41,6 @@ def import_(
     with needs_extra("train", "edgead import"):
         from edgead.importers.run import import_run
 
-    run = import_run(file, data, out, teacher_weights, report)
+    with ProgressDisplay():
+        run = import_run(file, data, out, teacher_weights)
     typer.echo(f"run in {run.path}")
-    (threshold,) = run.thresholds.values()
-    if threshold is not None and (warning := threshold.warning()) is not None:
-        typer.echo(f"warning: {warning}", err=True)

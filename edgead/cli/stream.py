@@ -54,36 +54,18 @@ def stream(
 
     Ctrl-C ends it cleanly, with a summary.
     """
-    from contextlib import ExitStack
-
+    from edgead.cli.progress import ProgressDisplay
     from edgead.errors import InputError
 
     if len(source) != 1:
         raise InputError(
             f"{len(source)} sources, {' and '.join(source)}: give --source once, and a stream for each"
         )
-    from edgead.bundle import open_bundle
-    from edgead.bundle.part_names import choose_part
-    from edgead.runtime import open_session
-    from edgead.streaming import open_sink, open_source, stop_on_signals
-    from edgead.streaming import stream as run_stream
+    from edgead.api import stream as run_stream
 
-    opened = open_bundle(bundle)
-    thresholds = opened.manifest.thresholds
-    chosen = choose_part(thresholds, part)
-    with stop_on_signals() as stop, ExitStack() as stack:
-        frames = stack.enter_context(open_source(source[0], watch=watch))
-        session = stack.enter_context(open_session(opened, threads=threads))
-        sinks = [stack.enter_context(open_sink(uri, fps=frames.fps)) for uri in sink]
+    with ProgressDisplay():
         summary = run_stream(
-            session,
-            frames,
-            sinks,
-            size=opened.manifest.size,
-            threshold=thresholds[chosen].value,
-            part=chosen,
-            max_frames=max_frames,
-            stop=stop,
+            bundle, source[0], sink, watch=watch, threads=threads, max_frames=max_frames, part=part
         )
     # Standard output belongs to the verdicts where they go there.
     typer.echo(summary.text(), err="jsonl:-" in sink)

@@ -111,53 +111,39 @@ def train(
     threshold of its own.
     """
     from edgead.cli.interrupt import says_on_interrupt
-    from edgead.cli.packages import require_packages
-    from edgead.cli.progress import TrainingProgress, first_line, is_first_process
-    from edgead.errors import needs_extra
+    from edgead.cli.progress import ProgressDisplay, first_line, is_first_process, report
+    from edgead.files.packages import require_packages
 
     first_line(f"training {method} on {' and '.join(folder.name or str(folder) for folder in data)}")
-    require_packages("train", "edgead train", "torch", "timm", "lightning_fabric")
-    # What needs no torch is refused before the seconds that its import takes.
-    from edgead.data import open_dataset
-    from edgead.files.atomic import check_directory
-    from edgead.imaging.preprocess import ModelSize
+    require_packages("train", "edgead train", "torch", "timm", "lightning_fabric", "rich")
+    from edgead.api import train as start
 
-    ModelSize.parse(size)
-    check_directory(out)
-    for folder in data:
-        open_dataset(folder, str(layout))
-    with needs_extra("train", "edgead train"):
-        from edgead.models import recipe_of
-        from edgead.training.config import PROCEDURAL, TrainConfig
-        from edgead.training.fabric import Machine, open_machine
-        from edgead.training.training import train_run
-
-        progress = TrainingProgress(enabled=is_first_process())
-    recipe = recipe_of(str(method), str(preset))
-    machine = Machine(str(accelerator), devices, nodes)
-    fabric, precision_used = open_machine(machine, value_of(training_precision))
-    config = TrainConfig(
-        data=tuple(str(folder.resolve()) for folder in data),
-        layout=str(layout),
-        method=str(method),
-        variant=str(variant),
-        teacher=teacher,
-        teacher_weights=teacher_weights,
-        size=size,
-        preset=str(preset),
-        epochs=recipe.epochs if epochs is None else epochs,
-        batch_size=recipe.batch_size if batch_size is None else batch_size,
-        learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
-        loss=recipe.loss if loss is None else loss,
-        alignment=str(alignment),
-        textures=textures if textures == PROCEDURAL else str(Path(textures).resolve()),
-        seed=seed,
-        skip_broken=skip_broken,
-        training_precision=precision_used,
-    )
-    with says_on_interrupt(lambda: _kept(out)), progress:
-        train_run(config, out, fabric, progress.say, progress.update)
-        progress.say(f"run in {out}")
+    with says_on_interrupt(lambda: _kept(out)), ProgressDisplay():
+        start(
+            data,
+            out,
+            method=str(method),
+            variant=str(variant),
+            preset=str(preset),
+            teacher=teacher,
+            teacher_weights=teacher_weights,
+            size=size,
+            layout=str(layout),
+            alignment=str(alignment),
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            loss=loss,
+            textures=textures,
+            seed=seed,
+            skip_broken=skip_broken,
+            accelerator=str(accelerator),
+            devices=devices,
+            nodes=nodes,
+            training_precision=value_of(training_precision),
+        )
+    if is_first_process():
+        report(f"run in {out}")
 
 
 def _kept(out: Path) -> str:

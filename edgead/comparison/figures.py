@@ -7,10 +7,11 @@ may have been trained on many. A cell that collapsed or failed has no figures, s
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, quantiles, stdev
@@ -27,6 +28,8 @@ from edgead.evaluation.report import write_report
 from edgead.files.parsing import write_json
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import open_session
+
+_log = logging.getLogger(__name__)
 
 ACCURACY = ("image_auroc", "pixel_auroc", "aupro", "image_f1_max")
 COSTS = ("parameters", "gflop", "model_bytes", "latency_ms", "training_minutes")
@@ -102,15 +105,14 @@ class Comparison:
         )
 
 
-def collect(grid: Grid, failed: Mapping[Cell, str], say: Callable[[str], None]) -> Comparison:
+def collect(grid: Grid, failed: Mapping[Cell, str]) -> Comparison:
     """Read every cell, measure latencies and baselines that are not there yet.
 
-    failed: what `run_grid` gave. A cell or baseline that cannot be read is a failed one. say: takes a line for the
-    user.
+    failed: what `run_grid` gave. A cell or baseline that cannot be read is a failed one.
     """
     machine = machine_text()
-    results = tuple(_result(cell, failed.get(cell), machine, say) for cell in grid.cells)
-    return Comparison(grid, results, tuple(_baseline(grid, name, say) for name in grid.datasets), machine)
+    results = tuple(_result(cell, failed.get(cell), machine) for cell in grid.cells)
+    return Comparison(grid, results, tuple(_baseline(grid, name) for name in grid.datasets), machine)
 
 
 def summary_of(dataset: str, method: str, results: Sequence[CellResult]) -> Summary:
@@ -168,7 +170,7 @@ def machine_text() -> str:
     return f"{models[0] if models else platform.machine()}, {len(os.sched_getaffinity(0))} cores"
 
 
-def _result(cell: Cell, error: str | None, machine: str, say: Callable[[str], None]) -> CellResult:
+def _result(cell: Cell, error: str | None, machine: str) -> CellResult:
     try:
         if error is not None:
             return CellResult(cell, "failed", error, {})
@@ -179,7 +181,7 @@ def _result(cell: Cell, error: str | None, machine: str, say: Callable[[str], No
             return CellResult(cell, "collapsed", str(found.get("collapse")), {})
         if run is None or results is None:
             return CellResult(cell, "failed", "it is not finished: give the same command again", {})
-        figures = {name: results["evaluation"][name] for name in ACCURACY} | _costs(cell, machine, say)
+        figures = {name: results["evaluation"][name] for name in ACCURACY} | _costs(cell, machine)
         return CellResult(cell, "done", None, figures, run["config"]["training_precision"])
     except EdgeadError as problem:
         return CellResult(cell, "failed", str(problem), {})
@@ -188,7 +190,7 @@ def _result(cell: Cell, error: str | None, machine: str, say: Callable[[str], No
         return CellResult(cell, "failed", f"{reason} ({problem!r})", {})
 
 
-def _costs(cell: Cell, machine: str, say: Callable[[str], None]) -> dict[str, float | None]:
+def _costs(cell: Cell, machine: str) -> dict[str, float | None]:
     with needs_extra("build", "edgead compare"):
         import onnx
 
@@ -200,29 +202,29 @@ def _costs(cell: Cell, machine: str, say: Callable[[str], None]) -> dict[str, fl
         "parameters": cost.parameters,
         "gflop": cost.flop / 1e9,
         "model_bytes": bundle.manifest.files["model.onnx"].bytes,
-        "latency_ms": _latency_ms(cell, bundle, machine, say),
+        "latency_ms": _latency_ms(cell, bundle, machine),
         "training_minutes": sum(row["seconds"] for row in epochs) / 60,
     }
 
 
-def _latency_ms(cell: Cell, bundle: Bundle, machine: str, say: Callable[[str], None]) -> float:
+def _latency_ms(cell: Cell, bundle: Bundle, machine: str) -> float:
     """The median, measured once for a model on a machine."""
     file = cell.folder / "latency.json"
     asked = {"machine": machine, "model_sha256": bundle.manifest.files["model.onnx"].sha256}
     known = read_json(file, dict)
     if known is None or asked.items() - known.items():
-        say(f"{cell}: latency of one picture")
+        _log.info("%s: latency of one picture", cell)
         known = {**asked, **latency_of(bundle)}
         write_json(file, known)
     return float(known["median_ms"])
 
 
-def _baseline(grid: Grid, dataset: str, say: Callable[[str], None]) -> Baseline:
+def _baseline(grid: Grid, dataset: str) -> Baseline:
     """The nearest mean, evaluated once; its report lies beside the cells."""
     folder = grid.out / "baseline" / dataset
     try:
         if not (folder / "results.json").is_file():
-            say(f"{dataset}: the nearest mean")
+            _log.info("%s: the nearest mean", dataset)
             _evaluate_baseline(grid, dataset, folder)
         results = read_json(folder / "results.json", dict) or {}
         try:

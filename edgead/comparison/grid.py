@@ -16,10 +16,11 @@ Slurm, Ray) runs those. How the figures are put together is in `edgead.compariso
 from __future__ import annotations
 
 import fcntl
+import logging
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from edgead.errors import DataError, InputError, RunError
 from edgead.files.atomic import check_directory, restore_directory
 from edgead.files.parsing import parse_json, read_bounded, write_json
 from edgead.files.records import record_errors, record_from
+
+_log = logging.getLogger(__name__)
 
 MAX_JSON_BYTES = 256 * 2**20
 GRID_FILE = "grid.json"
@@ -167,18 +170,18 @@ def command_lines(grid: Grid) -> list[str]:
     return [" && ".join(shlex.join(command) for command in commands) for commands in left if commands]
 
 
-def run_grid(grid: Grid, say: Callable[[str], None]) -> dict[Cell, str]:
+def run_grid(grid: Grid) -> dict[Cell, str]:
     """Do what is left, cell after cell; give the error of every cell that failed, one line each.
 
-    say: takes a line for the user. A cell that failed is left, and is tried again by the next call. Where another
+    A cell that failed is left, and is tried again by the next call. Where another
     process works in the same directory, its end is waited for.
     """
     failed: dict[Cell, str] = {}
-    with _alone(grid.out, say) as lock:
+    with _alone(grid.out) as lock:
         for number, cell in enumerate(grid.cells, start=1):
-            error = _do(cell, grid.options, lock, f"[{number}/{len(grid.cells)}]", say)
+            error = _do(cell, grid.options, lock, f"[{number}/{len(grid.cells)}]")
             if error is not None:
-                say(f"{cell} failed: {error}")
+                _log.warning("%s failed: %s", cell, error)
                 failed[cell] = error
     return failed
 
@@ -234,25 +237,23 @@ def _option(name: str, value: str | None) -> str:
 
 
 @contextmanager
-def _alone(out: Path, say: Callable[[str], None]) -> Iterator[IO[str]]:
+def _alone(out: Path) -> Iterator[IO[str]]:
     """Hold the directory's lock; a command that a killed comparison left behind holds it until it ends."""
     with (out / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"another process works in {out}: waiting for it to end")
+            _log.info("another process works in %s: waiting for it to end", out)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
 
 
-def _do(
-    cell: Cell, options: Mapping[str, str], lock: IO[str], number: str, say: Callable[[str], None]
-) -> str | None:
+def _do(cell: Cell, options: Mapping[str, str], lock: IO[str], number: str) -> str | None:
     """Run what a cell still needs; give the line that says why it failed."""
     try:
         for command in commands_left(cell, options):
-            say(f"{number} {cell}: {' '.join(command[:2])}")
-            error = _run(command, cell.folder / "log.txt", lock, say)
+            _log.info("%s %s: %s", number, cell, " ".join(command[:2]))
+            error = _run(command, cell.folder / "log.txt", lock)
             if error is not None:
                 # A collapse is a result, which the command calls an error.
                 return None if state_of(cell) == "collapsed" else error
@@ -261,7 +262,7 @@ def _do(
     return None
 
 
-def _run(command: Sequence[str], log: Path, lock: IO[str], say: Callable[[str], None]) -> str | None:
+def _run(command: Sequence[str], log: Path, lock: IO[str]) -> str | None:
     """Run one command to its end; give the line that says why it failed, None when it did not."""
     log.parent.mkdir(parents=True, exist_ok=True)
     last = "it said nothing"
@@ -282,7 +283,7 @@ def _run(command: Sequence[str], log: Path, lock: IO[str], say: Callable[[str], 
                     print(line, end="", file=written, flush=True)
                     if text := line.strip():
                         last = text
-                        say(f"  {text}")
+                        _log.info("  %s", text)
             except BaseException:
                 process.terminate()
                 raise

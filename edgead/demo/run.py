@@ -6,8 +6,9 @@ that everything is installed, and its page shows what to expect of one's own par
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,15 +27,14 @@ from edgead.runtime import open_session
 from edgead.streaming import open_sink, open_source, stream
 
 if TYPE_CHECKING:
-    from edgead.training.loop import Progress
     from edgead.training.run import Run
+
+_log = logging.getLogger(__name__)
 
 
 def run_demo(
     out: Path,
     kind: str,
-    say: Callable[[str], None],
-    progress: Callable[[Progress], None],
     *,
     n_train: int = 240,
     n_test: int = 30,
@@ -45,8 +45,8 @@ def run_demo(
     """Draw parts of a kind, train, build, evaluate and stream, all below `out`; return the page's path.
 
     What belongs to a kind lies in a folder of its name, so demos of several kinds stand side by side and the
-    page is of the latest. say: takes a line for the user. progress: told of the training. n_train: good parts
-    to train on. n_test: good parts, and as many defective ones, to test on. n_frames: of the conveyor.
+    page is of the latest. n_train: good parts to train on. n_test: good parts, and as many
+    defective ones, to test on. n_frames: of the conveyor.
     size_px: height and width of the pictures and of the model.
 
     Raises InputError for an unknown kind or a directory of other things, MissingExtraError without the training
@@ -54,13 +54,13 @@ def run_demo(
     """
     check_report_packages()
     _check_place(out)
-    folder, steps = out / kind, _Steps(say)
+    folder, steps = out / kind, _Steps()
     with steps.take("draw", f"{n_train} good parts, and {n_test} good and {n_test} defective to test on"):
         write_dataset(folder / "data", kind, n_train, n_test, n_test, size_px=size_px)
     with steps.take("train", f"Reverse Distillation, {epochs} epochs, on the good parts alone"):
-        run = _train(folder, epochs, size_px, say, progress)
+        run = _train(folder, epochs, size_px)
     with steps.take("build", "an ONNX file that decides as the trained model does, and a threshold"):
-        bundle = build_bundle(run, folder / "bundle", progress=say)
+        bundle = build_bundle(run, folder / "bundle", progress=_log.info)
     with steps.take("eval", f"the bundle on the {2 * n_test} parts to test on"):
         evaluation, scores = _evaluate(folder, bundle)
     with steps.take("stream", f"{n_frames} frames of a conveyor"):
@@ -80,31 +80,23 @@ def _check_place(out: Path) -> None:
 
 
 class _Steps:
-    """Says what is being done, and remembers how long it took."""
+    """Logs what is being done, and remembers how long it took."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self) -> None:
         self.taken: list[Step] = []
 
     @contextmanager
     def take(self, name: str, text: str) -> Iterator[None]:
-        self._say(f"{name:<6}  {text}")
+        _log.info("%-6s  %s", name, text)
         started_at = time.monotonic()
         yield
         self.taken.append(Step(name, text, time.monotonic() - started_at))
 
 
-def _train(
-    folder: Path, epochs: int, size_px: int, say: Callable[[str], None], progress: Callable[[Progress], None]
-) -> Run:
-    from edgead.training.config import TrainConfig
-    from edgead.training.fabric import Machine, open_machine
-    from edgead.training.training import train_run
+def _train(folder: Path, epochs: int, size_px: int) -> Run:
+    from edgead.training.start import start_training
 
-    fabric, precision = open_machine(Machine(), None)
-    data = str((folder / "data").resolve())
-    config = TrainConfig(data=(data,), size=str(size_px), epochs=epochs, training_precision=precision)
-    return train_run(config, folder / "run", fabric, say, progress)
+    return start_training([folder / "data"], folder / "run", {"size": size_px, "epochs": epochs})
 
 
 def _evaluate(folder: Path, bundle: Bundle) -> tuple[Evaluation, Scores]:

@@ -7,7 +7,8 @@ reason beside it, never a made-up number, and a model that collapsed is reported
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,11 +16,14 @@ import numpy as np
 
 from edgead.data import Sample, load_pictures, read_mask
 from edgead.errors import DataError
+from edgead.files.progress import ScoringState, log_state
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.scoring import metrics
 from edgead.scoring.threshold import Threshold
 from edgead.types import BoolArray, Float32Array
+
+_log = logging.getLogger(__name__)
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro", "dice")
@@ -95,12 +99,11 @@ def score_dataset(
     size: ModelSize,
     skip_broken: bool = False,
     batch_size: int = 8,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Read the pictures of `samples` at the model's size and score them all.
 
-    progress: called with (pictures done, pictures in all) after every batch. Raises DataError when there is
-    no sample or not one can be read, PictureError for a broken file unless `skip_broken`, and what
+    Logs its state after every batch. Raises DataError when there is no sample or not one can be read, PictureError for
+    a broken file unless `skip_broken`, and what
     `Session.infer` raises.
     """
     if not samples:
@@ -112,8 +115,7 @@ def score_dataset(
         part = slice(start, min(start + batch_size, n))
         prediction = session.infer(loaded.images[part])
         scores[part], maps[part] = prediction.anomaly_score, prediction.anomaly_map[:, 0]
-        if progress is not None:
-            progress(part.stop, n)
+        log_state(_log, ScoringState(part.stop, n))
     return Scores(loaded.samples, scores, maps, loaded.broken)
 
 

@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Any, TypeAlias, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from edgead.errors import InputError
+from edgead.files.atomic import restore_directory
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -21,6 +22,7 @@ class TrainOptions(TypedDict, total=False):
 
     Attributes:
         method: Distillation method, such as "rd" or "stfpm".
+        variant: Variant of the method, such as "deep" of "rstpm"; by default "standard".
         layout: Folder layout of the dataset: "auto", "mvtec", "btad", "visa" or "folder".
         teacher: timm's name of the teacher.
         teacher_weights: Source of the teacher's weights: "package", "hub", "random" or a file.
@@ -41,6 +43,7 @@ class TrainOptions(TypedDict, total=False):
     """
 
     method: str
+    variant: str
     layout: str
     teacher: str
     teacher_weights: str | os.PathLike[str]
@@ -171,3 +174,34 @@ def paths_of(value: Any, name: str) -> list[Path]:
             raise InputError(f"{name} is an empty list: give 1 path or more")
         return [path_of(one, name) for one in value]
     return [path_of(value, name)]
+
+
+def check_build_source(source: Path, data: Sequence[Path], given: Mapping[str, Any]) -> bool:
+    """Check that the options of `build` fit what it starts from, before any work.
+
+    Args:
+        source: Directory of a run or a bundle.
+        data: Datasets that are given.
+        given: Other options that are given, by the names of `BuildOptions`.
+
+    Returns:
+        True for a bundle, False for anything else.
+
+    Raises:
+        InputError: If the source is a file, a run comes with datasets, or a bundle comes without datasets and with
+            options that need images.
+    """
+    if source.is_file():
+        raise InputError(f"{source} is a file: give the directory that edgead train or edgead build wrote")
+    restore_directory(source)
+    is_bundle = (source / "manifest.json").is_file()
+    if data and not is_bundle:
+        raise InputError(f"{source} is no bundle: leave out --data, a run knows its own images")
+    of_images = sorted(given.keys() - {"backend", "target", "head"})
+    if is_bundle and not data and of_images:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in of_images)
+        raise InputError(
+            f"{source} is a bundle: give the images that it was trained from, with --data, or leave out {options} to "
+            "compile it as it is"
+        )
+    return is_bundle

@@ -11,7 +11,8 @@ without and with the imported tensors, of defects drawn onto them, and of the hi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from edgead.training.run import METRICS_FILE, WEIGHTS_FILE, PartRecord, Run, Run
 from edgead.training.sanity import Sanity, raised_share
 from edgead.training.session import TorchSession
 
+_log = logging.getLogger(__name__)
+
 # Pictures that the loss is asked of: each costs two runs of the model.
 LOSS_PICTURES = 16
 
@@ -45,14 +48,11 @@ class _HeldOut:
     trained_on: bool
 
 
-def import_run(
-    file: Path, data: Path, out: Path, teacher_weights: str | None, say: Callable[[str], None]
-) -> Run:
+def import_run(file: Path, data: Path, out: Path, teacher_weights: str | None) -> Run:
     """Write the run of a checkpoint, whole or not at all, and return it.
 
     data: the dataset that the model was trained on. out: a directory that is not there, or is empty. teacher_weights:
-    as `create_teacher` takes them, for a checkpoint that holds its student alone; None for the model hub. say: takes a
-    line for the user.
+    as `create_teacher` takes them, for a checkpoint that holds its student alone; None for the model hub.
 
     Raises InputError for the checkpoint, `out` or `teacher_weights`, DataError for the dataset or where the two do not
     belong together, TeacherError for weights of a teacher.
@@ -63,9 +63,9 @@ def import_run(
     foreign = read_foreign(file)
     if foreign.names.carries_teacher and teacher_weights is not None:
         raise InputError(f"{file} holds the teacher's weights too: leave out --teacher-weights")
-    say(f"{foreign.source} with {foreign.backbone} at {foreign.size}")
+    _log.info("%s with %s at %s", foreign.source, foreign.backbone, foreign.size)
     for difference in foreign.names.differences:
-        say(f"unlike there, {difference}")
+        _log.info("unlike there, %s", difference)
     # The record names pictures from the folder's full path, as that of a training does.
     data = data.resolve()
     dataset = open_dataset(data)
@@ -74,7 +74,7 @@ def import_run(
     config = _config(foreign, data, dataset, weights)
     method = _untrained(foreign, config.seed, config.teacher_weights, config.loss)
     pictures = load_pictures(held_out.samples, foreign.size)
-    say(_where_from(held_out, len(pictures.samples)))
+    _log_origin(held_out, len(pictures.samples))
     untrained = _loss(method, pictures)
     load_imported(method, foreign.tensors, foreign.names)
     session = TorchSession(method)
@@ -104,6 +104,8 @@ def import_run(
         },
     )
     _write(out, record, method)
+    if part.threshold is not None and (warning := part.threshold.warning()) is not None:
+        _log.warning("%s", warning)
     return Run(out, record)
 
 
@@ -114,17 +116,21 @@ def _held_out(dataset: Dataset) -> _HeldOut:
     return _HeldOut(samples, trained_on=True)
 
 
-def _where_from(held_out: _HeldOut, count: int) -> str:
+def _log_origin(held_out: _HeldOut, count: int) -> None:
+    """Log which pictures set the threshold, and what follows from it."""
     if held_out.trained_on:
-        return (
-            f"warning: the dataset has no good test pictures, so {count} that the model was trained on set the "
-            "threshold: it is too low, and there will be more false alarms than asked for; put good pictures that "
-            "it was not trained on into test/good, and import again"
+        _log.warning(
+            "the dataset has no good test pictures, so %d that the model was trained on set the threshold: it is too "
+            "low, and there will be more false alarms than asked for; put good pictures that it was not trained on "
+            "into test/good, and import again",
+            count,
         )
-    return (
-        f"{count} good test pictures set the threshold, so false alarms counted on these say nothing new; AUROC is "
-        "not touched by it"
-    )
+    else:
+        _log.info(
+            "%d good test pictures set the threshold, so false alarms counted on these say nothing new; AUROC is not "
+            "touched by it",
+            count,
+        )
 
 
 def _config(foreign: Foreign, data: Path, dataset: Dataset, weights: str) -> TrainConfig:

@@ -25,6 +25,7 @@ from edgead.streaming.sources import Source
 from edgead.streaming.verdict import verdict_from_prediction
 from edgead.types import Frame
 
+# How long a live source may give nothing new before the sinks learn of it.
 NO_SIGNAL_AFTER_S = 3.0
 # How long the loop waits for a frame before it looks whether it should stop and gives the sinks a turn.
 TURN_S = 0.1
@@ -78,15 +79,13 @@ def stream(
     threshold: float,
     part: str | None = None,
     max_frames: int | None = None,
-    no_signal_after_s: float = NO_SIGNAL_AFTER_S,
     stop: threading.Event | None = None,
 ) -> Summary:
     """Score the frames of a source until it ends, `stop` is set, a sink asks, or `max_frames` are scored.
 
     size: of the pictures that the session takes. threshold: a score above it is a reject. part: name of the part that
-    it is of, for the verdicts. no_signal_after_s: how long a live source may give nothing new before the sinks are
-    told. Source, session and sinks stay the caller's to close. Raises InputError for a limit out of range, SourceError,
-    PictureError, SinkError or BackendError as they occur.
+    it is of, for the verdicts. Source, session and sinks stay the caller's to close. Raises InputError for a limit out
+    of range, SourceError, PictureError, SinkError or BackendError as they occur.
     """
     if max_frames is not None and max_frames < 1:
         raise InputError(f"max frames {max_frames} is no limit: give 1 or more, or leave it out")
@@ -94,7 +93,7 @@ def stream(
     # The first inference allocates, on a GPU it may compile: not while parts go by, nor in the latencies.
     session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))
     start_s = time.monotonic()
-    watch = SignalWatch(no_signal_after_s, start_s) if source.live else None
+    watch = SignalWatch(NO_SIGNAL_AFTER_S, start_s) if source.live else None
     with Capture(source) as capture:
         try:
             while (stop is None or not stop.is_set()) and run.scored != max_frames:

@@ -5,7 +5,8 @@ Every part holds out its own, as if it were alone, because each has a threshold 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from torch import Tensor
 from edgead.data import Dataset, LoadedPictures, load_pictures, split_holdout
 from edgead.imaging.preprocess import ModelSize
 from edgead.types import UInt8Array
+
+_log = logging.getLogger(__name__)
 
 HOLDOUT_SHARE = 0.1
 
@@ -32,9 +35,7 @@ class PartPictures:
         return tuple(sample.path.relative_to(root).as_posix() for sample in self.held_out.samples)
 
 
-def read_pictures(
-    dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool, say: Callable[[str], None]
-) -> PartPictures:
+def read_pictures(dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool) -> PartPictures:
     """Read the good images of one part.
 
     Args:
@@ -42,7 +43,6 @@ def read_pictures(
         size: Size of the images that the model takes.
         seed: Chooses the images that are held out.
         skip_broken: Leave out images that cannot be read, and log them.
-        say: Takes a line for the user.
 
     Raises:
         DataError: If there are too few images, or one of them cannot be read.
@@ -51,10 +51,13 @@ def read_pictures(
     pictures = load_pictures(chosen, size, skip_broken)
     holdout = load_pictures(held_out, size, skip_broken)
     for line in (*pictures.broken, *holdout.broken):
-        say(f"skipped: {line}")
-    say(
-        f"{dataset.name} ({dataset.layout}): {len(pictures.samples)} good pictures to train on, "
-        f"{len(holdout.samples)} held out for the threshold"
+        _log.warning("skipped: %s", line)
+    _log.info(
+        "%s (%s): %d good pictures to train on, %d held out for the threshold",
+        dataset.name,
+        dataset.layout,
+        len(pictures.samples),
+        len(holdout.samples),
     )
     return PartPictures(pictures, holdout)
 

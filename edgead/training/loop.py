@@ -10,9 +10,9 @@ other picture is looked at.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,25 +25,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from edgead.errors import RunError, TrainingError
+from edgead.files.progress import TrainingState, log_state
 from edgead.models.base import DistillationMethod
 from edgead.training.checkpoint import Checkpoint, CheckpointKeeper, load_student, student_state
 from edgead.training.features import TeacherFeatures
 from edgead.training.sampler import epoch_order
 from edgead.training.schedule import Schedule, check_training, stage_ends
 
+_log = logging.getLogger(__name__)
+
 # A checkpoint of a large student takes seconds to write; a kill costs at most this much work and the epoch under way.
 CHECKPOINT_EVERY_S = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """After a batch: epochs done, share of the epoch under way, running mean loss, pictures per second."""
-
-    epoch: int
-    epochs: int
-    share: float
-    loss: float
-    pictures_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +75,7 @@ class _Stage:
 
 
 class Trainer:
-    """Trains the student of a method in place.
+    """Trains the student of a method in place; logs its state after every batch.
 
     Args:
         fabric: The machine, and the precision.
@@ -91,7 +83,6 @@ class Trainer:
         schedule: Epochs, batch size, learning rate and seed.
         images: Images to train on, and images to watch.
         checkpoint_file: File of the state, written after an epoch.
-        progress: Called after every batch.
         checkpoint_every_s: Shortest time between two checkpoints, in seconds.
 
     Raises:
@@ -105,12 +96,11 @@ class Trainer:
         schedule: Schedule,
         images: TrainingImages,
         checkpoint_file: Path,
-        progress: Callable[[Progress], None],
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     ) -> None:
         check_training(method, schedule, images.train, fabric.world_size)
         self._fabric, self._method, self._schedule = fabric, method, schedule
-        self._file, self._progress = checkpoint_file, progress
+        self._file = checkpoint_file
         self._keeper = CheckpointKeeper(checkpoint_file, checkpoint_every_s)
         self._counts = images.counts or (len(images.train),)
         self._digest = _digest(method.textures.fingerprint, images.train, images.holdout)
@@ -218,7 +208,7 @@ class Trainer:
             stage.scheduler.step()
             total += self._finite("the loss", float(loss.detach()), epoch)
             rate = done * schedule.batch_size * fabric.world_size / (time.monotonic() - started_at)
-            self._progress(Progress(epoch, schedule.epochs, done / self._batches, total / done, rate))
+            log_state(_log, TrainingState(epoch, schedule.epochs, done / self._batches, total / done, rate))
         return total / self._batches, learning_rate
 
     def _order(self, epoch: int) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,9 @@ from edgead.training.fabric import Machine, open_machine
 from edgead.training.run import Run
 from edgead.training.training import train_run
 
-_log = logging.getLogger("edgead")
-
 
 def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any]) -> Run:
-    """Train a run with the options of `edgead.train`, and show the progress on standard error.
+    """Train a run with the options of `edgead.train`.
 
     Args:
         folders: Datasets, one for each part.
@@ -42,6 +39,4 @@ def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any
     given |= {name: str(given[name]) for name in ("size", "teacher_weights") if name in given}
     data = tuple(str(folder.resolve()) for folder in folders)
     config = TrainConfig(data=data, training_precision=precision, **given)
-    # One process speaks.
-    say = _log.info if fabric.is_global_zero else _log.debug
-    return train_run(config, out, fabric, say, lambda _: None)
+    return train_run(config, out, fabric)

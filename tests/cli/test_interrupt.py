@@ -23,7 +23,7 @@ WORK = {
     "info": ("edgead.files.atomic", "restore_directory", ["run"]),
     "eval": ("edgead.data", "open_dataset", ["run", "data"]),
     "compare": ("edgead.comparison.grid", "plan_grid", ["data", "--methods", "rd", "--out", "out"]),
-    "stream": ("edgead.bundle.directory", "open_bundle", ["run", "--source", "0"]),
+    "stream": ("edgead.files.atomic", "restore_directory", ["run", "--source", "0"]),
     "demo": ("edgead.demo.run", "run_demo", []),
     "doctor": ("edgead.doctor", "diagnose", []),
 }
@@ -62,14 +62,16 @@ def train(data, out, *, interrupt_at=None):
     """Train four epochs of four batches; send SIGINT in the second batch of an epoch."""
     code = (
         "import os, signal, sys\n"
-        "from edgead.cli.progress import TrainingProgress\n"
-        "update = TrainingProgress.update\n"
+        "from edgead.cli.progress import ProgressDisplay\n"
+        "from edgead.files.progress import TrainingState, state_of\n"
+        "emit = ProgressDisplay.emit\n"
         "at = sys.argv.pop()\n"
-        "def watched(self, state):\n"
-        "    update(self, state)\n"
-        "    if (state.epoch, round(state.share * 4)) == (int(at), 2):\n"
+        "def watched(self, record):\n"
+        "    emit(self, record)\n"
+        "    state = state_of(record)\n"
+        "    if isinstance(state, TrainingState) and (state.epoch, round(state.share * 4)) == (int(at), 2):\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
-        "TrainingProgress.update = watched\n"
+        "ProgressDisplay.emit = watched\n"
         "from edgead.cli.main import main\n"
         "main()\n"
     )

@@ -1,59 +1,112 @@
+"""What the command line draws of what the package logs."""
+
+import logging
+
 import pytest
 
-from edgead.cli.progress import Steps, TrainingProgress, duration, first_line
-from edgead.training.loop import Progress
+from edgead.cli.progress import ProgressDisplay, duration, first_line
+from edgead.files.progress import ScoringState, TrainingState, log_state
+
+LOG = logging.getLogger("edgead.some.module")
 
 
-def states(first=0):
-    return [Progress(epoch, 20, share, 0.25, 12.0) for epoch in range(first, 20) for share in (0.5, 1.0)]
+def train(first=0, epochs=20):
+    for epoch in range(first, epochs):
+        for share in (0.5, 1.0):
+            log_state(LOG, TrainingState(epoch, epochs, share, 0.25, 12.0))
+
+
+@pytest.fixture
+def terminal(capfd, monkeypatch):  # capfd first, because it replaces standard error
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
 
 
 def test_without_a_terminal_there_is_a_line_per_tenth(capfd):
-    with TrainingProgress(enabled=True) as progress:
-        progress.say("[bold]not markup[/]")
-        for state in states():
-            progress.update(state)
+    with ProgressDisplay():
+        LOG.info("[bold]not markup[/]")
+        train()
     out, err = capfd.readouterr()
     lines = err.splitlines()
     assert out == ""
     assert lines[0] == "[bold]not markup[/]"
     assert lines[1] == "epoch 2/20  loss 0.2500  12 images/s"
+    assert "total" in lines[-1]
     assert len(lines) == 11
 
 
 def test_a_continued_training_tells_what_is_left(capfd):
-    with TrainingProgress(enabled=True) as progress:
-        for state in states(first=10):
-            progress.update(state)
+    with ProgressDisplay():
+        train(first=10)
     assert len(capfd.readouterr().err.splitlines()) == 5
 
 
-def test_only_one_of_many_processes_speaks(capfd):
-    with TrainingProgress(enabled=False) as progress:
-        progress.say("something")
-        for state in states():
-            progress.update(state)
+@pytest.mark.parametrize("name", ["LOCAL_RANK", "NODE_RANK", "RANK"])
+def test_only_one_of_many_processes_speaks(name, capfd, monkeypatch):
+    monkeypatch.setenv(name, "1")
+    first_line("training")
+    with ProgressDisplay():
+        LOG.info("something")
+        LOG.warning("something else")
+        train()
     assert capfd.readouterr().err == ""
+    monkeypatch.setenv(name, "0")
+    first_line("training")
+    assert capfd.readouterr().err.count("\n") == 1
 
 
-def test_a_terminal_shows_a_bar(capfd, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    with TrainingProgress(enabled=True) as progress:
-        for state in states():
-            progress.update(state)
+@pytest.mark.usefixtures("terminal")
+def test_a_terminal_shows_a_bar_and_lines_above_and_below_it(capfd):
+    with ProgressDisplay():
+        log_state(LOG, TrainingState(0, 2, 0.5, 0.25, 12.0))
+        LOG.warning("[bold]above[/]")
+        train(first=1, epochs=2)
+        LOG.info("below")
     err = capfd.readouterr().err
-    assert "epoch 20/20" in err
+    assert "epoch 2/2" in err
     assert "left" in err
-    assert err.split("epoch 20/20")[-1].count("total") == 1
+    assert err.split("epoch 2/2")[-1].count("total") == 1
     assert "━" in err
+    assert err.index("warning: [bold]above[/]") < err.index("total") < err.index("below")
+    assert err.endswith("below\n")
 
 
-def test_nothing_trained_shows_nothing(capfd):
-    with TrainingProgress(enabled=True):
-        pass
+def test_nothing_logged_shows_nothing(capfd):
+    with ProgressDisplay():
+        LOG.debug("for developers")
     assert capfd.readouterr().err == ""
+
+
+def test_a_warning_is_one_line_and_shown_once(capfd):
+    with ProgressDisplay():
+        LOG.warning("%d images are too few", 3)
+    assert capfd.readouterr().err == "warning: 3 images are too few\n"
+
+
+def test_without_a_display_nothing_is_printed(capfd):
+    with ProgressDisplay():
+        pass
+    LOG.info("a step")
+    LOG.warning("a warning")
+    train()
+    assert capfd.readouterr().err == ""
+    assert logging.getLogger("edgead").level == logging.NOTSET
+
+
+def test_without_a_terminal_nothing_is_counted(capfd):
+    with ProgressDisplay():
+        log_state(LOG, ScoringState(2, 3))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("terminal")
+def test_scored_images_are_counted_in_one_line(capfd):
+    with ProgressDisplay():
+        for done in (2, 3):
+            log_state(LOG, ScoringState(done, 3))
+    assert capfd.readouterr().err == "\rscored 2 of 3 images\rscored 3 of 3 images\n"
 
 
 @pytest.mark.parametrize(
@@ -79,41 +132,55 @@ def clock(monkeypatch):
 
 
 def test_each_step_has_its_time_and_a_message_has_none(capfd, clock):
-    with Steps() as steps:
-        steps.say("exporting")
+    with ProgressDisplay(timed=True) as display:
+        LOG.info("exporting")
         clock[0] += 3.2
-        steps.say("it is large")
-        steps.say("checking")
-        clock[0] += 75
+        LOG.info("it is large")
+        LOG.info("checking")
+        clock[0] += 70
+        LOG.warning("it is slow")
+        clock[0] += 5
     assert capfd.readouterr().err.splitlines() == [
-        "exporting", "  took 3.2 s", "it is large", "checking", "  took 1 min 15 s",
+        "exporting", "  took 3.2 s", "it is large", "checking", "warning: it is slow", "  took 1 min 15 s",
     ]  # fmt: skip
-    assert steps.total == "1 min 18 s"
+    assert display.total == "1 min 18 s"
 
 
-def test_on_a_terminal_the_time_is_behind_the_step(capfd, clock, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with Steps() as steps:
-        steps.say("exporting")
+@pytest.mark.usefixtures("terminal")
+def test_on_a_terminal_the_time_is_behind_the_step(capfd, clock):
+    with ProgressDisplay(timed=True):
+        LOG.info("exporting")
         clock[0] += 3.2
-        steps.say("checking")
+        LOG.info("checking")
     assert capfd.readouterr().err == "exporting  3.2 s\nchecking\n"
 
 
-def test_a_step_that_fails_has_no_time(capfd, clock):
-    steps = Steps()
-    steps.say("exporting")
-    clock[0] += 3.2
-    with pytest.raises(ValueError, match="broken"), steps:
-        raise ValueError("broken")
+@pytest.mark.usefixtures("terminal")
+def test_on_a_terminal_a_warning_begins_a_line_of_its_own(capfd, clock):
+    with ProgressDisplay(timed=True):
+        LOG.info("exporting")
+        clock[0] += 3.2
+        LOG.warning("it is large")
+    assert capfd.readouterr().err == "exporting\nwarning: it is large\n  took 3.2 s\n"
+
+
+@pytest.mark.parametrize("on_a_terminal", [True, False])
+def test_a_step_that_fails_has_no_time(capfd, clock, monkeypatch, on_a_terminal):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: on_a_terminal)
+
+    def fail():
+        with ProgressDisplay(timed=True):
+            LOG.info("exporting")
+            clock[0] += 3.2
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
     assert capfd.readouterr().err == "exporting\n"
 
 
-@pytest.mark.parametrize("name", ["LOCAL_RANK", "NODE_RANK", "RANK"])
-def test_one_of_many_processes_says_the_first_line(name, capfd, monkeypatch):
-    monkeypatch.setenv(name, "1")
-    first_line("training")
-    assert capfd.readouterr().err == ""
-    monkeypatch.setenv(name, "0")
-    first_line("training")
-    assert capfd.readouterr().err.count("\n") == 1
+def test_a_handler_that_knows_no_states_prints_them_as_text(caplog):
+    caplog.set_level("DEBUG", logger="edgead")
+    log_state(LOG, TrainingState(0, 2, 0.5, 0.25, 12.0))
+    log_state(LOG, ScoringState(2, 3))
+    assert caplog.messages == ["epoch 1/2  loss 0.2500  12 images/s", "scored 2 of 3 images"]

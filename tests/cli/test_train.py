@@ -40,7 +40,7 @@ def data(tmp_path):
 )
 def test_what_is_not_given_is_the_presets(data, monkeypatch, options, recipe):
     asked: list[TrainConfig] = []
-    monkeypatch.setattr("edgead.training.training.train_run", lambda config, *_: asked.append(config))
+    monkeypatch.setattr("edgead.training.start.train_run", lambda config, *_: asked.append(config))
     RUNNER.invoke(app, [str(data), "--out", "run", *options], catch_exceptions=False)
     (config,) = asked
     assert (config.epochs, config.batch_size, config.learning_rate, config.loss) == recipe
@@ -93,7 +93,7 @@ def test_a_wrong_option_is_an_error_and_leaves_nothing(data, tmp_path, options, 
 
 
 def test_without_the_training_stack_it_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "edgead.training.training")  # so that it is imported anew
+    monkeypatch.delitem(sys.modules, "edgead.training.start")  # so that it is imported anew
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'edgead\[train\]'"):
         RUNNER.invoke(app, ["data", "--out", "run"], catch_exceptions=False)

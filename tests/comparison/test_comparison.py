@@ -35,10 +35,6 @@ from tests.helpers.training_parts import TINY_TEACHER
 TINY = {"teacher": TINY_TEACHER, "teacher-weights": "random", "size": "64"}
 
 
-def ignore(_: str) -> None:
-    """Take what a user would be told."""
-
-
 @pytest.fixture
 def grid(tmp_path: Path) -> Grid:
     """Two methods, two seeds, on parts in a folder whose name a shell would take apart."""
@@ -146,34 +142,36 @@ def test_what_cannot_be_compared_is_refused_at_once(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cell_that_fails_is_named_and_the_others_go_on(grid):
+def test_a_cell_that_fails_is_named_and_the_others_go_on(grid, caplog):
     first, second, third, fourth = grid.cells
     for cell in (first, second, third):
         ready_to_evaluate(cell)
     whole = (second.folder / "bundle" / "model.onnx").read_bytes()
     (second.folder / "bundle" / "model.onnx").write_bytes(whole[:-1])
     write_run(fourth, "collapsed", why="the student learnt nothing")
-    said: list[str] = []
-    failed = run_grid(grid, said.append)
+    caplog.set_level("INFO")
+    failed = run_grid(grid)
     assert set(failed) == {second}
     assert failed[second].startswith(f"{second.folder}/bundle/model.onnx is {len(whole) - 1} bytes, not the")
     assert "\n" not in failed[second]
     assert [state_of(cell) for cell in grid.cells] == ["done", "left", "done", "collapsed"]
-    assert sum(line.startswith("[") for line in said) == 3
+    assert sum(line.startswith("[") for line in caplog.messages) == 3
     assert "AUROC" in (first.folder / "log.txt").read_text()
 
-    comparison = collect(grid, failed, ignore)
+    comparison = collect(grid, failed)
     assert [result.state for result in comparison.results] == ["done", "failed", "done", "collapsed"]
     assert comparison.results[1].reason == failed[second]
 
     # Once mended, the same again does the rest and nothing else.
     (second.folder / "bundle" / "model.onnx").write_bytes(whole)
     before = (first.folder / "report" / "results.json").stat().st_mtime_ns
-    said.clear()
-    assert run_grid(grid, said.append) == {}
+    caplog.clear()
+    assert run_grid(grid) == {}
     assert state_of(second) == "done"
     assert (first.folder / "report" / "results.json").stat().st_mtime_ns == before
-    assert [line for line in said if line.startswith("[")] == ["[2/4] my parts/rd++/seed0: edgead eval"]
+    assert [line for line in caplog.messages if line.startswith("[")] == [
+        "[2/4] my parts/rd++/seed0: edgead eval"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +191,7 @@ def test_a_command_that_dies_without_a_word_is_a_failure_too(grid, tmp_path, mon
     monkeypatch.chdir(stub.parent)
     for cell in grid.cells:
         ready_to_evaluate(cell)
-    failed = run_grid(grid, ignore)
+    failed = run_grid(grid)
     assert set(failed) == set(grid.cells)
     assert all(error.startswith(words) for error in failed.values())
 
@@ -202,7 +200,7 @@ ALONE = """
 import sys
 from pathlib import Path
 from edgead.comparison.grid import plan_grid, run_grid
-run_grid(plan_grid([Path(sys.argv[1])], ["rd"], 1, {}, Path(sys.argv[2])), print)
+run_grid(plan_grid([Path(sys.argv[1])], ["rd"], 1, {}, Path(sys.argv[2])))
 """
 
 
@@ -243,12 +241,10 @@ def test_broken_files_of_a_cell_are_its_failure(grid):
     (first.folder / "run" / "run.json").write_text("{")
     finish(second)
     (second.folder / "report" / "results.json").write_text('{"evaluation": {"collapse": null}}')
-    failed = run_grid(grid, ignore)
+    failed = run_grid(grid)
     assert set(failed) == {first}
     assert "run.json is broken" in failed[first]
-    states = {
-        str(result.cell): (result.state, result.reason) for result in collect(grid, failed, ignore).results
-    }
+    states = {str(result.cell): (result.state, result.reason) for result in collect(grid, failed).results}
     assert states[str(first)] == ("failed", failed[first])
     assert states[str(second)][0] == "failed"
     assert "image_auroc" in str(states[str(second)][1])
@@ -263,7 +259,7 @@ def test_means_are_of_the_seeds_that_are_done(grid):
     write_run(grid.cells[3])
     write_toy_bundle(grid.cells[3])
     write_results(grid.cells[3], "image AUROC 0.100 is no better than guessing", image_auroc=0.1)
-    comparison = collect(grid, {}, ignore)
+    comparison = collect(grid, {})
     first, second = comparison.summaries
     assert (first.method, first.done, first.collapsed, first.failed) == ("rd", 2, 0, 0)
     auroc, minutes = first.figures["image_auroc"], first.figures["training_minutes"]
@@ -305,16 +301,16 @@ def test_latency_is_measured_once_for_a_model_and_a_machine(grid):
     grid = replace(grid, methods=("rd",), seeds=1)
     (cell,) = grid.cells
     finish(cell)
-    first = collect(grid, {}, ignore).results[0].figures["latency_ms"]
+    first = collect(grid, {}).results[0].figures["latency_ms"]
     assert first > 0.0
     file = cell.folder / "latency.json"
     known = json.loads(file.read_text())
     assert known["p10_ms"] <= known["median_ms"] <= known["p90_ms"]
     file.write_text(json.dumps({**known, "median_ms": 1234.5}))
-    assert collect(grid, {}, ignore).results[0].figures["latency_ms"] == 1234.5
+    assert collect(grid, {}).results[0].figures["latency_ms"] == 1234.5
     for change in ({"machine": "another"}, {"model_sha256": "0" * 64}):
         file.write_text(json.dumps({**known, "median_ms": 1234.5, **change}))
-        assert collect(grid, {}, ignore).results[0].figures["latency_ms"] != 1234.5
+        assert collect(grid, {}).results[0].figures["latency_ms"] != 1234.5
 
 
 class Page(html.parser.HTMLParser):
@@ -349,7 +345,7 @@ def test_the_page_and_the_files_say_the_same(grid):
     finish(grid.cells[0], image_auroc=0.9)
     finish(grid.cells[2], image_auroc=0.7)
     finish(grid.cells[1], image_auroc=0.8)
-    comparison = collect(grid, {grid.cells[3]: "a <script> went | wrong"}, ignore)
+    comparison = collect(grid, {grid.cells[3]: "a <script> went | wrong"})
     assert write_comparison(comparison) == grid.out / "index.html"
     page = Page((grid.out / "index.html").read_text(encoding="utf-8"))
     rows = {row[0]: row[1:] for row in page.rows if row}
@@ -383,7 +379,7 @@ def test_a_baseline_that_fails_is_said_and_the_page_is_written(grid):
     for cell in grid.cells:
         finish(cell)
     shutil.rmtree(grid.datasets["my parts"] / "train")
-    comparison = collect(grid, {}, ignore)
+    comparison = collect(grid, {})
     (baseline,) = comparison.baselines
     assert baseline.reason is not None
     write_comparison(comparison)
@@ -396,7 +392,7 @@ def test_a_foreign_report_in_the_place_of_the_baselines_is_refused(grid, content
     file = grid.out / "baseline" / "my parts" / "results.json"
     file.parent.mkdir(parents=True)
     file.write_text(content)
-    (baseline,) = collect(grid, dict.fromkeys(grid.cells, "not asked for"), ignore).baselines
+    (baseline,) = collect(grid, dict.fromkeys(grid.cells, "not asked for")).baselines
     assert baseline.figures == {}
     assert baseline.reason is not None
     assert str(file) in baseline.reason

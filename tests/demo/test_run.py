@@ -3,8 +3,11 @@
 import base64
 import html.parser
 import json
+import logging
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,11 +45,29 @@ class Page(html.parser.HTMLParser):
         self.words.append(data)
 
 
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """The lines at level INFO and above, for a fixture of the module, where pytest's caplog is not to be had."""
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger, handler = logging.getLogger("edgead"), Lines(logging.INFO)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     out = tmp_path_factory.mktemp("demo")
-    said: list[str] = []
-    assert run_demo(out, "washer", said.append, lambda _: None, **FEW) == out / "index.html"
+    with logged() as said:
+        assert run_demo(out, "washer", **FEW) == out / "index.html"
     return out, said
 
 
@@ -94,8 +115,8 @@ def test_again_it_trains_no_second_time_and_makes_the_page_anew(made: tuple[Path
     weights = out / "washer/run/model.safetensors"
     trained_at = weights.stat().st_mtime_ns
     (out / "index.html").unlink()
-    said: list[str] = []
-    page = run_demo(out, "washer", said.append, lambda _: None, **FEW)
+    with logged() as said:
+        page = run_demo(out, "washer", **FEW)
     assert page.is_file()
     assert any("finished already" in line for line in said)
     assert weights.stat().st_mtime_ns == trained_at
@@ -114,7 +135,7 @@ def test_an_unknown_kind_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
 def test_without_the_training_packages_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "rich.progress", None)
+    monkeypatch.setitem(sys.modules, "rich", None)
     with pytest.raises(MissingExtraError, match=r"edgead demo needs rich.*edgead\[train\]"):
         demo_command(tmp_path / "demo")
     assert not list(tmp_path.iterdir())

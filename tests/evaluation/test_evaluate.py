@@ -10,6 +10,7 @@ import sklearn.metrics
 from edgead.data import Sample, open_dataset, read_mask
 from edgead.errors import DataError, PictureError
 from edgead.evaluation.evaluate import Scores, evaluate, score_dataset
+from edgead.files.progress import ScoringState, state_of
 from edgead.imaging.preprocess import ModelSize, read_picture
 from edgead.runtime.agreement import compare_sessions
 from edgead.runtime.fake import FakeSession
@@ -46,18 +47,12 @@ def test_every_picture_is_scored_in_order(dataset, scores):
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(1, [1, 2, 3, 4, 5, 6, 7]), (3, [3, 6, 7]), (8, [7])])
-def test_batches_change_nothing_but_the_progress(dataset, scores, batch_size, steps):
-    seen = []
-    again = score_dataset(
-        FakeSession(SIZE),
-        dataset.test,
-        SIZE,
-        batch_size=batch_size,
-        progress=lambda done, n: seen.append((done, n)),
-    )
+def test_batches_change_nothing_but_the_progress(dataset, scores, batch_size, steps, caplog):
+    caplog.set_level("DEBUG", logger="edgead")
+    again = score_dataset(FakeSession(SIZE), dataset.test, SIZE, batch_size=batch_size)
     np.testing.assert_array_equal(again.maps, scores.maps)
     np.testing.assert_array_equal(again.scores, scores.scores)
-    assert seen == [(step, 7) for step in steps]
+    assert [state_of(record) for record in caplog.records] == [ScoringState(step, 7) for step in steps]
 
 
 def test_broken_pictures_are_named_or_counted(dataset, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from edgead.files.progress import TrainingState, state_of
 from edgead.models.base import PRESETS, DistillationMethod, Preset, Recipe, Setting
 from edgead.models.components.head import cosine_map
 from edgead.models.components.teacher import Teacher
@@ -63,8 +66,25 @@ def cpu() -> Fabric:
     return Fabric(accelerator="cpu", devices=1)
 
 
-def ignore(*_: object) -> None:
-    """Take what a caller wants to say, and say nothing."""
+@contextmanager
+def watched(function: Callable[[TrainingState], object] | None) -> Iterator[None]:
+    """Call a function with every state that a training logs."""
+
+    class Watch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            state = state_of(record)
+            if function is not None and isinstance(state, TrainingState):
+                function(state)
+
+    logger, handler = logging.getLogger("edgead"), Watch()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

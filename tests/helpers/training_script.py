@@ -3,6 +3,7 @@
 Arguments: pictures, run directory, epochs, and `never`, `batch EPOCH.BATCH` or `rename FILE TIMES`.
 """
 
+import logging
 import os
 import sys
 import time
@@ -12,7 +13,8 @@ from pathlib import Path
 import edgead.files.atomic
 import edgead.training.training as training
 from edgead.errors import CollapseError
-from tests.helpers.training_parts import cpu, tiny_config
+from edgead.files.progress import TrainingState
+from tests.helpers.training_parts import cpu, tiny_config, watched
 
 data, out, epochs, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4].split()
 renamed: list[str] = []
@@ -31,15 +33,18 @@ def watched_rename(source: Path, target: Path) -> None:
     rename(source, target)
 
 
-def watch(state: training.Progress) -> None:
+def watch(state: TrainingState) -> None:
     if stop == ["batch", f"{state.epoch}.{round(state.share)}"]:
         stand_still()
 
 
+# What is logged goes to the test, line by line.
+logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
 edgead.files.atomic.os.replace = watched_rename  # type: ignore[assignment]
 training.Trainer = partial(training.Trainer, checkpoint_every_s=0.0)
 try:
-    training.train_run(tiny_config(data, epochs=epochs), out, cpu(), partial(print, flush=True), watch)
+    with watched(watch):
+        training.train_run(tiny_config(data, epochs=epochs), out, cpu())
 except CollapseError as error:
     # Such a short training may well count as collapsed; its weights are what the test is after.
     print(error)

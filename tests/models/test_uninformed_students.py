@@ -30,7 +30,7 @@ from edgead.models.uninformed_students import (
 )
 from edgead.training.loop import Trainer, TrainingImages
 from edgead.training.session import TorchSession
-from tests.helpers.training_parts import cpu, good_parts, ignore, tiny_config
+from tests.helpers.training_parts import cpu, good_parts, tiny_config
 
 STRIDES = (4, 8, 16)
 SIZE = ModelSize(64, 64)
@@ -223,7 +223,7 @@ def test_the_loop_trains_both_stages_and_lets_each_keep_what_it_found(preset, tm
     method = made(preset)
     config = tiny_config(tmp_path, method="uninformed-students", preset=preset, epochs=2, batch_size=2)
     images = TrainingImages(TRAIN[:2], TRAIN[2:3])
-    fitted = Trainer(cpu(), method, config.schedule, images, tmp_path / "c.pt", ignore).fit()
+    fitted = Trainer(cpu(), method, config.schedule, images, tmp_path / "c.pt").fit()
     assert [row["stage"] for row in fitted.metrics] == [0, 1]
     for whitened in method.descriptors(TRAIN[:2]):
         torch.testing.assert_close(

@@ -103,7 +103,10 @@ def wait_for(condition: Callable[[], bool]) -> Iterator[None]:
         (None, "no picture comes"),
     ],
 )
-def test_no_verdict_on_a_picture_that_is_not_there(bad: UInt8Array | None, reason: str) -> None:
+def test_no_verdict_on_a_picture_that_is_not_there(
+    bad: UInt8Array | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgead.streaming.loop.NO_SIGNAL_AFTER_S", NO_SIGNAL_AFTER_S)
     record = Record()
 
     def script() -> Iterator[UInt8Array]:
@@ -119,9 +122,7 @@ def test_no_verdict_on_a_picture_that_is_not_there(bad: UInt8Array | None, reaso
             pass
 
     session, source = FakeSession(SIZE, score=level_of), ScriptedSource(script, live=True)
-    summary = stream(
-        session, source, [record], size=SIZE, threshold=1000.0, no_signal_after_s=NO_SIGNAL_AFTER_S
-    )
+    summary = stream(session, source, [record], size=SIZE, threshold=1000.0)
     assert [verdict.anomaly_score for verdict in record.verdicts] == pytest.approx([40, 120], abs=8)
     assert [(s.present, s.reason) for s in record.signals] == [(False, reason), (True, "")]
     assert record.signals[0].silent_s >= NO_SIGNAL_AFTER_S

@@ -11,7 +11,7 @@ from edgead.models.components.teacher import create_teacher
 from edgead.models.rd import LOSSES
 from edgead.training.checkpoint import read_checkpoint, student_state
 from edgead.training.loop import Trainer, TrainingImages
-from tests.helpers.training_parts import TINY_TEACHER, cpu, good_parts, ignore, same_tensors, tiny_config
+from tests.helpers.training_parts import TINY_TEACHER, cpu, good_parts, same_tensors, tiny_config, watched
 
 IMAGES = torch.from_numpy(good_parts(12))
 TRAIN, HOLDOUT = IMAGES[:10], IMAGES[10:]
@@ -27,14 +27,13 @@ def new_method(loss=LOSSES[0], size=64):
     return create_method("rd", create_teacher(TINY_TEACHER, "random"), ModelSize(size, size), loss)
 
 
-def run(config, tmp_path, checkpoint=None, method=None, progress=ignore, train=TRAIN, holdout=HOLDOUT):
+def run(config, tmp_path, checkpoint=None, method=None, progress=None, train=TRAIN, holdout=HOLDOUT):
     """Train, a checkpoint after every epoch; give the method and what `Trainer.fit` gave."""
     method = method or new_method()
     images = TrainingImages(train, holdout)
-    trainer = Trainer(
-        cpu(), method, config.schedule, images, tmp_path / "c.pt", progress, checkpoint_every_s=0.0
-    )
-    return method, trainer.fit(checkpoint)
+    trainer = Trainer(cpu(), method, config.schedule, images, tmp_path / "c.pt", checkpoint_every_s=0.0)
+    with watched(progress):
+        return method, trainer.fit(checkpoint)
 
 
 def without_time(metrics):
@@ -159,12 +158,12 @@ def test_the_learning_rate_is_one_cycle(config, tmp_path):
     assert rates[-1] < 1e-5
 
 
-def test_progress_is_told_after_every_batch(config, tmp_path):
+def test_the_state_is_logged_after_every_batch(config, tmp_path):
     states = []
     run(config, tmp_path, progress=states.append)
     # Ten pictures are two whole batches of four.
     assert [(s.epoch, s.share) for s in states] == [(e, s) for e in range(3) for s in (0.5, 1.0)]
-    assert all(s.epochs == 3 and s.pictures_per_s > 0 for s in states)
+    assert all(s.epochs == 3 and s.images_per_s > 0 for s in states)
 
 
 def test_fewer_pictures_than_a_batch_are_one_batch(config, tmp_path):
@@ -231,5 +230,5 @@ def test_every_process_needs_a_picture():
 def test_a_checkpoint_waits_for_its_time(config, tmp_path):
     images = TrainingImages(TRAIN, HOLDOUT)
     file = tmp_path / "c.pt"
-    Trainer(cpu(), new_method(), config.schedule, images, file, ignore, checkpoint_every_s=3600.0).fit()
+    Trainer(cpu(), new_method(), config.schedule, images, file, checkpoint_every_s=3600.0).fit()
     assert not (tmp_path / "c.pt").exists()

@@ -9,7 +9,7 @@ from edgead.errors import TrainingError
 from edgead.models import METHODS
 from edgead.training.memory import free_bytes
 from edgead.training.training import train_run
-from tests.helpers.training_parts import Template, cpu, ignore, tiny_config, write_pictures
+from tests.helpers.training_parts import Template, cpu, tiny_config, write_pictures
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -99,6 +99,6 @@ def test_a_gpu_without_memory_left_is_one_line(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(
         TrainingError, match=r"out of GPU memory with --batch-size 3 and --size 64: give"
     ) as caught:
-        train_run(config, tmp_path / "run", cpu(), ignore, ignore)
+        train_run(config, tmp_path / "run", cpu())
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value.__cause__, torch.cuda.OutOfMemoryError)

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from edgead.errors import TrainingError
+from edgead.files.progress import TrainingState
 from edgead.imaging.preprocess import ModelSize
 from edgead.models.base import Setting
 from edgead.models.components.teacher import create_teacher
 from edgead.models.rd import LOSSES
 from edgead.training.checkpoint import read_checkpoint
-from edgead.training.loop import Fitted, Progress, Trainer, TrainingImages
+from edgead.training.loop import Fitted, Trainer, TrainingImages
 from edgead.training.loss_plot import draw_loss_curve
 from edgead.training.schedule import stage_ends
 from tests.helpers.training_parts import (
@@ -23,9 +24,9 @@ from tests.helpers.training_parts import (
     Staged,
     cpu,
     good_parts,
-    ignore,
     same_tensors,
     tiny_config,
+    watched,
 )
 
 IMAGES = torch.from_numpy(good_parts(12))
@@ -37,14 +38,13 @@ def staged() -> Staged:
     return Staged(create_teacher(TINY_TEACHER, "random"), Setting(ModelSize(64, 64), LOSSES[0]))
 
 
-def run(tmp_path: Path, epochs: int = 4, progress=ignore, checkpoint=None) -> tuple[Staged, Fitted]:
+def run(tmp_path: Path, epochs: int = 4, progress=None, checkpoint=None) -> tuple[Staged, Fitted]:
     method = staged()
     config = tiny_config(tmp_path, epochs=epochs, learning_rate=0.05)
     images = TrainingImages(TRAIN, HOLDOUT)
-    trainer = Trainer(
-        cpu(), method, config.schedule, images, tmp_path / "c.pt", progress, checkpoint_every_s=0.0
-    )
-    return method, trainer.fit(checkpoint)
+    trainer = Trainer(cpu(), method, config.schedule, images, tmp_path / "c.pt", checkpoint_every_s=0.0)
+    with watched(progress):
+        return method, trainer.fit(checkpoint)
 
 
 def states_by_epoch(tmp_path: Path) -> list[dict[str, torch.Tensor]]:
@@ -59,7 +59,7 @@ def states_by_epoch(tmp_path: Path) -> list[dict[str, torch.Tensor]]:
     return [*states, run(tmp_path)[0].state_dict()]
 
 
-def stop_in(epoch: int, state: Progress) -> None:
+def stop_in(epoch: int, state: TrainingState) -> None:
     if state.epoch == epoch:
         raise KeyboardInterrupt
 

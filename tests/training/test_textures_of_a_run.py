@@ -13,7 +13,7 @@ from edgead.errors import DataError, InputError
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS
 from edgead.training.training import train_run
-from tests.helpers.training_parts import Disturbed, Template, cpu, ignore, tiny_config, write_pictures
+from tests.helpers.training_parts import Disturbed, Template, cpu, tiny_config, write_pictures
 
 GREEN = (10, 240, 10)
 
@@ -45,11 +45,11 @@ def textures(tmp_path):
     return tmp_path / "textures"
 
 
-def test_a_run_shows_what_its_method_is_shown(config, textures, tmp_path):
-    said = []
-    run = train_run(config, tmp_path / "run", cpu(), said.append, ignore)
+def test_a_run_shows_what_its_method_is_shown(config, textures, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run = train_run(config, tmp_path / "run", cpu())
     sheet = tmp_path / "run" / "pseudo_anomalies.png"
-    assert any(str(sheet) in line for line in said)
+    assert any(str(sheet) in line for line in caplog.messages)
     shown = cv2.imread(str(sheet))
     assert shown is not None
     # The held-out pictures, one a row, of which the good ones are grey but for their noise.
@@ -69,13 +69,13 @@ def test_a_run_shows_what_its_method_is_shown(config, textures, tmp_path):
 
 
 def test_drawn_textures_need_no_folder(config, tmp_path):
-    train_run(replace(config, textures="procedural"), tmp_path / "run", cpu(), ignore, ignore)
+    train_run(replace(config, textures="procedural"), tmp_path / "run", cpu())
     assert (tmp_path / "run" / "pseudo_anomalies.png").is_file()
 
 
 def test_a_method_of_good_pictures_alone_has_no_such_picture(config, tmp_path):
     plain = replace(config, method="template", textures="procedural")
-    train_run(plain, tmp_path / "run", cpu(), ignore, ignore)
+    train_run(plain, tmp_path / "run", cpu())
     assert not (tmp_path / "run" / "pseudo_anomalies.png").exists()
 
 
@@ -83,11 +83,11 @@ def test_textures_for_a_method_that_takes_none_are_refused(config, textures, tmp
     with pytest.raises(
         InputError, match=r"but template trains on no pseudo-anomalies: .*--method .*disturbed"
     ):
-        train_run(replace(config, method="template"), tmp_path / "run", cpu(), ignore, ignore)
+        train_run(replace(config, method="template"), tmp_path / "run", cpu())
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_without_textures_is_refused_before_anything_is_written(config, tmp_path):
     with pytest.raises(DataError, match="textures"):
-        train_run(config, tmp_path / "run", cpu(), ignore, ignore)
+        train_run(config, tmp_path / "run", cpu())
     assert not (tmp_path / "run").exists()

@@ -27,7 +27,6 @@ from tests.helpers.training_parts import (
     Constant,
     Template,
     cpu,
-    ignore,
     same_tensors,
     tiny_config,
     write_pictures,
@@ -54,20 +53,20 @@ def config(pictures):
     )
 
 
-def train(config, out, say=ignore) -> Run:
-    return train_run(config, out, cpu(), say, ignore)
+def train(config, out) -> Run:
+    return train_run(config, out, cpu())
 
 
 def names(directory: Path) -> list[str]:
     return sorted(entry.name for entry in directory.iterdir())
 
 
-def test_a_run_holds_all_that_a_build_needs(config, tmp_path):
-    said: list[str] = []
-    run = train(config, tmp_path / "run", said.append)
+def test_a_run_holds_all_that_a_build_needs(config, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run = train(config, tmp_path / "run")
 
     assert names(tmp_path / "run") == FILES
-    assert any("11 good pictures to train on, 1 held out" in line for line in said)
+    assert any("11 good pictures to train on, 1 held out" in line for line in caplog.messages)
     assert cv2.imread(str(tmp_path / "run" / "loss.png")).shape == (480, 840, 3)
     opened = open_run(tmp_path / "run")
     assert opened == run
@@ -118,21 +117,22 @@ def test_a_run_of_each_method_is_loaded_as_it_was_trained(pictures, tmp_path, me
     assert part.threshold.value == pytest.approx(float(score[0]), rel=1e-5)
 
 
-def test_a_finished_run_is_left_alone(config, tmp_path, monkeypatch):
+def test_a_finished_run_is_left_alone(config, tmp_path, monkeypatch, caplog):
     train(config, tmp_path / "run")
     before = {
         file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in (tmp_path / "run").iterdir()
     }
-    said: list[str] = []
+    caplog.set_level("INFO")
+    caplog.clear()
 
     def not_wanted(*_: object) -> None:
         pytest.fail("a finished run needs no pictures")
 
     monkeypatch.setattr("edgead.training.training.open_dataset", not_wanted)
-    again = train_run(config, tmp_path / "run", cpu(), said.append, ignore)
+    again = train_run(config, tmp_path / "run", cpu())
 
     assert again == open_run(tmp_path / "run")
-    assert said == [f"{tmp_path / 'run'} is finished already (8 epochs): nothing to do"]
+    assert caplog.messages == [f"{tmp_path / 'run'} is finished already (8 epochs): nothing to do"]
     assert before == {f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in (tmp_path / "run").iterdir()}
 
 
@@ -158,13 +158,13 @@ def begun(config, out, monkeypatch) -> None:
     assert names(out) == ["run.json"]
 
 
-def test_a_begun_run_is_continued(config, tmp_path, monkeypatch):
+def test_a_begun_run_is_continued(config, tmp_path, monkeypatch, caplog):
     begun(config, tmp_path / "run", monkeypatch)
     with pytest.raises(RunError, match="is unfinished: run the same edgead train command again"):
         open_run(tmp_path / "run")
-    said: list[str] = []
-    train(config, tmp_path / "run", said.append)
-    assert f"continuing {tmp_path / 'run'} after epoch 0 of 8" in said
+    caplog.set_level("INFO")
+    train(config, tmp_path / "run")
+    assert f"continuing {tmp_path / 'run'} after epoch 0 of 8" in caplog.messages
     assert names(tmp_path / "run") == FILES
 
 
@@ -197,7 +197,7 @@ def test_an_untrained_student_is_a_collapse(config, tmp_path):
         train(replace(config, epochs=1, learning_rate=1e-9), tmp_path / "run")
 
 
-def test_broken_pictures_are_named_or_skipped_and_counted(config, tmp_path):
+def test_broken_pictures_are_named_or_skipped_and_counted(config, tmp_path, caplog):
     data = write_pictures(tmp_path / "data", 12)
     (data / "note.png").write_text("this is no picture")
     config = replace(config, data=(str(data),))
@@ -205,10 +205,10 @@ def test_broken_pictures_are_named_or_skipped_and_counted(config, tmp_path):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
-    said: list[str] = []
-    run = train(replace(config, skip_broken=True), tmp_path / "run", said.append)
+    run = train(replace(config, skip_broken=True), tmp_path / "run")
     assert run.summary["broken_pictures"] == 1
-    assert any(line.startswith("skipped: ") and "note.png" in line for line in said)
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "note.png" in warning.getMessage()
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -280,6 +280,6 @@ def test_a_full_disk_ends_in_one_line_and_a_run_to_continue(config, tmp_path):
 
 def test_mixed_precision_trains(config, tmp_path):
     fabric, precision = open_machine(Machine("cpu"), "bf16-mixed")
-    run = train_run(replace(config, training_precision=precision), tmp_path / "run", fabric, ignore, ignore)
+    run = train_run(replace(config, training_precision=precision), tmp_path / "run", fabric)
     assert np.isfinite(run.summary["loss"])
     assert {str(x.dtype) for x in run.load_model().parameters()} == {"torch.float32"}

@@ -229,8 +229,13 @@ CAMERAS = [
 
 @pytest.mark.parametrize(("address", "camera", "shape"), CAMERAS)
 def test_a_network_camera_that_restarts_goes_on(
-    address: str, camera: type, shape: tuple[int, ...], caplog: pytest.LogCaptureFixture
+    address: str,
+    camera: type,
+    shape: tuple[int, ...],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("edgead.streaming.loop.NO_SIGNAL_AFTER_S", 0.3)
     port = free_port()
     record, stop = Record(), threading.Event()
     summaries = []
@@ -247,9 +252,7 @@ def test_a_network_camera_that_restarts_goes_on(
 
         def run() -> None:
             session = FakeSession(SIZE)
-            summaries.append(
-                stream(session, source, [record], size=SIZE, threshold=2.0, stop=stop, no_signal_after_s=0.3)
-            )
+            summaries.append(stream(session, source, [record], size=SIZE, threshold=2.0, stop=stop))
 
         thread = threading.Thread(target=run)
         thread.start()

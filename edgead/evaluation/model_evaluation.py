@@ -1,0 +1,86 @@
+"""A model on the test images of a dataset: figures, scores, and the report if a place for it is given."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgead.bundle.part_names import choose_part
+from edgead.data import open_dataset
+from edgead.errors import DataError
+from edgead.evaluation.evaluate import Evaluation, Scores, evaluate, score_dataset
+from edgead.evaluation.report import check_report_packages, write_report
+from edgead.files.atomic import check_directory
+from edgead.runtime.model import Model
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvaluation:
+    """What an evaluation found.
+
+    Attributes:
+        evaluation: The figures.
+        scores: Scores and maps that the figures were computed from.
+        details: Description of the model, the data and, if the model serves several parts, the part.
+        report: File of the page, None if none was asked for.
+    """
+
+    evaluation: Evaluation
+    scores: Scores
+    details: Mapping[str, str]
+    report: Path | None
+
+
+def evaluate_model(
+    open_model: Callable[[], Model],
+    data: Path,
+    part: str | None,
+    layout: str,
+    skip_broken: bool,
+    out: Path | None,
+) -> ModelEvaluation:
+    """Measure a model on the test images of a dataset.
+
+    What can be refused is refused before the model is opened and before images are read.
+
+    Args:
+        open_model: Opens the model, which is closed at the end.
+        data: Folder of the dataset.
+        part: Name of the part on the images, if the model serves several; by default the name of the dataset.
+        layout: Folder layout of the dataset, or "auto".
+        skip_broken: Whether to leave out and count image files that cannot be read.
+        out: Directory of the report, None for no report.
+
+    Returns:
+        Figures, scores and report.
+
+    Raises:
+        MissingExtraError: If a report is asked for and matplotlib or jinja2 is not installed.
+        InputError: If the part is unknown, or `out` cannot be written.
+        DataError: If the dataset cannot be used, has no test images, or an image cannot be read.
+        BackendError: If the model cannot score the images.
+    """
+    if out is not None:
+        check_report_packages()
+        check_directory(out)
+    dataset = open_dataset(data, layout)
+    if not dataset.test:
+        raise DataError(
+            f"no images to score: {data} ({dataset.layout}) has good images to train on only; give a dataset "
+            "with test images, such as test/good and test/DEFECT"
+        )
+    with open_model() as model:
+        chosen = choose_part(model.thresholds, part, dataset.name)
+        scores = score_dataset(model.session, dataset.test, model.size, skip_broken)
+    evaluation = evaluate(scores, model.thresholds[chosen])
+    details = {"model": model.description, "data": f"{data} ({dataset.layout})"}
+    if len(model.parts) > 1:
+        details["part"] = chosen
+    if evaluation.threshold is not None and (warning := evaluation.threshold.warning()) is not None:
+        _log.warning("%s", warning)
+    report = None if out is None else write_report(out, evaluation, scores, details)
+    return ModelEvaluation(evaluation, scores, details, report)
