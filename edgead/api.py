@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgead.errors import DataError, InputError, needs_extra
 from edgead.files.arguments import (
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from edgead.bundle import Bundle
-    from edgead.engine.plan import Plan
     from edgead.evaluation.evaluate import Evaluation
     from edgead.runtime.model import Model
     from edgead.streaming import Summary
@@ -92,48 +90,33 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
     """
     from edgead.bundle import open_bundle
     from edgead.engine.build import build_bundle
+    from edgead.engine.plan import Plan
     from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
     from edgead.files.atomic import restore_directory
 
     given = checked_options(BuildOptions, options)
     source, bundle_path = path_of(run, "run"), path_of(out, "out")
     data = paths_of(given.pop("data"), "data") if given.get("data") else []
-    plan = _plan(given)
     if source.is_file():
         raise InputError(f"{source} is a file: give the directory that edgead train or edgead build wrote")
     restore_directory(source)
-    if not (source / "manifest.json").is_file():
-        if data:
-            raise InputError(f"{source} is no bundle: leave out data, a run knows its own images")
-        with needs_extra("train", "edgead.build of a run"):
-            from edgead.training.run import open_run
-        return _warned(build_bundle(open_run(source), bundle_path, plan, _log.info))
-    if data:
-        return _warned(rebuild_bundle(open_bundle(source), data, bundle_path, plan, _log.info))
-    if of_images := sorted(given.keys() - {"backend", "target", "head"}):
+    is_bundle = (source / "manifest.json").is_file()
+    if data and not is_bundle:
+        raise InputError(f"{source} is no bundle: leave out data, a run knows its own images")
+    of_images = sorted(given.keys() - {"backend", "target", "head"})
+    if is_bundle and not data and of_images:
         raise InputError(
             f"{source} is a bundle: give the images that it was trained on, with data, or leave out "
             f"{' and '.join(of_images)} to compile it as it is"
         )
-    return _warned(recompile_bundle(open_bundle(source), bundle_path, plan, _log.info))
-
-
-def _plan(given: Mapping[str, Any]) -> Plan:
-    """Make the plan of a build; InputError, with the choices, for an option that is unknown."""
-    from edgead.engine.plan import Plan
-
-    return Plan.parse(
-        backend=given.get("backend"),
-        target=os.fspath(given["target"]) if "target" in given else None,
-        precision=given.get("precision", "fp32"),
-        quantize=given.get("quantize", "all"),
-        calibrate_on=given.get("calibrate_on", "mixed"),
-        algorithm=given.get("algorithm", "mse"),
-        cache=Path(given["cache"]) if "cache" in given else None,
-        false_alarm_rate=given.get("false_alarm_rate", 0.01),
-        confidence=given.get("confidence", 0.95),
-        head=given.get("head", "auto"),
-    )
+    plan = Plan.parse(**given)
+    if not is_bundle:
+        with needs_extra("train", "edgead.build of a run"):
+            from edgead.training.run import open_run
+        return _warned(build_bundle(open_run(source), bundle_path, plan))
+    if data:
+        return _warned(rebuild_bundle(open_bundle(source), data, bundle_path, plan))
+    return _warned(recompile_bundle(open_bundle(source), bundle_path, plan))
 
 
 def _warned(bundle: Bundle) -> Bundle:

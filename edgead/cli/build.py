@@ -21,8 +21,6 @@ from edgead.cli.choices import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from edgead.bundle import Bundle
     from edgead.engine.plan import Plan
 
@@ -118,18 +116,6 @@ def build(
     from edgead.errors import InputError
     from edgead.files.atomic import restore_directory
 
-    plan = Plan.parse(
-        backend=value_of(backend),
-        target=target,
-        precision=value_of(precision) or "fp32",
-        quantize=value_of(quantize) or "all",
-        calibrate_on=value_of(calibrate_on) or "mixed",
-        algorithm=value_of(algorithm) or "mse",
-        cache=cache,
-        false_alarm_rate=0.01 if false_alarm_rate is None else false_alarm_rate,
-        confidence=0.95 if confidence is None else confidence,
-        head=str(head),
-    )
     if run.is_file():
         raise InputError(f"{run} is a file: give the directory that edgead train or edgead build wrote")
     restore_directory(run)
@@ -151,13 +137,22 @@ def build(
             f"{run} is a bundle: give the images that it was trained from, with --data, or leave out "
             f"{' and '.join(given)} to compile it as it is"
         )
+    plan = Plan.parse(
+        backend=value_of(backend),
+        target=target,
+        precision=value_of(precision),
+        quantize=value_of(quantize),
+        calibrate_on=value_of(calibrate_on),
+        algorithm=value_of(algorithm),
+        cache=cache,
+        false_alarm_rate=false_alarm_rate,
+        confidence=confidence,
+        head=str(head),
+    )
     check_target(out)
     check_target_here(plan)
     with Steps() as steps:
-        if is_bundle:
-            bundle = _from_bundle(run, data or [], out, plan, steps.say)
-        else:
-            bundle = _from_run(run, out, plan, steps.say)
+        bundle = _from_bundle(run, data or [], out, plan) if is_bundle else _from_run(run, out, plan)
     typer.echo("\n".join([*_report(bundle), f"time         {steps.total}"]))
     thresholds = bundle.manifest.thresholds
     for part, threshold in thresholds.items():
@@ -165,16 +160,16 @@ def build(
             typer.echo(f"warning: {f'{part}: ' if len(thresholds) > 1 else ''}{warning}", err=True)
 
 
-def _from_bundle(model: Path, data: list[Path], out: Path, plan: Plan, say: Callable[[str], None]) -> Bundle:
+def _from_bundle(model: Path, data: list[Path], out: Path, plan: Plan) -> Bundle:
     from edgead.bundle import open_bundle
     from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
 
     if not data:
-        return recompile_bundle(open_bundle(model), out, plan, say)
-    return rebuild_bundle(open_bundle(model), data, out, plan, say)
+        return recompile_bundle(open_bundle(model), out, plan)
+    return rebuild_bundle(open_bundle(model), data, out, plan)
 
 
-def _from_run(run: Path, out: Path, plan: Plan, say: Callable[[str], None]) -> Bundle:
+def _from_run(run: Path, out: Path, plan: Plan) -> Bundle:
     from edgead.cli.packages import require_packages
     from edgead.engine.build import build_bundle
     from edgead.errors import needs_extra
@@ -182,7 +177,7 @@ def _from_run(run: Path, out: Path, plan: Plan, say: Callable[[str], None]) -> B
     require_packages("train", "edgead build", "torch", "onnxscript", "onnxsim")
     with needs_extra("train", "edgead build"):
         from edgead.training.run import open_run
-    return build_bundle(open_run(run), out, plan, say)
+    return build_bundle(open_run(run), out, plan)
 
 
 def _report(bundle: Bundle) -> list[str]:

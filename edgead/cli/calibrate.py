@@ -51,19 +51,17 @@ def calibrate(
         raise InputError(f"--out {out} is a directory: give a file, such as {out / 'calibration.json'}")
     require_packages("build", "edgead calibrate", "onnx")
     calibrating = Calibrating.parse(str(calibrate_on), str(algorithm), out)
-    with Steps() as steps:
-        content, size, training_images = _opened(model, data or [], steps.say)
+    with Steps():
+        content, size, training_images = _opened(model, data or [])
         # No image to watch for what overflows half: that is of fp16.
         none = np.empty((0, size.height_px, size.width_px, 3), np.uint8)
-        graphs = LowerPrecisions(content, calibrating, out.stem, none, training_images, steps.say)
+        graphs = LowerPrecisions(content, calibrating, out.stem, none, training_images)
         calibration = graphs.calibration
     typer.echo(f"calibrated   {len(calibration.ranges)} tensors on {calibration.pictures} images")
     typer.echo(f"calibration  {out}")
 
 
-def _opened(
-    model: Path, data: list[Path], say: Callable[[str], None]
-) -> tuple[bytes, ModelSize, Callable[[int], UInt8Array]]:
+def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[int], UInt8Array]]:
     """The float32 graph of a run or a bundle, the size of its images, and its training images."""
     from edgead.errors import InputError, needs_extra
     from edgead.files.atomic import restore_directory
@@ -76,7 +74,7 @@ def _opened(
         if not data:
             raise InputError(f"{model} is a bundle: give the images that it was trained from, with --data")
         bundle = open_bundle(model)
-        pictures = pictures_of(bundle, data, say)
+        pictures = pictures_of(bundle, data)
         size = bundle.manifest.size
         return bundle.file("model.onnx").read_bytes(), size, spread(pictures, size)
     if data:
@@ -86,5 +84,4 @@ def _opened(
     from edgead.engine.build import onnx_from_run
 
     run = open_run(model)
-    say(f"exporting {run.method_name} with {run.teacher_name} at {run.size} to ONNX")
     return onnx_from_run(run), run.size, lambda count: run.training_pictures(count).images
