@@ -26,7 +26,7 @@ from edgead.data import open_dataset
 from edgead.engine.build import onnx_from_run
 from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import CALIBRATE_ON, Calibrating, LowerPrecisions, Rung
-from edgead.engine.verified_build import Judges
+from edgead.engine.validation_images import Judges
 from edgead.evaluation.evaluate import masks_of, score_dataset
 from edgead.export.precision.clipping import ALGORITHMS
 from edgead.runtime.agreement import compare_sessions
@@ -84,7 +84,6 @@ def measure(path: Path) -> list[dict[str, Any]]:
                     path.name,
                     judges.all,
                     lambda count: run.training_pictures(count).images,
-                    lambda line: None,
                 )
                 for rung in group:
                     lowered = graphs.graph(rung)

@@ -8,11 +8,9 @@ the logger `edgead` at level INFO, and how far a long step has come at level DEB
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgead.errors import InputError, needs_extra
 from edgead.files.arguments import (
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from edgead.bundle import Bundle
-    from edgead.engine.plan import Plan
     from edgead.evaluation.evaluate import Evaluation
     from edgead.runtime.model import Model
     from edgead.streaming import Summary
@@ -104,48 +101,31 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
     from edgead.bundle import check_target, open_bundle
     from edgead.engine.build import build_bundle
     from edgead.engine.candidate import check_target_here
+    from edgead.engine.plan import Plan
     from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
     from edgead.files.packages import require_packages
 
     given = checked_options(BuildOptions, options)
     source, bundle_path = path_of(run, "run"), path_of(out, "out")
     data = paths_of(given.pop("data"), "data") if given.get("data") is not None else []
-    plan = _plan(given)
     is_bundle = check_build_source(source, data, given)
+    plan = Plan.parse(**given)
     check_target(bundle_path)
     check_target_here(plan)
     if not is_bundle:
         require_packages("train", "edgead build", "torch", "onnxscript", "onnxsim")
         with needs_extra("train", "edgead build"):
             from edgead.training.run import open_run
-        built = build_bundle(open_run(source), bundle_path, plan, _log.info)
+        built = build_bundle(open_run(source), bundle_path, plan)
     elif data:
-        built = rebuild_bundle(open_bundle(source), data, bundle_path, plan, _log.info)
+        built = rebuild_bundle(open_bundle(source), data, bundle_path, plan)
     else:
-        built = recompile_bundle(open_bundle(source), bundle_path, plan, _log.info)
+        built = recompile_bundle(open_bundle(source), bundle_path, plan)
     thresholds = built.manifest.thresholds
     for part, threshold in thresholds.items():
         if (warning := threshold.warning()) is not None:
             _log.warning("%s%s", f"{part}: " if len(thresholds) > 1 else "", warning)
     return built
-
-
-def _plan(given: Mapping[str, Any]) -> Plan:
-    """Make the plan of a build; InputError, with the choices, for an option that is unknown."""
-    from edgead.engine.plan import Plan
-
-    return Plan.parse(
-        backend=given.get("backend"),
-        target=os.fspath(given["target"]) if "target" in given else None,
-        precision=given.get("precision", "fp32"),
-        quantize=given.get("quantize", "all"),
-        calibrate_on=given.get("calibrate_on", "mixed"),
-        algorithm=given.get("algorithm", "mse"),
-        cache=Path(given["cache"]) if "cache" in given else None,
-        false_alarm_rate=given.get("false_alarm_rate", 0.01),
-        confidence=given.get("confidence", 0.95),
-        head=given.get("head", "auto"),
-    )
 
 
 def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model:

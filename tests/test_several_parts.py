@@ -133,7 +133,7 @@ def test_calibration_sees_all_parts(data, run):
 
 def test_calibration_from_a_bundle_sees_all_parts_and_no_judge(data, bundle):
     opened = open_bundle(bundle)
-    pictures = pictures_of(opened, [data / "plate", data / "disc"], lambda _: None)
+    pictures = pictures_of(opened, [data / "plate", data / "disc"])
     found = spread(pictures, opened.manifest.size)(10)
     assert list(pictures) == list(PARTS)
     of_part = {}

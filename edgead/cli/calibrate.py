@@ -58,7 +58,7 @@ def calibrate(
         content, size, training_images = _opened(model, data or [])
         # No image to watch for what overflows half: that is of fp16.
         none = np.empty((0, size.height_px, size.width_px, 3), np.uint8)
-        graphs = LowerPrecisions(content, calibrating, out.stem, none, training_images, _log.info)
+        graphs = LowerPrecisions(content, calibrating, out.stem, none, training_images)
         calibration = graphs.calibration
     typer.echo(f"calibrated   {len(calibration.ranges)} tensors on {calibration.pictures} images")
     typer.echo(f"calibration  {out}")
@@ -77,7 +77,7 @@ def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[
         if not data:
             raise InputError(f"{model} is a bundle: give the images that it was trained from, with --data")
         bundle = open_bundle(model)
-        pictures = pictures_of(bundle, data, _log.info)
+        pictures = pictures_of(bundle, data)
         size = bundle.manifest.size
         return bundle.file("model.onnx").read_bytes(), size, spread(pictures, size)
     if data:
@@ -87,5 +87,4 @@ def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[
     from edgead.engine.build import onnx_from_run
 
     run = open_run(model)
-    _log.info("exporting %s with %s at %s to ONNX", run.method_name, run.teacher_name, run.size)
     return onnx_from_run(run), run.size, lambda count: run.training_pictures(count).images

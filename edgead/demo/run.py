@@ -60,7 +60,7 @@ def run_demo(
     with steps.take("train", f"Reverse Distillation, {epochs} epochs, on the good parts alone"):
         run = _train(folder, epochs, size_px)
     with steps.take("build", "an ONNX file that decides as the trained model does, and a threshold"):
-        bundle = build_bundle(run, folder / "bundle", progress=_log.info)
+        bundle = build_bundle(run, folder / "bundle")
     with steps.take("eval", f"the bundle on the {2 * n_test} parts to test on"):
         evaluation, scores = _evaluate(folder, bundle)
     with steps.take("stream", f"{n_frames} frames of a conveyor"):

@@ -6,24 +6,31 @@ killed leaves the bundle that was there before as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from edgead.bundle import Bundle, check_target
 from edgead.data import LoadedPictures
+from edgead.engine.candidate_precisions import first_within_tolerance
 from edgead.engine.fidelity import exact_limits, judgement, verify
 from edgead.engine.plan import Plan
-from edgead.engine.verified_build import Built, Judges, answers, build_verified, install
+from edgead.engine.precision_converter import LowerPrecisions
+from edgead.engine.validation_images import Judges
+from edgead.engine.write import Built, ModelDetails, answers, install
 from edgead.errors import needs_extra
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
-from edgead.types import UInt8Array
 
 if TYPE_CHECKING:
     from edgead.models.base import DistillationMethod
+
+_log = logging.getLogger(__name__)
 
 
 class TrainedRun(Protocol):
@@ -70,61 +77,83 @@ class TrainedRun(Protocol):
         ...
 
 
-def build_bundle(
-    run: TrainedRun, target: Path, plan: Plan | None = None, progress: Callable[[str], None] = lambda _: None
-) -> Bundle:
-    """Build the bundle of a run, and return it opened.
+def build_bundle(run: TrainedRun, target: Path, plan: Plan | None = None) -> Bundle:
+    """Build the bundle of a run.
 
-    target: the directory to write, in place of the bundle that may be there. plan: what is asked; float32 for ONNX
-    Runtime where it is left out. progress: called with a line before each step. The float32 graph is verified against
-    torch in any case, and is the reference of what is built from it, which has a threshold of its own scores.
+    The float32 graph is verified against torch in any case, and is the reference for what is built from it. The steps
+    are logged.
 
-    Raises InputError for a target that holds something else, VerificationError when what was built does not decide as
-    its reference, MissingExtraError without the training packages, what `build_verified` raises and what the run
-    raises.
+    Args:
+        run: Finished training run.
+        target: Directory to write, in place of the bundle that may be there.
+        plan: What to build; by default float32 for ONNX Runtime.
+
+    Returns:
+        The bundle, opened.
+
+    Raises:
+        InputError: If the directory holds something else.
+        VerificationError: If what was built does not decide as its reference.
+        MissingExtraError: If the training packages are missing.
+        EdgeadError: For what `first_within_tolerance` and the run raise.
     """
     plan = Plan() if plan is None else plan
     # A bad place is refused now, not after minutes of exporting.
     check_target(target)
-    held_out, labelled = run.holdout_pictures(), run.labelled_pictures()
-    judges = {
-        part: Judges(pictures.images, labelled.get(part), plan.false_alarm_rate, plan.confidence)
-        for part, pictures in held_out.items()
-    }
-    progress(f"exporting {run.method_name} with {run.teacher_name} at {run.size} to ONNX")
-    exact = _exact(run, onnx_from_run(run), judges, progress)
-
-    def training_images(count: int) -> UInt8Array:
-        return run.training_pictures(count).images
-
+    judges = _judges(run, plan.false_alarm_rate, plan.confidence)
+    model = onnx_from_run(run)
+    exact = _exact(run, model, judges)
+    graphs = LowerPrecisions(
+        model,
+        plan.calibrating,
+        target.name,
+        np.concatenate([of_part.all for of_part in judges.values()]),
+        lambda count: run.training_pictures(count).images,
+    )
+    details = ModelDetails(run.size, run.method_name, run.teacher_name, run.summary)
     with TemporaryDirectory(prefix="edgead-") as directory:
-        built = build_verified(
-            exact, judges, plan, target.name, training_images, run.size, Path(directory), progress
-        )
-        progress(f"writing {target}")
-        return install(target, built, plan, run.size, run.method_name, run.teacher_name, run.summary)
+        built = first_within_tolerance(exact, judges, graphs, plan, run.size, Path(directory))
+        return install(target, built, details, plan.recipe.backend, plan.recipe_name)
 
 
 def onnx_from_run(run: TrainedRun) -> bytes:
-    """Export a run as the content of an ONNX file; MissingExtraError without the training packages."""
+    """Export a run.
+
+    Args:
+        run: Finished training run.
+
+    Returns:
+        Content of an ONNX file.
+
+    Raises:
+        MissingExtraError: If the training packages are missing.
+    """
+    _log.info("exporting %s with %s at %s to ONNX", run.method_name, run.teacher_name, run.size)
     with needs_extra("train", "edgead build"):
         from edgead.export.from_torch import onnx_from_method
     content: bytes = onnx_from_method(run.load_model(), run.size).SerializeToString()
     return content
 
 
-def _exact(
-    run: TrainedRun, model: bytes, judges: Mapping[str, Judges], progress: Callable[[str], None]
-) -> Built:
-    """The float32 graph, verified against the trained model."""
+def _judges(run: TrainedRun, false_alarm_rate: float, confidence: float) -> dict[str, Judges]:
+    """Load the validation images of a run, by part."""
+    held_out, labelled = run.holdout_pictures(), run.labelled_pictures()
+    return {
+        part: Judges(pictures.images, labelled.get(part), false_alarm_rate, confidence)
+        for part, pictures in held_out.items()
+    }
+
+
+def _exact(run: TrainedRun, model: bytes, judges: Mapping[str, Judges]) -> Built:
+    """Verify the float32 graph against the trained model; VerificationError if it does not decide as the model."""
     with run.session() as reference, OnnxRuntimeSession(model, size=run.size) as session:
         held_out = sum(len(of_part.good) for of_part in judges.values())
-        progress(f"setting the threshold on {held_out} held-out good pictures")
+        _log.info("setting the threshold on %d held-out good pictures", held_out)
         # The threshold is the score of one of these pictures, so the last bit of it would decide on that
         # picture. With the larger of its two scores each picture is on the same side for the model and for
         # what was built from it.
         thresholds = {part: of_part.threshold(reference, session) for part, of_part in judges.items()}
-        progress("checking that the graph decides as the model")
+        _log.info("checking that the graph decides as the model")
         parts = {}
         for part, of_part in judges.items():
             level, named = thresholds[part].value, part if len(judges) > 1 else None

@@ -7,7 +7,8 @@ its place and the candidate says that the engine is still to be verified: by the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.runtime.tensorrt.engine_record import Head, check_fits, this_platform
 from edgead.runtime.tensorrt.library import load_library
+
+_log = logging.getLogger(__name__)
 
 _REBUILD = "the same command on this machine"
 _HEADS: Mapping[Head, str] = {
@@ -60,13 +63,20 @@ def check_target_here(plan: Plan) -> None:
 
 
 @contextmanager
-def open_candidate(
-    lowered: Lowered, plan: Plan, size: ModelSize, directory: Path, progress: Callable[[str], None]
-) -> Iterator[Candidate]:
+def open_candidate(lowered: Lowered, plan: Plan, size: ModelSize, directory: Path) -> Iterator[Candidate]:
     """Build what the plan's backend runs, and open it.
 
-    lowered: the graph. size: of its pictures. directory: to write an engine to; it must outlive the files. progress:
-    called with lines of what is done. Raises BackendError when the library is missing, refuses the graph or fails.
+    Args:
+        lowered: The graph.
+        plan: Target that it is built for, and the head of an engine.
+        size: Size of the images that the graph takes.
+        directory: Directory to write an engine to; it must outlive the candidate's files.
+
+    Yields:
+        The opened candidate.
+
+    Raises:
+        BackendError: If the library is missing, refuses the graph or fails.
     """
     if plan.recipe.tensorrt is None:
         with OnnxRuntimeSession(lowered.model, size=size) as session:
@@ -75,7 +85,7 @@ def open_candidate(
     gpu, no_gpu = _gpu()
     if no_gpu is not None and not plan.recipe.tensorrt.compute_capabilities:
         raise no_gpu
-    built = _compiled(lowered, plan, plan.recipe.tensorrt, gpu, directory, progress)
+    built = _compiled(lowered, plan, plan.recipe.tensorrt, gpu, directory)
     files: dict[str, Path | bytes] = {
         "model.engine": built.path,
         "engine.json": built.record.to_json().encode(),
@@ -85,8 +95,8 @@ def open_candidate(
     # The first clause says what; the mend is for somebody who wants to run engines here.
     reason = str(no_gpu).partition(":")[0] if gpu is None else _why_not_here(built, gpu)
     if reason is not None:
-        progress(
-            f"the engine is not run here ({reason}): its graph is judged, and the device proves the engine"
+        _log.info(
+            "the engine is not run here (%s): its graph is judged, and the device proves the engine", reason
         )
         with OnnxRuntimeSession(lowered.model, size=size) as session:
             yield Candidate(session, files, verified=False)
@@ -98,17 +108,12 @@ def open_candidate(
 
 
 def _compiled(
-    lowered: Lowered,
-    plan: Plan,
-    settings: TensorRTSettings,
-    gpu: str | None,
-    directory: Path,
-    progress: Callable[[str], None],
+    lowered: Lowered, plan: Plan, settings: TensorRTSettings, gpu: str | None, directory: Path
 ) -> BuiltEngine:
     graph = directory / "model.onnx"
     graph.write_bytes(lowered.model)
     head = plan.engine_head()
-    progress(f"compiling with head {head}: the anomaly map comes from {_HEADS[head]}")
+    _log.info("compiling with head %s: the anomaly map comes from %s", head, _HEADS[head])
     built = build_engine(
         graph,
         EngineRequest(
@@ -122,9 +127,8 @@ def _compiled(
         ),
         directory=directory,
         timing_caches=cache_directory(),
-        progress=progress,
     )
-    progress(f"compiled an engine of {built.path.stat().st_size / 1e6:.1f} MB in {built.seconds:.0f} s")
+    _log.info("compiled an engine of %.1f MB in %.0f s", built.path.stat().st_size / 1e6, built.seconds)
     return built
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgead.engine.precision_converter import Calibrating, Rung, rungs_of
 from edgead.engine.target import Recipe, find_recipe
 from edgead.errors import InputError
+from edgead.files.arguments import PlanOptions, checked_options
 from edgead.plugin.loader import plugin_file
 from edgead.runtime.tensorrt.engine_record import Head
 from edgead.scoring.threshold import threshold_from_normal_scores
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_OF_INT8 = ("calibrate_on", "algorithm", "quantize", "cache")
 
 HEADS = ("auto", "plugin", "standard")
 
@@ -19,10 +28,17 @@ HEADS = ("auto", "plugin", "standard")
 class Plan:
     """A checked request for a build.
 
-    recipe_name, recipe: of the target. rungs: precisions to try in turn; the first that decides as the model is kept.
-    calibrating: of INT8. false_alarm_rate, confidence: of the threshold, see `edgead.scoring.threshold`; InputError for
-    one that is not between 0 and 1. head: of `HEADS`, what computes the anomaly map of an engine; InputError for one
-    that cannot be had, see `engine_head`.
+    Attributes:
+        recipe_name: Name of the target.
+        recipe: The target.
+        rungs: Candidate precisions to try in turn; the first that decides as the model is kept.
+        calibrating: How INT8 is calibrated.
+        false_alarm_rate: Share of good parts that may be called defective, see `edgead.scoring.threshold`.
+        confidence: Confidence that this share is kept.
+        head: One of `HEADS`: how the anomaly map of an engine is computed, see `engine_head`.
+
+    Raises:
+        InputError: If the rate or the confidence is not between 0 and 1, or the head is not available.
     """
 
     recipe_name: str = "cpu"
@@ -39,14 +55,18 @@ class Plan:
         self.engine_head()
 
     def engine_head(self) -> Head:
-        """What an engine of this plan gets, built here and now: `plugin`, `kernels` or `standard`.
+        """Choose the head of an engine of this plan that is built here and now.
 
         `plugin` asks for the CUDA kernels, which TensorRT takes as a plugin, and a version-compatible engine carries
-        inside; for TensorRT for RTX, which takes none, they are launched behind the engine. `auto` is the plugin where
-        'edgead plugin build' was run, and `standard` else; for TensorRT for RTX and for a version-compatible engine it
-        is `standard`, until measured there.
-        InputError for a head that is unknown or that the target's backend does not have, and for a plugin that was not
-        compiled.
+        inside; TensorRT for RTX takes no plugin, so they are launched behind the engine. `auto` is the plugin if
+        'edgead plugin build' was run, and `standard` otherwise; for TensorRT for RTX and for a version-compatible
+        engine it is `standard`, until measured there.
+
+        Returns:
+            `plugin`, `kernels` or `standard`.
+
+        Raises:
+            InputError: If the head is unknown, the target's backend does not have it, or the plugin is not compiled.
         """
         recipe = self.recipe
         if self.head not in HEADS:
@@ -73,28 +93,37 @@ class Plan:
         return "plugin" if chosen else "standard"
 
     @classmethod
-    def parse(
-        cls,
-        *,
-        backend: str | None,
-        target: str | None,
-        precision: str,
-        quantize: str,
-        calibrate_on: str,
-        algorithm: str,
-        cache: Path | None,
-        false_alarm_rate: float,
-        confidence: float,
-        head: str = "auto",
-    ) -> Plan:
-        """Take what a user typed; InputError, with the choices, for what is unknown."""
-        name, found = find_recipe(backend, target)
+    def parse(cls, **options: Unpack[PlanOptions]) -> Plan:
+        """Check what a user asks for.
+
+        Args:
+            **options: Options of `edgead.files.arguments.PlanOptions`. None means that an option is not given.
+
+        Returns:
+            The plan.
+
+        Raises:
+            InputError: If a name is unknown (the message has the choices), options contradict each other, or an option
+                of INT8 is given and no candidate precision is INT8.
+        """
+        given = checked_options(PlanOptions, options)
+        target = os.fspath(given["target"]) if "target" in given else None
+        name, recipe = find_recipe(given.get("backend"), target)
+        precision = given.get("precision", "fp32")
+        rungs = rungs_of(precision, given.get("quantize", "all"), recipe.fallback_order)
+        unused = [f"--{option.replace('_', '-')}" for option in _OF_INT8 if option in given]
+        if unused and not any(rung.startswith("int8") for rung in rungs):
+            raise InputError(
+                f"{' and '.join(unused)} goes with int8, and --precision {precision} for target {name!r} tries "
+                f"{' and '.join(rungs)} only: leave it out, or give --precision int8"
+            )
+        cache = Path(given["cache"]) if "cache" in given else None
+        calibrating = Calibrating.parse(**_chosen(given, "calibrate_on", "algorithm"), cache=cache)
         return cls(
-            name,
-            found,
-            rungs_of(precision, quantize, found.fallback_order),
-            Calibrating.parse(calibrate_on, algorithm, cache),
-            false_alarm_rate,
-            confidence,
-            head,
+            name, recipe, rungs, calibrating, **_chosen(given, "false_alarm_rate", "confidence", "head")
         )
+
+
+def _chosen(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Take the options of these names that are given."""
+    return {name: given[name] for name in names if name in given}

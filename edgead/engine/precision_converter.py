@@ -7,6 +7,7 @@ result is judged by: a range that was fitted to the judges would make the verdic
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +42,8 @@ MIN_CALIBRATION_PICTURES = 8
 SENSITIVITY_PICTURES = 8
 """Calibration pictures that the sensitive layers are found on."""
 
+_log = logging.getLogger(__name__)
+
 _PURPOSE = "another precision than fp32"
 
 # Another seed than verification has, so that its damage is not what the ranges were fitted to.
@@ -62,8 +65,10 @@ class Calibrating:
     cache: Path | None = None
 
     @classmethod
-    def parse(cls, calibrate_on: str, algorithm: str, cache: Path | None) -> Calibrating:
-        """Take what a user typed; InputError for a name that is unknown."""
+    def parse(
+        cls, calibrate_on: str = "mixed", algorithm: str = "mse", cache: Path | None = None
+    ) -> Calibrating:
+        """Check what a user asks for; InputError, with the choices, for a name that is unknown."""
         return cls(
             _known("--calibrate-on", calibrate_on, CALIBRATE_ON),
             _known("--algorithm", algorithm, ALGORITHMS),
@@ -100,11 +105,15 @@ def rungs_of(precision: str, quantize: str, ladder: tuple[Rung, ...]) -> tuple[R
 
 
 class LowerPrecisions:
-    """Makes the graphs of the rungs from one float32 graph that edgead exported.
+    """Makes the graphs of the candidate precisions from one float32 graph that edgead exported. The steps are logged.
 
-    model: content of the ONNX file. calibrating: how INT8 is calibrated. name: of the bundle. watched: (N, H, W, 3)
-    uint8 RGB; what overflows half on them stays float32. training_images: gives at most so many good pictures of the
-    training, asked for INT8 unless it is calibrated on noise. progress: called with a line before each step.
+    Args:
+        model: Content of the ONNX file.
+        calibrating: How INT8 is calibrated.
+        name: Name of the bundle; the calibration file has it by default.
+        watched: Images, (N, H, W, 3) uint8 RGB; tensors that overflow float16 on them stay float32.
+        training_images: Function that gives at most so many good images of the training. It is called for INT8, unless
+            INT8 is calibrated on noise.
     """
 
     def __init__(
@@ -114,16 +123,23 @@ class LowerPrecisions:
         name: str,
         watched: UInt8Array,
         training_images: Callable[[int], UInt8Array],
-        progress: Callable[[str], None],
     ) -> None:
         self._model, self._calibrating, self._name = model, calibrating, name
-        self._watched, self._training_images, self._progress = watched, training_images, progress
+        self._watched, self._training_images = watched, training_images
 
     def graph(self, rung: Rung) -> Lowered:
-        """Make the graph of a rung.
+        """Make the graph of a candidate precision.
 
-        Raises PrecisionError when the graph does not convert or the cache is stale, DataError for too few pictures,
-        MissingExtraError without onnx.
+        Args:
+            rung: The candidate precision.
+
+        Returns:
+            The graph and how it was made.
+
+        Raises:
+            PrecisionError: If the graph does not convert, or the cached calibration is stale.
+            DataError: If there are too few images to calibrate on.
+            MissingExtraError: If onnx is missing.
         """
         if rung == "fp32":
             return Lowered(self._model, "fp32", {})
@@ -146,10 +162,10 @@ class LowerPrecisions:
         file = self._calibrating.cache or Path("calibration") / f"{self._name}.json"
         found = read_calibration(file, calibration_key(self._exact, images, algorithm), self._exact)
         if found is not None:
-            self._progress(f"int8 with the calibration in {file}")
+            _log.info("int8 with the calibration in %s", file)
             return found
-        self._progress(
-            f"calibrating int8 on {len(images)} pictures ({self._calibrating.calibrate_on}, {algorithm})"
+        _log.info(
+            "calibrating int8 on %d pictures (%s, %s)", len(images), self._calibrating.calibrate_on, algorithm
         )
         measured = calibrate(self._exact, images, algorithm)
         write_calibration(file, measured)
@@ -182,14 +198,14 @@ class LowerPrecisions:
         images = self._calibration_images
         spread = images[:: -(-len(images) // SENSITIVITY_PICTURES)]
         calibration = self.calibration
-        return sensitive_layers(self._exact, calibration.ranges, calibration.shifts, spread, self._progress)
+        return sensitive_layers(self._exact, calibration.ranges, calibration.shifts, spread)
 
     def _half(self, with_tail: bool) -> Lowered:
         with needs_extra("build", _PURPOSE):
             from edgead.export.graph_sections import computed_tensors, tail
             from edgead.export.precision.float16 import half_from_float
 
-        self._progress("converting to float16")
+        _log.info("converting to float16")
         layers = None if with_tail else set(computed_tensors(self._exact)) - tail(self._exact)
         half = half_from_float(self._exact, self._peaks, layers)
         return Lowered(half.SerializeToString(), "fp16", {})

@@ -10,6 +10,7 @@ engine is judged by the answers that the bundle carries. That is how a device ma
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,16 +23,20 @@ from edgead.bundle import Bundle, check_target
 from edgead.bundle.manifest import REBUILD
 from edgead.data import Dataset, LoadedPictures, Sample, load_pictures, open_dataset, spread_over
 from edgead.engine.candidate import open_candidate
+from edgead.engine.candidate_precisions import first_within_tolerance
 from edgead.engine.fidelity import PRECISIONS, Budget, Comparison, Limits, Precision, judgement, require_each
 from edgead.engine.plan import Plan
-from edgead.engine.precision_converter import Lowered
-from edgead.engine.verified_build import Built, Judges, answers, build_verified, install, picture_hash
+from edgead.engine.precision_converter import Lowered, LowerPrecisions
+from edgead.engine.validation_images import Judges, picture_hash
+from edgead.engine.write import Built, ModelDetails, answers, install
 from edgead.errors import BundleError, DataError, InputError, PictureError
 from edgead.imaging.preprocess import ModelSize, read_picture, resize_to_model
 from edgead.runtime.agreement import golden_agreement
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.types import UInt8Array
+
+_log = logging.getLogger(__name__)
 
 _GOLDEN = "the golden answers of the bundle that it was made from"
 
@@ -60,22 +65,27 @@ class _Folder:
     part: str | None = None
 
 
-def rebuild_bundle(
-    bundle: Bundle,
-    data: Sequence[Path],
-    target: Path,
-    plan: Plan,
-    progress: Callable[[str], None] = lambda _: None,
-) -> Bundle:
-    """Build a bundle from a float32 one, and return it opened.
+def rebuild_bundle(bundle: Bundle, data: Sequence[Path], target: Path, plan: Plan) -> Bundle:
+    """Build a bundle from a float32 one.
 
-    data: the datasets that the model was trained on, one for each part. The rest as in `build_bundle`. Raises
-    InputError for a bundle that does not serve, DataError when the pictures that held a threshold are not all there,
-    and what `build_verified` raises.
+    Args:
+        bundle: Bundle of precision fp32 on ONNX Runtime.
+        data: Datasets that the model was trained on, one for each part.
+        target: Directory to write, in place of the bundle that may be there.
+        plan: What to build.
+
+    Returns:
+        The new bundle, opened.
+
+    Raises:
+        InputError: If the bundle is of another precision, or the directory holds something else.
+        DataError: If the images that a threshold was set on are not all there.
+        VerificationError: If what was built does not decide as the bundle.
+        EdgeadError: For what `first_within_tolerance` raises.
     """
     check_target(target)
     manifest = bundle.manifest
-    pictures = pictures_of(bundle, data, progress)
+    pictures = pictures_of(bundle, data)
     judges = {
         part: Judges(of_part.good, of_part.labelled, plan.false_alarm_rate, plan.confidence)
         for part, of_part in pictures.items()
@@ -87,30 +97,33 @@ def rebuild_bundle(
         golden = answers(session, judges)
     require_each(compared, "build from the run")
     exact = Built(model, "fp32", thresholds, _verification(bundle, compared), golden, files={}, verified=True)
+    graphs = LowerPrecisions(
+        model,
+        plan.calibrating,
+        target.name,
+        np.concatenate([of_part.all for of_part in judges.values()]),
+        spread(pictures, manifest.size),
+    )
     with TemporaryDirectory(prefix="edgead-") as directory:
-        built = build_verified(
-            exact,
-            judges,
-            plan,
-            target.name,
-            spread(pictures, manifest.size),
-            manifest.size,
-            Path(directory),
-            progress,
-        )
-        progress(f"writing {target}")
-        return install(
-            target, built, plan, manifest.size, manifest.method, manifest.teacher, manifest.training
-        )
+        built = first_within_tolerance(exact, judges, graphs, plan, manifest.size, Path(directory))
+        return install(target, built, _details(bundle), plan.recipe.backend, plan.recipe_name)
 
 
-def recompile_bundle(
-    bundle: Bundle, target: Path, plan: Plan, progress: Callable[[str], None] = lambda _: None
-) -> Bundle:
-    """Compile the graph of a bundle for another target, and return the new bundle opened.
+def recompile_bundle(bundle: Bundle, target: Path, plan: Plan) -> Bundle:
+    """Compile the graph of a bundle for another target. Precision, threshold and golden answers stay.
 
-    plan: its recipe and head alone count. Precision, threshold and golden answers stay. Raises VerificationError when
-    the engine does not give these answers within the budget, BackendError as it occurs.
+    Args:
+        bundle: Bundle of any precision and backend.
+        target: Directory to write, in place of the bundle that may be there.
+        plan: What to build; only its target and head count.
+
+    Returns:
+        The new bundle, opened.
+
+    Raises:
+        InputError: If the directory holds something else.
+        VerificationError: If the result does not give these answers within the tolerance.
+        BackendError: If the library is missing, refuses the graph or fails.
     """
     check_target(target)
     manifest = bundle.manifest
@@ -119,9 +132,9 @@ def recompile_bundle(
     lowered = Lowered(bundle.file("model.onnx").read_bytes(), precision, {})
     with (
         TemporaryDirectory(prefix="edgead-") as directory,
-        open_candidate(lowered, plan, manifest.size, Path(directory), progress) as candidate,
+        open_candidate(lowered, plan, manifest.size, Path(directory)) as candidate,
     ):
-        progress(f"checking that it gives the {len(golden.images)} answers that {bundle.path} carries")
+        _log.info("checking that it gives the %d answers that %s carries", len(golden.images), bundle.path)
         compared = _compared(bundle, candidate.session, plan.recipe.budgets.of(precision))
         require_each(compared, "build from the run for this target, in a higher precision")
         files: dict[str, Path | bytes] = dict(candidate.files)
@@ -131,20 +144,22 @@ def recompile_bundle(
         built = Built(
             lowered.model, precision, manifest.thresholds, verification, golden, files, candidate.verified
         )
-        progress(f"writing {target}")
-        return install(
-            target, built, plan, manifest.size, manifest.method, manifest.teacher, manifest.training
-        )
+        return install(target, built, _details(bundle), plan.recipe.backend, plan.recipe_name)
 
 
-def pictures_of(
-    bundle: Bundle, data: Sequence[Path], progress: Callable[[str], None]
-) -> dict[str, FoundPictures]:
-    """The pictures of each part of a float32 bundle, found by those that hold its threshold.
+def pictures_of(bundle: Bundle, data: Sequence[Path]) -> dict[str, FoundPictures]:
+    """Find the images of each part of a float32 bundle, by the images that its threshold was set on.
 
-    data: datasets, one for each part; a folder may be called otherwise than at the training. Raises InputError for a
-    bundle of another precision or that does not say which pictures hold its thresholds, DataError when they are not all
-    there, or for a dataset of no part.
+    Args:
+        bundle: Bundle of precision fp32.
+        data: Datasets, one for each part; a folder may have another name than at the training.
+
+    Returns:
+        The images by part.
+
+    Raises:
+        InputError: If the bundle is of another precision, or does not record which images set its thresholds.
+        DataError: If these images are not all there, or a dataset belongs to no part.
     """
     manifest = bundle.manifest
     if manifest.precision != "fp32":
@@ -155,7 +170,7 @@ def pictures_of(
     known = {part: _hashes_of(bundle, part) for part in manifest.thresholds}
     folders = []
     for path in data:
-        progress(f"reading the pictures in {path}")
+        _log.info("reading the pictures in %s", path)
         folders.append(_read(path, frozenset().union(*known.values()), manifest.size))
     pictures = {}
     for part, hashes in known.items():
@@ -189,6 +204,11 @@ def spread(pictures: Mapping[str, FoundPictures], size: ModelSize) -> Callable[[
     return lambda count: (
         load_pictures(spread_over([part.others for part in pictures.values()], count), size).images
     )
+
+
+def _details(bundle: Bundle) -> ModelDetails:
+    manifest = bundle.manifest
+    return ModelDetails(manifest.size, manifest.method, manifest.teacher, manifest.training)
 
 
 def _compared(bundle: Bundle, session: Session, budget: Budget) -> dict[str, tuple[Comparison, Limits]]:

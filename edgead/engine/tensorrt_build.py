@@ -2,20 +2,20 @@
 
 The vendor's parser and compiler may abort the process that they run in, and a long build may run out of memory. Both
 must end in one line of ours, not in a dead `edgead build` without a bundle or a word. So `tensorrt_worker` builds, and
-this end feeds it, passes its progress on, and says what became of it.
+this end feeds it, logs its progress, and reports the result.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ from edgead.plugin.loader import plugin_file, plugin_sha256
 from edgead.runtime.tensorrt.engine_record import EngineRecord, Head, this_platform
 from edgead.runtime.tensorrt.feature_record import FeatureRecord
 from edgead.runtime.tensorrt.library import Library, load_library
+
+_log = logging.getLogger(__name__)
 
 ENGINE_FILE = "model.engine"
 
@@ -54,15 +56,10 @@ class BuiltEngine:
     seconds: float
 
 
-def build_engine(
-    model: Path,
-    request: EngineRequest,
-    *,
-    directory: Path,
-    timing_caches: Path,
-    progress: Callable[[str], None] = lambda _: None,
-) -> BuiltEngine:
+def build_engine(model: Path, request: EngineRequest, *, directory: Path, timing_caches: Path) -> BuiltEngine:
     """Compile an ONNX file that edgead wrote to `directory` / `ENGINE_FILE`, which is written whole or not at all.
+
+    The steps of the compiler are logged, a few lines a second at most.
 
     Args:
         model: The ONNX file.
@@ -71,7 +68,6 @@ def build_engine(
         directory: Directory to write the engine to.
         timing_caches: Directory of TensorRT's timing caches, one for each version and GPU, read and written. TensorRT
             for RTX has none.
-        progress: Called with a line a few times a second.
 
     Returns:
         The engine, and the record to write beside it.
@@ -91,21 +87,6 @@ def build_engine(
     plugin = None
     if request.head == "plugin":
         plugin = PluginLibrary(plugin_file(), plugin_sha256(plugin_file()))
-    record = EngineRecord(
-        backend=request.backend,
-        library_version=library.version_text,
-        platform=this_platform(),
-        compute_capabilities=built_for,
-        hardware_compatibility=request.settings.hardware_compatibility,
-        version_compatible=request.settings.version_compatible,
-        precision=request.precision,
-        batch=(request.batch.min, request.batch.opt, request.batch.max),
-        graph_sha256=graph_sha256,
-        recipe=request.recipe,
-        head=request.head,
-        plugin_sha256=plugin.sha256 if plugin else None,
-        features=features,
-    )
     engine = directory / ENGINE_FILE
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edgead-") as scratch:
@@ -121,8 +102,31 @@ def build_engine(
             plugin=plugin,
             features=features,
         )
-        layers = _work(task, library.name, model, progress)
+        record = _record(task, library, built_for, graph_sha256)
+        layers = _work(task, library.name, model)
     return BuiltEngine(engine, record, layers, time.monotonic() - started)
+
+
+def _record(
+    task: EngineTask, library: Library, compute_capabilities: tuple[str, ...], graph_sha256: str
+) -> EngineRecord:
+    """Record what an engine was built for."""
+    request = task.request
+    return EngineRecord(
+        backend=request.backend,
+        library_version=library.version_text,
+        platform=this_platform(),
+        compute_capabilities=compute_capabilities,
+        hardware_compatibility=request.settings.hardware_compatibility,
+        version_compatible=request.settings.version_compatible,
+        precision=request.precision,
+        batch=(request.batch.min, request.batch.opt, request.batch.max),
+        graph_sha256=graph_sha256,
+        recipe=request.recipe,
+        head=request.head,
+        plugin_sha256=task.plugin.sha256 if task.plugin else None,
+        features=task.features,
+    )
 
 
 def _compute_capabilities(request: EngineRequest, library: Library) -> tuple[str, ...]:
@@ -186,7 +190,7 @@ def _headed(content: bytes, head: Head, model: Path) -> tuple[bytes, FeatureReco
         ) from error
 
 
-def _work(task: EngineTask, library: str, model: Path, progress: Callable[[str], None]) -> str | None:
+def _work(task: EngineTask, library: str, model: Path) -> str | None:
     """Let the worker build, and return its report of the layers."""
     answers: dict[str, Any] = {}
     with (
@@ -209,7 +213,7 @@ def _work(task: EngineTask, library: str, model: Path, progress: Callable[[str],
                     break  # it died in the middle of an answer
                 answer = json.loads(line)
                 if "progress" in answer:
-                    progress(answer["progress"])
+                    _log.info("%s", answer["progress"])
                 else:
                     answers |= answer
             worker.wait()

@@ -63,15 +63,14 @@ class TrainOptions(TypedDict, total=False):
     training_precision: str | None
 
 
-class BuildOptions(TypedDict, total=False):
-    """Options of `build`; their defaults are those of `edgead build`.
+class PlanOptions(TypedDict, total=False):
+    """Options of `build` that choose what is built; their defaults are those of `edgead build`.
 
     Attributes:
         target: "cpu", "rtx-desktop", "jetson-orin", "jetson-thor", "datacenter" or a TOML file; by default the
             backend's, or "cpu".
         precision: "fp32", "fp16", "int8", or "auto" for the fastest that decides as the model; by default "fp32", or
             a bundle's own.
-        data: For a bundle, the datasets that it was trained on, one for each part.
         backend: "onnxruntime", "tensorrt" or "tensorrt-rtx"; by default the target's.
         head: Anomaly map of an engine: "plugin", "standard" or "auto".
         calibrate_on: For int8: "train", "noise", "pseudo-anomaly" or "mixed".
@@ -84,7 +83,6 @@ class BuildOptions(TypedDict, total=False):
 
     target: str | os.PathLike[str] | None
     precision: str | None
-    data: PathLike | Sequence[PathLike] | None
     backend: str | None
     head: str
     calibrate_on: str | None
@@ -93,6 +91,16 @@ class BuildOptions(TypedDict, total=False):
     cache: str | os.PathLike[str] | None
     false_alarm_rate: float | None
     confidence: float | None
+
+
+class BuildOptions(PlanOptions, total=False):
+    """Options of `build`: those of `PlanOptions`, and the images.
+
+    Attributes:
+        data: For a bundle, the datasets that it was trained on, one for each part.
+    """
+
+    data: PathLike | Sequence[PathLike] | None
 
 
 def checked_options(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, TypeAlias, overload
+from typing import TypeAlias, overload
 
 import cv2
 import numpy as np
@@ -23,10 +22,7 @@ from edgead.imaging.preprocess import ModelSize, batch_from_images, read_picture
 from edgead.imaging.regions import regions_from_map
 from edgead.runtime.base import Session
 from edgead.scoring.threshold import Threshold
-from edgead.types import Float32Array, Region, UInt8Array
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from edgead.types import Closing, Float32Array, Region, UInt8Array
 
 Image: TypeAlias = "str | os.PathLike[str] | UInt8Array"
 
@@ -56,7 +52,7 @@ class Result:
     part: str
 
 
-class Model:
+class Model(Closing):
     """An opened bundle or run; a context manager.
 
     Args:
@@ -175,14 +171,6 @@ class Model:
         """Close the session; may be called twice."""
         self._closed = True
         self.session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _image(image: Image) -> UInt8Array:

@@ -9,27 +9,28 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edgead.errors import BackendError, InputError, vendor_errors
 from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
-from edgead.types import Float32Array, Prediction, TensorSpec, UInt8Array
+from edgead.types import Closing, Float32Array, Prediction, TensorSpec, UInt8Array
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from edgead.imaging.preprocess import ModelSize
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(Closing):
     """A `Session` on ONNX Runtime's CPU provider.
 
-    model: path of an ONNX file, or its content. threads: of one inference, None for one per core this
-    process may run on. size: the picture size the model must take, None to take the model's own. Raises
-    InputError for fewer than one thread, BackendError when onnxruntime is missing, cannot load the model,
-    or the model is not `images` uint8 (N, H, W, 3) -> `anomaly_map` float32 (N, 1, H, W), `anomaly_score`
-    float32 (N,).
+    Args:
+        model: Path of an ONNX file, or its content.
+        threads: CPU threads of one inference, None for one per core that this process may run on.
+        size: Image size that the model must take, None for the model's own.
+
+    Raises:
+        InputError: If `threads` is less than 1.
+        BackendError: If onnxruntime is missing, cannot load the model, or the model is not `images` uint8 (N, H, W, 3)
+            -> `anomaly_map` float32 (N, 1, H, W), `anomaly_score` float32 (N,).
     """
 
     def __init__(
@@ -65,14 +66,6 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         """Release the model's memory and threads."""
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check_graph(self, size: ModelSize | None) -> tuple[int, int]:
         """Height and width of the model, once its inputs and outputs are what every graph has."""

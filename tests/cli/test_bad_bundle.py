@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from edgead.bundle import Manifest, write_bundle
 from edgead.bundle.golden import golden_bytes
-from edgead.engine.verified_build import picture_hash
+from edgead.engine.validation_images import picture_hash
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.scoring.threshold import Threshold
@@ -125,7 +125,7 @@ def test_a_model_that_is_none_is_refused_in_one_line(
     model, said = BAD[name]
     bundle = write(tmp_path / "bundle", model)
     before = files_in(tmp_path)
-    cache = ("--cache", tmp_path / "ranges.json")
+    cache = ("--cache", tmp_path / "ranges.json") if precision == "int8" else ()
     asked = () if precision is None else ("--data", data, "--precision", precision, *cache)
     message = refused(capsys, "build", bundle, "--out", tmp_path / "x", *asked)
     assert said in message
@@ -139,7 +139,8 @@ def test_a_graph_without_the_head_has_no_lower_precision(
 ) -> None:
     bundle = write(tmp_path / "bundle", of(no_head), answering=of(no_head))
     before = files_in(tmp_path)
-    asked = ("--data", data, "--precision", precision, "--cache", tmp_path / "ranges.json")
+    cache = ("--cache", tmp_path / "ranges.json") if precision == "int8" else ()
+    asked = ("--data", data, "--precision", precision, *cache)
     message = refused(capsys, "build", bundle, "--out", tmp_path / "x", *asked)
     assert "the graph has 0 nodes edgead::AnomalyMap where it should have one" in message
     assert "export it with 'edgead build'" in message
@@ -152,7 +153,7 @@ def test_weights_that_are_no_numbers_are_refused(
 ) -> None:
     bundle = write(tmp_path / "bundle", of(nan_weights))
     before = files_in(tmp_path)
-    cache = ("--cache", tmp_path / "ranges.json")
+    cache = ("--cache", tmp_path / "ranges.json") if precision == "int8" else ()
     asked = () if precision is None else ("--data", data, "--precision", precision, *cache)
     capsys.readouterr()
     code = run_main(*map(str, ("build", bundle, "--out", tmp_path / "x", *asked)))

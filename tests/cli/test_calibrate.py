@@ -93,15 +93,7 @@ def test_a_build_that_calibrates_itself_measures_the_same(
     exact: Bundle, data: Path, calibrated: Path, tmp_path: Path
 ) -> None:
     plan = Plan.parse(
-        backend=None,
-        target=None,
-        precision="int8",
-        quantize="all",
-        calibrate_on="train",
-        algorithm="percentile",
-        cache=tmp_path / "own.json",
-        false_alarm_rate=0.01,
-        confidence=0.95,
+        precision="int8", calibrate_on="train", algorithm="percentile", cache=tmp_path / "own.json"
     )
     rebuild_bundle(exact, [data], tmp_path / "x", plan)
     own, given = (json.loads(file.read_text()) for file in (tmp_path / "own.json", calibrated))

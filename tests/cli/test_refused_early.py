@@ -67,6 +67,12 @@ CASES = {
         "build half --data parts --out out --precision int8", 1,
     ),
     "build, student alone in fp16": ("build bundle --data parts --out out --precision fp16 --quantize student", 1),
+    "build, a calibration file for fp16": (
+        "build bundle --data parts --out out --precision fp16 --cache x.json", 1,
+    ),
+    "build, an algorithm for the default precision": (
+        "build bundle --data parts --out out --algorithm mse", 1,
+    ),
     "build, unknown precision": ("build bundle --data parts --out out --precision int4", 2),
     "build, unknown calibration": ("build bundle --data parts --out out --calibrate-on dreams", 2),
     "build, unknown head": ("build bundle --data parts --out out --head fast", 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from edgead.bundle import Bundle, open_bundle
 from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
-from edgead.engine.verified_build import Judges
+from edgead.engine.validation_images import Judges
 from edgead.errors import InputError, VerificationError
 from edgead.runtime import open_session
 from edgead.runtime.agreement import compare_sessions
@@ -139,17 +140,12 @@ def test_a_model_that_decides_otherwise_is_not_written(bundle: Bundle, tmp_path:
 
 @pytest.mark.parametrize(("rate", "confidence"), [(0.0, 0.95), (1.0, 0.95), (0.01, 0.0), (0.01, 1.5)])
 def test_a_rate_that_makes_no_sense_is_refused_before_any_work(
-    rate: float, confidence: float, tmp_path: Path
+    rate: float, confidence: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lines: list[str] = []
+    caplog.set_level(logging.INFO, "edgead")
     with pytest.raises(InputError):
-        build_bundle(
-            ToyRun(),
-            tmp_path / "x",
-            Plan(false_alarm_rate=rate, confidence=confidence),
-            progress=lines.append,
-        )
-    assert lines == []
+        build_bundle(ToyRun(), tmp_path / "x", Plan(false_alarm_rate=rate, confidence=confidence))
+    assert caplog.messages == []
 
 
 def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
@@ -159,31 +155,36 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_every_step_is_told(tmp_path: Path) -> None:
-    lines: list[str] = []
-    build_bundle(ToyRun(count=1), tmp_path / "x", progress=lines.append)
+def test_every_step_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "edgead")
+    build_bundle(ToyRun(count=1), tmp_path / "x")
+    lines = caplog.messages
     assert [line.split()[0] for line in lines] == ["exporting", "setting", "checking", "writing"]
     assert "toy_teacher" in lines[0]
     assert str(tmp_path / "x") in lines[-1]
 
 
 KILLED = """
-import os, signal, sys
+import logging, os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from tests.engine.test_build import ToyRun, build_bundle
-def progress(line):
-    if line.startswith("writing"):
-        import edgead.bundle.directory
-        def die(*_):
-            os.kill(os.getpid(), signal.SIGKILL)
-        # In the midst of writing: the model is there, the manifest is not.
-        edgead.bundle.directory.Manifest.to_json = die
-build_bundle(ToyRun(count=2), Path(sys.argv[1]), progress=progress)
+class Killer(logging.Handler):
+    def emit(self, record):
+        if record.getMessage().startswith("writing"):
+            import edgead.bundle.directory
+            def die(*_):
+                os.kill(os.getpid(), signal.SIGKILL)
+            # In the midst of writing: the model is there, the manifest is not.
+            edgead.bundle.directory.Manifest.to_json = die
+logging.basicConfig(level=logging.INFO, handlers=[Killer()])
+build_bundle(ToyRun(count=2), Path(sys.argv[1]))
 """
 
 
-def test_a_build_killed_while_writing_leaves_the_old_bundle_and_the_next_succeeds(tmp_path: Path) -> None:
+def test_a_build_killed_while_writing_leaves_the_old_bundle_and_the_next_succeeds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     target = tmp_path / "x"
     build_bundle(ToyRun(count=1), target)
     before = {file.name: file.read_bytes() for file in target.iterdir()}
@@ -196,8 +197,8 @@ def test_a_build_killed_while_writing_leaves_the_old_bundle_and_the_next_succeed
     assert died.returncode == -9, died.stderr.decode()
     assert len(list(tmp_path.iterdir())) == 2, "what was being written is beside the old bundle"
     assert {file.name: file.read_bytes() for file in open_bundle(target).path.iterdir()} == before
-    lines: list[str] = []
-    again = build_bundle(ToyRun(count=2), target, progress=lines.append)
-    assert lines[-1] == f"writing {target}"
+    caplog.set_level(logging.INFO, "edgead")
+    again = build_bundle(ToyRun(count=2), target)
+    assert caplog.messages[-1] == f"writing {target}"
     assert again.manifest.thresholds[PART].n_normal == 2
     assert list(tmp_path.iterdir()) == [target]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -120,9 +121,12 @@ def test_the_table_says_that_the_engine_was_not_run(bundles: dict[str, Bundle], 
     assert not [line for line in of_exact if line.startswith("engine")]
 
 
-def test_the_build_says_so_too(folder: Path, exact: Bundle, tmp_path: Path) -> None:
-    lines: list[str] = []
-    bundle = recompile_bundle(exact, tmp_path / "x", plan(folder, "fp32"), lines.append)
+def test_the_build_logs_it_too(
+    folder: Path, exact: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edgead")
+    bundle = recompile_bundle(exact, tmp_path / "x", plan(folder, "fp32"))
+    lines = caplog.messages
     assert (
         "the engine is not run here (no NVIDIA driver): its graph is judged, and the device proves the engine"
         in lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,13 @@ def exact(tmp_path_factory) -> Path:
         ((), "standard", "operators of the engine"),
     ],
 )
-def test_the_head_that_was_asked_for_is_built_and_said(exact, tmp_path, asked, head, said):
+def test_the_head_that_was_asked_for_is_built_and_logged(exact, tmp_path, caplog, asked, head, said):
+    caplog.set_level(logging.INFO, "edgead")
     out = tmp_path / "rtx"
     arguments = [str(exact), "--out", str(out), "--backend", "tensorrt-rtx", *asked]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
-    assert f"compiling with head {head}: the anomaly map comes from {said}\n" in result.stderr
+    assert f"compiling with head {head}: the anomaly map comes from {said}" in caplog.messages
     bundle = open_bundle(out)
     record = EngineRecord.from_json(bundle.file("engine.json").read_text(), "")
     assert record.head == head

@@ -5,6 +5,7 @@ The run's graph is the toy one, made by hand, so that every build here is quick;
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,13 +100,15 @@ def ladder(bundle: Bundle) -> list[tuple[str, bool]]:
     return [(tried["rung"], tried["holds"]) for tried in bundle.manifest.verification["ladder"]]
 
 
-def test_an_honest_graph_stays_on_the_first_rung(folder: Path, tmp_path: Path) -> None:
-    lines: list[str] = []
-    bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder), lines.append)
+def test_an_honest_graph_stays_on_the_first_rung(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edgead")
+    bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder))
     manifest = open_bundle(bundle.path).manifest
     assert (manifest.precision, manifest.verification["rung"]) == ("int8", "int8")
     assert ladder(bundle) == [("int8", True)]
-    assert [line for line in lines if line.startswith("building")] == ["building int8 for cpu"]
+    assert [line for line in caplog.messages if line.startswith("building")] == ["building int8 for cpu"]
     # What the ladder says of the rung that was kept is what the table says.
     (kept,) = manifest.verification["ladder"]
     for name in ("map_error_max", "score_error_max", "rank_correlation", "decision_flips", "n"):
@@ -119,16 +122,16 @@ def test_one_rung_alone_is_no_ladder(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_sabotaged_rung_is_passed_over_and_told(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sabotage(monkeypatch, "int8")
-    lines: list[str] = []
-    bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder), lines.append)
+    caplog.set_level(logging.INFO, "edgead")
+    bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder))
     assert bundle.manifest.verification["rung"] == "int8-sensitive-fp16"
     assert ladder(bundle) == [("int8", False), ("int8-sensitive-fp16", True)]
     first, second = bundle.manifest.verification["ladder"]
     assert first["parts"][PART]["map_error_max"] > second["parts"][PART]["map_error_max"]
-    (over,) = (line for line in lines if "is over budget" in line)
+    (over,) = (line for line in caplog.messages if "is over budget" in line)
     assert over.startswith("int8 is over budget: on 24 pictures the maps differ by up to ")
 
 
@@ -289,7 +292,6 @@ def made(folder: Path, rung: Rung) -> tuple[ModelProto, Lowered]:
         "toy",
         watched,
         lambda count: GraphRun().training_pictures(count).images,
-        lambda _: None,
     )
     lowered = graphs.graph(rung)
     return onnx.load_from_string(lowered.model), lowered

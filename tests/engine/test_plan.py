@@ -1,15 +1,18 @@
-"""Which head an engine gets: what was asked, what the backend has, and whether the plugin was compiled."""
+"""What a user asks for: the head of an engine, options that do not fit together, and the defaults."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from edgead.engine.plan import HEADS, Plan
+from edgead.engine.precision_converter import Calibrating
 from edgead.engine.target import find_recipe
 from edgead.errors import InputError
+from edgead.files.arguments import PlanOptions
 from edgead.plugin.loader import plugin_file
 
 
@@ -26,18 +29,7 @@ def plugin(no_plugin) -> Path:
 
 
 def parse(recipe: str, head: str = "auto") -> Plan:
-    return Plan.parse(
-        backend=None,
-        target=recipe,
-        precision="fp32",
-        head=head,
-        quantize="all",
-        calibrate_on="mixed",
-        algorithm="mse",
-        cache=None,
-        false_alarm_rate=0.01,
-        confidence=0.95,
-    )
+    return Plan.parse(target=recipe, head=head)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +98,36 @@ def test_a_version_compatible_engine_carries_the_plugin_when_asked(plugin, head,
     recipe = find_recipe(None, "jetson-orin")[1]
     compatible = replace(recipe, tensorrt=replace(recipe.tensorrt, version_compatible=True))
     assert Plan("mine", compatible, head=head).engine_head() == expected
+
+
+OF_INT8 = {"calibrate_on": "noise", "algorithm": "minmax", "quantize": "all", "cache": "ranges.json"}
+
+
+@pytest.mark.parametrize("option", OF_INT8)
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    # The fallback order of a CPU is float32 alone.
+    [("cpu", "fp32"), ("rtx-desktop", "fp16"), ("rtx-desktop", None), ("cpu", "auto")],
+)
+def test_an_option_of_int8_is_refused_by_name_where_no_int8_is_tried(option, target, precision):
+    with pytest.raises(InputError) as caught:
+        Plan.parse(target=target, precision=precision, **{option: OF_INT8[option]})
+    assert f"--{option.replace('_', '-')}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("target", "precision"), [("cpu", "int8"), ("rtx-desktop", "auto")])
+def test_options_of_int8_reach_the_calibration(target, precision):
+    plan = Plan.parse(target=target, precision=precision, **OF_INT8)
+    assert plan.calibrating == Calibrating("noise", "minmax", Path("ranges.json"))
+
+
+def test_without_options_it_is_the_default_plan():
+    options = dict.fromkeys(name for name in get_type_hints(PlanOptions) if name != "head")
+    assert Plan.parse() == Plan.parse(**options) == Plan()
+
+
+@pytest.mark.parametrize("options", [{"precison": "int8"}, {"confidence": "high"}])
+def test_an_unknown_option_or_a_wrong_type_is_refused(options):
+    with pytest.raises(InputError):
+        Plan.parse(**options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -124,15 +125,13 @@ def test_the_bundle_holds_the_ranges(int8: Bundle, half: Bundle, folder: Path) -
     assert said == {"calibrate_on": "mixed", "algorithm": "mse", "pictures": 20, "in_fp16": []}
 
 
-def test_a_cache_saves_the_calibration_until_it_is_stale(int8: Bundle, folder: Path, tmp_path: Path) -> None:
-    lines: list[str] = []
-    again = build_bundle(
-        ToyRun(),
-        tmp_path / "x",
-        progress=lines.append,
-        plan=int8_plan(folder, "int8-student"),
-    )
-    assert not [line for line in lines if "calibrating" in line]
+def test_a_cache_saves_the_calibration_until_it_is_stale(
+    int8: Bundle, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edgead")
+    again = build_bundle(ToyRun(), tmp_path / "x", plan=int8_plan(folder, "int8-student"))
+    assert any(str(folder / "ranges.json") in line for line in caplog.messages)
+    assert not [line for line in caplog.messages if "calibrating" in line]
     assert (
         again.manifest.verification["calibration"]["key"] == int8.manifest.verification["calibration"]["key"]
     )

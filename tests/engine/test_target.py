@@ -253,18 +253,8 @@ def test_contradictions_and_unknown_names_are_refused(backend: str | None, recip
 
 
 def test_a_plan_takes_the_ladder_of_its_recipe() -> None:
-    def plan(recipe: str, precision: str, quantize: str = "all") -> Plan:
-        return Plan.parse(
-            backend=None,
-            target=recipe,
-            precision=precision,
-            quantize=quantize,
-            calibrate_on="mixed",
-            algorithm="mse",
-            cache=None,
-            false_alarm_rate=0.01,
-            confidence=0.95,
-        )
+    def plan(recipe: str, precision: str, quantize: str | None = None) -> Plan:
+        return Plan.parse(target=recipe, precision=precision, quantize=quantize)
 
     assert plan("rtx-desktop", "auto").rungs == RUNGS
     assert plan("cpu", "auto").rungs == ("fp32",)

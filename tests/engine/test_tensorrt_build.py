@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import platform
 import stat
 import sys
@@ -52,7 +53,6 @@ def build(tmp_path: Path) -> Callable[..., BuiltEngine]:
         where = {
             "directory": tmp_path / "engine",
             "timing_caches": tmp_path / "timings",
-            "progress": lambda _: None,
         }
         where |= {name: changes.pop(name) for name in where.keys() & changes.keys()}
         return build_engine(file, EngineRequest(**options | changes), **where)
@@ -190,9 +190,10 @@ def test_the_weights_of_half_a_graph_take_half_the_engine(build):
     assert 0.25 <= quarter / exact <= 0.30
 
 
-def test_progress_comes_in_order_and_no_more_than_a_few_lines_a_second(build):
-    lines: list[str] = []
-    built = build(toy_graph(), progress=lines.append)
+def test_progress_comes_in_order_and_no_more_than_a_few_lines_a_second(build, caplog):
+    caplog.set_level(logging.INFO, "edgead")
+    built = build(toy_graph())
+    lines = caplog.messages
     assert lines[:3] == ["loading the library", "reading the graph", "compiling"]
     assert lines[-1] == "writing the engine"
     told = [line for line in lines if line.endswith(" %")]
@@ -339,9 +340,11 @@ def test_an_engine_that_is_written_counts_though_the_library_dies_over_its_repor
     assert build(toy_graph()).layers is None
 
 
-def test_a_caller_that_stops_listening_ends_the_build(build):
-    def stop(line: str) -> None:
+def test_an_interrupt_while_a_line_is_logged_ends_the_build(build, caplog, monkeypatch):
+    def stop(record: logging.LogRecord) -> None:
         raise KeyboardInterrupt
 
+    caplog.set_level(logging.INFO, "edgead")
+    monkeypatch.setattr(caplog.handler, "emit", stop)
     with pytest.raises(KeyboardInterrupt):
-        build(toy_graph(), progress=stop)
+        build(toy_graph())

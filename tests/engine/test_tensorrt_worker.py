@@ -366,6 +366,7 @@ def test_a_task_that_is_none_is_answered_in_one_line(task):
 
 
 BUILD = """
+import logging
 import os
 import sys
 from pathlib import Path
@@ -374,10 +375,12 @@ from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt_build import build_engine
 from edgead.errors import EdgeadError
 
-def progress(line):
-    if "gone" in sys.argv:
-        raise BrokenPipeError("nobody reads what the build says")
+class Log(logging.Handler):
+    def emit(self, record):
+        if "gone" in sys.argv:
+            raise BrokenPipeError("nobody reads what the build says")
 
+logging.basicConfig(level=logging.INFO, handlers=[Log()])
 folder = Path(sys.argv[1])
 if "among-modules" in sys.argv:
     os.chdir(folder / "modules")
@@ -390,7 +393,7 @@ try:
             backend="tensorrt", precision="fp32", recipe="r", batch=BatchProfile(), gpu="8.7", head="plugin",
             settings=TensorRTSettings(version_compatible="compatible" in sys.argv),
         ),
-        directory=folder, timing_caches=folder, progress=progress,
+        directory=folder, timing_caches=folder,
     )
 except BrokenPipeError as error:
     sys.exit(f"the caller's own: {error}")

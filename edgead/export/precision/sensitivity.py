@@ -5,7 +5,8 @@ A measurement and not a rule of thumb, because it differs from network to networ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 
 import numpy as np
 from onnx import ModelProto
@@ -13,6 +14,8 @@ from onnx import ModelProto
 from edgead.export.precision.quantize import int8_from_float, layers_to_quantise
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.types import Float32Array, UInt8Array
+
+_log = logging.getLogger(__name__)
 
 SHARE = 0.9
 """Of the harm, that the layers called sensitive do together."""
@@ -23,13 +26,23 @@ def sensitive_layers(
     ranges: Mapping[str, float],
     shifts: Mapping[str, Float32Array],
     images: UInt8Array,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[str, ...]:
-    """The fewest layers that make up `SHARE` of the harm, the most harmful first, each by the tensor that it gives.
+    """Find the fewest layers that make up `SHARE` of the harm of INT8. The steps are logged.
 
-    The harm of a layer is the mean squared error of the anomaly maps where it alone is quantised. model: the float32
-    graph. ranges, shifts: of its calibration. images: (N, H, W, 3) uint8 RGB, N >= 1; not the judges. progress: called
-    with a line now and then. Raises what `int8_from_float` and the session raise.
+    The harm of a layer is the mean squared error of the anomaly maps if only this layer is quantised.
+
+    Args:
+        model: The float32 graph.
+        ranges: Clipping limits of its calibration, by tensor.
+        shifts: Bias corrections of its calibration, by layer.
+        images: Calibration images, (N, H, W, 3) uint8 RGB, N >= 1; none of the validation images.
+
+    Returns:
+        The layers, the most harmful first; each is named by its output tensor.
+
+    Raises:
+        PrecisionError: If the graph cannot be quantised, see `int8_from_float`.
+        BackendError: If ONNX Runtime cannot run the graph.
     """
     layers = layers_to_quantise(model)
     with OnnxRuntimeSession(model.SerializeToString()) as session:
@@ -37,7 +50,7 @@ def sensitive_layers(
     harm = {}
     for done, layer in enumerate(layers):
         if done % 20 == 0:
-            progress(f"measuring how sensitive each layer is: {done} of {len(layers)}")
+            _log.info("measuring how sensitive each layer is: %d of %d", done, len(layers))
         alone = int8_from_float(model, ranges, shifts=shifts, spared=set(layers) - {layer})
         with OnnxRuntimeSession(alone.SerializeToString()) as session:
             error = session.infer(images).anomaly_map.astype(np.float64) - exact

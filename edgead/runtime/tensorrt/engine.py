@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgead.imaging.preprocess import ModelSize
     from edgead.plugin.launches import Launch
     from edgead.runtime.tensorrt.cuda import Gpu, Memory, Stream
+    from edgead.runtime.tensorrt.engine_record import EngineRecord
     from edgead.runtime.tensorrt.feature_record import FeatureRecord
     from edgead.runtime.tensorrt.library import Library
 
@@ -53,15 +54,25 @@ class Prepared:
 class LoadedEngine:
     """A deserialised engine; used inside `Gpu.entered`.
 
-    content: of the engine file. name: of that file, for messages. size: of the pictures it must take. features: that it
-    gives in place of map and score, None where it gives these. host_code: whether it may bring code for the processor,
-    as a version-compatible engine does: NVIDIA's runtime, and the library of its plugin. cuda_graphs: for TensorRT for
-    RTX, whether it captures; others are captured by the caller. rebuild: the command line that builds it anew.
+    Args:
+        content: Content of the engine file.
+        name: Name of that file, for messages.
+        library: The TensorRT that opens it.
+        gpu: The GPU that it runs on.
+        size: Size of the images that it must take.
+        record: Record of the engine. Its features are the outputs in place of map and score. A version-compatible
+            engine may bring code for the processor: NVIDIA's runtime, and the library of its plugin.
+        rebuild: Command line that builds it anew.
+        cuda_graphs: Whether TensorRT for RTX captures; other engines are captured by the caller.
 
-    batch: smallest, best and largest. bytes_of_picture: what it needs on the GPU for each picture beside pictures, map
-    and score, by name. scratch_bytes: and for all of them together. Raises BackendError when it cannot be deserialised,
-    or is not `images` uint8 (N, H, W, 3) -> features, or `anomaly_map` float32 (N, 1, H, W), `anomaly_score` float32
-    (N,).
+    Attributes:
+        batch: Smallest, best and largest number of images.
+        bytes_of_picture: GPU memory for each image beside images, map and score, in bytes by name.
+        scratch_bytes: GPU memory for all of them together.
+
+    Raises:
+        BackendError: If it cannot be deserialised, or is not `images` uint8 (N, H, W, 3) -> features, or `anomaly_map`
+            float32 (N, 1, H, W), `anomaly_score` float32 (N,).
     """
 
     def __init__(
@@ -71,12 +82,11 @@ class LoadedEngine:
         library: Library,
         gpu: Gpu,
         size: ModelSize,
-        features: FeatureRecord | None,
+        record: EngineRecord,
         rebuild: str,
-        *,
-        host_code: bool,
         cuda_graphs: bool,
     ) -> None:
+        features = record.features
         self._name, self._rebuild, self._library, self._gpu = name, rebuild, library, gpu
         self._trt: Any = library.module
         self._size = size
@@ -89,7 +99,7 @@ class LoadedEngine:
         library.said()
         with self._errors("cannot load"):
             self._runtime: Any = self._trt.Runtime(library.logger)
-            if host_code:
+            if record.version_compatible:
                 self._runtime.engine_host_code_allowed = True
             self._engine: Any = self._runtime.deserialize_cuda_engine(content)
             if self._engine is None:

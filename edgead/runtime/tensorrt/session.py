@@ -88,10 +88,9 @@ class TensorRTSession(Closing):
                 library,
                 self._gpu,
                 size,
-                record.features,
+                record,
                 rebuild,
-                host_code=record.version_compatible,
-                cuda_graphs=cuda_graphs,
+                cuda_graphs,
             )
             resources.callback(self._engine.close)
             if self._engine.batch != record.batch:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 from onnx import ModelProto
@@ -73,9 +75,10 @@ def test_the_layers_called_sensitive_do_the_share_of_the_harm() -> None:
     assert sum(harm[layer] for layer in found) >= SHARE * total > sum(harm[layer] for layer in found[:-1])
 
 
-def test_progress_is_told_and_a_missing_range_is_refused() -> None:
-    model, images, lines = toy_graph(), toy_images(1), []
-    sensitive_layers(model, peaks(model, images), {}, images, lines.append)
-    assert lines == ["measuring how sensitive each layer is: 0 of 5"]
+def test_progress_is_logged_and_a_missing_range_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    model, images = toy_graph(), toy_images(1)
+    caplog.set_level(logging.INFO, "edgead")
+    sensitive_layers(model, peaks(model, images), {}, images)
+    assert caplog.messages == ["measuring how sensitive each layer is: 0 of 5"]
     with pytest.raises(PrecisionError, match="'picture'"):
         sensitive_layers(model, {}, {}, images)

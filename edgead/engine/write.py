@@ -1,0 +1,127 @@
+"""The last step of every build: golden answers and manifest, and the bundle written at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgead.bundle import Bundle, Manifest, write_bundle
+from edgead.bundle.golden import GOLDEN_PAIRS, Golden, chart_from_image, golden_bytes, pixels_from_chart
+from edgead.engine.fidelity import Precision
+from edgead.engine.validation_images import Judges
+from edgead.imaging.preprocess import ModelSize
+from edgead.runtime.agreement import BATCH
+from edgead.runtime.base import Session
+from edgead.runtime.environment import this_environment
+from edgead.scoring.threshold import Threshold
+from edgead.types import Backend, UInt8Array
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build gives to a bundle.
+
+    Attributes:
+        model: Content of the ONNX file.
+        precision: Precision of the graph.
+        thresholds: Thresholds by part.
+        verification: What was compared and what was allowed, JSON values.
+        golden: Images and the answers to them.
+        files: Other files of the bundle, by name.
+        verified: Whether the thing that runs on the target was compared, and not the graph in its place.
+    """
+
+    model: bytes
+    precision: Precision
+    thresholds: Mapping[str, Threshold]
+    verification: Mapping[str, Any]
+    golden: Golden
+    files: Mapping[str, Path | bytes]
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDetails:
+    """The trained model that a bundle is made of, as its manifest names it.
+
+    Attributes:
+        size: Size of the images that the model takes.
+        method: Name of the method.
+        teacher: Name of the teacher.
+        training: Figures of the training, JSON values.
+    """
+
+    size: ModelSize
+    method: str
+    teacher: str
+    training: Mapping[str, Any]
+
+
+def answers(session: Session, judges: Mapping[str, Judges]) -> Golden:
+    """Score the golden images: the first good ones of each part, their synthetic defects, and the chart.
+
+    Args:
+        session: Session whose answers are kept.
+        judges: Validation images by part.
+
+    Returns:
+        Images and answers.
+    """
+    pairs = max(1, GOLDEN_PAIRS // len(judges))
+    images: list[UInt8Array] = []
+    parts: list[int] = []
+    for number, of_part in enumerate(judges.values()):
+        images += [*of_part.good[:pairs], *of_part.twins[:pairs]]
+        parts += [number] * (len(images) - len(parts))
+    chart = chart_from_image(images[0])
+    batch = np.stack([*images, pixels_from_chart(chart, ModelSize(*images[0].shape[:2]))])
+    found = [session.infer(batch[start : start + BATCH]) for start in range(0, len(batch), BATCH)]
+    return Golden(
+        images=batch,
+        anomaly_map=np.concatenate([prediction.anomaly_map for prediction in found]),
+        anomaly_score=np.concatenate([prediction.anomaly_score for prediction in found]),
+        # The chart is made of an image of the first part, and is compared with the threshold of that part.
+        part=np.array([*parts, 0], np.uint8),
+        chart=chart,
+    )
+
+
+def install(target: Path, built: Built, model: ModelDetails, backend: Backend, recipe_name: str) -> Bundle:
+    """Write the bundle of what was built, whole or not at all.
+
+    Args:
+        target: Directory to write, in place of the bundle that may be there.
+        built: Result of the build.
+        model: Trained model that it was built from.
+        backend: Backend that runs the bundle.
+        recipe_name: Name of the target that it was built for.
+
+    Returns:
+        The bundle, opened.
+
+    Raises:
+        InputError: If the directory holds something else, see `write_bundle`.
+    """
+    _log.info("writing %s", target)
+    manifest = Manifest(
+        method=model.method,
+        teacher=model.teacher,
+        backend=backend,
+        recipe=recipe_name,
+        precision=built.precision,
+        size=model.size,
+        thresholds=built.thresholds,
+        training=model.training,
+        verification=built.verification,
+        verified=built.verified,
+        verified_on=this_environment(backend=backend if built.verified else "onnxruntime").to_json(),
+    )
+    files = {"model.onnx": built.model, "golden.npz": golden_bytes(built.golden), **built.files}
+    return write_bundle(target, manifest, files)
