@@ -164,10 +164,10 @@ def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model
         description = f"{path} (run: {run.method_name}, {run.teacher_name})"
         return Model(run.session(), run.size, run.thresholds, description)
     if (path / "manifest.json").is_file():
-        from edgead.bundle import open_bundle
+        from edgead.bundle import Bundle, open_bundle
         from edgead.runtime import open_session
 
-        bundle = open_bundle(path)
+        bundle = model if isinstance(model, Bundle) else open_bundle(path)
         manifest = bundle.manifest
         description = f"{path} (bundle: {manifest.method}, {manifest.teacher}, {manifest.precision})"
         return Model(open_session(bundle, threads=threads), manifest.size, manifest.thresholds, description)

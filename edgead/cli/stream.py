@@ -62,10 +62,13 @@ def stream(
             f"{len(source)} sources, {' and '.join(source)}: give --source once, and a stream for each"
         )
     from edgead.api import stream as run_stream
+    from edgead.bundle import open_bundle
 
+    # A run is refused here: what streams on the command line was verified by a build.
+    opened = open_bundle(bundle)
     with ProgressDisplay():
         summary = run_stream(
-            bundle, source[0], sink, watch=watch, threads=threads, max_frames=max_frames, part=part
+            opened, source[0], sink, watch=watch, threads=threads, max_frames=max_frames, part=part
         )
     # Standard output belongs to the verdicts where they go there.
     typer.echo(summary.text(), err="jsonl:-" in sink)

@@ -16,8 +16,8 @@ def train(first=0, epochs=20):
             log_state(LOG, TrainingState(epoch, epochs, share, 0.25, 12.0))
 
 
-@pytest.fixture
-def terminal(capfd, monkeypatch):  # capfd first, because it replaces standard error
+def use_terminal(monkeypatch):
+    """Make standard error a terminal; called in the test itself, because capfd replaces standard error before it."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
@@ -57,8 +57,8 @@ def test_only_one_of_many_processes_speaks(name, capfd, monkeypatch):
     assert capfd.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.usefixtures("terminal")
-def test_a_terminal_shows_a_bar_and_lines_above_and_below_it(capfd):
+def test_a_terminal_shows_a_bar_and_lines_above_and_below_it(capfd, monkeypatch):
+    use_terminal(monkeypatch)
     with ProgressDisplay():
         log_state(LOG, TrainingState(0, 2, 0.5, 0.25, 12.0))
         LOG.warning("[bold]above[/]")
@@ -101,8 +101,8 @@ def test_without_a_terminal_nothing_is_counted(capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.usefixtures("terminal")
-def test_scored_images_are_counted_in_one_line(capfd):
+def test_scored_images_are_counted_in_one_line(capfd, monkeypatch):
+    use_terminal(monkeypatch)
     with ProgressDisplay():
         for done in (2, 3):
             log_state(LOG, ScoringState(done, 3))
@@ -146,8 +146,8 @@ def test_each_step_has_its_time_and_a_message_has_none(capfd, clock):
     assert display.total == "1 min 18 s"
 
 
-@pytest.mark.usefixtures("terminal")
-def test_on_a_terminal_the_time_is_behind_the_step(capfd, clock):
+def test_on_a_terminal_the_time_is_behind_the_step(capfd, clock, monkeypatch):
+    use_terminal(monkeypatch)
     with ProgressDisplay(timed=True):
         LOG.info("exporting")
         clock[0] += 3.2
@@ -155,8 +155,8 @@ def test_on_a_terminal_the_time_is_behind_the_step(capfd, clock):
     assert capfd.readouterr().err == "exporting  3.2 s\nchecking\n"
 
 
-@pytest.mark.usefixtures("terminal")
-def test_on_a_terminal_a_warning_begins_a_line_of_its_own(capfd, clock):
+def test_on_a_terminal_a_warning_begins_a_line_of_its_own(capfd, clock, monkeypatch):
+    use_terminal(monkeypatch)
     with ProgressDisplay(timed=True):
         LOG.info("exporting")
         clock[0] += 3.2

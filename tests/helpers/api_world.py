@@ -19,7 +19,7 @@ SMALL = {
     "size": "64",
     "epochs": 8,
     "batch_size": 4,
-    "precision": "32-true",
+    "training_precision": "32-true",
 }
 
 
