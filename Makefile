@@ -26,6 +26,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python .ci/sizes.py
+	$(BIN)/python .ci/words.py
 	$(BIN)/mypy
 
 bench: .venv/installed-dev

@@ -102,7 +102,7 @@ PATTERNS = (
     Rule(r"\bexport[./]parts\b", "export.graph_sections"),
     Rule(r"\bengine[./]lower\b", "engine.precision_converter"),
     Rule(r"^\[budgets", "tolerances", where=r"\.toml$"),
-    Rule(r"pseudo.anomal", "cutpaste, synthetic defect", where=_GRAPHS),
+    Rule(r"(?<!data.)pseudo.anomal", "cutpaste, synthetic defect", where=_GRAPHS),
     Rule(r"calibrate.on\W+pseudo.anomal", "--calibrate-on cutpaste"),
 )
 

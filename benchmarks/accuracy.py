@@ -3,7 +3,7 @@
     python benchmarks/accuracy.py --data ../shared/data --parts transistor screw --seeds 3
 
 For every part and seed it runs the three commands that a user would type (`edgead train`, `build`, `eval` of a bundle),
-then compares the trained model with the bundle on every test picture. A run that is there already is taken up, so a
+then compares the trained model with the bundle on every test image. A run that is there already is taken up, so a
 killed measurement continues. Writes accuracy.json and accuracy.md into benchmarks/results/.
 """
 
@@ -42,7 +42,7 @@ COLUMNS = {
 
 
 def measure(data: Path, runs: Path, seed: int, options: list[str]) -> dict[str, Any]:
-    """One part and one seed: figures of the bundle on the test pictures."""
+    """One part and one seed: figures of the bundle on the test images."""
     name = f"{data.name}-seed{seed}"
     run, bundle, report = runs / name, runs / f"{name}-bundle", runs / f"{name}-report"
     edgead = [sys.executable, "-m", "edgead"]
@@ -69,7 +69,7 @@ def measure(data: Path, runs: Path, seed: int, options: list[str]) -> dict[str, 
         "s_per_epoch": sorted(seconds)[len(seconds) // 2],
         "map_error_max": float(np.abs(other.maps - reference.maps).max()),
         "decision_flips": int(((other.scores > threshold) != (reference.scores > threshold)).sum()),
-        "pictures": len(reference.samples),
+        "images": len(reference.samples),
     }
 
 
@@ -126,7 +126,7 @@ def main() -> None:
     (RESULTS / "accuracy.md").write_text(
         "# Accuracy of the default settings\n\n"
         f"`{about['command']}` on {about['machine']}; {versions}. A training sees "
-        f"no test picture, and neither does the threshold.\n\n{table(rows)}\n"
+        f"no test image, and neither does the threshold.\n\n{table(rows)}\n"
     )
     print(table(rows))
 

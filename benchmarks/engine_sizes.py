@@ -1,9 +1,9 @@
 """How large an engine is in float32, float16 and INT8, for three GPUs at once: ``python benchmarks/engine_sizes.py``.
 
-Built by TensorRT for RTX, which needs no GPU for it. Weights are random and INT8 is calibrated on two pictures of
+Built by TensorRT for RTX, which needs no GPU for it. Weights are random and INT8 is calibrated on two images of
 noise: neither changes a size. Inside an engine are the weights and the compiled plan for all three GPUs. Writes
 benchmarks/results/engine_sizes.md, and fails where a lower precision saves too little: an engine that is no smaller has
-kept 32-bit weights, whatever its graph says. Each is built for one picture at a time and for up to four, because a
+kept 32-bit weights, whatever its graph says. Each is built for one image at a time and for up to four, because a
 compiler that knows the number folds constants of the size of the activations.
 """
 
@@ -27,8 +27,8 @@ from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt_build import build_engine
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.precision.calibration import calibrate
-from edgead.export.precision.float16 import half_from_float
-from edgead.export.precision.quantize import int8_from_float
+from edgead.export.precision.float16 import float16_from_float32
+from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.components.teacher import create_teacher
@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results"
 NOTE = """\
 An engine of TensorRT for RTX also holds the source of its kernels, one text for each: 7 in float32 and 55 in INT8 with
 Lite0 (8 MB), where rounding to the scale of the next layer is a kernel of its own. Depthwise convolutions in INT8 cost
-more: with one fixed number of pictures, their Q/DQ become constants of the size of the activations (10 MB); with a
+more: with one fixed number of images, their Q/DQ become constants of the size of the activations (10 MB); with a
 range of numbers they do not. Both are lost among the weights of WideResNet50-2. How fast these engines are was not
 measured.
 """
@@ -70,10 +70,10 @@ def graphs(teacher: str) -> Iterator[tuple[str, ModelProto]]:
     exact = onnx_from_method(method, SIZE)
     del method
     yield "fp32", exact
-    yield "fp16", half_from_float(exact)
+    yield "fp16", float16_from_float32(exact)
     noise = np.random.default_rng(0).integers(0, 256, (2, SIZE.height_px, SIZE.width_px, 3), np.uint8)
-    ranges = calibrate(exact, noise, "minmax").ranges
-    yield "int8", int8_from_float(exact, ranges)
+    clipping_limits = calibrate(exact, noise, "minmax").clipping_limits
+    yield "int8", int8_from_float32(exact, clipping_limits)
 
 
 def measure(teacher: str) -> list[Row]:
@@ -90,7 +90,7 @@ def measure(teacher: str) -> list[Row]:
                     EngineRequest(
                         backend="tensorrt-rtx",
                         precision=precision,
-                        recipe="engine-sizes",
+                        target="engine-sizes",
                         batch=batch,
                         settings=TensorRTSettings(compute_capabilities=GPUS),
                         gpu=None,
@@ -110,7 +110,7 @@ def measure(teacher: str) -> list[Row]:
 def table(rows: list[Row]) -> str:
     """The rows in Markdown."""
     lines = [
-        "| RD with | precision | pictures at once | ONNX, bytes | engine, bytes | of fp32 | built in |",
+        "| RD with | precision | images at once | ONNX, bytes | engine, bytes | of fp32 | built in |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
@@ -135,7 +135,7 @@ def main() -> None:
     (RESULTS / "engine_sizes.md").write_text(
         "# Size of engines by precision\n\n"
         f"`{' '.join(['python', *sys.argv])}` on {len(os.sched_getaffinity(0))} shared CPU cores, without a GPU; "
-        f"{versions}. One engine each for {gpus}, pictures of {SIZE.height_px}x{SIZE.width_px}, "
+        f"{versions}. One engine each for {gpus}, images of {SIZE.height_px}x{SIZE.width_px}, "
         f"random weights.\n\n{table(rows)}\n\n{NOTE}"
     )
     print(table(rows))

@@ -1,11 +1,11 @@
-"""What INT8 costs, for every choice of calibration pictures, algorithm and layers, on parts with labelled defects.
+"""What INT8 costs, for every choice of calibration images, algorithm and layers, on parts with labelled defects.
 
     python benchmarks/int8.py runs/screw-seed0 runs/screw-seed1 runs/transistor-seed0
 
 For each run: its float32 graph, the lower precisions of it on ONNX Runtime, the image and pixel AUROC of each on the
-test pictures, and how far each is from float32 on the judges that a build has (held-out good pictures and damaged
-twins), with the verdict of the budgets. Nothing is chosen here: all choices are shown. Writes int8.json and int8.md
-into benchmarks/results/; a run that is in int8.json already is not measured again.
+test images, and how far each is from float32 on the validation images that a build has (held-out good images and
+synthetic defects), with the verdict of the tolerances. Nothing is chosen here: all choices are shown. Writes int8.json
+and int8.md into benchmarks/results/; a run that is in int8.json already is not measured again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,13 @@ import numpy as np
 from edgead.data import open_dataset
 from edgead.engine.build import onnx_from_run
 from edgead.engine.plan import Plan
-from edgead.engine.precision_converter import CALIBRATE_ON, Calibrating, LowerPrecisions, Rung
-from edgead.engine.validation_images import Judges
+from edgead.engine.precision_converter import (
+    CALIBRATE_ON,
+    Calibrating,
+    CandidatePrecision,
+    PrecisionConverter,
+)
+from edgead.engine.validation_images import ValidationImages
 from edgead.evaluation.evaluate import masks_of, score_dataset
 from edgead.export.precision.clipping import ALGORITHMS
 from edgead.runtime.agreement import compare_sessions
@@ -38,17 +43,19 @@ from edgead.training.run import Run, open_run
 RESULTS = Path(__file__).parent / "results"
 EXPLANATION = (
     "Every choice (the sensitive layers with `mse` alone), on ONNX Runtime, for runs of RD with EfficientNet-Lite0",
-    "at 256 pixels. Image and pixel AUROC are those of the test pictures. The errors are the largest ones on what a",
-    "build judges by, good pictures held out of the training and a damaged twin of each, as shares of the float32",
+    "at 256 pixels. Image and pixel AUROC are those of the test images. The errors are the largest ones on what a",
+    "build validates with, good images held out of the training and a synthetic defect made from each, as shares of "
+    "the float32",
     "threshold or, above it, of the float32 value; flips are decisions that differ, each by the threshold of its own",
     "scores. `int8-sensitive-fp16` keeps the layers in float16 that were measured to do nine tenths of the harm. ONNX",
     "Runtime computes what the Q/DQ nodes say; an engine rounds in the same places, and may differ in the last bits.",
-    "The budgets were set with such tables of longer trainings in sight.",
+    "The tolerances were set with such tables of longer trainings in sight.",
 )
 
 
-def choices() -> Iterator[tuple[Rung, Calibrating]]:
-    """Every rung with every way to calibrate; the sensitive layers, which take long to find, with `mse` alone."""
+def choices() -> Iterator[tuple[CandidatePrecision, Calibrating]]:
+    """Every candidate precision with every way to calibrate; the sensitive layers, which take long to find, with `mse`
+    alone."""
     yield "fp16", Calibrating()
     yield "fp16-fp32-tail", Calibrating()
     for calibrate_on, algorithm in product(CALIBRATE_ON, ALGORITHMS):
@@ -62,66 +69,70 @@ def measure(path: Path) -> list[dict[str, Any]]:
     """Rows of one run."""
     run, plan = open_run(path), Plan()
     model = onnx_from_run(run)
-    (pictures,) = run.holdout_pictures().values()
-    judges = Judges(pictures.images, None, plan.false_alarm_rate, plan.confidence)
+    (loaded,) = run.holdout_images().values()
+    validation_images = ValidationImages(loaded.images, None, plan.false_alarm_rate, plan.confidence)
     with OnnxRuntimeSession(model) as reference:
-        threshold = judges.threshold(reference)
+        threshold = validation_images.threshold(reference)
         accuracy_of = _Accuracy(run, reference)
         rows = [
             {
                 "run": path.name,
                 "epochs": run.record.config.epochs,
-                "rung": "fp32",
+                "candidate_precision": "fp32",
                 **accuracy_of(reference),
                 "mb": len(model) / 1e6,
             }
         ]
         for (calibrate_on, algorithm), group in _by_calibration().items():
             with tempfile.TemporaryDirectory() as folder:
-                graphs = LowerPrecisions(
+                graphs = PrecisionConverter(
                     model,
                     Calibrating(calibrate_on, algorithm, Path(folder) / "x.json"),
                     path.name,
-                    judges.all,
-                    lambda count: run.training_pictures(count).images,
+                    validation_images.all,
+                    lambda count: run.training_images(count).images,
                 )
-                for rung in group:
-                    lowered = graphs.graph(rung)
-                    with OnnxRuntimeSession(lowered.model) as session:
-                        own = judges.threshold(session)
-                        agreement = compare_sessions(
-                            reference, session, judges.all, threshold.value, other_threshold=own.value
+                for candidate_precision in group:
+                    converted = graphs.graph(candidate_precision)
+                    with OnnxRuntimeSession(converted.model) as session:
+                        own = validation_images.threshold(session)
+                        fidelity = compare_sessions(
+                            reference,
+                            session,
+                            validation_images.all,
+                            threshold.value,
+                            other_threshold=own.value,
                         )
                         accuracy = accuracy_of(session)
                     rows.append(
                         {
                             "run": path.name,
-                            "rung": rung,
-                            "calibrate_on": calibrate_on if lowered.precision == "int8" else "",
-                            "algorithm": algorithm if lowered.precision == "int8" else "",
+                            "candidate_precision": candidate_precision,
+                            "calibrate_on": calibrate_on if converted.precision == "int8" else "",
+                            "algorithm": algorithm if converted.precision == "int8" else "",
                             **accuracy,
-                            "map_error": agreement.map_error_max,
-                            "score_error": agreement.score_error_max,
-                            "rank_correlation": agreement.rank_correlation,
-                            "decision_flips": agreement.decision_flips,
-                            "judges": agreement.n,
-                            "in_fp16": len(lowered.details.get("calibration", {}).get("in_fp16", ())),
-                            "mb": len(lowered.model) / 1e6,
+                            "map_error": fidelity.map_error_max,
+                            "score_error": fidelity.score_error_max,
+                            "rank_correlation": fidelity.rank_correlation,
+                            "decision_flips": fidelity.decision_flips,
+                            "validation_images": fidelity.n,
+                            "in_fp16": len(converted.details.get("calibration", {}).get("in_fp16", ())),
+                            "mb": len(converted.model) / 1e6,
                         }
                     )
                     print(rows[-1], flush=True)
     return rows
 
 
-def _by_calibration() -> dict[tuple[Any, Any], list[Rung]]:
-    groups: dict[tuple[Any, Any], list[Rung]] = {}
-    for rung, calibrating in choices():
-        groups.setdefault((calibrating.calibrate_on, calibrating.algorithm), []).append(rung)
+def _by_calibration() -> dict[tuple[Any, Any], list[CandidatePrecision]]:
+    groups: dict[tuple[Any, Any], list[CandidatePrecision]] = {}
+    for candidate_precision, calibrating in choices():
+        groups.setdefault((calibrating.calibrate_on, calibrating.algorithm), []).append(candidate_precision)
     return groups
 
 
 class _Accuracy:
-    """AUROC of sessions on the test pictures of a run, beside that of a reference."""
+    """AUROC of sessions on the test images of a run, beside that of a reference."""
 
     def __init__(self, run: Run, reference: Session) -> None:
         (root,) = run.record.config.parts.values()
@@ -145,14 +156,16 @@ class _Accuracy:
 
 
 def within(row: dict[str, Any]) -> bool:
-    """Whether a build would let it through: by the budgets of the recipe `cpu`, which all recipes share."""
-    budget = Plan().recipe.budgets.of("fp16" if row["rung"].startswith("fp16") else "int8")
+    """Whether a build would let it through: by the tolerances of the target `cpu`, which all targets share."""
+    tolerance = Plan().target.tolerances.of(
+        "fp16" if row["candidate_precision"].startswith("fp16") else "int8"
+    )
     return bool(
-        row["map_error"] <= budget.map_error
-        and row["score_error"] <= budget.score_error
-        and row["rank_correlation"] >= budget.rank_correlation_min
-        and row["decision_flips"] <= int(budget.decision_flips * row["judges"])
-        and row["auroc_change"] >= -budget.auroc_loss
+        row["map_error"] <= tolerance.map_error
+        and row["score_error"] <= tolerance.score_error
+        and row["rank_correlation"] >= tolerance.rank_correlation_min
+        and row["decision_flips"] <= int(tolerance.decision_flips * row["validation_images"])
+        and row["auroc_change"] >= -tolerance.auroc_loss
     )
 
 
@@ -160,7 +173,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     """The rows of one run as Markdown."""
     lines = [
         "| precision | calibrated on | algorithm | image AUROC | change | pixel AUROC | map error | score error | rank "
-        "| flips | within budget | MB |",
+        "| flips | within tolerance | MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -169,13 +182,13 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
                 f"{row['map_error']:.3f}",
                 f"{row['score_error']:.3f}",
                 f"{row['rank_correlation']:.3f}",
-                f"{row['decision_flips']} of {row['judges']}",
+                f"{row['decision_flips']} of {row['validation_images']}",
                 "yes" if within(row) else "no",
             ]
             if "map_error" in row
             else ["-"] * 5
         )
-        name = row["rung"] + (f" ({row['in_fp16']} layers)" if row.get("in_fp16") else "")
+        name = row["candidate_precision"] + (f" ({row['in_fp16']} layers)" if row.get("in_fp16") else "")
         cells = [
             name,
             row.get("calibrate_on") or "-",

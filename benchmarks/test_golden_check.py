@@ -36,7 +36,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         method="rd",
         teacher=request.param,
         backend="onnxruntime",
-        recipe="cpu",
+        target="cpu",
         precision="fp32",
         size=SIZE,
         thresholds={"noise": Threshold(1.0, 0.01, 0.95, 0.96, 320, 299)},

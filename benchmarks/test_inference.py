@@ -1,4 +1,4 @@
-"""How long one 256 x 256 picture takes from uint8 in hand to map and score, on ONNX Runtime and all cores.
+"""How long one 256 x 256 image takes from uint8 in hand to map and score, on ONNX Runtime and all cores.
 
 Weights are random, and INT8 is calibrated on noise: that changes no latency. Inside the figure: the session's checks,
 cast and normalisation, teacher, student, head. Outside: capture, decoding, resizing. Run on an idle machine: ``pytest
@@ -17,8 +17,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from edgead.engine.fidelity import Precision
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.precision.calibration import calibrate
-from edgead.export.precision.float16 import half_from_float
-from edgead.export.precision.quantize import int8_from_float
+from edgead.export.precision.float16 import float16_from_float32
+from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.base import Alignment
@@ -38,7 +38,7 @@ SIZE = ModelSize(256, 256)
         ("wide_resnet50_2", "unaligned", "fp32", 20),
     ],
 )
-def test_one_picture(
+def test_one_image(
     benchmark: BenchmarkFixture,
     tmp_path: Path,
     teacher: str,
@@ -53,9 +53,9 @@ def test_one_picture(
     del method
     batch = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), np.uint8)
     if precision == "fp16":
-        graph = half_from_float(graph)
+        graph = float16_from_float32(graph)
     if precision == "int8":
-        graph = int8_from_float(graph, calibrate(graph, batch, "minmax").ranges)
+        graph = int8_from_float32(graph, calibrate(graph, batch, "minmax").clipping_limits)
     model = tmp_path / "model.onnx"
     model.write_bytes(graph.SerializeToString())
     with OnnxRuntimeSession(model) as session:

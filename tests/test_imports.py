@@ -107,18 +107,18 @@ from edgead.streaming import open_sink, open_source, stream
 
 size = ModelSize(64, 64)
 with open_source(sys.argv[1]) as source, open_sink(f"jsonl:{sys.argv[2]}", fps=source.fps) as sink:
-    session = FakeSession(size, score=lambda picture: float(picture.mean()) / 255)
+    session = FakeSession(size, score=lambda image: float(image.mean()) / 255)
     summary = stream(session, source, [sink], size=size, threshold=0.5)
 assert summary.frames_scored == 3, summary
 """
 
 
 def test_a_fake_session_streams_without_them(tmp_path):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for index, brightness in enumerate((10, 200, 90)):
-        cv2.imwrite(str(pictures / f"{index}.png"), np.full((48, 80, 3), brightness, np.uint8))
-    result = run_blocked(STREAM, str(pictures), str(tmp_path / "verdicts.jsonl"))
+        cv2.imwrite(str(images / f"{index}.png"), np.full((48, 80, 3), brightness, np.uint8))
+    result = run_blocked(STREAM, str(images), str(tmp_path / "verdicts.jsonl"))
     assert result.returncode == 0, result.stderr
     lines = [json.loads(line) for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]
     verdicts = [line for line in lines if "is_anomalous" in line]

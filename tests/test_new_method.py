@@ -25,8 +25,8 @@ NAME = "shared-seed"
 PRECISIONS = ("fp32", "fp16")
 GOOD = tuple(f"good/{number:03d}.png" for number in range(10))
 PLAIN_DEFECTS = ("hole/000.png", "hole/001.png", "contamination/000.png", "contamination/001.png")
-# What passes the camera, in turn: name and picture.
-LINE = {f"{number:02d}.png": picture for number, picture in enumerate((*PLAIN_DEFECTS, *GOOD))}
+# What passes the camera, in turn: name and image.
+LINE = {f"{number:02d}.png": image for number, image in enumerate((*PLAIN_DEFECTS, *GOOD))}
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             open_run(root / "run").load_model()
         assert run_main("build", "fp32", "--data", "washers", "--out", "fp16", "--precision", "fp16") == 0
     (root / "line").mkdir()
-    for name, picture in LINE.items():
-        copyfile(root / "washers/test" / picture, root / "line" / name)
+    for name, image in LINE.items():
+        copyfile(root / "washers/test" / image, root / "line" / name)
     return root
 
 

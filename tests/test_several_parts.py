@@ -1,4 +1,4 @@
-"""One model for two parts, from pictures to verdicts, by the commands that a user types."""
+"""One model for two parts, from images to verdicts, by the commands that a user types."""
 
 import json
 
@@ -16,11 +16,11 @@ from edgead.cli.eval import eval_
 from edgead.cli.stream import stream
 from edgead.cli.train import train
 from edgead.data import open_dataset, split_holdout
-from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
+from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.data.synthetic.dataset import DEFECTS, add_defect
-from edgead.engine.rebuild import pictures_of, spread
+from edgead.engine.rebuild import images_of, spread
 from edgead.errors import BundleError, DataError, InputError, VerificationError
-from edgead.imaging.preprocess import read_picture
+from edgead.imaging.preprocess import read_image
 from edgead.models import METHODS
 from edgead.runtime import open_session
 from edgead.runtime.golden_check import check_golden
@@ -65,11 +65,11 @@ def data(tmp_path_factory):
         images, rng = make(COUNTS[part] + 8), np.random.default_rng(4)
         test = images[COUNTS[part] :]
         defects = [add_defect(image, DEFECTS[i % len(DEFECTS)], rng)[0] for i, image in enumerate(test)]
-        for folder, pictures in {
+        for folder, of_split in {
             "train/good": images[: COUNTS[part]], "test/good": test, "test/dot": defects,
         }.items():  # fmt: skip
             (root / part / folder).mkdir(parents=True)
-            for number, image in enumerate(pictures):
+            for number, image in enumerate(of_split):
                 assert cv2.imwrite(str(root / part / folder / f"{number:03d}.png"), image[..., ::-1])
     return root
 
@@ -107,40 +107,40 @@ def held_out(data, part):
     return samples
 
 
-def test_every_part_holds_out_its_own_pictures_as_if_it_were_alone(data, run, trained):
+def test_every_part_holds_out_its_own_images_as_if_it_were_alone(data, run, trained):
     record = open_run(run).record
     assert list(record.parts) == list(PARTS)
     for part, found in record.parts.items():
         expected = held_out(data, part)
         assert len(expected) == {"disc": 2, "plate": 1}[part]
         assert found.holdout == tuple(f"train/good/{sample.path.name}" for sample in expected)
-        assert found.train_pictures == COUNTS[part] - len(expected)
+        assert found.train_images == COUNTS[part] - len(expected)
     said = trained[1].stderr
-    assert "disc (mvtec): 22 good pictures to train on, 2 held out" in said
-    assert "plate (mvtec): 11 good pictures to train on, 1 held out" in said
+    assert "disc (mvtec): 22 good images to train on, 2 held out" in said
+    assert "plate (mvtec): 11 good images to train on, 1 held out" in said
     assert "aligned (spread" in said
     assert ", plate " in said
 
 
 def test_calibration_sees_all_parts(data, run):
-    def parts(pictures):
-        return [sample.path.relative_to(data).parts[0] for sample in pictures.samples]
+    def parts(images):
+        return [sample.path.relative_to(data).parts[0] for sample in images.samples]
 
-    assert parts(open_run(run).training_pictures(10)) == ["disc"] * 5 + ["plate"] * 4
+    assert parts(open_run(run).training_images(10)) == ["disc"] * 5 + ["plate"] * 4
     # As many of one as of another, as long as there are so many.
-    assert parts(open_run(run).training_pictures(100)) == ["disc"] * 22 + ["plate"] * 11
+    assert parts(open_run(run).training_images(100)) == ["disc"] * 22 + ["plate"] * 11
 
 
 def test_calibration_from_a_bundle_sees_all_parts_and_no_judge(data, bundle):
     opened = open_bundle(bundle)
-    pictures = pictures_of(opened, [data / "plate", data / "disc"])
-    found = spread(pictures, opened.manifest.size)(10)
-    assert list(pictures) == list(PARTS)
+    images = images_of(opened, [data / "plate", data / "disc"])
+    found = spread(images, opened.manifest.size)(10)
+    assert list(images) == list(PARTS)
     of_part = {}
     for part in PARTS:
-        judges = {sample.path for sample in held_out(data, part)}
-        trained = [s.path for s in open_dataset(data / part).train if s.path not in judges]
-        of_part[part] = {read_picture(path).tobytes() for path in trained}
+        validation_images = {sample.path for sample in held_out(data, part)}
+        trained = [s.path for s in open_dataset(data / part).train if s.path not in validation_images]
+        of_part[part] = {read_image(path).tobytes() for path in trained}
     assert [[image.tobytes() in of_part[part] for part in PARTS] for image in found] == (
         [[True, False]] * 5 + [[False, True]] * 4
     )
@@ -151,7 +151,7 @@ def test_every_part_has_the_threshold_of_its_own_scores(data, run, bundle):
     assert list(thresholds) == list(PARTS)
     with open_session(open_bundle(bundle)) as session, opened.session() as reference:
         for part in PARTS:
-            images = np.stack([read_picture(sample.path) for sample in held_out(data, part)])
+            images = np.stack([read_image(sample.path) for sample in held_out(data, part)])
             scores = session.infer(images).anomaly_score
             expected = threshold_from_normal_scores(scores)
             assert thresholds[part].value == pytest.approx(expected.value, abs=1e-5)
@@ -174,12 +174,12 @@ def test_every_part_is_judged_as_if_it_were_alone(data, built):
         assert f"warning: {part}: threshold from" in done.stderr
     golden = bundle.golden()
     assert golden.part.tolist() == [0, 0, 0, 0, 1, 1, 0]
-    disc = np.stack([read_picture(sample.path) for sample in held_out(data, "disc")])
-    np.testing.assert_array_equal(golden.images[:4], np.concatenate([disc, damaged_twins(disc)]))
+    disc = np.stack([read_image(sample.path) for sample in held_out(data, "disc")])
+    np.testing.assert_array_equal(golden.images[:4], np.concatenate([disc, synthetic_defects(disc)]))
 
 
 def decisions(stdout):
-    return [picture["is_anomalous"] for picture in json.loads(stdout)["pictures"]]
+    return [image["is_anomalous"] for image in json.loads(stdout)["images"]]
 
 
 def test_a_dataset_is_judged_by_the_threshold_of_its_part(data, run, bundle, tmp_path):
@@ -227,7 +227,7 @@ def test_a_stream_is_judged_by_the_threshold_of_its_part(data, bundle, tmp_path)
 
 
 def test_a_lower_precision_is_judged_part_by_part(data, bundle, tmp_path):
-    # From the bundle and the pictures of all parts, in any order.
+    # From the bundle and the images of all parts, in any order.
     given = [word for part in reversed(PARTS) for word in ("--data", data / part)]
     edgead("build", bundle, *given, "--out", tmp_path / "half", "--precision", "fp16")
     manifest, exact = open_bundle(tmp_path / "half").manifest, open_bundle(bundle).manifest
@@ -235,19 +235,19 @@ def test_a_lower_precision_is_judged_part_by_part(data, bundle, tmp_path):
     for part in PARTS:
         judged = manifest.verification["parts"][part]
         assert judged["reference_threshold"] == pytest.approx(exact.thresholds[part].value, abs=1e-5)
-        assert judged["judges"] == exact.verification["parts"][part]["judges"]
+        assert judged["validation_images"] == exact.verification["parts"][part]["validation_images"]
         assert judged["auroc"] is not None
     with open_session(open_bundle(tmp_path / "half")) as session:
         for part in PARTS:
-            images = np.stack([read_picture(sample.path) for sample in held_out(data, part)])
+            images = np.stack([read_image(sample.path) for sample in held_out(data, part)])
             scores = session.infer(images).anomaly_score
             assert manifest.thresholds[part].value == pytest.approx(scores.max(), abs=1e-6)
 
 
-def test_pictures_of_every_part_and_of_no_other_are_needed(data, bundle, tmp_path):
+def test_images_of_every_part_and_of_no_other_are_needed(data, bundle, tmp_path):
     options = ["--out", tmp_path / "x", "--precision", "fp16"]
     with pytest.raises(
-        DataError, match=r"no --data holds the pictures .* for plate was set on: give the folder"
+        DataError, match=r"no --data holds the images .* for plate was set on: give the folder"
     ):
         edgead("build", bundle, "--data", data / "disc", *options)
     other = tmp_path / "other"
@@ -267,7 +267,10 @@ def test_a_bundle_is_recompiled_with_its_thresholds(bundle, tmp_path):
     assert again.thresholds == first.thresholds
     assert list(again.thresholds) == list(PARTS)
     for part in PARTS:
-        assert again.verification["parts"][part]["judges"] == first.verification["parts"][part]["judges"]
+        assert (
+            again.verification["parts"][part]["validation_images"]
+            == first.verification["parts"][part]["validation_images"]
+        )
 
 
 def test_answers_to_one_part_alone_prove_nothing_of_another(bundle, tmp_path):
@@ -284,10 +287,10 @@ def test_answers_to_one_part_alone_prove_nothing_of_another(bundle, tmp_path):
     wrong = with_golden("wrong", anomaly_score=scores)
     with open_session(opened) as session:
         check_golden(session, opened)
-        with pytest.raises(VerificationError, match=r"on 2 pictures of plate .* its scores by 0\.[1-9]"):
+        with pytest.raises(VerificationError, match=r"on 2 images of plate .* its scores by 0\.[1-9]"):
             check_golden(session, wrong)
         for part in (np.zeros(6, np.uint8), np.array([0, 0, 0, 0, 1, 2], np.uint8)):
-            with pytest.raises(BundleError, match="has not golden pictures of each of its parts"):
+            with pytest.raises(BundleError, match="has not golden images of each of its parts"):
                 check_golden(session, with_golden("less", part=part))
 
 

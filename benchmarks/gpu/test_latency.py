@@ -1,6 +1,6 @@
-"""How long a batch of 256 x 256 pictures takes on the GPU: engines beside torch and ONNX Runtime, in one run.
+"""How long a batch of 256 x 256 images takes on the GPU: engines beside torch and ONNX Runtime, in one run.
 
-Inside every figure: uint8 pictures in host memory, their copy to the GPU, cast and normalisation, teacher, student,
+Inside every figure: uint8 images in host memory, their copy to the GPU, cast and normalisation, teacher, student,
 head, and the copy of map and score back into arrays in host memory; one call after another, each waited for. Outside:
 capture, decoding, resizing, building, compiling, and the calls before, which warm up.
 
@@ -30,9 +30,9 @@ from edgead.engine.tensorrt_build import build_engine
 from edgead.errors import BackendError
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.graph_sections import computed_tensors
-from edgead.export.precision.calibration import calibrate, tensor_peaks
-from edgead.export.precision.float16 import half_from_float
-from edgead.export.precision.quantize import int8_from_float
+from edgead.export.precision.calibration import absolute_maxima_of, calibrate
+from edgead.export.precision.float16 import float16_from_float32
+from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.base import DistillationMethod
@@ -66,28 +66,28 @@ def method(gpu: Gpu) -> DistillationMethod:
 @pytest.fixture(scope="module")
 def graphs(method: DistillationMethod) -> dict[str, ModelProto]:
     exact = onnx_from_method(method, SIZE)
-    noise = pictures(8)
-    ranges = calibrate(exact, noise, "minmax").ranges
+    noise = make_images(8)
+    clipping_limits = calibrate(exact, noise, "minmax").clipping_limits
     return {
         "fp32": exact,
-        "fp16": half_from_float(exact, tensor_peaks(exact, noise, computed_tensors(exact))),
-        "int8": int8_from_float(exact, ranges),
+        "fp16": float16_from_float32(exact, absolute_maxima_of(exact, noise, computed_tensors(exact))),
+        "int8": int8_from_float32(exact, clipping_limits),
     }
 
 
-def pictures(count: int) -> np.ndarray:
+def make_images(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, SIZE.height_px, SIZE.width_px, 3), np.uint8)
 
 
 def measure(benchmark: BenchmarkFixture, gpu: Gpu, infer: Callable[[np.ndarray], object], batch: int) -> None:
-    benchmark.pedantic(infer, (pictures(batch),), rounds=ROUNDS, warmup_rounds=WARM_UP)
+    benchmark.pedantic(infer, (make_images(batch),), rounds=ROUNDS, warmup_rounds=WARM_UP)
     milliseconds = 1e3 * np.array(benchmark.stats.stats.data)
     benchmark.extra_info |= {
         "gpu": gpu.name,
         "cuda": gpu.cuda_version,
         "p50_ms": round(float(np.percentile(milliseconds, 50)), 3),
         "p99_ms": round(float(np.percentile(milliseconds, 99)), 3),
-        "pictures_a_second": round(1e3 * batch / float(np.percentile(milliseconds, 50))),
+        "images_a_second": round(1e3 * batch / float(np.percentile(milliseconds, 50))),
     }
     assert len(milliseconds) == ROUNDS
 
@@ -119,7 +119,7 @@ def test_engine(
         EngineRequest(
             backend=backend,
             precision=precision,
-            recipe="benchmark",
+            target="benchmark",
             batch=BatchProfile(batch, batch, batch),
             settings=TensorRTSettings(),
             gpu=here,
@@ -151,7 +151,7 @@ def test_torch_eager(benchmark: BenchmarkFixture, gpu: Gpu, method: Distillation
 
 
 class WithHead(torch.nn.Module):
-    """Pictures to map and score in one module, so that all of it is compiled."""
+    """Images to map and score in one module, so that all of it is compiled."""
 
     def __init__(self, method: DistillationMethod) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """A bundle, the directory that a build writes and a device opens: its files, and reading and writing it."""
 
-from edgead.bundle.directory import Bundle, check_target, open_bundle, write_bundle
+from edgead.bundle.directory import Bundle, check_out, open_bundle, write_bundle
 from edgead.bundle.manifest import SCHEMA, FileEntry, Manifest
 
-__all__ = ["SCHEMA", "Bundle", "FileEntry", "Manifest", "check_target", "open_bundle", "write_bundle"]
+__all__ = ["SCHEMA", "Bundle", "FileEntry", "Manifest", "check_out", "open_bundle", "write_bundle"]

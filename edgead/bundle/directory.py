@@ -2,7 +2,7 @@
 
     manifest.json    what it is (`edgead.bundle.manifest`), with the hash of every other file
     model.onnx       the model
-    golden.npz       a few pictures and what the model said of them (`edgead.bundle.golden`)
+    golden.npz       a few images and what the model said of them (`edgead.bundle.golden`)
 
 A bundle is untrusted input. Opening one reads a bounded manifest, refuses every name that would leave the
 directory, and hashes every file; nothing in it is unpickled or run here. A TensorRT engine in it is code for the
@@ -26,7 +26,7 @@ from edgead.bundle.manifest import MAX_MANIFEST_BYTES, REBUILD, SCHEMA, FileEntr
 from edgead.errors import BundleError, InputError
 from edgead.files.atomic import check_directory, replace_directory, restore_directory
 
-__all__ = ["SCHEMA", "Bundle", "FileEntry", "Manifest", "check_target", "open_bundle", "write_bundle"]
+__all__ = ["SCHEMA", "Bundle", "FileEntry", "Manifest", "check_out", "open_bundle", "write_bundle"]
 
 MANIFEST = "manifest.json"
 _CHUNK_BYTES = 2**20
@@ -46,30 +46,30 @@ class Bundle:
         return self.path / name
 
     def golden(self) -> Golden:
-        """The golden pictures and the outputs expected for them; BundleError when not of the model's size and parts."""
+        """The golden images and the outputs expected for them; BundleError when not of the model's size and parts."""
         size = self.manifest.size
         golden = read_golden(
             self.file("golden.npz"), size.height_px, size.width_px, len(self.manifest.thresholds)
         )
         if set(golden.part.tolist()) != set(range(len(self.manifest.thresholds))):
-            raise BundleError(f"{self.path} has not golden pictures of each of its parts: {REBUILD}")
+            raise BundleError(f"{self.path} has not golden images of each of its parts: {REBUILD}")
         return golden
 
 
-def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path | bytes]) -> Bundle:
-    """Write a bundle to `target`, in place of the one that may be there, and return it opened.
+def write_bundle(out: Path, manifest: Manifest, files: Mapping[str, Path | bytes]) -> Bundle:
+    """Write a bundle to `out`, in place of the one that may be there, and return it opened.
 
     files: content, or the path of a file to copy, by name. The manifest's own `files` is replaced by what
     is written. A kill at any moment leaves the previous bundle whole. Raises BundleError for a name that is
-    not a plain relative path, InputError when `target` holds something that is not a bundle, EdgeadError
+    not a plain relative path, InputError when `out` holds something that is not a bundle, EdgeadError
     when it cannot be written.
     """
     for name in files:
         check_file_name(name)
     # What was the current directory is another one once it is replaced.
-    target = Path(os.path.abspath(target))
-    check_target(target)
-    with replace_directory(target) as partial:
+    out = Path(os.path.abspath(out))
+    check_out(out)
+    with replace_directory(out) as partial:
         entries = {}
         for name, content in files.items():
             file = partial / name
@@ -77,14 +77,14 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path | by
             entries[name] = _write(file, content)
         text = replace(manifest, files=entries).to_json()
         (partial / MANIFEST).write_text(text, encoding="utf-8")
-    return open_bundle(target)
+    return open_bundle(out)
 
 
-def check_target(target: Path) -> None:
+def check_out(out: Path) -> None:
     """Raise InputError for a place where no bundle can be written, or that holds something else."""
-    check_directory(target)
-    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
-        raise InputError(f"{target} holds files that are no bundle: choose an empty or new directory")
+    check_directory(out)
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise InputError(f"{out} holds files that are no bundle: choose an empty or new directory")
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:

@@ -1,9 +1,9 @@
-"""Golden inputs and outputs: a few pictures and what the built model said of them, kept inside a bundle.
+"""Golden inputs and outputs: a few images and what the built model said of them, kept inside a bundle.
 
 With them a device can check that its session still gives the numbers that the bundle was verified with. One of them,
 the chart, is kept as a JPEG file too, so that a device can also check that it decodes and resizes as the builder did.
 The file is an ``.npz`` written and read here only. It is untrusted when read: no pickle, and every array's type and
-shape is checked against the bundle's picture size before any memory is set aside for it.
+shape is checked against the bundle's image size before any memory is set aside for it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy.typing as npt
 
 from edgead.bundle.part_names import MAX_PARTS
 from edgead.errors import BundleError
-from edgead.imaging.preprocess import ModelSize, picture_from_bytes, resize_to_model
+from edgead.imaging.preprocess import ModelSize, image_from_bytes, resize_to_model
 from edgead.types import Float32Array, UInt8Array
 
 GOLDEN_PAIRS = 4
-"""Good pictures, and as many damaged twins, that a bundle carries with its own answers to them, of all parts together;
-of each part one at least."""
+"""Good images, and as many synthetic defects, that a bundle carries with its own answers to them, of all parts
+together; of each part one at least."""
 
-MAX_PICTURES = 2 * MAX_PARTS + 1
+MAX_IMAGES = 2 * MAX_PARTS + 1
 """The pairs of all parts, and the chart."""
 
 _MAX_CHART_BYTES_A_PIXEL = 8
@@ -85,19 +85,19 @@ def pixels_from_chart(chart: UInt8Array, size: ModelSize) -> UInt8Array:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        PictureError: The chart is no JPEG file, or is damaged.
+        ImageError: The chart is no JPEG file, or is damaged.
     """
-    return resize_to_model(picture_from_bytes(chart.tobytes(), "the chart of the golden images"), size)
+    return resize_to_model(image_from_bytes(chart.tobytes(), "the chart of the golden images"), size)
 
 
 def golden_bytes(golden: Golden) -> bytes:
     """The content of ``golden.npz``.
 
-    golden: 1 to `MAX_PICTURES` pictures. Raises ValueError for arrays of another shape or type.
+    golden: 1 to `MAX_IMAGES` images. Raises ValueError for arrays of another shape or type.
     """
     count = len(golden.images)
-    if not 1 <= count <= MAX_PICTURES:
-        raise ValueError(f"golden holds 1 to {MAX_PICTURES} pictures, not {count}")
+    if not 1 <= count <= MAX_IMAGES:
+        raise ValueError(f"golden holds 1 to {MAX_IMAGES} images, not {count}")
     height_px, width_px = golden.images.shape[1:3]
     for name, (dtype, shape) in _layout(count, height_px, width_px).items():
         array = getattr(golden, name)
@@ -118,7 +118,7 @@ def golden_bytes(golden: Golden) -> bytes:
 
 
 def read_golden(path: Path, height_px: int, width_px: int, parts: int) -> Golden:
-    """Read ``golden.npz`` for pictures of this size, of so many parts; BundleError when it is anything else."""
+    """Read ``golden.npz`` for images of this size, of so many parts; BundleError when it is anything else."""
     try:
         with zipfile.ZipFile(path) as archive:
             count = _length(archive, "anomaly_score", 2 * max(GOLDEN_PAIRS, parts) + 1)
@@ -134,7 +134,7 @@ def read_golden(path: Path, height_px: int, width_px: int, parts: int) -> Golden
         Exception
     ) as error:  # a header made to break the reader makes zipfile and NumPy raise nearly anything
         raise BundleError(
-            f"{path} does not hold golden pictures for {height_px}x{width_px} ({error}): "
+            f"{path} does not hold golden images for {height_px}x{width_px} ({error}): "
             "rebuild the bundle with 'edgead build'"
         ) from error
     return Golden(**arrays)

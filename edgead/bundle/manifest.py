@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what was built, from what, for which pictures, and the hash of every file.
+"""The manifest of a bundle: what was built, from what, for which images, and the hash of every file.
 
 It is the first thing read of an untrusted directory, so it is read strictly: plain JSON without NaN, every
 key known and none missing, every value of its type, names of files that stay inside the bundle. A newer
@@ -42,8 +42,8 @@ class FileEntry:
 class Manifest:
     """What a bundle says of itself.
 
-    method, teacher, backend, recipe, precision: names, such as rd, tf_efficientnet_lite0, onnxruntime, cpu, fp32.
-    size: pictures the model takes. thresholds: of this engine at this precision, by part. training, verification:
+    method, teacher, backend, target, precision: names, such as rd, tf_efficientnet_lite0, onnxruntime, cpu, fp32.
+    size: images the model takes. thresholds: of this engine at this precision, by part. training, verification:
     summaries, JSON values only. verified: whether what runs was compared with its reference when it was built; where it
     was not, the golden answers alone prove it, whenever it is opened. verified_on: the environment that gave the golden
     answers, see `edgead.runtime.environment`. created_at: ISO 8601 in UTC. files: by path
@@ -53,7 +53,7 @@ class Manifest:
     method: str
     teacher: str
     backend: str
-    recipe: str
+    target: str
     precision: str
     size: ModelSize
     thresholds: Mapping[str, Threshold]
@@ -75,7 +75,7 @@ class Manifest:
             "method": self.method,
             "teacher": self.teacher,
             "backend": self.backend,
-            "recipe": self.recipe,
+            "target": self.target,
             "precision": self.precision,
             "preprocess": preprocess_spec(self.size),
             "thresholds": {part: asdict(threshold) for part, threshold in self.thresholds.items()},

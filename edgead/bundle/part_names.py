@@ -1,7 +1,7 @@
 """The kinds of part that one model serves, by name.
 
 A model may be trained on several parts at once. Their scores lie at different levels, so each has a threshold of its
-own, and whoever asks for a verdict says of which part. A part is called as the folder of its pictures is.
+own, and whoever asks for a verdict says of which part. A part is called as the folder of its images is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from edgead.errors import InputError
 
 MAX_PARTS = 32
-"""In one model: a bundle carries a picture of each, and its twin, with the answers expected for them."""
+"""In one model: a bundle carries an image of each, and its synthetic defect, with the answers expected for them."""
 
 # What a file system allows a folder.
 _MAX_NAME = 255
@@ -32,7 +32,7 @@ def check_part_names(names: Sequence[str]) -> None:
 def choose_part(known: Iterable[str], asked: str | None, dataset: str | None = None) -> str:
     """The part that is meant: the one asked for, the only one there is, or the one that is called as the dataset.
 
-    known: names of the model's parts. asked: what the user gave, None for nothing. dataset: name of the pictures at
+    known: names of the model's parts. asked: what the user gave, None for nothing. dataset: name of the images at
     hand. Raises InputError, which names the parts, for one that is not known and where the choice is open.
     """
     names = list(known)

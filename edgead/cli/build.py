@@ -83,7 +83,7 @@ def build(
     calibrate_on: Annotated[
         CalibrateOn | None,
         typer.Option(
-            help="For int8: images to calibrate on; mixed is train and pseudo-anomaly.", show_default="mixed"
+            help="For int8: images to calibrate on; mixed is train and cutpaste.", show_default="mixed"
         ),
     ] = None,
     algorithm: Annotated[
@@ -137,11 +137,11 @@ def _report(bundle: Bundle) -> list[str]:
     verification, thresholds = manifest.verification, manifest.thresholds
     several = len(thresholds) > 1
     lines = [
-        f"{rung['rung']:20} {'kept' if rung['holds'] else rung.get('error', 'over budget')}"
-        for rung in verification.get("ladder", ())
+        f"{tried['candidate_precision']:20} {'kept' if tried['holds'] else tried.get('error', 'out of tolerance')}"
+        for tried in verification.get("fallback_order", ())
     ]
     lines.append(
-        f"{'verified' if manifest.verified else 'graph'}     {manifest.precision} for {manifest.recipe} against "
+        f"{'verified' if manifest.verified else 'graph'}     {manifest.precision} for {manifest.target} against "
         f"{verification['reference']}, {sum(judged['n'] for judged in verification['parts'].values())} images"
     )
     for part, judged in verification["parts"].items():

@@ -33,7 +33,7 @@ def calibrate(
         ),
     ] = None,
     calibrate_on: Annotated[
-        CalibrateOn, typer.Option(help="Images to calibrate on; mixed is train and pseudo-anomaly.")
+        CalibrateOn, typer.Option(help="Images to calibrate on; mixed is train and cutpaste.")
     ] = CalibrateOn.MIXED,
     algorithm: Annotated[Algorithm, typer.Option(help="How clipping limits are chosen.")] = Algorithm.MSE,
 ) -> None:
@@ -47,7 +47,7 @@ def calibrate(
     first_line(f"calibrating {model} into {out}")
     import numpy as np
 
-    from edgead.engine.precision_converter import Calibrating, LowerPrecisions
+    from edgead.engine.precision_converter import Calibrating, PrecisionConverter
     from edgead.errors import InputError
 
     if out.is_dir():
@@ -58,9 +58,9 @@ def calibrate(
         content, size, training_images = _opened(model, data or [])
         # No image to watch for what overflows half: that is of fp16.
         none = np.empty((0, size.height_px, size.width_px, 3), np.uint8)
-        graphs = LowerPrecisions(content, calibrating, out.stem, none, training_images)
+        graphs = PrecisionConverter(content, calibrating, out.stem, none, training_images)
         calibration = graphs.calibration
-    typer.echo(f"calibrated   {len(calibration.ranges)} tensors on {calibration.pictures} images")
+    typer.echo(f"calibrated   {len(calibration.clipping_limits)} tensors on {calibration.images} images")
     typer.echo(f"calibration  {out}")
 
 
@@ -72,14 +72,14 @@ def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[
     restore_directory(model)
     if (model / "manifest.json").is_file():
         from edgead.bundle import open_bundle
-        from edgead.engine.rebuild import pictures_of, spread
+        from edgead.engine.rebuild import images_of, spread
 
         if not data:
             raise InputError(f"{model} is a bundle: give the images that it was trained from, with --data")
         bundle = open_bundle(model)
-        pictures = pictures_of(bundle, data)
+        images = images_of(bundle, data)
         size = bundle.manifest.size
-        return bundle.file("model.onnx").read_bytes(), size, spread(pictures, size)
+        return bundle.file("model.onnx").read_bytes(), size, spread(images, size)
     if data:
         raise InputError(f"{model} is no bundle: leave out --data, a run knows its own images")
     with needs_extra("train", "edgead calibrate of a run"):
@@ -87,4 +87,4 @@ def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[
     from edgead.engine.build import onnx_from_run
 
     run = open_run(model)
-    return onnx_from_run(run), run.size, lambda count: run.training_pictures(count).images
+    return onnx_from_run(run), run.size, lambda count: run.training_images(count).images

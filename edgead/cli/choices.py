@@ -112,7 +112,7 @@ class CalibrateOn(Choice):
 
     TRAIN = "train"
     NOISE = "noise"
-    PSEUDO_ANOMALY = "pseudo-anomaly"
+    CUTPASTE = "cutpaste"
     MIXED = "mixed"
 
 

@@ -1,4 +1,4 @@
-"""`edgead demo`: everything once, on drawn parts, ending in a page to look at."""
+"""`edgead demo`: everything once, on synthetic parts, ending in a page to look at."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def demo(
     ] = Path("demo"),
     kind: Annotated[Kind, typer.Option(help="Kind of part.")] = Kind.WASHER,
 ) -> None:
-    """Show the whole line on drawn parts.
+    """Show the whole line on synthetic parts.
 
     Draws parts, trains, builds, evaluates and streams, offline, and writes a page that shows it all.
 
@@ -26,7 +26,7 @@ def demo(
     from edgead.errors import needs_extra
     from edgead.files.packages import require_packages
 
-    first_line(f"showing the whole line on drawn parts ({kind}) in {out}")
+    first_line(f"showing the whole line on synthetic parts ({kind}) in {out}")
     require_packages("train", "edgead demo", "torch", "timm", "lightning_fabric", "rich")
     with needs_extra("train", "edgead demo"):
         from edgead.demo.run import run_demo

@@ -45,5 +45,5 @@ def _lines(findings: tuple[Finding, ...]) -> list[str]:
     lines = []
     for finding in findings:
         text = finding.found or "not here"
-        lines.append(f"  {finding.name:<{width}}  {text}{f' -> {finding.mend}' if finding.mend else ''}")
+        lines.append(f"  {finding.name:<{width}}  {text}{f' -> {finding.hint}' if finding.hint else ''}")
     return lines

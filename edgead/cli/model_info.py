@@ -180,7 +180,7 @@ def _bundle(path: Path) -> ModelInfo:
         teacher=manifest.teacher,
         size=str(manifest.size),
         precision=manifest.precision,
-        target=manifest.recipe,
+        target=manifest.target,
         backend=manifest.backend,
         parts=parts,
         model_mb=manifest.files[main_file].bytes / 1e6,
@@ -260,7 +260,7 @@ def _part_of_run(record: Mapping[str, Any]) -> PartInfo:
         threshold.get("value"),
         threshold.get("false_alarm_rate"),
         len(record["holdout"]),
-        record["train_pictures"],
+        record["train_images"],
     )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from edgead.bundle import Bundle, open_bundle
 from edgead.comparison.grid import Cell, Grid, read_json, state_of
-from edgead.data import load_pictures, open_dataset
+from edgead.data import load_images, open_dataset
 from edgead.errors import EdgeadError, RunError, needs_extra
 from edgead.evaluation.evaluate import evaluate, score_dataset
 from edgead.evaluation.report import write_report
@@ -140,21 +140,21 @@ def spread_of(values: Sequence[float | None]) -> Spread | None:
 
 
 def latency_of(bundle: Bundle) -> dict[str, float]:
-    """Wall time of one picture through a bundle's session, in ms: median, and 10th and 90th percentile of 30.
+    """Wall time of one image through a bundle's session, in ms: median, and 10th and 90th percentile of 30.
 
-    From uint8 RGB at the model's size in hand to map and score; reading and resizing the picture are not in it. Raises
+    From uint8 RGB at the model's size in hand to map and score; reading and resizing the image are not in it. Raises
     what `open_session` raises.
     """
     size = bundle.manifest.size
     # What the pixels are changes no latency.
-    picture = np.random.default_rng(0).integers(0, 256, (1, size.height_px, size.width_px, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (1, size.height_px, size.width_px, 3), np.uint8)
     taken_ms = []
     with open_session(bundle) as session:
         for _ in range(WARM_UP):
-            session.infer(picture)
+            session.infer(image)
         for _ in range(LATENCY_RUNS):
             started_at = time.perf_counter()
-            session.infer(picture)
+            session.infer(image)
             taken_ms.append(1e3 * (time.perf_counter() - started_at))
     tenths = quantiles(taken_ms, n=10)
     return {"median_ms": median(taken_ms), "p10_ms": tenths[0], "p90_ms": tenths[-1]}
@@ -213,7 +213,7 @@ def _latency_ms(cell: Cell, bundle: Bundle, machine: str) -> float:
     asked = {"machine": machine, "model_sha256": bundle.manifest.files["model.onnx"].sha256}
     known = read_json(file, dict)
     if known is None or asked.items() - known.items():
-        _log.info("%s: latency of one picture", cell)
+        _log.info("%s: latency of one image", cell)
         known = {**asked, **latency_of(bundle)}
         write_json(file, known)
     return float(known["median_ms"])
@@ -246,7 +246,7 @@ def _evaluate_baseline(grid: Grid, dataset: str, folder: Path) -> None:
     defaults, options = TrainConfig((str(data),)), grid.options
     teacher = options.get("teacher", defaults.teacher)
     size, samples = ModelSize.parse(options.get("size", defaults.size)), open_dataset(data)
-    good = load_pictures(samples.train, size).images
+    good = load_images(samples.train, size).images
     with nearest_mean(teacher, options.get("teacher-weights", defaults.teacher_weights), good) as session:
         scores = score_dataset(session, samples.test, size)
     details = {"model": f"nearest mean of {teacher}'s features", "data": f"{data} ({samples.layout})"}

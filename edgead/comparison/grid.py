@@ -98,7 +98,7 @@ def plan_grid(
     """Check what is asked, before hours are spent on it.
 
     Raises InputError for seeds below 1, nothing to compare, a name given twice, or a directory that holds something
-    else or a comparison with other options; DataError for a folder that is no dataset with test pictures; RunError for
+    else or a comparison with other options; DataError for a folder that is no dataset with test images; RunError for
     a grid.json that is no comparison's.
     """
     if seeds < 1:
@@ -113,7 +113,7 @@ def plan_grid(
         dataset = open_dataset(folder)
         if not any(sample.label == 1 for sample in dataset.test):
             raise DataError(
-                f"{folder} ({dataset.layout}) has no defects to test on: give labelled test pictures"
+                f"{folder} ({dataset.layout}) has no defects to test on: give labelled test images"
             )
         if dataset.name in datasets:
             raise InputError(f"two datasets are named {dataset.name}: rename one of the folders")

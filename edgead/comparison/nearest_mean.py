@@ -1,9 +1,9 @@
-"""The baseline that a student has to beat: how far the teacher's features are from their mean over the good pictures.
+"""The baseline that a student has to beat: how far the teacher's features are from their mean over the good images.
 
 Nothing is learnt but that mean, one vector for every position and stride of the teacher. It stands where a method has
 its student, before the same head as Reverse Distillation has (cosine distance at every position, scales added, Gaussian
 of sigma 4, maximum), so what a method gains over it is the gain of its student. It has no notion of a part that turns
-or moves: where parts lie in any pose, it sees the pose.
+or moves: where parts lie in any alignment, it sees the alignment.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def nearest_mean(teacher: str, weights: str, good: UInt8Array) -> NearestMeanSes
 
 
 class NearestMeanSession(Closing):
-    """Scores pictures by their cosine distance from the mean of the good ones; a `Session` on the CPU.
+    """Scores images by their cosine distance from the mean of the good ones; a `Session` on the CPU.
 
-    teacher: uint8 pictures (N, H, W, 3) to features (N, C_k, H_k, W_k), in evaluation mode. good: (N, H, W, 3) uint8
+    teacher: uint8 images (N, H, W, 3) to features (N, C_k, H_k, W_k), in evaluation mode. good: (N, H, W, 3) uint8
     RGB, N >= 1.
     """
 
@@ -40,7 +40,7 @@ class NearestMeanSession(Closing):
         self.inputs = graph_inputs(height, width)
         self.outputs = graph_outputs(height, width)
         self._teacher = teacher
-        # Added in float64, as hundreds of pictures may be summed.
+        # Added in float64, as hundreds of images may be summed.
         batches = torch.split(torch.from_numpy(good), BATCH)
         sums: list[Tensor] = [x.double().sum(0, keepdim=True) for x in teacher(batches[0])]
         for images in batches[1:]:

@@ -34,14 +34,14 @@ COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
 
 NOTES = (
     "Mean ± sample standard deviation over the seeds that are done; a seed that collapsed or failed is named and is "
-    "in no mean. Accuracy is of the bundles, on test pictures that neither training nor threshold saw.",
+    "in no mean. Accuracy is of the bundles, on test images that neither training nor threshold saw.",
     "Parameters and GFLOP are counted from the built graph: convolutions and matrix products, those of the anomaly map "
-    "among them, 2 for each multiply-add, one picture.",
-    "Latency: median wall time of 30 single pictures on ONNX Runtime with all cores of the machine named above, from "
-    "pixels at the model's size to map and score. Reading and resizing the picture is not in it; other work on the "
+    "among them, 2 for each multiply-add, one image.",
+    "Latency: median wall time of 30 single images on ONNX Runtime with all cores of the machine named above, from "
+    "pixels at the model's size to map and score. Reading and resizing the image is not in it; other work on the "
     "machine is.",
-    "Training: wall time of the epochs where they were trained, without reading pictures and the teacher's features.",
-    "Nearest mean: nothing is learnt but the mean of the teacher's features over the good training pictures, at every "
+    "Training: wall time of the epochs where they were trained, without reading images and the teacher's features.",
+    "Nearest mean: nothing is learnt but the mean of the teacher's features over the good training images, at every "
     "position; the score is the cosine distance from it, with the map of Reverse Distillation. It has no seed, and no "
     "graph is built of it.",
 )
@@ -161,7 +161,7 @@ def tradeoff_chart(summaries: Sequence[Summary], baseline: float | None) -> byte
         return None
     if baseline is not None:
         axes.axhline(baseline, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), label="nearest mean")
-    axes.set(xlabel="GFLOP of one picture", ylabel="image AUROC, mean ± deviation")
+    axes.set(xlabel="GFLOP of one image", ylabel="image AUROC, mean ± deviation")
     axes.set_xlim(left=0)
     axes.margins(x=0.1, y=0.15)
     figure.legend(loc="outside right upper", frameon=False)

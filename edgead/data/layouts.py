@@ -3,7 +3,7 @@
 mvtec    train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png (or <stem>.png)
 btad     train/ok, test/ok, test/ko, ground_truth/ko/<stem>.png (or .bmp)
 visa     Data/Images/Normal and /Anomaly, Data/Masks/Anomaly, and split_csv/1cls.csv in the folder above
-folder   good pictures right in the folder; or good/, and beside it a folder for each kind of defect
+folder   good images right in the folder; or good/, and beside it a folder for each kind of defect
 
 References: MVTec AD, Bergmann et al., CVPR 2019; BTAD, Mishra et al., ISIE 2021; VisA, Zou et al., ECCV 2022.
 """
@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from edgead.data.samples import GOOD, Dataset, Sample
 from edgead.errors import DataError
-from edgead.imaging.preprocess import PICTURE_SUFFIXES
+from edgead.imaging.preprocess import IMAGE_SUFFIXES
 
 _SPLITS = ("train", "test")
 _Samples = tuple[tuple[Sample, ...], tuple[Sample, ...]]
@@ -48,7 +48,7 @@ def open_dataset(root: str | os.PathLike[str], layout: str = "auto") -> Dataset:
         raise DataError(f"layout {layout!r} is not known: give auto, {', '.join(LAYOUTS)}")
     if not root.is_dir():
         raise DataError(
-            f"{root} is {'not a folder' if root.exists() else 'missing'}: give a folder of pictures"
+            f"{root} is {'not a folder' if root.exists() else 'missing'}: give a folder of images"
         )
     layout = _layout_of(root) if layout == "auto" else layout
     train, test = _READERS[layout](root)
@@ -62,11 +62,11 @@ def _layout_of(root: Path) -> str:
         return "btad"
     if (root / "Data" / "Images").is_dir():
         return "visa"
-    if (root / GOOD).is_dir() or _pictures(root):
+    if (root / GOOD).is_dir() or _images(root):
         return "folder"
     inside = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
     if not inside:
-        raise DataError(f"{root} is empty: put pictures of good parts into it")
+        raise DataError(f"{root} is empty: put images of good parts into it")
     datasets = [
         name for name in inside if (root / name / "train").is_dir() or (root / name / "Data").is_dir()
     ]
@@ -74,7 +74,7 @@ def _layout_of(root: Path) -> str:
         raise DataError(f"{root} holds several datasets: give one of them, such as {root / datasets[0]}")
     raise DataError(
         f"{root} has none of the known layouts ({', '.join(LAYOUTS)}): "
-        f"put pictures of good parts into {root / GOOD}"
+        f"put images of good parts into {root / GOOD}"
     )
 
 
@@ -87,14 +87,14 @@ def _btad(root: Path) -> _Samples:
 
 
 def _train_test(root: Path, good: str) -> _Samples:
-    train = tuple(Sample(path, 0) for path in _pictures_needed(root / "train" / good))
+    train = tuple(Sample(path, 0) for path in _images_needed(root / "train" / good))
     test: list[Sample] = []
     for folder in _folders(root / "test"):
         if folder.name == good:
-            test += (Sample(path, 0) for path in _pictures(folder))
+            test += (Sample(path, 0) for path in _images(folder))
         else:
             masks = root / "ground_truth" / folder.name
-            test += (Sample(path, 1, folder.name, _mask_of(path, masks)) for path in _pictures(folder))
+            test += (Sample(path, 1, folder.name, _mask_of(path, masks)) for path in _images(folder))
     return train, tuple(test)
 
 
@@ -125,22 +125,20 @@ def _visa(root: Path) -> _Samples:
             samples[split].append(Sample(path, 1, "anomaly", mask_path))
     if not samples["train"]:
         raise DataError(
-            f"{table} has no training picture of {root.resolve().name}: check the name of the folder"
+            f"{table} has no training image of {root.resolve().name}: check the name of the folder"
         )
     return _sorted(samples["train"]), _sorted(samples["test"])
 
 
 def _folder(root: Path) -> _Samples:
-    loose = _pictures(root)
+    loose = _images(root)
     if not (root / GOOD).is_dir():
-        return tuple(Sample(path, 0) for path in loose or _pictures_needed(root)), ()
+        return tuple(Sample(path, 0) for path in loose or _images_needed(root)), ()
     if loose:
-        raise DataError(
-            f"{root} has pictures such as {loose[0].name} beside {GOOD}/: move them into a folder"
-        )
-    train = tuple(Sample(path, 0) for path in _pictures_needed(root / GOOD))
+        raise DataError(f"{root} has images such as {loose[0].name} beside {GOOD}/: move them into a folder")
+    train = tuple(Sample(path, 0) for path in _images_needed(root / GOOD))
     defects = (folder for folder in _folders(root) if folder.name != GOOD)
-    return train, tuple(Sample(path, 1, folder.name) for folder in defects for path in _pictures(folder))
+    return train, tuple(Sample(path, 1, folder.name) for folder in defects for path in _images(folder))
 
 
 _READERS: dict[str, Callable[[Path], _Samples]] = {
@@ -152,15 +150,15 @@ _READERS: dict[str, Callable[[Path], _Samples]] = {
 LAYOUTS = tuple(_READERS)
 
 
-def _mask_of(picture: Path, masks: Path) -> Path | None:
-    """The mask of a picture; None where the dataset has no masks of this defect at all."""
+def _mask_of(image: Path, masks: Path) -> Path | None:
+    """The mask of an image; None where the dataset has no masks of this defect at all."""
     if not masks.is_dir():
         return None
-    for stem in (f"{picture.stem}_mask", picture.stem):
-        for suffix in PICTURE_SUFFIXES:
+    for stem in (f"{image.stem}_mask", image.stem):
+        for suffix in IMAGE_SUFFIXES:
             if (masks / f"{stem}{suffix}").is_file():
                 return masks / f"{stem}{suffix}"
-    raise DataError(f"{picture} has no mask: add {masks / picture.stem}_mask.png, or remove {masks}")
+    raise DataError(f"{image} has no mask: add {masks / image.stem}_mask.png, or remove {masks}")
 
 
 def _inside(above: Path, name: str, table: Path, number: int) -> Path:
@@ -170,19 +168,19 @@ def _inside(above: Path, name: str, table: Path, number: int) -> Path:
     return above / relative
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in _entries(folder)
-        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
 
 
-def _pictures_needed(folder: Path) -> list[Path]:
-    pictures = _pictures(folder)
-    if not pictures:
-        raise DataError(f"no picture in {folder}: put PNG, JPEG, BMP or TIFF pictures of good parts there")
-    return pictures
+def _images_needed(folder: Path) -> list[Path]:
+    images = _images(folder)
+    if not images:
+        raise DataError(f"no image in {folder}: put PNG, JPEG, BMP or TIFF images of good parts there")
+    return images
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """What a dataset is: samples, good ones to train on, and a few of those held out.
 
 A sample is a path and what is known of it; pixels are read when they are asked for. The hold-out takes good
-pictures only: the early stop and the threshold come from them, and no test picture is ever looked at for
+images only: the early stop and the threshold come from them, and no test image is ever looked at for
 either.
 """
 
@@ -19,10 +19,10 @@ GOOD = "good"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture of a dataset.
+    """One image of a dataset.
 
     label: 0 good, 1 defect, None unknown. defect: the kind of defect, "good" where there is none. mask_path:
-    a picture of the same view whose pixels above zero are the defect; None where there is none.
+    an image of the same view whose pixels above zero are the defect; None where there is none.
     """
 
     path: Path
@@ -56,17 +56,17 @@ def split_holdout(
     """Split samples into (train, holdout), each in the order given, at least one in each.
 
     The choice hangs on `seed` and the file names alone: it is the same on every machine wherever the dataset
-    lies, and a picture added later moves few of the others. Raises DataError for fewer than two samples,
+    lies, and an image added later moves few of the others. Raises DataError for fewer than two samples,
     InputError for a fraction that is not between 0 and 1.
     """
     if not 0.0 < fraction < 1.0:
         raise InputError(f"hold-out fraction {fraction} is not between 0 and 1: give 0.1 to hold out a tenth")
     if len(samples) < 2:
         raise DataError(
-            f"{samples[0].path.parent} holds one good picture, and one is held out for the threshold: "
+            f"{samples[0].path.parent} holds one good image, and one is held out for the threshold: "
             "put at least 2 there, better 100 or more"
             if samples
-            else "no good picture to train on: give at least 2, better 100 or more"
+            else "no good image to train on: give at least 2, better 100 or more"
         )
     count = min(max(1, round(fraction * len(samples))), len(samples) - 1)
 

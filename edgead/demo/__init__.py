@@ -1,1 +1,1 @@
-"""Everything once, on drawn parts, and the page that shows it."""
+"""Everything once, on synthetic parts, and the page that shows it."""

@@ -11,7 +11,7 @@ from edgead import __version__
 from edgead.bundle import Bundle
 from edgead.evaluation.evaluate import Evaluation, Scores
 from edgead.evaluation.gallery import colour_legend, galleries
-from edgead.evaluation.html import data_uri, page_template, picture_uri
+from edgead.evaluation.html import data_uri, image_uri, page_template
 from edgead.evaluation.report import decision_sentence, figure_text, score_charts
 from edgead.files.atomic import replace_file
 from edgead.streaming import Summary, open_source
@@ -39,11 +39,11 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What a demo made, as its page shows it. folder: where it lies. loss_picture: a PNG."""
+    """What a demo made, as its page shows it. folder: where it lies. loss_image: a PNG."""
 
     folder: Path
     kind: str
-    loss_picture: Path
+    loss_image: Path
     bundle: Bundle
     evaluation: Evaluation
     scores: Scores
@@ -53,10 +53,10 @@ class Demo:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A streamed frame on the page: its picture as a data URI, the truth, and the decision on it."""
+    """A streamed frame on the page: its image as a data URI, the truth, and the decision on it."""
 
     index: int
-    picture: str
+    image: str
     is_defect: bool
     is_anomalous: bool
 
@@ -72,7 +72,7 @@ def write_demo_page(path: Path, demo: Demo) -> Path:
         demo=demo,
         report=f"{demo.folder.name}/report/report.html",
         size_mb=sum(entry.bytes for entry in demo.bundle.manifest.files.values()) / 1e6,
-        loss=data_uri("image/png", demo.loss_picture.read_bytes()),
+        loss=data_uri("image/png", demo.loss_image.read_bytes()),
         charts=score_charts(demo.evaluation, demo.scores),
         galleries=galleries(demo.scores, demo.evaluation.threshold),
         legend=colour_legend(),
@@ -97,5 +97,5 @@ def _shown(video: Path, truth: Sequence[bool], decisions: Sequence[bool]) -> lis
     shown = []
     with open_source(str(video)) as frames:
         for frame, is_defect, is_anomalous in zip(frames, truth[:FRAMES_SHOWN], decisions, strict=False):
-            shown.append(_Shown(frame.index, picture_uri(frame.image), is_defect, is_anomalous))
+            shown.append(_Shown(frame.index, image_uri(frame.image), is_defect, is_anomalous))
     return shown

@@ -1,6 +1,6 @@
 """The whole line once, offline: what `edgead demo` does, and the first thing that a newcomer runs.
 
-Every step is the function behind the command of the same name, on drawn parts. So a demo that works shows
+Every step is the function behind the command of the same name, on synthetic parts. So a demo that works shows
 that everything is installed, and its page shows what to expect of one's own parts.
 """
 
@@ -47,7 +47,7 @@ def run_demo(
     What belongs to a kind lies in a folder of its name, so demos of several kinds stand side by side and the
     page is of the latest. n_train: good parts to train on. n_test: good parts, and as many
     defective ones, to test on. n_frames: of the conveyor.
-    size_px: height and width of the pictures and of the model.
+    size_px: height and width of the images and of the model.
 
     Raises InputError for an unknown kind or a directory of other things, MissingExtraError without the training
     packages, and what the steps raise.

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edgead.bundle import Bundle, check_target
-from edgead.data import LoadedPictures
+from edgead.bundle import Bundle, check_out
+from edgead.data import LoadedImages
 from edgead.engine.candidate_precisions import first_within_tolerance
 from edgead.engine.fidelity import exact_limits, judgement, verify
 from edgead.engine.plan import Plan
-from edgead.engine.precision_converter import LowerPrecisions
-from edgead.engine.validation_images import Judges
+from edgead.engine.precision_converter import PrecisionConverter
+from edgead.engine.validation_images import ValidationImages
 from edgead.engine.write import Built, ModelDetails, answers, install
 from edgead.errors import needs_extra
 from edgead.imaging.preprocess import ModelSize
@@ -48,7 +48,7 @@ class TrainedRun(Protocol):
 
     @property
     def size(self) -> ModelSize:
-        """Size of the pictures that the model takes."""
+        """Size of the images that the model takes."""
         ...
 
     @property
@@ -64,20 +64,20 @@ class TrainedRun(Protocol):
         """The trained method as a session: the reference."""
         ...
 
-    def holdout_pictures(self) -> Mapping[str, LoadedPictures]:
-        """Good pictures that the run was not trained on, by part."""
+    def holdout_images(self) -> Mapping[str, LoadedImages]:
+        """Good images that the run was not trained on, by part."""
         ...
 
-    def training_pictures(self, count: int) -> LoadedPictures:
-        """About so many good pictures that the run was trained on, as many of one part as of another."""
+    def training_images(self, count: int) -> LoadedImages:
+        """About so many good images that the run was trained on, as many of one part as of another."""
         ...
 
-    def labelled_pictures(self) -> Mapping[str, LoadedPictures]:
-        """Test pictures with labels, by part; parts without are left out."""
+    def labelled_images(self) -> Mapping[str, LoadedImages]:
+        """Test images with labels, by part; parts without are left out."""
         ...
 
 
-def build_bundle(run: TrainedRun, target: Path, plan: Plan | None = None) -> Bundle:
+def build_bundle(run: TrainedRun, out: Path, plan: Plan | None = None) -> Bundle:
     """Build the bundle of a run.
 
     The float32 graph is verified against torch in any case, and is the reference for what is built from it. The steps
@@ -85,7 +85,7 @@ def build_bundle(run: TrainedRun, target: Path, plan: Plan | None = None) -> Bun
 
     Args:
         run: Finished training run.
-        target: Directory to write, in place of the bundle that may be there.
+        out: Directory to write, in place of the bundle that may be there.
         plan: What to build; by default float32 for ONNX Runtime.
 
     Returns:
@@ -99,21 +99,21 @@ def build_bundle(run: TrainedRun, target: Path, plan: Plan | None = None) -> Bun
     """
     plan = Plan() if plan is None else plan
     # A bad place is refused now, not after minutes of exporting.
-    check_target(target)
-    judges = _judges(run, plan.false_alarm_rate, plan.confidence)
+    check_out(out)
+    validation_images = _validation_images(run, plan.false_alarm_rate, plan.confidence)
     model = onnx_from_run(run)
-    exact = _exact(run, model, judges)
-    graphs = LowerPrecisions(
+    exact = _exact(run, model, validation_images)
+    graphs = PrecisionConverter(
         model,
         plan.calibrating,
-        target.name,
-        np.concatenate([of_part.all for of_part in judges.values()]),
-        lambda count: run.training_pictures(count).images,
+        out.name,
+        np.concatenate([of_part.all for of_part in validation_images.values()]),
+        lambda count: run.training_images(count).images,
     )
     details = ModelDetails(run.size, run.method_name, run.teacher_name, run.summary)
     with TemporaryDirectory(prefix="edgead-") as directory:
-        built = first_within_tolerance(exact, judges, graphs, plan, run.size, Path(directory))
-        return install(target, built, details, plan.recipe.backend, plan.recipe_name)
+        built = first_within_tolerance(exact, validation_images, graphs, plan, run.size, Path(directory))
+        return install(out, built, details, plan.target.backend, plan.target_name)
 
 
 def onnx_from_run(run: TrainedRun) -> bytes:
@@ -135,34 +135,38 @@ def onnx_from_run(run: TrainedRun) -> bytes:
     return content
 
 
-def _judges(run: TrainedRun, false_alarm_rate: float, confidence: float) -> dict[str, Judges]:
+def _validation_images(
+    run: TrainedRun, false_alarm_rate: float, confidence: float
+) -> dict[str, ValidationImages]:
     """Load the validation images of a run, by part."""
-    held_out, labelled = run.holdout_pictures(), run.labelled_pictures()
+    held_out, labelled = run.holdout_images(), run.labelled_images()
     return {
-        part: Judges(pictures.images, labelled.get(part), false_alarm_rate, confidence)
-        for part, pictures in held_out.items()
+        part: ValidationImages(loaded.images, labelled.get(part), false_alarm_rate, confidence)
+        for part, loaded in held_out.items()
     }
 
 
-def _exact(run: TrainedRun, model: bytes, judges: Mapping[str, Judges]) -> Built:
+def _exact(run: TrainedRun, model: bytes, validation_images: Mapping[str, ValidationImages]) -> Built:
     """Verify the float32 graph against the trained model; VerificationError if it does not decide as the model."""
     with run.session() as reference, OnnxRuntimeSession(model, size=run.size) as session:
-        held_out = sum(len(of_part.good) for of_part in judges.values())
-        _log.info("setting the threshold on %d held-out good pictures", held_out)
-        # The threshold is the score of one of these pictures, so the last bit of it would decide on that
-        # picture. With the larger of its two scores each picture is on the same side for the model and for
+        held_out = sum(len(of_part.good) for of_part in validation_images.values())
+        _log.info("setting the threshold on %d held-out good images", held_out)
+        # The threshold is the score of one of these images, so the last bit of it would decide on that
+        # image. With the larger of its two scores each image is on the same side for the model and for
         # what was built from it.
-        thresholds = {part: of_part.threshold(reference, session) for part, of_part in judges.items()}
+        thresholds = {
+            part: of_part.threshold(reference, session) for part, of_part in validation_images.items()
+        }
         _log.info("checking that the graph decides as the model")
         parts = {}
-        for part, of_part in judges.items():
-            level, named = thresholds[part].value, part if len(judges) > 1 else None
+        for part, of_part in validation_images.items():
+            level, named = thresholds[part].value, part if len(validation_images) > 1 else None
             comparison = verify(reference, session, of_part.all, level, part=named)
             parts[part] = {
                 **judgement(comparison, exact_limits(level)),
-                # So that another bundle can be built from this one with the same judges.
-                "judges": of_part.hashes(),
+                # So that another bundle can be built from this one with the same validation images.
+                "validation_images": of_part.hashes(),
             }
-        golden = answers(session, judges)
+        golden = answers(session, validation_images)
     verification = {"reference": "torch", "parts": parts}
     return Built(model, "fp32", thresholds, verification, golden, files={}, verified=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgead.engine.plan import Plan
-from edgead.engine.precision_converter import Lowered
+from edgead.engine.precision_converter import ConvertedModel
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import TensorRTSettings
 from edgead.engine.tensorrt_build import BuiltEngine, build_engine
@@ -52,22 +52,24 @@ def check_target_here(plan: Plan) -> None:
         BackendError: The target's library is missing or too old, or it builds for this machine's GPU and there is none.
         MissingExtraError: onnx is missing, and the plan converts or compiles a graph.
     """
-    if plan.recipe.tensorrt is not None or plan.rungs != ("fp32",):
+    if plan.target.tensorrt is not None or plan.candidate_precisions != ("fp32",):
         with needs_extra("build", "another precision or target"):
             import onnx  # noqa: F401
-    if plan.recipe.tensorrt is None:
+    if plan.target.tensorrt is None:
         return
-    load_library("tensorrt-rtx" if plan.recipe.backend == "tensorrt-rtx" else "tensorrt")
-    if not plan.recipe.tensorrt.compute_capabilities and (no_gpu := _gpu()[1]) is not None:
+    load_library("tensorrt-rtx" if plan.target.backend == "tensorrt-rtx" else "tensorrt")
+    if not plan.target.tensorrt.compute_capabilities and (no_gpu := _gpu()[1]) is not None:
         raise no_gpu
 
 
 @contextmanager
-def open_candidate(lowered: Lowered, plan: Plan, size: ModelSize, directory: Path) -> Iterator[Candidate]:
+def open_candidate(
+    converted: ConvertedModel, plan: Plan, size: ModelSize, directory: Path
+) -> Iterator[Candidate]:
     """Build what the plan's backend runs, and open it.
 
     Args:
-        lowered: The graph.
+        converted: The graph.
         plan: Target that it is built for, and the head of an engine.
         size: Size of the images that the graph takes.
         directory: Directory to write an engine to; it must outlive the candidate's files.
@@ -78,27 +80,27 @@ def open_candidate(lowered: Lowered, plan: Plan, size: ModelSize, directory: Pat
     Raises:
         BackendError: If the library is missing, refuses the graph or fails.
     """
-    if plan.recipe.tensorrt is None:
-        with OnnxRuntimeSession(lowered.model, size=size) as session:
+    if plan.target.tensorrt is None:
+        with OnnxRuntimeSession(converted.model, size=size) as session:
             yield Candidate(session, {}, verified=True)
         return
     gpu, no_gpu = _gpu()
-    if no_gpu is not None and not plan.recipe.tensorrt.compute_capabilities:
+    if no_gpu is not None and not plan.target.tensorrt.compute_capabilities:
         raise no_gpu
-    built = _compiled(lowered, plan, plan.recipe.tensorrt, gpu, directory)
+    built = _compiled(converted, plan, plan.target.tensorrt, gpu, directory)
     files: dict[str, Path | bytes] = {
         "model.engine": built.path,
         "engine.json": built.record.to_json().encode(),
     }
     if built.layers is not None:
         files["layers.json"] = built.layers.encode()
-    # The first clause says what; the mend is for somebody who wants to run engines here.
+    # The first clause says what; the hint is for somebody who wants to run engines here.
     reason = str(no_gpu).partition(":")[0] if gpu is None else _why_not_here(built, gpu)
     if reason is not None:
         _log.info(
             "the engine is not run here (%s): its graph is judged, and the device proves the engine", reason
         )
-        with OnnxRuntimeSession(lowered.model, size=size) as session:
+        with OnnxRuntimeSession(converted.model, size=size) as session:
             yield Candidate(session, files, verified=False)
         return
     from edgead.runtime.tensorrt.session import TensorRTSession
@@ -108,19 +110,19 @@ def open_candidate(lowered: Lowered, plan: Plan, size: ModelSize, directory: Pat
 
 
 def _compiled(
-    lowered: Lowered, plan: Plan, settings: TensorRTSettings, gpu: str | None, directory: Path
+    converted: ConvertedModel, plan: Plan, settings: TensorRTSettings, gpu: str | None, directory: Path
 ) -> BuiltEngine:
     graph = directory / "model.onnx"
-    graph.write_bytes(lowered.model)
+    graph.write_bytes(converted.model)
     head = plan.engine_head()
     _log.info("compiling with head %s: the anomaly map comes from %s", head, _HEADS[head])
     built = build_engine(
         graph,
         EngineRequest(
-            backend="tensorrt-rtx" if plan.recipe.backend == "tensorrt-rtx" else "tensorrt",
-            precision=lowered.precision,
-            recipe=plan.recipe_name,
-            batch=plan.recipe.batch,
+            backend="tensorrt-rtx" if plan.target.backend == "tensorrt-rtx" else "tensorrt",
+            precision=converted.precision,
+            target=plan.target_name,
+            batch=plan.target.batch,
             settings=settings,
             gpu=gpu,
             head=head,

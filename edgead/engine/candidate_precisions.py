@@ -13,10 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from edgead.engine.candidate import Candidate, open_candidate
-from edgead.engine.fidelity import Budget, Comparison, Limits, described, judgement, require_each
+from edgead.engine.fidelity import (
+    FidelityReport,
+    Tolerance,
+    ToleranceLimits,
+    described,
+    judgement,
+    require_each,
+)
 from edgead.engine.plan import Plan
-from edgead.engine.precision_converter import Lowered, LowerPrecisions
-from edgead.engine.validation_images import Judges
+from edgead.engine.precision_converter import ConvertedModel, PrecisionConverter
+from edgead.engine.validation_images import ValidationImages
 from edgead.engine.write import Built, answers
 from edgead.errors import PrecisionError, VerificationError
 from edgead.imaging.preprocess import ModelSize
@@ -27,7 +34,7 @@ from edgead.scoring.threshold import Threshold
 
 _log = logging.getLogger(__name__)
 
-_MEND = (
+_HINT = (
     "build with --precision auto or a higher one, or int8 with another --calibrate-on or --algorithm or with "
     "--quantize student"
 )
@@ -44,8 +51,8 @@ class _Reference:
 
 def first_within_tolerance(
     exact: Built,
-    judges: Mapping[str, Judges],
-    graphs: LowerPrecisions,
+    validation_images: Mapping[str, ValidationImages],
+    graphs: PrecisionConverter,
     plan: Plan,
     size: ModelSize,
     directory: Path,
@@ -56,7 +63,7 @@ def first_within_tolerance(
 
     Args:
         exact: The float32 graph, verified, on ONNX Runtime.
-        judges: Validation images by part.
+        validation_images: Validation images by part.
         graphs: Converter that makes the graph of a candidate precision from this float32 graph.
         plan: Candidate precisions, and the target that each is built for.
         size: Size of the images that the model takes.
@@ -71,63 +78,66 @@ def first_within_tolerance(
         BackendError: If a candidate cannot be compiled or run.
         DataError: If there are too few images to calibrate on.
     """
-    only = len(plan.rungs) == 1
+    only = len(plan.candidate_precisions) == 1
     tried: list[dict[str, Any]] = []
     with OnnxRuntimeSession(exact.model, size=size) as session:
-        aurocs = {part: of_part.auroc(session) for part, of_part in judges.items()}
+        aurocs = {part: of_part.auroc(session) for part, of_part in validation_images.items()}
         reference = _Reference(session, exact.thresholds, aurocs)
-        for rung in plan.rungs:
-            if rung == "fp32" and plan.recipe.backend == "onnxruntime":
-                return exact if only else _recorded(exact, rung, tried)
-            _log.info("building %s for %s", rung, plan.recipe_name)
+        for candidate_precision in plan.candidate_precisions:
+            if candidate_precision == "fp32" and plan.target.backend == "onnxruntime":
+                return exact if only else _recorded(exact, candidate_precision, tried)
+            _log.info("building %s for %s", candidate_precision, plan.target_name)
             try:
-                lowered = graphs.graph(rung)
+                converted = graphs.graph(candidate_precision)
             except PrecisionError as error:
                 if only:
                     raise
-                tried.append({"rung": rung, "holds": False, "error": str(error)})
+                tried.append(
+                    {"candidate_precision": candidate_precision, "holds": False, "error": str(error)}
+                )
                 continue
-            with open_candidate(lowered, plan, size, directory) as candidate:
-                _log.info("setting the threshold again, and checking that %s decides as fp32", rung)
-                budget = plan.recipe.budgets.of(lowered.precision)
-                built, compared = _judged(candidate, lowered, reference, judges, budget)
+            with open_candidate(converted, plan, size, directory) as candidate:
+                _log.info("comparing the decisions of %s with those of fp32", candidate_precision)
+                tolerance = plan.target.tolerances.of(converted.precision)
+                built, compared = _judged(candidate, converted, reference, validation_images, tolerance)
             if only:
-                require_each(compared, _MEND)
+                require_each(compared, _HINT)
                 return built
-            tried.append(_result(rung, compared))
+            tried.append(_result(candidate_precision, compared))
             if tried[-1]["holds"]:
-                return _recorded(built, rung, tried)
+                return _recorded(built, candidate_precision, tried)
     raise VerificationError(
-        f"none of {', '.join(plan.rungs)} decides as the model within the budgets of target {plan.recipe_name!r}; "
-        "nothing was written: train again, or give a --target FILE.toml with other budgets"
+        f"none of {', '.join(plan.candidate_precisions)} decides as the model within the tolerances of target "
+        f"{plan.target_name!r}; nothing was written",
+        hint="train again, or give a --target FILE.toml with other tolerances",
     )
 
 
 def _judged(
     candidate: Candidate,
-    lowered: Lowered,
+    converted: ConvertedModel,
     reference: _Reference,
-    judges: Mapping[str, Judges],
-    budget: Budget,
-) -> tuple[Built, dict[str, tuple[Comparison, Limits]]]:
+    validation_images: Mapping[str, ValidationImages],
+    tolerance: Tolerance,
+) -> tuple[Built, dict[str, tuple[FidelityReport, ToleranceLimits]]]:
     """Compare one candidate with the reference.
 
     Returns:
         What the bundle of the candidate would hold, and for each part the differences and the limits for them.
     """
     session = candidate.session
-    thresholds = {part: of_part.threshold(session) for part, of_part in judges.items()}
+    thresholds = {part: of_part.threshold(session) for part, of_part in validation_images.items()}
     compared = {}
-    for part, of_part in judges.items():
+    for part, of_part in validation_images.items():
         level, other_level = reference.thresholds[part].value, thresholds[part].value
         reference_auroc = reference.aurocs[part]
         compared[part] = (
-            Comparison(
+            FidelityReport(
                 compare_sessions(reference.session, session, of_part.all, level, other_threshold=other_level),
                 reference_auroc,
                 None if reference_auroc is None else of_part.auroc(session),
             ),
-            budget.limits(len(of_part.all)),
+            tolerance.limits(len(of_part.all)),
         )
     verification = {
         "reference": "onnxruntime fp32",
@@ -135,37 +145,46 @@ def _judged(
             part: {
                 "reference_threshold": reference.thresholds[part].value,
                 **judgement(*compared[part]),
-                "judges": of_part.hashes(),
+                "validation_images": of_part.hashes(),
             }
-            for part, of_part in judges.items()
+            for part, of_part in validation_images.items()
         },
-        **lowered.details,
+        **converted.details,
     }
     files = dict(candidate.files)
-    if lowered.cache is not None:
-        files["calibration.json"] = lowered.cache.encode()
+    if converted.cache is not None:
+        files["calibration.json"] = converted.cache.encode()
     built = Built(
-        lowered.model,
-        lowered.precision,
+        converted.model,
+        converted.precision,
         thresholds,
         verification,
-        answers(session, judges),
+        answers(session, validation_images),
         files,
         candidate.verified,
     )
     return built, compared
 
 
-def _result(rung: str, compared: Mapping[str, tuple[Comparison, Limits]]) -> dict[str, Any]:
+def _result(
+    candidate_precision: str, compared: Mapping[str, tuple[FidelityReport, ToleranceLimits]]
+) -> dict[str, Any]:
     """Summarise the comparison of one candidate for the bundle, and log it if the candidate is not kept."""
     over = [part for part, (comparison, limits) in compared.items() if not comparison.holds(limits)]
     if over:
         where = f" for {over[0]}" if len(compared) > 1 else ""
-        _log.info("%s is over budget%s: %s", rung, where, described(*compared[over[0]]))
+        _log.info("%s is out of tolerance%s: %s", candidate_precision, where, described(*compared[over[0]]))
     measures = {part: comparison.measures() for part, (comparison, _) in compared.items()}
-    return {"rung": rung, "holds": not over, "parts": measures}
+    return {"candidate_precision": candidate_precision, "holds": not over, "parts": measures}
 
 
-def _recorded(built: Built, rung: str, tried: list[dict[str, Any]]) -> Built:
+def _recorded(built: Built, candidate_precision: str, tried: list[dict[str, Any]]) -> Built:
     """Add the result of each candidate precision to what the bundle records."""
-    return replace(built, verification={**built.verification, "rung": rung, "ladder": tried})
+    return replace(
+        built,
+        verification={
+            **built.verification,
+            "candidate_precision": candidate_precision,
+            "fallback_order": tried,
+        },
+    )

@@ -1,4 +1,4 @@
-"""What a user asks of a build, checked before any work: recipe, precisions to try, calibration, false-alarm budget."""
+"""What a user asks of a build, checked before any work: target, precisions to try, calibration, false-alarm budget."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgead.engine.precision_converter import Calibrating, Rung, rungs_of
-from edgead.engine.target import Recipe, find_recipe
+from edgead.engine.precision_converter import Calibrating, CandidatePrecision, candidate_precisions_of
+from edgead.engine.target import Target, find_target
 from edgead.errors import InputError
 from edgead.files.arguments import PlanOptions, checked_options
 from edgead.plugin.loader import plugin_file
@@ -29,9 +29,9 @@ class Plan:
     """A checked request for a build.
 
     Attributes:
-        recipe_name: Name of the target.
-        recipe: The target.
-        rungs: Candidate precisions to try in turn; the first that decides as the model is kept.
+        target_name: Name of the target.
+        target: The target.
+        candidate_precisions: Candidate precisions to try in turn; the first that decides as the model is kept.
         calibrating: How INT8 is calibrated.
         false_alarm_rate: Share of good parts that may be called defective, see `edgead.scoring.threshold`.
         confidence: Confidence that this share is kept.
@@ -41,9 +41,9 @@ class Plan:
         InputError: If the rate or the confidence is not between 0 and 1, or the head is not available.
     """
 
-    recipe_name: str = "cpu"
-    recipe: Recipe = field(default_factory=lambda: find_recipe(None, None)[1])
-    rungs: tuple[Rung, ...] = ("fp32",)
+    target_name: str = "cpu"
+    target: Target = field(default_factory=lambda: find_target(None, None)[1])
+    candidate_precisions: tuple[CandidatePrecision, ...] = ("fp32",)
     calibrating: Calibrating = field(default_factory=Calibrating)
     false_alarm_rate: float = 0.01
     confidence: float = 0.95
@@ -68,18 +68,18 @@ class Plan:
         Raises:
             InputError: If the head is unknown, the target's backend does not have it, or the plugin is not compiled.
         """
-        recipe = self.recipe
+        target = self.target
         if self.head not in HEADS:
             raise InputError(f"unknown --head {self.head[:80]!r}: choose one of {', '.join(HEADS)}")
         asked = self.head == "plugin"
-        if recipe.tensorrt is None:
+        if target.tensorrt is None:
             if asked:
                 raise InputError(
-                    f"--head plugin is for engines, and target {self.recipe_name!r} is for {recipe.backend}: "
+                    f"--head plugin is for engines, and target {self.target_name!r} is for {target.backend}: "
                     "leave it out, or give --backend tensorrt or tensorrt-rtx"
                 )
             return "standard"
-        if recipe.backend == "tensorrt-rtx":
+        if target.backend == "tensorrt-rtx":
             return "kernels" if asked else "standard"
         library = plugin_file()
         if asked and not library.is_file():
@@ -89,7 +89,7 @@ class Plan:
         if asked:
             return "plugin"
         # An engine that carries its plugin was never opened on a GPU, so it is for those who ask.
-        chosen = self.head == "auto" and library.is_file() and not recipe.tensorrt.version_compatible
+        chosen = self.head == "auto" and library.is_file() and not target.tensorrt.version_compatible
         return "plugin" if chosen else "standard"
 
     @classmethod
@@ -108,19 +108,27 @@ class Plan:
         """
         given = checked_options(PlanOptions, options)
         target = os.fspath(given["target"]) if "target" in given else None
-        name, recipe = find_recipe(given.get("backend"), target)
+        name, chosen = find_target(given.get("backend"), target)
         precision = given.get("precision", "fp32")
-        rungs = rungs_of(precision, given.get("quantize", "all"), recipe.fallback_order)
+        candidate_precisions = candidate_precisions_of(
+            precision, given.get("quantize", "all"), chosen.fallback_order
+        )
         unused = [f"--{option.replace('_', '-')}" for option in _OF_INT8 if option in given]
-        if unused and not any(rung.startswith("int8") for rung in rungs):
+        if unused and not any(
+            candidate_precision.startswith("int8") for candidate_precision in candidate_precisions
+        ):
             raise InputError(
                 f"{' and '.join(unused)} goes with int8, and --precision {precision} for target {name!r} tries "
-                f"{' and '.join(rungs)} only: leave it out, or give --precision int8"
+                f"{' and '.join(candidate_precisions)} only: leave it out, or give --precision int8"
             )
         cache = Path(given["cache"]) if "cache" in given else None
         calibrating = Calibrating.parse(**_chosen(given, "calibrate_on", "algorithm"), cache=cache)
         return cls(
-            name, recipe, rungs, calibrating, **_chosen(given, "false_alarm_rate", "confidence", "head")
+            name,
+            chosen,
+            candidate_precisions,
+            calibrating,
+            **_chosen(given, "false_alarm_rate", "confidence", "head"),
         )
 
 

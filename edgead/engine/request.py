@@ -22,7 +22,7 @@ class EngineRequest:
     Attributes:
         backend: Library that compiles and runs it.
         precision: Precision of the graph, for the record; nothing is chosen by it.
-        recipe: Name of the recipe, for the record.
+        target: Name of the target, for the record.
         batch: Numbers of images that it takes.
         settings: How it is compiled.
         gpu: Compute capability of this machine's GPU, as "8.6"; None where there is none.
@@ -31,7 +31,7 @@ class EngineRequest:
 
     backend: TensorRTBackend
     precision: str
-    recipe: str
+    target: str
     batch: BatchProfile
     settings: TensorRTSettings
     gpu: str | None

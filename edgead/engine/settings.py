@@ -1,6 +1,6 @@
-"""What a recipe may choose of an engine, checked before an hour of building is spent on it.
+"""What a target may choose of an engine, checked before an hour of building is spent on it.
 
-Knows the standard library alone, so that a recipe is read where no compiler is.
+Knows the standard library alone, so that a target is read where no compiler is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_WORKSPACE_MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class BatchProfile:
-    """How many pictures an engine takes at once: at least `min`, at most `max`, and it is tuned for `opt`.
+    """How many images an engine takes at once: at least `min`, at most `max`, and it is tuned for `opt`.
 
     Raises InputError unless 1 <= min <= opt <= max <= `MAX_BATCH`.
     """

@@ -122,7 +122,7 @@ def _record(
         precision=request.precision,
         batch=(request.batch.min, request.batch.opt, request.batch.max),
         graph_sha256=graph_sha256,
-        recipe=request.recipe,
+        target=request.target,
         head=request.head,
         plugin_sha256=task.plugin.sha256 if task.plugin else None,
         features=task.features,
@@ -205,7 +205,7 @@ def _work(task: EngineTask, library: str, model: Path) -> str | None:
         assert worker.stdin is not None
         assert worker.stdout is not None
         try:
-            # It may die before it was told anything; how, is said below.
+            # It may die before it received anything; how, is said below.
             with suppress(BrokenPipeError), worker.stdin:
                 worker.stdin.write(json_text(asdict(task), indent=None).encode())
             for line in worker.stdout:

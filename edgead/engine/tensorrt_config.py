@@ -87,12 +87,12 @@ def _allow_precisions(trt: Any, network: Any, config: Any) -> None:
 def set_batch(builder: Any, network: Any, config: Any, batch: BatchProfile) -> None:
     """Set the numbers of images that the engine takes; BackendError if the graph does not take them."""
     images = network.get_input(0)
-    picture = tuple(images.shape)[1:]
+    image = tuple(images.shape)[1:]
     profile = builder.create_optimization_profile()
-    profile.set_shape(images.name, *((count, *picture) for count in (batch.min, batch.opt, batch.max)))
+    profile.set_shape(images.name, *((count, *image) for count in (batch.min, batch.opt, batch.max)))
     if config.add_optimization_profile(profile) < 0:
         raise BackendError(
-            f"the graph does not take batches of {batch.min} to {batch.max} pictures: export it again"
+            f"the graph does not take batches of {batch.min} to {batch.max} images: export it again"
         )
 
 

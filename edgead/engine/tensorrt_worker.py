@@ -130,7 +130,7 @@ def _take_plugin(
     if not hasattr(library.module.IBuilderConfig, "plugins_to_serialize"):
         raise BackendError(
             f"{library.name} puts no plugin into a version-compatible engine, it has no plugins_to_serialize: build "
-            "with --head standard, or leave version_compatible out of the recipe"
+            "with --head standard, or leave version_compatible out of the target"
         )
     path = checked_plugin(plugin.path, plugin.sha256)
     if builder.get_plugin_registry().load_library(path) is None:

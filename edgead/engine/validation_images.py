@@ -10,8 +10,8 @@ import hashlib
 
 import numpy as np
 
-from edgead.data import LoadedPictures
-from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
+from edgead.data import LoadedImages
+from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.runtime.agreement import BATCH
 from edgead.runtime.base import Session
 from edgead.scoring import metrics
@@ -19,7 +19,7 @@ from edgead.scoring.threshold import Threshold, threshold_from_normal_scores
 from edgead.types import Float32Array, UInt8Array
 
 
-class Judges:
+class ValidationImages:
     """The validation images of one part.
 
     Args:
@@ -30,15 +30,15 @@ class Judges:
 
     Attributes:
         good: The good images, as given.
-        twins: A synthetic defect of each good image, in the same order; same shape and type.
+        defects: A synthetic defect of each good image, in the same order; same shape and type.
         all: Good images, then synthetic defects: (2N, H, W, 3) uint8 RGB.
     """
 
     def __init__(
-        self, good: UInt8Array, labelled: LoadedPictures | None, false_alarm_rate: float, confidence: float
+        self, good: UInt8Array, labelled: LoadedImages | None, false_alarm_rate: float, confidence: float
     ) -> None:
-        self.good, self.twins = good, damaged_twins(good)
-        self.all = np.concatenate([self.good, self.twins])
+        self.good, self.defects = good, synthetic_defects(good)
+        self.all = np.concatenate([self.good, self.defects])
         self._labelled = labelled
         self._false_alarm_rate, self._confidence = false_alarm_rate, confidence
 
@@ -74,11 +74,11 @@ class Judges:
         return metrics.auroc(scores, labels[known] == 1) if np.isfinite(scores).all() else 0.0
 
     def hashes(self) -> list[str]:
-        """Return the IDs of the good images in a bundle, see `picture_hash`."""
-        return [picture_hash(image) for image in self.good]
+        """Return the IDs of the good images in a bundle, see `image_hash`."""
+        return [image_hash(image) for image in self.good]
 
 
-def picture_hash(image: UInt8Array) -> str:
+def image_hash(image: UInt8Array) -> str:
     """Compute the ID of a held-out image: the first 128 bits of the SHA-256 of its pixels, in hex.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from edgead.bundle import Bundle, Manifest, write_bundle
 from edgead.bundle.golden import GOLDEN_PAIRS, Golden, chart_from_image, golden_bytes, pixels_from_chart
 from edgead.engine.fidelity import Precision
-from edgead.engine.validation_images import Judges
+from edgead.engine.validation_images import ValidationImages
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.agreement import BATCH
 from edgead.runtime.base import Session
@@ -64,21 +64,21 @@ class ModelDetails:
     training: Mapping[str, Any]
 
 
-def answers(session: Session, judges: Mapping[str, Judges]) -> Golden:
+def answers(session: Session, validation_images: Mapping[str, ValidationImages]) -> Golden:
     """Score the golden images: the first good ones of each part, their synthetic defects, and the chart.
 
     Args:
         session: Session whose answers are kept.
-        judges: Validation images by part.
+        validation_images: Validation images by part.
 
     Returns:
         Images and answers.
     """
-    pairs = max(1, GOLDEN_PAIRS // len(judges))
+    pairs = max(1, GOLDEN_PAIRS // len(validation_images))
     images: list[UInt8Array] = []
     parts: list[int] = []
-    for number, of_part in enumerate(judges.values()):
-        images += [*of_part.good[:pairs], *of_part.twins[:pairs]]
+    for number, of_part in enumerate(validation_images.values()):
+        images += [*of_part.good[:pairs], *of_part.defects[:pairs]]
         parts += [number] * (len(images) - len(parts))
     chart = chart_from_image(images[0])
     batch = np.stack([*images, pixels_from_chart(chart, ModelSize(*images[0].shape[:2]))])
@@ -93,15 +93,15 @@ def answers(session: Session, judges: Mapping[str, Judges]) -> Golden:
     )
 
 
-def install(target: Path, built: Built, model: ModelDetails, backend: Backend, recipe_name: str) -> Bundle:
+def install(out: Path, built: Built, model: ModelDetails, backend: Backend, target_name: str) -> Bundle:
     """Write the bundle of what was built, whole or not at all.
 
     Args:
-        target: Directory to write, in place of the bundle that may be there.
+        out: Directory to write, in place of the bundle that may be there.
         built: Result of the build.
         model: Trained model that it was built from.
         backend: Backend that runs the bundle.
-        recipe_name: Name of the target that it was built for.
+        target_name: Name of the target that it was built for.
 
     Returns:
         The bundle, opened.
@@ -109,12 +109,12 @@ def install(target: Path, built: Built, model: ModelDetails, backend: Backend, r
     Raises:
         InputError: If the directory holds something else, see `write_bundle`.
     """
-    _log.info("writing %s", target)
+    _log.info("writing %s", out)
     manifest = Manifest(
         method=model.method,
         teacher=model.teacher,
         backend=backend,
-        recipe=recipe_name,
+        target=target_name,
         precision=built.precision,
         size=model.size,
         thresholds=built.thresholds,
@@ -124,4 +124,4 @@ def install(target: Path, built: Built, model: ModelDetails, backend: Backend, r
         verified_on=this_environment(backend=backend if built.verified else "onnxruntime").to_json(),
     )
     files = {"model.onnx": built.model, "golden.npz": golden_bytes(built.golden), **built.files}
-    return write_bundle(target, manifest, files)
+    return write_bundle(out, manifest, files)

@@ -40,7 +40,7 @@ def roc_chart(curves: Sequence[tuple[str, Float64Array, Float64Array]]) -> str:
 
 
 def histogram_chart(good: Float32Array, defect: Float32Array, threshold: float | None) -> str:
-    """Draw how many good and defect pictures have which score, with the threshold.
+    """Draw how many good and defect images have which score, with the threshold.
 
     good, defect: (N,) finite scores; one of them may be empty. Returns SVG text. Raises MissingExtraError
     without matplotlib.
@@ -61,7 +61,7 @@ def histogram_chart(good: Float32Array, defect: Float32Array, threshold: float |
             threshold, color=INK, linewidth=1.5, linestyle=(0, (5, 3)), label=f"threshold {threshold:.4g}"
         )
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.set(xlim=(edges[0], edges[-1]), xlabel="anomaly score", ylabel="pictures")
+    axes.set(xlim=(edges[0], edges[-1]), xlabel="anomaly score", ylabel="images")
     axes.legend(loc="best", frameon=False)
     return _svg(figure)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgead.data import Sample, load_pictures, read_mask
+from edgead.data import Sample, load_images, read_mask
 from edgead.errors import DataError
 from edgead.files.progress import ScoringState, log_state
 from edgead.imaging.preprocess import ModelSize
@@ -37,7 +37,7 @@ CONSTANT_SHARE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a session said of N pictures.
+    """What a session said of N images.
 
     samples: those that could be read. scores: (N,) float32. maps: (N, H, W) float32. broken: one line per
     skipped file.
@@ -51,10 +51,10 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class DefectResult:
-    """One kind of defect: pictures, how many are above the threshold, AUROC against all good pictures."""
+    """One kind of defect: images, how many are above the threshold, AUROC against all good images."""
 
     defect: str
-    pictures: int
+    images: int
     found: int | None
     image_auroc: float | None
 
@@ -64,7 +64,7 @@ class Evaluation:
     """The figures of one dataset and one session; None where a figure cannot be given, with why in `absent`.
 
     Metrics are 0 to 1, higher is better. image_*: of scores against labels. pixel_* and aupro (false-positive
-    rate to 0.3): of maps against masks. dice: of the maps cut at the threshold. false_alarms: good pictures
+    rate to 0.3): of maps against masks. dice: of the maps cut at the threshold. false_alarms: good images
     above the threshold. misses: defects not above it. collapse: why the model counts as failed, None when it
     does not.
     """
@@ -100,15 +100,15 @@ def score_dataset(
     skip_broken: bool = False,
     batch_size: int = 8,
 ) -> Scores:
-    """Read the pictures of `samples` at the model's size and score them all.
+    """Read the images of `samples` at the model's size and score them all.
 
-    Logs its state after every batch. Raises DataError when there is no sample or not one can be read, PictureError for
+    Logs its state after every batch. Raises DataError when there is no sample or not one can be read, ImageError for
     a broken file unless `skip_broken`, and what
     `Session.infer` raises.
     """
     if not samples:
-        raise DataError("no pictures to score: the dataset's test folder is empty or missing")
-    loaded = load_pictures(samples, size, skip_broken)
+        raise DataError("no images to score: the dataset's test folder is empty or missing")
+    loaded = load_images(samples, size, skip_broken)
     n = len(loaded.images)
     scores, maps = np.empty(n, np.float32), np.empty((n, size.height_px, size.width_px), np.float32)
     for start in range(0, n, batch_size):
@@ -122,8 +122,8 @@ def score_dataset(
 def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
     """Compute every figure that labels, masks and threshold allow.
 
-    Pictures without a label are counted and otherwise left out. Masks are read and resized to the maps.
-    Raises PictureError for a mask that cannot be read.
+    Images without a label are counted and otherwise left out. Masks are read and resized to the maps.
+    Raises ImageError for a mask that cannot be read.
     """
     labels = np.array([-1 if s.label is None else s.label for s in scores.samples])
     good, defect = labels == 0, labels == 1
@@ -140,7 +140,7 @@ def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
         if good.any() and defect.any():
             figures |= _image_figures(scores.scores[known], defect[known])
         else:
-            absent["image"] = f"no picture is labelled {'defect' if good.any() else 'good'}"
+            absent["image"] = f"no image is labelled {'defect' if good.any() else 'good'}"
         masks, reason = masks_of([s for s in scores.samples if s.label is not None], scores.maps.shape[1:])
         if masks is None:
             absent["pixel"] = reason
@@ -171,7 +171,7 @@ def masks_of(samples: Sequence[Sample], shape: tuple[int, int]) -> tuple[BoolArr
     """Give the masks of labelled samples, (N, H, W) bool at `shape`; or None, and why there are none."""
     missing = sum(s.label == 1 and s.mask_path is None for s in samples)
     if missing:
-        return None, f"{missing} of {sum(s.label == 1 for s in samples)} defect pictures have no mask"
+        return None, f"{missing} of {sum(s.label == 1 for s in samples)} defect images have no mask"
     masks = np.zeros((len(samples), *shape), dtype=np.bool_)
     for row, sample in zip(masks, samples, strict=True):
         row[:] = read_mask(sample, shape)
@@ -210,7 +210,7 @@ def _by_defect(
         results.append(
             DefectResult(
                 defect=name,
-                pictures=int(here.sum()),
+                images=int(here.sum()),
                 found=None if above is None else int((above & here).sum()),
                 image_auroc=metrics.auroc(scores.scores[both], here[both]) if finite and good.any() else None,
             )
@@ -225,7 +225,7 @@ def _collapse(scores: Scores, image_auroc: float | None, finite: bool) -> str | 
     if float(np.ptp(scores.maps, axis=(1, 2)).max()) <= CONSTANT_SHARE * float(np.abs(scores.maps).max()):
         return "every anomaly map is constant: student and teacher differ everywhere alike"
     if len(scores.scores) > 1 and np.ptp(scores.scores) <= CONSTANT_SHARE * np.abs(scores.scores).max():
-        return "all pictures have the same score"
+        return "all images have the same score"
     if image_auroc is not None and image_auroc < CHANCE_AUROC:
         return f"image AUROC {image_auroc:.3f} is no better than guessing"
     return None

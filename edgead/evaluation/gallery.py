@@ -1,7 +1,7 @@
-"""The pictures of a report: the clearest and the hardest defects and the most suspicious good parts.
+"""The images of a report: the clearest and the hardest defects and the most suspicious good parts.
 
-A card stands for one picture: on the left the picture as the model saw it with the true defect outlined, on
-the right its heat map. Pictures are chosen by score alone, so nobody can pick the flattering ones.
+A card stands for one image: on the left the image as the model saw it with the true defect outlined, on
+the right its heat map. Images are chosen by score alone, so nobody can pick the flattering ones.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import numpy as np
 
 from edgead.data import Sample, read_mask
 from edgead.evaluation.evaluate import Scores
-from edgead.evaluation.html import picture_uri
+from edgead.evaluation.html import image_uri
 from edgead.imaging.heatmap import overlay
-from edgead.imaging.preprocess import ModelSize, read_picture, resize_to_model
+from edgead.imaging.preprocess import ModelSize, read_image, resize_to_model
 from edgead.scoring.threshold import Threshold
 from edgead.types import UInt8Array
 
-PICTURES_PER_GALLERY = 6
+IMAGES_PER_GALLERY = 6
 _MASK_COLOUR = (60, 230, 90)
 _LEGEND_SHAPE = (24, 480)
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One picture on the page: two data URIs, its name, kind and score, the decision and if it was right.
+    """One image on the page: two data URIs, its name, kind and score, the decision and if it was right.
 
-    decision and right are None where there is no threshold; right is None where the picture has no label.
+    decision and right are None where there is no threshold; right is None where the image has no label.
     """
 
-    picture: str
+    image: str
     heat_map: str
     name: str
     kind: str
@@ -49,22 +49,22 @@ class Gallery:
 
 
 def galleries(scores: Scores, threshold: Threshold | None) -> list[Gallery]:
-    """Choose the pictures by their scores and make the cards; galleries without a picture are left out.
+    """Choose the images by their scores and make the cards; galleries without an image are left out.
 
-    Each picture stands in one gallery at most. Raises PictureError for a file that cannot be read any more.
+    Each image stands in one gallery at most. Raises ImageError for a file that cannot be read any more.
     """
     if not np.isfinite(scores.maps).all():
         return []
     order = [int(i) for i in np.argsort(-scores.scores, kind="stable")]
     by_label = {label: [i for i in order if scores.samples[i].label == label] for label in (0, 1, None)}
     defects = by_label[1]
-    clearest = defects[: min(PICTURES_PER_GALLERY, (len(defects) + 1) // 2)]
-    hardest = defects[len(clearest) :][::-1][:PICTURES_PER_GALLERY]
+    clearest = defects[: min(IMAGES_PER_GALLERY, (len(defects) + 1) // 2)]
+    hardest = defects[len(clearest) :][::-1][:IMAGES_PER_GALLERY]
     chosen = (
         ("Defects with the highest scores", clearest),
         ("Defects with the lowest scores: missed first", hardest),
-        ("Good parts with the highest scores: false alarms first", by_label[0][:PICTURES_PER_GALLERY]),
-        ("Pictures without a label, highest scores first", by_label[None][:PICTURES_PER_GALLERY]),
+        ("Good parts with the highest scores: false alarms first", by_label[0][:IMAGES_PER_GALLERY]),
+        ("Images without a label, highest scores first", by_label[None][:IMAGES_PER_GALLERY]),
     )
     return [
         Gallery(title, tuple(_card(scores, index, threshold) for index in indices))
@@ -76,7 +76,7 @@ def galleries(scores: Scores, threshold: Threshold | None) -> list[Gallery]:
 def colour_scale(scores: Scores, threshold: Threshold | None) -> float:
     """Give the map value where the heat maps of a page begin to be lit: the threshold.
 
-    Without one, the highest score of a good picture, or of any where none is good.
+    Without one, the highest score of a good image, or of any where none is good.
     """
     if threshold is not None:
         return threshold.value
@@ -85,19 +85,19 @@ def colour_scale(scores: Scores, threshold: Threshold | None) -> float:
 
 
 def colour_legend() -> str:
-    """Give the colours of a heat map from 0 to twice the threshold as a picture, a data URI."""
+    """Give the colours of a heat map from 0 to twice the threshold as an image, a data URI."""
     height, width = _LEGEND_SHAPE
     ramp = np.repeat(np.linspace(0.0, 2.0, width, dtype=np.float32)[None], height, axis=0)
-    return picture_uri(overlay(np.full((height, width, 3), 150, np.uint8), ramp, 1.0))
+    return image_uri(overlay(np.full((height, width, 3), 150, np.uint8), ramp, 1.0))
 
 
 def _card(scores: Scores, index: int, threshold: Threshold | None) -> Card:
     sample, score, anomaly_map = scores.samples[index], float(scores.scores[index]), scores.maps[index]
-    image = resize_to_model(read_picture(sample.path), ModelSize(*anomaly_map.shape))
+    image = resize_to_model(read_image(sample.path), ModelSize(*anomaly_map.shape))
     is_anomalous = None if threshold is None else score > threshold.value
     return Card(
-        picture=picture_uri(_with_outline(image, sample)),
-        heat_map=picture_uri(overlay(image, anomaly_map, colour_scale(scores, threshold))),
+        image=image_uri(_with_outline(image, sample)),
+        heat_map=image_uri(overlay(image, anomaly_map, colour_scale(scores, threshold))),
         name=f"{sample.path.parent.name}/{sample.path.name}",
         kind="unlabelled" if sample.label is None else sample.defect,
         score=score,

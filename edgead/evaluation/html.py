@@ -1,4 +1,4 @@
-"""What the pages that people look at have in common: their templates, and pictures inside the page.
+"""What the pages that people look at have in common: their templates, and images inside the page.
 
 A page is one file that fetches nothing, so that it opens on a machine without a network and can be mailed.
 """
@@ -36,8 +36,8 @@ def page_template(name: str) -> Any:
     return environment.get_template(name)
 
 
-def picture_uri(image: UInt8Array) -> str:
-    """Give a picture, (H, W, 3) uint8 RGB, as a data URI (JPEG)."""
+def image_uri(image: UInt8Array) -> str:
+    """Give an image, (H, W, 3) uint8 RGB, as a data URI (JPEG)."""
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return data_uri("image/jpeg", data.tobytes())
 

@@ -1,8 +1,8 @@
 """The page of an evaluation: what people look at to decide whether a model is good enough.
 
-`report.html` holds everything in one file (pictures, charts, figures), so it can be mailed; `results.json`
+`report.html` holds everything in one file (images, charts, figures), so it can be mailed; `results.json`
 holds the same figures and every score for programs. Both are replaced whole or not at all. Every heat map of
-a page has the same colour scale, set by the threshold, so two pictures can be compared by eye.
+a page has the same colour scale, set by the threshold, so two images can be compared by eye.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ SCHEMA = 1
 def write_report(directory: Path, evaluation: Evaluation, scores: Scores, details: Mapping[str, str]) -> Path:
     """Write `report.html` and `results.json` into `directory`, made where missing; return the page's path.
 
-    scores: those that `evaluation` was made from; their picture files are read again for the galleries.
+    scores: those that `evaluation` was made from; their image files are read again for the galleries.
     details: what the page says of the model and the data, label to text, in order. Raises MissingExtraError
-    without matplotlib and jinja2, PictureError for a picture that cannot be read any more, EdgeadError when
+    without matplotlib and jinja2, ImageError for an image that cannot be read any more, EdgeadError when
     the place cannot be written.
     """
     page = page_template("report.html").render(
@@ -58,7 +58,7 @@ def write_report(directory: Path, evaluation: Evaluation, scores: Scores, detail
 def results_json(evaluation: Evaluation, scores: Scores, details: Mapping[str, str]) -> dict[str, Any]:
     """Give the figures and every score as plain JSON values; a score that is not finite becomes None."""
     threshold = evaluation.threshold
-    pictures = [
+    images = [
         {
             "path": str(sample.path),
             "label": sample.label,
@@ -74,7 +74,7 @@ def results_json(evaluation: Evaluation, scores: Scores, details: Mapping[str, s
         "created_at": utc_now(),
         "details": dict(details),
         "evaluation": evaluation.to_json(),
-        "pictures": pictures,
+        "images": images,
     }
 
 
@@ -82,7 +82,7 @@ def text_report(evaluation: Evaluation) -> str:
     """Give the figures as a plain table for a terminal, without a final line break."""
     lines = [] if evaluation.collapse is None else [f"FAILED: {evaluation.collapse}", ""]
     unlabelled = f", {evaluation.unlabelled} without a label" if evaluation.unlabelled else ""
-    lines += [f"pictures           {evaluation.good} good, {evaluation.defect} defect{unlabelled}"]
+    lines += [f"images           {evaluation.good} good, {evaluation.defect} defect{unlabelled}"]
     lines += [f"broken, left out   {len(evaluation.broken)}"] if evaluation.broken else []
     lines += ["", "                    image    pixel"]
     for name, image, pixel in (
@@ -95,17 +95,17 @@ def text_report(evaluation: Evaluation) -> str:
     lines += [f"{'Dice at threshold':<17} {'':>7}  {figure_text(evaluation.dice):>7}"]
     if evaluation.defects:
         width = max(len("defect"), *(len(d.defect) for d in evaluation.defects))
-        lines += ["", f"{'defect':<{width}}  pictures  found    AUROC"]
+        lines += ["", f"{'defect':<{width}}  images  found    AUROC"]
         for d in evaluation.defects:
             found = "-" if d.found is None else d.found
-            lines.append(f"{d.defect:<{width}}  {d.pictures:>8}  {found:>5}  {figure_text(d.image_auroc):>7}")
+            lines.append(f"{d.defect:<{width}}  {d.images:>8}  {found:>5}  {figure_text(d.image_auroc):>7}")
     lines += ["", decision_sentence(evaluation)]
     lines += [f"no {what} figures: {why}" for what, why in evaluation.absent.items() if what != "decisions"]
     return "\n".join(lines)
 
 
 def decision_sentence(evaluation: Evaluation) -> str:
-    """Say what the threshold does on these pictures, or why there is none."""
+    """Say what the threshold does on these images, or why there is none."""
     if evaluation.threshold is None or evaluation.misses is None:
         return f"no decisions: {evaluation.absent['decisions']}"
     found = evaluation.defect - evaluation.misses

@@ -1,1 +1,1 @@
-"""From a trained model to one ONNX file: uint8 pictures in, map and score out."""
+"""From a trained model to one ONNX file: uint8 images in, map and score out."""

@@ -1,4 +1,4 @@
-"""What one picture costs a graph: parameters and floating-point operations, counted from the ONNX file alone.
+"""What one image costs a graph: parameters and floating-point operations, counted from the ONNX file alone.
 
 So the figures are of what runs at the line, with batch normalisation folded and without what only training needs, and
 whoever has a bundle can count them again.
@@ -24,7 +24,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """parameters: numbers that were learnt. flop: floating-point operations for one picture."""
+    """parameters: numbers that were learnt. flop: floating-point operations for one image."""
 
     parameters: int
     flop: int
@@ -38,7 +38,7 @@ def cost_of(model: ModelProto) -> Cost:
     position counts as any other. Bias, activation, normalisation and resizing are left out, as is usual. Raises
     BundleError where such a node has a shape that cannot be inferred.
     """
-    shapes = _shapes(inlined := _for_one_picture(without_head_function(model)))
+    shapes = _shapes(inlined := _for_one_image(without_head_function(model)))
     flop = 0
     for node in inlined.graph.node:
         if node.op_type in _MULTIPLY_ADDS:
@@ -65,7 +65,7 @@ def _parameters(model: ModelProto) -> int:
     return sum(constants.get(name, 0) for name in taken)
 
 
-def _for_one_picture(model: ModelProto) -> ModelProto:
+def _for_one_image(model: ModelProto) -> ModelProto:
     """The same graph with a batch of one, and without the shapes that were noted for another."""
     one = ModelProto()
     one.CopyFrom(model)

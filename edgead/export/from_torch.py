@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def onnx_from_method(method: DistillationMethod, size: ModelSize) -> ModelProto:
-    """Write a method as one ONNX graph: uint8 pictures in, map and score out.
+    """Write a method as one ONNX graph: uint8 images in, map and score out.
 
-    method: in evaluation mode, on the CPU. size: of the pictures, fixed in the graph. The graph takes
+    method: in evaluation mode, on the CPU. size: of the images, fixed in the graph. The graph takes
     `images` (N, H, W, 3) uint8 RGB, N free, and gives `anomaly_map` (N, 1, H, W) and `anomaly_score` (N,),
     both float32. Batch normalisation is folded into the convolutions; the head is the model-local function
     `edgead::AnomalyMap`. Raises ValueError when the method is in training mode.
@@ -44,7 +44,7 @@ def onnx_from_method(method: DistillationMethod, size: ModelSize) -> ModelProto:
 
 
 def _traced_features(method: DistillationMethod, size: ModelSize) -> ModelProto:
-    # Two pictures, because of one the exporter would learn that the batch is always one.
+    # Two images, because of one the exporter would learn that the batch is always one.
     images = torch.zeros(2, size.height_px, size.width_px, 3, dtype=torch.uint8)
     with torch.no_grad():
         program = torch.onnx.export(

@@ -1,8 +1,8 @@
-"""Which nodes of a graph prepare the picture, and which are teacher, student and head.
+"""Which nodes of a graph prepare the image, and which are teacher, student and head.
 
 Precision is chosen by part, and a graph says of itself what its parts are: the head is the one node of domain
 `edgead`, its first inputs come from the teacher and its last from the student, and what no convolution comes
-before prepares the picture. So a graph that was read from a bundle is divided as one that was just exported,
+before prepares the image. So a graph that was read from a bundle is divided as one that was just exported,
 without torch and without names to go by.
 """
 
@@ -22,20 +22,20 @@ FOLLOWERS = ("Relu", "LeakyRelu", "Clip", "HardSwish", "Sigmoid")
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class GraphSections:
     """The nodes of a graph by part, as indices into its list of nodes; no node is in two parts.
 
-    picture: casts and normalises. teacher, student: from the first convolution on; nodes that both need are
+    image: casts and normalises. teacher, student: from the first convolution on; nodes that both need are
     the teacher's. head: the anomaly map.
     """
 
-    picture: frozenset[int]
+    image: frozenset[int]
     teacher: frozenset[int]
     student: frozenset[int]
     head: int
 
 
-def parts_of(model: ModelProto) -> Parts:
+def sections_of(model: ModelProto) -> GraphSections:
     """Divide a graph that edgead exported. Raises PrecisionError for one without exactly one head."""
     nodes = list(model.graph.node)
     heads = [index for index, node in enumerate(nodes) if (node.domain, node.op_type) == (DOMAIN, OP_TYPE)]
@@ -53,8 +53,8 @@ def parts_of(model: ModelProto) -> Parts:
         # Nodes are in topological order, so what comes before a node is decided before it is.
         if node.op_type in CONVOLUTIONS or any(producer.get(name) in convolved for name in node.input):
             convolved.add(index)
-    return Parts(
-        picture=frozenset(both - convolved),
+    return GraphSections(
+        image=frozenset(both - convolved),
         teacher=frozenset(teacher & convolved),
         student=frozenset((both - teacher) & convolved),
         head=heads[0],
@@ -72,9 +72,9 @@ def float_tensors(model: ModelProto) -> frozenset[str]:
 
 def computed_tensors(model: ModelProto) -> tuple[str, ...]:
     """Names of the float32 tensors that teacher and student give, in the order of the graph."""
-    parts, floats = parts_of(model), float_tensors(model)
+    sections, floats = sections_of(model), float_tensors(model)
     nodes = enumerate(model.graph.node)
-    inside = (node for index, node in nodes if index in parts.teacher | parts.student)
+    inside = (node for index, node in nodes if index in sections.teacher | sections.student)
     return tuple(name for node in inside for name in node.output if name in floats)
 
 
@@ -94,10 +94,10 @@ def with_followers(model: ModelProto, layers: Collection[str]) -> frozenset[str]
 
 def tail(model: ModelProto) -> frozenset[str]:
     """The nodes that give the features: the last convolution of each, and all after it, by the first tensor given."""
-    parts, nodes = parts_of(model), list(model.graph.node)
+    sections, nodes = sections_of(model), list(model.graph.node)
     producer = {name: index for index, node in enumerate(nodes) for name in node.output}
     found: set[str] = set()
-    waiting = list(nodes[parts.head].input)
+    waiting = list(nodes[sections.head].input)
     while waiting:
         index = producer.get(waiting.pop())
         if index is None or nodes[index].output[0] in found:

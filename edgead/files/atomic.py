@@ -38,7 +38,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def write_errors(target: Path) -> Iterator[None]:
-    """Translate an OSError met while writing `target` into one line that names the path and the mend."""
+    """Translate an OSError met while writing `target` into one line that names the path and the hint."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,6 @@
-"""The format, size and completeness of a picture file, read from its header before anything is decoded.
+"""The format, size and completeness of an image file, read from its header before anything is decoded.
 
-A decoder that is given a file of a few bytes declaring a gigantic picture allocates it, and decoders fill
+A decoder that is given a file of a few bytes declaring a gigantic image allocates it, and decoders fill
 what a cut file lacks with grey and say nothing. Both are refused here, for the four formats that edgead
 reads. So is a PNG whose checksums are wrong, because its decoder would write to the terminal by itself, and a
 TIFF whose compressed pixels carry checksums that are wrong, because OpenCV 5 gives grey in their place.
@@ -13,31 +13,31 @@ import zlib
 from dataclasses import dataclass
 from typing import Literal
 
-PictureFormat = Literal["png", "jpeg", "bmp", "tiff"]
+ImageFormat = Literal["png", "jpeg", "bmp", "tiff"]
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_COMPRESSION, _TIFF_FILL_ORDER = 256, 257, 259, 266
-# Where the pieces of a picture begin and how long they are: strips, or tiles.
+# Where the pieces of an image begin and how long they are: strips, or tiles.
 _TIFF_PIECES = ((273, 279), (324, 325))
 _TIFF_DEFLATE = (8, 32946)
 _TIFF_TAGS = frozenset((256, 257, 259, 266, 273, 279, 324, 325))
-# No picture of a size that edgead reads holds as much; what would inflate to more is no picture.
+# No image of a size that edgead reads holds as much; what would inflate to more is no image.
 _MAX_INFLATED_BYTES = 2**30
 _INFLATED_AT_ONCE_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class PictureHeader:
-    """What a file declares. whole: False when it certainly ends before its picture does, or a checksum is wrong."""
+class ImageHeader:
+    """What a file declares. whole: False when it certainly ends before its image does, or a checksum is wrong."""
 
-    format: PictureFormat
+    format: ImageFormat
     height_px: int
     width_px: int
     whole: bool
 
 
-def read_header(data: bytes) -> PictureHeader | None:
+def read_header(data: bytes) -> ImageHeader | None:
     """Read the header of a PNG, JPEG, BMP or TIFF file; None when it is none of them or makes no sense."""
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -53,23 +53,23 @@ def read_header(data: bytes) -> PictureHeader | None:
     return None
 
 
-def _png(data: bytes) -> PictureHeader | None:
+def _png(data: bytes) -> ImageHeader | None:
     width, height = struct.unpack_from(">II", data, 16)
     # Chunks are walked by their lengths: the letters IEND may well occur inside compressed pixels.
     place = 8
     while place + 12 <= len(data):
         length = int.from_bytes(data[place : place + 4], "big")
         kind, end = data[place + 4 : place + 8], place + 8 + length
-        # A capital letter marks a chunk that the picture needs; of the others a decoder forgives the checksum.
+        # A capital letter marks a chunk that the image needs; of the others a decoder forgives the checksum.
         if kind[:1].isupper() and data[end : end + 4] != struct.pack(">I", zlib.crc32(data[place + 4 : end])):
             break
         if kind == b"IEND":
-            return PictureHeader("png", height, width, True)
+            return ImageHeader("png", height, width, True)
         place = end + 4
-    return PictureHeader("png", height, width, False)
+    return ImageHeader("png", height, width, False)
 
 
-def _jpeg(data: bytes) -> PictureHeader | None:
+def _jpeg(data: bytes) -> ImageHeader | None:
     place = 2
     while data[place] == 0xFF:
         marker = data[place + 1]
@@ -80,13 +80,13 @@ def _jpeg(data: bytes) -> PictureHeader | None:
         elif marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, place + 5)
             # Inside the compressed pixels 0xFF is followed by 0, so this is the end and no pixel.
-            return PictureHeader("jpeg", height, width, data.find(b"\xff\xd9", place) >= 0)
+            return ImageHeader("jpeg", height, width, data.find(b"\xff\xd9", place) >= 0)
         else:
             place += 2 + struct.unpack_from(">H", data, place + 2)[0]
     return None
 
 
-def _bmp(data: bytes) -> PictureHeader | None:
+def _bmp(data: bytes) -> ImageHeader | None:
     header_bytes, width, height = struct.unpack_from("<Iii", data, 14)
     bits, compression = struct.unpack_from("<HI", data, 28)
     if header_bytes < 40 or width < 1:
@@ -95,10 +95,10 @@ def _bmp(data: bytes) -> PictureHeader | None:
     if compression in (0, 3):  # plain rows, each padded to four bytes
         (start,) = struct.unpack_from("<I", data, 10)
         whole = len(data) >= start + (width * bits + 31) // 32 * 4 * abs(height)
-    return PictureHeader("bmp", abs(height), width, whole)
+    return ImageHeader("bmp", abs(height), width, whole)
 
 
-def _tiff(data: bytes) -> PictureHeader | None:
+def _tiff(data: bytes) -> ImageHeader | None:
     order = "<" if data.startswith(b"II") else ">"
     (directory,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, directory)
@@ -126,7 +126,7 @@ def _tiff(data: bytes) -> PictureHeader | None:
     # looked into: nobody compresses so.
     plain = values.get(_TIFF_COMPRESSION, (1,))[0] not in _TIFF_DEFLATE
     readable = plain or values.get(_TIFF_FILL_ORDER, (1,))[0] != 1 or _inflates(data, values)
-    return PictureHeader("tiff", values[_TIFF_HEIGHT][0], values[_TIFF_WIDTH][0], readable and not outside)
+    return ImageHeader("tiff", values[_TIFF_HEIGHT][0], values[_TIFF_WIDTH][0], readable and not outside)
 
 
 def _inflates(data: bytes, values: dict[int, tuple[int, ...]]) -> bool:

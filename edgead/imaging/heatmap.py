@@ -1,7 +1,7 @@
-"""An anomaly map as colours over its picture; the one way edgead shows a map.
+"""An anomaly map as colours over its image; the one way edgead shows a map.
 
-The colours are scaled by the threshold, never by the picture's own maximum, so that the same colour means the
-same thing on every picture of a stream or a report: a good part stays as it is or gets a faint blue veil, and
+The colours are scaled by the threshold, never by the image's own maximum, so that the same colour means the
+same thing on every image of a stream or a report: a good part stays as it is or gets a faint blue veil, and
 only what is above the threshold is lit, from orange at the threshold to bright yellow, with an outline around
 it.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from edgead.types import Float32Array, UInt8Array
 
-# Position on the scale (0.5 is the threshold, 1 its double), R, G, B, and how much of the picture is covered.
+# Position on the scale (0.5 is the threshold, 1 its double), R, G, B, and how much of the image is covered.
 _BELOW = ((0.0, (40, 90, 255), 0.0), (0.25, (40, 90, 255), 0.0), (0.5, (40, 150, 255), 0.30))
 _ABOVE = ((0.5, (255, 90, 0), 0.45), (0.75, (255, 30, 20), 0.55), (1.0, (255, 235, 60), 0.65))
 _OUTLINE = (255, 255, 255)
@@ -21,15 +21,15 @@ _STEPS = 128
 
 
 def overlay(image: UInt8Array, anomaly_map: Float32Array, threshold: float) -> UInt8Array:
-    """Lay an anomaly map over its picture.
+    """Lay an anomaly map over its image.
 
-    image: (H, W, 3) uint8 RGB, any size. anomaly_map: (h, w) float32, resized bilinearly to the picture.
+    image: (H, W, 3) uint8 RGB, any size. anomaly_map: (h, w) float32, resized bilinearly to the image.
     threshold: the decision threshold on the map's values; twice that and everything above it has the
-    brightest colour. Returns a new (H, W, 3) uint8 RGB picture. Nothing is lit where the map is at most the
+    brightest colour. Returns a new (H, W, 3) uint8 RGB image. Nothing is lit where the map is at most the
     threshold. Raises ValueError when a shape or dtype does not fit.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"a picture is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
+        raise ValueError(f"an image is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
     if anomaly_map.ndim != 2:
         raise ValueError(f"a map to overlay is (h, w), not {anomaly_map.shape}")
     height, width = image.shape[:2]
@@ -52,7 +52,7 @@ def overlay(image: UInt8Array, anomaly_map: Float32Array, threshold: float) -> U
 
 
 def _tables() -> tuple[UInt8Array, UInt8Array]:
-    """Give, per level, the colour times its cover and the rest left to the picture: (1, 256, 3) each."""
+    """Give, per level, the colour times its cover and the rest left to the image: (1, 256, 3) each."""
     colour, remainder = [], []
     for stops in (_BELOW, _ABOVE):
         first, last = stops[0][0], stops[-1][0]

@@ -1,8 +1,8 @@
-"""From a picture file or a camera frame to the uint8 RGB pixels that a model takes, defined once.
+"""From an image file or a camera frame to the uint8 RGB pixels that a model takes, defined once.
 
 Training, verification, evaluation and the stream all come through here, so that a model sees at the line
 exactly what it saw in training: the same colour order, the same depth, the same interpolation. Nothing
-depends on the content of a picture (no scaling by its own maximum). The steps that happen at run time are
+depends on the content of an image (no scaling by its own maximum). The steps that happen at run time are
 recorded in a bundle's manifest by `preprocess_spec`, and `check_preprocess_spec` refuses a bundle that was
 built with steps this version does not know. Casting, normalisation and transposition are inside the graph.
 """
@@ -20,15 +20,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgead.errors import BundleError, InputError, PictureError
+from edgead.errors import BundleError, ImageError, InputError
 from edgead.imaging.header import read_header
 from edgead.types import UInt8Array
 
-# A picture is untrusted input: both bounds are checked before a byte is decoded. 2**26 pixels is 8192 x 8192.
+# An image is untrusted input: both bounds are checked before a byte is decoded. 2**26 pixels is 8192 x 8192.
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 2**26
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 SIZE_STEP_PX = 32
 SIZE_MIN_PX = 32
@@ -46,7 +46,7 @@ LAYOUT = "NHWC"
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """Height and width in pixels of the pictures that a model takes: multiples of 32 from 32 to 2048.
+    """Height and width in pixels of the images that a model takes: multiples of 32 from 32 to 2048.
 
     Raises InputError for any other value. `str(size)` gives what `parse` reads.
     """
@@ -77,21 +77,21 @@ class ModelSize:
         return f"{self.height_px}x{self.width_px}"
 
 
-def read_picture(path: Path) -> UInt8Array:
+def read_image(path: Path) -> UInt8Array:
     """Read a PNG, JPEG, BMP or TIFF file as (H, W, 3) uint8 RGB.
 
     Grey becomes three equal channels, transparency is composited on black, 16 bits are divided by 257 and
-    rounded (fixed, never per picture: 65535 becomes 255), and the EXIF orientation of a JPEG is applied. The
-    format is told by the content, not the name.
+    rounded (fixed, never per image: 65535 becomes 255), and the EXIF orientation of a JPEG is applied. The
+    format follows from the content, not the name.
 
-    Raises PictureError, naming the file and the mend, for a file that is missing, not a picture, cut short,
+    Raises ImageError, naming the file and the hint, for a file that is missing, not an image, cut short,
     of another depth than 8 or 16 bits, longer than `MAX_FILE_BYTES` or of more than `MAX_PIXELS` pixels.
     """
-    return picture_from_bytes(_read_bounded(path), str(path))
+    return image_from_bytes(_read_bounded(path), str(path))
 
 
-def picture_from_bytes(data: bytes, name: str) -> UInt8Array:
-    """Decode the content of an image file as `read_picture` does.
+def image_from_bytes(data: bytes, name: str) -> UInt8Array:
+    """Decode the content of an image file as `read_image` does.
 
     Args:
         data: Content of a PNG, JPEG, BMP or TIFF file.
@@ -101,18 +101,18 @@ def picture_from_bytes(data: bytes, name: str) -> UInt8Array:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        PictureError: `read_picture` lists the reasons.
+        ImageError: `read_image` lists the reasons.
     """
     header = read_header(data)
     if header is None:
-        raise PictureError(f"{name} is not a PNG, JPEG, BMP or TIFF picture: remove it or save it as PNG")
+        raise ImageError(f"{name} is not a PNG, JPEG, BMP or TIFF image: remove it or save it as PNG")
     if header.height_px * header.width_px > MAX_PIXELS:
-        raise PictureError(
+        raise ImageError(
             f"{name} has {header.height_px} x {header.width_px} pixels, more than the {MAX_PIXELS} allowed: "
             "crop or shrink it"
         )
     if not header.whole:
-        raise PictureError(
+        raise ImageError(
             f"{name} is cut short or damaged: copy it again from where it came from, or remove it"
         )
     # IMREAD_UNCHANGED keeps alpha, and ignores the EXIF orientation; a JPEG has no alpha and wants its
@@ -123,11 +123,11 @@ def picture_from_bytes(data: bytes, name: str) -> UInt8Array:
     except cv2.error:
         decoded = None
     if decoded is None:
-        raise PictureError(
+        raise ImageError(
             f"{name} is broken and cannot be decoded: copy it again from where it came from, or remove it"
         )
     if decoded.dtype not in (np.uint8, np.uint16) or decoded.shape[2:] not in ((), (1,), (3,), (4,)):
-        raise PictureError(
+        raise ImageError(
             f"{name} has {decoded[0, 0].size} channels of {decoded.dtype}: "
             "save it as grey, RGB or RGBA with 8 or 16 bits a channel"
         )
@@ -137,14 +137,14 @@ def picture_from_bytes(data: bytes, name: str) -> UInt8Array:
 
 
 def resize_to_model(image: UInt8Array, size: ModelSize) -> UInt8Array:
-    """Resize (H, W, 3) uint8 to the model's size; the picture itself where it already has it.
+    """Resize (H, W, 3) uint8 to the model's size; the image itself where it already has it.
 
-    Axes that shrink are averaged over areas, then axes that grow are interpolated linearly. The picture is
+    Axes that shrink are averaged over areas, then axes that grow are interpolated linearly. The image is
     stretched: nothing is cropped or padded. Raises InputError for another shape or dtype.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise InputError(
-            f"a picture of {image.shape} {image.dtype} cannot be resized: give (H, W, 3) uint8 RGB"
+            f"an image of {image.shape} {image.dtype} cannot be resized: give (H, W, 3) uint8 RGB"
         )
     height, width = min(image.shape[0], size.height_px), min(image.shape[1], size.width_px)
     if (height, width) != image.shape[:2]:
@@ -156,12 +156,12 @@ def resize_to_model(image: UInt8Array, size: ModelSize) -> UInt8Array:
 
 
 def batch_from_images(images: Sequence[UInt8Array], size: ModelSize) -> UInt8Array:
-    """Resize pictures (H, W, 3) uint8 of any sizes into one batch (N, height, width, 3) uint8, contiguous.
+    """Resize images (H, W, 3) uint8 of any sizes into one batch (N, height, width, 3) uint8, contiguous.
 
-    Raises InputError for no picture, or one of another shape or dtype.
+    Raises InputError for no image, or one of another shape or dtype.
     """
     if not images:
-        raise InputError("a batch of no pictures: give one at least")
+        raise InputError("a batch of no images: give one at least")
     batch = np.empty((len(images), size.height_px, size.width_px, 3), np.uint8)
     for row, image in zip(batch, images, strict=True):
         row[:] = resize_to_model(image, size)
@@ -208,15 +208,15 @@ def _read_bounded(path: Path) -> bytes:
         with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise PictureError(f"{path} is not a file: give the path of a picture")
+                raise ImageError(f"{path} is not a file: give the path of an image")
             if status.st_size > MAX_FILE_BYTES:
-                raise PictureError(
+                raise ImageError(
                     f"{path} has {status.st_size} bytes, more than the {MAX_FILE_BYTES} allowed: "
                     "crop or shrink it"
                 )
             return file.read(MAX_FILE_BYTES)
     except OSError as error:
-        raise PictureError(
+        raise ImageError(
             f"cannot read {path}: {error.strerror or error}; check the path and its rights"
         ) from error
 

@@ -1,10 +1,10 @@
-"""What a checkpoint of another library says of its model: which it is, for which pictures, with which options.
+"""What a checkpoint of another library says of its model: which it is, for which images, with which options.
 
 anomalib  Lightning's checkpoint (.ckpt): tensors by name, the model's arguments, the preprocessing; or the module that
           `anomalib export` pickled (.pt), whose attributes say the same
-RD4AD     {"bn": ..., "decoder": ...} (.pth): the student alone, for pictures as its scripts prepare them
+RD4AD     {"bn": ..., "decoder": ...} (.pth): the student alone, for images as its scripts prepare them
 
-An option that would change the numbers, and that edgead has not, is refused by its name.
+An option that would change the numbers and that edgead does not support is refused by its name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from edgead.errors import InputError
 from edgead.imaging.preprocess import ModelSize
-from edgead.importers.unpickle import Inert, read_inert, tensors_of
+from edgead.importers.unpickle import OpaqueObject, read_opaque, tensors_of
 from edgead.models.imported import ANOMALIB_RD, ANOMALIB_STFPM, MIRRORED_BACKBONES, RD4AD, Names
 
 LAYERS = ("layer1", "layer2", "layer3")
@@ -47,11 +47,11 @@ _RD4AD_BACKBONES: dict[tuple[tuple[int, ...], int], str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class ExternalCheckpoint:
     """A model of another library.
 
     source: the library and the model's name there. method: edgead's, a key of METHODS or IMPORTED. backbone: timm's
-    name of the teacher. size: of the pictures. tensors: by the library's names, which `names` translates.
+    name of the teacher. size: of the images. tensors: by the library's names, which `names` translates.
     highest_score: the highest that the library saw when it validated the model, None where it does not say.
     """
 
@@ -64,13 +64,13 @@ class Foreign:
     highest_score: float | None
 
 
-def read_foreign(file: Path) -> Foreign:
+def read_external_checkpoint(file: Path) -> ExternalCheckpoint:
     """Read a checkpoint; nothing in it is executed. Raises InputError for another file, or one that is not whole."""
-    content = read_inert(file)
+    content = read_opaque(file)
     if isinstance(content, dict):
         if {"bn", "decoder"} <= content.keys():
             return _rd4ad(content, file)
-        if isinstance(module := content.get("model"), Inert):
+        if isinstance(module := content.get("model"), OpaqueObject):
             return _exported(module, file)
         if isinstance(content.get("state_dict"), dict):
             return _checkpoint(content, file)
@@ -79,7 +79,7 @@ def read_foreign(file: Path) -> Foreign:
     )
 
 
-def _rd4ad(content: dict[str, Any], file: Path) -> Foreign:
+def _rd4ad(content: dict[str, Any], file: Path) -> ExternalCheckpoint:
     tensors = {
         f"{part}.{name}": tensor
         for part in ("bn", "decoder")
@@ -98,10 +98,10 @@ def _rd4ad(content: dict[str, Any], file: Path) -> Foreign:
         raise InputError(
             f"{file} is of no ResNet that edgead mirrors: RD4AD's {', '.join(MIRRORED_BACKBONES)} can be imported"
         )
-    return Foreign("RD4AD", "rd", f"{backbone}.tv_in1k", DEFAULT_SIZE, tensors, RD4AD, None)
+    return ExternalCheckpoint("RD4AD", "rd", f"{backbone}.tv_in1k", DEFAULT_SIZE, tensors, RD4AD, None)
 
 
-def _exported(module: Inert, file: Path) -> Foreign:
+def _exported(module: OpaqueObject, file: Path) -> ExternalCheckpoint:
     """A pickled Lightning module of anomalib."""
     try:
         tensors = tensors_of(module)
@@ -111,14 +111,14 @@ def _exported(module: Inert, file: Path) -> Foreign:
         raise _other_model(file, module.name)
     parts = module.state.get("_modules", {})
     network = parts.get("model")
-    if isinstance(network, Inert) and network.state.get("tiler") is not None:
+    if isinstance(network, OpaqueObject) and network.state.get("tiler") is not None:
         raise _lacks(file, "a tiler")
     processor = parts.get("pre_processor")
-    transform = _attribute(processor, "transform") if isinstance(processor, Inert) else None
+    transform = _attribute(processor, "transform") if isinstance(processor, OpaqueObject) else None
     return _anomalib(file, module.name, module.state.get("_hparams"), transform, tensors)
 
 
-def _checkpoint(content: dict[str, Any], file: Path) -> Foreign:
+def _checkpoint(content: dict[str, Any], file: Path) -> ExternalCheckpoint:
     """A checkpoint that Lightning wrote of a module of anomalib."""
     tensors = {str(name): tensor for name, tensor in content["state_dict"].items()}
     options = content.get("hyper_parameters")
@@ -137,11 +137,13 @@ def _checkpoint(content: dict[str, Any], file: Path) -> Foreign:
     else:
         # Before anomalib 2.7 it was an argument of the model; `True` stood for the default.
         given = options.get("pre_processor") if isinstance(options, dict) else None
-        transform = _attribute(given, "transform") if isinstance(given, Inert) else given
+        transform = _attribute(given, "transform") if isinstance(given, OpaqueObject) else given
     return _anomalib(file, name, options, transform, tensors)
 
 
-def _anomalib(file: Path, name: str, options: Any, transform: Any, tensors: Mapping[str, Any]) -> Foreign:
+def _anomalib(
+    file: Path, name: str, options: Any, transform: Any, tensors: Mapping[str, Any]
+) -> ExternalCheckpoint:
     if not isinstance(options, dict):
         raise InputError(
             f"{file} does not say what its model was made with (hyper_parameters): save it by anomalib 2"
@@ -163,11 +165,11 @@ def _anomalib(file: Path, name: str, options: Any, transform: Any, tensors: Mapp
             raise _lacks(file, f"a backbone {backbone!r}", f"it mirrors {', '.join(MIRRORED_BACKBONES)}")
         mode = options.get("anomaly_map_mode")
         # An enumeration's member is pickled as its class and value.
-        mode = mode.args[0] if isinstance(mode, Inert) and mode.args else mode
+        mode = mode.args[0] if isinstance(mode, OpaqueObject) and mode.args else mode
         if mode not in ("add", "multiply"):
             raise _lacks(file, f"anomaly_map_mode {mode!r}")
         method, names = ("rd-anomalib" if mode == "add" else "rd-anomalib-multiply"), ANOMALIB_RD
-    return Foreign(
+    return ExternalCheckpoint(
         f"anomalib {name}",
         method,
         backbone,
@@ -179,7 +181,7 @@ def _anomalib(file: Path, name: str, options: Any, transform: Any, tensors: Mapp
 
 
 def _size(transform: Any, file: Path) -> ModelSize:
-    """The size of pictures from a preprocessing that is a resize and ImageNet's normalisation, and nothing else."""
+    """The size of images from a preprocessing that is a resize and ImageNet's normalisation, and nothing else."""
     steps = _steps(transform)
     for name, options in steps:
         if name == "Normalize":
@@ -200,7 +202,7 @@ def _size(transform: Any, file: Path) -> ModelSize:
 
 def _steps(transform: Any) -> list[tuple[str, Mapping[str, Any]]]:
     """Name and options of each step of a preprocessing of torchvision, from its plain description or its pickle."""
-    if isinstance(transform, Inert):
+    if isinstance(transform, OpaqueObject):
         name, options = transform.name, transform.state
     elif isinstance(transform, dict) and isinstance(transform.get("init_args"), dict):
         name, options = str(transform.get("class_path")).rpartition(".")[2], transform["init_args"]
@@ -217,14 +219,14 @@ def _steps(transform: Any) -> list[tuple[str, Mapping[str, Any]]]:
     )
 
 
-def _attribute(module: Inert, name: str) -> Any:
+def _attribute(module: OpaqueObject, name: str) -> Any:
     """An attribute of a pickled module, which may be a module itself."""
     parts = module.state.get("_modules")
     return parts[name] if isinstance(parts, dict) and name in parts else module.state.get(name)
 
 
 def _lacks(file: Path, option: str, instead: str = "train it without") -> InputError:
-    return InputError(f"{file} has {option}, which edgead has not: {instead}")
+    return InputError(f"{file} has {option}, which edgead does not support: {instead}")
 
 
 def _other_model(file: Path, name: str) -> InputError:

@@ -44,7 +44,7 @@ _KNOWN_FUNCTIONS = ("builtins.getattr",)
 _DICTIONARIES = ("lightning.fabric.utilities.data.AttributeDict",)
 
 
-class Inert:
+class OpaqueObject:
     """What stands in the place of an object of another library: its class's name, and what it was made from.
 
     path: module and name of the class. args: what it was made with. state: its attributes, where the file has them.
@@ -72,8 +72,8 @@ class Inert:
         return self.path.rpartition(".")[2]
 
 
-def read_inert(file: Path) -> Any:
-    """What `torch.save` wrote, on the CPU: tensors, containers and plain values as they are, the rest as Inert.
+def read_opaque(file: Path) -> Any:
+    """What `torch.save` wrote, on the CPU: tensors, containers and plain values as they are, the rest as OpaqueObject.
 
     Raises InputError for a file that is missing, too large, cut short, not of `torch.save`, or that names a class or
     function which no known library's checkpoint needs.
@@ -90,7 +90,10 @@ def read_inert(file: Path) -> Any:
                 "the file again from whom you trust"
             )
     answers: list[Any] = [
-        (OrderedDict if name in _DICTIONARIES else type("Inert", (Inert,), {"path": name}), name)
+        (
+            OrderedDict if name in _DICTIONARIES else type("OpaqueObject", (OpaqueObject,), {"path": name}),
+            name,
+        )
         for name in names
     ]
     try:
@@ -100,7 +103,7 @@ def read_inert(file: Path) -> Any:
         raise _not_a_checkpoint(file) from error
 
 
-def tensors_of(module: Inert) -> dict[str, Tensor]:
+def tensors_of(module: OpaqueObject) -> dict[str, Tensor]:
     """The state dict of a pickled `torch.nn.Module`: its parameters and buffers by their full names.
 
     Raises ValueError when what is below it is no tree of modules.
@@ -114,14 +117,14 @@ def tensors_of(module: Inert) -> dict[str, Tensor]:
     }
 
 
-def _modules(module: Inert) -> Iterator[tuple[str, Inert]]:
+def _modules(module: OpaqueObject) -> Iterator[tuple[str, OpaqueObject]]:
     """A module and those below it, each with what its tensors' names begin with."""
     waiting, seen = [("", module)], 0
     while waiting:
         prefix, part = waiting.pop()
         seen += 1
         # Two modules that hold each other would go on for ever.
-        if seen > MAX_MODULES or not isinstance(part, Inert):
+        if seen > MAX_MODULES or not isinstance(part, OpaqueObject):
             raise ValueError("no tree of modules")
         yield prefix, part
         waiting += [
@@ -131,7 +134,7 @@ def _modules(module: Inert) -> Iterator[tuple[str, Inert]]:
         ]
 
 
-def _dictionary(module: Inert, name: str) -> dict[str, Any]:
+def _dictionary(module: OpaqueObject, name: str) -> dict[str, Any]:
     value = module.state.get(name, {})
     if not isinstance(value, dict):
         raise ValueError(f"{name} is no dictionary")

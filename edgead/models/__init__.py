@@ -12,9 +12,9 @@ from edgead.models.base import (
     STANDARD_VARIANT,
     Alignment,
     DistillationMethod,
+    Hyperparameters,
+    MethodConfig,
     Preset,
-    Recipe,
-    Setting,
 )
 from edgead.models.imported import (
     ImportedFeaturePyramidMatching,
@@ -56,7 +56,7 @@ def method_class(name: str) -> type[DistillationMethod]:
     return method
 
 
-def recipe_of(name: str, preset: str) -> Recipe:
+def hyperparameters_of(name: str, preset: str) -> Hyperparameters:
     """How a method is trained by a preset. Raises InputError for a name of either that is unknown or is not trained."""
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}: give --preset {' or '.join(PRESETS)}")
@@ -64,7 +64,7 @@ def recipe_of(name: str, preset: str) -> Recipe:
         raise InputError(
             f"method {name!r} is what edgead import gives: to train, give --method {' or '.join(METHODS)}"
         )
-    return method_class(name).recipes[preset]
+    return method_class(name).presets[preset]
 
 
 def create_method(
@@ -83,5 +83,5 @@ def create_method(
     knows. alignment: how the parts lie. textures: of pseudo-anomalies, drawn ones where none are given. variant: one
     that the method knows. Raises InputError for an unknown method, loss or variant.
     """
-    setting = Setting(size, loss, alignment, preset, textures or ProceduralTextures(), variant)
-    return method_class(name)(teacher, setting)
+    config = MethodConfig(size, loss, alignment, preset, textures or ProceduralTextures(), variant)
+    return method_class(name)(teacher, config)

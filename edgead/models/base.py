@@ -1,10 +1,10 @@
 """What the training loop, the exporter and the evaluation know of a method: this class, and no method's name.
 
-A method is a frozen teacher, a student that is trained on pictures of good parts alone, a loss, and the head that turns
+A method is a frozen teacher, a student that is trained on images of good parts alone, a loss, and the head that turns
 the disagreement of the two into an anomaly map. Everything that depends on the frozen side only is given by
 `teacher_features`, so that the loop can compute it once for a fixed training set. What differs in training, from the
-optimiser to the number of epochs, the method says too, in a recipe for each preset. A method of several networks, each
-of which learns from the one before, is trained in stages.
+optimiser to the number of epochs, the method says too, in hyperparameters for each preset. A method of several
+networks, each of which learns from the one before, is trained in stages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.models.components.teacher import create_teacher
 from edgead.types import BoolArray, Fusion, HeadSpec, UInt8Array
 
-# How the parts lie in their pictures: always the same way, or any way.
+# How the parts lie in their images: always the same way, or any way.
 Alignment = Literal["aligned", "unaligned"]
 ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
 
@@ -39,7 +39,7 @@ STANDARD_VARIANT = "standard"
 
 Schedule = Literal["one-cycle", "constant"]
 
-# Of the pseudo-anomalies in held-out pictures.
+# Of the pseudo-anomalies in held-out images.
 _HELD_OUT_SEED = 0
 
 # Adam with betas (0.5, 0.999), as Reverse Distillation has it (section 4.1); stochastic gradient descent with momentum
@@ -48,7 +48,7 @@ Optimizer = Literal["adam", "sgd"]
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Hyperparameters:
     """How a method is trained and scored where the user does not say otherwise.
 
     loss: one of the method's. sigma: of the head's smoothing, in pixels. learning_rate: the peak of `one-cycle`, or all
@@ -67,10 +67,10 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class MethodConfig:
     """What one method is made for.
 
-    size: of the pictures. loss, variant: two of the method's. alignment: how the parts lie. textures: of
+    size: of the images. loss, variant: two of the method's. alignment: how the parts lie. textures: of
     pseudo-anomalies.
     """
 
@@ -85,30 +85,31 @@ class Setting:
 class DistillationMethod(nn.Module, ABC):
     """Teacher, student, loss and head of one method.
 
-    A subclass names its losses, recipes and fusion, calls `__init__`, adds its trainable modules and implements
+    A subclass names its losses, presets and fusion, calls `__init__`, adds its trainable modules and implements
     `student_features` and `loss`. What else it does in another way, it overrides.
 
-    losses, variants: names to choose from. recipes: one for each preset. fusion: how the head joins the scales.
+    losses, variants: names to choose from. presets: hyperparameters for each preset. fusion: how the head joins the
+    scales.
     uses_textures: whether it trains on pseudo-anomalies. Raises InputError for a loss or a variant that is not among
     them.
     """
 
     losses: ClassVar[tuple[str, ...]]
     variants: ClassVar[tuple[str, ...]] = (STANDARD_VARIANT,)
-    recipes: ClassVar[Mapping[Preset, Recipe]]
+    presets: ClassVar[Mapping[Preset, Hyperparameters]]
     fusion: ClassVar[Fusion]
     uses_textures: ClassVar[bool] = False
 
-    def __init__(self, teacher: nn.Module, setting: Setting) -> None:
+    def __init__(self, teacher: nn.Module, config: MethodConfig) -> None:
         super().__init__()
-        self.check_choices(setting.loss, setting.variant)
+        self.check_choices(config.loss, config.variant)
         self.teacher = teacher
-        self.textures = setting.textures
+        self.textures = config.textures
         self.stage = 0
-        self.loss_kind = setting.loss
-        self.recipe = self.recipes[setting.preset]
-        size = setting.size
-        self.head = HeadSpec(size.height_px, size.width_px, self.fusion, self.recipe.sigma)
+        self.loss_kind = config.loss
+        self.hyperparameters = self.presets[config.preset]
+        size = config.size
+        self.head = HeadSpec(size.height_px, size.width_px, self.fusion, self.hyperparameters.sigma)
 
     @classmethod
     def check_choices(cls, loss: str, variant: str) -> None:
@@ -133,12 +134,12 @@ class DistillationMethod(nn.Module, ABC):
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
         """What the student gives for a batch, as `loss` and `head_features` take it.
 
-        images: (N, H, W, 3) uint8 RGB. teacher_features: those of the same pictures.
+        images: (N, H, W, 3) uint8 RGB. teacher_features: those of the same images.
         """
 
     @abstractmethod
     def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
-        """The training loss of a batch: a scalar, the mean over its pictures."""
+        """The training loss of a batch: a scalar, the mean over its images."""
 
     def head_features(
         self, teacher_features: list[Tensor], student_features: list[Tensor]
@@ -159,28 +160,28 @@ class DistillationMethod(nn.Module, ABC):
         """The loss of a batch; one call, so that data-parallel wrappers see it.
 
         In training mode it may draw random numbers, from torch's generator, which the loop sets for each epoch. In
-        evaluation mode the same pictures have the same loss each time.
+        evaluation mode the same images have the same loss each time.
         """
         return self.loss(teacher_features, self.student_features(images, teacher_features))
 
     def disturbed(self, images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray] | None:
-        """Good pictures with something wrong on them, as training shows them, and where.
+        """Good images with something wrong on them, as training shows them, and where.
 
-        images: (N, H, W, 3) uint8 RGB. Returns such pictures and masks (N, H, W), True where a pixel differs:
-        pseudo-anomalies where the method uses textures; None for a method that sees good pictures alone.
+        images: (N, H, W, 3) uint8 RGB. Returns such images and masks (N, H, W), True where a pixel differs:
+        pseudo-anomalies where the method uses textures; None for a method that sees good images alone.
         """
         return pseudo_anomalies(images, self.textures, rng) if self.uses_textures else None
 
     def disturbed_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """A batch as `disturbed` gives it, drawn from torch's generator in training mode, else the same each time.
 
-        images: (N, H, W, 3) uint8 RGB. Returns such pictures and masks (N, H, W) bool, on the same device.
+        images: (N, H, W, 3) uint8 RGB. Returns such images and masks (N, H, W) bool, on the same device.
         """
         seed = int(torch.randint(2**62, ())) if self.training else _HELD_OUT_SEED
         found = self.disturbed(images.cpu().numpy(), np.random.default_rng(seed))
-        assert found is not None, "a method that trains on disturbed pictures says so"
-        pictures, masks = (torch.from_numpy(array).to(images.device) for array in found)
-        return pictures, masks
+        assert found is not None, "a method that trains on disturbed images says so"
+        disturbed, masks = (torch.from_numpy(array).to(images.device) for array in found)
+        return disturbed, masks
 
     def enter_stage(self, stage: int) -> None:
         """Begin a stage, or go on with it: from here on `loss`, `trained` and `optimizer` are those of this stage.
@@ -190,24 +191,24 @@ class DistillationMethod(nn.Module, ABC):
         self.stage = stage
 
     def finish_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
-        """End a stage: keep in buffers what the next one or the map needs to know of the good pictures as a whole.
+        """End a stage: keep in buffers what the next one or the map needs to know of the good images as a whole.
 
-        batches: pictures (N, H, W, 3) uint8 RGB and their teacher features, every training picture once. The method is
+        batches: images (N, H, W, 3) uint8 RGB and their teacher features, every training image once. The method is
         in evaluation mode, and no gradients are kept.
         """
 
     def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
         """What trains the student, in as many groups of parameters as it has learning rates; each stage has its own."""
-        if self.recipe.optimizer == "sgd":
+        if self.hyperparameters.optimizer == "sgd":
             return torch.optim.SGD(self.trained(), lr=learning_rate, momentum=0.9, weight_decay=1e-4)
         return torch.optim.Adam(self.trained(), lr=learning_rate, betas=(0.5, 0.999))
 
     def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-        """The learning rate over all steps of a stage, as the recipe says; each group keeps its own peak.
+        """The learning rate over all steps of a stage, as the hyperparameters say; each group keeps its own peak.
 
         `one-cycle` is PyTorch's, which moves momentum, of Adam the first beta, between 0.95 and 0.85 as well.
         """
-        if self.recipe.schedule == "constant":
+        if self.hyperparameters.schedule == "constant":
             return ConstantLR(optimizer, factor=1.0)
         peaks = [group["lr"] for group in optimizer.param_groups]
         return OneCycleLR(optimizer, max_lr=peaks, total_steps=steps)

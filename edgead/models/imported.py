@@ -15,7 +15,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from edgead.errors import InputError
-from edgead.models.base import DistillationMethod, Recipe, Setting
+from edgead.models.base import DistillationMethod, Hyperparameters, MethodConfig
 from edgead.models.components.blocks import initialise
 from edgead.models.components.teacher import Teacher
 from edgead.models.components.teacher_weights import is_plain
@@ -35,12 +35,12 @@ MIRRORED_BACKBONES = tuple(_EMBEDDINGS)
 class ImportedReverseDistillation(ReverseDistillation):
     """anomalib's ReverseDistillation with `anomaly_map_mode="add"`, for the ResNets of MIRRORED_BACKBONES."""
 
-    recipes = MappingProxyType(
-        dict.fromkeys(("edge", "paper"), Recipe("flattened", 4.0, 200, 32, 5e-3, "constant"))
+    presets = MappingProxyType(
+        dict.fromkeys(("edge", "paper"), Hyperparameters("flattened", 4.0, 200, 32, 5e-3, "constant"))
     )
 
-    def __init__(self, teacher: Teacher, setting: Setting) -> None:
-        super().__init__(teacher, setting)
+    def __init__(self, teacher: Teacher, config: MethodConfig) -> None:
+        super().__init__(teacher, config)
         embedding = mirrored_embedding(teacher.channels[2], *_EMBEDDINGS[teacher.architecture])
         initialise(embedding)
         self.bottleneck.embedding = embedding
@@ -55,14 +55,14 @@ class ImportedProductDistillation(ImportedReverseDistillation):
 class ImportedFeaturePyramidMatching(FeaturePyramidMatching):
     """anomalib's Stfpm: not smoothed, and corners not aligned."""
 
-    recipes = MappingProxyType(
+    presets = MappingProxyType(
         dict.fromkeys(
-            ("edge", "paper"), Recipe("per-position", 0.0, 100, 32, 0.4, "constant", optimizer="sgd")
+            ("edge", "paper"), Hyperparameters("per-position", 0.0, 100, 32, 0.4, "constant", optimizer="sgd")
         )
     )
 
-    def __init__(self, teacher: Teacher, setting: Setting) -> None:
-        super().__init__(teacher, setting)
+    def __init__(self, teacher: Teacher, config: MethodConfig) -> None:
+        super().__init__(teacher, config)
         self.head = replace(self.head, align_corners=False)
 
 
@@ -80,7 +80,7 @@ class Names:
     differences: tuple[str, ...]
 
 
-_RESIZING = "a picture larger than the model's is shrunk by averaging areas, not by a bilinear filter"
+_RESIZING = "an image larger than the model's is shrunk by averaging areas, not by a bilinear filter"
 _BORDER = (
     "the map is smoothed as if mirrored about the edge of its outer pixels, not their centres: 16 pixels deep"
 )
@@ -145,7 +145,7 @@ def load_imported(method: DistillationMethod, tensors: Mapping[str, Tensor], nam
         name = _our_name(theirs, names)
         if name not in wanted:
             raise InputError(
-                f"the checkpoint has a tensor {theirs!r} that this model has not: it is of another model"
+                f"the checkpoint has a tensor {theirs!r} that this model does not have: it is of another model"
             )
         if not is_plain(tensor) or tensor.shape != wanted[name].shape:
             raise InputError(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from edgead.imaging.preprocess import ModelSize
-from edgead.models.base import Alignment, DistillationMethod, Recipe, Setting
+from edgead.models.base import Alignment, DistillationMethod, Hyperparameters, MethodConfig
 from edgead.models.components.blocks import (
     BasicBlock,
     BottleneckBlock,
@@ -57,12 +57,12 @@ _MIRRORED: dict[str, tuple[int, tuple[int, int, int], float | None]] = {
 
 
 class ReverseDistillation(DistillationMethod):
-    """RD for pictures of one size.
+    """RD for images of one size.
 
     Loss: `per-position`, the mean over positions of the cosine map (the paper's equations 1 and 2); `flattened`, one
-    cosine over the whole feature tensor of a picture, as the authors' script trains; `hard-positions`, `per-position`
-    plus half the mean over the tenth of the positions of each picture and scale that the student rebuilds worst: a
-    picture's score is the maximum of its map, and this pulls on the positions that decide it (hard example mining:
+    cosine over the whole feature tensor of an image, as the authors' script trains; `hard-positions`, `per-position`
+    plus half the mean over the tenth of the positions of each image and scale that the student rebuilds worst: an
+    image's score is the maximum of its map, and this pulls on the positions that decide it (hard example mining:
     Shrivastava et al., CVPR 2016; for students: Batzner et al., "EfficientAD", WACV 2024, section 3.2).
     The alignment of the parts decides how small the embedding of the lean student is.
     """
@@ -70,24 +70,24 @@ class ReverseDistillation(DistillationMethod):
     losses = LOSSES
     # Section 3.3: the maps of all scales are added, and smoothed with sigma 4; section 4.1: the training.
     fusion: ClassVar[Fusion] = "add"
-    recipes = MappingProxyType(
+    presets = MappingProxyType(
         {
-            "edge": Recipe("hard-positions", 4.0, 100, 16, 5e-3, "one-cycle"),
-            "paper": Recipe("per-position", 4.0, 200, 16, 5e-3, "constant"),
+            "edge": Hyperparameters("hard-positions", 4.0, 100, 16, 5e-3, "one-cycle"),
+            "paper": Hyperparameters("per-position", 4.0, 200, 16, 5e-3, "constant"),
         }
     )
 
-    def __init__(self, teacher: Teacher, setting: Setting) -> None:
-        super().__init__(teacher, setting)
+    def __init__(self, teacher: Teacher, config: MethodConfig) -> None:
+        super().__init__(teacher, config)
         if teacher.architecture in _MIRRORED:
             self.bottleneck, self.decoder = _mirrored(teacher)
         else:
-            self.bottleneck, self.decoder = _lean(teacher, setting.size, setting.alignment)
+            self.bottleneck, self.decoder = _lean(teacher, config.size, config.alignment)
         initialise(self.bottleneck)
         initialise(self.decoder)
 
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
-        """D(OCBE(E(x))): the student sees the pictures through the teacher's features only."""
+        """D(OCBE(E(x))): the student sees the images through the teacher's features only."""
         return self.decoder(self.bottleneck(teacher_features))  # type: ignore[no-any-return]
 
     def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
@@ -95,7 +95,7 @@ class ReverseDistillation(DistillationMethod):
         distances = []
         for teacher, student in zip(teacher_features, student_features, strict=True):
             if self.loss_kind == "flattened":
-                # One position whose channels are the whole picture.
+                # One position whose channels are the whole image.
                 teacher, student = (x.flatten(1)[:, :, None, None] for x in (teacher, student))
             distance = cosine_map(teacher, student).flatten(1)
             distances.append(distance.mean())

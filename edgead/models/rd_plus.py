@@ -2,13 +2,13 @@
 
 Tien et al., "Revisiting Reverse Distillation for Anomaly Detection", CVPR 2023. RD trusts its narrow embedding alone to
 keep a defect from the student; RD++ trains a projection for each scale to give good features back where a part is not
-good, with twins of the good pictures that simplex noise was laid over.
+good, with noisy copies of the good images that simplex noise was laid over.
 
 teacher  as of RD
-student  RD's, behind a projection for each scale, also when a picture is scored: four 3x3 convolutions, to a half, a
+student  RD's, behind a projection for each scale, also when an image is scored: four 3x3 convolutions, to a half, a
          quarter, a half and all of the channels, each with instance normalisation and a leaky ReLU
 loss     L_KD + 0.2 L_SSOT + 0.002 L_Recon + 0.02 L_Con, each summed over scales. L_KD is RD's. With z the features of
-         the twin, p and n the projected features of the twin and of the good picture:
+         the noisy copy, p and n the projected features of the noisy copy and of the good image:
          L_SSOT  optimal transport between a batch of p and a shuffled batch of n, each flattened and a softmax taken
          L_Recon one minus the cosine of p and n, the mean over positions
          L_Con   how far the cosine of z and n, flattened, is above 0.5: good features are not to look like wrong ones
@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgead.data.pseudo_anomalies.simplex import noisy_pictures, noisy_twins
-from edgead.models.base import Recipe, Setting
+from edgead.data.pseudo_anomalies.simplex import noisy_copies, noisy_images
+from edgead.models.base import Hyperparameters, MethodConfig
 from edgead.models.components.head import cosine_map
 from edgead.models.components.sinkhorn import sinkhorn_divergence
 from edgead.models.components.teacher import Teacher
@@ -46,18 +46,18 @@ PROJECTION_LEARNING_RATE = 1 / 5
 
 
 class RevisitedReverseDistillation(ReverseDistillation):
-    """RD++ for pictures of one size; loss and alignment as of RD."""
+    """RD++ for images of one size; loss and alignment as of RD."""
 
-    recipes = MappingProxyType(
+    presets = MappingProxyType(
         {
-            "edge": Recipe("hard-positions", 4.0, 100, 16, 5e-3, "one-cycle"),
-            # The authors choose the number of epochs by category, on the test pictures: from 10 to 300.
-            "paper": Recipe("per-position", 4.0, 200, 16, 5e-3, "constant"),
+            "edge": Hyperparameters("hard-positions", 4.0, 100, 16, 5e-3, "one-cycle"),
+            # The authors choose the number of epochs by category, on the test images: from 10 to 300.
+            "paper": Hyperparameters("per-position", 4.0, 200, 16, 5e-3, "constant"),
         }
     )
 
-    def __init__(self, teacher: Teacher, setting: Setting) -> None:
-        super().__init__(teacher, setting)
+    def __init__(self, teacher: Teacher, config: MethodConfig) -> None:
+        super().__init__(teacher, config)
         self.projections = nn.ModuleList(_projection(channels) for channels in teacher.channels)
 
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
@@ -65,19 +65,21 @@ class RevisitedReverseDistillation(ReverseDistillation):
         return super().student_features(images, self._projected(teacher_features))
 
     def forward(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
-        """In training mode the whole loss, with twins drawn from torch's generator; else L_KD, which needs none."""
+        """In training mode the whole loss, with noisy copies drawn from torch's generator; else L_KD, which needs
+        none.
+        """
         if not self.training:
             return super().forward(images, teacher_features)
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
-        twins = torch.from_numpy(noisy_twins(images.cpu().numpy(), rng)).to(images.device)
-        twin_features = self.teacher_features(twins)
-        normal, noisy = self._projected(teacher_features), self._projected(twin_features)
+        copies = torch.from_numpy(noisy_copies(images.cpu().numpy(), rng)).to(images.device)
+        noisy_features = self.teacher_features(copies)
+        normal, noisy = self._projected(teacher_features), self._projected(noisy_features)
         distillation = self.loss(teacher_features, super().student_features(images, normal))
-        return distillation + projection_loss(twin_features, noisy, normal)
+        return distillation + projection_loss(noisy_features, noisy, normal)
 
     def disturbed(self, images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray]:
-        """The noisy twins."""
-        return noisy_pictures(images, rng)
+        """The noisy copies."""
+        return noisy_images(images, rng)
 
     def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
         """Adam, with a group of its own for the projections."""
@@ -93,16 +95,16 @@ class RevisitedReverseDistillation(ReverseDistillation):
         return [projection(x) for projection, x in zip(self.projections, features, strict=True)]
 
 
-def projection_loss(twins: list[Tensor], noisy: list[Tensor], normal: list[Tensor]) -> Tensor:
+def projection_loss(copies: list[Tensor], noisy: list[Tensor], normal: list[Tensor]) -> Tensor:
     """0.2 L_SSOT + 0.002 L_Recon + 0.02 L_Con: a scalar.
 
-    twins: the teacher's features of the noisy twins, noisy: those projected, normal: the good pictures' projected; each
+    copies: the teacher's features of the noisy copies, noisy: those projected, normal: the good images' projected; each
     (N, C_k, H_k, W_k) for every scale.
     """
     # One order for all scales. Transport does not depend on it; it is what the method says.
     order = torch.randperm(len(normal[0]))
     losses = []
-    for z, p, n in zip(twins, noisy, normal, strict=True):
+    for z, p, n in zip(copies, noisy, normal, strict=True):
         transport = sinkhorn_divergence(p.flatten(1).softmax(1), n[order].flatten(1).softmax(1))
         reconstruction = cosine_map(p, n).mean()
         # The cosine of a whole tensor: one position with all of its numbers as channels.

@@ -1,4 +1,4 @@
-"""RSTPM: beside the student that sees the picture, a second one reconstructs the teacher's features from its last.
+"""RSTPM: beside the student that sees the image, a second one reconstructs the teacher's features from its last.
 
 Yamada, Kamiya & Hotta, "Reconstructed Student-Teacher and Discriminative Networks for Anomaly Detection", 2022, and the
 reproduction study that tells of it (sections 3 and 4). Two pairs look at a part in two ways, and a scale that one pair
@@ -40,11 +40,11 @@ import torch
 from torch import Tensor, nn
 
 from edgead.errors import TeacherError
-from edgead.models.base import STANDARD_VARIANT, Setting
+from edgead.models.base import STANDARD_VARIANT, MethodConfig
 from edgead.models.components.blocks import BasicBlock, Resample, conv_bn_relu, initialise, power_of_two
 from edgead.models.components.head import unit
 from edgead.models.components.teacher import STRIDES, Teacher, create_teacher
-from edgead.models.stfpm import FeaturePyramidMatching, twin
+from edgead.models.stfpm import FeaturePyramidMatching, untrained_copy
 
 # Pair 1 reaches down to where student 2 starts.
 STRIDES_1 = (*STRIDES, 32)
@@ -105,15 +105,15 @@ class ReconstructedPyramidMatching(FeaturePyramidMatching):
 
     variants = tuple(VARIANTS)
 
-    def __init__(self, teacher: TwoTeachers, setting: Setting) -> None:
-        super().__init__(teacher.first, setting)
+    def __init__(self, teacher: TwoTeachers, config: MethodConfig) -> None:
+        super().__init__(teacher.first, config)
         self.teacher = teacher
-        variant = VARIANTS[setting.variant]
+        variant = VARIANTS[config.variant]
         self.direct, self.split = variant.direct, variant.split
         if self.direct:
-            self.student = twin(teacher.first.name, STRIDES_1)
+            self.student = untrained_copy(teacher.first.name, STRIDES_1)
         if self.split:
-            compared = {name for name, _ in twin(teacher.first.name).named_parameters()}
+            compared = {name for name, _ in untrained_copy(teacher.first.name).named_parameters()}
             for name, parameter in self.student.named_parameters():
                 parameter.requires_grad_(name in compared)
         second = teacher.second or teacher.first

@@ -7,7 +7,7 @@ maps may be large where a part is good; the network sees the maps of parts, too,
 pairs    as of RSTPM, trained first (stage 0), then frozen: weights, and statistics of batch normalisation
 network  a U-Net takes the maps of the two pairs added, O1+O6, O2+O5 and O3+O4, brought to one size and laid on each
          other as channels, and gives O7, the probability that a position is anomalous. The study says of it that it is
-         like a U-Net. That of DRAEM (Zavrtanik et al., ICCV 2021) works at the size of the pictures, with 64 to 512
+         like a U-Net. That of DRAEM (Zavrtanik et al., ICCV 2021) works at the size of the images, with 64 to 512
          channels; this one at stride 4, the finest that the maps have, with 16 to 128: 0.30 GFLOP at 256, beside the
          2.05 of the pairs of an EfficientNet-Lite0
 loss     of the network (stage 1): focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, gamma 2,
@@ -33,7 +33,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from edgead.models.base import STANDARD_VARIANT, Preset, Recipe, Setting
+from edgead.models.base import STANDARD_VARIANT, Hyperparameters, MethodConfig, Preset
 from edgead.models.components.teacher import STRIDES
 from edgead.models.components.unet import UNet
 from edgead.models.rstpm import ReconstructedPyramidMatching, TwoTeachers
@@ -57,24 +57,24 @@ class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
 
     uses_textures = True
     variants = (STANDARD_VARIANT,)
-    recipes = MappingProxyType(
+    presets = MappingProxyType(
         {
             # The pairs as of RSTPM; a step of the network costs less than half of one of the pairs.
-            "edge": Recipe("per-position", 4.0, 200, 16, 0.02, "one-cycle", stages=(0.5, 0.5)),
-            "paper": Recipe(
+            "edge": Hyperparameters("per-position", 4.0, 200, 16, 0.02, "one-cycle", stages=(0.5, 0.5)),
+            "paper": Hyperparameters(
                 "per-position", 0.0, 400, 32, 0.4, "constant", optimizer="sgd", stages=(0.25, 0.75)
             ),
         }
     )
 
-    def __init__(self, teacher: TwoTeachers, setting: Setting) -> None:
-        super().__init__(teacher, setting)
+    def __init__(self, teacher: TwoTeachers, config: MethodConfig) -> None:
+        super().__init__(teacher, config)
         self.discriminator = UNet(len(STRIDES), WIDTHS)
         nn.init.normal_(self.discriminator.output.weight, std=0.01)
         assert self.discriminator.output.bias is not None
         nn.init.constant_(self.discriminator.output.bias, -math.log((1.0 - PRIOR) / PRIOR))
         self.discriminator.requires_grad_(False)
-        self.learning_rate_share = LEARNING_RATES[setting.preset]
+        self.learning_rate_share = LEARNING_RATES[config.preset]
 
     def enter_stage(self, stage: int) -> None:
         """Freeze the network in stage 0, the pairs in stage 1."""
@@ -104,7 +104,7 @@ class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
         """The loss of the pairs in stage 0, of the network in stage 1.
 
         In training mode the first half of a batch gets pseudo-anomalies, drawn from torch's generator. In evaluation
-        mode all pictures count twice, as they are and with a pseudo-anomaly that is the same each time.
+        mode all images count twice, as they are and with a pseudo-anomaly that is the same each time.
         """
         if self.stage == 0:
             return super().forward(images, teacher_features)
@@ -140,7 +140,7 @@ class DiscriminatedPyramidMatching(ReconstructedPyramidMatching):
 
     @torch.no_grad()
     def _maps(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
-        """What the network sees of pictures: (N, 3, H / 4, W / 4)."""
+        """What the network sees of images: (N, 3, H / 4, W / 4)."""
         students = self.student_features(images, teacher_features)
         # In mixed precision squares of half features would overflow.
         teacher_features, students = (

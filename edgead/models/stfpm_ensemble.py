@@ -21,10 +21,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgead.models.base import Setting
+from edgead.models.base import MethodConfig
 from edgead.models.components.head import unit
 from edgead.models.components.teacher import Teacher
-from edgead.models.stfpm import FeaturePyramidMatching, twin
+from edgead.models.stfpm import FeaturePyramidMatching, untrained_copy
 
 STUDENTS = 3
 
@@ -32,9 +32,9 @@ STUDENTS = 3
 class FeaturePyramidEnsemble(FeaturePyramidMatching):
     """STFPM with three students."""
 
-    def __init__(self, teacher: Teacher, setting: Setting) -> None:
-        super().__init__(teacher, setting)
-        self.others = nn.ModuleList(twin(teacher.name) for _ in range(STUDENTS - 1))
+    def __init__(self, teacher: Teacher, config: MethodConfig) -> None:
+        super().__init__(teacher, config)
+        self.others = nn.ModuleList(untrained_copy(teacher.name) for _ in range(STUDENTS - 1))
 
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
         """K tensors of the teacher's shapes from the first student, then K from the second, and so on."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from torch import nn
 
 from edgead.errors import TeacherError
-from edgead.models.base import Setting
+from edgead.models.base import MethodConfig
 from edgead.models.components.teacher import DEFAULT_TEACHER, Teacher
 from edgead.models.stfpm import FeaturePyramidMatching
 
@@ -37,8 +37,8 @@ class SlimFeaturePyramidMatching(FeaturePyramidMatching):
     Raises TeacherError for a teacher without blocks that can be slimmed.
     """
 
-    def __init__(self, teacher: Teacher, setting: Setting) -> None:
-        super().__init__(teacher, setting)
+    def __init__(self, teacher: Teacher, config: MethodConfig) -> None:
+        super().__init__(teacher, config)
         blocks = [block for block in self.student.modules() if type(block).__name__ in _BLOCKS]
         if not blocks or any(_joins_all_channels(block) for block in blocks):
             raise TeacherError(

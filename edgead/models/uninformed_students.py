@@ -12,24 +12,24 @@ teacher  stage 0: a patch network T learns to describe patches as the pretrained
          L_m   (triplets of patches) is left out: it is for where there is no P
          P(p) are P's features at strides 4, 8 and 16 at the place of the patch, finer ones averaged and coarser ones
          repeated, each channel of mean 0 and standard deviation 1 over the batch. As in EfficientAD (Batzner et al.,
-         WACV 2024) P sees the whole picture, in the paper the patch alone. P of a ResNet is centred where the patches
+         WACV 2024) P sees the whole image, in the paper the patch alone. P of a ResNet is centred where the patches
          are, on the first pixel of a cell; P of TensorFlow's networks, EfficientNet-Lite among them, on the last.
-         The paper's patches are ImageNet's. Here one half of a batch are good pictures and the other half
+         The paper's patches are ImageNet's. Here one half of a batch are good images and the other half
          pseudo-anomalous ones, so that T can tell apart more than good parts have
 students stage 1: three patch networks of T's layers, different in their random start alone, regress the whitened
-         descriptors y = (T(p) - mu) / sigma of good pictures, with mu and sigma over the training pictures
+         descriptors y = (T(p) - mu) / sigma of good images, with mu and sigma over the training images
          L_s   |S(p) - y|^2 (equation 3), the mean over patches, summed over students and sizes of patches. They share
                no weights, so the sum trains each alone
 map      e = |m - y|^2 with m the students' mean, and their variance v, the mean of |S_i|^2 minus |m|^2 (equation 4).
-         Each is normalised by its mean and standard deviation over the training pictures (in the paper over held-out
+         Each is normalised by its mean and standard deviation over the training images (in the paper over held-out
          ones, which here set the threshold) and averaged over the sizes:
 
              mean over sizes of (e - mean e) / std e + (v - mean v) / std v
 
-         Where parts are aligned, some places of a good part are hard to regress in every picture, and would
+         Where parts are aligned, some places of a good part are hard to regress in every image, and would
          outshine a defect elsewhere. So there, but in the preset `paper`, it is the mean over sizes of e / mean e +
-         v / mean v, with the means at each position over the training pictures, none less than a hundredth of the
-         mean over positions: a place that is the same in every picture is not to rule the map
+         v / mean v, with the means at each position over the training images, none less than a hundredth of the
+         mean over positions: a place that is the same in every image is not to rule the map
 
 The paper's networks give a descriptor for each pixel; here patches of 17, 33 and 65 pixels stand 4, 8 and 16 pixels
 apart, as those of EfficientAD stand 4 apart, and the head enlarges the maps. P is in no exported graph.
@@ -43,9 +43,9 @@ half the squared chord between the lifted two, which is one minus their cosine, 
 
     2 / r^2  (e / E + v / V)  /  ((1 + |x|^2) (1 + |z|^2))
 
-lift(x) is the teacher's alone, lift(z) the students'. The sum over sizes is the map above times 6 / r^2, but for a
+lift(x) is the teacher's alone, lift(z) the students'. The sum over sizes is the map above times 6 / r^2, except a
 constant of mean e and mean v, which a threshold takes up, and for the factors below the line. r is so large that |x|^2
-is 1/256 or less in the mean over the good pictures, at each position where E is of one, so the factors are near 1 on
+is 1/256 or less in the mean over the good images, at each position where E is of one, so the factors are near 1 on
 good parts. The components of x and z, n of each, are cut at 1 / sqrt(n), which is beyond 15 times the root mean square
 of a descriptor's components, that of the position where E is of one, and beyond 250 V, so no factor is larger than 2.
 Where nothing is cut, two values of one size of patches are in the order of e / E + v / V if one is larger by more than
@@ -61,7 +61,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from edgead.models.base import DistillationMethod, Preset, Recipe, Setting
+from edgead.models.base import DistillationMethod, Hyperparameters, MethodConfig, Preset
 from edgead.models.components.patch_networks import PatchSpec, mean_and_std, patch_network, pixels_of
 from edgead.models.components.teacher import STRIDES, Teacher
 
@@ -80,14 +80,14 @@ FARTHEST = 128.0
 EPSILON = 1e-6
 # A unit at one position is at least this share of the mean unit.
 LEAST_SHARE = 0.01
-# A unit of zero, of pictures that are all alike, would make everything else infinite.
+# A unit of zero, of images that are all alike, would make everything else infinite.
 SMALLEST_UNIT = 1e-6
 
 
 class UninformedStudents(DistillationMethod):
     """Three students for each of three sizes of patches; stage 0 trains their teachers, stage 1 the students.
 
-    Of the training pictures, kept in buffers: mean and variance of the descriptors (3, descriptor), 0 and 1 until stage
+    Of the training images, kept in buffers: mean and variance of the descriptors (3, descriptor), 0 and 1 until stage
     0 has ended; for each stride s the units of e and v, `units_s` (2, 1, 1), or (2, H / s, W / s) where they are
     of each position, and `flatness`, 1 / r^2; units of 1 until stage 1 has ended.
     """
@@ -95,11 +95,11 @@ class UninformedStudents(DistillationMethod):
     losses = ("per-position",)
     fusion = "add"
     uses_textures = True
-    recipes = MappingProxyType(
+    presets = MappingProxyType(
         {
-            # It learns from patches, of which 4 pictures hold thousands: more steps serve it better than more pictures.
-            "edge": Recipe("per-position", 4.0, 100, 4, 5e-3, "one-cycle", stages=(0.5, 0.5)),
-            "paper": Recipe("per-position", 0.0, 200, 1, 1e-4, "constant", stages=(0.5, 0.5)),
+            # It learns from patches, of which 4 images hold thousands: more steps serve it better than more images.
+            "edge": Hyperparameters("per-position", 4.0, 100, 4, 5e-3, "one-cycle", stages=(0.5, 0.5)),
+            "paper": Hyperparameters("per-position", 0.0, 200, 1, 1e-4, "constant", stages=(0.5, 0.5)),
         }
     )
 
@@ -107,9 +107,9 @@ class UninformedStudents(DistillationMethod):
     descriptor_variance: Tensor
     flatness: Tensor
 
-    def __init__(self, teacher: Teacher, setting: Setting) -> None:
-        super().__init__(teacher, setting)
-        spec = SPECS[setting.preset]
+    def __init__(self, teacher: Teacher, config: MethodConfig) -> None:
+        super().__init__(teacher, config)
+        spec = SPECS[config.preset]
         self.patch_teachers = nn.ModuleList(patch_network(stride, spec) for stride in STRIDES)
         self.decoders = nn.ModuleList(nn.Conv2d(spec.descriptor, sum(teacher.channels), 1) for _ in STRIDES)
         self.students = nn.ModuleList(
@@ -117,9 +117,9 @@ class UninformedStudents(DistillationMethod):
         )
         self.register_buffer("descriptor_mean", torch.zeros(len(STRIDES), spec.descriptor))
         self.register_buffer("descriptor_variance", torch.ones(len(STRIDES), spec.descriptor))
-        self.by_position = setting.alignment == "aligned" and setting.preset == "edge"
+        self.by_position = config.alignment == "aligned" and config.preset == "edge"
         for stride in STRIDES:
-            height, width = setting.size.height_px // stride, setting.size.width_px // stride
+            height, width = config.size.height_px // stride, config.size.width_px // stride
             self.register_buffer(
                 f"units_{stride}", torch.ones(2, *((height, width) if self.by_position else (1, 1)))
             )
@@ -217,7 +217,7 @@ class UninformedStudents(DistillationMethod):
     def _distillation(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
         """L_k + L_c of all sizes of patches, for a batch whose second half is disturbed.
 
-        One picture, and in evaluation mode every picture, counts twice: as it is, and disturbed.
+        One image, and in evaluation mode every image, counts twice: as it is, and disturbed.
         """
         count = len(images)
         if self.training and count > 1:
@@ -255,7 +255,7 @@ class UninformedStudents(DistillationMethod):
 
 
 def squared_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Squared distance of vectors, the mean over pictures and positions: two (N, C, H, W) tensors to a scalar."""
+    """Squared distance of vectors, the mean over images and positions: two (N, C, H, W) tensors to a scalar."""
     return one.shape[1] * nn.functional.mse_loss(one, other)
 
 

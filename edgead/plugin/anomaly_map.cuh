@@ -1,6 +1,6 @@
 // Device code of the operator edgead::AnomalyMap: its two launches.
 //
-// 1. edgead_cosine_float, _half, _half8: the cosine maps of all scales. A few KiB a picture, they go to the workspace.
+// 1. edgead_cosine_float, _half, _half8: the cosine maps of all scales. A few KiB an image, they go to the workspace.
 // 2. edgead_fuse_and_smooth: resize, fuse, smooth, maximum.
 //
 // No operation depends on the order in which blocks or threads run: sums have a fixed order, and the one atomic takes

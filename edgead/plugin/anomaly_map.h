@@ -1,4 +1,4 @@
-// The operator edgead::AnomalyMap on a CUDA device: features of teacher and student to one map and one score a picture.
+// The operator edgead::AnomalyMap on a CUDA device: features of teacher and student to one map and one score an image.
 //
 // This header is all that a caller sees, be it a TensorRT plugin or a test: raw device pointers, a stream and the error
 // of CUDA. It is the launcher's side of edgead/imaging/anomaly_map.py, which defines the operator.

@@ -1,4 +1,4 @@
-// What both kernels of the anomaly map are told, and what they have in common.
+// The arguments of both kernels of the anomaly map, and what they have in common.
 
 #pragma once
 
@@ -25,7 +25,7 @@ struct Scale {
     int32_t first_block;  // of this scale in the launch
 };
 
-// What both kernels are told.
+// Arguments of both kernels.
 struct Arguments {
     Scale scale[kMaxScales];
     float* maps;

@@ -122,7 +122,7 @@ def tensorrt_version(include: Path) -> tuple[int, int]:
 
 
 def compile_options(toolchain: Toolchain) -> list[str]:
-    """The arguments of nvcc but for the output."""
+    """The arguments of nvcc except the output."""
     sources = Path(__file__).parent
     return [
         "-std=c++17",
@@ -153,7 +153,7 @@ def _device_code(nvcc: Path) -> Iterator[str]:
 
 
 def _find_library(include: Path, major: int) -> Path:
-    """libnvinfer of the headers' major version, beside them, where packages put it, or in TensorRT's wheels."""
+    """Libnvinfer of the headers' major version, beside them, where packages put it, or in TensorRT's wheels."""
     name = f"libnvinfer.so.{major}"
     places = [
         include.parent / "lib",

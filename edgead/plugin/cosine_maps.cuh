@@ -108,7 +108,7 @@ __device__ void cosine_of_planes(const Arguments& a, const Scale& scale) {
     constexpr int32_t kPixels = Load::kPixels;
     const int32_t positions = scale.height * scale.width;
     const int32_t lanes = scale.lanes, groups = kThreads / lanes, width = lanes * kPixels;
-    const int32_t blocks = (positions + width - 1) / width;  // of one picture
+    const int32_t blocks = (positions + width - 1) / width;  // of one image
     const int32_t block = static_cast<int32_t>(blockIdx.x) - scale.first_block;
     const int32_t n = block / blocks, first = block % blocks * width;
     const int32_t thread = threadIdx.x, lane = thread % lanes, group = thread / lanes;
@@ -177,7 +177,7 @@ __device__ void cosine_of_planes(const Arguments& a, const Scale& scale) {
 __device__ inline void cosine_of_pixels(const Arguments& a, const Scale& scale) {
     const int32_t thread = threadIdx.x, lanes = scale.lanes, lane = thread % lanes;
     const int32_t block = static_cast<int32_t>(blockIdx.x) - scale.first_block;
-    const int32_t position = block * (kThreads / lanes) + thread / lanes;  // over all pictures
+    const int32_t position = block * (kThreads / lanes) + thread / lanes;  // over all images
     const bool inside = position < a.batch * scale.height * scale.width;
     const int32_t groups = (scale.channels + 7) / 8;
 

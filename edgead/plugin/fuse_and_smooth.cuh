@@ -15,7 +15,7 @@ struct Sample {
     float fraction;
 };
 
-// Coordinates are ratios of integers and are kept as such, so that the fraction is exact but for its last rounding.
+// Coordinates are ratios of integers and are kept as such, so that the fraction is exact except its last rounding.
 __device__ inline Sample sample(int32_t out, int32_t size_out, int32_t size_in, bool align_corners) {
     int32_t numerator, denominator;
     if (align_corners) {

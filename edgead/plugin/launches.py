@@ -128,7 +128,7 @@ def launches(
     tiles = -(-spec.width // _TILE) * -(-spec.height // _TILE)
     if max(blocks, batch * tiles) > _INT32_MAX:
         raise BackendError(
-            f"a batch of {batch} is more than one launch can hold: give fewer pictures at a time"
+            f"a batch of {batch} is more than one launch can hold: give fewer images at a time"
         )
     return (
         Launch(f"edgead_cosine_{layout}", blocks, 4 * partial_sums, arguments),
@@ -149,7 +149,7 @@ def _check(layout: Format, shapes: Sequence[FeatureShape], spec: HeadSpec, buffe
     if len({shape[0] for shape in shapes}) != 1 or min(min(shape) for shape in shapes) < 1:
         raise BackendError(f"features share one batch size and are not empty, unlike {list(shapes)}")
     if max(n * height * width for n, _, height, width in shapes) > _INT32_MAX:
-        raise BackendError(f"features {list(shapes)} have too many positions: give fewer pictures at a time")
+        raise BackendError(f"features {list(shapes)} have too many positions: give fewer images at a time")
     if len(buffers.teacher) != len(shapes) or len(buffers.student) != len(shapes):
         raise BackendError(
             f"one buffer per feature and side, not {len(buffers.teacher)} and {len(buffers.student)} for {len(shapes)}"

@@ -245,7 +245,7 @@ inline int32_t enqueue_anomaly_map(const Attributes& a, const nvinfer1::PluginTe
     }
 }
 
-// Device memory that these features take, in bytes. There is no way to answer that it cannot be told, and too little
+// Device memory that these features take, in bytes. There is no way to answer that it is unknown, and too little
 // would be written past; more than any device has ends the building of the engine.
 template <typename DimsOf>
 size_t workspace_of(const Attributes& a, int32_t scales, DimsOf dims) noexcept {
@@ -255,7 +255,7 @@ size_t workspace_of(const Attributes& a, int32_t scales, DimsOf dims) noexcept {
     try {
         return workspace_bytes(shape, a.spec);
     } catch (...) {
-        fail("the size of the workspace cannot be told");
+        fail("the size of the workspace is unknown");
         return more_than_any;
     }
 }

@@ -1,4 +1,4 @@
-"""How far two sessions are apart on the same pictures: what verifies a build and an engine at its start.
+"""How far two sessions are apart on the same images: what verifies a build and an engine at its start.
 
 Works on the `Session` protocol alone, so a trained run, a graph and an engine are compared by the same code.
 """
@@ -17,8 +17,8 @@ from edgead.scoring import metrics
 from edgead.scoring.threshold import Threshold
 from edgead.types import Float32Array, Prediction, UInt8Array
 
-# Pictures scored at once. A score may differ in its last bit from one batch to another, so whoever compares or sets a
-# threshold cuts the same pictures into the same batches.
+# Images scored at once. A score may differ in its last bit from one batch to another, so whoever compares or sets a
+# threshold cuts the same images into the same batches.
 BATCH = 8
 
 AT_THRESHOLD = 0.02
@@ -26,13 +26,13 @@ AT_THRESHOLD = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """How far another session is from the reference on n pictures.
+class Fidelity:
+    """How far another session is from the reference on n images.
 
     map_error_max, score_error_max: largest differences, each as a share of the threshold, or of what the reference
     gives there where that is more: far above the threshold nothing is decided, and maps that are products of scales
-    reach a hundred times it. rank_correlation: Spearman's, of the scores; None for fewer than two pictures or constant
-    scores. decision_flips: pictures on the other side of the threshold.
+    reach a hundred times it. rank_correlation: Spearman's, of the scores; None for fewer than two images or constant
+    scores. decision_flips: images on the other side of the threshold.
     """
 
     map_error_max: float
@@ -49,15 +49,15 @@ def compare_sessions(
     threshold: float,
     batch_size: int = BATCH,
     other_threshold: float | None = None,
-) -> Agreement:
-    """Score the same pictures with two sessions and measure how far they are apart.
+) -> Fidelity:
+    """Score the same images with two sessions and measure how far they are apart.
 
     images: (N, H, W, 3) uint8 RGB at the model's size, N >= 1. threshold: decides for both, or for the
     reference alone where the other has a threshold of its own. A number that is not finite makes the error
-    infinite. Raises DataError for no pictures, and what `Session.infer` raises.
+    infinite. Raises DataError for no images, and what `Session.infer` raises.
     """
     if not len(images):
-        raise DataError("no pictures to compare two sessions on: give 1 or more")
+        raise DataError("no images to compare two sessions on: give 1 or more")
     map_error = 0.0
     first, second = [], []
     for start in range(0, len(images), batch_size):
@@ -66,16 +66,16 @@ def compare_sessions(
         map_error = max(map_error, _error(a.anomaly_map, b.anomaly_map, threshold))
         first.append(a.anomaly_score)
         second.append(b.anomaly_score)
-    return _agreement(map_error, np.concatenate(first), np.concatenate(second), threshold, other_threshold)
+    return _fidelity(map_error, np.concatenate(first), np.concatenate(second), threshold, other_threshold)
 
 
-def agreement_of(reference: Prediction, other: Prediction, threshold: float) -> Agreement:
-    """Measure how far two predictions of the same pictures are apart; threshold: decides for both.
+def fidelity_of(reference: Prediction, other: Prediction, threshold: float) -> Fidelity:
+    """Measure how far two predictions of the same images are apart; threshold: decides for both.
 
-    A picture that the reference scores at the threshold, within `AT_THRESHOLD`, counts as no flip: one of them may be
+    An image that the reference scores at the threshold, within `AT_THRESHOLD`, counts as no flip: one of them may be
     what the threshold was set on, and only rounding decides on it.
     """
-    agreement = _agreement(
+    fidelity = _fidelity(
         _error(reference.anomaly_map, other.anomaly_map, threshold),
         reference.anomaly_score,
         other.anomaly_score,
@@ -84,35 +84,35 @@ def agreement_of(reference: Prediction, other: Prediction, threshold: float) -> 
     )
     x, y = reference.anomaly_score.astype(np.float64), other.anomaly_score.astype(np.float64)
     flipped = ((x > threshold) != (y > threshold)) & ~(np.abs(x - threshold) <= AT_THRESHOLD * threshold)
-    return replace(agreement, decision_flips=int(flipped.sum()))
+    return replace(fidelity, decision_flips=int(flipped.sum()))
 
 
-def golden_agreement(
+def golden_fidelity(
     golden: Golden, session: Session, thresholds: Mapping[str, Threshold]
-) -> dict[str, Agreement]:
+) -> dict[str, Fidelity]:
     """Measure, part by part, how far a session is from golden answers; raises what `Session.infer` raises.
 
-    thresholds: of the bundle that the answers are of; it has golden pictures of each part.
+    thresholds: of the bundle that the answers are of; it has golden images of each part.
     """
-    agreements = {}
+    fidelities = {}
     for number, (part, threshold) in enumerate(thresholds.items()):
         of_part = golden.part == number
         expected = Prediction(golden.anomaly_map[of_part], golden.anomaly_score[of_part])
-        agreements[part] = agreement_of(expected, session.infer(golden.images[of_part]), threshold.value)
-    return agreements
+        fidelities[part] = fidelity_of(expected, session.infer(golden.images[of_part]), threshold.value)
+    return fidelities
 
 
-def _agreement(
+def _fidelity(
     map_error: float,
     first: Float32Array,
     second: Float32Array,
     threshold: float,
     other_threshold: float | None,
-) -> Agreement:
+) -> Fidelity:
     # In float64, so that the threshold is not rounded before it is compared.
     x, y = first.astype(np.float64), second.astype(np.float64)
     finite = bool(np.isfinite(x).all() and np.isfinite(y).all())
-    return Agreement(
+    return Fidelity(
         map_error_max=map_error,
         score_error_max=_error(first, second, threshold),
         rank_correlation=metrics.rank_correlation(x, y) if finite else None,

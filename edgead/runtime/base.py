@@ -1,7 +1,7 @@
 """The session protocol: what the stream, the evaluation and the verified build know of a backend.
 
 What is the same for every backend lives here too: the names and types of a graph's input and outputs, and
-the check of a batch before it reaches a vendor's library, so that a wrong picture gives the same sentence
+the check of a batch before it reaches a vendor's library, so that a wrong image gives the same sentence
 everywhere.
 """
 
@@ -53,12 +53,12 @@ class Session(Protocol):
 
 
 def graph_inputs(height_px: int, width_px: int) -> tuple[TensorSpec, ...]:
-    """Name, dtype and shape of the input of every graph at this picture size."""
+    """Name, dtype and shape of the input of every graph at this image size."""
     return (TensorSpec("images", "uint8", (None, height_px, width_px, 3)),)
 
 
 def graph_outputs(height_px: int, width_px: int) -> tuple[TensorSpec, ...]:
-    """Names, dtypes and shapes of the outputs of every graph at this picture size."""
+    """Names, dtypes and shapes of the outputs of every graph at this image size."""
     return (
         TensorSpec("anomaly_map", "float32", (None, 1, height_px, width_px)),
         TensorSpec("anomaly_score", "float32", (None,)),

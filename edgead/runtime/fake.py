@@ -61,8 +61,8 @@ class FakeSession(Closing):
         check_batch(batch, self._height_px, self._width_px)
         brightness = batch.sum(axis=3, dtype=np.float32)[:, None] / np.float32(3 * 255)
         if self._score is not None:
-            for picture, anomaly_map in zip(batch, brightness, strict=True):
-                score = self._score(picture) if callable(self._score) else self._score
+            for image, anomaly_map in zip(batch, brightness, strict=True):
+                score = self._score(image) if callable(self._score) else self._score
                 peak = anomaly_map.max()
                 anomaly_map[:] = anomaly_map * np.float32(score / peak) if peak > 0 else score
         return Prediction(anomaly_map=brightness, anomaly_score=brightness.max(axis=(1, 2, 3)))

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgead.bundle.golden import Golden, pixels_from_chart
 from edgead.bundle.manifest import REBUILD
-from edgead.errors import BundleError, PictureError, VerificationError
+from edgead.errors import BundleError, ImageError, VerificationError
 from edgead.runtime.environment import described, this_environment
 
 if TYPE_CHECKING:
@@ -45,17 +45,17 @@ def check_golden(session: Session, bundle: Bundle, threads: int | None = None) -
         BackendError: The session failed.
     """
     # Not at the top: what compares sessions knows this room.
-    from edgead.runtime.agreement import golden_agreement
+    from edgead.runtime.agreement import golden_fidelity
 
     thresholds, golden = bundle.manifest.thresholds, bundle.golden()
     _check_chart(golden, bundle)
-    for part, found in golden_agreement(golden, session, thresholds).items():
+    for part, found in golden_fidelity(golden, session, thresholds).items():
         judged = _entry(bundle.manifest.verification.get("parts"), part)
         map_limit, score_limit, flips = (
             _limit(_entry(judged, "limits"), name, bundle)
             for name in ("map_error_max", "score_error_max", "decision_flips_max")
         )
-        # The limit is for all judges, of which these are a few.
+        # The limit is for all validation images, of which these are a few.
         flips = int(flips * found.n / max(_limit(judged, "n", bundle), found.n))
         if not (
             found.map_error_max <= map_limit
@@ -76,7 +76,7 @@ def _check_chart(golden: Golden, bundle: Bundle) -> None:
     """Raise VerificationError where the chart is decoded or resized to other pixels than the builder got."""
     try:
         found = pixels_from_chart(golden.chart, bundle.manifest.size)
-    except PictureError as error:
+    except ImageError as error:
         raise BundleError(f"{bundle.path}: {error}; {REBUILD}") from error
     difference = np.abs(found.astype(np.int16) - golden.images[-1])
     largest, mean = int(difference.max()), float(difference.mean())
@@ -96,14 +96,14 @@ def _both(bundle: Bundle, threads: int | None) -> str:
 
 def rebuild_command(bundle: Bundle) -> str:
     """The command that compiles the bundle's graph anew on this machine."""
-    # Quoted, because the recipe's name is the bundle's word and the path may hold anything.
+    # Quoted, because the target's name is the bundle's word and the path may hold anything.
     return shlex.join(
         [
             "edgead",
             "build",
             str(bundle.path),
             "--target",
-            bundle.manifest.recipe,
+            bundle.manifest.target,
             "--out",
             f"{bundle.path}-here",
         ]

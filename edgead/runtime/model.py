@@ -18,7 +18,7 @@ import numpy as np
 
 from edgead.bundle.part_names import choose_part
 from edgead.errors import BackendError, InputError
-from edgead.imaging.preprocess import ModelSize, batch_from_images, read_picture
+from edgead.imaging.preprocess import ModelSize, batch_from_images, read_image
 from edgead.imaging.regions import regions_from_map
 from edgead.runtime.base import Session
 from edgead.scoring.threshold import Threshold
@@ -141,7 +141,7 @@ class Model(Closing):
 
         Raises:
             InputError: If an argument has another type or shape, the list is empty, or the part is unknown.
-            PictureError: If an image file cannot be read.
+            ImageError: If an image file cannot be read.
             BackendError: If the model is closed, its backend fails, or a score is not a finite number.
 
         Example:
@@ -176,7 +176,7 @@ class Model(Closing):
 def _image(image: Image) -> UInt8Array:
     """Read an image file, or check an array."""
     if isinstance(image, str | os.PathLike):
-        return read_picture(Path(image))
+        return read_image(Path(image))
     if not isinstance(image, np.ndarray):
         raise InputError(
             f"an image of type {type(image).__name__}: give a path, or a NumPy array (H, W, 3) uint8 RGB"

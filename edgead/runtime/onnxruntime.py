@@ -85,7 +85,7 @@ class OnnxRuntimeSession(Closing):
             )
         if size is not None and (height_px, width_px) != (size.height_px, size.width_px):
             raise BackendError(
-                f"{self._name} takes pictures of {height_px}x{width_px} where its bundle says "
+                f"{self._name} takes images of {height_px}x{width_px} where its bundle says "
                 f"{size.height_px}x{size.width_px}: rebuild it with 'edgead build'"
             )
         return height_px, width_px
@@ -94,10 +94,10 @@ class OnnxRuntimeSession(Closing):
 def tensor_values(
     model: bytes, images: UInt8Array, tensors: Sequence[str]
 ) -> Iterator[dict[str, Float32Array]]:
-    """Run pictures one by one and give the values of tensors inside the graph: what calibration looks at.
+    """Run images one by one and give the values of tensors inside the graph: what calibration looks at.
 
     model: content of an ONNX file that has these tensors among its outputs. images: (N, H, W, 3) uint8 RGB.
-    tensors: their names; each yielded array is of the tensor's own shape, for one picture. Raises BackendError
+    tensors: their names; each yielded array is of the tensor's own shape, for one image. Raises BackendError
     as `OnnxRuntimeSession`.
     """
     name = "the model for calibration"

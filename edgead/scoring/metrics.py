@@ -62,7 +62,7 @@ def f1_max(scores: Scores, labels: Labels) -> float:
 
 
 def dice(maps: Scores, masks: Labels, threshold: float) -> float:
-    """Give the Dice coefficient 2 TP / (2 TP + FP + FN) over all pixels of all pictures together.
+    """Give the Dice coefficient 2 TP / (2 TP + FP + FN) over all pixels of all images together.
 
     maps, masks: of one shape. A pixel is called a defect when its value is greater than `threshold`. Raises
     ValueError when no pixel is a defect and none is called one: there is nothing to overlap.
@@ -78,8 +78,8 @@ def dice(maps: Scores, masks: Labels, threshold: float) -> float:
 def aupro(maps: Scores, masks: Labels, limit: float = 0.3) -> float:
     """Give the area under the per-region-overlap curve up to a false-positive rate, over that rate: 0 to 1.
 
-    maps, masks: (N, H, W), good pictures included with empty masks. Per threshold, the overlap is the share
-    of a defect region that is above it, averaged over all 8-connected regions of all pictures, small and
+    maps, masks: (N, H, W), good images included with empty masks. Per threshold, the overlap is the share
+    of a defect region that is above it, averaged over all 8-connected regions of all images, small and
     large alike; the false-positive rate is over all defect-free pixels. The curve is exact, cut at `limit` by
     a straight line. Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, section 5.1.
     """

@@ -1,9 +1,9 @@
-"""A decision threshold from the scores of normal pictures alone.
+"""A decision threshold from the scores of normal images alone.
 
 A line has hundreds of good parts and almost no defects, so the user gives what they can judge: a false-alarm
 budget ("1 good part in 100"). The threshold is an order statistic of the held-out normal scores: a one-sided,
 distribution-free upper tolerance bound (Wilks, "Determination of sample sizes for setting tolerance limits",
-Annals of Mathematical Statistics 1941). With the stated confidence over the draw of those pictures, at most
+Annals of Mathematical Statistics 1941). With the stated confidence over the draw of those images, at most
 the budgeted share of normal parts scores above it, whatever the distribution of scores. It is set again for
 every engine and precision, from that engine's own scores.
 """
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from edgead.errors import InputError
 
-# Beyond these no line has pictures enough, and float64 no longer tells one number of pictures from the next.
+# Beyond these no line has images enough, and float64 no longer tells one number of images from the next.
 SMALLEST_RATE = 1e-9
 LARGEST_CONFIDENCE = 0.999999
 
@@ -29,8 +29,8 @@ class Threshold:
     """A part is anomalous when its score is greater than `value`; the rest says how far to trust that.
 
     false_alarm_rate: share of normal parts allowed above the threshold, 0 to 1. confidence: wanted
-    probability that the budget is kept. achieved_confidence: what these pictures give. n_normal: number of
-    normal pictures used. n_needed: number from which on the wanted confidence can be reached. Raises
+    probability that the budget is kept. achieved_confidence: what these images give. n_normal: number of
+    normal images used. n_needed: number from which on the wanted confidence can be reached. Raises
     InputError when a field is out of range.
     """
 
@@ -51,21 +51,21 @@ class Threshold:
             )
         if self.n_normal < 1 or self.n_needed < 1:
             raise InputError(
-                f"counts of normal pictures are at least 1, not {self.n_normal} (needed: {self.n_needed})"
+                f"counts of normal images are at least 1, not {self.n_normal} (needed: {self.n_needed})"
             )
 
     def warning(self) -> str | None:
-        """Say that there were too few normal pictures and how many would be enough; None otherwise."""
+        """Say that there were too few normal images and how many would be enough; None otherwise."""
         if self.achieved_confidence >= self.confidence:
             return None
-        # What these pictures do promise with the wanted confidence: solve 1 - (1 - rate)^n = confidence for
+        # What these images do promise with the wanted confidence: solve 1 - (1 - rate)^n = confidence for
         # the rate.
         promised = -math.expm1(math.log1p(-self.confidence) / self.n_normal)
-        pictures = "1 normal picture" if self.n_normal == 1 else f"{self.n_normal} normal pictures"
+        images = "1 normal image" if self.n_normal == 1 else f"{self.n_normal} normal images"
         return (
-            f"threshold from {pictures}, too few for a false-alarm rate of {self.false_alarm_rate:.4g} "
+            f"threshold from {images}, too few for a false-alarm rate of {self.false_alarm_rate:.4g} "
             f"at confidence {self.confidence:.4g} (achieved {self.achieved_confidence:.2g}): expect a rate up to "
-            f"{promised:.2g}; {self.n_needed} pictures would be enough"
+            f"{promised:.2g}; {self.n_needed} images would be enough"
         )
 
 
@@ -76,7 +76,7 @@ def threshold_from_normal_scores(
 ) -> Threshold:
     """Set the threshold at the smallest normal score that keeps the false-alarm budget.
 
-    scores: (N,) of normal pictures the model was not trained on, N >= 1, any order. The threshold is the k-th
+    scores: (N,) of normal images the model was not trained on, N >= 1, any order. The threshold is the k-th
     smallest score with the smallest k for which P(Binomial(N, 1 - false_alarm_rate) <= k - 1) >= confidence;
     where N is too small for any k it is the largest score, and `Threshold.warning` says so. Assumes that the
     scores are a fair sample of the line's normal parts; ties make the bound safer, never weaker.
@@ -87,20 +87,20 @@ def threshold_from_normal_scores(
     ordered = np.sort(np.asarray(scores, dtype=np.float64).ravel())
     n = len(ordered)
     if n == 0:
-        raise InputError("no normal scores to set a threshold from: hold out at least 1 normal picture")
+        raise InputError("no normal scores to set a threshold from: hold out at least 1 normal image")
     if not np.isfinite(ordered).all():
         bad = int(n - np.isfinite(ordered).sum())
         raise InputError(
             f"{bad} of {n} normal scores are not finite numbers: the model is broken, train or build again"
         )
-    above, achieved = _pictures_above(n, false_alarm_rate, confidence)
+    above, achieved = _images_above(n, false_alarm_rate, confidence)
     return Threshold(
         value=float(ordered[n - 1 - above]),
         false_alarm_rate=float(false_alarm_rate),
         confidence=float(confidence),
         achieved_confidence=achieved,
         n_normal=n,
-        n_needed=_pictures_needed(false_alarm_rate, confidence),
+        n_needed=_images_needed(false_alarm_rate, confidence),
     )
 
 
@@ -116,7 +116,7 @@ def _check_rate(false_alarm_rate: float, confidence: float) -> None:
         )
 
 
-def _pictures_above(n: int, rate: float, confidence: float) -> tuple[int, float]:
+def _images_above(n: int, rate: float, confidence: float) -> tuple[int, float]:
     """Give how many of n normal scores may lie above the threshold, and the confidence reached.
 
     With m = n - k scores above it, P(Binomial(n, 1 - rate) <= k - 1) = 1 - P(Binomial(n, rate) <= m), so the
@@ -134,10 +134,10 @@ def _pictures_above(n: int, rate: float, confidence: float) -> tuple[int, float]
     return above, achieved
 
 
-def _pictures_needed(rate: float, confidence: float) -> int:
+def _images_needed(rate: float, confidence: float) -> int:
     """Give the smallest n with 1 - (1 - rate)^n >= confidence."""
     n = max(1, math.ceil(math.log1p(-confidence) / math.log1p(-rate)))
-    # The quotient may round to either side of a whole number; the test that `_pictures_above` makes decides.
+    # The quotient may round to either side of a whole number; the test that `_images_above` makes decides.
     while n > 1 and _confidence_of_maximum(n - 1, rate) >= confidence:
         n -= 1
     while _confidence_of_maximum(n, rate) < confidence:

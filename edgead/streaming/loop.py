@@ -28,7 +28,7 @@ from edgead.types import Frame
 # How long a live source may give nothing new before the sinks learn of it.
 NO_SIGNAL_AFTER_S = 3.0
 # How long the loop waits for a frame before it looks whether it should stop and gives the sinks a turn.
-TURN_S = 0.1
+TICK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Summary:
 
     frames_dropped: replaced by a newer frame of a live source. frames_withheld: from a live source, and the
     same as the frame before or of one colour. rejected: scored above the threshold. signal_losses: times that
-    no new picture came. latency_*_ms: capture to decision, waiting included, within 1 %; None where nothing
+    no new image came. latency_*_ms: capture to decision, waiting included, within 1 %; None where nothing
     was scored. duration_s: from the first look at the source to the end.
     """
 
@@ -83,9 +83,9 @@ def stream(
 ) -> Summary:
     """Score the frames of a source until it ends, `stop` is set, a sink asks, or `max_frames` are scored.
 
-    size: of the pictures that the session takes. threshold: a score above it is a reject. part: name of the part that
+    size: of the images that the session takes. threshold: a score above it is a reject. part: name of the part that
     it is of, for the verdicts. Source, session and sinks stay the caller's to close. Raises InputError for a limit out
-    of range, SourceError, PictureError, SinkError or BackendError as they occur.
+    of range, SourceError, ImageError, SinkError or BackendError as they occur.
     """
     if max_frames is not None and max_frames < 1:
         raise InputError(f"max frames {max_frames} is no limit: give 1 or more, or leave it out")
@@ -97,16 +97,16 @@ def stream(
     with Capture(source) as capture:
         try:
             while (stop is None or not stop.is_set()) and run.scored != max_frames:
-                frame = capture.take(TURN_S)
+                frame = capture.take(TICK_S)
                 if frame is None and capture.ended:
                     break
                 new = frame is not None and (watch is None or watch.is_new(frame))
                 if watch is not None:
-                    run.tell(watch.change(new, time.monotonic()))
+                    run.report(watch.change(new, time.monotonic()))
                 if frame is not None and new:
                     run.score(frame)
                 else:
-                    run.pass_over(frame)
+                    run.skip(frame)
         except StopStream:
             pass
         dropped = capture.dropped
@@ -134,12 +134,12 @@ class _Run:
         for sink in self._sinks:
             sink.write(frame, verdict, prediction.anomaly_map[0, 0])
 
-    def pass_over(self, frame: Frame | None) -> None:
+    def skip(self, frame: Frame | None) -> None:
         self._withheld += frame is not None
         for sink in self._sinks:
-            sink.turn()
+            sink.tick()
 
-    def tell(self, signal: Signal | None) -> None:
+    def report(self, signal: Signal | None) -> None:
         if signal is None:
             return
         self._signal_losses += not signal.present

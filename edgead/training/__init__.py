@@ -1,1 +1,1 @@
-"""Training: from pictures of good parts to a run on disk."""
+"""Training: from images of good parts to a run on disk."""

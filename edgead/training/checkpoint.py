@@ -21,12 +21,12 @@ from edgead.models.base import DistillationMethod
 class Checkpoint:
     """The state after an epoch.
 
-    epoch: number of epochs done. pictures: digest of the pictures trained on and held out. precision: state of mixed
+    epoch: number of epochs done. images: digest of the images trained on and held out. precision: state of mixed
     precision, empty without. losses_before: held-out loss before each stage begun. metrics: a row per epoch.
     """
 
     epoch: int
-    pictures: str
+    images: str
     student: dict[str, Tensor]
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]

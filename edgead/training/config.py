@@ -25,10 +25,11 @@ class TrainConfig:
     """Settings that the result of a training depends on; where it runs is not one of them.
 
     data: absolute paths of the datasets, one for each part, which is called as its folder. variant: of the method.
-    preset: whose recipe schedules the learning rate and smooths the map; `epochs`, `batch_size`, `learning_rate` and
-    `loss` are what was taken from that recipe or given instead. learning_rate: peak of the one-cycle schedule, or all
-    there is of a constant one. alignment: `auto` finds it from the good pictures. textures: of pseudo-anomalies,
-    `procedural` or the absolute path of a folder of pictures. Raises InputError for a value out of range.
+    preset: whose hyperparameters schedules the learning rate and smooths the map; `epochs`, `batch_size`,
+    `learning_rate` and `loss` are what was taken from that hyperparameters or given instead. learning_rate: peak of the
+    one-cycle schedule, or all there is of a constant one. alignment: `auto` finds it from the good images. textures: of
+    pseudo-anomalies, `procedural` or the absolute path of a folder of images. Raises InputError for a value out of
+    range.
     """
 
     data: tuple[str, ...]

@@ -15,7 +15,7 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class FabricConfig:
     """Where a training runs; the result does not depend on it beyond rounding.
 
     accelerator: `auto`, `cpu` or `cuda`. devices, nodes: processes per machine, and machines; machines are joined by
@@ -27,24 +27,24 @@ class Machine:
     nodes: int = 1
 
 
-def open_machine(machine: Machine, precision: str | None) -> tuple[Fabric, str]:
+def create_fabric(config: FabricConfig, precision: str | None) -> tuple[Fabric, str]:
     """Start Fabric on a machine; give it and the precision it trains in.
 
     precision: one of PRECISIONS, or None for `32-true` on a CPU and mixed precision on a GPU. Raises InputError for an
     unknown name, and when the machine has no such device.
     """
     cuda = torch.cuda.is_available()
-    if machine.accelerator not in ACCELERATORS:
-        raise InputError(f"unknown accelerator {machine.accelerator!r}: give {' or '.join(ACCELERATORS)}")
-    if machine.devices < 1 or machine.nodes < 1:
+    if config.accelerator not in ACCELERATORS:
+        raise InputError(f"unknown accelerator {config.accelerator!r}: give {' or '.join(ACCELERATORS)}")
+    if config.devices < 1 or config.nodes < 1:
         raise InputError(
-            f"{machine.devices} devices on {machine.nodes} machines: give --devices and --nodes of 1 or more"
+            f"{config.devices} devices on {config.nodes} machines: give --devices and --nodes of 1 or more"
         )
-    if machine.accelerator == "cuda" and not cuda:
+    if config.accelerator == "cuda" and not cuda:
         raise InputError(
             "--accelerator cuda, but PyTorch finds no CUDA device here: see edgead doctor, or give cpu"
         )
-    accelerator = "cuda" if cuda and machine.accelerator != "cpu" else "cpu"
+    accelerator = "cuda" if cuda and config.accelerator != "cpu" else "cpu"
     if precision is None:
         mixed = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "16-mixed"
         precision = mixed if accelerator == "cuda" else "32-true"
@@ -57,13 +57,13 @@ def open_machine(machine: Machine, precision: str | None) -> tuple[Fabric, str]:
     try:
         fabric = Fabric(
             accelerator=accelerator,
-            devices=machine.devices,
-            num_nodes=machine.nodes,
+            devices=config.devices,
+            num_nodes=config.nodes,
             precision=precision,
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise InputError(
-            f"cannot train on {machine.devices} x {accelerator} in {precision}: {str(error).splitlines()[0]}"
+            f"cannot train on {config.devices} x {accelerator} in {precision}: {str(error).splitlines()[0]}"
         ) from error
     fabric.launch()
     return fabric, precision

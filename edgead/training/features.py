@@ -1,6 +1,6 @@
 """Teacher features of the fixed training set, computed once where memory allows.
 
-The teacher is frozen and the pictures do not change, so every epoch would compute the same features again. They are
+The teacher is frozen and the images do not change, so every epoch would compute the same features again. They are
 kept on the training device when they take at most half of its free memory; otherwise each batch asks the teacher.
 """
 
@@ -19,7 +19,7 @@ TEACHER_BATCH = 16
 
 
 class TeacherFeatures:
-    """Batches of teacher features by picture number.
+    """Batches of teacher features by image number.
 
     images: (N, H, W, 3) uint8 on the host. `count` is N; `cached` says whether the features are held in memory.
     """
@@ -35,7 +35,7 @@ class TeacherFeatures:
         self._features = self._compute(first) if self.cached else []
 
     def batch(self, numbers: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Pictures and teacher features of the pictures `numbers` (int64, on the host), on the training device."""
+        """Images and teacher features of the images `numbers` (int64, on the host), on the training device."""
         images = self._images[numbers].to(self._device)
         if not self.cached:
             return images, self._method.teacher_features(images)
@@ -43,7 +43,7 @@ class TeacherFeatures:
         return images, [_channels_last(x[chosen]) for x in self._features]
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Every picture once, in order, in batches of at most `size`, as `batch` gives them."""
+        """Every image once, in order, in batches of at most `size`, as `batch` gives them."""
         for numbers in torch.split(torch.arange(self.count), size):
             yield self.batch(numbers)
 

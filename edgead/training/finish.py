@@ -14,12 +14,12 @@ from edgead.files.atomic import replace_file
 from edgead.files.parsing import write_json
 from edgead.models.base import DistillationMethod
 from edgead.scoring.threshold import threshold_from_normal_scores
-from edgead.training.images import PartPictures
+from edgead.training.images import PartImages
 from edgead.training.loop import Fitted
 from edgead.training.loss_plot import draw_loss_curve
 from edgead.training.run import (
     CHECKPOINT_FILE,
-    LOSS_PICTURE,
+    LOSS_IMAGE,
     METRICS_FILE,
     WEIGHTS_FILE,
     Run,
@@ -36,7 +36,7 @@ def finish_run(
     out: Path,
     method: DistillationMethod,
     fitted: Fitted,
-    parts: Mapping[str, PartPictures],
+    parts: Mapping[str, PartImages],
     seconds: float,
 ) -> None:
     """Write what a finished run holds; the record last, because it is what says that the run is finished."""
@@ -60,18 +60,18 @@ def finish_run(
         # Written here and not by safetensors, whose error does not say that the disk is full.
         partial.write_bytes(save(state))
     write_json(out / METRICS_FILE, fitted.metrics)
-    with replace_file(out / LOSS_PICTURE) as partial:
+    with replace_file(out / LOSS_IMAGE) as partial:
         draw_loss_curve(fitted.metrics, partial)
     collapse = sanity.collapse()
     if collapse is not None and len(parts) > 1 and Sanity(losses, 1.0).collapse() is None:
-        collapse = f"{collapse} (on pictures of {worst})"
+        collapse = f"{collapse} (on images of {worst})"
     broken = sum(len(part.trained.broken) + len(part.held_out.broken) for part in parts.values())
     summary = {
         "loss": fitted.metrics[-1]["loss"],
         "holdout_loss": losses[-1][1],
         "holdout_loss_before": losses[-1][0],
         "raised_share": sanity.raised_share,
-        "broken_pictures": broken,
+        "broken_images": broken,
         "seconds": round(seconds, 3),
         "trained_on": {name: len(part.trained.samples) for name, part in parts.items()},
         "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""The good pictures of a training, part by part: those to train on, and those held out.
+"""The good images of a training, part by part: those to train on, and those held out.
 
 Every part holds out its own, as if it were alone, because each has a threshold of its own.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgead.data import Dataset, LoadedPictures, load_pictures, split_holdout
+from edgead.data import Dataset, LoadedImages, load_images, split_holdout
 from edgead.imaging.preprocess import ModelSize
 from edgead.types import UInt8Array
 
@@ -24,18 +24,18 @@ HOLDOUT_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class PartPictures:
-    """The good pictures of one part, at the model's size: those to train on, and those held out."""
+class PartImages:
+    """The good images of one part, at the model's size: those to train on, and those held out."""
 
-    trained: LoadedPictures
-    held_out: LoadedPictures
+    trained: LoadedImages
+    held_out: LoadedImages
 
     def names_held_out(self, root: Path) -> tuple[str, ...]:
-        """Paths of the pictures held out, relative to the dataset's folder."""
+        """Paths of the images held out, relative to the dataset's folder."""
         return tuple(sample.path.relative_to(root).as_posix() for sample in self.held_out.samples)
 
 
-def read_pictures(dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool) -> PartPictures:
+def read_images(dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool) -> PartImages:
     """Read the good images of one part.
 
     Args:
@@ -48,21 +48,21 @@ def read_pictures(dataset: Dataset, size: ModelSize, seed: int, skip_broken: boo
         DataError: If there are too few images, or one of them cannot be read.
     """
     chosen, held_out = split_holdout(dataset.train, HOLDOUT_SHARE, seed)
-    pictures = load_pictures(chosen, size, skip_broken)
-    holdout = load_pictures(held_out, size, skip_broken)
-    for line in (*pictures.broken, *holdout.broken):
+    images = load_images(chosen, size, skip_broken)
+    holdout = load_images(held_out, size, skip_broken)
+    for line in (*images.broken, *holdout.broken):
         _log.warning("skipped: %s", line)
     _log.info(
-        "%s (%s): %d good pictures to train on, %d held out for the threshold",
+        "%s (%s): %d good images to train on, %d held out for the threshold",
         dataset.name,
         dataset.layout,
-        len(pictures.samples),
+        len(images.samples),
         len(holdout.samples),
     )
-    return PartPictures(pictures, holdout)
+    return PartImages(images, holdout)
 
 
 def stacked(images: Iterable[UInt8Array]) -> Tensor:
-    """Pictures of all parts, (N, H, W, 3) uint8, part after part; without a copy where there is one part."""
+    """Images of all parts, (N, H, W, 3) uint8, part after part; without a copy where there is one part."""
     parts = list(images)
     return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))

@@ -1,10 +1,10 @@
 """The one training loop, for every method and every kind of machine (Lightning Fabric).
 
-What the result depends on is decided by the configuration alone: the order of the pictures in an epoch, and what a
+What the result depends on is decided by the configuration alone: the order of the images in an epoch, and what a
 method draws at random, follow from the seed and the epoch's number, so a training that was killed and continued ends in
 the same weights. A method's stages come one after the other, each with an optimiser and a schedule of its own. The
-number of epochs is fixed in advance and the last weights are kept; the held-out good pictures are only watched, and no
-other picture is looked at.
+number of epochs is fixed in advance and the last weights are kept; the held-out good images are only watched, and no
+other image is looked at.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Trainer:
         """
         if checkpoint is not None:
             self._restore(checkpoint)
-        ends = stage_ends(self._method.recipe.stages, self._schedule.epochs)
+        ends = stage_ends(self._method.hyperparameters.stages, self._schedule.epochs)
         with self._keeper:
             for number, (begin, end) in enumerate(pairwise((0, *ends))):
                 if self._epochs_done < end:
@@ -139,7 +139,7 @@ class Trainer:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Continue from the student and the figures of a checkpoint; RunError for one of another training."""
-        if checkpoint.pictures != self._digest:
+        if checkpoint.images != self._digest:
             raise RunError(
                 f"the training images changed since {self._file} was written: choose another --out, or remove that "
                 "file to train from the start"
@@ -239,7 +239,7 @@ class Trainer:
     def _checkpoint(self, stage: _Stage) -> Checkpoint:
         return Checkpoint(
             epoch=self._epochs_done,
-            pictures=self._digest,
+            images=self._digest,
             student=student_state(self._method),
             optimizer=stage.optimizer.state_dict(),
             scheduler=stage.scheduler.state_dict(),
@@ -253,9 +253,9 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return (seed << 20) + epoch
 
 
-def _digest(textures: str, *pictures: Tensor) -> str:
+def _digest(textures: str, *arrays: Tensor) -> str:
     digest = hashlib.sha256(textures.encode())
-    for images in pictures:
+    for images in arrays:
         digest.update(str(tuple(images.shape)).encode())
         digest.update(images.contiguous().numpy().data)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The loss curve of a training as a picture."""
+"""The loss curve of a training as an image."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def draw_loss_curve(metrics: Sequence[dict[str, float]], file: Path) -> None:
         first = rows[0] is metrics[0]
         marker = "o" if len(rows) < 3 else None
         for name, label, colour in (
-            ("loss", "training pictures", "C0"),
-            ("holdout_loss", "held-out good pictures", "C1"),
+            ("loss", "training images", "C0"),
+            ("holdout_loss", "held-out good images", "C1"),
         ):
             epochs, losses = [row["epoch"] for row in rows], [row[name] for row in rows]
             axes.plot(epochs, losses, label=label if first else None, color=colour, marker=marker)

@@ -1,11 +1,11 @@
 """A training run: a directory that says what was trained, on what, and how it went.
 
-    run.json            configuration, pictures held out, state, and the summary once finished
+    run.json            configuration, images held out, state, and the summary once finished
     metrics.json        one row per epoch
     checkpoint.pt       the state of an unfinished training (plain tensors and numbers); gone when it is finished
     model.safetensors   teacher and student, once finished: a run builds without the teacher's package or hub
-    pseudo_anomalies.png  what the method is shown beside good pictures, where it is shown anything
-    loss.png            loss of the training and the held-out pictures over the epochs
+    pseudo_anomalies.png  what the method is shown beside good images, where it is shown anything
+    loss.png            loss of the training and the held-out images over the epochs
 
 Every file is written beside and renamed, so a kill at any moment leaves a run that the same command continues.
 """
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from edgead import __version__
-from edgead.data import LoadedPictures, Sample, load_pictures, open_dataset, spread_over
-from edgead.errors import PictureError, RunError
+from edgead.data import LoadedImages, Sample, load_images, open_dataset, spread_over
+from edgead.errors import ImageError, RunError
 from edgead.files.parsing import RecordError, check_object, parse_json, read_bounded, write_json
 from edgead.files.records import record_errors, record_from
 from edgead.imaging.preprocess import ModelSize
@@ -36,7 +36,7 @@ RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"
 CHECKPOINT_FILE = "checkpoint.pt"
 WEIGHTS_FILE = "model.safetensors"
-LOSS_PICTURE = "loss.png"
+LOSS_IMAGE = "loss.png"
 CONTACT_SHEET = "pseudo_anomalies.png"
 
 State = Literal["training", "finished", "collapsed"]
@@ -46,11 +46,11 @@ State = Literal["training", "finished", "collapsed"]
 class PartRecord:
     """What run.json holds of one part.
 
-    train_pictures: number trained on. holdout: paths, relative to the dataset, of the good pictures held out for the
-    threshold. threshold: of the torch model on the held-out pictures.
+    train_images: number trained on. holdout: paths, relative to the dataset, of the good images held out for the
+    threshold. threshold: of the torch model on the held-out images.
     """
 
-    train_pictures: int
+    train_images: int
     holdout: tuple[str, ...]
     threshold: Threshold | None = None
 
@@ -85,12 +85,12 @@ class Run:
 
     @property
     def teacher_name(self) -> str:
-        """timm's name of the teacher."""
+        """Timm's name of the teacher."""
         return self.record.config.teacher
 
     @property
     def size(self) -> ModelSize:
-        """Size of the pictures the model takes."""
+        """Size of the images the model takes."""
         return ModelSize.parse(self.record.config.size)
 
     @property
@@ -100,7 +100,7 @@ class Run:
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """Figures of the training: losses, seconds, pictures."""
+        """Figures of the training: losses, seconds, images."""
         return self.record.summary
 
     def load_model(self) -> DistillationMethod:
@@ -135,28 +135,28 @@ class Run:
         """Open the model as a session on the CPU."""
         return TorchSession(self.load_model())
 
-    def holdout_pictures(self) -> dict[str, LoadedPictures]:
-        """Read the good pictures that the training held out, by part.
+    def holdout_images(self) -> dict[str, LoadedImages]:
+        """Read the good images that the training held out, by part.
 
-        Raises DataError or PictureError when they are gone.
+        Raises DataError or ImageError when they are gone.
         """
-        pictures = {}
+        images = {}
         for name, root in self.record.config.parts.items():
             samples = [Sample(root / path, label=0) for path in self.record.parts[name].holdout]
             try:
-                pictures[name] = load_pictures(samples, self.size)
-            except PictureError as error:
-                # Without the advice to skip it: the threshold is that of the pictures that were held out.
-                raise PictureError(
-                    f"a picture that {self.path} holds out for the threshold cannot be read: put {root} back as it "
+                images[name] = load_images(samples, self.size)
+            except ImageError as error:
+                # Without the advice to skip it: the threshold is that of the images that were held out.
+                raise ImageError(
+                    f"an image that {self.path} holds out for the threshold cannot be read: put {root} back as it "
                     f"was, or train again ({error.__cause__})"
                 ) from error
-        return pictures
+        return images
 
-    def training_pictures(self, count: int) -> LoadedPictures:
-        """Read about `count` of the good pictures that the run was trained on, spread over all of them.
+    def training_images(self, count: int) -> LoadedImages:
+        """Read about `count` of the good images that the run was trained on, spread over all of them.
 
-        count: 1 or more; as many of one part as of another, where there are so many. Raises DataError or PictureError
+        count: 1 or more; as many of one part as of another, where there are so many. Raises DataError or ImageError
         when they are gone.
         """
         config = self.record.config
@@ -165,16 +165,16 @@ class Run:
             held_out = set(self.record.parts[name].holdout)
             train = open_dataset(root, config.layout).train
             parts.append([s for s in train if s.path.relative_to(root).as_posix() not in held_out])
-        return load_pictures(spread_over(parts, count), self.size, config.skip_broken)
+        return load_images(spread_over(parts, count), self.size, config.skip_broken)
 
-    def labelled_pictures(self) -> dict[str, LoadedPictures]:
-        """Read the test pictures of the datasets that have some, by part, those that can be read."""
+    def labelled_images(self) -> dict[str, LoadedImages]:
+        """Read the test images of the datasets that have some, by part, those that can be read."""
         config = self.record.config
-        pictures = {}
+        images = {}
         for name, root in config.parts.items():
             if samples := open_dataset(root, config.layout).test:
-                pictures[name] = load_pictures(samples, self.size, skip_broken=True)
-        return pictures
+                images[name] = load_images(samples, self.size, skip_broken=True)
+        return images
 
 
 def open_run(path: Path) -> Run:
@@ -223,10 +223,10 @@ def write_record(path: Path, record: RunRecord) -> None:
 
 
 def _check_holdout(part: str, holdout: Sequence[str]) -> None:
-    """Raise RecordError unless there are held-out pictures, and all lie inside the dataset."""
+    """Raise RecordError unless there are held-out images, and all lie inside the dataset."""
     if not holdout:
-        raise RecordError(f"part {part!r} has no pictures held out")
+        raise RecordError(f"part {part!r} has no images held out")
     for name in holdout:
         path = Path(name)
         if path.is_absolute() or ".." in path.parts:
-            raise RecordError(f"picture {name[:80]!r} is outside the dataset")
+            raise RecordError(f"image {name[:80]!r} is outside the dataset")

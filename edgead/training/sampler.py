@@ -1,7 +1,7 @@
-"""The order in which an epoch shows the pictures, so that a student sees each part as often as any other.
+"""The order in which an epoch shows the images, so that a student sees each part as often as any other.
 
-A model of several parts is bad at one that it rarely sees. So an epoch, which is as many pictures long as there are,
-gives every part the same share of it: parts with more pictures show some of them, drawn anew each epoch, and
+A model of several parts is bad at one that it rarely sees. So an epoch, which is as many images long as there are,
+gives every part the same share of it: parts with more images show some of them, drawn anew each epoch, and
 parts with fewer show theirs more than once.
 """
 
@@ -14,9 +14,9 @@ from torch import Tensor
 
 
 def epoch_order(counts: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Numbers of the pictures of one epoch, int64 (N,), parts mixed; of one part each picture once.
+    """Numbers of the images of one epoch, int64 (N,), parts mixed; of one part each image once.
 
-    counts: how many pictures each part has, N in all, the pictures of the first part being the first.
+    counts: how many images each part has, N in all, the images of the first part being the first.
     """
     total = sum(counts)
     share = -(-total // len(counts))

@@ -1,8 +1,8 @@
-"""Whether a training collapsed, found out from good pictures alone.
+"""Whether a training collapsed, found out from good images alone.
 
 Two things can go wrong without an error: the student learnt nothing, or it copies the teacher everywhere, defects
-included (some published methods do so on some parts). The first shows in the loss on the held-out pictures, the second
-when defects drawn onto those pictures do not raise their score.
+included (some published methods do so on some parts). The first shows in the loss on the held-out images, the second
+when defects drawn onto those images do not raise their score.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgead.types import UInt8Array
 
 # Share of the loss before training that must be gone after it.
 LEARNT_SHARE = 0.05
-# Drawn defects must raise the score of more pictures than a coin would.
+# Drawn defects must raise the score of more images than a coin would.
 RAISED_SHARE = 0.5
 DRAWN_DEFECTS = 40
 
@@ -42,7 +42,7 @@ class Sanity:
 
 
 def raised_share(session: Session, images: UInt8Array, seed: int) -> float:
-    """Share of defects, drawn onto good pictures, that raise the score of their picture.
+    """Share of defects, drawn onto good images, that raise the score of their image.
 
     images: (N, H, W, 3) uint8 RGB, taken in turn until 40 defects are drawn, all kinds in turn.
     """

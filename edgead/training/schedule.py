@@ -55,7 +55,7 @@ def stage_ends(shares: tuple[float, ...], epochs: int) -> list[int]:
 
 def check_training(method: DistillationMethod, schedule: Schedule, images: Tensor, processes: int) -> None:
     """Raise TrainingError where the epochs or the images, (N, H, W, 3), are too few to begin."""
-    stage_ends(method.recipe.stages, schedule.epochs)
+    stage_ends(method.hyperparameters.stages, schedule.epochs)
     _check_batch(schedule.batch_size, images, processes)
 
 
@@ -64,10 +64,10 @@ def _check_batch(batch_size: int, images: Tensor, processes: int) -> None:
     smallest = min(batch_size, len(images) // processes)
     if smallest < 1:
         raise TrainingError(
-            f"{len(images)} good pictures to train on for {processes} processes: give more pictures or fewer --devices"
+            f"{len(images)} good images to train on for {processes} processes: give more images or fewer --devices"
         )
     if smallest * (images.shape[1] // 32) * (images.shape[2] // 32) < 2:
         raise TrainingError(
-            f"a batch of 1 picture of {images.shape[1]}x{images.shape[2]} is too little for batch normalisation: give "
-            "more pictures, a larger --batch-size or a larger --size"
+            f"a batch of 1 image of {images.shape[1]}x{images.shape[2]} is too little for batch normalisation: give "
+            "more images, a larger --batch-size or a larger --size"
         )

@@ -11,7 +11,7 @@ from edgead.types import Closing, Prediction, UInt8Array
 
 
 class TorchSession(Closing):
-    """Scores pictures with a method on the device its weights are on; puts the method into evaluation mode."""
+    """Scores images with a method on the device its weights are on; puts the method into evaluation mode."""
 
     def __init__(self, method: DistillationMethod) -> None:
         height, width = method.head.height, method.head.width

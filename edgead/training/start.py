@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgead.models import recipe_of
+from edgead.models import hyperparameters_of
 from edgead.models.base import PRESETS
 from edgead.training.config import PROCEDURAL, TrainConfig
-from edgead.training.fabric import Machine, open_machine
+from edgead.training.fabric import FabricConfig, create_fabric
 from edgead.training.run import Run
 from edgead.training.training import train_run
 
@@ -29,9 +29,9 @@ def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any
         EdgeadError: If an option is out of range, and what `train_run` raises.
     """
     given = {"method": "rd", "preset": PRESETS[0], "alignment": "auto", "textures": PROCEDURAL, **options}
-    preset = recipe_of(given["method"], given["preset"])
+    preset = hyperparameters_of(given["method"], given["preset"])
     place = {name: given.pop(name) for name in ("accelerator", "devices", "nodes") if name in given}
-    fabric, precision = open_machine(Machine(**place), given.pop("training_precision", None))
+    fabric, precision = create_fabric(FabricConfig(**place), given.pop("training_precision", None))
     for name in ("epochs", "batch_size", "learning_rate", "loss"):
         given.setdefault(name, getattr(preset, name))
     if given["textures"] != PROCEDURAL:

@@ -1,4 +1,4 @@
-"""From folders of good pictures, one for each part, to a finished run: what `edgead train` does."""
+"""From folders of good images, one for each part, to a finished run: what `edgead train` does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from edgead.data import Dataset, open_dataset
-from edgead.data.pseudo_anomalies.contact_sheet import PICTURES_PER_SHEET, draw_contact_sheet
+from edgead.data.pseudo_anomalies.contact_sheet import IMAGES_PER_SHEET, draw_contact_sheet
 from edgead.data.pseudo_anomalies.textures import FolderTextures, ProceduralTextures, Textures
 from edgead.errors import InputError, RunError
 from edgead.files.atomic import check_directory
@@ -26,7 +26,7 @@ from edgead.training.alignment import ALIGNED_BELOW, alignment_from_spread, alig
 from edgead.training.checkpoint import Checkpoint, read_checkpoint
 from edgead.training.config import PROCEDURAL, TrainConfig
 from edgead.training.finish import finish_run, finished_run
-from edgead.training.images import PartPictures, read_pictures, stacked
+from edgead.training.images import PartImages, read_images, stacked
 from edgead.training.loop import Trainer, TrainingImages
 from edgead.training.memory import memory_errors
 from edgead.training.run import (
@@ -72,7 +72,7 @@ def train_run(config: TrainConfig, out: Path, fabric: Fabric) -> Run:
     # What can be refused is refused before a teacher is fetched and before images are read.
     kind, preset = method_class(config.method), cast("Preset", config.preset)
     kind.check_choices(config.loss, config.variant)
-    stage_ends(kind.recipes[preset].stages, config.epochs)
+    stage_ends(kind.presets[preset].stages, config.epochs)
     datasets = {name: open_dataset(root, config.layout) for name, root in config.parts.items()}
     # Random weights of a teacher, too, are the same when the training is continued.
     torch.manual_seed(config.seed)
@@ -99,11 +99,11 @@ def train_run(config: TrainConfig, out: Path, fabric: Fabric) -> Run:
     return finished_run(out)
 
 
-def _parts(datasets: Mapping[str, Dataset], config: TrainConfig) -> dict[str, PartPictures]:
+def _parts(datasets: Mapping[str, Dataset], config: TrainConfig) -> dict[str, PartImages]:
     """Read the good images of every part, by the part's name."""
     size = ModelSize.parse(config.size)
     return {
-        name: read_pictures(dataset, size, config.seed, config.skip_broken)
+        name: read_images(dataset, size, config.seed, config.skip_broken)
         for name, dataset in datasets.items()
     }
 
@@ -112,7 +112,7 @@ def _method(
     config: TrainConfig,
     teacher: nn.Module,
     textures: Textures,
-    parts: Mapping[str, PartPictures],
+    parts: Mapping[str, PartImages],
     record: RunRecord | None,
 ) -> tuple[DistillationMethod, Alignment]:
     """Create the untrained method of a configuration, the same when the training is continued."""
@@ -130,7 +130,7 @@ def _method(
     return method, alignment
 
 
-def _fresh_record(config: TrainConfig, parts: Mapping[str, PartPictures], alignment: Alignment) -> RunRecord:
+def _fresh_record(config: TrainConfig, parts: Mapping[str, PartImages], alignment: Alignment) -> RunRecord:
     """Return the record of a training that begins."""
     records = {
         name: PartRecord(len(part.trained.samples), part.names_held_out(config.parts[name]))
@@ -139,7 +139,7 @@ def _fresh_record(config: TrainConfig, parts: Mapping[str, PartPictures], alignm
     return RunRecord(config=config, state="training", parts=records, alignment=alignment, summary={})
 
 
-def _images(parts: Mapping[str, PartPictures]) -> TrainingImages:
+def _images(parts: Mapping[str, PartImages]) -> TrainingImages:
     """Return the images of all parts, part after part."""
     return TrainingImages(
         stacked(part.trained.images for part in parts.values()),
@@ -152,7 +152,7 @@ def _checkpoint_of(record: RunRecord, fresh: RunRecord, out: Path) -> Checkpoint
     """The state of an unfinished run; None where it was stopped before its first checkpoint."""
     if record.parts != fresh.parts:
         raise RunError(
-            f"the pictures in {_text(fresh.config.data)} changed since {out} was begun: choose another --out"
+            f"the images in {_text(fresh.config.data)} changed since {out} was begun: choose another --out"
         )
     checkpoint = read_checkpoint(out / CHECKPOINT_FILE)
     begun = checkpoint.epoch if checkpoint else 0
@@ -173,16 +173,14 @@ def _textures(source: str, method_name: str) -> Textures:
     return FolderTextures(Path(source))
 
 
-def _draw_disturbed(
-    method: DistillationMethod, parts: Collection[PartPictures], seed: int, out: Path
-) -> None:
-    """Show what training will show the method beside good pictures, before hours are spent on it."""
-    share = max(1, PICTURES_PER_SHEET // len(parts))
-    shown = np.concatenate([part.held_out.images[:share] for part in parts])[:PICTURES_PER_SHEET]
+def _draw_disturbed(method: DistillationMethod, parts: Collection[PartImages], seed: int, out: Path) -> None:
+    """Show what training will show the method beside good images, before hours are spent on it."""
+    share = max(1, IMAGES_PER_SHEET // len(parts))
+    shown = np.concatenate([part.held_out.images[:share] for part in parts])[:IMAGES_PER_SHEET]
     found = method.disturbed(shown, np.random.default_rng(seed))
     if found is not None:
         draw_contact_sheet(shown, *found, out / CONTACT_SHEET)
-        _log.info("it also trains on pictures like those in %s", out / CONTACT_SHEET)
+        _log.info("it also trains on images like those in %s", out / CONTACT_SHEET)
 
 
 def _record_of(config: TrainConfig, out: Path) -> RunRecord | None:
@@ -205,10 +203,10 @@ def _record_of(config: TrainConfig, out: Path) -> RunRecord | None:
     return record
 
 
-def _found_alignment(teacher: nn.Module, parts: Mapping[str, PartPictures]) -> Alignment:
+def _found_alignment(teacher: nn.Module, parts: Mapping[str, PartImages]) -> Alignment:
     """How the parts lie, as the good images show.
 
-    One student serves all parts, so where one of them lies any way, it must be able to rebuild any pose.
+    One student serves all parts, so where one of them lies any way, it must be able to rebuild any alignment.
     """
     spreads = {
         name: alignment_spread(

@@ -37,7 +37,7 @@ def manifest_of(**changes: Any) -> Manifest:
         "method": "rd",
         "teacher": "tf_efficientnet_lite0",
         "backend": "onnxruntime",
-        "recipe": "cpu",
+        "target": "cpu",
         "precision": "fp32",
         "size": ModelSize(32, 64),
         "thresholds": {"washer": Threshold(0.5, 0.01, 0.95, 0.96, 320, 299)},
@@ -67,7 +67,7 @@ def change_manifest(bundle: Bundle, change: Callable[[dict[str, Any]], object]) 
 
 
 def refusal(path: Path) -> str:
-    """The one line with which opening is refused; it always names the place and the mend."""
+    """The one line with which opening is refused; it always names the place and the hint."""
     with pytest.raises(BundleError) as caught:
         open_bundle(path)
     message = str(caught.value)
@@ -121,7 +121,7 @@ def test_a_file_or_golden_that_is_not_there_is_refused(tmp_path):
 def test_golden_of_another_size_is_refused(tmp_path):
     files = {"model.onnx": b"m", "golden.npz": golden_bytes(GOLDEN)}
     bundle = write_bundle(tmp_path / "bundle", manifest_of(size=ModelSize(64, 64)), files)
-    with pytest.raises(BundleError, match=r"golden\.npz does not hold golden pictures for 64x64"):
+    with pytest.raises(BundleError, match=r"golden\.npz does not hold golden images for 64x64"):
         bundle.golden()
 
 

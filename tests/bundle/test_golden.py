@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgead.bundle.golden import GOLDEN_PAIRS, MAX_PICTURES, Golden, golden_bytes, read_golden
+from edgead.bundle.golden import GOLDEN_PAIRS, MAX_IMAGES, Golden, golden_bytes, read_golden
 from edgead.bundle.part_names import MAX_PARTS
 from edgead.errors import BundleError
 
@@ -32,7 +32,7 @@ def read(content: bytes, tmp_path: Path) -> Golden:
     return read_golden(path, 32, 64, MAX_PARTS)
 
 
-@pytest.mark.parametrize("count", [1, MAX_PICTURES])
+@pytest.mark.parametrize("count", [1, MAX_IMAGES])
 def test_what_is_written_is_read(tmp_path, count):
     golden = golden_of(count)
     images, anomaly_map, anomaly_score, part, chart = read(golden_bytes(golden), tmp_path)
@@ -44,7 +44,7 @@ def test_what_is_written_is_read(tmp_path, count):
     assert (images.dtype, anomaly_map.dtype, anomaly_score.dtype) == (np.uint8, np.float32, np.float32)
 
 
-def test_few_parts_have_few_pictures(tmp_path):
+def test_few_parts_have_few_images(tmp_path):
     """A bundle of one part that holds as many as 32 parts may is made to fill the memory."""
     (tmp_path / "golden.npz").write_bytes(golden_bytes(golden_of(2 * GOLDEN_PAIRS + 2)))
     assert len(read_golden(tmp_path / "golden.npz", 32, 64, GOLDEN_PAIRS + 1).images) == 2 * GOLDEN_PAIRS + 2
@@ -63,7 +63,7 @@ def test_a_view_is_written_as_what_it_shows(tmp_path):
     [
         golden_of()._replace(anomaly_score=np.zeros(2)),
         golden_of()._replace(anomaly_map=np.zeros((2, 32, 64), np.float32)),
-        golden_of(MAX_PICTURES + 1),
+        golden_of(MAX_IMAGES + 1),
         golden_of()._replace(chart=np.zeros(0, np.uint8)),
         Golden(*(array[:0] for array in golden_of())),
     ],
@@ -84,7 +84,7 @@ def test_what_could_not_be_read_is_not_written(wrong):
         {"images": golden_of(3).images},
         {"anomaly_map": golden_of().anomaly_map.astype(">f4")},
         {"anomaly_score": np.zeros((2, 1), np.float32)},
-        {"anomaly_score": np.zeros(MAX_PICTURES + 1, np.float32)},
+        {"anomaly_score": np.zeros(MAX_IMAGES + 1, np.float32)},
         {"anomaly_score": np.zeros(0, np.float32)},
         {"part": np.zeros(2, np.int64)},
         {"part": np.zeros(3, np.uint8)},
@@ -97,9 +97,7 @@ def test_what_could_not_be_read_is_not_written(wrong):
 )
 def test_other_types_and_shapes_are_refused(tmp_path, change):
     content = npz(**{**golden_of()._asdict(), **change})
-    with pytest.raises(
-        BundleError, match=r"golden\.npz does not hold golden pictures for 32x64.*edgead build"
-    ):
+    with pytest.raises(BundleError, match=r"golden\.npz does not hold golden images for 32x64.*edgead build"):
         read(content, tmp_path)
 
 
@@ -157,10 +155,10 @@ def header(shape: tuple[int, ...], version: tuple[int, int] = (1, 0)) -> bytes:
         (header((10**15, 32, 64, 3)), "expected"),
         (header((2, 32, 64, 3)) + bytes(100), "cut short"),
         (header((2, 32, 64, 3), (2, 0)) + bytes(2 * 32 * 64 * 3), "npy format"),
-        (b"\x93NUMPY\x01\x00", "golden pictures"),
-        (b"\x93NUMPY\x01\x00\x08\x00{'a': ((", "golden pictures"),
-        (b"\x93NUMPY\x01\x00\x08\x00{[]: 0} ", "golden pictures"),
-        (b"", "golden pictures"),
+        (b"\x93NUMPY\x01\x00", "golden images"),
+        (b"\x93NUMPY\x01\x00\x08\x00{'a': ((", "golden images"),
+        (b"\x93NUMPY\x01\x00\x08\x00{[]: 0} ", "golden images"),
+        (b"", "golden images"),
     ],
     ids=["huge", "short", "other-version", "no-header", "open-header", "odd-header", "empty"],
 )

@@ -1,4 +1,4 @@
-"""Bundles with right hashes and a wrong model, given to `edgead build`: one line with the cause and the mend."""
+"""Bundles with right hashes and a wrong model, given to `edgead build`: one line with the cause and the hint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from edgead.bundle import Manifest, write_bundle
 from edgead.bundle.golden import golden_bytes
-from edgead.engine.validation_images import picture_hash
+from edgead.engine.validation_images import image_hash
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.scoring.threshold import Threshold
@@ -41,12 +41,12 @@ def write(path: Path, model: bytes, answering: bytes | None = None) -> Path:
         method="rd",
         teacher="none",
         backend="onnxruntime",
-        recipe="cpu",
+        target="cpu",
         precision="fp32",
         size=ModelSize(HEIGHT, WIDTH),
         thresholds={"toy": Threshold(float(answers.anomaly_score.max()), 0.01, 0.95, 0.06, 6, 299)},
         training={},
-        verification={"parts": {"toy": {"judges": [picture_hash(image) for image in GOOD]}}},
+        verification={"parts": {"toy": {"validation_images": [image_hash(image) for image in GOOD]}}},
         verified=True,
         verified_on={},
     )
@@ -106,7 +106,7 @@ BAD = {
     "cut short": (of(toy_graph)[:900], "ONNX Runtime cannot load the model"),
     "other size": (
         brightness_model(64, 64).SerializeToString(),
-        "takes pictures of 64x64 where its bundle says 32x64",
+        "takes images of 64x64 where its bundle says 32x64",
     ),
 }
 
@@ -125,7 +125,7 @@ def test_a_model_that_is_none_is_refused_in_one_line(
     model, said = BAD[name]
     bundle = write(tmp_path / "bundle", model)
     before = files_in(tmp_path)
-    cache = ("--cache", tmp_path / "ranges.json") if precision == "int8" else ()
+    cache = ("--cache", tmp_path / "clipping_limits.json") if precision == "int8" else ()
     asked = () if precision is None else ("--data", data, "--precision", precision, *cache)
     message = refused(capsys, "build", bundle, "--out", tmp_path / "x", *asked)
     assert said in message
@@ -139,7 +139,7 @@ def test_a_graph_without_the_head_has_no_lower_precision(
 ) -> None:
     bundle = write(tmp_path / "bundle", of(no_head), answering=of(no_head))
     before = files_in(tmp_path)
-    cache = ("--cache", tmp_path / "ranges.json") if precision == "int8" else ()
+    cache = ("--cache", tmp_path / "clipping_limits.json") if precision == "int8" else ()
     asked = ("--data", data, "--precision", precision, *cache)
     message = refused(capsys, "build", bundle, "--out", tmp_path / "x", *asked)
     assert "the graph has 0 nodes edgead::AnomalyMap where it should have one" in message
@@ -153,7 +153,7 @@ def test_weights_that_are_no_numbers_are_refused(
 ) -> None:
     bundle = write(tmp_path / "bundle", of(nan_weights))
     before = files_in(tmp_path)
-    cache = ("--cache", tmp_path / "ranges.json") if precision == "int8" else ()
+    cache = ("--cache", tmp_path / "clipping_limits.json") if precision == "int8" else ()
     asked = () if precision is None else ("--data", data, "--precision", precision, *cache)
     capsys.readouterr()
     code = run_main(*map(str, ("build", bundle, "--out", tmp_path / "x", *asked)))

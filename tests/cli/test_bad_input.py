@@ -1,4 +1,4 @@
-"""Bad input through the whole command line: one line that names it and the mend, and nothing half-written.
+"""Bad input through the whole command line: one line that names it and the hint, and nothing half-written.
 
 Most commands run in this process, for most of their time goes into importing torch; a few run as users start
 them, among them the camera, of which OpenCV would speak here, where it was imported before the command line.
@@ -23,13 +23,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_world(tmp_path_factory.mktemp("world"))
 
 
-# What is typed, and what the message must say: the file or the value, then the mend.
+# What is typed, and what the message must say: the file or the value, then the hint.
 CASES = {
     "train on a missing folder": ("train missing --out out", "missing is missing", "give a folder"),
-    "train on an empty folder": ("train empty --out out", "empty is empty", "put pictures of good parts"),
+    "train on an empty folder": ("train empty --out out", "empty is empty", "put images of good parts"),
     "train on a file": ("train notes.txt --out out", "notes.txt is not a folder", "give a folder"),
     "train on text": ("train text --out out", "text/00", "--skip-broken"),
-    "train on one picture": ("train one --out out", "/one holds one good picture", "at least 2"),
+    "train on one image": ("train one --out out", "/one holds one good image", "at least 2"),
     "train, size no multiple": ("train good --out out --size 100", "size 100x100", "multiples of 32"),
     "train, size a word": ("train good --out out --size big", "size 'big'", "give 256"),
     "train, unknown teacher": ("train good --out out --teacher magic", "teacher 'magic'", "resnet18"),
@@ -62,8 +62,8 @@ CASES = {
     "build of weights that are text": (
         "build run_notes --out out", "run_notes/model.safetensors is", "train the run again",
     ),
-    "build without the pictures": ("build run_moved --out out", "gone/00", "back as it was, or train again"),
-    "build with a picture that is text": ("build run_text --out out", "text/00", "back as it was, or train again"),
+    "build without the images": ("build run_moved --out out", "gone/00", "back as it was, or train again"),
+    "build with an image that is text": ("build run_text --out out", "text/00", "back as it was, or train again"),
     "build, wrong rate": ("build run --out out --false-alarm-rate 7", "not 7", "such as 0.01"),
     "build to a file": ("build run --out notes.txt", "notes.txt is a file", "choose another path"),
     "build below a file": ("build run --out notes.txt/out", "notes.txt is a file", "choose another path"),
@@ -74,8 +74,8 @@ CASES = {
     "eval of a newer schema": ("eval bundle_newer parts", "is newer than the", "install a newer edgead"),
     "eval of weights of another network": ("eval run_other parts", "run_other/model", "train the run again"),
     "eval on a missing folder": ("eval bundle missing", "missing is missing", "give a folder"),
-    "eval on an empty folder": ("eval bundle empty", "empty is empty", "put pictures"),
-    "eval without test pictures": ("eval bundle good", "no images to score: good", "give a dataset"),
+    "eval on an empty folder": ("eval bundle empty", "empty is empty", "put images"),
+    "eval without test images": ("eval bundle good", "no images to score: good", "give a dataset"),
     "eval on text": ("eval bundle parts_text", "parts_text/test/dot/000.png", "--skip-broken"),
     "eval to a file": ("eval bundle parts --out notes.txt", "notes.txt is a file", "choose another path"),
     "eval below a file": ("eval bundle parts --out notes.txt/x", "notes.txt is a file", "choose another path"),
@@ -86,7 +86,7 @@ CASES = {
     "stream without a model": ("stream bundle_less --source good", "model.onnx is missing", "copy it again"),
     "stream of a missing file": ("stream bundle --source gone.mp4", "'gone.mp4' is not there", "give a camera"),
     "stream of a video that is text": ("stream bundle --source video.mp4", "video.mp4 is not a video", "give a video"),
-    "stream of an empty folder": ("stream bundle --source empty", "empty holds no picture", "--watch"),
+    "stream of an empty folder": ("stream bundle --source empty", "empty holds no image", "--watch"),
     "stream of text": ("stream bundle --source text", "text/00", "remove it or save it as PNG"),
     "stream, unknown source": ("stream bundle --source ftp://host/x", "'ftp://host/x'", "rtsp://..., http://"),
     "stream, unknown part": ("stream bundle --source synthetic:magic", "synthetic:magic", "the kinds are washer"),
@@ -106,14 +106,14 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("line", "named", "mend"), list(CASES.values()), ids=CASES)
-def test_one_line_names_it_and_the_mend(
+@pytest.mark.parametrize(("line", "named", "hint"), list(CASES.values()), ids=CASES)
+def test_one_line_names_it_and_the_hint(
     world: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     line: str,
     named: str,
-    mend: str,
+    hint: str,
 ) -> None:
     monkeypatch.chdir(world)
     before = files_in(world)
@@ -123,7 +123,7 @@ def test_one_line_names_it_and_the_mend(
     error = the_error(capfd.readouterr().err)
     assert code == 1
     assert named in error
-    assert mend in error
+    assert hint in error
     assert "secret" not in error
     assert files_in(world) == before
 
@@ -132,7 +132,7 @@ NO_HUB = ["train", "good", "--out", "out", "--teacher", "resnet18", "--teacher-w
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named", "mend"),
+    ("arguments", "named", "hint"),
     [
         (NO_HUB, "'resnet18' cannot be fetched from the model hub", "check the network"),
         (["build", "empty", "--out", "out"], "no training run in empty", "edgead train wrote"),
@@ -141,7 +141,7 @@ NO_HUB = ["train", "good", "--out", "out", "--teacher", "resnet18", "--teacher-w
     ],
     ids=["train", "build", "eval", "stream"],
 )
-def test_as_users_start_it(world: Path, tmp_path: Path, arguments: list[str], named: str, mend: str) -> None:
+def test_as_users_start_it(world: Path, tmp_path: Path, arguments: list[str], named: str, hint: str) -> None:
     before = files_in(world)
     done = subprocess.run(
         [sys.executable, "-m", "edgead", *arguments],
@@ -156,5 +156,5 @@ def test_as_users_start_it(world: Path, tmp_path: Path, arguments: list[str], na
     assert done.returncode == 1
     error = the_error(done.stderr)
     assert named in error
-    assert mend in error
+    assert hint in error
     assert files_in(world) == before

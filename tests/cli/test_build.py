@@ -1,4 +1,4 @@
-"""`edgead build` on a real run directory: random weights, few pictures, the rest as training leaves it."""
+"""`edgead build` on a real run directory: random weights, few images, the rest as training leaves it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_run_becomes_a_bundle(run: Path, tmp_path: Path) -> None:
     assert re.search(r"decision flips +0 +<= 0\n", result.stdout)
     assert f"{threshold.value:.4g}" in result.stdout
     # log(0.05) / log(0.98) = 148.3: so many would be enough.
-    assert "149 pictures would be enough" in result.stderr
+    assert "149 images would be enough" in result.stderr
 
 
 def test_a_precision_is_built_and_its_table_printed(run: Path, tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_a_precision_is_built_and_its_table_printed(run: Path, tmp_path: Path) -
     assert re.search(r"rank correlation +[01][.0-9]* +>= 0.99\n", result.stdout)
 
 
-def test_int8_wants_pictures_to_calibrate_on(run: Path, tmp_path: Path) -> None:
-    # The three pictures there are were all held out.
+def test_int8_wants_images_to_calibrate_on(run: Path, tmp_path: Path) -> None:
+    # The three images there are were all held out.
     with pytest.raises(DataError, match="none of 0"):
         CliRunner().invoke(
             app, [str(run), "--out", str(tmp_path / "x"), "--precision", "int8"], catch_exceptions=False

@@ -37,11 +37,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_data(folder: Path, trained_on: int) -> Path:
-    """The pictures that hold the threshold of the toy run, and so many that it was trained on."""
+    """The images that hold the threshold of the toy run, and so many that it was trained on."""
     run = ToyRun()
     for name, images in {
-        "t": run.training_pictures(100).images[:trained_on],
-        "h": run.holdout_pictures()[PART].images,
+        "t": run.training_images(100).images[:trained_on],
+        "h": run.holdout_images()[PART].images,
     }.items():
         for index, image in enumerate(images):
             assert cv2.imwrite(str(folder / f"{index:02}{name}.png"), image[..., ::-1])
@@ -62,13 +62,13 @@ def calibrated(exact: Bundle, data: Path, tmp_path_factory: pytest.TempPathFacto
         "--algorithm", "percentile",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    # Four convolutions of the toy take the picture, two activations and what lies between: each tensor once.
-    ranges = json.loads(out.read_text())["ranges"]
+    # Four convolutions of the toy take the image, two activations and what lies between: each tensor once.
+    clipping_limits = json.loads(out.read_text())["clipping_limits"]
     assert done.stdout.splitlines() == [
-        f"calibrated   {len(ranges)} tensors on 20 images",
+        f"calibrated   {len(clipping_limits)} tensors on 20 images",
         f"calibration  {out}",
     ]
-    assert "calibrating int8 on 20 pictures (train, percentile)" in done.stderr
+    assert "calibrating int8 on 20 images (train, percentile)" in done.stderr
     return out
 
 
@@ -98,7 +98,7 @@ def test_a_build_that_calibrates_itself_measures_the_same(
     rebuild_bundle(exact, [data], tmp_path / "x", plan)
     own, given = (json.loads(file.read_text()) for file in (tmp_path / "own.json", calibrated))
     assert own["key"] == given["key"]
-    assert own["ranges"] == pytest.approx(given["ranges"], rel=1e-5)
+    assert own["clipping_limits"] == pytest.approx(given["clipping_limits"], rel=1e-5)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -129,20 +129,20 @@ def test_a_stale_file_is_refused_and_left_alone(
 
 
 @pytest.mark.parametrize("trained_on", [0, 3])
-def test_too_few_pictures_to_calibrate_on(
+def test_too_few_images_to_calibrate_on(
     trained_on: int, exact: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "some"
     folder.mkdir()
     write_data(folder, trained_on)
     message = refused(capsys, "calibrate", exact.path, "--data", folder, "--out", tmp_path / "x.json")
-    assert ("3 pictures to calibrate int8 on" if trained_on else "none of 0 pictures") in message
+    assert ("3 images to calibrate int8 on" if trained_on else "none of 0 images") in message
     assert not (tmp_path / "x.json").exists()
     # Noise needs none.
     noise = ("--calibrate-on", "noise", "--algorithm", "minmax")
     arguments = ("calibrate", exact.path, "--data", folder, "--out", tmp_path / "x.json", *noise)
     assert run_main(*map(str, arguments)) == 0
-    assert json.loads((tmp_path / "x.json").read_text())["pictures"] == 64
+    assert json.loads((tmp_path / "x.json").read_text())["images"] == 64
 
 
 def test_a_directory_is_no_place_for_the_file(exact: Bundle, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_directory_is_no_place_for_the_file(exact: Bundle, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_wants_pictures_and_a_run_has_its_own(
+def test_a_bundle_wants_images_and_a_run_has_its_own(
     exact: Bundle, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ("--out", tmp_path / "x.json")
@@ -168,6 +168,6 @@ def test_a_bundle_wants_pictures_and_a_run_has_its_own(
 def test_an_int8_bundle_is_not_calibrated_again(
     exact: Bundle, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    half = rebuild_bundle(exact, [data], tmp_path / "half", Plan(rungs=("fp16",)))
+    half = rebuild_bundle(exact, [data], tmp_path / "half", Plan(candidate_precisions=("fp16",)))
     message = refused(capsys, "calibrate", half.path, "--data", data, "--out", tmp_path / "x.json")
     assert "is fp16, and another precision is made from fp32: give an fp32 bundle" in message

@@ -12,7 +12,7 @@ from edgead.doctor import HUB_TEACHERS, PACKAGE_TEACHERS
 from edgead.engine.fidelity import PRECISIONS
 from edgead.engine.plan import HEADS
 from edgead.engine.precision_converter import CALIBRATE_ON
-from edgead.engine.target import recipe_names
+from edgead.engine.target import target_names
 from edgead.export.precision.clipping import ALGORITHMS
 from edgead.models import METHODS
 from edgead.models.base import ALIGNMENTS, PRESETS
@@ -38,7 +38,7 @@ from edgead.types import BACKENDS, Quantize
         (choices.Algorithm, ALGORITHMS),
         (choices.Quantize, get_args(Quantize)),
         (choices.Kind, KINDS),
-        (choices.TARGETS, recipe_names()),
+        (choices.TARGETS, target_names()),
         (choices.TEACHERS, (*PACKAGE_TEACHERS, *HUB_TEACHERS)),
     ],
 )

@@ -27,23 +27,23 @@ OPTIONS = ["--methods", "stfpm", "--seeds", "1", "--size", "64", "--epochs", "12
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Discs, and discs with a chequered square that nobody would miss."""
     root = tmp_path_factory.mktemp("data") / "discs"
-    pictures = good_parts(24)
-    for number, picture in enumerate(pictures):
+    images = good_parts(24)
+    for number, image in enumerate(images):
         kind = "train/good" if number < 16 else "test/good" if number < 20 else "test/square"
-        mask = np.zeros(picture.shape[:2], np.uint8)
+        mask = np.zeros(image.shape[:2], np.uint8)
         if number >= 20:
             mask[16:48, 2 * number - 28 : 2 * number + 4] = 255
             # What no student of discs has seen.
-            picture[mask > 0] = 255 * ((np.argwhere(mask) // 4).sum(axis=1, keepdims=True) % 2)
+            image[mask > 0] = 255 * ((np.argwhere(mask) // 4).sum(axis=1, keepdims=True) % 2)
             masks = root / "ground_truth" / "square"
             masks.mkdir(parents=True, exist_ok=True)
             assert cv2.imwrite(str(masks / f"{number:03d}_mask.png"), mask)
         (root / kind).mkdir(parents=True, exist_ok=True)
-        assert cv2.imwrite(str(root / kind / f"{number:03d}.png"), picture)
+        assert cv2.imwrite(str(root / kind / f"{number:03d}.png"), image)
     return root
 
 
-def test_a_grid_from_pictures_to_the_page(discs, tmp_path, capfd):
+def test_a_grid_from_images_to_the_page(discs, tmp_path, capfd):
     out = tmp_path / "out"
     command = ["compare", str(discs), "--out", str(out), *OPTIONS]
     assert run_main(*command, "--list") == 0

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from edgead.cli.eval import eval_
 from edgead.data import open_dataset
-from edgead.errors import BundleError, CollapseError, DataError, InputError, MissingExtraError, PictureError
-from edgead.imaging.preprocess import ModelSize, read_picture
+from edgead.errors import BundleError, CollapseError, DataError, ImageError, InputError, MissingExtraError
+from edgead.imaging.preprocess import ModelSize, read_image
 from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.parts_on_disk import SIZE_PX, write_parts
@@ -46,7 +46,7 @@ def test_prints_a_table(bundle, data):
     result = invoke(bundle, data)
     assert result.exit_code == 0, result.output
     samples = open_dataset(data).test
-    scores = [read_picture(s.path).astype(np.float64).mean(axis=2).max() for s in samples]
+    scores = [read_image(s.path).astype(np.float64).mean(axis=2).max() for s in samples]
     expected = sklearn.metrics.roc_auc_score([s.label for s in samples], scores)
     auroc = next(line for line in result.stdout.splitlines() if line.startswith("AUROC"))
     assert auroc.split()[1] == f"{expected:.3f}"
@@ -62,7 +62,7 @@ def test_json_is_the_only_output(bundle, data, tmp_path):
     printed = json.loads(result.stdout)
     written = json.loads((tmp_path / "page" / "results.json").read_text())
     assert printed["evaluation"] == written["evaluation"]
-    assert printed["pictures"] == written["pictures"]
+    assert printed["images"] == written["images"]
     assert (tmp_path / "page" / "report.html").is_file()
 
 
@@ -71,10 +71,10 @@ def test_out_writes_the_page_and_says_where(bundle, data, tmp_path):
     assert f"report: {tmp_path / 'page' / 'report.html'}" in result.stdout
 
 
-def test_too_few_normal_pictures_are_warned_of(data, tmp_path):
+def test_too_few_normal_images_are_warned_of(data, tmp_path):
     result = invoke(make_bundle(tmp_path / "few", n_normal=20), data)
     assert result.exit_code == 0
-    assert "warning: threshold from 20 normal pictures" in result.stderr
+    assert "warning: threshold from 20 normal images" in result.stderr
 
 
 def test_a_collapsed_model_fails_after_showing_its_figures(data, tmp_path):
@@ -85,10 +85,10 @@ def test_a_collapsed_model_fails_after_showing_its_figures(data, tmp_path):
     assert (tmp_path / "page" / "report.html").is_file()
 
 
-def test_broken_pictures(bundle, data):
-    (data / "test" / "good" / "text.png").write_text("no picture")
+def test_broken_images(bundle, data):
+    (data / "test" / "good" / "text.png").write_text("no image")
     result = invoke(bundle, data)
-    assert isinstance(result.exception, PictureError)
+    assert isinstance(result.exception, ImageError)
     assert "text.png" in str(result.exception)
     assert "--skip-broken" in str(result.exception)
     result = invoke(bundle, data, "--skip-broken")
@@ -96,7 +96,7 @@ def test_broken_pictures(bundle, data):
     assert "broken, left out   1" in result.stdout
 
 
-def test_bad_arguments_are_one_line_naming_the_mend(bundle, data, tmp_path):
+def test_bad_arguments_are_one_line_naming_the_hint(bundle, data, tmp_path):
     missing = invoke(tmp_path / "nothing", data).exception
     assert isinstance(missing, InputError)
     assert "nothing" in str(missing)
@@ -106,9 +106,9 @@ def test_bad_arguments_are_one_line_naming_the_mend(bundle, data, tmp_path):
     assert isinstance(invoke(bundle, data).exception, BundleError)
 
 
-def test_a_dataset_without_test_pictures_is_refused(bundle, data, tmp_path):
-    pictures = data / "train" / "good"
-    error = invoke(bundle, pictures).exception
+def test_a_dataset_without_test_images_is_refused(bundle, data, tmp_path):
+    images = data / "train" / "good"
+    error = invoke(bundle, images).exception
     assert isinstance(error, DataError)
     assert "no images to score" in str(error)
 

@@ -30,7 +30,7 @@ class SmallDisk:
 
 
 def mount(folder: Path, options: str) -> bool:
-    """Mount a disk in memory; False where that needs rights that this process has not."""
+    """Mount a disk in memory; False where this process lacks the rights."""
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     return not subprocess.run(command, capture_output=True, check=False).returncode
 
@@ -54,7 +54,7 @@ def disk_full(disk: SmallDisk, capfd: pytest.CaptureFixture[str], file: str, *ar
     assert run_main(*arguments) == 1
     error = the_error(capfd.readouterr().err)
     full = f"disk full while writing {disk.folder}/{file}" in error and "free some space" in error
-    # The limit on files is told as such, but where a part of a line was written.
+    # The limit on files is reported as such, except where a part of a line was written.
     assert full or (not disk.is_mounted and f"cannot write {disk.folder}/{file}" in error)
     return {name for name, content in files_in(disk.folder).items() if content is not None}
 
@@ -98,7 +98,7 @@ def test_a_stream_on_a_full_disk_leaves_whole_lines(
 
 
 @pytest.mark.parametrize("sink", ["rejects:{}/rejects", "video:{}/out.mkv"])
-def test_a_stream_on_a_full_disk_leaves_no_half_picture(
+def test_a_stream_on_a_full_disk_leaves_no_half_image(
     world: Path, small_disk: SmallDisk, capfd: pytest.CaptureFixture[str], sink: str
 ) -> None:
     if not small_disk.is_mounted:
@@ -106,9 +106,9 @@ def test_a_stream_on_a_full_disk_leaves_no_half_picture(
     command = ["stream", str(world / "bundle"), "--source", "synthetic:washer?size=64&frames=400"]
     place = sink.partition("{}/")[2]
     left = disk_full(small_disk, capfd, place, *command, "--sink", sink.format(small_disk.folder))
-    pictures = {name.removesuffix(".png") for name in left if name.endswith(".png")}
-    assert left == {f"{name}{suffix}" for name in pictures for suffix in (".png", "_heat.jpg")}
-    assert bool(pictures) == sink.startswith("rejects")
+    images = {name.removesuffix(".png") for name in left if name.endswith(".png")}
+    assert left == {f"{name}{suffix}" for name in images for suffix in (".png", "_heat.jpg")}
+    assert bool(images) == sink.startswith("rejects")
 
 
 @pytest.fixture(scope="module")

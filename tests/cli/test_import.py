@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.helpers.command_line import run_main
-from tests.helpers.training_parts import write_pictures
+from tests.helpers.training_parts import write_images
 
 
 class Hostile:
@@ -31,7 +31,7 @@ class Hostile:
 )
 def test_a_bad_file_is_one_line(tmp_path, capsys, kind, words):
     file, mark = tmp_path / "model.ckpt", tmp_path / "ran"
-    data = write_pictures(tmp_path / "discs", 4)
+    data = write_images(tmp_path / "discs", 4)
     if kind == "folder":
         file.mkdir()
     elif kind != "missing":

@@ -15,10 +15,10 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from edgead.bundle import open_bundle
-from edgead.imaging.preprocess import read_picture
+from edgead.imaging.preprocess import read_image
 from tests.helpers.command_line import run_main
 from tests.helpers.other_libraries import State, enlarged_maps, pixels, random_state, resnet18, student_of_rd
-from tests.helpers.training_parts import good_parts, write_pictures
+from tests.helpers.training_parts import good_parts, write_images
 
 # What RD4AD's scripts feed their model with; it is trained here at a quarter of it, which is as good for these discs.
 SIZE_PX, TRAINED_PX = 256, 64
@@ -28,7 +28,7 @@ GOOD_PARTS, DEFECTS = 3, 2
 
 
 def theirs() -> tuple[State, State]:
-    """The teacher's tensors, and the student's by RD4AD's names, after some steps on pictures of good parts."""
+    """The teacher's tensors, and the student's by RD4AD's names, after some steps on images of good parts."""
     torch.manual_seed(0)
     network = timm.create_model("resnet18", pretrained=False)
     for layer in network.modules():
@@ -58,9 +58,9 @@ def theirs() -> tuple[State, State]:
     return teacher, {key: tensor.detach() for key, tensor in student.items()}
 
 
-def score(picture: Path, teacher: State, student: State) -> float:
+def score(image: Path, teacher: State, student: State) -> float:
     """As RD4AD's `evaluation` has it: cosine maps, enlarged and added up, smoothed by SciPy; their maximum."""
-    features = resnet18(pixels(torch.from_numpy(read_picture(picture)[None])), teacher, "")
+    features = resnet18(pixels(torch.from_numpy(read_image(image)[None])), teacher, "")
     rebuilt = student_of_rd(features, student, "bn.", "decoder.")
     maps = enlarged_maps(features, rebuilt, (SIZE_PX, SIZE_PX), align_corners=True)
     return float(gaussian_filter(maps.sum(0)[0, 0].double().numpy(), sigma=4).max())
@@ -71,12 +71,12 @@ def test_a_bundle_of_rd4ad_scores_as_its_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_pictures(Path("discs/train/good"), 2, SIZE_PX)
-    write_pictures(Path("discs/test/good"), GOOD_PARTS, SIZE_PX)
-    for stained in write_pictures(Path("discs/test/stain"), DEFECTS, SIZE_PX).iterdir():
-        picture = cv2.imread(str(stained))
-        picture[70:130, 100:160] = 0
-        assert cv2.imwrite(str(stained), picture)
+    write_images(Path("discs/train/good"), 2, SIZE_PX)
+    write_images(Path("discs/test/good"), GOOD_PARTS, SIZE_PX)
+    for stained in write_images(Path("discs/test/stain"), DEFECTS, SIZE_PX).iterdir():
+        image = cv2.imread(str(stained))
+        image[70:130, 100:160] = 0
+        assert cv2.imwrite(str(stained), image)
     with torch.enable_grad():
         teacher, student = theirs()
     parts = {f"{part}.": part for part in ("bn", "decoder")}
@@ -101,10 +101,10 @@ def test_a_bundle_of_rd4ad_scores_as_its_model(
 
     manifest = open_bundle(Path("bundle")).manifest
     assert (manifest.method, manifest.teacher, manifest.verified) == ("rd", "resnet18.tv_in1k", True)
-    found = {row["path"]: row["score"] for row in json.loads(capsys.readouterr().out)["pictures"]}
+    found = {row["path"]: row["score"] for row in json.loads(capsys.readouterr().out)["images"]}
     assert len(found) == GOOD_PARTS + DEFECTS
     expected = {path: score(Path(path), teacher, student) for path in found}
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-4)
-    # The threshold is the highest score of good test pictures; that of the other library's model is the same.
+    # The threshold is the highest score of good test images; that of the other library's model is the same.
     highest = max(value for path, value in expected.items() if "good" in path)
     assert manifest.thresholds["discs"].value == pytest.approx(highest, rel=1e-4)

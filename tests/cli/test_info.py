@@ -17,7 +17,7 @@ from edgead.training.run import open_run, read_record
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.command_line import run_main
 from tests.helpers.toy_run import PART, ToyRun
-from tests.helpers.training_parts import TINY_TEACHER, write_pictures
+from tests.helpers.training_parts import TINY_TEACHER, write_images
 
 BLOCKED = """
 import sys
@@ -48,7 +48,7 @@ def bundle(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    data = write_pictures(root / "discs", 12)
+    data = write_images(root / "discs", 12)
     model = f"--method rstpm --variant deep --teacher {TINY_TEACHER} --teacher-weights random --size 64"
     machine = "--epochs 1 --accelerator cpu"
     code = run_main("train", str(data), "--out", str(root / "run"), *model.split(), *machine.split())

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from edgead.training.checkpoint import read_checkpoint
 from edgead.training.run import CHECKPOINT_FILE, WEIGHTS_FILE, read_record
 from tests.helpers.command_line import files_in
-from tests.helpers.training_parts import TINY_TEACHER, same_tensors, write_pictures
+from tests.helpers.training_parts import TINY_TEACHER, same_tensors, write_images
 
 # The module that a command imports first, and the function in it that stands for all the work.
 WORK = {
     "train": ("edgead.training.training", "train_run", ["data", "--out", "out"]),
     "import": ("edgead.importers.run", "import_run", ["x.ckpt", "--data", "data", "--out", "out"]),
-    "build": ("edgead.engine.plan", "find_recipe", ["run", "--out", "out"]),
+    "build": ("edgead.engine.plan", "find_target", ["run", "--out", "out"]),
     "calibrate": ("edgead.files.atomic", "restore_directory", ["run", "--out", "out"]),
     "info": ("edgead.files.atomic", "restore_directory", ["run"]),
     "eval": ("edgead.data", "open_dataset", ["run", "data"]),
@@ -42,7 +42,7 @@ main()
 @pytest.mark.parametrize("command", WORK)
 def test_any_command_says_one_line_and_exits_130(command, tmp_path):
     module, function, arguments = WORK[command]
-    write_pictures(tmp_path / "data", 2)
+    write_images(tmp_path / "data", 2)
     before = files_in(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, module, function, command, *arguments],
@@ -89,7 +89,7 @@ def train(data, out, *, interrupt_at=None):
 
 
 def test_a_training_keeps_its_last_finished_epoch(tmp_path):
-    data, out = write_pictures(tmp_path / "data", 9), tmp_path / "run"
+    data, out = write_images(tmp_path / "data", 9), tmp_path / "run"
     interrupted = train(data, out, interrupt_at=2)
     assert interrupted.returncode == 130, interrupted.stderr
     last = interrupted.stderr.splitlines()[-1]
@@ -107,7 +107,7 @@ def test_a_training_keeps_its_last_finished_epoch(tmp_path):
 
 
 def test_before_the_first_epoch_there_is_nothing_to_keep(tmp_path):
-    data, out = write_pictures(tmp_path / "data", 9), tmp_path / "run"
+    data, out = write_images(tmp_path / "data", 9), tmp_path / "run"
     assert train(data, out, interrupt_at=0).returncode == 130
     assert not (out / CHECKPOINT_FILE).exists()
     record = read_record(out)

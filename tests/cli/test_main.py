@@ -121,7 +121,7 @@ def without_opencv(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("without_opencv")
-def test_an_opencv_that_cannot_be_loaded_is_one_line_with_the_mend(tmp_path):
+def test_an_opencv_that_cannot_be_loaded_is_one_line_with_the_hint(tmp_path):
     result = edgead("stream", str(tmp_path), "--source", "0")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("error: OpenCV cannot be loaded (")

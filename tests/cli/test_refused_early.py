@@ -13,13 +13,13 @@ from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.command_line import files_in, run_main
 from tests.helpers.parts_on_disk import write_parts
-from tests.helpers.training_parts import TINY_TEACHER, write_pictures
+from tests.helpers.training_parts import TINY_TEACHER, write_images
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A folder of good parts, a dataset, a bundle, and a directory of somebody's files."""
-    write_pictures(tmp_path / "good", 4)
+    write_images(tmp_path / "good", 4)
     write_parts(tmp_path / "parts")
     threshold = Threshold(0.2, 0.01, 0.95, 0.95, 299, 299)
     write_brightness_bundle(tmp_path / "bundle", ModelSize(32, 32), threshold)
@@ -39,8 +39,8 @@ def no_image_is_read(monkeypatch):
     def read(*_: object, **__: object) -> np.ndarray:
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr("edgead.data.images.read_picture", read)
-    monkeypatch.setattr("edgead.engine.rebuild.read_picture", read)
+    monkeypatch.setattr("edgead.data.images.read_image", read)
+    monkeypatch.setattr("edgead.engine.rebuild.read_image", read)
 
 
 TINY = f"--teacher {TINY_TEACHER} --teacher-weights random --size 64 --accelerator cpu"

@@ -10,7 +10,7 @@ import pytest
 
 from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
-from tests.helpers.stream_parts import SIZE, textured, write_picture, write_video
+from tests.helpers.stream_parts import SIZE, textured, write_image, write_video
 
 EDGEAD = [sys.executable, "-c", "from edgead.cli.main import main; main()", "stream"]
 
@@ -31,7 +31,7 @@ def test_a_folder_to_verdicts_on_standard_output_and_rejects(bundle: Path, tmp_p
     folder.mkdir()
     levels = [30, 200, 60, 150]
     for number, level in enumerate(levels):
-        write_picture(folder / f"{number}.png", textured(level))
+        write_image(folder / f"{number}.png", textured(level))
     rejects = tmp_path / "rejects"
     done = edgead(
         bundle, "--source", folder, "--sink", "jsonl:-", "--sink", f"rejects:{rejects}", "--threads", "1"
@@ -93,16 +93,16 @@ def test_bad_input_is_one_line_and_an_exit_code(bundle: Path, arguments: list[st
     assert done.stdout == ""
 
 
-def test_opencv_adds_no_lines_of_its_own_to_a_broken_picture(bundle: Path, tmp_path: Path) -> None:
-    picture = write_picture(tmp_path / "broken.tif", textured(100))
-    data = bytearray(picture.read_bytes())
+def test_opencv_adds_no_lines_of_its_own_to_a_broken_image(bundle: Path, tmp_path: Path) -> None:
+    image = write_image(tmp_path / "broken.tif", textured(100))
+    data = bytearray(image.read_bytes())
     (directory,) = struct.unpack_from("<I", data, 4)
     for entry in range(directory + 2, directory + 2 + 12 * data[directory], 12):
         tag, _, count, place = struct.unpack_from("<HHII", data, entry)
         if tag == 273:  # where the strips begin
             struct.pack_into(f"<{count}I", data, place if count > 1 else entry + 8, *[2**30] * count)
-    picture.write_bytes(data)
-    done = edgead(bundle, "--source", picture, "--sink", "jsonl:-")
+    image.write_bytes(data)
+    done = edgead(bundle, "--source", image, "--sink", "jsonl:-")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "broken.tif is broken" in done.stderr

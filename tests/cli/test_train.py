@@ -15,7 +15,7 @@ from edgead.errors import DataError, InputError, MissingExtraError
 from edgead.models import METHODS
 from edgead.training.config import TrainConfig
 from edgead.training.run import open_run
-from tests.helpers.training_parts import TINY_TEACHER, Template, write_pictures
+from tests.helpers.training_parts import TINY_TEACHER, Template, write_images
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(train)
@@ -24,11 +24,11 @@ RUNNER = CliRunner()
 
 @pytest.fixture
 def data(tmp_path):
-    return write_pictures(tmp_path / "data", 12)
+    return write_images(tmp_path / "data", 12)
 
 
 @pytest.mark.parametrize(
-    ("options", "recipe"),
+    ("options", "hyperparameters"),
     [
         ([], (100, 16, 5e-3, "hard-positions")),
         (["--preset", "paper"], (200, 16, 5e-3, "per-position")),
@@ -38,12 +38,12 @@ def data(tmp_path):
         (["--batch-size", "2"], (100, 2, 5e-3, "hard-positions")),
     ],
 )
-def test_what_is_not_given_is_the_presets(data, monkeypatch, options, recipe):
+def test_what_is_not_given_is_the_presets(data, monkeypatch, options, hyperparameters):
     asked: list[TrainConfig] = []
     monkeypatch.setattr("edgead.training.start.train_run", lambda config, *_: asked.append(config))
     RUNNER.invoke(app, [str(data), "--out", "run", *options], catch_exceptions=False)
     (config,) = asked
-    assert (config.epochs, config.batch_size, config.learning_rate, config.loss) == recipe
+    assert (config.epochs, config.batch_size, config.learning_rate, config.loss) == hyperparameters
     assert config.preset == ("paper" if "paper" in options else "edge")
 
 
@@ -64,7 +64,7 @@ def test_a_folder_becomes_a_run_and_the_run_stays(data, tmp_path, monkeypatch):
     ]
     done = RUNNER.invoke(app, ["data", "--out", "run", *options], catch_exceptions=False)
     assert done.exit_code == 0
-    assert "data (folder): 11 good pictures to train on, 1 held out" in done.stderr
+    assert "data (folder): 11 good images to train on, 1 held out" in done.stderr
     assert "epoch 8/8  loss " in done.stderr
     assert done.stderr.splitlines()[-1] == "run in run"
     config = open_run(tmp_path / "run").record.config
@@ -119,7 +119,7 @@ def test_two_processes_train_one_run(data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Starting with 2 processes" in done.stderr
     # One process speaks.
-    assert done.stderr.count("11 good pictures to train on") == 1
+    assert done.stderr.count("11 good images to train on") == 1
     metrics = json.loads(Path(tmp_path / "run" / "metrics.json").read_text())
     assert len(metrics) == 4
     assert metrics[-1]["loss"] < metrics[0]["loss"]

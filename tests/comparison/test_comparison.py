@@ -162,7 +162,7 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(grid, caplog):
     assert [result.state for result in comparison.results] == ["done", "failed", "done", "collapsed"]
     assert comparison.results[1].reason == failed[second]
 
-    # Once mended, the same again does the rest and nothing else.
+    # Once fixed, the same again does the rest and nothing else.
     (second.folder / "bundle" / "model.onnx").write_bytes(whole)
     before = (first.folder / "report" / "results.json").stat().st_mtime_ns
     caplog.clear()
@@ -314,13 +314,13 @@ def test_latency_is_measured_once_for_a_model_and_a_machine(grid):
 
 
 class Page(html.parser.HTMLParser):
-    """Words, rows of tables and pictures of a page, and every address that it would fetch."""
+    """Words, rows of tables and images of a page, and every address that it would fetch."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.words: list[str] = []
         self.rows: list[list[str]] = []
-        self.pictures: list[np.ndarray] = []
+        self.images: list[np.ndarray] = []
         self.addresses: list[str] = []
         self.feed(text)
         self.text = " ".join(" ".join(self.words).split())
@@ -331,7 +331,7 @@ class Page(html.parser.HTMLParser):
         for name, value in attributes:
             if name == "src" and str(value).startswith("data:image/png;base64,"):
                 data = np.frombuffer(base64.b64decode(str(value).split(",", 1)[1], validate=True), np.uint8)
-                self.pictures.append(cv2.imdecode(data, cv2.IMREAD_COLOR))
+                self.images.append(cv2.imdecode(data, cv2.IMREAD_COLOR))
             elif name in ("src", "href"):
                 self.addresses.append(str(value))
 
@@ -359,8 +359,8 @@ def test_the_page_and_the_files_say_the_same(grid):
     assert "my parts/rd++/seed1 failed: a <script> went | wrong" in page.text
     # The cells of this test have no pages of their own.
     assert page.addresses == ["baseline/my%20parts/report.html"]
-    (picture,) = page.pictures
-    assert picture.std() > 10
+    (image,) = page.images
+    assert image.std() > 10
 
     lines = (grid.out / "compare.md").read_text(encoding="utf-8").splitlines()
     table = [line for line in lines if line.startswith("|")]
@@ -388,7 +388,7 @@ def test_a_baseline_that_fails_is_said_and_the_page_is_written(grid):
 
 
 @pytest.mark.parametrize("content", ["{}", '{"evaluation": []}', '{"evaluation": {"aupro": 1}}', "[]"])
-def test_a_foreign_report_in_the_place_of_the_baselines_is_refused(grid, content):
+def test_an_external_report_in_the_place_of_the_baselines_is_refused(grid, content):
     file = grid.out / "baseline" / "my parts" / "results.json"
     file.parent.mkdir(parents=True)
     file.write_text(content)
@@ -403,7 +403,7 @@ def test_a_foreign_report_in_the_place_of_the_baselines_is_refused(grid, content
 @pytest.mark.parametrize(
     "content", ["{}", '{"options": {}}', '{"options": [], "datasets": {}}', '{"datasets": {}}']
 )
-def test_a_foreign_grid_is_refused(grid, tmp_path, content):
+def test_an_external_grid_is_refused(grid, tmp_path, content):
     (grid.out / "grid.json").write_text(content)
     with pytest.raises(RunError) as caught:
         plan_grid([tmp_path / "my parts"], ["rd"], 1, TINY, grid.out)

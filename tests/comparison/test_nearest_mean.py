@@ -37,7 +37,7 @@ def test_it_is_the_cosine_distance_from_the_mean(teacher):
     assert scores.argmax() == 0
 
 
-def test_it_takes_pictures_of_its_size_alone(teacher):
+def test_it_takes_images_of_its_size_alone(teacher):
     session = NearestMeanSession(teacher, good_parts(2))
     with pytest.raises(InputError):
         session.infer(np.zeros((1, 32, 64, 3), np.uint8))

@@ -4,21 +4,21 @@ import cv2
 import numpy as np
 import pytest
 
-from edgead.data import Sample, load_pictures, read_mask
-from edgead.errors import DataError, PictureError
+from edgead.data import Sample, load_images, read_mask
+from edgead.errors import DataError, ImageError
 from edgead.imaging.preprocess import ModelSize
 
 SIZE = ModelSize(32, 64)
 
 
-def picture(path: Path, grey: int, shape: tuple[int, int] = (32, 64)) -> Sample:
+def make_image(path: Path, grey: int, shape: tuple[int, int] = (32, 64)) -> Sample:
     cv2.imwrite(str(path), np.full((*shape, 3), grey, np.uint8))
     return Sample(path, 0)
 
 
-def test_pictures_come_in_order_at_the_models_size(tmp_path: Path) -> None:
-    samples = [picture(tmp_path / "a.png", 10), picture(tmp_path / "b.png", 20, (100, 90))]
-    loaded = load_pictures(samples, SIZE)
+def test_images_come_in_order_at_the_models_size(tmp_path: Path) -> None:
+    samples = [make_image(tmp_path / "a.png", 10), make_image(tmp_path / "b.png", 20, (100, 90))]
+    loaded = load_images(samples, SIZE)
     assert loaded.images.shape == (2, 32, 64, 3)
     assert loaded.images.dtype == np.uint8
     np.testing.assert_array_equal(loaded.images[:, 0, 0, 0], [10, 20])
@@ -26,24 +26,24 @@ def test_pictures_come_in_order_at_the_models_size(tmp_path: Path) -> None:
     assert loaded.broken == ()
 
 
-def test_a_broken_picture_is_named_or_skipped_and_counted(tmp_path: Path) -> None:
+def test_a_broken_image_is_named_or_skipped_and_counted(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("this is text")
     broken = Sample(tmp_path / "text.png", 0)
-    samples = [picture(tmp_path / "a.png", 10), broken, picture(tmp_path / "c.png", 30)]
-    with pytest.raises(PictureError, match=r"text\.png.*--skip-broken"):
-        load_pictures(samples, SIZE)
-    loaded = load_pictures(samples, SIZE, skip_broken=True)
+    samples = [make_image(tmp_path / "a.png", 10), broken, make_image(tmp_path / "c.png", 30)]
+    with pytest.raises(ImageError, match=r"text\.png.*--skip-broken"):
+        load_images(samples, SIZE)
+    loaded = load_images(samples, SIZE, skip_broken=True)
     np.testing.assert_array_equal(loaded.images[:, 0, 0, 0], [10, 30])
     assert loaded.samples == (samples[0], samples[2])
     assert len(loaded.broken) == 1
     assert "text.png" in loaded.broken[0]
-    with pytest.raises(DataError, match=r"none of 1 pictures.*text\.png"):
-        load_pictures([broken], SIZE, skip_broken=True)
+    with pytest.raises(DataError, match=r"none of 1 images.*text\.png"):
+        load_images([broken], SIZE, skip_broken=True)
 
 
-def test_no_pictures_are_not_an_empty_array() -> None:
-    with pytest.raises(DataError, match="none of 0 pictures"):
-        load_pictures([], SIZE)
+def test_no_images_are_not_an_empty_array() -> None:
+    with pytest.raises(DataError, match="none of 0 images"):
+        load_images([], SIZE)
 
 
 def test_a_mask_is_what_is_above_zero(tmp_path: Path) -> None:
@@ -78,5 +78,5 @@ def test_a_sample_that_may_be_defective_needs_a_mask(tmp_path: Path, label: int 
 
 
 def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match=r"m\.png"):
+    with pytest.raises(ImageError, match=r"m\.png"):
         read_mask(Sample(tmp_path / "a.png", 1, "cut", tmp_path / "m.png"), (5, 7))

@@ -61,7 +61,7 @@ def test_mvtec(tmp_path: Path, layout: str) -> None:
     )
 
 
-def test_mvtec_without_test_pictures_is_enough_to_train(tmp_path: Path) -> None:
+def test_mvtec_without_test_images_is_enough_to_train(tmp_path: Path) -> None:
     dataset = open_dataset(touch(tmp_path, "train/good/000.png"))
     assert len(dataset.train) == 1
     assert dataset.test == ()
@@ -141,7 +141,7 @@ def test_a_row_of_visa_that_makes_no_sense_is_named(
 
 def test_visa_without_its_split_or_its_rows_says_so(tmp_path: Path) -> None:
     root = visa(tmp_path, [("capsules", "train", "normal", "capsules/a.JPG", "")])
-    with pytest.raises(DataError, match="no training picture of candle"):
+    with pytest.raises(DataError, match="no training image of candle"):
         open_dataset(root)
     (tmp_path / "split_csv" / "1cls.csv").write_text("object\n" + 200_000 * "x")
     with pytest.raises(DataError, match=r"cannot read .*1cls\.csv"):
@@ -151,7 +151,7 @@ def test_visa_without_its_split_or_its_rows_says_so(tmp_path: Path) -> None:
         open_dataset(root)
 
 
-def test_a_folder_of_good_pictures(tmp_path: Path) -> None:
+def test_a_folder_of_good_images(tmp_path: Path) -> None:
     root = touch(tmp_path, "b.jpg", "a.tiff", "notes.txt", "other/c.png")
     dataset = open_dataset(root)
     assert dataset.layout == "folder"
@@ -159,7 +159,7 @@ def test_a_folder_of_good_pictures(tmp_path: Path) -> None:
     assert dataset.test == ()
 
 
-def test_a_folder_of_good_and_bad_pictures(tmp_path: Path) -> None:
+def test_a_folder_of_good_and_bad_images(tmp_path: Path) -> None:
     root = touch(tmp_path, "good/a.png", "bad/b.png", "defect/c.jpeg", ".cache/d.png")
     dataset = open_dataset(root)
     assert dataset.train == (Sample(root / "good/a.png", 0),)
@@ -172,7 +172,7 @@ def test_a_folder_of_good_and_bad_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "layout", "message"),
     [
-        ((), "auto", "is empty: put pictures"),
+        ((), "auto", "is empty: put images"),
         (("notes.txt",), "auto", "none of the known layouts"),
         (("screw/train/good/a.png",), "auto", "several datasets: give one of them, such as .*screw"),
         (
@@ -180,11 +180,11 @@ def test_a_folder_of_good_and_bad_pictures(tmp_path: Path) -> None:
             "auto",
             "several datasets: give one of them, such as .*candle",
         ),
-        (("train/good/notes.txt",), "auto", "no picture in .*good"),
-        (("good/notes.txt",), "auto", "no picture in .*good"),
-        (("notes.txt",), "folder", "no picture in"),
-        (("a.png",), "mvtec", "no picture in .*train/good"),
-        (("a.png",), "btad", "no picture in .*train/ok"),
+        (("train/good/notes.txt",), "auto", "no image in .*good"),
+        (("good/notes.txt",), "auto", "no image in .*good"),
+        (("notes.txt",), "folder", "no image in"),
+        (("a.png",), "mvtec", "no image in .*train/good"),
+        (("a.png",), "btad", "no image in .*train/ok"),
         (("a.png", "good/b.png"), "auto", r"a\.png beside good/"),
         (("a.png",), "coco", "'coco' is not known"),
     ],
@@ -223,7 +223,7 @@ def test_the_layouts_are_these() -> None:
 )
 def test_a_real_dataset_is_complete(name: str, train: int, good: int, defect: int, kinds: int) -> None:
     if not (SHARED / name).is_dir():
-        pytest.skip(f"no real pictures at {SHARED / name}")
+        pytest.skip(f"no real images at {SHARED / name}")
     dataset = open_dataset(SHARED / name)
     bad = [sample for sample in dataset.test if sample.label == 1]
     assert (len(dataset.train), len(dataset.test), len(bad)) == (train, good + defect, defect)

@@ -32,13 +32,13 @@ def test_another_seed_holds_out_others() -> None:
     assert split_holdout(samples(50), 0.2, seed=1)[1] != split_holdout(samples(50), 0.2, seed=2)[1]
 
 
-def test_a_picture_added_later_moves_few() -> None:
+def test_an_image_added_later_moves_few() -> None:
     before = {sample.path.name for sample in split_holdout(samples(100), 0.2)[1]}
     after = {sample.path.name for sample in split_holdout(samples(101), 0.2)[1]}
     assert len(before & after) >= 19
 
 
-@pytest.mark.parametrize(("count", "message"), [(0, "no good picture"), (1, "one good picture")])
+@pytest.mark.parametrize(("count", "message"), [(0, "no good image"), (1, "one good image")])
 def test_too_few_samples_are_counted(count: int, message: str) -> None:
     with pytest.raises(DataError, match=f"{message}.*at least 2"):
         split_holdout(samples(count))

@@ -24,11 +24,11 @@ FEW = {"n_train": 60, "n_test": 5, "epochs": 15, "n_frames": 30, "size_px": 96}
 
 
 class Page(html.parser.HTMLParser):
-    """Text, pictures and addresses of a page."""
+    """Text, images and addresses of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.pictures: list[bytes] = []
+        self.images: list[bytes] = []
         self.addresses: list[str] = []
         self.words: list[str] = []
         self.feed(path.read_text(encoding="utf-8"))
@@ -37,7 +37,7 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         for name, value in attributes:
             if name == "src" and value is not None and value.startswith("data:image/"):
-                self.pictures.append(base64.b64decode(value.split(",", 1)[1], validate=True))
+                self.images.append(base64.b64decode(value.split(",", 1)[1], validate=True))
             elif name in ("src", "href", "xlink:href") and not str(value).startswith("#"):
                 self.addresses.append(str(value))
 
@@ -105,7 +105,7 @@ def test_the_page_counts_the_verdicts_of_the_stream(made: tuple[Path, list[str]]
 def test_the_page_shows_frames_and_heat_maps_and_the_commands(made: tuple[Path, list[str]]) -> None:
     page = Page(made[0] / "index.html")
     # 24 frames, the loss curve, the colours' legend, and 5 defects and 5 good parts with a heat map each.
-    assert len(page.pictures) == 24 + 1 + 1 + 2 * 10
+    assert len(page.images) == 24 + 1 + 1 + 2 * 10
     for command in ("train", "build", "stream"):
         assert re.search(rf"edgead {command} \S*my-parts", page.text)
 

@@ -13,7 +13,7 @@ import pytest
 from edgead.bundle import Bundle, open_bundle
 from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
-from edgead.engine.validation_images import Judges
+from edgead.engine.validation_images import ValidationImages
 from edgead.errors import InputError, VerificationError
 from edgead.runtime import open_session
 from edgead.runtime.agreement import compare_sessions
@@ -41,21 +41,21 @@ def test_the_bundle_opens_and_says_what_it_is(bundle: Bundle) -> None:
     assert manifest.verification["parts"][PART]["limits"]["map_error_max"] == pytest.approx(share)
 
 
-def test_the_bundle_decides_as_the_model_on_other_pictures(bundle: Bundle) -> None:
+def test_the_bundle_decides_as_the_model_on_other_images(bundle: Bundle) -> None:
     images = np.random.default_rng(9).integers(0, 256, (10, 64, 96, 3), np.uint8)
     with open_session(bundle) as session:
-        agreement = compare_sessions(
+        fidelity = compare_sessions(
             ToyRun().session(), session, images, bundle.manifest.thresholds[PART].value
         )
-    assert agreement.map_error_max <= 1e-4 / bundle.manifest.thresholds[PART].value
-    assert agreement.decision_flips == 0
+    assert fidelity.map_error_max <= 1e-4 / bundle.manifest.thresholds[PART].value
+    assert fidelity.decision_flips == 0
 
 
 def test_the_session_gives_the_golden_answers(bundle: Bundle) -> None:
     golden = bundle.golden()
     run = ToyRun()
-    np.testing.assert_array_equal(golden.images[:4], run.holdout_pictures()[PART].images[:4])
-    # Four good ones, their twins, and the chart.
+    np.testing.assert_array_equal(golden.images[:4], run.holdout_images()[PART].images[:4])
+    # Four good ones, their synthetic defects, and the chart.
     assert len(golden.images) == 9
     with open_session(bundle) as session:
         prediction = session.infer(golden.images)
@@ -64,9 +64,9 @@ def test_the_session_gives_the_golden_answers(bundle: Bundle) -> None:
 
 
 def test_the_threshold_is_an_order_statistic_of_the_held_out_scores(bundle: Bundle, tmp_path: Path) -> None:
-    images = ToyRun().holdout_pictures()[PART].images
+    images = ToyRun().holdout_images()[PART].images
     scores = ToyRun().session().infer(images).anomaly_score
-    # Twelve pictures are too few for 1 % at 95 %, so it is their largest score.
+    # Twelve images are too few for 1 % at 95 %, so it is their largest score.
     assert bundle.manifest.thresholds[PART].value == pytest.approx(scores.max(), abs=1e-5)
     assert bundle.manifest.thresholds[PART].n_normal == 12
     assert bundle.manifest.thresholds[PART].warning() is not None
@@ -91,7 +91,7 @@ class RoundedSession(TorchSession):
 
 
 @pytest.mark.parametrize("rounding", [2e-5, -2e-5])
-def test_a_rounding_makes_no_alarm_of_the_picture_that_set_the_threshold(
+def test_a_rounding_makes_no_alarm_of_the_image_that_set_the_threshold(
     rounding: float, tmp_path: Path
 ) -> None:
     run = ToyRun()
@@ -99,7 +99,7 @@ def test_a_rounding_makes_no_alarm_of_the_picture_that_set_the_threshold(
     reference.rounding = np.float32(rounding)
     run.session = lambda: reference  # type: ignore[method-assign]
     built = build_bundle(run, tmp_path / "x")
-    images = run.holdout_pictures()[PART].images
+    images = run.holdout_images()[PART].images
     with open_session(built) as session:
         for scores in (session.infer(images).anomaly_score, reference.infer(images).anomaly_score):
             # One unit in the last place is left for a batch of another size.
@@ -117,13 +117,15 @@ class BatchedSession(TorchSession):
 
 @pytest.mark.parametrize("held_out", [1, 3, 9])
 def test_the_last_bit_of_a_batch_of_another_size_refuses_no_build(held_out: int) -> None:
-    images = ToyRun().holdout_pictures()[PART].images
-    judges = Judges(images[np.arange(held_out) % len(images)], None, 0.01, 0.95)
+    images = ToyRun().holdout_images()[PART].images
+    validation_images = ValidationImages(images[np.arange(held_out) % len(images)], None, 0.01, 0.95)
     session = BatchedSession(ToyRun().load_model())
-    threshold = judges.threshold(session).value
+    threshold = validation_images.threshold(session).value
     exact = TorchSession(ToyRun().load_model())
-    assert compare_sessions(session, exact, judges.all, threshold).decision_flips == 0
-    scores = [session.infer(judges.all[i : i + 8]).anomaly_score for i in range(0, 2 * held_out, 8)]
+    assert compare_sessions(session, exact, validation_images.all, threshold).decision_flips == 0
+    scores = [
+        session.infer(validation_images.all[i : i + 8]).anomaly_score for i in range(0, 2 * held_out, 8)
+    ]
     # What is compared is what the threshold was set on.
     assert np.concatenate(scores)[:held_out].max() == np.float32(threshold)
 

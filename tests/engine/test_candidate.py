@@ -18,9 +18,9 @@ from edgead.bundle import Bundle, open_bundle, write_bundle
 from edgead.cli.build import _report
 from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
-from edgead.engine.precision_converter import Calibrating, Rung
+from edgead.engine.precision_converter import Calibrating, CandidatePrecision
 from edgead.engine.rebuild import recompile_bundle
-from edgead.engine.target import find_recipe
+from edgead.engine.target import find_target
 from edgead.errors import BackendError, BundleError, EdgeadError, VerificationError
 from edgead.runtime import open_session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
@@ -41,8 +41,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def plan(folder: Path, rung: Rung, recipe: str = "rtx-desktop") -> Plan:
-    return Plan(*find_recipe(None, recipe), (rung,), Calibrating(cache=folder / "ranges.json"))
+def plan(folder: Path, candidate_precision: CandidatePrecision, target: str = "rtx-desktop") -> Plan:
+    return Plan(
+        *find_target(None, target), (candidate_precision,), Calibrating(cache=folder / "clipping_limits.json")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +58,20 @@ def bundles(folder: Path, exact: Bundle) -> dict[str, Bundle]:
     with pytest.MonkeyPatch.context() as patch:
         graph = exact.file("model.onnx").read_bytes()
         patch.setattr("edgead.engine.build.onnx_from_run", lambda _: graph)
-        rungs: tuple[Rung, ...] = ("fp32", "fp16", "int8")
-        return {rung: build_bundle(ToyRun(), folder / rung, plan(folder, rung)) for rung in rungs}
+        candidate_precisions: tuple[CandidatePrecision, ...] = ("fp32", "fp16", "int8")
+        return {
+            candidate_precision: build_bundle(
+                ToyRun(), folder / candidate_precision, plan(folder, candidate_precision)
+            )
+            for candidate_precision in candidate_precisions
+        }
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_a_bundle_holds_an_engine_that_nobody_ran(precision: str, bundles: dict[str, Bundle]) -> None:
     bundle = open_bundle(bundles[precision].path)
     manifest = bundle.manifest
-    assert (manifest.backend, manifest.recipe, manifest.precision) == (
+    assert (manifest.backend, manifest.target, manifest.precision) == (
         "tensorrt-rtx",
         "rtx-desktop",
         precision,
@@ -73,7 +80,7 @@ def test_a_bundle_holds_an_engine_that_nobody_ran(precision: str, bundles: dict[
     expected = {"model.onnx", "golden.npz", "model.engine", "engine.json"}
     assert set(manifest.files) == expected | ({"calibration.json"} if precision == "int8" else set())
     record = EngineRecord.from_json(bundle.file("engine.json").read_text(), "")
-    assert (record.backend, record.precision, record.recipe) == ("tensorrt-rtx", precision, "rtx-desktop")
+    assert (record.backend, record.precision, record.target) == ("tensorrt-rtx", precision, "rtx-desktop")
     assert record.compute_capabilities == ("8.6", "8.9", "12.0")
     assert record.graph_sha256 == manifest.files["model.onnx"].sha256
     assert record.batch == (1, 1, 8)
@@ -135,8 +142,8 @@ def test_the_build_logs_it_too(
     assert bundle.manifest.verified is False
     assert bundle.manifest.thresholds[PART] == exact.manifest.thresholds[PART]
     assert (
-        bundle.manifest.verification["parts"][PART]["judges"]
-        == exact.manifest.verification["parts"][PART]["judges"]
+        bundle.manifest.verification["parts"][PART]["validation_images"]
+        == exact.manifest.verification["parts"][PART]["validation_images"]
     )
     assert bundle.manifest.verification["reference"].startswith("the golden answers")
 
@@ -230,7 +237,7 @@ main()
 """
 
 
-def test_an_int8_bundle_is_compiled_as_it_is_without_pictures_and_torch(
+def test_an_int8_bundle_is_compiled_as_it_is_without_images_and_torch(
     folder: Path, exact: Bundle, bundles: dict[str, Bundle], tmp_path: Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -18,8 +18,8 @@ from edgead.engine.tensorrt_build import BuiltEngine, build_engine
 from edgead.errors import BackendError
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.precision.calibration import calibrate
-from edgead.export.precision.float16 import half_from_float
-from edgead.export.precision.quantize import int8_from_float
+from edgead.export.precision.float16 import float16_from_float32
+from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.components.teacher import create_teacher
@@ -36,12 +36,12 @@ def engine_bytes(teacher: str, size: ModelSize, directory: Path) -> dict[str, in
     exact = onnx_from_method(method, size)
     del method
     noise = np.random.default_rng(0).integers(0, 256, (2, size.height_px, size.width_px, 3), np.uint8)
-    ranges = calibrate(exact, noise, "minmax").ranges
+    clipping_limits = calibrate(exact, noise, "minmax").clipping_limits
     found = {}
     for precision, convert in {
         "fp32": lambda: exact,
-        "fp16": lambda: half_from_float(exact),
-        "int8": lambda: int8_from_float(exact, ranges),
+        "fp16": lambda: float16_from_float32(exact),
+        "int8": lambda: int8_from_float32(exact, clipping_limits),
     }.items():
         model = directory / "model.onnx"
         model.write_bytes(convert().SerializeToString())
@@ -50,7 +50,7 @@ def engine_bytes(teacher: str, size: ModelSize, directory: Path) -> dict[str, in
             EngineRequest(
                 backend="tensorrt-rtx",
                 precision=precision,
-                recipe="sizes",
+                target="sizes",
                 batch=BatchProfile(1, 1, 4),
                 settings=TensorRTSettings(compute_capabilities=("8.6", "8.9", "12.0")),
                 gpu=None,
@@ -71,7 +71,7 @@ def refused_for_want_of_a_gpu(
         method="rd",
         teacher=teacher,
         backend="tensorrt-rtx",
-        recipe="rtx-desktop",
+        target="rtx-desktop",
         precision=precision,
         size=size,
         thresholds={"washer": Threshold(0.5, 0.01, 0.95, 0.96, 320, 299)},

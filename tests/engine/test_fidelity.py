@@ -1,4 +1,4 @@
-"""Refusal of a graph that differs from its reference, and the damaged pictures it is tried on."""
+"""Refusal of a graph that differs from its reference, and the damaged images it is tried on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
-from edgead.engine.fidelity import MAP_TOLERANCE, Budget, Comparison, Limits, require, table, verify
+from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
+from edgead.engine.fidelity import (
+    MAP_TOLERANCE,
+    FidelityReport,
+    Tolerance,
+    ToleranceLimits,
+    require,
+    table,
+    verify,
+)
 from edgead.errors import InputError, VerificationError
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import FakeSession
@@ -18,21 +26,23 @@ from edgead.runtime.agreement import compare_sessions
 SIZE = ModelSize(32, 64)
 
 
-def pictures(count: int) -> np.ndarray:
+def make_images(count: int) -> np.ndarray:
     return np.random.default_rng(2).integers(0, 256, (count, 32, 64, 3), np.uint8)
 
 
 def test_what_agrees_is_let_through() -> None:
-    agreement = verify(FakeSession(SIZE), FakeSession(SIZE), pictures(3), threshold=0.9).agreement
-    assert agreement.n == 3
-    assert agreement.map_error_max == 0.0
-    assert agreement.decision_flips == 0
+    fidelity = verify(FakeSession(SIZE), FakeSession(SIZE), make_images(3), threshold=0.9).fidelity
+    assert fidelity.n == 3
+    assert fidelity.map_error_max == 0.0
+    assert fidelity.decision_flips == 0
 
 
 def test_a_map_beyond_the_tolerance_is_refused() -> None:
     # No decision flips: both scores are far below the threshold.
     with pytest.raises(VerificationError, match="0 decisions flip"):
-        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.1 + 2 * MAP_TOLERANCE), pictures(3), threshold=0.9)
+        verify(
+            FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.1 + 2 * MAP_TOLERANCE), make_images(3), threshold=0.9
+        )
 
 
 def test_small_maps_have_a_small_tolerance() -> None:
@@ -40,7 +50,7 @@ def test_small_maps_have_a_small_tolerance() -> None:
     small = FakeSession(SIZE, 1e-4), FakeSession(SIZE, 1.5e-4)
     assert abs(1.5e-4 - 1e-4) < MAP_TOLERANCE
     with pytest.raises(VerificationError, match="0 decisions flip"):
-        verify(*small, pictures(3), threshold=1e-3)
+        verify(*small, make_images(3), threshold=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -59,85 +69,88 @@ def test_small_maps_have_a_small_tolerance() -> None:
 def test_errors_are_shares_of_the_threshold_or_of_what_is_above_it(
     reference: float, other: float, share: float
 ) -> None:
-    found = compare_sessions(FakeSession(SIZE, reference), FakeSession(SIZE, other), pictures(2), 0.1)
+    found = compare_sessions(FakeSession(SIZE, reference), FakeSession(SIZE, other), make_images(2), 0.1)
     assert found.map_error_max == pytest.approx(share, rel=1e-5)
     assert found.score_error_max == pytest.approx(share, rel=1e-5)
 
 
 def test_nothing_is_a_share_of_a_threshold_of_zero() -> None:
     still = FakeSession(SIZE, 0.0)
-    assert compare_sessions(still, still, pictures(2), 0.0).map_error_max == 0.0
+    assert compare_sessions(still, still, make_images(2), 0.0).map_error_max == 0.0
     for other in (-1e-6, -10.0):
         with pytest.raises(VerificationError, match="0 decisions flip"):
-            verify(still, FakeSession(SIZE, other), pictures(2), 0.0)
+            verify(still, FakeSession(SIZE, other), make_images(2), 0.0)
 
 
 def test_a_flipped_decision_is_refused_however_small_the_difference() -> None:
     nearly = 0.1 + MAP_TOLERANCE / 2
-    assert verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, nearly), pictures(3), threshold=0.2)
+    assert verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, nearly), make_images(3), threshold=0.2)
     with pytest.raises(VerificationError, match="3 decisions flip"):
         verify(
-            FakeSession(SIZE, 0.1), FakeSession(SIZE, nearly), pictures(3), threshold=0.1 + MAP_TOLERANCE / 4
+            FakeSession(SIZE, 0.1),
+            FakeSession(SIZE, nearly),
+            make_images(3),
+            threshold=0.1 + MAP_TOLERANCE / 4,
         )
 
 
 def test_numbers_that_are_none_are_refused() -> None:
     with pytest.raises(VerificationError, match="inf"):
-        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, float("nan")), pictures(2), threshold=0.9)
+        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, float("nan")), make_images(2), threshold=0.9)
 
 
 def test_the_refusal_is_one_line_and_exits_with_two() -> None:
     with pytest.raises(VerificationError) as refusal:
-        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.9), pictures(1), threshold=0.5)
+        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.9), make_images(1), threshold=0.5)
     assert "\n" not in str(refusal.value)
     assert refusal.value.exit_code == 3
 
 
 @pytest.mark.parametrize("grey", [None, 0, 127, 128, 255])
-def test_a_twin_is_damaged_in_one_rectangle_and_nowhere_else(grey: int | None) -> None:
-    images = pictures(20) if grey is None else np.full((20, 32, 64, 3), grey, np.uint8)
+def test_a_defect_is_damaged_in_one_rectangle_and_nowhere_else(grey: int | None) -> None:
+    images = make_images(20) if grey is None else np.full((20, 32, 64, 3), grey, np.uint8)
     before = images.copy()
-    twins = damaged_twins(images)
+    defects = synthetic_defects(images)
     np.testing.assert_array_equal(images, before)
-    assert twins.shape == images.shape
-    assert twins.dtype == np.uint8
-    for image, twin in zip(images, twins, strict=True):
-        rows, columns = np.nonzero((image != twin).any(axis=2))
+    assert defects.shape == images.shape
+    assert defects.dtype == np.uint8
+    for image, defect in zip(images, defects, strict=True):
+        rows, columns = np.nonzero((image != defect).any(axis=2))
         assert len(rows) > 0
         assert np.ptp(rows) < 32 // 4
         assert np.ptp(columns) < 64 // 4
     if grey is not None:
-        assert set(np.unique(twins)) == {grey, 255 - grey}
+        assert set(np.unique(defects)) == {grey, 255 - grey}
 
 
-def test_twins_are_the_same_each_time_and_differ_among_each_other() -> None:
+def test_defects_are_the_same_each_time_and_differ_among_each_other() -> None:
     images = np.full((6, 32, 64, 3), 40, np.uint8)
-    np.testing.assert_array_equal(damaged_twins(images), damaged_twins(images))
-    assert len({twin.tobytes() for twin in damaged_twins(images)}) == 6
-    assert not np.array_equal(damaged_twins(images), damaged_twins(images, seed=1))
+    np.testing.assert_array_equal(synthetic_defects(images), synthetic_defects(images))
+    assert len({defect.tobytes() for defect in synthetic_defects(images)}) == 6
+    assert not np.array_equal(synthetic_defects(images), synthetic_defects(images, seed=1))
 
 
-HALF = Budget(
+HALF = Tolerance(
     map_error=0.02, score_error=0.01, rank_correlation_min=0.99, decision_flips=0.01, auroc_loss=0.005
 )
 
 
-def test_limits_follow_from_the_number_of_pictures() -> None:
-    assert HALF.limits(99) == Limits(0.02, 0.01, 0.99, 0, 0.005)
+def test_limits_follow_from_the_number_of_images() -> None:
+    assert HALF.limits(99) == ToleranceLimits(0.02, 0.01, 0.99, 0, 0.005)
     assert HALF.limits(250).decision_flips_max == 2
 
 
 @pytest.mark.parametrize(
     ("limits", "lets_through"),
     [
-        (Limits(0.101, 0.101, -1.0, 0, 0.01), True),
-        (Limits(0.099, 0.101, -1.0, 0, 0.01), False),
-        (Limits(0.101, 0.099, -1.0, 0, 0.01), False),
+        (ToleranceLimits(0.101, 0.101, -1.0, 0, 0.01), True),
+        (ToleranceLimits(0.099, 0.101, -1.0, 0, 0.01), False),
+        (ToleranceLimits(0.101, 0.099, -1.0, 0, 0.01), False),
     ],
 )
-def test_each_error_has_its_own_limit(limits: Limits, lets_through: bool) -> None:
+def test_each_error_has_its_own_limit(limits: ToleranceLimits, lets_through: bool) -> None:
     def check() -> None:
-        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.12), pictures(3), 0.2, limits)
+        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.12), make_images(3), 0.2, limits)
 
     if lets_through:
         check()
@@ -147,33 +160,33 @@ def test_each_error_has_its_own_limit(limits: Limits, lets_through: bool) -> Non
 
 
 def test_another_order_is_refused() -> None:
-    def reversed_brightness(picture: np.ndarray) -> float:
-        return 1.0 - float(picture.mean()) / 255
+    def reversed_brightness(image: np.ndarray) -> float:
+        return 1.0 - float(image.mean()) / 255
 
-    loose = Limits(10.0, 10.0, 0.9, 100, 0.01)
-    brightness = FakeSession(SIZE, lambda picture: float(picture.mean()) / 255)
-    verify(brightness, brightness, pictures(5), 0.9, loose)
+    loose = ToleranceLimits(10.0, 10.0, 0.9, 100, 0.01)
+    brightness = FakeSession(SIZE, lambda image: float(image.mean()) / 255)
+    verify(brightness, brightness, make_images(5), 0.9, loose)
     with pytest.raises(VerificationError, match=r"rank correlation is -1.000 \(allowed: 0.9 or more\)"):
-        verify(brightness, FakeSession(SIZE, reversed_brightness), pictures(5), 0.9, loose)
+        verify(brightness, FakeSession(SIZE, reversed_brightness), make_images(5), 0.9, loose)
 
 
 def test_a_loss_of_auroc_is_refused_and_a_gain_is_not() -> None:
-    same = compare_sessions(FakeSession(SIZE), FakeSession(SIZE), pictures(3), 0.9)
-    limits = Limits(1.0, 1.0, -1.0, 0, 0.01)
-    assert Comparison(same, 0.95, 0.945).holds(limits)
-    assert Comparison(same, 0.95, 0.99).holds(limits)
-    assert Comparison(same).holds(limits)
-    assert not Comparison(same, 0.95, 0.93).holds(limits)
-    assert not Comparison(same, 0.95, float("nan")).holds(limits)
+    same = compare_sessions(FakeSession(SIZE), FakeSession(SIZE), make_images(3), 0.9)
+    limits = ToleranceLimits(1.0, 1.0, -1.0, 0, 0.01)
+    assert FidelityReport(same, 0.95, 0.945).holds(limits)
+    assert FidelityReport(same, 0.95, 0.99).holds(limits)
+    assert FidelityReport(same).holds(limits)
+    assert not FidelityReport(same, 0.95, 0.93).holds(limits)
+    assert not FidelityReport(same, 0.95, float("nan")).holds(limits)
     with pytest.raises(
         VerificationError, match=r"AUROC changes by -0.0200 \(allowed: -0.01 or more\).*: try this"
     ):
-        require(Comparison(same, 0.95, 0.93), limits, "try this")
+        require(FidelityReport(same, 0.95, 0.93), limits, "try this")
 
 
 def test_what_is_infinite_is_left_out_of_json() -> None:
-    broken = compare_sessions(FakeSession(SIZE, 0.1), FakeSession(SIZE, float("nan")), pictures(2), 0.9)
-    measures = Comparison(broken).measures()
+    broken = compare_sessions(FakeSession(SIZE, 0.1), FakeSession(SIZE, float("nan")), make_images(2), 0.9)
+    measures = FidelityReport(broken).measures()
     assert measures["map_error_max"] is None
     assert json.loads(json.dumps(measures, allow_nan=False)) == measures
 
@@ -182,19 +195,19 @@ def test_what_is_infinite_is_left_out_of_json() -> None:
     ("name", "value"), [("map_error", -0.1), ("rank_correlation_min", 1.5), ("auroc_loss", float("nan"))]
 )
 def test_a_budget_out_of_range_is_refused_by_name(name: str, value: float) -> None:
-    with pytest.raises(InputError, match=f"budget {name} is"):
+    with pytest.raises(InputError, match=f"tolerance {name} is"):
         replace(HALF, **{name: value})
 
 
 def test_the_table_shows_each_measure_beside_its_limit() -> None:
-    agreement = {
+    fidelity = {
         "map_error_max": 0.0123,
         "score_error_max": 0.004,
         "rank_correlation": None,
         "decision_flips": 1,
         "auroc_change": -0.0025,
     }
-    lines = table(agreement, asdict(Limits(0.05, 0.01, 0.9, 2, 0.01)))
+    lines = table(fidelity, asdict(ToleranceLimits(0.05, 0.01, 0.9, 2, 0.01)))
     assert [line.split() for line in lines] == [
         ["measured", "allowed"],
         ["map", "error", "0.0123", "<=", "0.05"],

@@ -10,7 +10,7 @@ import pytest
 
 from edgead.engine.plan import HEADS, Plan
 from edgead.engine.precision_converter import Calibrating
-from edgead.engine.target import find_recipe
+from edgead.engine.target import find_target
 from edgead.errors import InputError
 from edgead.files.arguments import PlanOptions
 from edgead.plugin.loader import plugin_file
@@ -28,12 +28,12 @@ def plugin(no_plugin) -> Path:
     return plugin_file()
 
 
-def parse(recipe: str, head: str = "auto") -> Plan:
-    return Plan.parse(target=recipe, head=head)
+def parse(target: str, head: str = "auto") -> Plan:
+    return Plan.parse(target=target, head=head)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "head", "expected"),
+    ("target", "head", "expected"),
     [
         ("cpu", "auto", "standard"),
         ("cpu", "standard", "standard"),
@@ -45,12 +45,12 @@ def parse(recipe: str, head: str = "auto") -> Plan:
         ("jetson-orin", "standard", "standard"),
     ],
 )
-def test_with_a_plugin(plugin, recipe, head, expected):
-    assert parse(recipe, head).engine_head() == expected
+def test_with_a_plugin(plugin, target, head, expected):
+    assert parse(target, head).engine_head() == expected
 
 
 @pytest.mark.parametrize(
-    ("recipe", "head", "expected"),
+    ("target", "head", "expected"),
     [
         ("jetson-orin", "auto", "standard"),
         ("jetson-orin", "standard", "standard"),
@@ -58,8 +58,8 @@ def test_with_a_plugin(plugin, recipe, head, expected):
         ("rtx-desktop", "plugin", "kernels"),
     ],
 )
-def test_without_a_plugin(recipe, head, expected):
-    assert parse(recipe, head).engine_head() == expected
+def test_without_a_plugin(target, head, expected):
+    assert parse(target, head).engine_head() == expected
 
 
 def test_a_plugin_that_is_compiled_later_is_taken_by_auto_then():
@@ -85,22 +85,22 @@ def test_onnxruntime_has_no_engine(plugin):
         parse("cpu", "plugin")
 
 
-@pytest.mark.parametrize("recipe", ["cpu", "rtx-desktop", "jetson-orin"])
-def test_an_unknown_head_is_refused_with_those_there_are(recipe):
+@pytest.mark.parametrize("target", ["cpu", "rtx-desktop", "jetson-orin"])
+def test_an_unknown_head_is_refused_with_those_there_are(target):
     with pytest.raises(InputError, match=f"unknown --head 'kernels': choose one of {', '.join(HEADS)}"):
-        parse(recipe, "kernels")
+        parse(target, "kernels")
 
 
 @pytest.mark.parametrize(
     ("head", "expected"), [("auto", "standard"), ("plugin", "plugin"), ("standard", "standard")]
 )
 def test_a_version_compatible_engine_carries_the_plugin_when_asked(plugin, head, expected):
-    recipe = find_recipe(None, "jetson-orin")[1]
-    compatible = replace(recipe, tensorrt=replace(recipe.tensorrt, version_compatible=True))
+    target = find_target(None, "jetson-orin")[1]
+    compatible = replace(target, tensorrt=replace(target.tensorrt, version_compatible=True))
     assert Plan("mine", compatible, head=head).engine_head() == expected
 
 
-OF_INT8 = {"calibrate_on": "noise", "algorithm": "minmax", "quantize": "all", "cache": "ranges.json"}
+OF_INT8 = {"calibrate_on": "noise", "algorithm": "minmax", "quantize": "all", "cache": "clipping_limits.json"}
 
 
 @pytest.mark.parametrize("option", OF_INT8)
@@ -119,7 +119,7 @@ def test_an_option_of_int8_is_refused_by_name_where_no_int8_is_tried(option, tar
 @pytest.mark.parametrize(("target", "precision"), [("cpu", "int8"), ("rtx-desktop", "auto")])
 def test_options_of_int8_reach_the_calibration(target, precision):
     plan = Plan.parse(target=target, precision=precision, **OF_INT8)
-    assert plan.calibrating == Calibrating("noise", "minmax", Path("ranges.json"))
+    assert plan.calibrating == Calibrating("noise", "minmax", Path("clipping_limits.json"))
 
 
 def test_without_options_it_is_the_default_plan():

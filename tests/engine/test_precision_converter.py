@@ -15,29 +15,34 @@ import pytest
 from onnx import numpy_helper
 
 from edgead.bundle import Bundle, open_bundle
-from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
+from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import (
     CALIBRATE_ON,
     CalibrateOn,
     Calibrating,
-    Lowered,
-    LowerPrecisions,
-    Rung,
+    CandidatePrecision,
+    ConvertedModel,
+    PrecisionConverter,
     calibration_images,
 )
 from edgead.errors import DataError, PrecisionError, VerificationError
 from edgead.runtime import open_session
 from edgead.runtime.agreement import compare_sessions
 from edgead.scoring.threshold import threshold_from_normal_scores
-from tests.helpers.toy_run import PART, SIZE, ToyRun, pictures
+from tests.helpers.toy_run import PART, SIZE, ToyRun, make_images
 
 SHAPE = (SIZE.height_px, SIZE.width_px, 3)
 
 
-def int8_plan(folder: Path, rung: Rung = "int8", calibrate_on: CalibrateOn = "mixed") -> Plan:
-    return Plan(rungs=(rung,), calibrating=Calibrating(calibrate_on, cache=folder / "ranges.json"))
+def int8_plan(
+    folder: Path, candidate_precision: CandidatePrecision = "int8", calibrate_on: CalibrateOn = "mixed"
+) -> Plan:
+    return Plan(
+        candidate_precisions=(candidate_precision,),
+        calibrating=Calibrating(calibrate_on, cache=folder / "clipping_limits.json"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def exact(folder: Path) -> Bundle:
 
 @pytest.fixture(scope="module")
 def half(folder: Path) -> Bundle:
-    return build_bundle(ToyRun(), folder / "fp16", plan=Plan(rungs=("fp16",)))
+    return build_bundle(ToyRun(), folder / "fp16", plan=Plan(candidate_precisions=("fp16",)))
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +80,11 @@ def test_the_manifest_says_precision_and_table(
     assert 0.0 < found["score_error_max"] <= limits["score_error_max"]
     assert limits["rank_correlation_min"] <= found["rank_correlation"] <= 1.0
     assert found["decision_flips"] <= limits["decision_flips_max"]
-    budget, threshold = Plan().recipe.budgets.of(manifest.precision), exact.manifest.thresholds[PART].value
-    assert limits["map_error_max"] == budget.map_error
+    tolerance, threshold = (
+        Plan().target.tolerances.of(manifest.precision),
+        exact.manifest.thresholds[PART].value,
+    )
+    assert limits["map_error_max"] == tolerance.map_error
     assert found["reference_threshold"] == pytest.approx(threshold)
 
 
@@ -86,26 +94,26 @@ def test_the_threshold_is_of_the_engines_own_scores(
 ) -> None:
     bundle = request.getfixturevalue(precision)
     with open_session(bundle) as session:
-        scores = session.infer(ToyRun().holdout_pictures()[PART].images).anomaly_score
+        scores = session.infer(ToyRun().holdout_images()[PART].images).anomaly_score
     expected = threshold_from_normal_scores(scores, 0.01, 0.95)
     assert bundle.manifest.thresholds[PART].value == pytest.approx(expected.value, abs=1e-6)
     assert bundle.manifest.thresholds[PART].value != exact.manifest.thresholds[PART].value
 
 
 def test_what_the_table_says_is_so(exact: Bundle, int8: Bundle) -> None:
-    good = ToyRun().holdout_pictures()[PART].images
+    good = ToyRun().holdout_images()[PART].images
     with open_session(exact) as reference, open_session(int8) as built:
-        agreement = compare_sessions(
+        fidelity = compare_sessions(
             reference,
             built,
-            np.concatenate([good, damaged_twins(good)]),
+            np.concatenate([good, synthetic_defects(good)]),
             exact.manifest.thresholds[PART].value,
             other_threshold=int8.manifest.thresholds[PART].value,
         )
     found = int8.manifest.verification["parts"][PART]
-    assert found["map_error_max"] == pytest.approx(agreement.map_error_max, abs=1e-6)
-    assert found["rank_correlation"] == pytest.approx(agreement.rank_correlation)
-    assert found["decision_flips"] == agreement.decision_flips
+    assert found["map_error_max"] == pytest.approx(fidelity.map_error_max, abs=1e-6)
+    assert found["rank_correlation"] == pytest.approx(fidelity.rank_correlation)
+    assert found["decision_flips"] == fidelity.decision_flips
 
 
 def test_the_golden_answers_are_the_engines_own(int8: Bundle) -> None:
@@ -115,14 +123,14 @@ def test_the_golden_answers_are_the_engines_own(int8: Bundle) -> None:
     np.testing.assert_allclose(prediction.anomaly_map, golden.anomaly_map, rtol=0.0, atol=1e-6)
 
 
-def test_the_bundle_holds_the_ranges(int8: Bundle, half: Bundle, folder: Path) -> None:
+def test_the_bundle_holds_the_clipping_limits(int8: Bundle, half: Bundle, folder: Path) -> None:
     assert set(half.manifest.files) == {"model.onnx", "golden.npz"}
     assert "calibration" not in half.manifest.verification
     cache = json.loads(int8.file("calibration.json").read_text())
-    assert cache == json.loads((folder / "ranges.json").read_text())
+    assert cache == json.loads((folder / "clipping_limits.json").read_text())
     said = dict(int8.manifest.verification["calibration"])
     assert said.pop("key") == cache["key"]
-    assert said == {"calibrate_on": "mixed", "algorithm": "mse", "pictures": 20, "in_fp16": []}
+    assert said == {"calibrate_on": "mixed", "algorithm": "mse", "images": 20, "in_fp16": []}
 
 
 def test_a_cache_saves_the_calibration_until_it_is_stale(
@@ -130,23 +138,25 @@ def test_a_cache_saves_the_calibration_until_it_is_stale(
 ) -> None:
     caplog.set_level(logging.INFO, "edgead")
     again = build_bundle(ToyRun(), tmp_path / "x", plan=int8_plan(folder, "int8-student"))
-    assert any(str(folder / "ranges.json") in line for line in caplog.messages)
+    assert any(str(folder / "clipping_limits.json") in line for line in caplog.messages)
     assert not [line for line in caplog.messages if "calibrating" in line]
     assert (
         again.manifest.verification["calibration"]["key"] == int8.manifest.verification["calibration"]["key"]
     )
     assert again.file("model.onnx").read_bytes() != int8.file("model.onnx").read_bytes()
-    before = (folder / "ranges.json").read_bytes()
+    before = (folder / "clipping_limits.json").read_bytes()
     with pytest.raises(PrecisionError, match="stale"):
         build_bundle(ToyRun(), tmp_path / "y", plan=int8_plan(folder, calibrate_on="train"))
     assert not (tmp_path / "y").exists()
-    assert (folder / "ranges.json").read_bytes() == before
+    assert (folder / "clipping_limits.json").read_bytes() == before
 
 
 def test_the_cache_has_the_bundles_name_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     build_bundle(
-        ToyRun(), tmp_path / "parts", plan=Plan(rungs=("int8",), calibrating=Calibrating("noise", "minmax"))
+        ToyRun(),
+        tmp_path / "parts",
+        plan=Plan(candidate_precisions=("int8",), calibrating=Calibrating("noise", "minmax")),
     )
     assert (tmp_path / "calibration" / "parts.json").is_file()
 
@@ -167,15 +177,19 @@ def sabotaged(model: bytes, scale: str) -> bytes:
     return content
 
 
-def sabotage(monkeypatch: pytest.MonkeyPatch, scale: str, rung: Rung = "int8") -> None:
-    """Let one scale of the graph of one rung be eight times what it should be."""
-    graph = LowerPrecisions.graph
+def sabotage(
+    monkeypatch: pytest.MonkeyPatch, scale: str, candidate_precision: CandidatePrecision = "int8"
+) -> None:
+    """Let one scale of the graph of one candidate precision be eight times what it should be."""
+    graph = PrecisionConverter.graph
 
-    def sabotaging(self: LowerPrecisions, asked: Rung) -> Lowered:
+    def sabotaging(self: PrecisionConverter, asked: CandidatePrecision) -> ConvertedModel:
         honest = graph(self, asked)
-        return replace(honest, model=sabotaged(honest.model, scale)) if asked == rung else honest
+        return (
+            replace(honest, model=sabotaged(honest.model, scale)) if asked == candidate_precision else honest
+        )
 
-    monkeypatch.setattr(LowerPrecisions, "graph", sabotaging)
+    monkeypatch.setattr(PrecisionConverter, "graph", sabotaging)
 
 
 @pytest.mark.parametrize("layer", range(4))
@@ -197,30 +211,30 @@ def test_one_scale_times_eight_is_caught_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def good_pictures(there: int) -> Callable[[int], np.ndarray]:
-    return lambda count: pictures(min(count, there), seed=6).images
+def good_images(there: int) -> Callable[[int], np.ndarray]:
+    return lambda count: make_images(min(count, there), seed=6).images
 
 
 @pytest.mark.parametrize("calibrate_on", CALIBRATE_ON)
-def test_the_calibration_pictures_are_the_same_each_time(calibrate_on: Any) -> None:
-    first, second = (calibration_images(calibrate_on, SHAPE, good_pictures(20)) for _ in range(2))
+def test_the_calibration_images_are_the_same_each_time(calibrate_on: Any) -> None:
+    first, second = (calibration_images(calibrate_on, SHAPE, good_images(20)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert first.shape == (64 if calibrate_on == "noise" else 20, *SHAPE)
     assert first.dtype == np.uint8
 
 
 def test_mixed_is_half_good_and_half_damaged() -> None:
-    good = good_pictures(20)(64)
-    mixed = calibration_images("mixed", SHAPE, good_pictures(20))
+    good = good_images(20)(64)
+    mixed = calibration_images("mixed", SHAPE, good_images(20))
     np.testing.assert_array_equal(mixed[:10], good[::2])
     changed = (mixed[10:] != good[1::2]).any(axis=(1, 2, 3))
     assert changed.all()
-    assert (calibration_images("pseudo-anomaly", SHAPE, good_pictures(20)) != good).any(axis=(1, 2, 3)).all()
-    np.testing.assert_array_equal(calibration_images("train", SHAPE, good_pictures(20)), good)
+    assert (calibration_images("cutpaste", SHAPE, good_images(20)) != good).any(axis=(1, 2, 3)).all()
+    np.testing.assert_array_equal(calibration_images("train", SHAPE, good_images(20)), good)
 
 
-def test_three_pictures_are_too_few_and_noise_needs_none(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"3 pictures to calibrate int8 on, at least 8 are needed"):
+def test_three_images_are_too_few_and_noise_needs_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"3 images to calibrate int8 on, at least 8 are needed"):
         build_bundle(ToyRun(training_count=3), tmp_path / "x", plan=int8_plan(tmp_path))
     assert list(tmp_path.iterdir()) == []
-    assert len(calibration_images("noise", SHAPE, good_pictures(0))) == 64
+    assert len(calibration_images("noise", SHAPE, good_images(0))) == 64

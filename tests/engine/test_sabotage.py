@@ -26,7 +26,7 @@ from tests.helpers.toy_run import ToyRun
 @pytest.fixture(scope="module")
 def int8(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("int8")
-    plan = Plan(rungs=("int8",), calibrating=Calibrating(cache=folder / "calibration.json"))
+    plan = Plan(candidate_precisions=("int8",), calibrating=Calibrating(cache=folder / "calibration.json"))
     return build_bundle(ToyRun(), folder / "bundle", plan)
 
 

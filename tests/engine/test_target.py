@@ -1,4 +1,4 @@
-"""Recipes: those that come with edgead make sense, and whatever is no recipe is refused by file and key."""
+"""Targets: those that come with edgead make sense, and whatever is no target is refused by file and key."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from edgead.engine import target as module
 from edgead.engine.fidelity import PRECISIONS
 from edgead.engine.plan import Plan
-from edgead.engine.precision_converter import RUNGS
-from edgead.engine.target import MAX_RECIPE_BYTES, find_recipe, read_recipe, recipe_names
+from edgead.engine.precision_converter import CANDIDATE_PRECISIONS
+from edgead.engine.target import MAX_TARGET_BYTES, find_target, read_target, target_names
 from edgead.errors import InputError
 from edgead.types import BACKENDS
 
@@ -28,66 +28,72 @@ NAMES = ("cpu", "datacenter", "jetson-orin", "jetson-thor", "rtx-desktop")
 
 
 def test_the_names_are_those_of_the_files() -> None:
-    assert recipe_names() == NAMES
+    assert target_names() == NAMES
     assert sorted(file.stem for file in SHIPPED.iterdir()) == list(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_recipe_reads_and_makes_sense(name: str) -> None:
-    recipe = read_recipe(SHIPPED / f"{name}.toml")
-    assert recipe.backend in BACKENDS
-    assert recipe.description
-    assert "\n" not in recipe.description
+def test_a_shipped_target_reads_and_makes_sense(name: str) -> None:
+    target = read_target(SHIPPED / f"{name}.toml")
+    assert target.backend in BACKENDS
+    assert target.description
+    assert "\n" not in target.description
     # Whatever else is refused, float32 decides as the model: it is the last to be tried.
-    assert recipe.fallback_order[-1] == "fp32"
-    assert set(recipe.fallback_order) <= set(RUNGS)
-    assert list(recipe.fallback_order) == [rung for rung in RUNGS if rung in recipe.fallback_order], (
-        "the fastest first"
-    )
-    assert 1 <= recipe.batch.min <= recipe.batch.opt <= recipe.batch.max
-    assert (recipe.tensorrt is None) == (recipe.backend == "onnxruntime")
+    assert target.fallback_order[-1] == "fp32"
+    assert set(target.fallback_order) <= set(CANDIDATE_PRECISIONS)
+    assert list(target.fallback_order) == [
+        candidate_precision
+        for candidate_precision in CANDIDATE_PRECISIONS
+        if candidate_precision in target.fallback_order
+    ], "the fastest first"
+    assert 1 <= target.batch.min <= target.batch.opt <= target.batch.max
+    assert (target.tensorrt is None) == (target.backend == "onnxruntime")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_lower_precision_may_be_further_from_the_model(name: str) -> None:
-    budgets = read_recipe(SHIPPED / f"{name}.toml").budgets
-    for higher, lower in ((budgets.fp32, budgets.fp16), (budgets.fp16, budgets.int8)):
+    tolerances = read_target(SHIPPED / f"{name}.toml").tolerances
+    for higher, lower in ((tolerances.fp32, tolerances.fp16), (tolerances.fp16, tolerances.int8)):
         assert higher.map_error < lower.map_error < 1.0
         assert higher.score_error < lower.score_error < 1.0
         assert higher.decision_flips <= lower.decision_flips < 0.1
         assert higher.auroc_loss < lower.auroc_loss < 0.1
         assert higher.rank_correlation_min >= lower.rank_correlation_min > 0.9
-    assert [budgets.of(precision) for precision in PRECISIONS] == [budgets.fp32, budgets.fp16, budgets.int8]
+    assert [tolerances.of(precision) for precision in PRECISIONS] == [
+        tolerances.fp32,
+        tolerances.fp16,
+        tolerances.int8,
+    ]
 
 
-def test_a_recipe_holds_what_its_file_says() -> None:
+def test_a_target_holds_what_its_file_says() -> None:
     text = tomllib.loads((SHIPPED / "rtx-desktop.toml").read_text())
-    recipe = read_recipe(SHIPPED / "rtx-desktop.toml")
-    assert recipe.tensorrt is not None
-    assert recipe.tensorrt.compute_capabilities == ("8.6", "8.9", "12.0")
-    assert list(recipe.tensorrt.compute_capabilities) == text["tensorrt"]["compute_capabilities"]
-    assert recipe.tensorrt.workspace_mib == text["tensorrt"]["workspace_mib"]
-    assert recipe.batch.max == text["batch"]["max"]
-    assert recipe.budgets.int8.map_error == text["budgets"]["int8"]["map_error"]
-    assert recipe.budgets.fp16.auroc_loss == text["budgets"]["fp16"]["auroc_loss"]
-    assert list(recipe.fallback_order) == text["fallback_order"]
+    target = read_target(SHIPPED / "rtx-desktop.toml")
+    assert target.tensorrt is not None
+    assert target.tensorrt.compute_capabilities == ("8.6", "8.9", "12.0")
+    assert list(target.tensorrt.compute_capabilities) == text["tensorrt"]["compute_capabilities"]
+    assert target.tensorrt.workspace_mib == text["tensorrt"]["workspace_mib"]
+    assert target.batch.max == text["batch"]["max"]
+    assert target.tolerances.int8.map_error == text["tolerances"]["int8"]["map_error"]
+    assert target.tolerances.fp16.auroc_loss == text["tolerances"]["fp16"]["auroc_loss"]
+    assert list(target.fallback_order) == text["fallback_order"]
 
 
 @pytest.mark.parametrize("name", ["jetson-orin", "jetson-thor", "datacenter"])
 def test_what_is_built_on_the_device_is_for_its_gpu(name: str) -> None:
-    recipe = read_recipe(SHIPPED / f"{name}.toml")
-    assert recipe.backend == "tensorrt"
-    assert recipe.tensorrt is not None
-    assert recipe.tensorrt.compute_capabilities == ()
+    target = read_target(SHIPPED / f"{name}.toml")
+    assert target.backend == "tensorrt"
+    assert target.tensorrt is not None
+    assert target.tensorrt.compute_capabilities == ()
 
 
 GOOD = (SHIPPED / "rtx-desktop.toml").read_text()
 CPU = (SHIPPED / "cpu.toml").read_text()
-INT8 = "[budgets.int8]"
+INT8 = "[tolerances.int8]"
 
 
 def with_line(key: str, line: str, after: str = "") -> str:
-    """The recipe with the line of a key, the first after some text, replaced."""
+    """The target with the line of a key, the first after some text, replaced."""
     start = GOOD.index(after)
     changed, count = re.subn(rf"^{key} = .*$", line, GOOD[start:], count=1, flags=re.MULTILINE)
     assert count == 1
@@ -101,9 +107,9 @@ BAD: list[tuple[str, str, str]] = [
         GOOD.replace("[batch]", "[batch]\nmost = 3"),
         "most",
     ),
-    ("unknown in a budget", GOOD + "flips = 1\n", "flips"),
+    ("unknown in a tolerance", GOOD + "flips = 1\n", "flips"),
     ("missing key", with_line("backend", ""), "backend"),
-    ("missing in a budget", with_line("map_error", "", INT8), "map_error"),
+    ("missing in a tolerance", with_line("map_error", "", INT8), "map_error"),
     ("missing table", GOOD[: GOOD.index(INT8)], "int8"),
     ("missing batch", re.sub(r"\[batch\]\n(.+\n)+", "", GOOD), "batch"),
     (
@@ -131,12 +137,12 @@ BAD: list[tuple[str, str, str]] = [
     ("number for text", with_line("description", "description = 3"), "description"),
     ("no list", with_line("fallback_order", 'fallback_order = "int8"'), "fallback_order"),
     (
-        "unknown rung",
+        "unknown candidate precision",
         with_line("fallback_order", 'fallback_order = ["int4"]'),
         "fallback_order",
     ),
     (
-        "rung in a list",
+        "candidate precision in a list",
         with_line("fallback_order", 'fallback_order = [["int8"]]'),
         "fallback_order",
     ),
@@ -147,9 +153,9 @@ BAD: list[tuple[str, str, str]] = [
         "fallback_order",
     ),
     ("unknown backend", with_line("backend", 'backend = "abacus"'), "backend"),
-    ("NaN budget", with_line("score_error", "score_error = nan", INT8), "score_error"),
-    ("infinite budget", with_line("map_error", "map_error = inf", INT8), "map_error"),
-    ("negative budget", with_line("auroc_loss", "auroc_loss = -0.1", INT8), "auroc_loss"),
+    ("NaN tolerance", with_line("score_error", "score_error = nan", INT8), "score_error"),
+    ("infinite tolerance", with_line("map_error", "map_error = inf", INT8), "map_error"),
+    ("negative tolerance", with_line("auroc_loss", "auroc_loss = -0.1", INT8), "auroc_loss"),
     (
         "rank above 1",
         with_line("rank_correlation_min", "rank_correlation_min = 2"),
@@ -165,18 +171,18 @@ BAD: list[tuple[str, str, str]] = [
     ("table without TensorRT", CPU + "[tensorrt]\n", "tensorrt"),
     ("no TOML", "backend: onnxruntime\n", "line 1"),
     ("key twice", CPU + "[batch]\nmin = 2\n", "batch"),
-    ("too large", GOOD + "#" * MAX_RECIPE_BYTES, f"larger than {MAX_RECIPE_BYTES} bytes"),
+    ("too large", GOOD + "#" * MAX_TARGET_BYTES, f"larger than {MAX_TARGET_BYTES} bytes"),
     ("deep", "a = " + "[" * 30000 + "]" * 30000, ""),
     ("empty", "", "description"),
 ]
 
 
 @pytest.mark.parametrize(("text", "said"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
-def test_what_is_no_recipe_is_refused_by_file_and_key(text: str, said: str, tmp_path: Path) -> None:
+def test_what_is_no_target_is_refused_by_file_and_key(text: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(text)
     with pytest.raises(InputError) as refusal:
-        read_recipe(file)
+        read_target(file)
     message = str(refusal.value)
     assert "\n" not in message
     assert str(file) in message
@@ -184,13 +190,13 @@ def test_what_is_no_recipe_is_refused_by_file_and_key(text: str, said: str, tmp_
     assert "engines/targets" in message
 
 
-def test_the_recipe_that_the_bad_ones_are_made_of_is_a_good_one(tmp_path: Path) -> None:
+def test_the_target_that_the_bad_ones_are_made_of_is_a_good_one(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(GOOD)
-    assert read_recipe(file) == read_recipe(SHIPPED / "rtx-desktop.toml")
+    assert read_target(file) == read_target(SHIPPED / "rtx-desktop.toml")
     # A whole number is a number: 1 for 1.0.
     file.write_text(with_line("rank_correlation_min", "rank_correlation_min = 1", INT8))
-    value = read_recipe(file).budgets.int8.rank_correlation_min
+    value = read_target(file).tolerances.int8.rank_correlation_min
     assert (value, type(value)) == (1.0, float)
 
 
@@ -205,12 +211,12 @@ def not_utf8(file: Path) -> None:
 def test_what_is_no_text_is_refused_by_file(make: Callable[[Path], None], said: str, tmp_path: Path) -> None:
     make(tmp_path / "mine.toml")
     with pytest.raises(InputError, match=f"target {tmp_path / 'mine.toml'}.*{said}") as refusal:
-        find_recipe(None, str(tmp_path / "mine.toml"))
+        find_target(None, str(tmp_path / "mine.toml"))
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("backend", "recipe", "name"),
+    ("backend", "target", "name"),
     [
         (None, None, "cpu"),
         ("onnxruntime", None, "cpu"),
@@ -219,26 +225,26 @@ def test_what_is_no_text_is_refused_by_file(make: Callable[[Path], None], said: 
         (None, "datacenter", "datacenter"),
     ],
 )
-def test_a_recipe_is_found_by_name_or_by_backend(backend: str | None, recipe: str | None, name: str) -> None:
-    assert find_recipe(backend, recipe) == (name, read_recipe(SHIPPED / f"{name}.toml"))
+def test_a_target_is_found_by_name_or_by_backend(backend: str | None, target: str | None, name: str) -> None:
+    assert find_target(backend, target) == (name, read_target(SHIPPED / f"{name}.toml"))
 
 
 def test_a_file_of_ones_own_goes_by_its_name_with_its_ending(tmp_path: Path) -> None:
     file = tmp_path / "line-3.toml"
     file.write_text(CPU.replace("max = 64", "max = 5"))
-    name, recipe = find_recipe("onnxruntime", str(file))
-    assert (name, recipe.batch.max) == ("line-3.toml", 5)
+    name, target = find_target("onnxruntime", str(file))
+    assert (name, target.batch.max) == ("line-3.toml", 5)
 
 
 def test_tensorrt_alone_asks_for_the_device() -> None:
     with pytest.raises(InputError, match="--backend tensorrt needs to know the device") as refusal:
-        find_recipe("tensorrt", None)
+        find_target("tensorrt", None)
     assert "datacenter, jetson-orin, jetson-thor or a file" in str(refusal.value)
     assert "rtx-desktop" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("backend", "recipe", "said"),
+    ("backend", "target", "said"),
     [
         ("tensorrt", "cpu", "target 'cpu' is for onnxruntime, not for tensorrt: leave out --backend"),
         ("onnxruntime", "rtx-desktop", "target 'rtx-desktop' is for tensorrt-rtx, not for onnxruntime"),
@@ -247,36 +253,36 @@ def test_tensorrt_alone_asks_for_the_device() -> None:
         (None, "", "unknown --target ''"),
     ],
 )
-def test_contradictions_and_unknown_names_are_refused(backend: str | None, recipe: str, said: str) -> None:
+def test_contradictions_and_unknown_names_are_refused(backend: str | None, target: str, said: str) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
-        find_recipe(backend, recipe)
+        find_target(backend, target)
 
 
-def test_a_plan_takes_the_ladder_of_its_recipe() -> None:
-    def plan(recipe: str, precision: str, quantize: str | None = None) -> Plan:
-        return Plan.parse(target=recipe, precision=precision, quantize=quantize)
+def test_a_plan_takes_the_fallback_order_of_its_target() -> None:
+    def plan(target: str, precision: str, quantize: str | None = None) -> Plan:
+        return Plan.parse(target=target, precision=precision, quantize=quantize)
 
-    assert plan("rtx-desktop", "auto").rungs == RUNGS
-    assert plan("cpu", "auto").rungs == ("fp32",)
-    assert plan("rtx-desktop", "int8").rungs == ("int8",)
-    assert plan("cpu", "int8", "student").rungs == ("int8-student",)
+    assert plan("rtx-desktop", "auto").candidate_precisions == CANDIDATE_PRECISIONS
+    assert plan("cpu", "auto").candidate_precisions == ("fp32",)
+    assert plan("rtx-desktop", "int8").candidate_precisions == ("int8",)
+    assert plan("cpu", "int8", "student").candidate_precisions == ("int8-student",)
     with pytest.raises(InputError, match="--quantize student goes with --precision int8, not auto"):
         plan("cpu", "auto", "student")
-    # A rung is what `auto` chooses among, not what a user types.
+    # A candidate precision is what `auto` chooses among, not what a user types.
     with pytest.raises(InputError, match="unknown --precision 'fp16-fp32-tail'"):
         plan("cpu", "fp16-fp32-tail")
 
 
-def test_an_installed_package_reads_its_own_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_reads_its_own_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "edgead" / "engine"
     (package / "targets").mkdir(parents=True)
     (package / "targets" / "cpu.toml").write_text(CPU.replace("max = 64", "max = 7"))
     monkeypatch.setattr(module, "__file__", str(package / "target.py"))
-    assert recipe_names() == ("cpu",)
-    assert find_recipe(None, None)[1].batch.max == 7
+    assert target_names() == ("cpu",)
+    assert find_target(None, None)[1].batch.max == 7
 
 
-def test_the_wheel_takes_the_recipes_along() -> None:
+def test_the_wheel_takes_the_targets_along() -> None:
     wheel = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
         "wheel"
     ]
@@ -305,4 +311,4 @@ def test_a_file_whose_name_no_record_can_hold_is_refused(name: str, tmp_path: Pa
     file = tmp_path / name
     file.write_text((SHIPPED / "cpu.toml").read_text())
     with pytest.raises(InputError, match="rename it"):
-        find_recipe(None, str(file))
+        find_target(None, str(file))

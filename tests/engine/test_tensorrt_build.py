@@ -23,8 +23,8 @@ from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt_build import ENGINE_FILE, BuiltEngine, build_engine
 from edgead.errors import BackendError, InputError
 from edgead.export.precision.calibration import calibrate
-from edgead.export.precision.float16 import half_from_float
-from edgead.export.precision.quantize import int8_from_float
+from edgead.export.precision.float16 import float16_from_float32
+from edgead.export.precision.quantize import int8_from_float32
 from edgead.runtime.tensorrt.engine_record import EngineRecord
 from edgead.runtime.tensorrt.feature_record import FeatureRecord
 from edgead.runtime.tensorrt.library import check_engine, load_library
@@ -45,7 +45,7 @@ def build(tmp_path: Path) -> Callable[..., BuiltEngine]:
         options: dict[str, Any] = {
             "backend": "tensorrt-rtx",
             "precision": "fp32",
-            "recipe": "rtx",
+            "target": "rtx",
             "batch": BatchProfile(1, 1, 4),
             "settings": TensorRTSettings(compute_capabilities=GPUS),
             "gpu": None,
@@ -62,8 +62,8 @@ def build(tmp_path: Path) -> Callable[..., BuiltEngine]:
 
 def int8_graph() -> ModelProto:
     model = toy_graph()
-    ranges = calibrate(model, toy_images(2), "minmax").ranges
-    return int8_from_float(model, ranges)
+    clipping_limits = calibrate(model, toy_images(2), "minmax").clipping_limits
+    return int8_from_float32(model, clipping_limits)
 
 
 def with_student(**changes: Any) -> ModelProto:
@@ -87,7 +87,7 @@ def refusal(build: Callable[..., BuiltEngine], *arguments: Any, **changes: Any) 
 
 @pytest.mark.parametrize(
     ("precision", "graph"),
-    [("fp32", toy_graph), ("fp16", lambda: half_from_float(toy_graph())), ("int8", int8_graph)],
+    [("fp32", toy_graph), ("fp16", lambda: float16_from_float32(toy_graph())), ("int8", int8_graph)],
 )
 def test_every_precision_becomes_an_engine_of_its_record(build, tmp_path, precision, graph):
     model = graph()
@@ -104,7 +104,7 @@ def test_every_precision_becomes_an_engine_of_its_record(build, tmp_path, precis
         precision=precision,
         batch=(1, 1, 4),
         graph_sha256=hashlib.sha256(model.SerializeToString()).hexdigest(),
-        recipe="rtx",
+        target="rtx",
     )
     assert EngineRecord.from_json(built.record.to_json(), "") == built.record
     assert built.seconds > 0
@@ -120,7 +120,7 @@ def test_every_precision_becomes_an_engine_of_its_record(build, tmp_path, precis
     ("precision", "graph", "dtype"),
     [
         ("fp32", toy_graph, "float32"),
-        ("fp16", lambda: half_from_float(toy_graph()), "float16"),
+        ("fp16", lambda: float16_from_float32(toy_graph()), "float16"),
         ("int8", int8_graph, "float32"),
     ],
 )
@@ -182,9 +182,9 @@ def test_the_weights_of_half_a_graph_take_half_the_engine(build):
         values = np.random.default_rng(0).normal(0.0, 0.01, shape).astype(np.float32)
         weights[name].CopyFrom(numpy_helper.from_array(values, name))
     exact = build(model).path.stat().st_size
-    half = build(half_from_float(model)).path.stat().st_size
-    ranges = calibrate(model, toy_images(2), "minmax").ranges
-    quarter = build(int8_from_float(model, ranges)).path.stat().st_size
+    half = build(float16_from_float32(model)).path.stat().st_size
+    clipping_limits = calibrate(model, toy_images(2), "minmax").clipping_limits
+    quarter = build(int8_from_float32(model, clipping_limits)).path.stat().st_size
     # 9.5 million weights and less than 1.5 MB of all else.
     assert 0.5 <= half / exact <= 0.54
     assert 0.25 <= quarter / exact <= 0.30

@@ -23,8 +23,8 @@ from edgead.export.head.cut import features_of
 from edgead.export.head.inline import without_head_function
 from edgead.export.head.plugin_node import plugin_head
 from edgead.export.precision.calibration import calibrate
-from edgead.export.precision.float16 import half_from_float
-from edgead.export.precision.quantize import int8_from_float
+from edgead.export.precision.float16 import float16_from_float32
+from edgead.export.precision.quantize import int8_from_float32
 from edgead.files.parsing import json_text
 from edgead.runtime.tensorrt.engine_record import EngineRecord
 from edgead.runtime.tensorrt.feature_record import FeatureRecord
@@ -47,14 +47,14 @@ def work(tmp_path: Path) -> Work:
         features: FeatureRecord | None = None,
         **environment: str,
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """Answers of the worker, and what the stand-in was told."""
+        """Answers of the worker, and what the stand-in received."""
         graph, engine = tmp_path / "graph.onnx", tmp_path / "out" / "model.engine"
         graph.write_bytes(model.SerializeToString())
         task = EngineTask(
             request=EngineRequest(
                 backend="tensorrt",
                 precision="fp32",
-                recipe="r",
+                target="r",
                 batch=BatchProfile(1, 2, 8),
                 settings=settings or TensorRTSettings(workspace_mib=256, optimization_level=4),
                 gpu="8.7",
@@ -95,8 +95,8 @@ def first_on_path(folder: Path) -> str:
 
 def int8() -> ModelProto:
     model = toy_graph()
-    ranges = calibrate(model, toy_images(2), "minmax").ranges
-    return without_head_function(int8_from_float(model, ranges))
+    clipping_limits = calibrate(model, toy_images(2), "minmax").clipping_limits
+    return without_head_function(int8_from_float32(model, clipping_limits))
 
 
 def fp32() -> ModelProto:
@@ -104,13 +104,15 @@ def fp32() -> ModelProto:
 
 
 def fp16() -> ModelProto:
-    return without_head_function(half_from_float(toy_graph()))
+    return without_head_function(float16_from_float32(toy_graph()))
 
 
 def int8_and_half() -> ModelProto:
     model = toy_graph()
-    ranges = calibrate(model, toy_images(2), "minmax").ranges
-    return without_head_function(half_from_float(int8_from_float(model, ranges), layers=["embedding"]))
+    clipping_limits = calibrate(model, toy_images(2), "minmax").clipping_limits
+    return without_head_function(
+        float16_from_float32(int8_from_float32(model, clipping_limits), layers=["embedding"])
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -138,10 +140,10 @@ def test_8_keeps_float32_what_is_float32_beside_half(work):
     _, told = work("8.6.1", model)
     held = {name for name, dtype in told["held"] if dtype == "FLOAT"}
     assert len(held) == len(told["held"])
-    # The picture is normalised in float32, and the head squares in it.
+    # The image is normalised in float32, and the head squares in it.
     products = {node.output[0] for node in model.graph.node if node.op_type == "MatMul"}
-    assert {"planes", "scaled", "picture", "anomaly_map", "anomaly_score"} | products <= held
-    assert not held & {"picture_half", "teacher", "down", "main", "sum", "residual", "up", "student"}
+    assert {"planes", "scaled", "image", "anomaly_map", "anomaly_score"} | products <= held
+    assert not held & {"image_half", "teacher", "down", "main", "sum", "residual", "up", "student"}
     assert not held & {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
 
 
@@ -151,9 +153,11 @@ def test_8_chooses_freely_without_half_or_among_quantised_layers(work, graph):
 
 
 def test_8_leaves_the_plugin_the_types_that_it_takes(work, plugin):
-    _, told = work("8.6.1", without_head_function(plugin_head(half_from_float(toy_graph()))), plugin=plugin)
+    _, told = work(
+        "8.6.1", without_head_function(plugin_head(float16_from_float32(toy_graph()))), plugin=plugin
+    )
     assert "OBEY_PRECISION_CONSTRAINTS" in told["flags"]
-    assert ["picture", "FLOAT"] in told["held"]
+    assert ["image", "FLOAT"] in told["held"]
     assert not {"anomaly_map", "anomaly_score"} & {name for name, _ in told["held"]}
 
 
@@ -259,7 +263,9 @@ def plugin(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("graph", [toy_graph, lambda: half_from_float(toy_graph())], ids=["fp32", "fp16"])
+@pytest.mark.parametrize(
+    "graph", [toy_graph, lambda: float16_from_float32(toy_graph())], ids=["fp32", "fp16"]
+)
 def test_a_plugin_is_loaded_before_the_graph_is_read(work, plugin, version, graph):
     model = without_head_function(plugin_head(graph()))
     answers, told = work(version, model, plugin=plugin)
@@ -273,7 +279,9 @@ COMPATIBLE = TensorRTSettings(version_compatible=True)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("graph", [toy_graph, lambda: half_from_float(toy_graph())], ids=["fp32", "fp16"])
+@pytest.mark.parametrize(
+    "graph", [toy_graph, lambda: float16_from_float32(toy_graph())], ids=["fp32", "fp16"]
+)
 def test_a_version_compatible_engine_carries_its_plugin(work, plugin, version, graph):
     model = without_head_function(plugin_head(graph()))
     answers, told = work(version, model, COMPATIBLE, plugin=plugin)
@@ -296,7 +304,7 @@ def test_a_version_that_lets_no_engine_carry_a_plugin_is_named(work, plugin):
     answers, told = work("8.6.1", model, COMPATIBLE, plugin=plugin, FAKE_TENSORRT_CARRIES_NOTHING="1")
     assert answers["error"] == (
         "TensorRT 8.6.1 puts no plugin into a version-compatible engine, it has no plugins_to_serialize: build with "
-        "--head standard, or leave version_compatible out of the recipe"
+        "--head standard, or leave version_compatible out of the target"
     )
     assert told is None
     # Where the engine carries none, nobody asks for that.
@@ -323,7 +331,9 @@ def test_a_plugin_that_was_changed_is_not_taken(work, plugin, settings):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("graph", [toy_graph, lambda: half_from_float(toy_graph())], ids=["fp32", "fp16"])
+@pytest.mark.parametrize(
+    "graph", [toy_graph, lambda: float16_from_float32(toy_graph())], ids=["fp32", "fp16"]
+)
 def test_a_graph_of_features_is_built(work, version, graph):
     model, features = features_of(graph())
     answers, told = work(version, without_head_function(model), features=features)
@@ -390,7 +400,7 @@ try:
     built = build_engine(
         folder / "model.onnx",
         EngineRequest(
-            backend="tensorrt", precision="fp32", recipe="r", batch=BatchProfile(), gpu="8.7", head="plugin",
+            backend="tensorrt", precision="fp32", target="r", batch=BatchProfile(), gpu="8.7", head="plugin",
             settings=TensorRTSettings(version_compatible="compatible" in sys.argv),
         ),
         directory=folder, timing_caches=folder,

@@ -8,10 +8,10 @@ import pytest
 import sklearn.metrics
 
 from edgead.data import Sample, open_dataset, read_mask
-from edgead.errors import DataError, PictureError
+from edgead.errors import DataError, ImageError
 from edgead.evaluation.evaluate import Scores, evaluate, score_dataset
 from edgead.files.progress import ScoringState, state_of
-from edgead.imaging.preprocess import ModelSize, read_picture
+from edgead.imaging.preprocess import ModelSize, read_image
 from edgead.runtime.agreement import compare_sessions
 from edgead.runtime.fake import FakeSession
 from edgead.scoring.threshold import Threshold
@@ -36,12 +36,12 @@ def labels_of(scores):
     return np.array([s.label for s in scores.samples])
 
 
-def test_every_picture_is_scored_in_order(dataset, scores):
+def test_every_image_is_scored_in_order(dataset, scores):
     assert scores.samples == dataset.test
     assert scores.maps.shape == (7, SIZE_PX, SIZE_PX)
     assert scores.maps.dtype == scores.scores.dtype == np.float32
     for sample, score, anomaly_map in zip(scores.samples, scores.scores, scores.maps, strict=True):
-        brightness = read_picture(sample.path).astype(np.float64).mean(axis=2) / 255
+        brightness = read_image(sample.path).astype(np.float64).mean(axis=2) / 255
         np.testing.assert_allclose(anomaly_map, brightness, atol=1e-6)
         assert score == pytest.approx(brightness.max(), abs=1e-6)
 
@@ -55,11 +55,11 @@ def test_batches_change_nothing_but_the_progress(dataset, scores, batch_size, st
     assert [state_of(record) for record in caplog.records] == [ScoringState(step, 7) for step in steps]
 
 
-def test_broken_pictures_are_named_or_counted(dataset, tmp_path):
+def test_broken_images_are_named_or_counted(dataset, tmp_path):
     text = tmp_path / "text.png"
-    text.write_text("not a picture")
+    text.write_text("not an image")
     samples = [dataset.test[0], Sample(text, 1, "dot"), *dataset.test[1:]]
-    with pytest.raises(PictureError, match=r"text\.png"):
+    with pytest.raises(ImageError, match=r"text\.png"):
         score_dataset(FakeSession(SIZE), samples, SIZE)
     scores = score_dataset(FakeSession(SIZE), samples, SIZE, skip_broken=True)
     assert scores.samples == dataset.test
@@ -67,8 +67,8 @@ def test_broken_pictures_are_named_or_counted(dataset, tmp_path):
     assert evaluate(scores, LEVEL).broken == scores.broken
 
 
-def test_no_pictures_are_refused():
-    with pytest.raises(DataError, match="no pictures to score"):
+def test_no_images_are_refused():
+    with pytest.raises(DataError, match="no images to score"):
         score_dataset(FakeSession(SIZE), [], SIZE)
 
 
@@ -97,7 +97,7 @@ def test_decisions_and_kinds_of_defect(scores):
     result = evaluate(scores, replace(LEVEL, value=middle))
     assert result.misses == 2
     assert result.false_alarms == int((scores.scores[labels == 0] > middle).sum())
-    assert [(d.defect, d.pictures, d.found) for d in result.defects] == [("dot", 2, 0), ("scratch", 2, 2)]
+    assert [(d.defect, d.images, d.found) for d in result.defects] == [("dot", 2, 0), ("scratch", 2, 2)]
     good = scores.scores[labels == 0]
     for kind in result.defects:
         mine = scores.scores[[s.defect == kind.defect for s in scores.samples]]
@@ -139,7 +139,7 @@ def test_without_defects_the_reason_is_given(scores):
     assert result.false_alarms is not None
 
 
-def test_without_good_pictures_pixels_are_still_measured(scores):
+def test_without_good_images_pixels_are_still_measured(scores):
     result = evaluate(only(scores, lambda s: s.label == 1), LEVEL)
     assert result.image_auroc is None
     assert "good" in result.absent["image"]
@@ -151,10 +151,10 @@ def test_without_masks_pixel_figures_are_absent(scores):
     result = evaluate(only(scores, lambda s: s.defect != "dot", mask_path=None), LEVEL)
     assert result.image_auroc is not None
     assert result.pixel_auroc is None
-    assert result.absent["pixel"] == "2 of 2 defect pictures have no mask"
+    assert result.absent["pixel"] == "2 of 2 defect images have no mask"
 
 
-def test_pictures_without_a_label_change_no_figure(scores):
+def test_images_without_a_label_change_no_figure(scores):
     extra = Scores(
         (*scores.samples, Sample(scores.samples[0].path, None)),
         np.append(scores.scores, np.float32(9.0)),
@@ -165,7 +165,7 @@ def test_pictures_without_a_label_change_no_figure(scores):
 
 
 def test_masks_are_brought_to_the_size_of_the_maps(dataset):
-    # At twice the size every pixel is four: the mask must grow with the picture.
+    # At twice the size every pixel is four: the mask must grow with the image.
     size = ModelSize(2 * SIZE_PX, 2 * SIZE_PX)
     maps = np.stack([np.kron(read_mask(s, (SIZE_PX, SIZE_PX)), np.ones((2, 2))) for s in dataset.test])
     assert maps.shape[1:] == (size.height_px, size.width_px)
@@ -211,7 +211,7 @@ class Changed:
 
 
 def test_compare_sessions(dataset):
-    images = np.stack([read_picture(s.path) for s in dataset.test])
+    images = np.stack([read_image(s.path) for s in dataset.test])
     peaks = images.astype(np.float64).mean(axis=3).max(axis=(1, 2)) / 255
     threshold = float(np.sort(peaks)[-3:-1].mean())
     same = compare_sessions(FakeSession(SIZE), FakeSession(SIZE), images, threshold)
@@ -219,7 +219,7 @@ def test_compare_sessions(dataset):
     assert same.rank_correlation == pytest.approx(1.0)
 
     moved = compare_sessions(FakeSession(SIZE), Changed(lambda m: m - 0.25), images, threshold, batch_size=2)
-    # Some pixel is at or below the threshold, and some picture.
+    # Some pixel is at or below the threshold, and some image.
     assert moved.map_error_max == pytest.approx(0.25 / threshold, rel=1e-5)
     assert moved.score_error_max == pytest.approx(0.25 / threshold, rel=1e-5)
     assert moved.rank_correlation == pytest.approx(1.0)
@@ -234,5 +234,5 @@ def test_compare_sessions(dataset):
     assert broken.map_error_max == broken.score_error_max == float("inf")
     assert broken.rank_correlation is None
 
-    with pytest.raises(DataError, match="no pictures to compare"):
+    with pytest.raises(DataError, match="no images to compare"):
         compare_sessions(FakeSession(SIZE), FakeSession(SIZE), images[:0], threshold)

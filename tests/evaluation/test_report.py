@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgead.data import Sample, open_dataset
-from edgead.errors import EdgeadError, MissingExtraError, PictureError
+from edgead.errors import EdgeadError, ImageError, MissingExtraError
 from edgead.evaluation.charts import histogram_chart, roc_chart
 from edgead.evaluation.evaluate import evaluate, score_dataset
 from edgead.evaluation.gallery import colour_scale, galleries
@@ -23,7 +23,7 @@ from edgead.evaluation.report import (
     text_report,
     write_report,
 )
-from edgead.imaging.preprocess import ModelSize, read_picture
+from edgead.imaging.preprocess import ModelSize, read_image
 from edgead.runtime.fake import FakeSession
 from edgead.scoring.threshold import Threshold
 from tests.helpers.parts_on_disk import SIZE_PX, write_parts
@@ -40,11 +40,11 @@ def scores(tmp_path_factory):
 
 
 class Page(html.parser.HTMLParser):
-    """Text and pictures of a page, and every address it would fetch."""
+    """Text and images of a page, and every address it would fetch."""
 
     def __init__(self, text):
         super().__init__()
-        self.pictures, self.addresses, self.text, self.scripts = [], [], [], 0
+        self.images, self.addresses, self.text, self.scripts = [], [], [], 0
         self.feed(text)
         self.all_text = " ".join(" ".join(self.text).split())
 
@@ -53,7 +53,7 @@ class Page(html.parser.HTMLParser):
         for name, value in attributes:
             if name == "src" and value.startswith("data:image/jpeg;base64,"):
                 data = base64.b64decode(value.split(",", 1)[1], validate=True)
-                self.pictures.append(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+                self.images.append(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
             elif name in ("src", "href", "xlink:href") and not value.startswith("#"):
                 self.addresses.append(value)
 
@@ -67,13 +67,13 @@ def page_of(directory, scores, threshold=LEVEL):
     return Page(path.read_text(encoding="utf-8")), evaluation
 
 
-def test_page_stands_alone_and_shows_every_picture(tmp_path, scores):
+def test_page_stands_alone_and_shows_every_image(tmp_path, scores):
     page, evaluation = page_of(tmp_path / "new" / "out", scores)
     assert page.addresses == []
     assert page.scripts == 0  # the model's name is text, not markup
     assert "a <script>alert(1)</script> run" in page.all_text
-    # Seven pictures, each with its heat map, and the colours' legend.
-    assert len(page.pictures) == 2 * 7 + 1
+    # Seven images, each with its heat map, and the colours' legend.
+    assert len(page.images) == 2 * 7 + 1
     for name in ("image AUROC", "pixel AUROC", "AUPRO", "scratch", "dot", "dot/000.png"):
         assert name in page.all_text
     assert f"{evaluation.image_auroc:.3f}" in page.all_text
@@ -93,12 +93,12 @@ def test_heat_maps_light_what_is_above_the_threshold(scores):
     cards = {card.name: card for gallery in galleries(scores, LEVEL) for card in gallery.cards}
     for index, sample in enumerate(scores.samples):
         card = cards[f"{sample.path.parent.name}/{sample.path.name}"]
-        picture = decoded(card.heat_map).astype(int)
+        image = decoded(card.heat_map).astype(int)
         lit = scores.maps[index] > LEVEL.value
-        warmth = (picture[..., 0] - picture[..., 2])[lit]
+        warmth = (image[..., 0] - image[..., 2])[lit]
         assert (card.decision == "rejected") == lit.any()
         if lit.any():
-            assert np.median(warmth) > 20 or (picture[lit].min(axis=1) > 180).mean() > 0.3
+            assert np.median(warmth) > 20 or (image[lit].min(axis=1) > 180).mean() > 0.3
         assert card.score == scores.scores[index]
 
 
@@ -127,7 +127,7 @@ def test_without_threshold_the_scale_is_the_highest_good_score(tmp_path, scores)
     assert "edgead build sets one" in page.all_text
 
 
-def test_pictures_without_labels_have_a_gallery_and_no_judgement(tmp_path, scores):
+def test_images_without_labels_have_a_gallery_and_no_judgement(tmp_path, scores):
     unlabelled = replace(scores, samples=tuple(Sample(s.path, None) for s in scores.samples))
     page, evaluation = page_of(tmp_path, unlabelled)
     assert evaluation.unlabelled == 7
@@ -145,7 +145,7 @@ def test_failures_and_warnings_are_said(tmp_path, scores):
     )
     page, evaluation = page_of(tmp_path, dark, small)
     assert "The model failed: every anomaly map is constant" in page.all_text
-    assert "299 pictures would be enough" in page.all_text
+    assert "299 images would be enough" in page.all_text
     assert "x.png is bad" in page.all_text
     assert text_report(evaluation).startswith("FAILED: every anomaly map is constant")
     assert "broken, left out   1" in text_report(evaluation)
@@ -156,9 +156,9 @@ def test_scores_that_are_not_finite_still_make_a_page(tmp_path, scores):
     maps[:] = np.nan
     page, evaluation = page_of(tmp_path, replace(scores, maps=maps, scores=maps[:, 0, 0].copy()))
     assert "not finite" in page.all_text
-    assert page.pictures == []
+    assert page.images == []
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["pictures"][0]["score"] is None
+    assert results["images"][0]["score"] is None
     assert "no image figures: scores or maps are not finite numbers" in text_report(evaluation)
 
 
@@ -168,11 +168,11 @@ def test_results_json_holds_every_score(tmp_path, scores):
     assert results["schema"] == 1
     assert results["details"] == DETAILS
     assert results["evaluation"]["image_auroc"] == evaluation.image_auroc
-    assert [p["path"] for p in results["pictures"]] == [str(s.path) for s in scores.samples]
-    assert [p["score"] for p in results["pictures"]] == [float(v) for v in scores.scores]
-    assert [p["is_anomalous"] for p in results["pictures"]] == [bool(v > LEVEL.value) for v in scores.scores]
+    assert [p["path"] for p in results["images"]] == [str(s.path) for s in scores.samples]
+    assert [p["score"] for p in results["images"]] == [float(v) for v in scores.scores]
+    assert [p["is_anomalous"] for p in results["images"]] == [bool(v > LEVEL.value) for v in scores.scores]
     without = results_json(evaluate(scores, None), scores, DETAILS)
-    assert {p["is_anomalous"] for p in without["pictures"]} == {None}
+    assert {p["is_anomalous"] for p in without["images"]} == {None}
 
 
 def test_text_report(scores):
@@ -195,7 +195,7 @@ def test_previous_report_survives_a_failure(tmp_path, scores):
     gone = replace(
         scores, samples=(*scores.samples[:-1], replace(scores.samples[-1], path=tmp_path / "gone.png"))
     )
-    with pytest.raises(PictureError, match=r"gone\.png"):
+    with pytest.raises(ImageError, match=r"gone\.png"):
         write_report(tmp_path, evaluate(scores, LEVEL), gone, DETAILS)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
@@ -226,11 +226,11 @@ def test_charts_survive_edges():
 
 def test_legend_and_outline_are_in_the_model_s_pixels(scores):
     (card, *_), *_ = (gallery.cards for gallery in galleries(scores, LEVEL))
-    picture = decoded(card.picture)
-    original = read_picture(next(s.path for s in scores.samples if s.path.name == "003.png"))
-    assert picture.shape == original.shape
+    image = decoded(card.image)
+    original = read_image(next(s.path for s in scores.samples if s.path.name == "003.png"))
+    assert image.shape == original.shape
     # The outline of the true defect is green and lies inside the rectangle that was drawn.
-    green = (picture[..., 1].astype(int) - picture[..., 0]) > 60
+    green = (image[..., 1].astype(int) - image[..., 0]) > 60
     rows, columns = np.nonzero(green)
     assert rows.min() >= 6
     assert rows.max() <= 12

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgead.errors import BundleError
 from edgead.export.cost import Cost, cost_of
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.precision.quantize import int8_from_float, tensors_to_quantise
+from edgead.export.precision.quantize import int8_from_float32, tensors_to_quantise
 from edgead.imaging.preprocess import ModelSize
 from edgead.types import HeadSpec
 from tests.helpers.toy_graph import toy_graph
@@ -33,7 +33,7 @@ def test_a_graph_counted_by_hand():
 
 def test_int8_counts_as_float32():
     model = toy_graph()
-    quantised = int8_from_float(model, dict.fromkeys(tensors_to_quantise(model), 4.0))
+    quantised = int8_from_float32(model, dict.fromkeys(tensors_to_quantise(model), 4.0))
     assert any(node.op_type == "DequantizeLinear" for node in quantised.graph.node)
     assert cost_of(quantised) == cost_of(model)
 

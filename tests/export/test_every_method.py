@@ -1,4 +1,4 @@
-"""Every method there is: its graph scores real pictures as torch does, and TensorRT for RTX compiles it in FP16."""
+"""Every method there is: its graph scores real images as torch does, and TensorRT for RTX compiles it in FP16."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from onnx import ModelProto
 from torch import nn
 
-from edgead.data import load_pictures, open_dataset
+from edgead.data import load_images, open_dataset
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt_build import build_engine
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.head.cut import features_of
-from edgead.export.precision.float16 import half_from_float
+from edgead.export.precision.float16 import float16_from_float32
 from edgead.imaging.preprocess import ModelSize
-from edgead.models import METHODS, create_method, recipe_of
+from edgead.models import METHODS, create_method, hyperparameters_of
 from edgead.models.base import DistillationMethod
 from edgead.models.components.teacher import DEFAULT_TEACHER
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
@@ -42,7 +42,7 @@ def exported(request: pytest.FixtureRequest) -> Exported:
     name = request.param
     torch.manual_seed(3)
     teacher = METHODS[name].create_teacher(DEFAULT_TEACHER, "package")
-    method = create_method(name, teacher, SIZE, recipe_of(name, "edge").loss)
+    method = create_method(name, teacher, SIZE, hyperparameters_of(name, "edge").loss)
     # Every part but the frozen one, whose statistics are ImageNet's.
     for key, part in method.named_children():
         for module in part.modules() if key != "teacher" else ():
@@ -50,9 +50,9 @@ def exported(request: pytest.FixtureRequest) -> Exported:
                 nn.init.normal_(module.running_mean, std=0.1)
                 nn.init.uniform_(module.running_var, 0.5, 2.0)
     method.eval()
-    # What the end of each stage of a training keeps of the good pictures.
+    # What the end of each stage of a training keeps of the good images.
     images = torch.from_numpy(good_parts(4, SIZE.height_px))
-    for stage in range(len(method.recipe.stages)):
+    for stage in range(len(method.hyperparameters.stages)):
         method.enter_stage(stage)
         with torch.no_grad():
             method.finish_stage([(images, method.teacher_features(images))])
@@ -60,7 +60,7 @@ def exported(request: pytest.FixtureRequest) -> Exported:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> UInt8Array:
+def images() -> UInt8Array:
     """The first good part of each category, and the first with each of its defects."""
     chosen = []
     for name in CATEGORIES:
@@ -68,18 +68,18 @@ def pictures() -> UInt8Array:
         first = {sample.defect: sample for sample in reversed(samples)}
         assert {sample.label for sample in first.values()} == {0, 1}
         chosen += first.values()
-    return load_pictures(chosen, SIZE).images
+    return load_images(chosen, SIZE).images
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no pictures of real parts in {SHARED}")
-def test_the_graph_scores_real_parts_as_torch_does(exported: Exported, pictures: UInt8Array) -> None:
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no images of real parts in {SHARED}")
+def test_the_graph_scores_real_parts_as_torch_does(exported: Exported, images: UInt8Array) -> None:
     method, graph = exported
     with (
         TorchSession(method) as torch_session,
         OnnxRuntimeSession(graph.SerializeToString(), size=SIZE) as session,
     ):
         # Each alone, as a camera brings them.
-        for image in pictures:
+        for image in images:
             expected, found = torch_session.infer(image[None]), session.infer(image[None])
             assert expected.anomaly_map.std() > 1e-4
             np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, rtol=0.0, atol=1e-4)
@@ -90,14 +90,14 @@ def test_the_kernels_can_take_its_features_in_fp16(exported: Exported) -> None:
     method, graph = exported
     with torch.no_grad():
         pairs = method.features(torch.zeros(1, SIZE.height_px, SIZE.width_px, 3, dtype=torch.uint8))[0]
-    _, record = features_of(half_from_float(graph))
+    _, record = features_of(float16_from_float32(graph))
     assert record.shapes == tuple(tuple(x.shape[1:]) for x in pairs)
 
 
 @needs_tensorrt_rtx
 def test_tensorrt_for_rtx_compiles_it_in_fp16(exported: Exported, tmp_path: Path) -> None:
     _, graph = exported
-    half = half_from_float(graph)
+    half = float16_from_float32(graph)
     file = tmp_path / "model.onnx"
     file.write_bytes(half.SerializeToString())
     built = build_engine(
@@ -105,7 +105,7 @@ def test_tensorrt_for_rtx_compiles_it_in_fp16(exported: Exported, tmp_path: Path
         EngineRequest(
             backend="tensorrt-rtx",
             precision="fp16",
-            recipe="rtx",
+            target="rtx",
             batch=BatchProfile(1, 1, 1),
             settings=TensorRTSettings(compute_capabilities=("8.9",)),
             gpu=None,

@@ -28,7 +28,7 @@ def model() -> ModelProto:
     return onnx_from_method(toy(), SIZE)
 
 
-def pictures(count: int) -> np.ndarray:
+def make_images(count: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (count, SIZE.height_px, SIZE.width_px, 3), np.uint8)
 
 
@@ -39,7 +39,7 @@ def run(model: ModelProto, images: np.ndarray) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_the_graph_scores_as_the_method(model: ModelProto, count: int) -> None:
-    images = pictures(count)
+    images = make_images(count)
     with torch.no_grad():
         teacher, student = toy().features(torch.from_numpy(images))
     expected = anomaly_map([t.numpy() for t in teacher], [s.numpy() for s in student], 64, 96)
@@ -49,7 +49,7 @@ def test_the_graph_scores_as_the_method(model: ModelProto, count: int) -> None:
 
 
 def test_the_head_of_the_method_is_the_head_of_the_graph() -> None:
-    method, images = toy("multiply"), pictures(2)
+    method, images = toy("multiply"), make_images(2)
     with torch.no_grad():
         teacher, student = method.features(torch.from_numpy(images))
     expected = anomaly_map([t.numpy() for t in teacher], [s.numpy() for s in student], 64, 96, "multiply")

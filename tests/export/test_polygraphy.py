@@ -13,9 +13,9 @@ from onnx import ModelProto
 
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.graph_sections import computed_tensors
-from edgead.export.precision.calibration import calibrate, tensor_peaks
-from edgead.export.precision.float16 import half_from_float
-from edgead.export.precision.quantize import int8_from_float
+from edgead.export.precision.calibration import absolute_maxima_of, calibrate
+from edgead.export.precision.float16 import float16_from_float32
+from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.components.teacher import create_teacher
@@ -39,7 +39,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def pictures(size: ModelSize, seed: int) -> np.ndarray:
+def make_images(size: ModelSize, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (3, size.height_px, size.width_px, 3), np.uint8)
 
 
@@ -47,14 +47,16 @@ def precisions(exact: ModelProto, images: np.ndarray) -> dict[str, ModelProto]:
     calibration = calibrate(exact, images, "minmax")
     return {
         "fp32": exact,
-        "fp16": half_from_float(exact, tensor_peaks(exact, images, computed_tensors(exact))),
-        "int8": int8_from_float(exact, calibration.ranges, shifts=calibration.shifts),
+        "fp16": float16_from_float32(exact, absolute_maxima_of(exact, images, computed_tensors(exact))),
+        "int8": int8_from_float32(
+            exact, calibration.clipping_limits, bias_corrections=calibration.bias_corrections
+        ),
     }
 
 
 @pytest.fixture(scope="module", params=["toy", "rd"])
 def graphs(request: pytest.FixtureRequest) -> Graphs:
-    """The graphs by precision, and pictures that they were not calibrated on."""
+    """The graphs by precision, and images that they were not calibrated on."""
     if request.param == "toy":
         method, size = ToyRun().load_model(), SIZE
     else:
@@ -64,7 +66,7 @@ def graphs(request: pytest.FixtureRequest) -> Graphs:
             method = create_method(
                 "rd", create_teacher("tf_efficientnet_lite0", "random"), size, LOSSES[0]
             ).eval()
-    return precisions(onnx_from_method(method, size), pictures(size, 1)), pictures(size, 2)
+    return precisions(onnx_from_method(method, size), make_images(size, 1)), make_images(size, 2)
 
 
 def peer(model: ModelProto, images: np.ndarray, *, optimised: bool = False) -> RunResults:
@@ -111,7 +113,7 @@ def test_what_the_runtime_fuses_changes_nothing(precision: str, atol: float, gra
 
 @pytest.mark.parametrize(("precision", "share"), [("fp16", 0.005), ("int8", 0.05)])
 def test_lower_precisions_are_near_float32(precision: str, share: float, graphs: Graphs) -> None:
-    # Shares of the smallest score, a tenth of what the recipes allow of a threshold; and none is float32 itself.
+    # Shares of the smallest score, a tenth of what the targets allow of a threshold; and none is float32 itself.
     models, images = graphs
     found, exact = peer(models[precision], images), ours(models["fp32"], images)
     assert agrees(found, exact, atol=share * float(exact["anomaly_score"].min()))

@@ -37,7 +37,7 @@ class StandInDriver:
     def __init__(self, memory: int = 2**30) -> None:
         self.version, self.starts = 13000, CUresult.CUDA_SUCCESS
         self.total, self.journal = memory, []
-        self.foreign_streams = {1, 2, 0xF00}
+        self.external_streams = {1, 2, 0xF00}
         self.host_free = memory
         self._taken: dict[int, tuple[object, int, bool]] = {}
         self._threads = threading.local()
@@ -127,7 +127,7 @@ class StandInDriver:
         return (CUresult.CUDA_SUCCESS,)
 
     def cuEventRecord(self, event, stream):  # noqa: N802
-        if stream not in self.foreign_streams:
+        if stream not in self.external_streams:
             return (CUresult.CUDA_ERROR_INVALID_HANDLE,)
         self.journal.append(("record", stream))
         return (CUresult.CUDA_SUCCESS,)

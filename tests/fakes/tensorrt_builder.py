@@ -1,9 +1,9 @@
 """A stand-in for the API of TensorRT that a build touches, in the versions that differ.
 
-TensorRT itself builds only on a machine with its GPU. This one builds nothing; it has, and has not, what the bindings
+TensorRT itself builds only on a machine with its GPU. This one builds nothing; it has, and lacks, what the bindings
 of 8.6.1 have, as listed with `dir`, and what NVIDIA's sources of 10.3 and 11.1 define, so that a call that a version
 does not know fails here as it would there. A plugin that is in a registry already is refused, wherever. It reads the
-types of the graph with onnx, keeps what it is told, and writes that as the "engine". Copied beside a test as
+types of the graph with onnx, keeps what it receives, and writes that as the "engine". Copied beside a test as
 tensorrt.py; the environment says the version.
 """
 

@@ -1,4 +1,4 @@
-"""A TensorRT whose engine calls a picture as anomalous as it is bright, with the interface of three versions.
+"""A TensorRT whose engine calls an image as anomalous as it is bright, with the interface of three versions.
 
 `flavour`: "8.6" has neither strategies nor sizes of memory in its calls and gives one profile to one context;
 "10" has both; "rtx" has a runtime configuration and cache too. With outputs other than a map and a score, `tensors`
@@ -211,7 +211,7 @@ class Context:
 
 
 def feature(name: str, images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Float64 features (N, C, H, W) of pictures, other ones for each name: colours of blocks, mixed."""
+    """Float64 features (N, C, H, W) of images, other ones for each name: colours of blocks, mixed."""
     channels, height, width = shape
     rng = np.random.default_rng(list(name.encode()))
     blocks = images.reshape(len(images), height, -1, width, images.shape[2] // width, 3).mean((2, 4)) / 255
@@ -231,6 +231,6 @@ def record(module: StandInTensorRT, **changes) -> EngineRecord:
         precision="fp32",
         batch=module.batch,
         graph_sha256="0" * 64,
-        recipe="test",
+        target="test",
     )
     return replace(written, **changes)

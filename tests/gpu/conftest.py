@@ -93,7 +93,7 @@ def build(gpu, tmp_path_factory) -> Callable[..., Engine]:
             EngineRequest(
                 backend=backend,
                 precision=precision,
-                recipe="gpu-tests",
+                target="gpu-tests",
                 batch=BatchProfile(*batch),
                 settings=TensorRTSettings(),
                 gpu="{}.{}".format(*gpu.compute_capability),

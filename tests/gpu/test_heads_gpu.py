@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
+from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.data.synthetic.parts import draw_part
 from edgead.errors import BackendError
 from edgead.export.graph_sections import computed_tensors
-from edgead.export.precision.calibration import tensor_peaks
-from edgead.export.precision.float16 import half_from_float
+from edgead.export.precision.calibration import absolute_maxima_of
+from edgead.export.precision.float16 import float16_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.plugin.build import build_plugin
 from edgead.plugin.loader import plugin_file
@@ -57,12 +57,12 @@ def head(request, backend) -> str:
 def washers(count: int, size_px: int) -> np.ndarray:
     rng = np.random.default_rng(11)
     good = np.stack([draw_part("washer", rng, size_px) for _ in range(count)])
-    return np.concatenate([good, damaged_twins(good)])
+    return np.concatenate([good, synthetic_defects(good)])
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def graphs(request, gpu):
-    """RD with random weights: pictures of its size, and its graph by precision."""
+    """RD with random weights: images of its size, and its graph by precision."""
     torch = pytest.importorskip("torch", reason="the model needs torch: pip install 'edgead[train]'")
     pytest.importorskip("timm", reason="the model needs timm: pip install 'edgead[train]'")
     return rd_graphs(torch, request.param)
@@ -77,25 +77,25 @@ def rd_graphs(torch, teacher_name: str):
     size = ModelSize(MODELS[teacher_name], MODELS[teacher_name])
     teacher = create_teacher(teacher_name, "random")
     exact = onnx_from_method(create_method("rd", teacher, size, "per-position", "unaligned").eval(), size)
-    pictures = washers(4, size.height_px)
-    half = half_from_float(exact, tensor_peaks(exact, pictures, computed_tensors(exact)))
-    return pictures, {"fp32": exact, "fp16": half}
+    images = washers(4, size.height_px)
+    half = float16_from_float32(exact, absolute_maxima_of(exact, images, computed_tensors(exact)))
+    return images, {"fp32": exact, "fp16": half}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_head_gives_what_the_standard_head_gives(backend, build, graphs, head, precision):
-    pictures, models = graphs
+    images, models = graphs
     batch = (1, MAX_BATCH, MAX_BATCH)
     standard = build(backend, models[precision], precision, batch)
     other = build(backend, models[precision], precision, batch, head)
     assert other.built.record.head == head
     with standard.open() as session:
-        expected = session.infer(pictures)
+        expected = session.infer(images)
     answers = []
     for cuda_graphs in (True, False):
         with other.open(cuda_graphs=cuda_graphs) as session:
             for _ in range(2):  # plainly, then as a graph
-                found = session.infer(pictures)
+                found = session.infer(images)
                 np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, atol=TOLERANCE)
                 np.testing.assert_allclose(found.anomaly_score, expected.anomaly_score, atol=TOLERANCE)
                 np.testing.assert_array_equal(found.anomaly_map.max((1, 2, 3)), found.anomaly_score)
@@ -125,7 +125,7 @@ def test_the_session_captures_the_head_too(backend, toy, caplog):
         pytest.skip("TensorRT for RTX captures by itself")
     with toy.open() as session:
         session.infer(toy_images(2))
-        assert [lane.graph is not None for lane in session._lanes.values()] == [True]
+        assert [slot.graph is not None for slot in session._slots.values()] == [True]
     assert "without CUDA graphs" not in caplog.text
 
 

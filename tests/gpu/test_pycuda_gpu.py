@@ -29,7 +29,7 @@ def example() -> str:
         r"^```python\n(.*?)^```", (ROOT / "docs/pycuda.md").read_text(), re.MULTILINE | re.DOTALL
     )
     # And the answers as a file.
-    return code + '\nnp.savez("found.npz", pictures=pictures, maps=prediction.anomaly_map)\n'
+    return code + '\nnp.savez("found.npz", images=images, maps=prediction.anomaly_map)\n'
 
 
 def write_toy_bundle(path: Path, backend: str, engine) -> None:
@@ -42,7 +42,7 @@ def write_toy_bundle(path: Path, backend: str, engine) -> None:
         method="toy",
         teacher="none",
         backend=backend,
-        recipe="gpu-tests",
+        target="gpu-tests",
         precision="fp32",
         size=ModelSize(HEIGHT, WIDTH),
         thresholds={"washer": Threshold(1e3, 0.01, 0.95, 0.96, 320, 299)},
@@ -78,5 +78,5 @@ def test_the_example_scores_what_lies_on_the_gpu(backend, build, example, tmp_pa
     assert result.stdout.count(f"map (1, {HEIGHT}, {WIDTH})") == 2
     found = np.load(tmp_path / "found.npz")
     with OnnxRuntimeSession(engine.graph) as session:
-        expected = session.infer(found["pictures"]).anomaly_map
+        expected = session.infer(found["images"]).anomaly_map
     np.testing.assert_allclose(found["maps"], expected, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Engines on a real GPU, against ONNX Runtime on the same graph and pictures."""
+"""Engines on a real GPU, against ONNX Runtime on the same graph and images."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import threading
 import numpy as np
 import pytest
 
-from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
+from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.data.synthetic.parts import draw_part
 from edgead.engine.fidelity import MAP_TOLERANCE, verify
-from edgead.engine.target import find_recipe
+from edgead.engine.target import find_target
 from edgead.errors import BackendError, InputError
 from edgead.export.graph_sections import computed_tensors
-from edgead.export.precision.calibration import calibrate, tensor_peaks
-from edgead.export.precision.float16 import half_from_float
-from edgead.export.precision.quantize import int8_from_float
+from edgead.export.precision.calibration import absolute_maxima_of, calibrate
+from edgead.export.precision.float16 import float16_from_float32
+from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
@@ -54,23 +54,23 @@ def washer_graphs():
     teacher = create_teacher("tf_efficientnet_lite0", "random")
     exact = onnx_from_method(create_method("rd", teacher, size, "per-position", "unaligned").eval(), size)
     good = washers(16, 128)
-    ranges = calibrate(exact, good, "mse").ranges
+    clipping_limits = calibrate(exact, good, "mse").clipping_limits
     return {
         "fp32": exact,
-        "fp16": half_from_float(exact, tensor_peaks(exact, good, computed_tensors(exact))),
-        "int8": int8_from_float(exact, ranges),
+        "fp16": float16_from_float32(exact, absolute_maxima_of(exact, good, computed_tensors(exact))),
+        "int8": int8_from_float32(exact, clipping_limits),
     }
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_an_engine_gives_what_its_graph_gives(backend, build, washer_graphs, precision):
     good = washers(24, 128)
-    pictures = np.concatenate([good, damaged_twins(good)])
+    images = np.concatenate([good, synthetic_defects(good)])
     engine = build(backend, washer_graphs[precision], precision, (1, 8, 8))
     with OnnxRuntimeSession(engine.graph) as exact, engine.open() as session:
         threshold = float(exact.infer(good).anomaly_score.max())
-        limits = find_recipe(None, "datacenter")[1].budgets.of(precision).limits(len(pictures))
-        verify(exact, session, pictures, threshold, limits)
+        limits = find_target(None, "datacenter")[1].tolerances.of(precision).limits(len(images))
+        verify(exact, session, images, threshold, limits)
 
 
 @pytest.mark.parametrize("cuda_graphs", [True, False])
@@ -101,7 +101,7 @@ def test_tensorrt_lets_the_session_capture(backend, toy, caplog):
         pytest.skip("TensorRT for RTX captures by itself")
     with toy.open() as session:
         session.infer(toy_images(2))
-        assert [lane.graph is not None for lane in session._lanes.values()] == [True]
+        assert [slot.graph is not None for slot in session._slots.values()] == [True]
     assert "without CUDA graphs" not in caplog.text
 
 
@@ -201,23 +201,23 @@ def test_memory_that_does_not_suffice_is_named(gpu, backend, build):
 
 
 class OnGpu:
-    """A buffer of cuda-core as an array of pictures."""
+    """A buffer of cuda-core as an array of images."""
 
-    def __init__(self, pictures: np.ndarray, strides: tuple[int, ...] | None = None) -> None:
+    def __init__(self, images: np.ndarray, strides: tuple[int, ...] | None = None) -> None:
         import cuda.core
 
         device = cuda.core.Device()
         device.set_current()
         self.stream = device.create_stream()
-        host = cuda.core.LegacyPinnedMemoryResource().allocate(pictures.nbytes)
-        ctypes.memmove(int(host.handle), pictures.ctypes.data, pictures.nbytes)
-        self.buffer = device.allocate(pictures.nbytes, stream=self.stream)
+        host = cuda.core.LegacyPinnedMemoryResource().allocate(images.nbytes)
+        ctypes.memmove(int(host.handle), images.ctypes.data, images.nbytes)
+        self.buffer = device.allocate(images.nbytes, stream=self.stream)
         self.buffer.copy_from(host, stream=self.stream)
         self.stream.sync()
         host.close()
         self.__cuda_array_interface__ = {
-            "shape": pictures.shape,
-            "typestr": pictures.dtype.str,
+            "shape": images.shape,
+            "typestr": images.dtype.str,
             "data": (int(self.buffer.handle), False),
             "strides": strides,
             "version": 3,

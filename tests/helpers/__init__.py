@@ -1,1 +1,1 @@
-"""What several tests share: small models, runs and bundles, pictures on disk, scripts for processes of their own."""
+"""What several tests share: small models, runs and bundles, images on disk, scripts for processes of their own."""

@@ -22,7 +22,7 @@ def brightness_model(
     constants = {
         "channels": np.array([3], np.int64),
         "map_axis": np.array([1], np.int64),
-        "picture_axes": np.array([1, 2, 3], np.int64),
+        "image_axes": np.array([1, 2, 3], np.int64),
         "scale": np.array(gain / 255, np.float32),
     }
     nodes = [
@@ -30,7 +30,7 @@ def brightness_model(
         helper.make_node("ReduceMean", ["pixels", "channels"], ["grey"], keepdims=0),
         helper.make_node("Unsqueeze", ["grey", "map_axis"], ["plane"]),
         helper.make_node("Mul", ["plane", "scale"], ["anomaly_map"]),
-        helper.make_node("ReduceMax", ["anomaly_map", "picture_axes"], ["anomaly_score"], keepdims=0),
+        helper.make_node("ReduceMax", ["anomaly_map", "image_axes"], ["anomaly_score"], keepdims=0),
     ]
     graph = helper.make_graph(
         nodes,
@@ -50,13 +50,13 @@ def brightness_model(
 def write_brightness_bundle(
     path: Path, size: ModelSize, threshold: Threshold | dict[str, Threshold], gain: float = 1.0
 ) -> Path:
-    """Write the bundle of the model for pictures of `size`, and return its path; of washers, or of the parts given."""
+    """Write the bundle of the model for images of `size`, and return its path; of washers, or of the parts given."""
     thresholds = threshold if isinstance(threshold, dict) else {"washer": threshold}
     manifest = Manifest(
         method="rd",
         teacher="none",
         backend="onnxruntime",
-        recipe="cpu",
+        target="cpu",
         precision="fp32",
         size=size,
         thresholds=thresholds,

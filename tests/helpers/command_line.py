@@ -16,7 +16,7 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.parts_on_disk import SIZE_PX, write_parts
-from tests.helpers.training_parts import TINY_TEACHER, write_pictures
+from tests.helpers.training_parts import TINY_TEACHER, write_images
 
 TINY = ["--teacher", TINY_TEACHER, "--teacher-weights", "random", "--size", "64", "--epochs", "1"]
 TRAIN = ["--accelerator", "cpu", "--batch-size", "4", *TINY]
@@ -56,13 +56,13 @@ def the_error(text: str) -> str:
 
 def make_world(world: Path) -> Path:
     """Fill a folder with what commands may be given, whole and broken; return it."""
-    write_pictures(world / "good", 4)
-    write_pictures(world / "one", 1)
+    write_images(world / "good", 4)
+    write_images(world / "one", 1)
     (world / "empty").mkdir()
-    (write_pictures(world / "text") / "002.png").write_text("a note, not a picture\n")
+    (write_images(world / "text") / "002.png").write_text("a note, not an image\n")
     write_parts(world / "parts")
     copytree(world / "parts", world / "parts_text")
-    (world / "parts_text/test/dot/000.png").write_text("a note, not a picture\n")
+    (world / "parts_text/test/dot/000.png").write_text("a note, not an image\n")
     (world / "notes.txt").write_text("mine\n")
     (world / "video.mp4").write_text("a note, not a video\n" * 10)
     (world / "text.pt").write_text("a note, not weights\n")
@@ -85,7 +85,7 @@ def make_world(world: Path) -> Path:
     }.items():
         copytree(world / "run", world / name)
         (world / name / "run.json").write_text(json.dumps({**record, **change}))
-    (world / "text" / record["parts"]["good"]["holdout"][0]).write_text("a note, not a picture\n")
+    (world / "text" / record["parts"]["good"]["holdout"][0]).write_text("a note, not an image\n")
     copytree(world / "run", world / "run_notes")
     (world / "run_notes/model.safetensors").write_text("a note, not weights\n")
 

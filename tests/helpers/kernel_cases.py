@@ -25,7 +25,7 @@ Run = Callable[..., tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One call of the operator. `make`: what the features hold, `batch` pictures of (channels, height, width)."""
+    """One call of the operator. `make`: what the features hold, `batch` images of (channels, height, width)."""
 
     name: str
     shapes: tuple[tuple[int, int, int], ...]
@@ -72,8 +72,8 @@ CASES = [
     Case("a map of one column, half-pixel corners", ((4, 9, 3),), (70, 1), sigma=1.0, align_corners=False),
     Case("sigma with a radius of 0", PYRAMID[:1], (20, 20), sigma=0.1),
     Case("sigma with a radius of 1", PYRAMID[:1], (33, 20), sigma=0.125),
-    Case("sigma larger than the picture", ((8, 6, 6), (4, 3, 3)), (20, 12), sigma=32.0),
-    Case("sigma as large as the picture, multiplied", ((8, 6, 6), (4, 3, 3)), (9, 40), "multiply", sigma=9.0),
+    Case("sigma larger than the image", ((8, 6, 6), (4, 3, 3)), (20, 12), sigma=32.0),
+    Case("sigma as large as the image, multiplied", ((8, 6, 6), (4, 3, 3)), (9, 40), "multiply", sigma=9.0),
     Case("channels one above a group", ((9, 4, 4), (17, 2, 2)), (12, 12), sigma=0.5),
     Case("channels one below a group", ((7, 4, 4), (255, 2, 2)), (12, 12), sigma=0.5),
     Case("many groups of channels", ((520, 3, 3), (1030, 2, 2)), (8, 8), sigma=0.5, multiprocessors=132),

@@ -7,18 +7,18 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from edgead.models.base import DistillationMethod, Recipe, Setting
+from edgead.models.base import DistillationMethod, Hyperparameters, MethodConfig
 from edgead.models.components.head import cosine_map
 
 
 class SharedSeed(DistillationMethod):
-    """The teacher's features from a learnt seed of the picture's size; two channels say how this part differs."""
+    """The teacher's features from a learnt seed of the image's size; two channels say how this part differs."""
 
     losses = ("per-position",)
     fusion = "add"
-    recipes = MappingProxyType({"edge": Recipe("per-position", 1.0, 30, 8, 0.02, "one-cycle")})
+    presets = MappingProxyType({"edge": Hyperparameters("per-position", 1.0, 30, 8, 0.02, "one-cycle")})
 
-    def __init__(self, teacher: nn.Module, setting: Setting) -> None:
+    def __init__(self, teacher: nn.Module, setting: MethodConfig) -> None:
         super().__init__(teacher, setting)
         fine, middle, coarse = teacher.channels
         height, width = setting.size.height_px // 16, setting.size.width_px // 16

@@ -18,10 +18,10 @@ def write_parts(root: Path, good: int = 3, defects: tuple[str, ...] = DEFECTS) -
         for split in ("train", "test"):
             _write(root / split / "good" / f"{index:03d}.png", _part(rng))
     for index, defect in enumerate(defects):
-        picture, mask = _part(rng), np.zeros((SIZE_PX, SIZE_PX), np.uint8)
+        image, mask = _part(rng), np.zeros((SIZE_PX, SIZE_PX), np.uint8)
         mask[4 + index : 9 + index, 6:20] = 255
-        picture[mask > 0] = 20 + 25 * index
-        _write(root / "test" / defect / f"{index:03d}.png", picture)
+        image[mask > 0] = 20 + 25 * index
+        _write(root / "test" / defect / f"{index:03d}.png", image)
         _write(root / "ground_truth" / defect / f"{index:03d}_mask.png", mask)
     return root
 
@@ -30,6 +30,6 @@ def _part(rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, 40, (SIZE_PX, SIZE_PX, 3)).astype(np.uint8)
 
 
-def _write(path: Path, picture: np.ndarray) -> None:
+def _write(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), picture)
+    assert cv2.imwrite(str(path), image)

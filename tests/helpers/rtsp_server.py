@@ -1,4 +1,4 @@
-"""A real RTSP server with a moving picture, for the tests: GStreamer's, run by the system's Python.
+"""A real RTSP server with a moving image, for the tests: GStreamer's, run by the system's Python.
 
 python3 rtsp_server.py PORT      serves rtsp://127.0.0.1:PORT/line and prints "ready" when it listens.
 """

@@ -1,4 +1,4 @@
-"""Pictures, sources and sinks that the stream's tests share."""
+"""Images, sources and sinks that the stream's tests share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = ModelSize(32, 64)
 
 
 def textured(level: int, height: int = 48, width: int = 80) -> UInt8Array:
-    """A picture about as bright as `level`, not of one colour, and different for every level."""
+    """An image about as bright as `level`, not of one colour, and different for every level."""
     image = np.full((height, width, 3), level, np.uint8)
     image[::2, ::2] += 8
     return image
@@ -42,13 +42,13 @@ def write_video(path: Path, images: Iterable[UInt8Array], fps: float = 25.0) -> 
     return path
 
 
-def write_picture(path: Path, image: UInt8Array) -> Path:
+def write_image(path: Path, image: UInt8Array) -> Path:
     assert cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return path
 
 
 class ScriptedSource(Source):
-    """A source whose pictures come from a generator, which may wait for what the stream does."""
+    """A source whose images come from a generator, which may wait for what the stream does."""
 
     def __init__(self, script: Callable[[], Iterator[UInt8Array]], live: bool) -> None:
         super().__init__("scripted")
@@ -79,5 +79,5 @@ class Record(Sink):
     def signal(self, signal: Signal) -> None:
         self.signals.append(signal)
 
-    def turn(self) -> None:
+    def tick(self) -> None:
         self.turns += 1

@@ -24,8 +24,8 @@ def toy_graph(seed: int = 0, weight_scale: float = 1.0) -> ModelProto:
         node("Cast", ["images"], ["cast"], to=TensorProto.FLOAT),
         node("Transpose", ["cast"], ["planes"], perm=[0, 3, 1, 2]),
         node("Div", ["planes", "half_range"], ["scaled"]),
-        node("Sub", ["scaled", "one"], ["picture"]),
-        node("Conv", ["picture", "teacher_w", "teacher_b"], ["conv_t"], strides=[4, 4]),
+        node("Sub", ["scaled", "one"], ["image"]),
+        node("Conv", ["image", "teacher_w", "teacher_b"], ["conv_t"], strides=[4, 4]),
         node("Relu", ["conv_t"], ["teacher"]),
         node("Conv", ["teacher", "down_w"], ["down"], strides=[2, 2], pads=[1, 1, 1, 1]),
         node("Relu", ["down"], ["embedding"]),
@@ -57,7 +57,7 @@ def toy_graph(seed: int = 0, weight_scale: float = 1.0) -> ModelProto:
 
 
 def toy_images(count: int, seed: int = 0) -> np.ndarray:
-    """Pictures for it, (N, H, W, 3) uint8."""
+    """Images for it, (N, H, W, 3) uint8."""
     return np.random.default_rng(seed).integers(0, 256, (count, HEIGHT, WIDTH, 3), np.uint8)
 
 

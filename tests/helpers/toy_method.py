@@ -28,8 +28,8 @@ class ToyMethod(nn.Module):
         self.head = head
 
     def features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        pictures = images.float().permute(0, 3, 1, 2) / 127.5 - 1.0
-        teacher_1 = self.teacher_1(pictures)
+        scaled = images.float().permute(0, 3, 1, 2) / 127.5 - 1.0
+        teacher_1 = self.teacher_1(scaled)
         teacher_2 = self.teacher_2(teacher_1)
         student_2 = self.student_2(teacher_2)
         return [teacher_1, teacher_2], [self.student_1(student_2), student_2]

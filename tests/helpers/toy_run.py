@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgead.data import LoadedPictures, Sample
+from edgead.data import LoadedImages, Sample
 from edgead.imaging.preprocess import ModelSize
 from edgead.training.session import TorchSession
 from edgead.types import HeadSpec
@@ -28,7 +28,7 @@ class ToyRun:
     method_name: str = "toy"
     teacher_name: str = "toy_teacher"
     size: ModelSize = SIZE
-    labelled: LoadedPictures | None = None
+    labelled: LoadedImages | None = None
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -40,16 +40,16 @@ class ToyRun:
     def session(self) -> TorchSession:
         return TorchSession(self.load_model(self.reference_seed))
 
-    def holdout_pictures(self) -> dict[str, LoadedPictures]:
-        return {PART: pictures(self.count, seed=5)}
+    def holdout_images(self) -> dict[str, LoadedImages]:
+        return {PART: make_images(self.count, seed=5)}
 
-    def labelled_pictures(self) -> dict[str, LoadedPictures]:
+    def labelled_images(self) -> dict[str, LoadedImages]:
         return {} if self.labelled is None else {PART: self.labelled}
 
-    def training_pictures(self, count: int) -> LoadedPictures:
-        return pictures(min(count, self.training_count), seed=6)
+    def training_images(self, count: int) -> LoadedImages:
+        return make_images(min(count, self.training_count), seed=6)
 
 
-def pictures(count: int, seed: int) -> LoadedPictures:
+def make_images(count: int, seed: int) -> LoadedImages:
     images = np.random.default_rng(seed).integers(0, 256, (count, SIZE.height_px, SIZE.width_px, 3), np.uint8)
-    return LoadedPictures(images, tuple(Sample(Path(f"{i}.png"), 0) for i in range(count)), ())
+    return LoadedImages(images, tuple(Sample(Path(f"{i}.png"), 0) for i in range(count)), ())

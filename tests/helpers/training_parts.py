@@ -1,4 +1,4 @@
-"""What the tests of training share: a few synthetic pictures, a tiny teacher, small methods."""
+"""What the tests of training share: a few synthetic images, a tiny teacher, small methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from edgead.files.progress import TrainingState, state_of
-from edgead.models.base import PRESETS, DistillationMethod, Preset, Recipe, Setting
+from edgead.models.base import PRESETS, DistillationMethod, Hyperparameters, MethodConfig, Preset
 from edgead.models.components.head import cosine_map
 from edgead.models.components.teacher import Teacher
 from edgead.models.rd import LOSSES
@@ -26,8 +26,8 @@ TINY_TEACHER = "test_efficientnet"
 SIZE_PX = 64
 
 
-def write_pictures(root: Path, count: int = 8, size_px: int = SIZE_PX) -> Path:
-    """Write `count` pictures of good parts, discs of slightly varied place and shade, into a folder; return it."""
+def write_images(root: Path, count: int = 8, size_px: int = SIZE_PX) -> Path:
+    """Write `count` images of good parts, discs of slightly varied place and shade, into a folder; return it."""
     root.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(good_parts(count, size_px)):
         assert cv2.imwrite(str(root / f"{number:03d}.png"), image)
@@ -93,7 +93,7 @@ def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 
 class Template(DistillationMethod):
-    """The least method that works: one learnt feature vector per position, the same for every picture.
+    """The least method that works: one learnt feature vector per position, the same for every image.
 
     What a reverse-distillation student learns in a hundred epochs of many parts, this one learns in some steps of one
     part that always lies in the same place.
@@ -101,12 +101,12 @@ class Template(DistillationMethod):
 
     losses = LOSSES
     fusion = "add"
-    recipes: ClassVar[dict[Preset, Recipe]] = {
-        "edge": Recipe(LOSSES[0], 1.0, 100, 16, 5e-3, "one-cycle"),
-        "paper": Recipe(LOSSES[0], 0.0, 3, 4, 0.01, "constant"),
+    presets: ClassVar[dict[Preset, Hyperparameters]] = {
+        "edge": Hyperparameters(LOSSES[0], 1.0, 100, 16, 5e-3, "one-cycle"),
+        "paper": Hyperparameters(LOSSES[0], 0.0, 3, 4, 0.01, "constant"),
     }
 
-    def __init__(self, teacher: Teacher, setting: Setting) -> None:
+    def __init__(self, teacher: Teacher, setting: MethodConfig) -> None:
         super().__init__(teacher, setting)
         size = setting.size
         shapes = [
@@ -126,14 +126,15 @@ class Template(DistillationMethod):
 class Staged(Template):
     """Two stages: the templates, then a scale for each, while the templates stay.
 
-    At the end of each stage it notes how many pictures it was given, and the sums of their pixels and features.
+    At the end of each stage it notes how many images it was given, and the sums of their pixels and features.
     """
 
-    recipes: ClassVar[dict[Preset, Recipe]] = {
-        preset: Recipe(LOSSES[0], 1.0, 4, 4, 0.05, "one-cycle", stages=(0.5, 0.5)) for preset in PRESETS
+    presets: ClassVar[dict[Preset, Hyperparameters]] = {
+        preset: Hyperparameters(LOSSES[0], 1.0, 4, 4, 0.05, "one-cycle", stages=(0.5, 0.5))
+        for preset in PRESETS
     }
 
-    def __init__(self, teacher: Teacher, setting: Setting) -> None:
+    def __init__(self, teacher: Teacher, setting: MethodConfig) -> None:
         super().__init__(teacher, setting)
         self.scales = nn.ParameterList(torch.zeros(1, channels, 1, 1) for channels in teacher.channels)
         self.register_buffer("noted", torch.zeros(2, 3, dtype=torch.float64))
@@ -163,7 +164,7 @@ class Disturbed(Template):
 
 
 class Constant(Template):
-    """A method that gives the same map for every picture: its student is zero, whatever it is trained on."""
+    """A method that gives the same map for every image: its student is zero, whatever it is trained on."""
 
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
         return [0.0 * x for x in super().student_features(images, teacher_features)]

@@ -1,6 +1,6 @@
 """Train a tiny run, a checkpoint after every epoch, and stand still where asked, so that a test can kill it there.
 
-Arguments: pictures, run directory, epochs, and `never`, `batch EPOCH.BATCH` or `rename FILE TIMES`.
+Arguments: images, run directory, epochs, and `never`, `batch EPOCH.BATCH` or `rename FILE TIMES`.
 """
 
 import logging

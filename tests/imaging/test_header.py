@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgead.imaging import header as picture_header
-from edgead.imaging.header import PictureHeader, read_header
+from edgead.imaging import header as image_header
+from edgead.imaging.header import ImageHeader, read_header
 
 
 def encoded(suffix: str, *options: int) -> bytes:
@@ -94,7 +94,7 @@ def test_a_cut_file_is_not_whole(suffix: str) -> None:
     assert not header.whole
 
 
-def test_a_png_is_held_to_the_checksums_of_what_its_picture_needs() -> None:
+def test_a_png_is_held_to_the_checksums_of_what_its_image_needs() -> None:
     data = encoded(".png")
     pixels = data.index(b"IDAT") + 6
     damaged = read_header(data[:pixels] + bytes([data[pixels] ^ 1]) + data[pixels + 1 :])
@@ -192,8 +192,8 @@ def test_a_tiff_whose_strips_overlap_is_not_whole() -> None:
         struct.pack(f"<{count}I", *range(begin, begin + count * len(strip), len(strip))) + lists[4 * count :]
     )
     head = b"II*\0" + struct.pack("<I", 8) + directory
-    assert read_header(head + whole + strip * count) == PictureHeader("tiff", count, 8, True)
-    assert read_header(head + lists + strip) == PictureHeader("tiff", count, 8, False)
+    assert read_header(head + whole + strip * count) == ImageHeader("tiff", count, 8, True)
+    assert read_header(head + lists + strip) == ImageHeader("tiff", count, 8, False)
 
 
 def test_a_tiff_whose_list_of_strips_lies_outside_the_file_is_not_whole() -> None:
@@ -202,13 +202,13 @@ def test_a_tiff_whose_list_of_strips_lies_outside_the_file_is_not_whole() -> Non
     for entry in range(directory + 2, directory + 2 + 12 * data[directory], 12):
         if struct.unpack_from("<H", data, entry) == (273,):
             struct.pack_into("<II", data, entry + 4, 2**31, 2**30)
-    assert read_header(bytes(data)) == PictureHeader("tiff", 64, 48, False)
+    assert read_header(bytes(data)) == ImageHeader("tiff", 64, 48, False)
 
 
 def test_a_tiff_that_would_fill_the_memory_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     tiles = [zlib.compress(bytes(3 * 2**20)), zlib.compress(bytes(2 * 2**20))]
     assert read_header(tiled("<", tiles)).whole  # type: ignore[union-attr]
-    monkeypatch.setattr(picture_header, "_MAX_INFLATED_BYTES", 4 * 2**20)
+    monkeypatch.setattr(image_header, "_MAX_INFLATED_BYTES", 4 * 2**20)
     assert not read_header(tiled("<", tiles)).whole  # type: ignore[union-attr]
 
 

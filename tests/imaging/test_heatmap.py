@@ -1,4 +1,4 @@
-"""The overlay: only what is above the threshold is lit, and one colour means one value on every picture."""
+"""The overlay: only what is above the threshold is lit, and one colour means one value on every image."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_a_map_at_the_threshold_is_not_lit(threshold):
     assert (redness(above)[2:-2, 2:-2] > 0).all()
 
 
-def test_colours_depend_on_the_threshold_not_on_the_picture():
+def test_colours_depend_on_the_threshold_not_on_the_image():
     """The same value has the same colour whatever else is on the map; twice both is the same colour again."""
     calm, hot = ramp(0.0, 0.9), ramp(0.0, 0.9)
     hot[40:60, 10:20] = 5.0
@@ -60,7 +60,7 @@ def test_twice_the_threshold_is_the_top_of_the_scale():
     assert (overlay(GREY, anomaly_map * 0.7, 1.0)[2:-2, 2:-2] != top[2:-2, 2:-2]).any()
 
 
-def test_map_is_resized_to_the_picture():
+def test_map_is_resized_to_the_image():
     small = np.zeros((8, 10), np.float32)
     small[4, 5] = 1.0
     result = overlay(GREY, small, 0.4)

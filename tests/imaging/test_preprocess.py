@@ -8,18 +8,18 @@ import cv2
 import numpy as np
 import pytest
 
-from edgead.errors import BundleError, InputError, PictureError
+from edgead.errors import BundleError, ImageError, InputError
 from edgead.imaging.preprocess import (
     MAX_FILE_BYTES,
     ModelSize,
     batch_from_images,
     check_preprocess_spec,
     preprocess_spec,
-    read_picture,
+    read_image,
     resize_to_model,
 )
 
-# RGB of the four quarters of a picture: top left, top right, bottom left, bottom right.
+# RGB of the four quarters of an image: top left, top right, bottom left, bottom right.
 QUARTERS = ((220, 20, 40), (30, 200, 60), (10, 50, 240), (250, 240, 20))
 
 
@@ -66,28 +66,26 @@ def test_a_size_that_is_none_is_refused_by_its_value(text: str) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff"])
 def test_lossless_formats_give_rgb_as_written(tmp_path: Path, suffix: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8)
-    read = read_picture(written(tmp_path / f"a{suffix}", encoded(image, suffix)))
+    read = read_image(written(tmp_path / f"a{suffix}", encoded(image, suffix)))
     assert read.dtype == np.uint8
     assert read.flags.c_contiguous
     np.testing.assert_array_equal(read, image)
 
 
 def test_a_jpeg_gives_rgb_nearly_as_written(tmp_path: Path) -> None:
-    read = read_picture(
-        written(tmp_path / "a.jpg", encoded(quartered(), ".jpg", cv2.IMWRITE_JPEG_QUALITY, 98))
-    )
+    read = read_image(written(tmp_path / "a.jpg", encoded(quartered(), ".jpg", cv2.IMWRITE_JPEG_QUALITY, 98)))
     corners = (read[6, 6], read[6, -6], read[-6, 6], read[-6, -6])
     assert np.abs(np.array(corners, int) - QUARTERS).max() < 6
 
 
 def test_the_content_tells_the_format_not_the_name(tmp_path: Path) -> None:
     path = written(tmp_path / "really_png.jpg", encoded(quartered(), ".png"))
-    np.testing.assert_array_equal(read_picture(path), quartered())
+    np.testing.assert_array_equal(read_image(path), quartered())
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
 def test_grey_becomes_three_equal_channels(tmp_path: Path, suffix: str) -> None:
-    read = read_picture(written(tmp_path / f"a{suffix}", encoded(np.full((16, 24), 77, np.uint8), suffix)))
+    read = read_image(written(tmp_path / f"a{suffix}", encoded(np.full((16, 24), 77, np.uint8), suffix)))
     np.testing.assert_array_equal(read, np.full((16, 24, 3), 77))
 
 
@@ -101,10 +99,10 @@ def test_16_bits_are_divided_by_257_whatever_the_brightest_pixel(
     expected = np.array([[0, 1, 1, 2, 16]], np.uint8)
     image = deep if channels == 1 else np.stack([deep, deep + np.uint16(257), deep], axis=2)
     offsets = [0, 0, 0] if channels == 1 else [0, 1, 0]
-    read = read_picture(written(tmp_path / f"a{suffix}", encoded(image, suffix)))
+    read = read_image(written(tmp_path / f"a{suffix}", encoded(image, suffix)))
     np.testing.assert_array_equal(read, expected[..., np.newaxis] + np.array(offsets, np.uint8))
     white = written(tmp_path / f"white{suffix}", encoded(np.full((2, 2), 65535, np.uint16), suffix))
-    assert read_picture(white).min() == 255
+    assert read_image(white).min() == 255
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -112,7 +110,7 @@ def test_alpha_of_16_bits_is_composited_on_black(tmp_path: Path, suffix: str) ->
     image = np.zeros((1, 3, 4), np.uint16)
     image[0, :, :3] = (200 * 257, 100 * 257, 50 * 257)
     image[0, :, 3] = (0, 65535, 32768)
-    read = read_picture(written(tmp_path / f"a{suffix}", encoded(image, suffix)))
+    read = read_image(written(tmp_path / f"a{suffix}", encoded(image, suffix)))
     np.testing.assert_array_equal(read, [[[0, 0, 0], [200, 100, 50], [100, 50, 25]]])
 
 
@@ -120,7 +118,7 @@ def test_alpha_of_8_bits_is_composited_on_black(tmp_path: Path) -> None:
     image = np.zeros((1, 3, 4), np.uint8)
     image[0, :, :3] = (200, 100, 50)
     image[0, :, 3] = (0, 255, 128)
-    read = read_picture(written(tmp_path / "a.png", encoded(image, ".png")))
+    read = read_image(written(tmp_path / "a.png", encoded(image, ".png")))
     np.testing.assert_array_equal(read, [[[0, 0, 0], [200, 100, 50], [100, 50, 25]]])
 
 
@@ -139,7 +137,7 @@ def test_alpha_of_an_8_bit_tiff_is_composited_once(tmp_path: Path) -> None:
         + directory
         + struct.pack("<4H", 8, 8, 8, 8)
     )
-    np.testing.assert_array_equal(read_picture(written(tmp_path / "a.tif", data)), [[[100, 50, 25]]])
+    np.testing.assert_array_equal(read_image(written(tmp_path / "a.tif", data)), [[[100, 50, 25]]])
 
 
 # The corner that an EXIF orientation brings to the top left, and whether height and width change places.
@@ -163,74 +161,74 @@ def test_the_exif_orientation_of_a_jpeg_is_applied(
     body = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + struct.pack(">I", 0)
     jpeg = encoded(quartered(), ".jpg")
     data = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
-    read = read_picture(written(tmp_path / "a.jpg", data))
+    read = read_image(written(tmp_path / "a.jpg", data))
     assert read.shape == ((48, 32, 3) if turned else (32, 48, 3))
     assert np.abs(read[4, 4].astype(int) - QUARTERS[corner]).max() < 12
 
 
-def test_what_is_not_a_picture_is_refused_by_its_name(tmp_path: Path) -> None:
-    text = written(tmp_path / "text.png", b"this is text, though its name says picture\n")
+def test_what_is_not_an_image_is_refused_by_its_name(tmp_path: Path) -> None:
+    text = written(tmp_path / "text.png", b"this is text, though its name says image\n")
     empty = written(tmp_path / "empty.png", b"")
     webp = written(tmp_path / "a.webp", encoded(quartered(), ".webp"))
     for path in (text, empty, webp, tmp_path / "missing.png", tmp_path):
-        with pytest.raises(PictureError, match=path.name) as caught:
-            read_picture(path)
+        with pytest.raises(ImageError, match=path.name) as caught:
+            read_image(path)
         assert "\n" not in str(caught.value)
 
 
 def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(PictureError, match="not a file"):
-        read_picture(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="not a file"):
+        read_image(tmp_path / "pipe.png")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
 @pytest.mark.parametrize("kept", [0.02, 0.4, 0.97])
-def test_a_picture_cut_short_is_refused(tmp_path: Path, suffix: str, kept: float) -> None:
+def test_an_image_cut_short_is_refused(tmp_path: Path, suffix: str, kept: float) -> None:
     image = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     data = encoded(image, suffix)
-    with pytest.raises(PictureError, match=f"a{suffix}"):
-        read_picture(written(tmp_path / f"a{suffix}", data[: int(len(data) * kept)]))
+    with pytest.raises(ImageError, match=f"a{suffix}"):
+        read_image(written(tmp_path / f"a{suffix}", data[: int(len(data) * kept)]))
 
 
 @pytest.mark.parametrize(("suffix", "options"), [(".png", ()), (".tif", (cv2.IMWRITE_TIFF_COMPRESSION, 8))])
-def test_a_picture_with_broken_pixels_is_refused(
+def test_an_image_with_broken_pixels_is_refused(
     tmp_path: Path, suffix: str, options: tuple[int, ...]
 ) -> None:
     image = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     data = bytearray(cv2.imencode(suffix, image, options)[1].tobytes())
     path = written(tmp_path / f"a{suffix}", bytes(data))
-    np.testing.assert_array_equal(read_picture(path), image[..., ::-1])
+    np.testing.assert_array_equal(read_image(path), image[..., ::-1])
     data[len(data) // 2] ^= 0xFF
-    with pytest.raises(PictureError, match=r"is cut short or damaged"):
-        read_picture(written(path, bytes(data)))
+    with pytest.raises(ImageError, match=r"is cut short or damaged"):
+        read_image(written(path, bytes(data)))
 
 
-def test_a_picture_that_declares_a_gigantic_size_is_not_decoded(tmp_path: Path) -> None:
+def test_an_image_that_declares_a_gigantic_size_is_not_decoded(tmp_path: Path) -> None:
     data = bytearray(encoded(quartered(), ".png"))
     data[16:24] = struct.pack(">II", 60_000, 60_000)
-    with pytest.raises(PictureError, match="60000 x 60000 pixels"):
-        read_picture(written(tmp_path / "bomb.png", bytes(data)))
+    with pytest.raises(ImageError, match="60000 x 60000 pixels"):
+        read_image(written(tmp_path / "bomb.png", bytes(data)))
 
 
-def test_a_picture_that_the_decoder_will_not_have_is_refused(tmp_path: Path) -> None:
+def test_an_image_that_the_decoder_will_not_have_is_refused(tmp_path: Path) -> None:
     data = bytearray(encoded(quartered(), ".png"))
     # Wider than OpenCV allows: it raises instead of returning nothing.
     data[16:24] = struct.pack(">II", 2**21, 1)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    with pytest.raises(PictureError, match=r"wide\.png is broken"):
-        read_picture(written(tmp_path / "wide.png", bytes(data)))
+    with pytest.raises(ImageError, match=r"wide\.png is broken"):
+        read_image(written(tmp_path / "wide.png", bytes(data)))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
-def test_damage_gives_a_picture_or_a_picture_error(tmp_path: Path, suffix: str) -> None:
+def test_damage_gives_an_image_or_an_image_error(tmp_path: Path, suffix: str) -> None:
     data, rng = encoded(quartered(), suffix), np.random.default_rng(0)
     for _ in range(60):
         damaged = bytearray(data)
         for place in rng.integers(0, len(damaged), 3):
             damaged[place] = rng.integers(256)
-        with suppress(PictureError):
-            read = read_picture(written(tmp_path / f"a{suffix}", bytes(damaged)))
+        with suppress(ImageError):
+            read = read_image(written(tmp_path / f"a{suffix}", bytes(damaged)))
             assert read.ndim == 3
             assert read.dtype == np.uint8
 
@@ -238,17 +236,17 @@ def test_damage_gives_a_picture_or_a_picture_error(tmp_path: Path, suffix: str) 
 def test_a_gigantic_file_is_not_read(tmp_path: Path) -> None:
     path = written(tmp_path / "large.png", encoded(quartered(), ".png"))
     os.truncate(path, MAX_FILE_BYTES + 1)
-    with pytest.raises(PictureError, match=str(MAX_FILE_BYTES)):
-        read_picture(path)
+    with pytest.raises(ImageError, match=str(MAX_FILE_BYTES)):
+        read_image(path)
 
 
 def test_another_depth_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "float.tif", encoded(np.ones((8, 8), np.float32), ".tif"))
-    with pytest.raises(PictureError, match="float32"):
-        read_picture(path)
+    with pytest.raises(ImageError, match="float32"):
+        read_image(path)
 
 
-def test_a_picture_of_the_models_size_is_left_alone() -> None:
+def test_an_image_of_the_models_size_is_left_alone() -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     assert resize_to_model(image, ModelSize(64, 96)) is image
 
@@ -282,12 +280,12 @@ def test_each_axis_is_averaged_or_interpolated_by_itself() -> None:
     "image",
     [np.zeros((32, 32), np.uint8), np.zeros((32, 32, 3), np.float32), np.zeros((0, 32, 3), np.uint8)],
 )
-def test_what_is_no_picture_is_not_resized(image: np.ndarray) -> None:
+def test_what_is_no_image_is_not_resized(image: np.ndarray) -> None:
     with pytest.raises(InputError, match="cannot be resized"):
         resize_to_model(image, ModelSize(32, 32))
 
 
-def test_a_batch_has_the_pictures_in_their_order() -> None:
+def test_a_batch_has_the_images_in_their_order() -> None:
     rng = np.random.default_rng(0)
     shapes = ((64, 64, 3), (100, 50, 3), (10, 20, 3))
     images = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
@@ -296,7 +294,7 @@ def test_a_batch_has_the_pictures_in_their_order() -> None:
     assert batch.flags.c_contiguous
     for row, image in zip(batch, images, strict=True):
         np.testing.assert_array_equal(row, resize_to_model(image, ModelSize(64, 64)))
-    with pytest.raises(InputError, match="no picture"):
+    with pytest.raises(InputError, match="no image"):
         batch_from_images([], ModelSize(64, 64))
 
 

@@ -15,14 +15,14 @@ from torch import nn
 from edgead.data import open_dataset
 from edgead.engine.build import build_bundle
 from edgead.errors import DataError, EdgeadError, InputError, TeacherError
-from edgead.imaging.preprocess import ModelSize, read_picture
+from edgead.imaging.preprocess import ModelSize, read_image
 from edgead.importers import run as importing
-from edgead.importers.checkpoints import read_foreign
+from edgead.importers.checkpoints import read_external_checkpoint
 from edgead.importers.run import import_run
 from edgead.training.run import open_run
 from tests.helpers.command_line import files_in
 from tests.helpers.other_libraries import enlarged_maps, pixels, random_state, resnet18
-from tests.helpers.training_parts import good_parts, write_pictures
+from tests.helpers.training_parts import good_parts, write_images
 
 SIZE_PX = 64
 RD18 = "anomalib ReverseDistillation resnet18"
@@ -86,8 +86,8 @@ def trained():
 @pytest.fixture
 def data(tmp_path):
     root = tmp_path / "discs"
-    write_pictures(root / "train" / "good", 8)
-    write_pictures(root / "test" / "good", 4)
+    write_images(root / "train" / "good", 8)
+    write_images(root / "test" / "good", 4)
     return root
 
 
@@ -114,7 +114,7 @@ def test_a_checkpoint_becomes_a_run_that_scores_as_it_did(tmp_path, data, traine
     imported(file, Path(data.name), Path("run"))
     monkeypatch.chdir("/")
     run = open_run(tmp_path / "run")
-    images = np.stack([read_picture(path) for path in sorted((data / "test" / "good").iterdir())])
+    images = np.stack([read_image(path) for path in sorted((data / "test" / "good").iterdir())])
     x = pixels(torch.from_numpy(images))
     sides = (
         resnet18(x, trained, f"model.{side}_model.feature_extractor.") for side in ("teacher", "student")
@@ -122,16 +122,16 @@ def test_a_checkpoint_becomes_a_run_that_scores_as_it_did(tmp_path, data, traine
     expected = enlarged_maps(*sides, (SIZE_PX, SIZE_PX), align_corners=False).prod(0)
     with run.session() as session:
         np.testing.assert_allclose(session.infer(images).anomaly_map, expected.numpy(), rtol=0, atol=1e-5)
-    # The largest of four scores, as few pictures give.
+    # The largest of four scores, as few images give.
     (part,) = run.record.parts.values()
     assert part.threshold.value == pytest.approx(float(expected.max()), abs=1e-5)
     assert part.holdout == tuple(f"test/good/{number:03d}.png" for number in range(4))
-    assert (part.train_pictures, run.size, run.teacher_name) == (8, ModelSize(64, 64), "resnet18")
-    assert len(run.training_pictures(100).samples) == 8
+    assert (part.train_images, run.size, run.teacher_name) == (8, ModelSize(64, 64), "resnet18")
+    assert len(run.training_images(100).samples) == 8
     assert run.summary["imported_from"] == "anomalib Stfpm"
     assert run.summary["holdout_trained_on"] is False
-    assert "4 good test pictures set the threshold" in caplog.text
-    assert "unlike there, a picture larger than the model's is shrunk by averaging areas" in caplog.text
+    assert "4 good test images set the threshold" in caplog.text
+    assert "unlike there, an image larger than the model's is shrunk by averaging areas" in caplog.text
 
 
 def test_the_run_builds(tmp_path, data, trained):
@@ -141,14 +141,14 @@ def test_the_run_builds(tmp_path, data, trained):
     assert json.loads((tmp_path / "bundle" / "manifest.json").read_text())["method"] == "stfpm-anomalib"
 
 
-def test_without_good_test_pictures_the_threshold_is_said_to_be_too_low(tmp_path, trained, caplog):
-    data = write_pictures(tmp_path / "discs", 12)
+def test_without_good_test_images_the_threshold_is_said_to_be_too_low(tmp_path, trained, caplog):
+    data = write_images(tmp_path / "discs", 12)
     run = imported(saved(tmp_path, checkpoint(trained)), data, tmp_path / "run")
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
     assert any("1 that the model was trained on" in record.getMessage() for record in warnings)
     assert run.summary["holdout_trained_on"] is True
     (part,) = run.record.parts.values()
-    assert (len(part.holdout), part.train_pictures) == (1, 11)
+    assert (len(part.holdout), part.train_images) == (1, 11)
     assert part.holdout[0] in {sample.path.name for sample in open_dataset(data).train}
 
 
@@ -190,14 +190,18 @@ def test_rd4ad_takes_its_teacher_from_a_file(tmp_path):
         for ours, prefix in (("bn", "model.bottleneck."), ("decoder", "model.decoder."))
     }
     file = saved(tmp_path, content)
-    foreign = read_foreign(file)
-    assert (foreign.method, foreign.backbone, foreign.size) == ("rd", "resnet18.tv_in1k", ModelSize(256, 256))
-    data = write_pictures(tmp_path / "discs", 4)
+    external = read_external_checkpoint(file)
+    assert (external.method, external.backbone, external.size) == (
+        "rd",
+        "resnet18.tv_in1k",
+        ModelSize(256, 256),
+    )
+    data = write_images(tmp_path / "discs", 4)
     with pytest.raises(TeacherError, match="no weights file"):
         imported(file, data, tmp_path / "run", str(tmp_path / "resnet18.pth"))
     torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), tmp_path / "resnet18.pth")
     # An untrained student, so the run is refused for what it learnt and not for its teacher.
-    with pytest.raises(DataError, match="does not fit the pictures"):
+    with pytest.raises(DataError, match="does not fit the images"):
         imported(file, data, tmp_path / "run", str(tmp_path / "resnet18.pth"))
     assert not (tmp_path / "run").exists()
 
@@ -209,13 +213,13 @@ def test_the_mode_of_a_map_is_a_member_of_their_enumeration(tmp_path, mode, meth
     made.AnomalyMapGenerationMode = enum.Enum("AnomalyMapGenerationMode", {"ONE": mode}, module=root)
     options = {"anomaly_map_mode": made.AnomalyMapGenerationMode.ONE}
     file = saved(tmp_path, checkpoint(random_state(RD18), options=options), made)
-    assert read_foreign(file).method == method
+    assert read_external_checkpoint(file).method == method
 
 
 def test_before_2_7_the_preprocessing_was_an_argument(tmp_path, trained):
     content = checkpoint(trained, options={"pre_processor": True})
     del content["anomalib_pre_processor_config"]
-    assert read_foreign(saved(tmp_path, content)).size == ModelSize(256, 256)
+    assert read_external_checkpoint(saved(tmp_path, content)).size == ModelSize(256, 256)
 
 
 RD = {"model.bottleneck.conv1.weight": torch.zeros(1)}
@@ -243,21 +247,23 @@ def prepared(*steps):
         (checkpoint(STFPM, hyper_parameters=None), "does not say what its model was made with"),
         (checkpoint(STFPM, options={"layers": ["layer2", "layer3"]}), "has layers ['layer2', 'layer3']"),
         (checkpoint(STFPM, options={"backbone": None}), "has a backbone None"),
-        (checkpoint(RD, options={"backbone": "resnet101"}), "'resnet101', which edgead has not: it mirrors resnet18"),
+        (checkpoint(RD, options={"backbone": "resnet101"}), "'resnet101', which edgead does not support: it mirrors "
+"resnet18"),
         (checkpoint(RD, options={"anomaly_map_mode": "max"}), "has anomaly_map_mode 'max'"),
         (checkpoint(RD), "has anomaly_map_mode None"),
         (prepared(RESIZE, step("CenterCrop", size=[32, 32]), NORMALIZE), "has the preprocessing step CenterCrop"),
         (prepared(RESIZE, step("Normalize", mean=[0.5], std=[1])), "has a normalisation with mean [0.5] and std [1]"),
         (prepared(RESIZE), "other than a Resize and a Normalize"),
         (checkpoint(STFPM, anomalib_pre_processor_config={"transform": None}), "other than a Resize and a Normalize"),
-        (prepared(step("Resize", size=256), NORMALIZE), "has a Resize to 256, which edgead has not: it takes a height"),
+        (prepared(step("Resize", size=256), NORMALIZE), "has a Resize to 256, which edgead does not support: it "
+"takes a height"),
         (prepared(step("Resize", size=[250, 250]), NORMALIZE), "size 250x250: height and width must be multiples of"),
     ],
 )  # fmt: skip
 def test_what_edgead_has_not_is_refused_by_name(tmp_path, content, words):
     file = saved(tmp_path, content)
     with pytest.raises(InputError) as refusal:
-        read_foreign(file)
+        read_external_checkpoint(file)
     assert words in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -270,27 +276,25 @@ def test_an_exported_patchcore_is_refused_by_name(tmp_path):
     with pytest.raises(
         InputError, match="is a model of anomalib, Patchcore: ReverseDistillation and Stfpm can"
     ):
-        read_foreign(file)
+        read_external_checkpoint(file)
 
 
 def test_other_parts_than_it_was_trained_on(tmp_path, data, trained):
-    """The library saw no score as high as these pictures have."""
+    """The library saw no score as high as these images have."""
     file = saved(tmp_path, checkpoint({**trained, "post_processor.image_max": torch.tensor(1e-6)}))
-    with pytest.raises(
-        DataError, match=r"does not fit the pictures in .*anomalib Stfpm saw none above 1e-06"
-    ):
+    with pytest.raises(DataError, match=r"does not fit the images in .*anomalib Stfpm saw none above 1e-06"):
         imported(file, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_student_that_learnt_nothing(tmp_path, data):
     file = saved(tmp_path, checkpoint(random_state("anomalib Stfpm resnet18")))
-    with pytest.raises(DataError, match="does not fit the pictures in"):
+    with pytest.raises(DataError, match="does not fit the images in"):
         imported(file, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("found", ["nothing", "no folder", "a broken picture"])
+@pytest.mark.parametrize("found", ["nothing", "no folder", "a broken image"])
 def test_a_dataset_that_cannot_be_read(tmp_path, data, trained, found):
     file, root = saved(tmp_path, checkpoint(trained)), data
     if found == "nothing":
@@ -299,7 +303,7 @@ def test_a_dataset_that_cannot_be_read(tmp_path, data, trained, found):
     elif found == "no folder":
         root = tmp_path / "nowhere"
     else:
-        (data / "test" / "good" / "002.png").write_bytes(b"no picture")
+        (data / "test" / "good" / "002.png").write_bytes(b"no image")
     with pytest.raises(DataError):
         imported(file, root, tmp_path / "run")
     assert not (tmp_path / "run").exists()

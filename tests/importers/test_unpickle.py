@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from edgead.errors import InputError
-from edgead.importers import unpickle as inert
-from edgead.importers.unpickle import Inert, read_inert, tensors_of
+from edgead.importers import unpickle
+from edgead.importers.unpickle import OpaqueObject, read_opaque, tensors_of
 
 
 class Calls:
@@ -57,7 +57,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, call, name):
     mark = tmp_path / "ran"
     file = saved(tmp_path, {"state_dict": {}, "hyper_parameters": call(mark)})
     with pytest.raises(InputError, match=f"wants to run '.*{name}'.* was not opened") as refusal:
-        read_inert(file)
+        read_opaque(file)
     assert "\n" not in str(refusal.value)
     assert not mark.exists()
 
@@ -78,7 +78,7 @@ def test_names_put_together_while_reading_are_refused(tmp_path, module):
         + pickle.MARK + b"X" + len(f"touch {mark}").to_bytes(4, "little") + f"touch {mark}".encode() + b"tR."
     )  # fmt: skip
     with pytest.raises(InputError, match=r"is cut short or not a file of torch\.save"):
-        read_inert(with_pickle(saved(tmp_path, {}), program))
+        read_opaque(with_pickle(saved(tmp_path, {}), program))
     assert not mark.exists()
 
 
@@ -87,12 +87,12 @@ def test_a_known_librarys_class_is_neither_imported_nor_made(tmp_path, monkeypat
     package = tmp_path / "path" / "anomalib"
     package.mkdir(parents=True)
     mark = tmp_path / "ran"
-    tell = f"open({str(mark)!r}, 'a').write"
+    command = f"open({str(mark)!r}, 'a').write"
     (package / "__init__.py").write_text(
-        f"{tell}('imported')\n"
+        f"{command}('imported')\n"
         "class Thing:\n"
-        f"    def __new__(cls, *a): {tell}('made'); return object.__new__(cls)\n"
-        f"    def __setstate__(self, state): {tell}('set')\n"
+        f"    def __new__(cls, *a): {command}('made'); return object.__new__(cls)\n"
+        f"    def __setstate__(self, state): {command}('set')\n"
         "    def __reduce__(self): return Thing, ('add',), {'size': [3, 4]}\n"
     )
     monkeypatch.syspath_prepend(package.parent)
@@ -104,8 +104,8 @@ def test_a_known_librarys_class_is_neither_imported_nor_made(tmp_path, monkeypat
     )
     assert "made" in mark.read_text()
     mark.unlink()
-    thing = read_inert(tmp_path / "model.ckpt")["thing"]
-    assert isinstance(thing, Inert)
+    thing = read_opaque(tmp_path / "model.ckpt")["thing"]
+    assert isinstance(thing, OpaqueObject)
     assert (thing.name, thing.args, thing.state) == ("Thing", ("add",), {"size": [3, 4]})
     assert not mark.exists()
     assert "anomalib" not in sys.modules
@@ -117,7 +117,7 @@ def test_a_known_librarys_class_is_neither_imported_nor_made(tmp_path, monkeypat
 def test_a_pickled_module_gives_the_state_dict_that_it_had(tmp_path):
     module = nn.Sequential(OrderedDict(a=nn.Conv2d(2, 3, 1, bias=False), b=nn.Sequential(nn.BatchNorm2d(3))))
     module.c = None
-    found = tensors_of(read_inert(saved(tmp_path, {"model": module}))["model"])
+    found = tensors_of(read_opaque(saved(tmp_path, {"model": module}))["model"])
     expected = module.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
@@ -125,15 +125,15 @@ def test_a_pickled_module_gives_the_state_dict_that_it_had(tmp_path):
 
 @pytest.mark.parametrize("parts", [{"_modules": [1]}, {"_modules": {"a": 1}}, {"_parameters": 3}])
 def test_no_tree_of_modules(parts):
-    module = Inert()
+    module = OpaqueObject()
     module.__setstate__(parts)
     with pytest.raises(ValueError, match=r"no tree of modules|is no dictionary"):
         tensors_of(module)
 
 
 def test_modules_that_hold_each_other_end(monkeypatch):
-    monkeypatch.setattr(inert, "MAX_MODULES", 50)
-    one, other = Inert(), Inert()
+    monkeypatch.setattr(unpickle, "MAX_MODULES", 50)
+    one, other = OpaqueObject(), OpaqueObject()
     one.__setstate__({"_modules": {"a": other, "b": other}})
     other.__setstate__({"_modules": {"a": one}})
     with pytest.raises(ValueError, match="no tree of modules"):
@@ -146,14 +146,14 @@ def test_a_file_cut_short_at_any_place(tmp_path):
     for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:length])
         with pytest.raises(InputError, match=r"is cut short or not a file of torch\.save: copy it again"):
-            read_inert(file)
+            read_opaque(file)
 
 
 @pytest.mark.parametrize("content", [b"", b"weights", b"\x80\x02}q\x00.", b"PK\x03\x04" + bytes(50)])
 def test_other_files(tmp_path, content):
     (tmp_path / "model.ckpt").write_bytes(content)
     with pytest.raises(InputError, match=r"is cut short or not a file of torch\.save"):
-        read_inert(tmp_path / "model.ckpt")
+        read_opaque(tmp_path / "model.ckpt")
 
 
 def test_a_script_of_torch(tmp_path):
@@ -161,7 +161,7 @@ def test_a_script_of_torch(tmp_path):
         archive.writestr("archive/constants.pkl", pickle.dumps((), protocol=2))
         archive.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
     with pytest.raises(InputError, match=r"not a file of torch\.save"):
-        read_inert(tmp_path / "model.pt")
+        read_opaque(tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("path", ["nowhere.ckpt", "."])
@@ -169,7 +169,7 @@ def test_no_file(tmp_path, path):
     with pytest.raises(
         InputError, match=r"no file .*: give a checkpoint of anomalib \(.ckpt, .pt\) or of RD4AD"
     ):
-        read_inert(tmp_path / path)
+        read_opaque(tmp_path / path)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +181,6 @@ def test_a_file_that_unpacks_to_more_than_is_allowed(tmp_path, monkeypatch, boun
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(2**20))
     assert file.stat().st_size < 2**12
-    monkeypatch.setattr(inert, bound, 2**16)
+    monkeypatch.setattr(unpickle, bound, 2**16)
     with pytest.raises(InputError, match=f"{words} 1048576 bytes, more than the 65536 allowed"):
-        read_inert(file)
+        read_opaque(file)

@@ -10,7 +10,7 @@ from torch import nn
 
 from edgead.errors import InputError
 from edgead.imaging.preprocess import ModelSize
-from edgead.models import IMPORTED, METHODS, create_method, recipe_of
+from edgead.models import IMPORTED, METHODS, create_method, hyperparameters_of
 from edgead.models.base import DistillationMethod
 from edgead.models.components.teacher import Teacher, create_teacher
 from edgead.models.imported import ANOMALIB_RD, ANOMALIB_STFPM, RD4AD, Names, load_imported
@@ -170,4 +170,4 @@ def test_nobody_trains_an_imported_method():
     assert not IMPORTED.keys() & METHODS.keys()
     for name in IMPORTED:
         with pytest.raises(InputError, match="is what edgead import gives: to train, give --method rd or"):
-            recipe_of(name, "edge")
+            hyperparameters_of(name, "edge")

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from edgead.errors import InputError
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.graph_sections import CONVOLUTIONS, parts_of
-from edgead.export.precision.float16 import half_from_float
+from edgead.export.graph_sections import CONVOLUTIONS, sections_of
+from edgead.export.precision.float16 import float16_from_float32
 from edgead.imaging.anomaly_map import bilinear_matrix, gaussian_matrix
 from edgead.imaging.preprocess import ModelSize
-from edgead.models import METHODS, create_method, recipe_of
+from edgead.models import METHODS, create_method, hyperparameters_of
 from edgead.models.base import PRESETS, STANDARD_VARIANT, DistillationMethod
 from edgead.models.components.teacher import Backbone
 from edgead.types import Float64Array
@@ -37,7 +37,7 @@ def made(name: str, teacher: str, size: ModelSize = SIZE, preset: str = "edge") 
         name,
         METHODS[name].create_teacher(teacher, "random"),
         size,
-        recipe_of(name, preset).loss,
+        hyperparameters_of(name, preset).loss,
         preset=preset,  # type: ignore[arg-type]
         variant=variant or STANDARD_VARIANT,
     )
@@ -66,7 +66,7 @@ def test_a_few_steps_lower_the_loss_and_leave_the_teacher(name: str) -> None:
     before = {key: value.clone() for key, value in method.state_dict().items()}
     images = torch.from_numpy(good_parts(4))
     features = method.teacher_features(images)
-    optimizer = method.optimizer(method.recipe.learning_rate / 20)
+    optimizer = method.optimizer(method.hyperparameters.learning_rate / 20)
     losses = []
     for _ in range(5):
         loss = method(images, features)
@@ -134,8 +134,8 @@ PUBLISHED: dict[str, Callable[[list[Float64Array], list[Float64Array]], list[Flo
 }
 
 
-def pictures() -> np.ndarray:
-    """A random picture and two drawn ones."""
+def make_images() -> np.ndarray:
+    """A random image and two drawn ones."""
     drawn = np.concatenate([good_parts(2), good_parts(2)], axis=2)[:, :, :96]
     noise = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3), np.uint8)
     return np.concatenate([noise, drawn])
@@ -154,7 +154,7 @@ def scores(graph: ModelProto, images: np.ndarray) -> list[np.ndarray]:
 
 def test_the_graph_gives_the_published_map(exported: tuple[str, DistillationMethod, ModelProto]) -> None:
     name, method, graph = exported
-    images = pictures()
+    images = make_images()
     with torch.no_grad():
         teacher = method.teacher_features(torch.from_numpy(images))
         student = method.student_features(torch.from_numpy(images), teacher)
@@ -175,13 +175,13 @@ def test_the_graph_is_divided_between_teacher_and_student(
     exported: tuple[str, DistillationMethod, ModelProto],
 ) -> None:
     name, method, graph = exported
-    parts = parts_of(graph)
+    sections = sections_of(graph)
     counted = [i for i, node in enumerate(graph.graph.node) if node.op_type in CONVOLUTIONS]
-    in_teacher = [i for i in counted if i in parts.teacher]
+    in_teacher = [i for i in counted if i in sections.teacher]
     # What its three features need, and nothing of a student; the layers below them that a student starts from are the
     # student's.
     assert len(in_teacher) == convolutions(Backbone(TINY[name.partition(":")[0]], trimmed=True))
-    assert len([i for i in counted if i in parts.student]) == len(counted) - len(in_teacher)
+    assert len([i for i in counted if i in sections.student]) == len(counted) - len(in_teacher)
     trained = sum(convolutions(module) for key, module in method.named_children() if key != "teacher")
     assert len(counted) - len(in_teacher) >= trained > 0
     assert [node.op_type for node in graph.graph.node if "images" in node.input] == ["Cast"]
@@ -189,21 +189,21 @@ def test_the_graph_is_divided_between_teacher_and_student(
 
 def test_half_precision_keeps_the_map(exported: tuple[str, DistillationMethod, ModelProto]) -> None:
     _, _, graph = exported
-    images = pictures()
-    expected, found = scores(graph, images)[0], scores(half_from_float(graph), images)[0]
+    images = make_images()
+    expected, found = scores(graph, images)[0], scores(float16_from_float32(graph), images)[0]
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, expected, rtol=0.0, atol=0.02 * float(expected.max()))
 
 
 @pytest.mark.parametrize("name", list(METHODS))
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_recipe_is_one_that_can_be_followed(name: str, preset: str) -> None:
-    recipe = recipe_of(name, preset)
-    assert recipe.loss in METHODS[name].losses
+def test_a_hyperparameters_is_one_that_can_be_followed(name: str, preset: str) -> None:
+    hyperparameters = hyperparameters_of(name, preset)
+    assert hyperparameters.loss in METHODS[name].losses
     parameter = nn.Parameter(torch.zeros(1))
     method = METHODS[name].__new__(METHODS[name])
     nn.Module.__init__(method)
-    method.recipe = recipe
+    method.hyperparameters = hyperparameters
     optimizer = torch.optim.SGD([{"params": [parameter], "lr": 0.1}], lr=0.2, momentum=0.9)
     scheduler = method.scheduler(optimizer, 20)
     rates = []
@@ -211,7 +211,7 @@ def test_a_recipe_is_one_that_can_be_followed(name: str, preset: str) -> None:
         rates.append(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
-    if recipe.schedule == "constant":
+    if hyperparameters.schedule == "constant":
         assert rates == [0.1] * 20
     else:
         assert max(rates) == pytest.approx(0.1, rel=0.05)
@@ -220,33 +220,33 @@ def test_a_recipe_is_one_that_can_be_followed(name: str, preset: str) -> None:
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(InputError, match="unknown method 'pca': give --method rd or rd"):
-        recipe_of("pca", "edge")
+        hyperparameters_of("pca", "edge")
     with pytest.raises(InputError, match="unknown preset 'fast': give --preset edge or paper"):
-        recipe_of("rd", "fast")
+        hyperparameters_of("rd", "fast")
     with pytest.raises(InputError, match="unknown loss 'flattened': give --loss per-position"):
         create_method("stfpm", METHODS["stfpm"].create_teacher("test_resnet", "random"), SIZE, "flattened")
 
 
 @pytest.mark.parametrize("name", list(METHODS))
-def test_a_method_shows_what_it_trains_on_beside_good_pictures(name: str) -> None:
+def test_a_method_shows_what_it_trains_on_beside_good_images(name: str) -> None:
     method = made(name, TINY[name], ModelSize(64, 64))
     good = good_parts(6)
     shown = method.disturbed(good.copy(), np.random.default_rng(5))
     assert (shown is None) == (not method.uses_textures and name != "rd++")
     if shown is not None:
-        pictures, masks = shown
-        assert (pictures.dtype, masks.dtype) == (np.uint8, np.bool_)
-        np.testing.assert_array_equal(masks, (pictures != good).any(axis=3))
+        make_images, masks = shown
+        assert (make_images.dtype, masks.dtype) == (np.uint8, np.bool_)
+        np.testing.assert_array_equal(masks, (make_images != good).any(axis=3))
         assert masks.any(axis=(1, 2)).all()
         assert not masks.all(axis=(1, 2)).any()
 
 
 @pytest.mark.parametrize(
     ("name", "stage"),
-    [(name, stage) for name in METHODS for stage in range(len(recipe_of(name, "edge").stages))],
+    [(name, stage) for name in METHODS for stage in range(len(hyperparameters_of(name, "edge").stages))],
 )
 def test_chance_is_for_training_alone(name: str, stage: int) -> None:
-    """Held-out pictures are judged alike each time; what training draws comes from torch's generator."""
+    """Held-out images are judged alike each time; what training draws comes from torch's generator."""
     method = made(name, TINY[name], ModelSize(64, 64))
     method.enter_stage(stage)
     images = torch.from_numpy(good_parts(4))

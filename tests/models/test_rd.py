@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from edgead.errors import InputError
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method
-from edgead.models.base import Setting
+from edgead.models.base import MethodConfig
 from edgead.models.components.blocks import BasicBlock, BottleneckBlock, Resample, initialise
 from edgead.models.components.teacher import Teacher, create_teacher
 from edgead.models.rd import LOSSES, ReverseDistillation
@@ -56,7 +56,7 @@ def test_a_resnet_gets_the_student_of_the_authors(name):
         i = o
 
     with torch.device("meta"):
-        method = ReverseDistillation(_shapes_only(name), Setting(SIZE, "flattened"))
+        method = ReverseDistillation(_shapes_only(name), MethodConfig(SIZE, "flattened"))
 
     assert parameters(method.bottleneck) == fusion + embedding
     assert parameters(method.decoder) == decoder
@@ -117,7 +117,7 @@ def test_the_student_gives_the_teachers_shapes(name):
     assert [x.shape[2:] for x in teacher] == [(16, 24), (8, 12), (4, 6)]
 
 
-def test_the_student_sees_the_pictures_through_the_teacher_only():
+def test_the_student_sees_the_images_through_the_teacher_only():
     method = create_method("rd", create_teacher("test_resnet", "random"), SIZE, LOSSES[0]).eval()
     images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
     with torch.no_grad():
@@ -157,7 +157,7 @@ def loss_of(kind: str, teacher: list[Tensor], student: list[Tensor]) -> Tensor:
 
 
 def hand_case() -> tuple[list[Tensor], list[Tensor]]:
-    """Two scales of two channels, one picture; cosines 0, 3/5, 1 and -1 at the four positions of the first scale."""
+    """Two scales of two channels, one image; cosines 0, 3/5, 1 and -1 at the four positions of the first scale."""
     teacher = torch.tensor([[1.0, 0.0], [3.0, 4.0], [2.0, 2.0], [1.0, 1.0]]).T.reshape(1, 2, 2, 2)
     student = torch.tensor([[0.0, 5.0], [1.0, 0.0], [7.0, 7.0], [-2.0, -2.0]]).T.reshape(1, 2, 2, 2)
     coarse = torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1)
@@ -182,12 +182,12 @@ def test_the_loss_of_hard_positions_by_hand():
     assert float(loss) == pytest.approx((1 + 0.4 + 0 + 2) / 4 + 0.2 + 0.5 * (2 + 0.2), abs=1e-6)
 
 
-def test_hard_positions_are_a_tenth_of_each_picture():
+def test_hard_positions_are_a_tenth_of_each_image():
     angles = torch.linspace(0.0, math.pi, 40).reshape(2, 1, 4, 5)
     teacher = torch.cat([torch.ones_like(angles), torch.zeros_like(angles)], dim=1)
     student = torch.cat([angles.cos(), angles.sin()], dim=1)
     distance = [1 - math.cos(math.pi * number / 39) for number in range(40)]
-    # Two of twenty positions in each picture; the distance grows with the number of the position.
+    # Two of twenty positions in each image; the distance grows with the number of the position.
     hardest = (distance[18] + distance[19] + distance[38] + distance[39]) / 4
     loss = loss_of("hard-positions", [teacher], [student])
     assert float(loss) == pytest.approx(sum(distance) / 40 + 0.5 * hardest, abs=1e-6)

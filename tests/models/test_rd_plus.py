@@ -55,10 +55,10 @@ def test_noise_is_for_training_alone():
         assert torch.equal(watched, method.loss(*method.features(IMAGES)))
 
 
-def test_it_shows_the_twins_that_it_trains_on(monkeypatch):
+def test_it_shows_the_copies_that_it_trains_on(monkeypatch):
     method, seen = made().train(), []
     features = method.teacher_features(IMAGES)
-    monkeypatch.setattr(method, "teacher_features", lambda twins: seen.append(twins) or features)
+    monkeypatch.setattr(method, "teacher_features", lambda copies: seen.append(copies) or features)
     torch.manual_seed(1)
     method(IMAGES, features)
     torch.manual_seed(1)
@@ -88,14 +88,14 @@ def test_all_that_is_trained_learns():
 
 
 def vectors(rows: list[list[float]]) -> torch.Tensor:
-    """A batch of pictures of one position."""
+    """A batch of images of one position."""
     return torch.tensor(rows)[:, :, None, None]
 
 
 def test_the_loss_by_hand():
-    twin = vectors([[1.0, 0.0], [1.0, 0.0]])
+    copy = vectors([[1.0, 0.0], [1.0, 0.0]])
     noisy = vectors([[0.0, 0.0], [0.0, 0.0]])
-    # Cosines with the twin 0.8 and 0: 0.3 above the margin, and nothing. Softmax of equal numbers: (1/2, 1/2).
+    # Cosines with the noisy copy 0.8 and 0: 0.3 above the margin, and nothing. Softmax of equal numbers: (1/2, 1/2).
     normal = vectors([[4.0, 3.0], [0.0, 5.0]])
     half, first, second = 0.5, 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(5))
     # Both points of one set are the same, so all plans cost the same: half the squared distance, of two components. In
@@ -104,7 +104,7 @@ def test_the_loss_by_hand():
     expected_transport = sum(costs) / 2 - 0.05**2 * math.log(2) / 2
     reconstruction = 1.0  # a zero vector
     contrast = (0.3 + 0.0) / 2
-    got = float(projection_loss([twin], [noisy], [normal]))
+    got = float(projection_loss([copy], [noisy], [normal]))
     assert got == pytest.approx(0.2 * expected_transport + 0.002 * reconstruction + 0.02 * contrast, abs=1e-6)
 
 
@@ -117,14 +117,14 @@ def test_the_numbers_of_the_authors_script():
     """
     rng = np.random.default_rng(2023)
     shapes = [(4, 4, 6, 6), (4, 6, 3, 3), (4, 8, 2, 2)]
-    twins, noisy, normal = (
+    copies, noisy, normal = (
         [torch.from_numpy((rng.normal(size=shape) + 1.0).astype(np.float32)) for shape in shapes]
         for _ in range(3)
     )
-    normal = [0.8 * z + 0.2 * n for z, n in zip(twins, normal, strict=True)]
+    normal = [0.8 * z + 0.2 * n for z, n in zip(copies, normal, strict=True)]
     transport = 0.005943192 + 0.016706504 + 0.026757132
     expected = 0.2 * transport + 0.002 * 1.4344883561 + 0.02 * 1.4505256712
-    assert float(projection_loss(twins, noisy, normal)) == pytest.approx(expected, abs=1e-6)
+    assert float(projection_loss(copies, noisy, normal)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_gradient_of_the_loss():

@@ -70,7 +70,7 @@ def test_any_other_teaches_both_pairs():
     assert all(float(x.min()) < 0 for x in student[3:])
 
 
-def test_student_2_sees_the_pictures_through_the_teachers_only():
+def test_student_2_sees_the_images_through_the_teachers_only():
     for name, same in (
         ("rstpm", True),
         ("rstpm:deep", True),

@@ -1,4 +1,4 @@
-"""RSTPM+: what its network is told, what each stage trains, and that the exported graph gives equation 1."""
+"""RSTPM+: what its network gets, what each stage trains, and that the exported graph gives equation 1."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torchvision.ops import sigmoid_focal_loss
 
 from edgead.data.pseudo_anomalies.textures import ProceduralTextures, Textures
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.graph_sections import CONVOLUTIONS, parts_of
+from edgead.export.graph_sections import CONVOLUTIONS, sections_of
 from edgead.export.head.cut import features_of
-from edgead.export.precision.float16 import half_from_float
+from edgead.export.precision.float16 import float16_from_float32
 from edgead.imaging.anomaly_map import bilinear_matrix, gaussian_matrix
 from edgead.imaging.preprocess import ModelSize
-from edgead.models import METHODS, create_method, recipe_of
-from edgead.models.base import Preset, Setting
+from edgead.models import METHODS, create_method, hyperparameters_of
+from edgead.models.base import MethodConfig, Preset
 from edgead.models.components.head import cosine_map
 from edgead.models.components.teacher import Backbone
 from edgead.models.components.unet import UNet
@@ -42,8 +42,8 @@ def made(
 ) -> DiscriminatedPyramidMatching:
     torch.manual_seed(3)
     frozen = METHODS["rstpm+"].create_teacher(teacher, weights)
-    setting = Setting(size, "per-position", preset=preset, textures=textures or ProceduralTextures())
-    method = METHODS["rstpm+"](frozen, setting)
+    config = MethodConfig(size, "per-position", preset=preset, textures=textures or ProceduralTextures())
+    method = METHODS["rstpm+"](frozen, config)
     assert isinstance(method, DiscriminatedPyramidMatching)
     # Statistics that are not the identity, as training leaves them.
     for module in method.modules():
@@ -114,7 +114,7 @@ def directions(degrees: list[float]) -> torch.Tensor:
 
 
 def test_the_maps_that_the_network_sees_by_hand():
-    """Pair 1 is apart by 60, 90 and 0 degrees, pair 2 by 90, 180 and 60; each map is as large as it is told to be."""
+    """Pair 1 is apart by 60, 90 and 0 degrees, pair 2 by 90, 180 and 60; each map is as large as it should be."""
     north = directions([0.0])
     sides = [
         ([north, north], [directions([a]), directions([b])])
@@ -192,7 +192,7 @@ def test_the_fourth_map_is_the_probability(logit: float, dtype: torch.dtype):
 
 
 def stepped(method: DiscriminatedPyramidMatching) -> None:
-    optimizer = method.optimizer(method.recipe.learning_rate / 20)
+    optimizer = method.optimizer(method.hyperparameters.learning_rate / 20)
     loss = method(IMAGES, method.teacher_features(IMAGES))
     optimizer.zero_grad()
     loss.backward()
@@ -220,7 +220,7 @@ def test_a_stage_changes_its_own_part_alone(stage: int):
 
 @pytest.mark.parametrize("preset", ["edge", "paper"])
 def test_the_pairs_have_the_epochs_of_rstpm(preset: Preset):
-    plus, pairs = recipe_of("rstpm+", preset), recipe_of("rstpm", preset)
+    plus, pairs = hyperparameters_of("rstpm+", preset), hyperparameters_of("rstpm", preset)
     assert plus.stages[0] * plus.epochs == pairs.epochs
     assert plus.stages[1] * plus.epochs == (100 if preset == "edge" else 300)
     same = ("loss", "sigma", "batch_size", "learning_rate", "schedule", "optimizer")
@@ -242,7 +242,7 @@ def test_the_optimizers(preset: Preset, rate: float):
     assert type(method.optimizer(0.1)) is type(of_pairs)
     assert method.optimizer(0.1).defaults == of_pairs.defaults
     method.enter_stage(1)
-    optimizer = method.optimizer(method.recipe.learning_rate)
+    optimizer = method.optimizer(method.hyperparameters.learning_rate)
     assert isinstance(optimizer, torch.optim.Adam)
     (group,) = optimizer.param_groups
     assert group["lr"] == pytest.approx(rate)
@@ -252,20 +252,20 @@ def test_the_optimizers(preset: Preset, rate: float):
 
 
 class Painted(DiscriminatedPyramidMatching):
-    """RSTPM+ whose pictures are disturbed in one place that a test knows."""
+    """RSTPM+ whose images are disturbed in one place that a test knows."""
 
     def disturbed(self, images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray]:
-        twins, masks = images.copy(), np.zeros(images.shape[:3], bool)
-        twins[:, 8:13, 20:22] = (255, 0, 0)
+        copies, masks = images.copy(), np.zeros(images.shape[:3], bool)
+        copies[:, 8:13, 20:22] = (255, 0, 0)
         masks[:, 8:13, 20:22] = True
-        return twins, masks
+        return copies, masks
 
 
 def painted() -> tuple[Painted, torch.Tensor]:
     """In stage 1; and where its network is to find paint, (1, 1, 16, 16)."""
     torch.manual_seed(3)
     teacher = METHODS["rstpm+"].create_teacher("test_resnet", "random")
-    method = Painted(teacher, Setting(SIZE, "per-position"))
+    method = Painted(teacher, MethodConfig(SIZE, "per-position"))
     method.enter_stage(1)
     # Rows 8 to 12 touch cells 2 and 3 of 4 pixels, columns 20 and 21 cell 5.
     wrong = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
@@ -274,9 +274,9 @@ def painted() -> tuple[Painted, torch.Tensor]:
 
 
 def with_paint(images: torch.Tensor) -> torch.Tensor:
-    twins = images.clone()
-    twins[:, 8:13, 20:22] = torch.tensor([255, 0, 0], dtype=torch.uint8)
-    return twins
+    copies = images.clone()
+    copies[:, 8:13, 20:22] = torch.tensor([255, 0, 0], dtype=torch.uint8)
+    return copies
 
 
 @torch.no_grad()
@@ -298,7 +298,7 @@ def test_half_of_a_batch_stays_good(count: int, disturbed: int):
     torch.testing.assert_close(found.detach(), loss_of(method, shown, wrong))
 
 
-def test_all_held_out_pictures_are_watched_good_and_disturbed():
+def test_all_held_out_images_are_watched_good_and_disturbed():
     method, where = painted()
     shown = torch.cat([with_paint(IMAGES[:3]), IMAGES[:3]])
     wrong = torch.cat([where] * 3 + [torch.zeros_like(where)] * 3)
@@ -309,7 +309,7 @@ def test_all_held_out_pictures_are_watched_good_and_disturbed():
 
 
 class Red:
-    """A texture that is told from any picture of parts."""
+    """A texture that differs from any image of parts."""
 
     def __init__(self) -> None:
         self.draws = 0
@@ -319,13 +319,13 @@ class Red:
         return np.broadcast_to(np.array([255, 0, 0], np.uint8), (height, width, 3)).copy()
 
 
-def test_pictures_are_disturbed_with_the_textures_that_are_given():
+def test_images_are_disturbed_with_the_textures_that_are_given():
     red = Red()
-    twins, masks = made(textures=red).disturbed(PARTS, np.random.default_rng(0))
+    copies, masks = made(textures=red).disturbed(PARTS, np.random.default_rng(0))
     assert red.draws >= len(PARTS)
-    assert twins.shape == PARTS.shape
+    assert copies.shape == PARTS.shape
     assert masks.any((1, 2)).all()
-    np.testing.assert_array_equal(masks, (twins != PARTS).any(3))
+    np.testing.assert_array_equal(masks, (copies != PARTS).any(3))
     by_default, _ = made().disturbed(PARTS, np.random.default_rng(0))
     assert (by_default != PARTS).any((1, 2, 3)).all()
 
@@ -348,10 +348,10 @@ def test_the_network_learns_where_a_part_is_wrong():
             scheduler.step()
     method.eval()
     unseen = good_parts(14)[8:]
-    twins, masks = method.disturbed(unseen, np.random.default_rng(7))
+    copies, masks = method.disturbed(unseen, np.random.default_rng(7))
     with torch.no_grad():
         found, good = (
-            cosine_map(*(side[3] for side in method.features(torch.from_numpy(x)))) for x in (twins, unseen)
+            cosine_map(*(side[3] for side in method.features(torch.from_numpy(x)))) for x in (copies, unseen)
         )
     wrong = nn.functional.max_pool2d(torch.from_numpy(masks).float(), 4) > 0
     assert float(found[wrong].mean()) > 1.5 * float(found[~wrong].mean())
@@ -361,8 +361,8 @@ def test_the_network_learns_where_a_part_is_wrong():
 GRAPH_SIZE = ModelSize(64, 96)
 
 
-def pictures() -> UInt8Array:
-    """A random picture and two drawn ones."""
+def make_images() -> UInt8Array:
+    """A random image and two drawn ones."""
     noise = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3), np.uint8)
     return np.concatenate([noise, np.concatenate([PARTS[:2], PARTS[2:4]], axis=2)[:, :, :96]])
 
@@ -390,7 +390,7 @@ def resized(maps: Float64Array, height: int, width: int) -> Float64Array:
 
 def test_the_graph_gives_equation_1(exported: tuple[DiscriminatedPyramidMatching, ModelProto]):
     method, graph = exported
-    images = torch.from_numpy(pictures())
+    images = torch.from_numpy(make_images())
     with torch.no_grad():
         teacher = [x.double().numpy() for x in method.teacher_features(images)[:3]]
         student = [
@@ -409,7 +409,7 @@ def test_the_graph_gives_equation_1(exported: tuple[DiscriminatedPyramidMatching
     factors = [*sums, 0.001 + 0.999 * o7]
     product = np.prod([resized(x, 64, 96) for x in factors], axis=0) / 8.0
     expected = gaussian_matrix(64, 4.0) @ product @ gaussian_matrix(96, 4.0).T
-    anomaly_map, anomaly_score = scores(graph, pictures())
+    anomaly_map, anomaly_score = scores(graph, make_images())
     assert expected.max() > 0.01
     np.testing.assert_allclose(anomaly_map[:, 0], expected, rtol=0.0, atol=1e-5)
     np.testing.assert_allclose(anomaly_score, expected.max((1, 2)), rtol=0.0, atol=1e-5)
@@ -417,16 +417,16 @@ def test_the_graph_gives_equation_1(exported: tuple[DiscriminatedPyramidMatching
 
 def test_the_network_is_of_the_students_side(exported: tuple[DiscriminatedPyramidMatching, ModelProto]):
     method, graph = exported
-    parts = parts_of(graph)
+    sections = sections_of(graph)
     counted = [i for i, node in enumerate(graph.graph.node) if node.op_type in CONVOLUTIONS]
 
     def convolutions(module: nn.Module) -> int:
         return sum(isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) for layer in module.modules())
 
-    in_teacher = [i for i in counted if i in parts.teacher]
+    in_teacher = [i for i in counted if i in sections.teacher]
     assert len(in_teacher) == convolutions(Backbone("test_efficientnet", trimmed=True))
     ours = sum(convolutions(part) for part in (method.student, method.decoder, method.discriminator))
-    assert len([i for i in counted if i in parts.student]) == len(counted) - len(in_teacher) >= ours
+    assert len([i for i in counted if i in sections.student]) == len(counted) - len(in_teacher) >= ours
 
 
 def test_the_kernels_get_four_pairs(exported: tuple[DiscriminatedPyramidMatching, ModelProto]):
@@ -437,13 +437,13 @@ def test_the_kernels_get_four_pairs(exported: tuple[DiscriminatedPyramidMatching
         *((2 * c, *hw) for c, hw in zip(Backbone("test_efficientnet").channels, scales, strict=True)),
         (2, 16, 24),
     )
-    for model, dtype in ((graph, "float32"), (half_from_float(graph), "float16")):
+    for model, dtype in ((graph, "float32"), (float16_from_float32(graph), "float16")):
         _, record = features_of(model)
         assert (record.dtype, record.shapes) == (dtype, sizes)
 
 
 def test_half_precision_keeps_the_map(exported: tuple[DiscriminatedPyramidMatching, ModelProto]):
     _, graph = exported
-    expected, found = scores(graph, pictures())[0], scores(half_from_float(graph), pictures())[0]
+    expected, found = scores(graph, make_images())[0], scores(float16_from_float32(graph), make_images())[0]
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, expected, rtol=0.0, atol=0.02 * float(expected.max()))

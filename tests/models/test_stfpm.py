@@ -78,7 +78,7 @@ def test_the_numbers_of_the_authors_script():
 
 
 @pytest.mark.parametrize("teacher", ["resnet18", "tf_efficientnet_lite0"])
-def test_the_student_is_the_teachers_twin(teacher):
+def test_the_student_has_the_layers_of_the_teacher(teacher):
     method = made("stfpm", teacher).eval()
     frozen = method.teacher.layers.state_dict()
     student = method.student.layers.state_dict()
@@ -176,7 +176,7 @@ def test_the_paper_descends_as_published_and_the_edge_as_reverse_distillation(na
     def optimizer(preset: Preset) -> torch.optim.Optimizer:
         teacher = METHODS[name].create_teacher("test_resnet", "random")
         method = create_method(name, teacher, SIZE, "per-position", preset=preset)
-        return method.optimizer(method.recipe.learning_rate)
+        return method.optimizer(method.hyperparameters.learning_rate)
 
     paper, edge = optimizer("paper"), optimizer("edge")
     assert isinstance(paper, torch.optim.SGD)

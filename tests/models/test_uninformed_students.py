@@ -9,13 +9,13 @@ from onnx import numpy_helper
 from scipy.stats import spearmanr
 from torch import nn
 
-from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
+from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.data.synthetic.dataset import DEFECTS, add_defect
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.graph_sections import CONVOLUTIONS, parts_of
+from edgead.export.graph_sections import CONVOLUTIONS, sections_of
 from edgead.export.precision.calibration import calibrate
-from edgead.export.precision.float16 import half_from_float
-from edgead.export.precision.quantize import int8_from_float
+from edgead.export.precision.float16 import float16_from_float32
+from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.anomaly_map import anomaly_map, bilinear_matrix, cosine_map
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method
@@ -158,7 +158,7 @@ def test_finer_features_are_averaged_and_coarser_ones_repeated():
     ("training", "count", "kept", "changed"),
     [(True, 5, slice(2), slice(2, 5)), (True, 1, slice(1), slice(1)), (False, 5, slice(5), slice(5))],
 )
-def test_the_teachers_see_good_pictures_and_pseudo_anomalous_ones(training, count, kept, changed):
+def test_the_teachers_see_good_images_and_pseudo_anomalous_ones(training, count, kept, changed):
     method = made().train(training)
     images, shown = TRAIN[:count], []
     method.disturbed = lambda given, rng: (shown.append(given), (255 - given, given[..., 0] > 0))[1]
@@ -193,7 +193,7 @@ def test_pseudo_anomalies_are_drawn_in_training_and_the_same_when_watched():
         assert one == method(TRAIN[:3], features)
 
 
-def test_one_picture_is_shown_with_a_pseudo_anomaly():
+def test_one_image_is_shown_with_a_pseudo_anomaly():
     method = made("paper").eval()
     shown = []
     method.disturbed = lambda given, rng: (shown.append(len(given)), (given, given[..., 0] > 0))[1]
@@ -247,7 +247,7 @@ def test_students_differ_in_their_start_alone():
         assert all(shapes == layers[0] for shapes in layers)
 
 
-def test_descriptors_are_whitened_over_all_training_pictures():
+def test_descriptors_are_whitened_over_all_training_images():
     method = made()
     train(method, 0, 1)
     whitened = method.descriptors(TRAIN)
@@ -285,7 +285,7 @@ def errors_and_variances(method: UninformedStudents, images: torch.Tensor) -> li
     return found
 
 
-def test_units_are_spreads_or_the_means_at_each_position_over_all_training_pictures(trained):
+def test_units_are_spreads_or_the_means_at_each_position_over_all_training_images(trained):
     found = errors_and_variances(trained, TRAIN)
     for pair, units in zip(found, trained.units(), strict=True):
         for value, unit in zip(pair, units, strict=True):
@@ -335,7 +335,7 @@ def test_the_paper_has_units_of_all_positions():
 # The map
 
 
-def pictures() -> np.ndarray:
+def make_images() -> np.ndarray:
     """Two good parts, one with a defect, and noise: (4, 64, 64, 3) uint8."""
     rng = np.random.default_rng(5)
     damaged = add_defect(HELD_OUT[0], DEFECTS[0], rng)[0]
@@ -355,7 +355,7 @@ def squared_radius(method: UninformedStudents) -> float:
 
 
 def published(method: UninformedStudents, images: np.ndarray) -> list[np.ndarray]:
-    """e / E + v / V of every size: where the parts are unaligned, the paper's map of that size but for a constant."""
+    """e / E + v / V of every size: where the parts are unaligned, the paper's map of that size except a constant."""
     found = errors_and_variances(method, torch.from_numpy(images))
     return [
         e / error_unit.numpy() + v / variance_unit.numpy()
@@ -374,7 +374,7 @@ def test_lifted_vectors_are_points_of_a_sphere_by_their_chord():
 
 
 def test_the_cosine_maps_are_the_published_ones_on_a_sphere(trained):
-    images = pictures()
+    images = make_images()
     with torch.no_grad():
         teacher, student = trained.features(torch.from_numpy(images))
         descriptors = trained.descriptors(torch.from_numpy(images))
@@ -389,7 +389,7 @@ def test_the_cosine_maps_are_the_published_ones_on_a_sphere(trained):
         y2 = ((mean**2).sum(1) / e_unit + variance / v_unit) / r2
         expected = 2.0 / r2 * value / ((1.0 + x2) * (1.0 + y2))
         np.testing.assert_allclose(got, expected, rtol=2e-3, atol=1e-7)
-        # On the good parts, the first two, the sphere is flat: the published map but for a factor, pixel by pixel.
+        # On the good parts, the first two, the sphere is flat: the published map except a factor, pixel by pixel.
         np.testing.assert_allclose(got[:2], 2.0 / r2 * value[:2], rtol=0.1)
         assert x2[:2].mean() <= 1.1 / 256.0
         assert spearmanr(got.ravel(), value.ravel()).statistic > 0.99
@@ -406,7 +406,7 @@ def graph(trained):
 
 
 def test_the_graph_gives_the_published_map(trained, graph):
-    images = pictures()
+    images = make_images()
     got, score = scores(graph, images)
     torch_prediction = TorchSession(trained).infer(images)
     np.testing.assert_allclose(got, torch_prediction.anomaly_map, rtol=0.0, atol=1e-4)
@@ -432,37 +432,37 @@ def test_the_graph_gives_the_published_map(trained, graph):
 
 
 def test_the_graph_holds_patch_teachers_and_students_and_no_pretrained_network(graph):
-    parts, nodes = parts_of(graph), list(graph.graph.node)
+    sections, nodes = sections_of(graph), list(graph.graph.node)
     counted = [i for i, node in enumerate(nodes) if node.op_type in CONVOLUTIONS]
     # Four, five and six convolutions by size; no batch normalisation is left of the whitening.
-    assert len([i for i in counted if i in parts.teacher]) == 15
-    assert len([i for i in counted if i in parts.student]) == len(counted) - 15 == 45
+    assert len([i for i in counted if i in sections.teacher]) == 15
+    assert len([i for i in counted if i in sections.student]) == len(counted) - 15 == 45
     assert not [node for node in nodes if node.op_type == "BatchNormalization"]
     assert [node.op_type for node in nodes if "images" in node.input] == ["Cast"]
 
 
 def test_half_precision_keeps_the_map(graph):
-    exact, found = scores(graph, pictures())[0], scores(half_from_float(graph), pictures())[0]
+    exact, found = scores(graph, make_images())[0], scores(float16_from_float32(graph), make_images())[0]
     np.testing.assert_allclose(found, exact, rtol=0.02, atol=0.002 * float(exact.max()))
 
 
 def test_strange_descriptors_have_large_values_in_half_precision_too(graph):
-    """Whatever the picture, no overflow, and nothing so far from good parts that it looks near again."""
+    """Whatever the image, no overflow, and nothing so far from good parts that it looks near again."""
     strange = onnx.ModelProto()
     strange.CopyFrom(graph)
     last = [weight for weight in strange.graph.initializer if list(weight.dims[2:]) == [1, 1]]
     assert len(last) == 12
     for weight in last:
         weight.CopyFrom(numpy_helper.from_array(1000.0 * numpy_helper.to_array(weight), weight.name))
-    found, score = scores(half_from_float(strange), pictures())
+    found, score = scores(float16_from_float32(strange), make_images())
     assert np.isfinite(found).all()
     assert score.min() > 10.0 * scores(graph, HELD_OUT)[1].max()
 
 
 def test_int8_keeps_the_scores_of_parts(graph):
-    calibration = calibrate(graph, np.concatenate([PARTS[:6], damaged_twins(PARTS[6:12])]), "mse")
-    quantised = int8_from_float(graph, calibration.ranges, "all", calibration.shifts)
-    images = np.concatenate([HELD_OUT, damaged_twins(HELD_OUT)])
+    calibration = calibrate(graph, np.concatenate([PARTS[:6], synthetic_defects(PARTS[6:12])]), "mse")
+    quantised = int8_from_float32(graph, calibration.clipping_limits, "all", calibration.bias_corrections)
+    images = np.concatenate([HELD_OUT, synthetic_defects(HELD_OUT)])
     exact, found = scores(graph, images)[1], scores(quantised, images)[1]
     np.testing.assert_allclose(found, exact, rtol=0.25)
     assert spearmanr(found, exact).statistic > 0.9
@@ -471,7 +471,7 @@ def test_int8_keeps_the_scores_of_parts(graph):
 def test_damaged_parts_score_higher_than_good_ones(trained):
     session = TorchSession(trained)
     good = session.infer(HELD_OUT).anomaly_score
-    damaged = session.infer(damaged_twins(HELD_OUT)).anomaly_score
+    damaged = session.infer(synthetic_defects(HELD_OUT)).anomaly_score
     # A small defect may raise no largest score; which one does not depends on how a processor rounds.
     assert np.sum(damaged > good) >= 10
     assert np.mean(damaged[:, None] > good) > 0.75

@@ -20,7 +20,7 @@ from edgead.plugin.loader import load_plugin, plugin_file, plugin_sha256
 from tests.helpers.tensorrt_headers import DRIVER, NO_HEADERS, compile_cpp, headers, version_name
 
 NVCC = """#!/bin/sh
-# Knows three GPUs; writes its arguments where it was told to write a library.
+# Knows three GPUs; writes its arguments where the arguments say to write a library.
 if [ "$1" = --list-gpu-arch ]; then printf 'compute_50\\ncompute_87\\ncompute_75\\n'; exit; fi
 for argument; do
     if [ "$previous" = -o ]; then printf '%s\\n' "$@" > "$argument"; fi

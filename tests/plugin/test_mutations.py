@@ -45,12 +45,12 @@ MUTATIONS = {
         "group + u * lanes < groups",
         "group + u * lanes <= groups",
     ),
-    "a picture's features for another's": (
+    "an image's features for another's": (
         COSINE,
         "(n) * scale.channels * positions",
         "(0) * scale.channels",
     ),
-    "a picture's maps for another's": (SMOOTH, "(n) * scale.height * scale.width", "(0)"),
+    "an image's maps for another's": (SMOOTH, "(n) * scale.height * scale.width", "(0)"),
     "a step of the shuffles lost": (COSINE, "offset >= lanes", "offset > lanes"),
     "a warp's sums lost": (COSINE, "warp < kWarps", "warp < kWarps - 1"),
     "scores not cleared": (COSINE, "    clear_scores(a);\n", ""),

@@ -229,7 +229,7 @@ def test_a_life_from_node_to_launch(driver, features, number, shapes):
 def test_features_that_are_no_pairs_are_never_run(driver, dims, complaint):
     lines = driver("life", "float", *dims, "--", *NODE)
     assert any(line.startswith("log 1 ") and complaint in line for line in lines)
-    # TensorRT 8.6 does not ask whether it can be configured; no device has the memory that it is told for.
+    # TensorRT 8.6 does not ask whether it can be configured; no device has the memory that it then asks for.
     assert value_of(lines, "configure") == ("0" if driver.major >= 10 else "1")
     assert value_of(lines, "workspace") == str(2**62)
     assert value_of(lines, "enqueue") == "1"

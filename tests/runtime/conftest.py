@@ -15,5 +15,5 @@ def make_model() -> Callable[..., onnx.ModelProto]:
 
 
 @pytest.fixture
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (3, 32, 64, 3), dtype=np.uint8)

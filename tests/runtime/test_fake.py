@@ -11,42 +11,42 @@ from edgead.runtime.onnxruntime import OnnxRuntimeSession
 SIZE = ModelSize(32, 64)
 
 
-def test_it_gives_what_the_same_graph_gives_on_onnx_runtime(make_model, pictures):
+def test_it_gives_what_the_same_graph_gives_on_onnx_runtime(make_model, images):
     with FakeSession(SIZE) as fake, OnnxRuntimeSession(make_model().SerializeToString()) as real:
         assert isinstance(fake, Session)
         assert (fake.inputs, fake.outputs) == (real.inputs, real.outputs)
-        ours, theirs = fake.infer(pictures), real.infer(pictures)
+        ours, theirs = fake.infer(images), real.infer(images)
     np.testing.assert_allclose(ours.anomaly_map, theirs.anomaly_map, atol=1e-6)
     np.testing.assert_allclose(ours.anomaly_score, theirs.anomaly_score, atol=1e-6)
     assert ours.anomaly_map.dtype == ours.anomaly_score.dtype == np.float32
 
 
-def test_a_score_scales_the_map_to_it(pictures):
-    prediction = FakeSession(SIZE, score=2.5).infer(pictures)
+def test_a_score_scales_the_map_to_it(images):
+    prediction = FakeSession(SIZE, score=2.5).infer(images)
     np.testing.assert_allclose(prediction.anomaly_score, [2.5, 2.5, 2.5], rtol=1e-6)
     np.testing.assert_allclose(prediction.anomaly_map.max(axis=(1, 2, 3)), prediction.anomaly_score)
-    grey = pictures.astype(np.float64).mean(axis=3)
+    grey = images.astype(np.float64).mean(axis=3)
     where = [np.unravel_index(plane.argmax(), plane.shape) for plane in grey]
     peaks = [np.unravel_index(plane[0].argmax(), plane[0].shape) for plane in prediction.anomaly_map]
     assert peaks == where
 
 
-def test_a_callable_gets_each_picture(pictures):
-    scores = FakeSession(SIZE, score=lambda picture: float(picture[0, 0, 0])).infer(pictures).anomaly_score
-    np.testing.assert_allclose(scores, pictures[:, 0, 0, 0].astype(np.float64), rtol=1e-6)
+def test_a_callable_gets_each_image(images):
+    scores = FakeSession(SIZE, score=lambda image: float(image[0, 0, 0])).infer(images).anomaly_score
+    np.testing.assert_allclose(scores, images[:, 0, 0, 0].astype(np.float64), rtol=1e-6)
 
 
-def test_a_black_picture_has_its_score_everywhere():
+def test_a_black_image_has_its_score_everywhere():
     prediction = FakeSession(SIZE, score=0.75).infer(np.zeros((1, 32, 64, 3), np.uint8))
     assert (prediction.anomaly_map == np.float32(0.75)).all()
     assert FakeSession(SIZE).infer(np.zeros((1, 32, 64, 3), np.uint8)).anomaly_score == 0
 
 
-def test_it_refuses_what_a_real_session_refuses(pictures):
+def test_it_refuses_what_a_real_session_refuses(images):
     session = FakeSession(SIZE)
     with pytest.raises(InputError, match="does not fit the model"):
-        session.infer(pictures[:, :16])
+        session.infer(images[:, :16])
     session.close()
     session.close()
     with pytest.raises(BackendError, match="closed"):
-        session.infer(pictures)
+        session.infer(images)

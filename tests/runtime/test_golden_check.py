@@ -25,7 +25,7 @@ from tests.helpers.brightness_bundle import brightness_model
 from tests.helpers.golden_answers import LIMITS, golden_of
 
 SIZE = ModelSize(32, 64)
-# Grey pictures of 20, 60, 100, ... of 255, so their scores are known without any session.
+# Grey images of 20, 60, 100, ... of 255, so their scores are known without any session.
 GREYS = np.arange(20, 256, 40)
 IMAGES = np.broadcast_to(GREYS[:, None, None, None], (len(GREYS), 32, 64, 3)).astype(np.uint8)
 EXPECTED = (GREYS / 255).astype(np.float32)
@@ -34,7 +34,7 @@ THRESHOLD = 120 / 255
 
 
 class Device(FakeSession):
-    """An engine whose answers are off by so much, everywhere or in one pixel of the first picture."""
+    """An engine whose answers are off by so much, everywhere or in one pixel of the first image."""
 
     def __init__(self, maps: float = 0.0, scores: float = 0.0, pixel: float = 0.0) -> None:
         super().__init__(SIZE)
@@ -59,7 +59,7 @@ def bundle_of(
     verified: bool = False,
     off: float = 0.0,
     threshold: float = THRESHOLD,
-    judges: int = len(GREYS) + 1,
+    validation_images: int = len(GREYS) + 1,
 ) -> Bundle:
     golden = golden_of(Device(maps=off, scores=off).infer, IMAGES)
     # The scores of the grey images are known without any session.
@@ -68,12 +68,14 @@ def bundle_of(
         method="rd",
         teacher="none",
         backend="onnxruntime",
-        recipe="cpu",
+        target="cpu",
         precision="fp32",
         size=SIZE,
         thresholds={"washer": Threshold(threshold, 0.01, 0.95, 0.96, 320, 299)},
         training={},
-        verification={} if limits is None else {"parts": {"washer": {"limits": limits, "n": judges}}},
+        verification={}
+        if limits is None
+        else {"parts": {"washer": {"limits": limits, "n": validation_images}}},
         verified=verified,
         verified_on=this_environment().to_json(),
     )
@@ -134,10 +136,10 @@ def test_flips_count_where_errors_may_be_large(scores: float, flips: int, tmp_pa
 
 
 @pytest.mark.parametrize("rounding", [1e-6, -1e-6, 0.0038])
-def test_on_the_picture_that_set_the_threshold_rounding_decides_nothing(
+def test_on_the_image_that_set_the_threshold_rounding_decides_nothing(
     rounding: float, tmp_path: Path
 ) -> None:
-    # A build sets the threshold on a good picture's own score, and that picture may be among the golden ones.
+    # A build sets the threshold on a good image's own score, and that image may be among the golden ones.
     bundle = bundle_of(tmp_path / "x", threshold=float(EXPECTED[2]))
     check_golden(Device(maps=rounding, scores=rounding), bundle)
     # One that is 2.2 % below it is on its side, or it is not the same engine.
@@ -213,11 +215,11 @@ def test_a_session_that_passes_stays_open(tmp_path: Path, monkeypatch: pytest.Mo
     assert not device.is_closed
 
 
-def test_flips_are_allowed_as_a_share_of_the_pictures(tmp_path: Path) -> None:
+def test_flips_are_allowed_as_a_share_of_the_images(tmp_path: Path) -> None:
     # One decision flips, of seven images. One of seven may; eight of sixty are 0.93 of seven, which is none.
     wide = {**LIMITS, "map_error_max": 1.0, "score_error_max": 1.0}
     check_golden(Device(scores=0.1), bundle_of(tmp_path / "x", {**wide, "decision_flips_max": 1}))
-    many = bundle_of(tmp_path / "y", {**wide, "decision_flips_max": 8}, judges=60)
+    many = bundle_of(tmp_path / "y", {**wide, "decision_flips_max": 8}, validation_images=60)
     with pytest.raises(VerificationError, match=r"1 decisions flip \(allowed: 0\)"):
         check_golden(Device(scores=0.1), many)
 
@@ -236,7 +238,7 @@ def test_an_engine_is_proven_at_every_start_wherever_it_was_verified(
 
 def test_the_command_that_rebuilds_can_be_pasted_whatever_a_bundle_says(tmp_path: Path) -> None:
     bundle = bundle_of(tmp_path / "my line")
-    hostile = replace(bundle, manifest=replace(bundle.manifest, recipe="x; touch y"))
+    hostile = replace(bundle, manifest=replace(bundle.manifest, target="x; touch y"))
     assert shlex.split(rebuild_command(hostile)) == [
         "edgead",
         "build",

@@ -13,8 +13,8 @@ from edgead.runtime import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession, library_version
 
 
-def oracle(pictures: np.ndarray) -> np.ndarray:
-    return pictures.astype(np.float64).mean(axis=3)[:, None] / 255
+def oracle(images: np.ndarray) -> np.ndarray:
+    return images.astype(np.float64).mean(axis=3)[:, None] / 255
 
 
 @pytest.fixture
@@ -23,41 +23,39 @@ def model(make_model) -> bytes:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_infer_gives_the_numbers_of_the_graph(model, pictures, count):
+def test_infer_gives_the_numbers_of_the_graph(model, images, count):
     with OnnxRuntimeSession(model) as session:
-        prediction = session.infer(pictures[:count])
-    np.testing.assert_allclose(prediction.anomaly_map, oracle(pictures[:count]), atol=1e-6)
-    np.testing.assert_allclose(prediction.anomaly_score, oracle(pictures[:count]).max((1, 2, 3)), atol=1e-6)
+        prediction = session.infer(images[:count])
+    np.testing.assert_allclose(prediction.anomaly_map, oracle(images[:count]), atol=1e-6)
+    np.testing.assert_allclose(prediction.anomaly_score, oracle(images[:count]).max((1, 2, 3)), atol=1e-6)
     assert prediction.anomaly_map.dtype == prediction.anomaly_score.dtype == np.float32
     assert prediction.anomaly_score.shape == (count,)
 
 
-def test_a_path_and_its_content_are_the_same_model(model, pictures, tmp_path):
+def test_a_path_and_its_content_are_the_same_model(model, images, tmp_path):
     (tmp_path / "model.onnx").write_bytes(model)
     with (
         OnnxRuntimeSession(tmp_path / "model.onnx", threads=1) as by_path,
         OnnxRuntimeSession(model) as by_content,
     ):
-        np.testing.assert_array_equal(
-            by_path.infer(pictures).anomaly_map, by_content.infer(pictures).anomaly_map
-        )
+        np.testing.assert_array_equal(by_path.infer(images).anomaly_map, by_content.infer(images).anomaly_map)
 
 
-def test_a_view_of_another_array_is_scored_as_what_it_shows(model, pictures):
-    flipped = pictures[:, ::-1, :, ::-1]
+def test_a_view_of_another_array_is_scored_as_what_it_shows(model, images):
+    flipped = images[:, ::-1, :, ::-1]
     with OnnxRuntimeSession(model) as session:
         np.testing.assert_allclose(session.infer(flipped).anomaly_map, oracle(flipped), atol=1e-6)
 
 
-def test_results_belong_to_the_caller(model, pictures):
+def test_results_belong_to_the_caller(model, images):
     with OnnxRuntimeSession(model) as session:
-        first = session.infer(pictures[:1])
+        first = session.infer(images[:1])
         kept = first.anomaly_map.copy()
         first_map = first.anomaly_map
-        session.infer(pictures[1:2])
+        session.infer(images[1:2])
         np.testing.assert_array_equal(first_map, kept)
         first_map[:] = 0
-        assert session.infer(pictures[:1]).anomaly_map.max() > 0
+        assert session.infer(images[:1]).anomaly_map.max() > 0
 
 
 def test_it_says_what_it_takes_and_gives(model):
@@ -93,12 +91,12 @@ def test_a_batch_that_does_not_fit_is_refused_with_what_it_is(model, shape, dtyp
     assert "(N, 32, 64, 3) uint8" in str(caught.value)
 
 
-def test_close_twice_then_infer_says_closed(model, pictures):
+def test_close_twice_then_infer_says_closed(model, images):
     session = OnnxRuntimeSession(model)
     session.close()
     session.close()
     with pytest.raises(BackendError, match="closed"):
-        session.infer(pictures)
+        session.infer(images)
 
 
 @pytest.mark.parametrize("threads", [0, -2])
@@ -127,7 +125,7 @@ def test_another_input_type_is_refused(make_model):
         OnnxRuntimeSession(make_model(dtype=TensorProto.FLOAT).SerializeToString())
 
 
-def test_a_free_picture_size_is_refused(make_model):
+def test_a_free_image_size_is_refused(make_model):
     with pytest.raises(BackendError, match=r"images uint8 \(N, N, 64, 3\)"):
         OnnxRuntimeSession(make_model(height="height").SerializeToString())
 
@@ -151,8 +149,8 @@ def test_a_model_of_another_size_than_the_bundle_says_is_refused(model):
         OnnxRuntimeSession(model, size=ModelSize(64, 64))
 
 
-def test_a_failure_inside_the_runtime_is_one_line(make_model, pictures):
-    # A table of one row is asked for row N - 1: right for one picture, out of bounds for more.
+def test_a_failure_inside_the_runtime_is_one_line(make_model, images):
+    # A table of one row is asked for row N - 1: right for one image, out of bounds for more.
     model = make_model()
     table, one = np.array([255], np.float32), np.array([1], np.int64)
     model.graph.initializer.extend(
@@ -168,9 +166,9 @@ def test_a_failure_inside_the_runtime_is_one_line(make_model, pictures):
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     with OnnxRuntimeSession(model.SerializeToString()) as session:
-        assert session.infer(pictures[:1]).anomaly_map.shape == (1, 1, 32, 64)
+        assert session.infer(images[:1]).anomaly_map.shape == (1, 1, 32, 64)
         with pytest.raises(BackendError, match="ONNX Runtime failed") as caught:
-            session.infer(pictures)
+            session.infer(images)
     assert "\n" not in str(caught.value)
 
 

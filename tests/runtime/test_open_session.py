@@ -20,7 +20,7 @@ def bundle_of(path, files, size=None) -> Bundle:
         method="rd",
         teacher="none",
         backend="onnxruntime",
-        recipe="cpu",
+        target="cpu",
         precision="fp32",
         size=size or ModelSize(32, 64),
         thresholds={"washer": Threshold(0.5, 0.01, 0.95, 0.96, 320, 299)},
@@ -35,12 +35,12 @@ def bundle_of(path, files, size=None) -> Bundle:
     return write_bundle(path, manifest, files)
 
 
-def test_a_bundle_opens_and_infers(make_model, pictures, tmp_path):
+def test_a_bundle_opens_and_infers(make_model, images, tmp_path):
     bundle = bundle_of(tmp_path / "bundle", {"model.onnx": make_model().SerializeToString()})
     with open_session(bundle, threads=1) as session:
-        scores = session.infer(pictures).anomaly_score
+        scores = session.infer(images).anomaly_score
     np.testing.assert_allclose(
-        scores, pictures.astype(np.float64).mean(axis=3).max(axis=(1, 2)) / 255, atol=1e-6
+        scores, images.astype(np.float64).mean(axis=3).max(axis=(1, 2)) / 255, atol=1e-6
     )
 
 

@@ -12,9 +12,9 @@ from onnx import numpy_helper
 from edgead.bundle import Bundle, open_bundle
 from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
-from edgead.engine.precision_converter import Calibrating, Rung
+from edgead.engine.precision_converter import Calibrating, CandidatePrecision
 from edgead.runtime import open_session
-from edgead.runtime.agreement import golden_agreement
+from edgead.runtime.agreement import golden_fidelity
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from tests.helpers.emulated_cpu import AVX2_WITHOUT_VNNI, run_on
 from tests.helpers.qdq_graph import OUT_STEP, exact_map, grey_images, qdq_graph
@@ -40,7 +40,7 @@ GOLDEN_ON_ANOTHER_CPU = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
-from edgead.runtime.agreement import golden_agreement
+from edgead.runtime.agreement import golden_fidelity
 from edgead.bundle import open_bundle
 from edgead.runtime import open_session
 
@@ -48,7 +48,7 @@ found = {}
 for path in sys.argv[1:]:
     bundle = open_bundle(Path(path))
     with open_session(bundle, threads=1) as session:
-        agreements = golden_agreement(bundle.golden(), session, bundle.manifest.thresholds)
+        agreements = golden_fidelity(bundle.golden(), session, bundle.manifest.thresholds)
     found[Path(path).name] = [asdict(agreement) for agreement in agreements.values()]
 print(json.dumps(found))
 """
@@ -71,11 +71,15 @@ def test_it_is_on_a_cpu_whose_8_bit_products_saturate() -> None:
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     folder = tmp_path_factory.mktemp("bundles")
-    rungs: tuple[Rung, ...] = ("fp32", "fp16", "int8")
+    candidate_precisions: tuple[CandidatePrecision, ...] = ("fp32", "fp16", "int8")
     calibrating = Calibrating(cache=folder / "calibration.json")
     return {
-        rung: build_bundle(ToyRun(), folder / rung, Plan(rungs=(rung,), calibrating=calibrating))
-        for rung in rungs
+        candidate_precision: build_bundle(
+            ToyRun(),
+            folder / candidate_precision,
+            Plan(candidate_precisions=(candidate_precision,), calibrating=calibrating),
+        )
+        for candidate_precision in candidate_precisions
     }
 
 
@@ -84,10 +88,10 @@ def test_every_precision_gives_its_golden_answers_on_another_cpu(bundles: dict[s
         AVX2_WITHOUT_VNNI, GOLDEN_ON_ANOTHER_CPU, *(str(bundle.path) for bundle in bundles.values())
     )
     assert set(found) == set(bundles)
-    for agreements in found.values():
-        for agreement in agreements:
-            assert agreement["decision_flips"] == 0
-            assert agreement["n"] > 0
+    for fidelities in found.values():
+        for fidelity in fidelities:
+            assert fidelity["decision_flips"] == 0
+            assert fidelity["n"] > 0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -137,6 +141,6 @@ def test_agreement_of_a_bundle_with_itself_is_exact(bundles: dict[str, Bundle]) 
     for path in (bundle.path for bundle in bundles.values()):
         bundle = open_bundle(Path(path))
         with open_session(bundle) as session:
-            for found in golden_agreement(bundle.golden(), session, bundle.manifest.thresholds).values():
+            for found in golden_fidelity(bundle.golden(), session, bundle.manifest.thresholds).values():
                 assert found.decision_flips == 0
                 assert found.map_error_max <= 1e-5

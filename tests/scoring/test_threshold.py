@@ -61,7 +61,7 @@ def test_known_sample_sizes(rate, confidence, needed):
     ],
 )
 def test_exact_boundaries_agree_with_the_warning(rate, confidence, needed):
-    """1 - (1 - rate)^needed is the confidence but for rounding: both answers round to the same side."""
+    """1 - (1 - rate)^needed is the confidence except rounding: both answers round to the same side."""
     threshold = threshold_from_normal_scores(np.arange(needed, dtype=float), rate, confidence)
     assert threshold.n_needed in (needed, needed + 1)
     assert (threshold.warning() is None) == (threshold.n_needed <= needed)
@@ -80,22 +80,22 @@ def test_promise_holds_by_simulation():
     assert kept / 2000 == pytest.approx(expected, abs=5 * (expected * (1 - expected) / 2000) ** 0.5)
 
 
-def test_too_few_pictures_are_said_so():
+def test_too_few_images_are_said_so():
     threshold = threshold_from_normal_scores(np.linspace(0, 1, 20))
     assert threshold.value == 1.0
     assert threshold.achieved_confidence == pytest.approx(1 - 0.99**20)
     warning = threshold.warning()
-    assert "20 normal pictures" in warning
-    assert "299 pictures would be enough" in warning
+    assert "20 normal images" in warning
+    assert "299 images would be enough" in warning
     assert "0.14" in warning  # 1 - 0.05^(1/20)
-    assert "1 normal picture," in threshold_from_normal_scores([0.5]).warning()
+    assert "1 normal image," in threshold_from_normal_scores([0.5]).warning()
 
 
 def test_float32_scores_are_kept_exactly():
     scores = np.random.default_rng(5).random(50).astype(np.float32)
     threshold = threshold_from_normal_scores(scores)
     assert np.float32(threshold.value) == scores.max()
-    # "Greater than": the picture that set the threshold is good.
+    # "Greater than": the image that set the threshold is good.
     assert not (scores.astype(np.float64) > threshold.value).any()
 
 
@@ -111,7 +111,7 @@ def test_unusable_scores_are_refused(scores):
 
 
 def test_extreme_budgets_end_quickly_and_fit_the_definition():
-    """The loops that mend rounding must not run for ever where pictures are counted in thousand millions."""
+    """The loops that fix rounding must not run for ever where images are counted in thousand millions."""
     threshold = threshold_from_normal_scores([1.0], 1e-9, 0.999999)
     assert threshold.n_needed == pytest.approx(-np.log(1e-6) * 1e9, rel=1e-6)
     assert threshold.achieved_confidence == pytest.approx(1e-9)

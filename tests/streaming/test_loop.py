@@ -18,12 +18,12 @@ LIMIT_S = 20  # a test that would wait for ever fails instead
 NO_SIGNAL_AFTER_S = 0.5
 
 
-def level_of(picture: UInt8Array) -> int:
-    """The `level` of a `textured` picture after resizing: its speckles are averaged in, so a little above."""
-    return int(picture.min())
+def level_of(image: UInt8Array) -> int:
+    """The `level` of a `textured` image after resizing: its speckles are averaged in, so a little above."""
+    return int(image.min())
 
 
-def test_every_picture_of_a_file_gets_its_verdict_in_order() -> None:
+def test_every_image_of_a_file_gets_its_verdict_in_order() -> None:
     levels = [int(level) for level in np.random.default_rng(1).permutation(200)]
     record = Record()
     with FakeSession(SIZE, score=level_of) as session:
@@ -48,12 +48,12 @@ def test_every_picture_of_a_file_gets_its_verdict_in_order() -> None:
     assert shown == pytest.approx(exact, rel=0.01)
 
 
-def test_a_file_may_hold_the_same_or_a_black_picture_again_and_again() -> None:
+def test_a_file_may_hold_the_same_or_a_black_image_again_and_again() -> None:
     record = Record()
-    pictures = [textured(5)] * 3 + [np.zeros((48, 80, 3), np.uint8)] * 3
+    images = [textured(5)] * 3 + [np.zeros((48, 80, 3), np.uint8)] * 3
     summary = stream(
         FakeSession(SIZE),
-        ScriptedSource(lambda: iter(pictures), live=False),
+        ScriptedSource(lambda: iter(images), live=False),
         [record],
         size=SIZE,
         threshold=1.0,
@@ -72,12 +72,12 @@ def test_a_slow_decision_on_a_camera_scores_the_newest_frame_next() -> None:
             yield textured(level)
         given.set()
 
-    def score(picture: UInt8Array) -> float:
-        if level_of(picture) == 0:  # the warm-up before the stream
+    def score(image: UInt8Array) -> float:
+        if level_of(image) == 0:  # the warm-up before the stream
             return 0.0
         deciding.set()
         assert given.wait(LIMIT_S)
-        return float(level_of(picture))
+        return float(level_of(image))
 
     record = Record()
     source = ScriptedSource(script, live=True)
@@ -98,12 +98,12 @@ def wait_for(condition: Callable[[], bool]) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (textured(40), "the picture does not change"),
-        (np.zeros((48, 80, 3), np.uint8), "the picture is of one colour"),
-        (None, "no picture comes"),
+        (textured(40), "the image does not change"),
+        (np.zeros((48, 80, 3), np.uint8), "the image is of one colour"),
+        (None, "no image comes"),
     ],
 )
-def test_no_verdict_on_a_picture_that_is_not_there(
+def test_no_verdict_on_an_image_that_is_not_there(
     bad: UInt8Array | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgead.streaming.loop.NO_SIGNAL_AFTER_S", NO_SIGNAL_AFTER_S)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgead.errors import EdgeadError, InputError, SinkError
-from edgead.imaging.preprocess import read_picture
+from edgead.imaging.preprocess import read_image
 from edgead.streaming import open_sink
 from edgead.streaming.annotate import annotate
 from edgead.streaming.freshness import Signal
@@ -19,7 +19,7 @@ from edgead.streaming.sinks import AnnotatedVideo, JsonLines, RejectFolder
 from edgead.types import Float32Array, Frame, Region, Verdict
 from tests.helpers.stream_parts import frame, textured
 
-LOST, BACK = Signal(False, "no picture comes", 3.0), Signal(True, "", 4.5)
+LOST, BACK = Signal(False, "no image comes", 3.0), Signal(True, "", 4.5)
 MAP: Float32Array = np.zeros((16, 32), np.float32)
 
 
@@ -45,7 +45,7 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
         sink.write(frame(textured(1), 3), verdict(3), MAP)
         sink.signal(LOST)
         sink.signal(BACK)
-        sink.turn()
+        sink.tick()
         image, _, anomaly_map = rejected(4)
         sink.write(image, verdict(4, 0.75, REGIONS), anomaly_map)
         # Every line is there at once, not when the sink is closed.
@@ -68,7 +68,7 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert lines == [
         good,
-        {"event": "no_signal", "reason": "no picture comes", "silent_s": 3.0},
+        {"event": "no_signal", "reason": "no image comes", "silent_s": 3.0},
         {"event": "signal", "silent_s": 4.5},
         {**good, "frame_index": 4, "anomaly_score": 0.75, "is_anomalous": True, "regions": regions},
     ]
@@ -152,20 +152,20 @@ def test_an_annotated_video_shows_every_scored_frame(tmp_path: Path, suffix: str
                 sink.write(frame(textured(100, 64, 128), index), verdict(index), MAP)
     video = cv2.VideoCapture(str(path))
     assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
-    pictures = []
+    images = []
     while True:
         good, bgr = video.read()
         if not good:
             break
-        pictures.append(bgr)
-    assert len(pictures) == 6
-    for index, bgr in enumerate(pictures):
+        images.append(bgr)
+    assert len(images) == 6
+    for index, bgr in enumerate(images):
         assert bgr.shape == (64 + 16, 128, 3)
         blue, green, red = bgr[2:14, 110:].reshape(-1, 3).mean(0)  # the bar, beside the text
         assert (red > green + 60) == bool(index % 2), (index, blue, green, red)
         assert (green > red + 60) != bool(index % 2)
         # The defect is lit, and only it.
-        lit = cv2.absdiff(bgr[16:], pictures[0][16:]).max(2)
+        lit = cv2.absdiff(bgr[16:], images[0][16:]).max(2)
         assert (lit[18:30, 36:60].min() > 20) == bool(index % 2)
         assert lit[45:].max() < 25
 
@@ -237,11 +237,11 @@ def test_rejects_are_kept_as_they_came_with_a_heat_map_beside(tmp_path: Path) ->
     with open_sink(f"rejects:{folder}") as sink:
         sink.write(frame(textured(7)), verdict(), MAP)
         sink.write(*rejected(8))
-    heat, picture = sorted(folder.iterdir(), key=lambda path: path.suffix)
-    assert picture.name.endswith("_frame00000008_score0.7500.png")
-    assert heat.name == picture.name.replace(".png", "_heat.jpg")
-    np.testing.assert_array_equal(read_picture(picture), textured(8, 64, 128))
-    assert read_picture(heat).shape == (80, 128, 3)
+    heat, image = sorted(folder.iterdir(), key=lambda path: path.suffix)
+    assert image.name.endswith("_frame00000008_score0.7500.png")
+    assert heat.name == image.name.replace(".png", "_heat.jpg")
+    np.testing.assert_array_equal(read_image(image), textured(8, 64, 128))
+    assert read_image(heat).shape == (80, 128, 3)
 
 
 def test_only_the_newest_rejects_are_kept_over_runs(tmp_path: Path) -> None:
@@ -256,11 +256,11 @@ def test_only_the_newest_rejects_are_kept_over_runs(tmp_path: Path) -> None:
     assert mine.exists()
 
 
-def test_what_a_kill_left_of_a_picture_is_removed(tmp_path: Path) -> None:
+def test_what_a_kill_left_of_an_image_is_removed(tmp_path: Path) -> None:
     left = tmp_path / ".20260101T000000.000Z_frame00000001_score0.7500.png.partial"
     left.write_bytes(b"half")
     lonely = tmp_path / "20260101T000000.000Z_frame00000001_score0.7500_heat.jpg"
-    lonely.write_bytes(b"the picture beside was not yet there")
+    lonely.write_bytes(b"the image beside was not yet there")
     with open_sink(f"rejects:{tmp_path}") as sink:
         assert list(tmp_path.iterdir()) == []
         sink.write(*rejected(2))

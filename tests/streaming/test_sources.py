@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgead.errors import InputError, PictureError, SourceError
+from edgead.errors import ImageError, InputError, SourceError
 from edgead.streaming import open_source
-from edgead.streaming.sources import PictureSource, SyntheticSource, VideoFile, WatchedFolder
+from edgead.streaming.sources import ImageSource, SyntheticSource, VideoFile, WatchedFolder
 from edgead.types import Frame
-from tests.helpers.stream_parts import textured, write_picture, write_video
+from tests.helpers.stream_parts import textured, write_image, write_video
 
 
 def test_a_video_gives_every_frame_in_order_as_rgb(tmp_path: Path) -> None:
@@ -64,11 +64,11 @@ def test_a_video_stops_when_asked(tmp_path: Path) -> None:
         assert list(frames) == []
 
 
-def test_a_folder_gives_its_pictures_sorted_by_name(tmp_path: Path) -> None:
+def test_a_folder_gives_its_images_sorted_by_name(tmp_path: Path) -> None:
     for name, level in (("b.png", 2), ("a.bmp", 1), ("c.PNG", 3)):
-        write_picture(tmp_path / name, textured(level))
+        write_image(tmp_path / name, textured(level))
     (tmp_path / ".hidden.png").write_bytes(b"half")
-    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     (tmp_path / "sub").mkdir()
     with open_source(str(tmp_path)) as source:
         frames = list(source)
@@ -79,25 +79,25 @@ def test_a_folder_gives_its_pictures_sorted_by_name(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame.image, textured(level))
 
 
-def test_one_picture_is_a_source(tmp_path: Path) -> None:
-    path = write_picture(tmp_path / "part.png", textured(9))
+def test_one_image_is_a_source(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "part.png", textured(9))
     with open_source(str(path)) as source:
-        assert isinstance(source, PictureSource)
+        assert isinstance(source, ImageSource)
         np.testing.assert_array_equal(next(iter(source)).image, textured(9))
 
 
-def test_a_broken_picture_in_a_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.png", textured(1))
+def test_a_broken_image_in_a_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", textured(1))
     (tmp_path / "b.png").write_text("text")
     with open_source(str(tmp_path)) as source:
         frames = iter(source)
         next(frames)
-        with pytest.raises(PictureError, match=r"b\.png"):
+        with pytest.raises(ImageError, match=r"b\.png"):
             next(frames)
 
 
 def test_an_empty_folder_is_an_error_and_watched_it_is_none(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"holds no picture.*--watch"):
+    with pytest.raises(SourceError, match=r"holds no image.*--watch"):
         open_source(str(tmp_path))
     with open_source(str(tmp_path), watch=True) as source:
         assert isinstance(source, WatchedFolder)
@@ -114,7 +114,7 @@ def test_an_empty_folder_is_an_error_and_watched_it_is_none(tmp_path: Path) -> N
         ("", "not there"),
     ],
 )
-def test_what_is_not_there_is_named_with_the_mend(uri: str, message: str) -> None:
+def test_what_is_not_there_is_named_with_the_hint(uri: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         open_source(uri)
 
@@ -163,14 +163,14 @@ def watched(folder: Path, settled_s: float = 0.1) -> Taken:
 
 
 def test_a_watched_folder_gives_what_is_there_and_what_comes(tmp_path: Path) -> None:
-    write_picture(tmp_path / "b.png", textured(2))
-    write_picture(tmp_path / "a.png", textured(1))
+    write_image(tmp_path / "b.png", textured(2))
+    write_image(tmp_path / "a.png", textured(1))
     with watched(tmp_path) as taken:
         wait_for(lambda: len(taken.frames) == 2)
-        write_picture(tmp_path / "0.png", textured(3))
+        write_image(tmp_path / "0.png", textured(3))
         wait_for(lambda: len(taken.frames) == 3)
-        # A camera's software may write the same name again: that is a new picture.
-        replacement = write_picture(tmp_path / ".new.png", textured(4))
+        # A camera's software may write the same name again: that is a new image.
+        replacement = write_image(tmp_path / ".new.png", textured(4))
         os.replace(replacement, tmp_path / "a.png")
         wait_for(lambda: len(taken.frames) == 4)
     assert taken.names() == ["a.png", "b.png", "0.png", "a.png"]
@@ -178,11 +178,11 @@ def test_a_watched_folder_gives_what_is_there_and_what_comes(tmp_path: Path) -> 
     np.testing.assert_array_equal(taken.frames[3].image, textured(4))
 
 
-def test_a_picture_still_being_written_is_not_touched(
+def test_an_image_still_being_written_is_not_touched(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3), np.uint8)
-    data = write_picture(tmp_path / "x.png", noise).read_bytes()
+    data = write_image(tmp_path / "x.png", noise).read_bytes()
     (tmp_path / "x.png").unlink()
     with watched(tmp_path, settled_s=1.0) as taken, open(tmp_path / "slow.png", "wb") as file:
         for start in range(0, len(data), len(data) // 25):
@@ -195,15 +195,15 @@ def test_a_picture_still_being_written_is_not_touched(
     assert caplog.text == ""
 
 
-def test_a_broken_picture_is_left_out_until_it_is_mended(
+def test_a_broken_image_is_left_out_until_it_is_fixed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "a.png").write_text("text")
     with watched(tmp_path) as taken:
         wait_for(lambda: "left out" in caplog.text)
-        write_picture(tmp_path / "b.png", textured(1))
+        write_image(tmp_path / "b.png", textured(1))
         wait_for(lambda: len(taken.frames) == 1)
-        write_picture(tmp_path / "a.png", textured(2))
+        write_image(tmp_path / "a.png", textured(2))
         wait_for(lambda: len(taken.frames) == 2)
     assert taken.names() == ["b.png", "a.png"]
     assert [frame.index for frame in taken.frames] == [1, 2]

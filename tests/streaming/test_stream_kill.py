@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from edgead.imaging.preprocess import read_picture
+from edgead.imaging.preprocess import read_image
 from edgead.runtime import FakeSession
 from edgead.streaming import open_sink, open_source, stream
 from tests.helpers.stream_parts import SIZE
@@ -60,12 +60,12 @@ def test_a_killed_stream_leaves_whole_files_and_the_next_one_goes_on(tmp_path: P
     assert [line["frame_index"] for line in lines] == list(range(len(lines)))
     rejected = [line for line in lines if line["is_anomalous"]]
     assert rejected
-    pictures = sorted((tmp_path / "rejects").glob("*.png"))
+    images = sorted((tmp_path / "rejects").glob("*.png"))
     # The last ones may still have been on their way.
-    assert min(len(rejected), 20) - 1 <= len(pictures) <= 20
-    for picture in pictures:
-        assert read_picture(picture).shape == (96, 96, 3)
-        assert read_picture(picture.with_name(picture.stem + "_heat.jpg")).shape == (112, 96, 3)
+    assert min(len(rejected), 20) - 1 <= len(images) <= 20
+    for image in images:
+        assert read_image(image).shape == (96, 96, 3)
+        assert read_image(image.with_name(image.stem + "_heat.jpg")).shape == (112, 96, 3)
 
     with open_source(f"{SOURCE}&frames=10") as source:
         sinks = [open_sink(uri) for uri in sinks_in(tmp_path)]

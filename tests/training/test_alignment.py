@@ -16,7 +16,7 @@ def teacher():
     return create_teacher("tf_efficientnet_lite0", "package")
 
 
-def pictures(seed, count, turned):
+def make_images(seed, count, turned):
     rng = np.random.default_rng(seed)
     images = np.stack([draw_part("pcb", rng, size_px=128) for _ in range(count)])
     if turned:
@@ -25,25 +25,25 @@ def pictures(seed, count, turned):
     return torch.from_numpy(np.ascontiguousarray(images))
 
 
-def test_the_spread_is_the_share_that_the_mean_picture_leaves(teacher):
-    images, holdout = pictures(0, 5, turned=False), pictures(1, 2, turned=False)
+def test_the_spread_is_the_share_that_the_mean_image_leaves(teacher):
+    images, holdout = make_images(0, 5, turned=False), make_images(1, 2, turned=False)
     with torch.no_grad():
         known, unknown = (teacher(x)[-1].numpy().astype(np.float64) for x in (images, holdout))
-    to_picture = [cosine_map(x[None], known.mean(axis=0)[None]) for x in unknown]
+    to_image = [cosine_map(x[None], known.mean(axis=0)[None]) for x in unknown]
     flat = np.broadcast_to(known.mean(axis=(0, 2, 3))[None, :, None, None], unknown[:1].shape)
     to_feature = [cosine_map(x[None], flat) for x in unknown]
-    expected = np.mean(to_picture) / np.mean(to_feature)
+    expected = np.mean(to_image) / np.mean(to_feature)
     assert alignment_spread(teacher, images, holdout) == pytest.approx(expected, rel=1e-4)
 
 
 def test_parts_in_a_fixture_are_fixed_and_parts_anywhere_are_free(teacher):
-    fixed = alignment_spread(teacher, pictures(0, 24, turned=False), pictures(1, 6, turned=False))
-    free = alignment_spread(teacher, pictures(0, 24, turned=True), pictures(1, 6, turned=True))
+    fixed = alignment_spread(teacher, make_images(0, 24, turned=False), make_images(1, 6, turned=False))
+    free = alignment_spread(teacher, make_images(0, 24, turned=True), make_images(1, 6, turned=True))
     assert alignment_from_spread(fixed) == "aligned"
     assert alignment_from_spread(free) == "unaligned"
 
 
-def test_pictures_of_one_colour_are_fixed(teacher):
+def test_images_of_one_colour_are_fixed(teacher):
     black = torch.zeros(3, 64, 64, 3, dtype=torch.uint8)
     assert alignment_from_spread(alignment_spread(teacher, black, black)) == "aligned"
 

@@ -8,7 +8,7 @@ import torch
 
 from edgead.errors import EdgeadError, RunError
 from edgead.imaging.preprocess import ModelSize
-from edgead.models.base import Setting
+from edgead.models.base import MethodConfig
 from edgead.models.components.teacher import create_teacher
 from edgead.models.rd import LOSSES
 from edgead.training.checkpoint import (
@@ -24,7 +24,7 @@ from tests.helpers.training_parts import TINY_TEACHER, Template, same_tensors
 def checkpoint(values: int = 4) -> Checkpoint:
     return Checkpoint(
         epoch=2,
-        pictures="abc",
+        images="abc",
         student={"weight": torch.arange(values, dtype=torch.float32)},
         optimizer={"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"betas": (0.5, 0.9)}]},
         scheduler={"last_epoch": 3},
@@ -35,7 +35,7 @@ def checkpoint(values: int = 4) -> Checkpoint:
 
 
 def method() -> Template:
-    return Template(create_teacher(TINY_TEACHER, "random"), Setting(ModelSize(32, 32), LOSSES[0]))
+    return Template(create_teacher(TINY_TEACHER, "random"), MethodConfig(ModelSize(32, 32), LOSSES[0]))
 
 
 def test_a_checkpoint_is_read_as_it_was_written(tmp_path):
@@ -44,7 +44,7 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path):
     read = read_checkpoint(tmp_path / "c.pt")
     assert read is not None
     assert same_tensors(read.student, written.student)
-    assert (read.epoch, read.pictures, read.scheduler, read.losses_before, read.metrics) == (
+    assert (read.epoch, read.images, read.scheduler, read.losses_before, read.metrics) == (
         2,
         "abc",
         {"last_epoch": 3},

@@ -3,7 +3,7 @@ import torch
 
 import edgead.training.features as features_module
 from edgead.imaging.preprocess import ModelSize
-from edgead.models.base import Setting
+from edgead.models.base import MethodConfig
 from edgead.models.components.teacher import create_teacher
 from edgead.models.rd import LOSSES
 from edgead.training.features import TeacherFeatures
@@ -16,11 +16,11 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def method():
     torch.manual_seed(2)
-    return Template(create_teacher(TINY_TEACHER, "random"), Setting(ModelSize(64, 64), LOSSES[0]))
+    return Template(create_teacher(TINY_TEACHER, "random"), MethodConfig(ModelSize(64, 64), LOSSES[0]))
 
 
 @pytest.mark.parametrize("share", [0.5, 0.0])
-def test_a_batch_is_the_pictures_and_their_features(method, monkeypatch, share):
+def test_a_batch_is_the_images_and_their_features(method, monkeypatch, share):
     monkeypatch.setattr(features_module, "MEMORY_SHARE", share)
     features = TeacherFeatures(method, IMAGES, CPU)
     numbers = torch.tensor([20, 3, 16, 3])

@@ -95,7 +95,7 @@ def test_what_a_method_draws_is_drawn_again_when_a_training_is_continued(config,
 
 
 def test_another_seed_draws_other_numbers(config, tmp_path):
-    """One batch of all pictures, so that their order does no more than round differently."""
+    """One batch of all images, so that their order does no more than round differently."""
     drawn = []
     for seed in (0, 1):
         method = noisy_method()
@@ -122,7 +122,7 @@ def test_a_paper_schedule_is_constant(config, tmp_path):
     assert [row["learning_rate"] for row in fitted.metrics] == [0.02] * 4
 
 
-def test_a_training_is_not_continued_with_other_pictures(config, tmp_path):
+def test_a_training_is_not_continued_with_other_images(config, tmp_path):
     run(config, tmp_path)
     checkpoint = read_checkpoint(tmp_path / "c.pt")
     other = TRAIN.clone()
@@ -161,12 +161,12 @@ def test_the_learning_rate_is_one_cycle(config, tmp_path):
 def test_the_state_is_logged_after_every_batch(config, tmp_path):
     states = []
     run(config, tmp_path, progress=states.append)
-    # Ten pictures are two whole batches of four.
+    # Ten images are two whole batches of four.
     assert [(s.epoch, s.share) for s in states] == [(e, s) for e in range(3) for s in (0.5, 1.0)]
     assert all(s.epochs == 3 and s.images_per_s > 0 for s in states)
 
 
-def test_fewer_pictures_than_a_batch_are_one_batch(config, tmp_path):
+def test_fewer_images_than_a_batch_are_one_batch(config, tmp_path):
     states = []
     run(config, tmp_path, progress=states.append, train=TRAIN[:3])
     assert [s.share for s in states] == [1.0] * 3
@@ -207,9 +207,9 @@ def test_a_loss_that_is_not_finite_ends_the_training(config, tmp_path, holdout_o
         run(config, tmp_path, method=method)
 
 
-def test_one_small_picture_a_batch_is_too_little(tmp_path):
+def test_one_small_image_a_batch_is_too_little(tmp_path):
     small = torch.from_numpy(good_parts(4, 32))
-    with pytest.raises(TrainingError, match="a batch of 1 picture of 32x32 is too little"):
+    with pytest.raises(TrainingError, match="a batch of 1 image of 32x32 is too little"):
         run(
             tiny_config(tmp_path, batch_size=1),
             tmp_path,
@@ -220,10 +220,10 @@ def test_one_small_picture_a_batch_is_too_little(tmp_path):
     run(tiny_config(tmp_path, batch_size=2), tmp_path, method=new_method(size=32), train=small, holdout=small)
 
 
-def test_every_process_needs_a_picture():
+def test_every_process_needs_an_image():
     from edgead.training.schedule import _check_batch
 
-    with pytest.raises(TrainingError, match="1 good pictures to train on for 2 processes"):
+    with pytest.raises(TrainingError, match="1 good images to train on for 2 processes"):
         _check_batch(4, TRAIN[:1], 2)
 
 

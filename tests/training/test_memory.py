@@ -9,7 +9,7 @@ from edgead.errors import TrainingError
 from edgead.models import METHODS
 from edgead.training.memory import free_bytes
 from edgead.training.training import train_run
-from tests.helpers.training_parts import Template, cpu, tiny_config, write_pictures
+from tests.helpers.training_parts import Template, cpu, tiny_config, write_images
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -95,7 +95,7 @@ class Greedy(Template):
 
 def test_a_gpu_without_memory_left_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "greedy", Greedy)
-    config = tiny_config(write_pictures(tmp_path / "data"), method="greedy", batch_size=3)
+    config = tiny_config(write_images(tmp_path / "data"), method="greedy", batch_size=3)
     with pytest.raises(
         TrainingError, match=r"out of GPU memory with --batch-size 3 and --size 64: give"
     ) as caught:

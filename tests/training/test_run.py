@@ -109,8 +109,8 @@ def test_a_value_out_of_range_is_refused_as_a_broken_run(tmp_path, record):
         {"holdout": ["a/../../b"]},
         {"holdout": [3]},
         {"holdout": []},
-        {"train_pictures": "many"},
-        {"train_pictures": 9.0},
+        {"train_images": "many"},
+        {"train_images": 9.0},
         {"threshold": {"value": 1.0}},
         {"threshold": 0.5},
         {"extra": 1},
@@ -149,7 +149,7 @@ def test_a_huge_record_is_not_read(tmp_path, record, monkeypatch):
         read_record(tmp_path)
 
 
-def test_training_pictures_are_spread_over_those_not_held_out(tmp_path):
+def test_training_images_are_spread_over_those_not_held_out(tmp_path):
     data, run = tmp_path / "data", tmp_path / "run"
     data.mkdir()
     run.mkdir()
@@ -160,7 +160,7 @@ def test_training_pictures_are_spread_over_those_not_held_out(tmp_path):
         run, RunRecord(config, "finished", {"data": PartRecord(8, ("0.png", "5.png"))}, "unaligned", {})
     )
     opened = open_run(run)
-    seen = [image[0, 0, 0] for image in opened.training_pictures(100).images]
+    seen = [image[0, 0, 0] for image in opened.training_images(100).images]
     assert seen == [1, 2, 3, 4, 6, 7, 8, 9]
-    assert [image[0, 0, 0] for image in opened.training_pictures(4).images] == [1, 3, 6, 8]
-    assert [image[0, 0, 0] for image in opened.training_pictures(3).images] == [1, 4, 8]
+    assert [image[0, 0, 0] for image in opened.training_images(4).images] == [1, 3, 6, 8]
+    assert [image[0, 0, 0] for image in opened.training_images(3).images] == [1, 4, 8]

@@ -10,7 +10,7 @@ def order(counts, seed=0):
     return epoch_order(counts, torch.Generator().manual_seed(seed)).tolist()
 
 
-def test_of_one_part_each_picture_comes_once():
+def test_of_one_part_each_image_comes_once():
     assert sorted(order([11])) == list(range(11))
     # As `torch.randperm` has it, so that a training of one part does not hang on there being others elsewhere.
     assert order([11]) == torch.randperm(11, generator=torch.Generator().manual_seed(0)).tolist()
@@ -27,7 +27,7 @@ def test_every_part_has_the_same_share_of_an_epoch(counts, shares):
     assert found == shares
 
 
-def test_pictures_of_a_small_part_come_equally_often_and_of_a_large_one_at_most_once():
+def test_images_of_a_small_part_come_equally_often_and_of_a_large_one_at_most_once():
     shown = order([90, 10])
     assert [shown.count(number) for number in range(90, 100)] == [5] * 10
     assert max(shown.count(number) for number in range(90)) == 1

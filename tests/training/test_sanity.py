@@ -46,7 +46,7 @@ def test_a_score_that_sees_every_change_is_raised_by_every_defect():
     assert raised_share(session(changed), images, seed=0) == 1.0
 
 
-def test_every_picture_beyond_the_defects_drawn_is_left_alone():
+def test_every_image_beyond_the_defects_drawn_is_left_alone():
     images = np.concatenate([good_parts(2)] * 30)
     seen = []
 

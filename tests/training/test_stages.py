@@ -12,7 +12,7 @@ import torch
 from edgead.errors import TrainingError
 from edgead.files.progress import TrainingState
 from edgead.imaging.preprocess import ModelSize
-from edgead.models.base import Setting
+from edgead.models.base import MethodConfig
 from edgead.models.components.teacher import create_teacher
 from edgead.models.rd import LOSSES
 from edgead.training.checkpoint import read_checkpoint
@@ -35,7 +35,7 @@ TRAIN, HOLDOUT = IMAGES[:10], IMAGES[10:]
 
 def staged() -> Staged:
     torch.manual_seed(0)
-    return Staged(create_teacher(TINY_TEACHER, "random"), Setting(ModelSize(64, 64), LOSSES[0]))
+    return Staged(create_teacher(TINY_TEACHER, "random"), MethodConfig(ModelSize(64, 64), LOSSES[0]))
 
 
 def run(tmp_path: Path, epochs: int = 4, progress=None, checkpoint=None) -> tuple[Staged, Fitted]:
@@ -118,7 +118,7 @@ def test_each_stage_has_a_schedule_and_a_loss_before_of_its_own(tmp_path):
     assert not method.training
 
 
-def test_a_stage_ends_with_every_training_picture_once(tmp_path):
+def test_a_stage_ends_with_every_training_image_once(tmp_path):
     method, _ = run(tmp_path)
     with torch.no_grad():
         features = method.teacher_features(TRAIN)
@@ -155,6 +155,6 @@ def test_no_line_of_the_curve_leads_from_one_stage_to_the_next(tmp_path, monkeyp
     lines = [list(line.get_xdata()) for line in axes.lines]
     assert lines == [[1, 2], [1, 2], [3, 4], [3, 4], [2.5, 2.5]]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "training pictures",
-        "held-out good pictures",
+        "training images",
+        "held-out good images",
     ]

@@ -1,4 +1,4 @@
-"""Pseudo-anomalies of a training: what they are made of, and the picture of them."""
+"""Pseudo-anomalies of a training: what they are made of, and the image of them."""
 
 import json
 from dataclasses import replace
@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from edgead.data import load_pictures
+from edgead.data import load_images
 from edgead.data.samples import Sample
 from edgead.errors import DataError, InputError
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS
 from edgead.training.training import train_run
-from tests.helpers.training_parts import Disturbed, Template, cpu, tiny_config, write_pictures
+from tests.helpers.training_parts import Disturbed, Template, cpu, tiny_config, write_images
 
 GREEN = (10, 240, 10)
 
@@ -26,9 +26,9 @@ def small_methods(monkeypatch):
 
 @pytest.fixture
 def config(tmp_path):
-    pictures = write_pictures(tmp_path / "pictures", 12)
+    images = write_images(tmp_path / "images", 12)
     return tiny_config(
-        pictures,
+        images,
         method="disturbed",
         teacher="tf_efficientnet_lite0",
         teacher_weights="package",
@@ -52,9 +52,9 @@ def test_a_run_shows_what_its_method_is_shown(config, textures, tmp_path, caplog
     assert any(str(sheet) in line for line in caplog.messages)
     shown = cv2.imread(str(sheet))
     assert shown is not None
-    # The held-out pictures, one a row, of which the good ones are grey but for their noise.
-    held_out = load_pictures(
-        [Sample(tmp_path / "pictures" / name, label=0) for name in run.record.parts["pictures"].holdout],
+    # The held-out images, one a row, of which the good ones are grey except their noise.
+    held_out = load_images(
+        [Sample(tmp_path / "images" / name, label=0) for name in run.record.parts["images"].holdout],
         ModelSize(64, 64),
     )
     rows = shown.shape[0] // len(held_out.samples)
@@ -73,7 +73,7 @@ def test_drawn_textures_need_no_folder(config, tmp_path):
     assert (tmp_path / "run" / "pseudo_anomalies.png").is_file()
 
 
-def test_a_method_of_good_pictures_alone_has_no_such_picture(config, tmp_path):
+def test_a_method_of_good_images_alone_has_no_such_image(config, tmp_path):
     plain = replace(config, method="template", textures="procedural")
     train_run(plain, tmp_path / "run", cpu())
     assert not (tmp_path / "run" / "pseudo_anomalies.png").exists()

@@ -13,13 +13,13 @@ from edgead.errors import (
     CollapseError,
     DataError,
     EdgeadError,
+    ImageError,
     InputError,
-    PictureError,
     RunError,
     TeacherError,
 )
 from edgead.models import METHODS
-from edgead.training.fabric import Machine, open_machine
+from edgead.training.fabric import FabricConfig, create_fabric
 from edgead.training.run import Run, open_run, read_record
 from edgead.training.session import TorchSession
 from edgead.training.training import train_run
@@ -29,7 +29,7 @@ from tests.helpers.training_parts import (
     cpu,
     same_tensors,
     tiny_config,
-    write_pictures,
+    write_images,
 )
 
 FILES = ["loss.png", "metrics.json", "model.safetensors", "run.json"]
@@ -42,14 +42,14 @@ def small_methods(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures"), 12)
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"), 12)
 
 
 @pytest.fixture
-def config(pictures):
+def config(images):
     return tiny_config(
-        pictures, method="template", teacher="tf_efficientnet_lite0", teacher_weights="package", epochs=8
+        images, method="template", teacher="tf_efficientnet_lite0", teacher_weights="package", epochs=8
     )
 
 
@@ -66,17 +66,17 @@ def test_a_run_holds_all_that_a_build_needs(config, tmp_path, caplog):
     run = train(config, tmp_path / "run")
 
     assert names(tmp_path / "run") == FILES
-    assert any("11 good pictures to train on, 1 held out" in line for line in caplog.messages)
+    assert any("11 good images to train on, 1 held out" in line for line in caplog.messages)
     assert cv2.imread(str(tmp_path / "run" / "loss.png")).shape == (480, 840, 3)
     opened = open_run(tmp_path / "run")
     assert opened == run
     assert opened.summary["collapse"] is None
-    assert opened.summary["broken_pictures"] == 0
+    assert opened.summary["broken_images"] == 0
     assert opened.summary["holdout_loss"] < opened.summary["holdout_loss_before"]
     (part,) = opened.record.parts.values()
     assert len(part.holdout) == 1
 
-    (holdout,) = opened.holdout_pictures().values()
+    (holdout,) = opened.holdout_images().values()
     assert [sample.path.name for sample in holdout.samples] == list(part.holdout)
     score = opened.session().infer(holdout.images).anomaly_score
     assert part.threshold is not None
@@ -88,10 +88,10 @@ def test_a_run_holds_all_that_a_build_needs(config, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("alignment", ["aligned", "unaligned"])
-def test_a_run_is_loaded_with_the_alignment_it_was_trained_with(pictures, tmp_path, alignment):
+def test_a_run_is_loaded_with_the_alignment_it_was_trained_with(images, tmp_path, alignment):
     # Of so short a training nothing is asked but its student, so a collapse does no harm here.
     with contextlib.suppress(CollapseError):
-        train(tiny_config(pictures, alignment=alignment, epochs=1), tmp_path)
+        train(tiny_config(images, alignment=alignment, epochs=1), tmp_path)
     record = read_record(tmp_path)
     assert record is not None
     assert record.alignment == alignment
@@ -100,8 +100,8 @@ def test_a_run_is_loaded_with_the_alignment_it_was_trained_with(pictures, tmp_pa
 
 
 @pytest.mark.parametrize("method", ["rd++", "stfpm", "stfpm-ensemble", "rstpm", "uninformed-students"])
-def test_a_run_of_each_method_is_loaded_as_it_was_trained(pictures, tmp_path, method):
-    config = tiny_config(pictures, method=method, preset="paper", loss="per-position", epochs=2)
+def test_a_run_of_each_method_is_loaded_as_it_was_trained(images, tmp_path, method):
+    config = tiny_config(images, method=method, preset="paper", loss="per-position", epochs=2)
     with contextlib.suppress(CollapseError):
         train(config, tmp_path)
     record = read_record(tmp_path)
@@ -109,9 +109,9 @@ def test_a_run_of_each_method_is_loaded_as_it_was_trained(pictures, tmp_path, me
     assert record.config == config
     loaded = Run(tmp_path, record).load_model()
     assert same_tensors(dict(loaded.state_dict()), load_file(tmp_path / "model.safetensors"))
-    assert loaded.head.sigma == METHODS[method].recipes["paper"].sigma
+    assert loaded.head.sigma == METHODS[method].presets["paper"].sigma
     (part,) = record.parts.values()
-    (holdout,) = Run(tmp_path, record).holdout_pictures().values()
+    (holdout,) = Run(tmp_path, record).holdout_images().values()
     assert part.threshold is not None
     score = TorchSession(loaded).infer(holdout.images).anomaly_score
     assert part.threshold.value == pytest.approx(float(score[0]), rel=1e-5)
@@ -126,7 +126,7 @@ def test_a_finished_run_is_left_alone(config, tmp_path, monkeypatch, caplog):
     caplog.clear()
 
     def not_wanted(*_: object) -> None:
-        pytest.fail("a finished run needs no pictures")
+        pytest.fail("a finished run needs no images")
 
     monkeypatch.setattr("edgead.training.training.open_dataset", not_wanted)
     again = train_run(config, tmp_path / "run", cpu())
@@ -168,12 +168,12 @@ def test_a_begun_run_is_continued(config, tmp_path, monkeypatch, caplog):
     assert names(tmp_path / "run") == FILES
 
 
-def test_changed_pictures_are_refused(config, tmp_path, monkeypatch):
-    data = write_pictures(tmp_path / "data", 12)
+def test_changed_images_are_refused(config, tmp_path, monkeypatch):
+    data = write_images(tmp_path / "data", 12)
     config = replace(config, data=(str(data),))
     begun(config, tmp_path / "run", monkeypatch)
-    write_pictures(tmp_path / "data", 13)
-    with pytest.raises(RunError, match=r"the pictures in .*data changed since .*run was begun"):
+    write_images(tmp_path / "data", 13)
+    with pytest.raises(RunError, match=r"the images in .*data changed since .*run was begun"):
         train(config, tmp_path / "run")
 
 
@@ -197,27 +197,27 @@ def test_an_untrained_student_is_a_collapse(config, tmp_path):
         train(replace(config, epochs=1, learning_rate=1e-9), tmp_path / "run")
 
 
-def test_broken_pictures_are_named_or_skipped_and_counted(config, tmp_path, caplog):
-    data = write_pictures(tmp_path / "data", 12)
-    (data / "note.png").write_text("this is no picture")
+def test_broken_images_are_named_or_skipped_and_counted(config, tmp_path, caplog):
+    data = write_images(tmp_path / "data", 12)
+    (data / "note.png").write_text("this is no image")
     config = replace(config, data=(str(data),))
-    with pytest.raises(PictureError, match=r"note.png.*--skip-broken"):
+    with pytest.raises(ImageError, match=r"note.png.*--skip-broken"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
     run = train(replace(config, skip_broken=True), tmp_path / "run")
-    assert run.summary["broken_pictures"] == 1
+    assert run.summary["broken_images"] == 1
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert "note.png" in warning.getMessage()
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_too_few_pictures(config, tmp_path, count):
-    data = write_pictures(tmp_path / "data", count)
+def test_too_few_images(config, tmp_path, count):
+    data = write_images(tmp_path / "data", count)
     with pytest.raises(DataError) as error:
         train(replace(config, data=(str(data),)), tmp_path / "run")
     assert "\n" not in str(error.value)
-    assert ("data holds one good picture" in str(error.value)) == (count == 1)
+    assert ("data holds one good image" in str(error.value)) == (count == 1)
     assert not (tmp_path / "run").exists()
 
 
@@ -279,7 +279,7 @@ def test_a_full_disk_ends_in_one_line_and_a_run_to_continue(config, tmp_path):
 
 
 def test_mixed_precision_trains(config, tmp_path):
-    fabric, precision = open_machine(Machine("cpu"), "bf16-mixed")
+    fabric, precision = create_fabric(FabricConfig("cpu"), "bf16-mixed")
     run = train_run(replace(config, training_precision=precision), tmp_path / "run", fabric)
     assert np.isfinite(run.summary["loss"])
     assert {str(x.dtype) for x in run.load_model().parameters()} == {"torch.float32"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.helpers.training_parts import same_tensors, write_pictures
+from tests.helpers.training_parts import same_tensors, write_images
 
 ROOT = Path(__file__).parents[2]
 TRAIN = [sys.executable, "-m", "tests.helpers.training_script"]
@@ -38,9 +38,9 @@ def train(data: Path, out: Path, stop: str = "never") -> subprocess.CompletedPro
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The weights of a training that nobody disturbed, and its pictures."""
+    """The weights of a training that nobody disturbed, and its images."""
     root = tmp_path_factory.mktemp("whole")
-    data = write_pictures(root / "data")
+    data = write_images(root / "data")
     done = train(data, root / "run")
     assert done.returncode == 0, done.stdout
     return data, load_file(root / "run" / "model.safetensors")
@@ -63,7 +63,7 @@ def test_a_killed_training_is_continued_to_the_same_weights(whole, tmp_path, sto
     again = train(data, tmp_path / "run")
 
     assert again.returncode == 0, again.stdout
-    assert "good pictures to train on" in again.stdout
+    assert "good images to train on" in again.stdout
     assert (f"continuing {tmp_path / 'run'} after epoch {epoch} of {EPOCHS}" in again.stdout) == (
         epoch is not None
     )

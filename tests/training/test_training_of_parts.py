@@ -6,26 +6,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_alignment import pictures
+from test_alignment import images
 
-from edgead.data import LoadedPictures
+from edgead.data import LoadedImages
 from edgead.errors import CollapseError, RunError
 from edgead.models import METHODS
 from edgead.models.components.teacher import create_teacher
 from edgead.training import training
 from edgead.training.features import TeacherFeatures
-from edgead.training.images import PartPictures
+from edgead.training.images import PartImages
 from edgead.training.run import read_record
 from edgead.training.sanity import raised_share
 from edgead.training.training import train_run
-from tests.helpers.training_parts import Template, cpu, tiny_config, write_pictures
+from tests.helpers.training_parts import Template, cpu, tiny_config, write_images
 
 
-def part(turned: bool) -> PartPictures:
-    loaded = (
-        LoadedPictures(pictures(seed, count, turned).numpy(), (), ()) for seed, count in ((0, 16), (1, 4))
-    )
-    return PartPictures(*loaded)
+def part(turned: bool) -> PartImages:
+    loaded = (LoadedImages(images(seed, count, turned).numpy(), (), ()) for seed, count in ((0, 16), (1, 4)))
+    return PartImages(*loaded)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +49,7 @@ def test_one_part_that_lies_any_way_makes_all_unaligned(turned, expected, caplog
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "template", Template)
-    folders = [write_pictures(tmp_path / name, 12) for name in ("left", "right")]
+    folders = [write_images(tmp_path / name, 12) for name in ("left", "right")]
     return replace(
         tiny_config(
             folders[0], method="template", teacher="tf_efficientnet_lite0", teacher_weights="package"
@@ -69,7 +67,7 @@ def test_a_model_that_is_blind_to_one_part_is_a_collapse(config, tmp_path, monke
         return raised_share(session, images, seed) if len(seen) == 1 else 0.25
 
     monkeypatch.setattr(training, "raised_share", blind_to_the_second)
-    with pytest.raises(CollapseError, match=r"only 25% of drawn defects raised it \(on pictures of right\)"):
+    with pytest.raises(CollapseError, match=r"only 25% of drawn defects raised it \(on images of right\)"):
         train_run(config, tmp_path / "run", cpu())
     record = read_record(tmp_path / "run")
     assert record is not None
@@ -90,9 +88,9 @@ def test_other_parts_than_those_of_the_run_are_refused(config, tmp_path):
 def test_parts_alike_have_thresholds_alike(config, tmp_path):
     run = train_run(config, tmp_path / "run", cpu())
     left, right = run.record.parts.values()
-    # The same pictures, hence the same hold-out and the same scores.
+    # The same images, hence the same hold-out and the same scores.
     assert left == right
-    assert left.train_pictures == 11
+    assert left.train_images == 11
     assert left.threshold is not None
 
 
@@ -106,7 +104,7 @@ def test_every_part_is_seen_equally_often(config, tmp_path, monkeypatch):
         return batch(features, numbers)
 
     monkeypatch.setattr(TeacherFeatures, "batch", watched)
-    folders = [write_pictures(tmp_path / name, count) for name, count in (("many", 18), ("few", 6))]
+    folders = [write_images(tmp_path / name, count) for name, count in (("many", 18), ("few", 6))]
     changed = replace(config, data=tuple(map(str, folders)), epochs=1)
     with contextlib.suppress(CollapseError):
         train_run(changed, tmp_path / "run", cpu())

@@ -37,7 +37,7 @@ def posterised(image: UInt8Array, bits: int) -> UInt8Array:
 
 
 def sharpened(image: UInt8Array, factor: float) -> UInt8Array:
-    """Move away from a softened picture: 0 gives that, 1 the picture, 2 twice its detail. The rim stays as it is."""
+    """Move away from a softened image: 0 gives that, 1 the image, 2 twice its detail. The rim stays as it is."""
     soft = image.astype(np.float32)
     soft[1:-1, 1:-1] = cv2.filter2D(soft, -1, _SOFT)[1:-1, 1:-1]
     return _bounded(soft + np.float32(factor) * (image - soft))
@@ -54,7 +54,7 @@ def equalised(image: UInt8Array) -> UInt8Array:
 
 
 def brightened(image: UInt8Array, factor: float) -> UInt8Array:
-    """Multiply by `factor`: 0 gives black, 1 the picture."""
+    """Multiply by `factor`: 0 gives black, 1 the image."""
     return _bounded(image.astype(np.float32) * np.float32(factor))
 
 

@@ -1,4 +1,4 @@
-"""A contact sheet: good pictures, what was put on them, and where, side by side for a person to judge.
+"""A contact sheet: good images, what was put on them, and where, side by side for a person to judge.
 
 Whether pseudo-anomalies look like anything a camera might see, show at all, and do not cover the part, no number says.
 """
@@ -13,8 +13,8 @@ import numpy as np
 from edgead.files.atomic import replace_file
 from edgead.types import BoolArray, UInt8Array
 
-PICTURES_PER_SHEET = 8
-# A picture is drawn this long at its longer side, whatever its own size.
+IMAGES_PER_SHEET = 8
+# An image is drawn this long at its longer side, whatever its own size.
 _CELL_PX = 256
 _GAP_PX = 8
 _BAR_PX = 28
@@ -23,24 +23,22 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_contact_sheet(good: UInt8Array, disturbed: UInt8Array, masks: BoolArray, file: Path) -> None:
-    """Write a PNG with a row for each of the first `PICTURES_PER_SHEET` pictures.
+    """Write a PNG with a row for each of the first `IMAGES_PER_SHEET` images.
 
     good, disturbed: (N, H, W, 3) uint8 RGB, N at least 1. masks: (N, H, W) bool, drawn white; above each is its share
-    of the picture. Raises ValueError where the shapes or dtypes do not fit, EdgeadError where the
+    of the image. Raises ValueError where the shapes or dtypes do not fit, EdgeadError where the
     file cannot be written.
     """
     if good.ndim != 4 or good.shape[3] != 3 or not good.size or good.dtype != np.uint8:
         raise ValueError(
-            f"good pictures are (N, H, W, 3) uint8 RGB, one at least, not {good.shape} {good.dtype}"
+            f"good images are (N, H, W, 3) uint8 RGB, one at least, not {good.shape} {good.dtype}"
         )
     if disturbed.shape != good.shape or disturbed.dtype != np.uint8:
-        raise ValueError(
-            f"disturbed pictures are {good.shape} uint8, not {disturbed.shape} {disturbed.dtype}"
-        )
+        raise ValueError(f"disturbed images are {good.shape} uint8, not {disturbed.shape} {disturbed.dtype}")
     if masks.shape != good.shape[:3] or masks.dtype != np.bool_:
         raise ValueError(f"masks are {good.shape[:3]} bool, not {masks.shape} {masks.dtype}")
-    shown = slice(PICTURES_PER_SHEET)
-    rows = [_row(*pictures) for pictures in zip(good[shown], disturbed[shown], masks[shown], strict=True)]
+    shown = slice(IMAGES_PER_SHEET)
+    rows = [_row(*images) for images in zip(good[shown], disturbed[shown], masks[shown], strict=True)]
     _, data = cv2.imencode(".png", np.concatenate(rows)[..., ::-1])
     with replace_file(file) as partial:
         partial.write_bytes(data.tobytes())
@@ -49,7 +47,7 @@ def draw_contact_sheet(good: UInt8Array, disturbed: UInt8Array, masks: BoolArray
 def _row(good: UInt8Array, disturbed: UInt8Array, mask: BoolArray) -> UInt8Array:
     white = np.repeat(np.where(mask, np.uint8(255), np.uint8(0))[..., None], 3, axis=2)
     cells = (
-        _cell(good, "good picture", cv2.INTER_LINEAR),
+        _cell(good, "good image", cv2.INTER_LINEAR),
         _cell(disturbed, "with an anomaly", cv2.INTER_LINEAR),
         _cell(white, f"what differs: {100 * mask.mean():.1f} %", cv2.INTER_NEAREST),
     )
@@ -57,12 +55,12 @@ def _row(good: UInt8Array, disturbed: UInt8Array, mask: BoolArray) -> UInt8Array
 
 
 def _cell(image: UInt8Array, caption: str, enlarge: int) -> UInt8Array:
-    """A picture at the sheet's size under its caption, with a gap around."""
+    """An image at the sheet's size under its caption, with a gap around."""
     height, width = image.shape[:2]
     scale = _CELL_PX / max(height, width)
     size = max(1, round(scale * width)), max(1, round(scale * height))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1.0 else enlarge)
-    # A narrow picture has room for its caption too.
+    # A narrow image has room for its caption too.
     right = max(_GAP_PX, _CELL_PX + _GAP_PX - size[0])
     cell = cv2.copyMakeBorder(small, _BAR_PX, 0, _GAP_PX, right, cv2.BORDER_CONSTANT, value=_PAPER)
     cv2.putText(cell, caption, (_GAP_PX, _BAR_PX - 8), _FONT, 0.5, _INK, 1, cv2.LINE_AA)

@@ -7,19 +7,19 @@ import numpy as np
 from edgead.types import UInt8Array
 
 
-def damaged_twins(images: UInt8Array, seed: int = 0) -> UInt8Array:
-    """Give every picture a defect that is there for certain, though not one that a line would see.
+def synthetic_defects(images: UInt8Array, seed: int = 0) -> UInt8Array:
+    """Give every image a defect that is there for certain, though not one that a line would see.
 
     images: (N, H, W, 3) uint8; returns as many of the same shape. A rectangle of 1/8 to 1/4 of each side is
-    copied from one place of the picture to another, as in CutPaste (Li et al., "CutPaste: Self-Supervised
+    copied from one place of the image to another, as in CutPaste (Li et al., "CutPaste: Self-Supervised
     Learning for Anomaly Detection and Localization", CVPR 2021), with its colours inverted so that it shows
     on plain surfaces too.
     """
     rng = np.random.default_rng(seed)
-    twins: UInt8Array = images.copy()
+    defects: UInt8Array = images.copy()
     _, height, width, _ = images.shape
-    for image, twin in zip(images, twins, strict=True):
+    for image, defect in zip(images, defects, strict=True):
         tall, wide = rng.integers(height // 8, height // 4 + 1), rng.integers(width // 8, width // 4 + 1)
         (y, to_y), (x, to_x) = rng.integers(0, height - tall + 1, 2), rng.integers(0, width - wide + 1, 2)
-        twin[to_y : to_y + tall, to_x : to_x + wide] = 255 - image[y : y + tall, x : x + wide]
-    return twins
+        defect[to_y : to_y + tall, to_x : to_x + wide] = 255 - image[y : y + tall, x : x + wide]
+    return defects

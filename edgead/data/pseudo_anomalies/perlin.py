@@ -18,9 +18,9 @@ from edgead.types import BoolArray, Float64Array
 THRESHOLD = 0.5
 MAX_EXPONENT = 5
 TURN_DEG = 90.0
-# DRAEM's 32 cells are 8 pixels each at its 256. Smaller pictures get fewer: in a cell of one pixel the noise is 0.
+# DRAEM's 32 cells are 8 pixels each at its 256. Smaller images get fewer: in a cell of one pixel the noise is 0.
 CELL_MIN_PX = 8
-# The area of a mask as a share of the picture. Without these, one mask in twenty is empty at 256 pixels.
+# The area of a mask as a share of the image. Without these, one mask in twenty is empty at 256 pixels.
 SMALLEST, LARGEST = 1 / 1000, 1 / 2
 TRIES = 20
 
@@ -42,11 +42,11 @@ def perlin_noise(height: int, width: int, cells: tuple[int, int], rng: np.random
 
 
 def perlin_mask(height: int, width: int, rng: np.random.Generator) -> BoolArray:
-    """Draw where something is wrong: (height, width) bool, a share of the picture from `SMALLEST` to `LARGEST`.
+    """Draw where something is wrong: (height, width) bool, a share of the image from `SMALLEST` to `LARGEST`.
 
     Spots of any number, from one. What is outside these shares is drawn again. Should `TRIES` draws all have been, the
     highest pixels of the last noise are the mask, as many as `SMALLEST` says and one at least. Never empty, and never
-    the whole picture. Raises ValueError for a picture of fewer than two pixels.
+    the whole image. Raises ValueError for an image of fewer than two pixels.
     """
     area = height * width
     if area < 2:
@@ -65,7 +65,7 @@ def perlin_mask(height: int, width: int, rng: np.random.Generator) -> BoolArray:
 def _corner_weights(pixels: int, cells: int) -> tuple[Float64Array, Float64Array]:
     """Of each pixel of an axis, for each corner on it: the fade, and the fade times the way from it.
 
-    Both (pixels, cells + 1), 0 but for the two corners of the pixel's cell.
+    Both (pixels, cells + 1), 0 except the two corners of the pixel's cell.
     """
     place = np.arange(pixels) * (cells / pixels)
     away = place[:, None] - np.arange(cells + 1)
@@ -81,7 +81,7 @@ def _draw_cells(height: int, width: int, rng: np.random.Generator) -> tuple[int,
 
 
 def _turned(noise: Float64Array, rng: np.random.Generator) -> Float64Array:
-    """The noise turned about the picture's middle; what comes in from outside is 0, below the threshold."""
+    """The noise turned about the image's middle; what comes in from outside is 0, below the threshold."""
     height, width = noise.shape
     middle = ((width - 1) / 2, (height - 1) / 2)
     turn = cv2.getRotationMatrix2D(middle, rng.uniform(-TURN_DEG, TURN_DEG), 1.0)

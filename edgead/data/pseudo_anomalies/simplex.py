@@ -1,7 +1,7 @@
 """Simplex noise: smooth spots without a grid's directions, which stand for defects while a method trains.
 
 Perlin, "Noise hardware", 2001; Gustavson, "Simplex noise demystified", 2005. RD++ lays such noise over a small
-rectangle of a good picture to have a twin with something wrong in it.
+rectangle of a good image to have a noisy copy with something wrong in it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from edgead.types import BoolArray, Float32Array, Float64Array, UInt8Array
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
-# Of RD++'s twins: octaves, each with 0.6 of the last one's height and half its length, the first 32 pixels; the noise
-# is at most about a fifth of the range of a pixel.
+# Of RD++'s noisy copies: octaves, each with 0.6 of the last one's height and half its length, the first 32 pixels; the
+# noise is at most about a fifth of the range of a pixel.
 OCTAVES = 6
 PERSISTENCE = 0.6
 LENGTH_PX = 32.0
 HEIGHT = 0.2 * 255.0
-# Sides of the rectangle as a share of the picture's.
+# Sides of the rectangle as a share of the image's.
 SMALLEST, LARGEST = 1 / 25, 1 / 8
 
 # The plane is cut into equilateral triangles; skewed by these, their corners are the whole numbers.
@@ -52,31 +52,31 @@ def simplex_noise(x: Float64Array, y: Float64Array, table: IntArray) -> Float64A
     return _SCALE * noise
 
 
-def noisy_twins(images: UInt8Array, rng: np.random.Generator) -> Float32Array:
-    """Pictures with noise on a rectangle of each: (N, H, W, 3) uint8 to float32, still about 0 to 255, not clipped.
+def noisy_copies(images: UInt8Array, rng: np.random.Generator) -> Float32Array:
+    """Images with noise on a rectangle of each: (N, H, W, 3) uint8 to float32, still about 0 to 255, not clipped.
 
     The same noise for all three colours.
     """
-    twins = images.astype(np.float32)
-    for twin in twins:
-        (top, bottom), (left, right) = (_stretch(side, rng) for side in twin.shape[:2])
+    copies = images.astype(np.float32)
+    for copy in copies:
+        (top, bottom), (left, right) = (_stretch(side, rng) for side in copy.shape[:2])
         y, x = np.mgrid[top:bottom, left:right].astype(float)
         noise = np.zeros_like(x)
         for octave in range(OCTAVES):
             length = LENGTH_PX / 2.0**octave
             noise += PERSISTENCE**octave * simplex_noise(x / length, y / length, rng.permutation(256))
-        twin[top:bottom, left:right] += (HEIGHT * noise)[..., None]
-    return twins
+        copy[top:bottom, left:right] += (HEIGHT * noise)[..., None]
+    return copies
 
 
-def noisy_pictures(images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray]:
-    """The twins as pictures to look at: rounded, and cut off at 0 and 255.
+def noisy_images(images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray]:
+    """The noisy copies as images to look at: rounded, and cut off at 0 and 255.
 
-    images: (N, H, W, 3) uint8. Returns pictures of that shape, and masks (N, H, W) bool, True exactly where a pixel
+    images: (N, H, W, 3) uint8. Returns images of that shape, and masks (N, H, W) bool, True exactly where a pixel
     differs in any channel. Noise that black or white pixels cut off, or of less than half a level, is in no mask.
     """
-    pictures = np.clip(np.rint(noisy_twins(images, rng)), 0, 255).astype(np.uint8)
-    return pictures, (pictures != images).any(axis=3)
+    noisy = np.clip(np.rint(noisy_copies(images, rng)), 0, 255).astype(np.uint8)
+    return noisy, (noisy != images).any(axis=3)
 
 
 def _from_corner(

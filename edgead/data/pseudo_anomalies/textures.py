@@ -1,4 +1,4 @@
-"""What the spots of a pseudo-anomaly are filled with: drawn textures, or pictures of a folder.
+"""What the spots of a pseudo-anomaly are filled with: drawn textures, or images of a folder.
 
 DRAEM takes them from the Describable Textures Dataset (Cimpoi et al., CVPR 2014), which not everybody has or may use.
 The drawn ones need no file: kinds that differ in scale, direction, sharpness of edges and colour.
@@ -19,12 +19,12 @@ import numpy.typing as npt
 
 from edgead.data.pseudo_anomalies.perlin import perlin_noise
 from edgead.errors import DataError
-from edgead.imaging.preprocess import PICTURE_SUFFIXES, read_picture
+from edgead.imaging.preprocess import IMAGE_SUFFIXES, read_image
 from edgead.types import Float32Array, UInt8Array
 
 # A folder given by mistake, such as a home directory, is not walked to its end.
 MAX_FILES = 100_000
-# The least of a picture that is shown, as a share of the sides of the largest crop that fits.
+# The least of an image that is shown, as a share of the sides of the largest crop that fits.
 CROP_MIN = 0.5
 
 
@@ -51,27 +51,27 @@ class ProceduralTextures:
 
 
 class FolderTextures:
-    """Textures cut from the pictures in a folder and the folders in it, such as the Describable Textures Dataset.
+    """Textures cut from the images in a folder and the folders in it, such as the Describable Textures Dataset.
 
-    Pictures are PNG, JPEG, BMP and TIFF files by their suffix; hidden files and folders and other files are passed
-    over, links to folders are not followed. A picture is read when it is drawn, so the folder may be of any size up to
+    Images are PNG, JPEG, BMP and TIFF files by their suffix; hidden files and folders and other files are skipped,
+    links to folders are not followed. An image is read when it is drawn, so the folder may be of any size up to
     `MAX_FILES` files.
 
-    Raises DataError for a folder that is missing, cannot be read, holds no picture, or holds more files than that.
+    Raises DataError for a folder that is missing, cannot be read, holds no image, or holds more files than that.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.paths = _pictures_below(Path(folder))
+        self.paths = _images_below(Path(folder))
         # Names and sizes: reading every file would take minutes of a large folder.
         known = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in self.paths]
         self.fingerprint = hashlib.sha256(repr(known).encode()).hexdigest()
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> UInt8Array:
-        """Cut a piece of the proportions asked for out of any picture, resize it, and mirror it or not, either way.
+        """Cut a piece of the proportions asked for out of any image, resize it, and mirror it or not, either way.
 
-        Returns (height, width, 3) uint8 RGB. Raises PictureError, naming the file, for one that cannot be read.
+        Returns (height, width, 3) uint8 RGB. Raises ImageError, naming the file, for one that cannot be read.
         """
-        image = read_picture(self.paths[rng.integers(len(self.paths))])
+        image = read_image(self.paths[rng.integers(len(self.paths))])
         scale = rng.uniform(CROP_MIN, 1.0) * min(image.shape[0] / height, image.shape[1] / width)
         rows, columns = max(1, int(scale * height)), max(1, int(scale * width))
         top = rng.integers(image.shape[0] - rows, endpoint=True)
@@ -83,10 +83,10 @@ class FolderTextures:
         return np.ascontiguousarray(texture[::down, ::across], np.uint8)
 
 
-def _pictures_below(root: Path) -> tuple[Path, ...]:
+def _images_below(root: Path) -> tuple[Path, ...]:
     if not root.is_dir():
         raise DataError(
-            f"{root} is {'not a folder' if root.exists() else 'missing'}: give a folder of pictures of textures"
+            f"{root} is {'not a folder' if root.exists() else 'missing'}: give a folder of images of textures"
         )
     paths: list[Path] = []
     seen = 0
@@ -98,10 +98,10 @@ def _pictures_below(root: Path) -> tuple[Path, ...]:
         paths += (
             Path(folder, name)
             for name in sorted(names)
-            if name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         )
     if not paths:
-        raise DataError(f"no picture in {root}: put PNG, JPEG, BMP or TIFF pictures of textures there")
+        raise DataError(f"no image in {root}: put PNG, JPEG, BMP or TIFF images of textures there")
     return tuple(paths)
 
 
@@ -186,7 +186,7 @@ KINDS: Mapping[str, Callable[[int, int, np.random.Generator], UInt8Array]] = Map
 
 
 def _side(height: int, width: int) -> int:
-    """What the sizes in a texture are measured by: pictures of any size get the same textures, enlarged."""
+    """What the sizes in a texture are measured by: images of any size get the same textures, enlarged."""
     return min(height, width)
 
 

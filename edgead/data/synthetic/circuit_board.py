@@ -19,7 +19,7 @@ _CERAMIC = (0.62, 0.50, 0.36)
 _HOLE = (0.10, 0.10, 0.11)
 
 _LIFT_STEPS = 4000
-_EDGE = 0.09  # the board leaves this much of the picture free on each side
+_EDGE = 0.09  # the board leaves this much of the image free on each side
 
 # Chips: centre x, y, width, height, pins along each of the two or four sides, label. All in units of the
 # board.
@@ -46,7 +46,7 @@ _HEADER_PINS = 7
 class _Canvas:
     """Colour (S, S, 3) and relief (S, S) in 8 bits, which is what OpenCV smooths edges and writes text in.
 
-    Places and sizes are in units of the board, colours from 0 to 1, lifts in units of the picture's half
+    Places and sizes are in units of the board, colours from 0 to 1, lifts in units of the image's half
     width.
     """
 
@@ -82,7 +82,9 @@ class _Canvas:
         cv2.putText(self.colour, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, _ink(_PRINT), line, cv2.LINE_AA)
 
 
-def draw_board(rng: np.random.Generator, size: int) -> tuple[Float32Array, Float32Array, Float32Array]:
+def draw_circuit_board(
+    rng: np.random.Generator, size: int
+) -> tuple[Float32Array, Float32Array, Float32Array]:
     """Colour (S, S, 3), relief (S, S) and cover (S, S) of a populated board lying straight, float32."""
     canvas = _Canvas(np.full((size, size, 3), _ink(_MASK), np.uint8), np.zeros((size, size), np.uint8))
     _traces(canvas)

@@ -26,7 +26,7 @@ from edgead.types import UInt8Array
 _STREAM = 100
 
 # HuffYUV loses nothing. The default Motion JPEG does: it lifts the score of every good part above a threshold
-# that was set on pictures without it.
+# that was set on images without it.
 _CODECS = {".avi": "HFYU", ".mp4": "mp4v"}
 
 

@@ -1,4 +1,4 @@
-"""Datasets of synthetic parts, in the layout of MVTec AD: what the demo trains on and judges.
+"""Datasets of synthetic parts, in the layout of MVTec AD: what the demo trains on and is evaluated with.
 
 `edgead.data.synthetic.parts` draws good parts, `edgead.data.synthetic.defects` damages them, and
 `edgead.data.synthetic.conveyor` moves them past a camera. Everything is decided by a seed.
@@ -47,7 +47,7 @@ def write_dataset(
 ) -> None:
     """Write a dataset of one kind of part: `train/good`, `test/*`, `ground_truth/*`.
 
-    n_defect: of all defects together, taken in turn. Pictures are PNG, `size_px` high and wide. The folder
+    n_defect: of all defects together, taken in turn. Images are PNG, `size_px` high and wide. The folder
     appears whole or not at all, and replaces only a folder that was written here before.
 
     Raises InputError for an unknown kind or a number out of range, DataError when `root` holds anything else.
@@ -56,7 +56,7 @@ def write_dataset(
         raise InputError(f"part kind {kind!r} is not known: give one of {', '.join(KINDS)}")
     if n_train < 1 or n_good < 0 or n_defect < 0 or size_px < SIZE_MIN_PX or seed < 0:
         raise InputError(
-            f"{n_train} pictures to train on, {n_good} good and {n_defect} defects to test, {size_px} px, "
+            f"{n_train} images to train on, {n_good} good and {n_defect} defects to test, {size_px} px, "
             f"seed {seed}: give at least 1, 0, 0, {SIZE_MIN_PX} and 0"
         )
     root = Path(root)
@@ -77,7 +77,7 @@ def write_dataset(
             good, rng = part(_TEST_DEFECT, index)
             image, mask = add_defect(good.image, defect, rng, good.outline)
             _write(folder / "test" / defect / f"{number:03d}.png", image)
-            _write(folder / "ground_truth" / defect / f"{number:03d}_mask.png", _picture_of(mask))
+            _write(folder / "ground_truth" / defect / f"{number:03d}_mask.png", _image_of(mask))
         record = {
             "kind": kind,
             "train": n_train,
@@ -89,7 +89,7 @@ def write_dataset(
         (folder / _RECORD).write_text(json_text(record), encoding="utf-8")
 
 
-def _picture_of(mask: BoolArray) -> UInt8Array:
+def _image_of(mask: BoolArray) -> UInt8Array:
     return np.repeat(mask[..., np.newaxis].astype(np.uint8) * 255, 3, axis=2).astype(np.uint8, copy=False)
 
 

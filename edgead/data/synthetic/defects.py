@@ -29,7 +29,7 @@ _Layer = tuple[Float32Array, Float32Array]
 def add_defect(
     image: UInt8Array, defect: str, rng: np.random.Generator, within: BoolArray | None = None
 ) -> tuple[UInt8Array, BoolArray]:
-    """Put one defect of a kind of `DEFECTS` on a picture, decided by `rng` alone.
+    """Put one defect of a kind of `DEFECTS` on an image, decided by `rng` alone.
 
     image: (H, W, 3) uint8 RGB, left as it is. within: (H, W) bool, the pixels of the part, such as
     `Part.outline`; the defect stays inside. None: anywhere. Returns the changed copy, and the mask (H, W)
@@ -125,7 +125,7 @@ _PAINTERS: dict[str, Callable[[Float32Array, BoolArray, np.random.Generator], _L
 }
 DEFECTS = tuple(_PAINTERS)
 
-# The least area of a defect as a share of the picture; a draw that falls mostly off the part is drawn again.
+# The least area of a defect as a share of the image; a draw that falls mostly off the part is drawn again.
 _AREA_MIN = {"scratch": 0.0025, "dent": 0.005, "crack": 0.0025, "hole": 0.004, "contamination": 0.005}
 
 
@@ -133,7 +133,7 @@ def _visibly_changed(image: UInt8Array, after: Float32Array, mask: BoolArray) ->
     """`after` inside the mask, pushed on where it hardly differs from `image`; `image` outside."""
     change = np.rint(after) - image
     faint = np.abs(change).max(axis=2, keepdims=True) < _CHANGE_MIN
-    # Brighter where the picture is dark and darker where it is bright, or clipping would undo it.
+    # Brighter where the image is dark and darker where it is bright, or clipping would undo it.
     push = np.where(image.mean(axis=2, keepdims=True) < 128, _CHANGE_MIN, -_CHANGE_MIN)
     changed = np.clip(image + np.where(faint, push, change), 0, 255).astype(np.uint8)
     return np.where(mask[..., np.newaxis], changed, image)
@@ -148,7 +148,7 @@ def _without_specks(mask: BoolArray, area_min: float) -> BoolArray:
 
 
 def _unit(image: Float32Array) -> float:
-    """One pixel of a picture 256 high, in pixels of this one."""
+    """One pixel of an image 256 high, in pixels of this one."""
     return float(image.shape[0]) / 256
 
 

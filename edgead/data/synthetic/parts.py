@@ -1,6 +1,6 @@
 """Synthetic parts under a camera: what the demo inspects and the tests train on.
 
-Real pictures of parts come with licences that forbid shipping them, so edgead draws its own: with bevels and
+Real images of parts come with licences that forbid shipping them, so edgead draws its own: with bevels and
 brushing under a light from the upper left, tolerances in position, rotation and components, uneven light,
 lens blur and sensor noise, so that a model has to learn what a good part may look like. Drawn at twice the
 size and averaged down, which is what smooths the edges.
@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgead.data.synthetic.circuit_board import draw_board
+from edgead.data.synthetic.circuit_board import draw_circuit_board
 from edgead.errors import InputError
 from edgead.types import BoolArray, Float32Array, UInt8Array
 
 SIZE_MIN_PX = 64
 _OVERSAMPLING = 2
-_LIGHT = (-0.6, -0.8)  # where the light comes from, in the plane of the picture: above, and to the left
+_LIGHT = (-0.6, -0.8)  # where the light comes from, in the plane of the image: above, and to the left
 _BELT = (0.17, 0.18, 0.20)
 _STREAKS = 10  # around a washer
 _SENSOR_NOISE = 0.010
@@ -31,7 +31,7 @@ _KNEE, _SHOULDER = 0.80, 0.16  # above the knee a camera compresses, and never q
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A picture of a good part. image: (H, W, 3) uint8 RGB. outline: (H, W) bool, the pixels of the part."""
+    """An image of a good part. image: (H, W, 3) uint8 RGB. outline: (H, W) bool, the pixels of the part."""
 
     image: UInt8Array
     outline: BoolArray
@@ -52,7 +52,7 @@ def render_part(kind: str, rng: np.random.Generator, size_px: int = 256) -> Part
 
 
 def draw_part(kind: str, rng: np.random.Generator, size_px: int = 256) -> UInt8Array:
-    """The picture (H, W, 3) uint8 RGB of one good part; `render_part` gives its outline too."""
+    """The image (H, W, 3) uint8 RGB of one good part; `render_part` gives its outline too."""
     return render_part(kind, rng, size_px).image
 
 
@@ -134,12 +134,14 @@ def _fabric(rng: np.random.Generator, size: int) -> tuple[Float32Array, Float32A
 
 
 def _pcb(rng: np.random.Generator, size: int) -> tuple[Float32Array, Float32Array]:
-    board, relief, cover = draw_board(rng, size)
+    board, relief, cover = draw_circuit_board(rng, size)
     board = board * (1 + 0.35 * _slope_to_light(relief, size))[..., np.newaxis]
     board += 0.012 * _smooth_noise(rng, size, size // 3)[..., np.newaxis]
-    pose = cv2.getRotationMatrix2D((size / 2, size / 2), 1.2 * rng.standard_normal(), 1.0)
-    pose[:, 2] += rng.uniform(-0.012, 0.012, 2) * size
-    board, cover = (_float32(cv2.warpAffine(layer, pose, (size, size))) for layer in (_float32(board), cover))
+    alignment = cv2.getRotationMatrix2D((size / 2, size / 2), 1.2 * rng.standard_normal(), 1.0)
+    alignment[:, 2] += rng.uniform(-0.012, 0.012, 2) * size
+    board, cover = (
+        _float32(cv2.warpAffine(layer, alignment, (size, size))) for layer in (_float32(board), cover)
+    )
     return _lay(_belt(rng, size), board, cover, lift=0.02), cover
 
 
@@ -153,7 +155,7 @@ KINDS = tuple(_PAINTERS)
 
 
 def _plane(size: int, rng: np.random.Generator, shift: float) -> tuple[Float32Array, Float32Array]:
-    """Coordinates x to the right and y down, -1 to 1 over the picture, about a centre moved by chance."""
+    """Coordinates x to the right and y down, -1 to 1 over the image, about a centre moved by chance."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
     centre = rng.uniform(-shift, shift, 2).astype(np.float32)
     x, y = np.meshgrid(axis - centre[0], axis - centre[1])

@@ -1,6 +1,6 @@
 """A graph that ends where the head begins, for a library that takes no plugins: the kernels follow the engine then.
 
-What is cut off, the attributes of the head's node and the sizes of what it took, is told beside the graph, for
+What is cut off, the attributes of the head's node and the sizes of what it took, is recorded beside the graph, for
 `engine.json` and the session that reads it.
 """
 

@@ -17,17 +17,19 @@ from edgead.types import Float32Array, Float64Array, UInt8Array
 _AXES = "shift_axes"
 
 
-def mean_shifts(exact: ModelProto, quantised: ModelProto, images: UInt8Array) -> dict[str, Float32Array]:
-    """Mean of quantised minus exact for each output channel of each quantised convolution, over pictures and positions.
+def measured_bias_corrections(
+    exact: ModelProto, quantised: ModelProto, images: UInt8Array
+) -> dict[str, Float32Array]:
+    """Mean of quantised minus exact for each output channel of each quantised convolution, over images and positions.
 
-    exact: the float32 graph. quantised: `int8_from_float` of it, without shifts. images: (N, H, W, 3) uint8 RGB,
-    N >= 1. Returns (C,) by the name of the tensor that the convolution gives. Raises BackendError when the graph does
-    not run.
+    exact: the float32 graph. quantised: `int8_from_float32` of it, without bias corrections. images: (N, H, W, 3) uint8
+    RGB, N >= 1. Returns (C,) by the name of the tensor that the convolution gives. Raises BackendError when the graph
+    does not run.
     """
-    twins = _with_twins(exact, quantised)
-    names = [output.name for output in twins.graph.output[len(exact.graph.output) :]]
+    copies = _with_rounded_copies(exact, quantised)
+    names = [output.name for output in copies.graph.output[len(exact.graph.output) :]]
     sums: dict[str, Float64Array] = {}
-    for values in tensor_values(twins.SerializeToString(), images, names):
+    for values in tensor_values(copies.SerializeToString(), images, names):
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value.astype(np.float64)
     return {
@@ -35,8 +37,8 @@ def mean_shifts(exact: ModelProto, quantised: ModelProto, images: UInt8Array) ->
     }
 
 
-def _with_twins(exact: ModelProto, quantised: ModelProto) -> ModelProto:
-    """The float32 graph with a rounded twin beside each convolution, and what is between the two as outputs."""
+def _with_rounded_copies(exact: ModelProto, quantised: ModelProto) -> ModelProto:
+    """The float32 graph with a rounded copy beside each convolution, and what is between the two as outputs."""
     rounding = {
         node.output[0]: node
         for node in quantised.graph.node
@@ -68,11 +70,11 @@ def _with_twins(exact: ModelProto, quantised: ModelProto) -> ModelProto:
         name = node.output[0]
         for tensor in rounded.input:
             add(tensor)
-        twin = NodeProto()
-        twin.CopyFrom(rounded)
-        twin.name, twin.output[0] = f"{name}_twin", f"{name}_twin"
-        graph.node.append(twin)
-        graph.node.append(helper.make_node("Sub", [f"{name}_twin", name], [f"{name}_difference"]))
+        copy = NodeProto()
+        copy.CopyFrom(rounded)
+        copy.name, copy.output[0] = f"{name}_copy", f"{name}_copy"
+        graph.node.append(copy)
+        graph.node.append(helper.make_node("Sub", [f"{name}_copy", name], [f"{name}_difference"]))
         graph.node.append(
             helper.make_node("ReduceMean", [f"{name}_difference", _AXES], [f"{name}_shift"], keepdims=0)
         )

@@ -1,8 +1,9 @@
-"""Calibration: the ranges and mean shifts that INT8 needs, measured on pictures, and the file that remembers them.
+"""Calibration: the clipping limits and bias corrections that INT8 needs, measured on images, and the file that
+remembers them.
 
-The pictures go through the float32 graph twice, once for the largest magnitude of each tensor and once for the
+The images go through the float32 graph twice, once for the largest magnitude of each tensor and once for the
 histograms that end there; two passes are exact where widening a histogram on the way is not. A third pass measures how
-far rounding with these ranges shifts each convolution. No torch.
+far rounding with these clipping limits shifts each convolution. No torch.
 
 A cache holds all of it under a key: the SHA-256 of everything that they follow from. A cache with another key
 is stale and refused, never quietly used or overwritten: it may belong to another bundle.
@@ -22,9 +23,9 @@ from onnx import ModelProto, ValueInfoProto
 
 from edgead.errors import PrecisionError
 from edgead.export.graph_sections import CONVOLUTIONS
-from edgead.export.precision.bias_correction import mean_shifts
-from edgead.export.precision.clipping import Algorithm, magnitude_histogram, range_from_histogram
-from edgead.export.precision.quantize import int8_from_float, layers_to_quantise, tensors_to_quantise
+from edgead.export.precision.bias_correction import measured_bias_corrections
+from edgead.export.precision.clipping import Algorithm, clipping_limit_from_histogram, magnitude_histogram
+from edgead.export.precision.quantize import int8_from_float32, layers_to_quantise, tensors_to_quantise
 from edgead.files.atomic import replace_file
 from edgead.files.parsing import RecordError, check_object, json_text, parse_json, read_bounded
 from edgead.files.records import record_errors, record_from
@@ -40,16 +41,16 @@ MAX_CACHE_BYTES = 2**24
 class Calibration:
     """What INT8 needs of a graph, and what it follows from.
 
-    key: of `calibration_key`. algorithm: one of `ALGORITHMS`. pictures: how many. ranges: of every tensor that can be
-    quantised, by name. shifts: (C,) float32 of every convolution, by the tensor it gives: see
+    key: of `calibration_key`. algorithm: one of `ALGORITHMS`. images: how many. clipping_limits: of every tensor that
+    can be quantised, by name. bias_corrections: (C,) float32 of every convolution, by the tensor it gives: see
     `edgead.export.precision.bias_correction`.
     """
 
     key: str
     algorithm: str
-    pictures: int
-    ranges: Mapping[str, float]
-    shifts: Mapping[str, Float32Array]
+    images: int
+    clipping_limits: Mapping[str, float]
+    bias_corrections: Mapping[str, Float32Array]
 
     def to_json(self) -> str:
         """The text of the cache file."""
@@ -57,10 +58,12 @@ class Calibration:
             "schema": SCHEMA,
             "key": self.key,
             "algorithm": self.algorithm,
-            "pictures": self.pictures,
-            "ranges": dict(self.ranges),
+            "images": self.images,
+            "clipping_limits": dict(self.clipping_limits),
             # As few digits as give the same float32 again.
-            "shifts": {name: [float(str(x)) for x in shift] for name, shift in self.shifts.items()},
+            "bias_corrections": {
+                name: [float(str(x)) for x in shift] for name, shift in self.bias_corrections.items()
+            },
         }
         return json_text(content, indent=1)
 
@@ -72,64 +75,70 @@ class _Cache:
     schema: int
     key: str
     algorithm: str
-    pictures: int
-    ranges: Mapping[str, float]
-    shifts: Mapping[str, tuple[float, ...]]
+    images: int
+    clipping_limits: Mapping[str, float]
+    bias_corrections: Mapping[str, tuple[float, ...]]
 
 
 def calibration_key(model: ModelProto, images: UInt8Array, algorithm: Algorithm) -> str:
-    """SHA-256, in hex, of what ranges follow from: graph, preprocessing, pictures, algorithm, schema.
+    """SHA-256, in hex, of what clipping limits follow from: graph, preprocessing, images, algorithm, schema.
 
-    images: (N, H, W, 3) uint8 RGB. The pictures count with their pixels and their order.
+    images: (N, H, W, 3) uint8 RGB. The images count with their pixels and their order.
     """
     what = {
         "schema": SCHEMA,
         "graph": hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
         "preprocess": preprocess_spec(ModelSize(*images.shape[1:3])),
-        "pictures": [hashlib.sha256(image.tobytes()).hexdigest() for image in images],
+        "images": [hashlib.sha256(image.tobytes()).hexdigest() for image in images],
         "algorithm": algorithm,
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
-def tensor_peaks(model: ModelProto, images: UInt8Array, tensors: Sequence[str]) -> dict[str, float]:
-    """Give the largest magnitude of each tensor on these pictures; infinite where one is not finite.
+def absolute_maxima_of(model: ModelProto, images: UInt8Array, tensors: Sequence[str]) -> dict[str, float]:
+    """Give the largest magnitude of each tensor on these images; infinite where one is not finite.
 
     images: (N, H, W, 3) uint8 RGB, N >= 1. tensors: names of float32 tensors of the graph. Raises
     BackendError when the graph does not run.
     """
-    peaks = dict.fromkeys(tensors, 0.0)
+    absolute_maxima = dict.fromkeys(tensors, 0.0)
     for values in _runs(model, images, tensors):
         for name, value in values.items():
             peak = float(np.abs(value).max(initial=0.0))
-            peaks[name] = max(peaks[name], peak) if math.isfinite(peak) else math.inf
-    return peaks
+            absolute_maxima[name] = max(absolute_maxima[name], peak) if math.isfinite(peak) else math.inf
+    return absolute_maxima
 
 
 def calibrate(model: ModelProto, images: UInt8Array, algorithm: Algorithm) -> Calibration:
-    """Run pictures through a float32 graph; choose the range of each tensor, measure the shift of each convolution.
+    """Run images through a float32 graph; choose the clipping limit of each tensor, measure the bias correction of each
+    convolution.
 
     images: (N, H, W, 3) uint8 RGB, N >= 1. algorithm: see `edgead.export.precision.clipping`. Raises PrecisionError,
     naming the tensor, when values are not finite, and for a graph without the head; BackendError when the graph does
     not run.
     """
     tensors = tensors_to_quantise(model)
-    peaks = tensor_peaks(model, images, tensors)
-    for name, peak in peaks.items():
+    absolute_maxima = absolute_maxima_of(model, images, tensors)
+    for name, peak in absolute_maxima.items():
         if not math.isfinite(peak):
             raise PrecisionError(
                 f"tensor {name!r} takes values that are not finite: the weights are broken, train the run again"
             )
     if algorithm == "minmax":
-        ranges = peaks
+        clipping_limits = absolute_maxima
     else:
         counts: dict[str, Float64Array] = {}
         for values in _runs(model, images, tensors):
             for name, value in values.items():
-                counts[name] = counts.get(name, 0.0) + magnitude_histogram(value, peaks[name])
-        ranges = {name: range_from_histogram(counts[name], peaks[name], algorithm) for name in tensors}
-    shifts = mean_shifts(model, int8_from_float(model, ranges), images)
-    return Calibration(calibration_key(model, images, algorithm), algorithm, len(images), ranges, shifts)
+                counts[name] = counts.get(name, 0.0) + magnitude_histogram(value, absolute_maxima[name])
+        clipping_limits = {
+            name: clipping_limit_from_histogram(counts[name], absolute_maxima[name], algorithm)
+            for name in tensors
+        }
+    bias_corrections = measured_bias_corrections(model, int8_from_float32(model, clipping_limits), images)
+    return Calibration(
+        calibration_key(model, images, algorithm), algorithm, len(images), clipping_limits, bias_corrections
+    )
 
 
 def write_calibration(file: Path, calibration: Calibration) -> None:
@@ -156,30 +165,34 @@ def read_calibration(file: Path, key: str, model: ModelProto) -> Calibration | N
             )
         if record_from(str, value.get("key"), "key") != key:
             raise PrecisionError(
-                f"the calibration cache {file} is stale, it is of another graph, pictures or algorithm: {hint}"
+                f"the calibration cache {file} is stale, it is of another graph, images or algorithm: {hint}"
             )
         cache = record_from(_Cache, value)
         return Calibration(
-            key, cache.algorithm, cache.pictures, _ranges(cache.ranges, model), _shifts(cache.shifts, model)
+            key,
+            cache.algorithm,
+            cache.images,
+            _clipping_limits(cache.clipping_limits, model),
+            _bias_corrections(cache.bias_corrections, model),
         )
 
 
-def _ranges(found: Mapping[str, float], model: ModelProto) -> dict[str, float]:
+def _clipping_limits(found: Mapping[str, float], model: ModelProto) -> dict[str, float]:
     tensors = tensors_to_quantise(model)
     if found.keys() != set(tensors) or not all(limit >= 0.0 for limit in found.values()):
-        raise RecordError("its ranges are not those of the graph")
+        raise RecordError("its clipping limits are not those of the graph")
     return {name: found[name] for name in tensors}
 
 
-def _shifts(found: Mapping[str, Sequence[float]], model: ModelProto) -> dict[str, Float32Array]:
+def _bias_corrections(found: Mapping[str, Sequence[float]], model: ModelProto) -> dict[str, Float32Array]:
     # A number too large for float32 becomes infinite, and is refused below.
     with np.errstate(over="ignore"):
-        shifts = {name: np.asarray(shift, np.float32) for name, shift in found.items()}
-    if {name: shift.shape for name, shift in shifts.items()} != _channels(model):
+        bias_corrections = {name: np.asarray(shift, np.float32) for name, shift in found.items()}
+    if {name: shift.shape for name, shift in bias_corrections.items()} != _channels(model):
         raise RecordError("its shifts are not those of the graph")
-    if not all(np.isfinite(shift).all() for shift in shifts.values()):
+    if not all(np.isfinite(shift).all() for shift in bias_corrections.values()):
         raise RecordError("its shifts are not finite")
-    return shifts
+    return bias_corrections
 
 
 def _channels(model: ModelProto) -> dict[str, tuple[int, ...]]:
@@ -196,7 +209,7 @@ def _channels(model: ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def _runs(model: ModelProto, images: UInt8Array, tensors: Sequence[str]) -> Iterator[dict[str, Float32Array]]:
-    """The values of tensors for one picture after the other."""
+    """The values of tensors for one image after the other."""
     tapped = ModelProto()
     tapped.CopyFrom(model)
     outputs = {output.name for output in model.graph.output}

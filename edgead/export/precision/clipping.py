@@ -36,8 +36,8 @@ def magnitude_histogram(values: Float32Array, peak: float) -> Float64Array:
     return np.histogram(magnitudes, bins=BINS, range=(0.0, peak))[0].astype(np.float64)
 
 
-def range_from_histogram(counts: Float64Array, peak: float, algorithm: Algorithm) -> float:
-    """Choose the largest magnitude that is to be told from larger ones.
+def clipping_limit_from_histogram(counts: Float64Array, peak: float, algorithm: Algorithm) -> float:
+    """Choose the clipping limit of a tensor.
 
     counts: (BINS,) of `magnitude_histogram`. peak: end of the last bin. algorithm: `minmax` is the peak;
     `percentile` the end of the bin that holds the `PERCENTILE`th; `mse` the range with the smallest mean

@@ -1,7 +1,7 @@
 """A float32 graph as a mixed float16 one: teacher and student in half, what needs the range in float32.
 
 The precision is in the tensors of the graph and not in a flag of a builder, so every runtime computes the
-same. The picture is cast and normalised in float32 and then cast to half once. The head takes half features
+same. The image is cast and normalised in float32 and then cast to half once. The head takes half features
 and casts them itself: their squares would overflow. A node whose values were seen to leave the range of half
 stays in float32 with a cast on either side.
 
@@ -18,7 +18,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgead.errors import PrecisionError
-from edgead.export.graph_sections import float_tensors, parts_of
+from edgead.export.graph_sections import float_tensors, sections_of
 from edgead.types import Float32Array
 
 HALF_MAX = 65504.0
@@ -31,30 +31,30 @@ HEADROOM = 4.0
 _ALWAYS_FLOAT = {"Resize": (1, 2)}
 
 
-def half_from_float(
+def float16_from_float32(
     model: ModelProto,
-    peaks: Mapping[str, float] = MappingProxyType({}),
+    absolute_maxima: Mapping[str, float] = MappingProxyType({}),
     layers: Collection[str] | None = None,
 ) -> ModelProto:
     """Convert a float32 graph that edgead exported to mixed float16; returns another model.
 
-    peaks: largest magnitude seen of each tensor, by name; a node that takes or gives one beyond
+    absolute_maxima: largest magnitude seen of each tensor, by name; a node that takes or gives one beyond
     `HALF_MAX / HEADROOM`, or one that is not finite, stays in float32. layers: nodes to convert, each by the first
     tensor that it gives; None for all of teacher and student. Weights are rounded to the nearest half, as NumPy does.
     Raises PrecisionError, naming the weights, when some leave the range of half or are
     not finite, and for a graph without the head.
     """
-    parts = parts_of(model)
+    sections = sections_of(model)
     floats = float_tensors(model)
-    wide = {name for name, peak in peaks.items() if not peak <= HALF_MAX / HEADROOM}
+    wide = {name for name, peak in absolute_maxima.items() if not peak <= HALF_MAX / HEADROOM}
     weights = {weight.name: weight for weight in model.graph.initializer if weight.name in floats}
     converter = _Converter(floats, weights)
     for index, node in enumerate(model.graph.node):
         touched = {*node.input, *node.output}
-        if index == parts.head:
+        if index == sections.head:
             converter.keep(node)
         elif (
-            index in parts.teacher | parts.student
+            index in sections.teacher | sections.student
             and not touched & wide
             and (layers is None or node.output[0] in layers)
         ):

@@ -28,7 +28,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgead.errors import PrecisionError
-from edgead.export.graph_sections import CONVOLUTIONS, float_tensors, parts_of
+from edgead.export.graph_sections import CONVOLUTIONS, float_tensors, sections_of
 from edgead.types import Float32Array, Quantize
 
 INT8_MAX = 127
@@ -45,21 +45,21 @@ def tensors_to_quantise(model: ModelProto, quantize: Quantize = "all") -> tuple[
 
 
 def layers_to_quantise(model: ModelProto, quantize: Quantize = "all") -> tuple[str, ...]:
-    """Names of the convolutions and additions that `int8_from_float` quantises, each by the tensor that it gives."""
+    """Names of the convolutions and additions that `int8_from_float32` quantises, each by the tensor that it gives."""
     return tuple(model.graph.node[index].output[0] for index in _sites(model, quantize))
 
 
-def int8_from_float(
+def int8_from_float32(
     model: ModelProto,
-    ranges: Mapping[str, float],
+    clipping_limits: Mapping[str, float],
     quantize: Quantize = "all",
-    shifts: Mapping[str, Float32Array] = MappingProxyType({}),
-    spared: Collection[str] = (),
+    bias_corrections: Mapping[str, Float32Array] = MappingProxyType({}),
+    excluded: Collection[str] = (),
 ) -> ModelProto:
     """Put Q/DQ pairs into a float32 graph that edgead exported; returns another model.
 
-    ranges: largest magnitude that is to be told from larger ones, of each of `tensors_to_quantise`. shifts: (C,) of
-    convolutions, to take off their biases: see `edgead.export.precision.bias_correction`. spared: those of
+    clipping_limits: clipping limit of each of `tensors_to_quantise`. bias_corrections: (C,) of
+    convolutions, to take off their biases: see `edgead.export.precision.bias_correction`. excluded: those of
     `layers_to_quantise` that stay in float. Raises PrecisionError for a range that is missing or no finite number from
     0 on, for weights that are not finite, and for a graph without the head.
     """
@@ -67,10 +67,10 @@ def int8_from_float(
     sites = {
         index: names
         for index, names in _sites(model, quantize).items()
-        if nodes[index].output[0] not in spared
+        if nodes[index].output[0] not in excluded
     }
     for name in (name for names in sites.values() for name in names):
-        if not 0.0 <= ranges.get(name, -1.0) < np.inf:
+        if not 0.0 <= clipping_limits.get(name, -1.0) < np.inf:
             raise PrecisionError(f"no calibrated range of tensor {name!r}: calibrate again")
     weights = {weight.name: weight for weight in model.graph.initializer}
     writer = _Writer()
@@ -79,12 +79,12 @@ def int8_from_float(
         changed.CopyFrom(node)
         for position, name in enumerate(node.input):
             if name in sites.get(index, ()):
-                changed.input[position] = writer.quantise(name, ranges[name])
+                changed.input[position] = writer.quantise(name, clipping_limits[name])
             elif index in sites and node.op_type in CONVOLUTIONS and position == 1 and name in weights:
                 values = numpy_helper.to_array(weights[name])
                 changed.input[position] = writer.quantise_weight(name, values, _channel_axis(node))
-        if index in sites and node.output[0] in shifts:
-            writer.correct(changed, weights, shifts[node.output[0]])
+        if index in sites and node.output[0] in bias_corrections:
+            writer.correct(changed, weights, bias_corrections[node.output[0]])
         writer.nodes.append(changed)
     quantised = ModelProto()
     quantised.CopyFrom(model)
@@ -100,13 +100,13 @@ def int8_from_float(
 
 def _sites(model: ModelProto, quantize: Quantize) -> dict[int, tuple[str, ...]]:
     """The activations to quantise at the input of each node, by the node's index."""
-    parts, floats = parts_of(model), float_tensors(model)
+    sections, floats = sections_of(model), float_tensors(model)
     nodes = list(model.graph.node)
     constants = {weight.name for weight in model.graph.initializer}
     producer = {name: node for node in nodes for name in node.output}
     uses = Counter(name for node in nodes for name in node.input)
     sites: dict[int, tuple[str, ...]] = {}
-    for index in sorted(parts.student | parts.teacher if quantize == "all" else parts.student):
+    for index in sorted(sections.student | sections.teacher if quantize == "all" else sections.student):
         node = nodes[index]
         if node.op_type in CONVOLUTIONS:
             sites[index] = (node.input[0],)

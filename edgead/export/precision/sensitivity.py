@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import ModelProto
 
-from edgead.export.precision.quantize import int8_from_float, layers_to_quantise
+from edgead.export.precision.quantize import int8_from_float32, layers_to_quantise
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.types import Float32Array, UInt8Array
 
@@ -23,8 +23,8 @@ SHARE = 0.9
 
 def sensitive_layers(
     model: ModelProto,
-    ranges: Mapping[str, float],
-    shifts: Mapping[str, Float32Array],
+    clipping_limits: Mapping[str, float],
+    bias_corrections: Mapping[str, Float32Array],
     images: UInt8Array,
 ) -> tuple[str, ...]:
     """Find the fewest layers that make up `SHARE` of the harm of INT8. The steps are logged.
@@ -33,15 +33,15 @@ def sensitive_layers(
 
     Args:
         model: The float32 graph.
-        ranges: Clipping limits of its calibration, by tensor.
-        shifts: Bias corrections of its calibration, by layer.
+        clipping_limits: Clipping limits of its calibration, by tensor.
+        bias_corrections: Bias corrections of its calibration, by layer.
         images: Calibration images, (N, H, W, 3) uint8 RGB, N >= 1; none of the validation images.
 
     Returns:
         The layers, the most harmful first; each is named by its output tensor.
 
     Raises:
-        PrecisionError: If the graph cannot be quantised, see `int8_from_float`.
+        PrecisionError: If the graph cannot be quantised, see `int8_from_float32`.
         BackendError: If ONNX Runtime cannot run the graph.
     """
     layers = layers_to_quantise(model)
@@ -51,7 +51,9 @@ def sensitive_layers(
     for done, layer in enumerate(layers):
         if done % 20 == 0:
             _log.info("measuring how sensitive each layer is: %d of %d", done, len(layers))
-        alone = int8_from_float(model, ranges, shifts=shifts, spared=set(layers) - {layer})
+        alone = int8_from_float32(
+            model, clipping_limits, bias_corrections=bias_corrections, excluded=set(layers) - {layer}
+        )
         with OnnxRuntimeSession(alone.SerializeToString()) as session:
             error = session.infer(images).anomaly_map.astype(np.float64) - exact
         harm[layer] = float((error**2).mean())

@@ -1,4 +1,4 @@
-"""Networks that describe the patch around each position of a picture: convolutions that see 17, 33 or 65 pixels.
+"""Networks that describe the patch around each position of an image: convolutions that see 17, 33 or 65 pixels.
 
 A patch network has one output position for `stride` pixels each way, and what it gives there depends on a square of
 4 stride + 1 pixels and on nothing else: a 5x5 convolution of stride 2 (5 pixels), a 3x3 one of stride 2 for each
@@ -52,7 +52,7 @@ def pixels_of(images: Tensor) -> Tensor:
 
 
 def mean_and_std(batches: Iterable[list[Tensor]], by_position: bool = False) -> list[tuple[Tensor, Tensor]]:
-    """Mean and standard deviation, that of a population, over pictures and positions, or at each position, in float64.
+    """Mean and standard deviation, that of a population, over images and positions, or at each position, in float64.
 
     batches: each K tensors (N, C_k, H_k, W_k). Returns K pairs (C_k, 1, 1), or (C_k, H_k, W_k) by position.
     """

@@ -1,6 +1,7 @@
 """The teacher: a frozen, ImageNet-pretrained network of timm that gives features at strides 4, 8 and 16.
 
-Without weights and not frozen, the same layers are the student of the methods whose student is the teacher's twin.
+Without weights and not frozen, the same layers are the student of the methods whose student is an untrained copy of the
+teacher.
 
 Each teacher is fed with its own mean and standard deviation. Where its weights come from is the user's word, see
 `edgead.models.components.teacher_weights`; `random` is for tests of everything but accuracy.
@@ -23,7 +24,7 @@ PROBE_PX = 64
 
 
 class Backbone(nn.Module):
-    """The layers of a timm network up to a stride, with random weights, fed with pictures as they are.
+    """The layers of a timm network up to a stride, with random weights, fed with images as they are.
 
     name: timm's, with or without a tag for the weights (`resnet18`, `resnet18.tv_in1k`); `architecture` is the part
     before the tag. `channels` has one entry per stride. trimmed: whether the layers that no feature needs are cut off;
@@ -46,7 +47,7 @@ class Backbone(nn.Module):
         self.register_buffer("std", _colour(layers.pretrained_cfg["std"]), persistent=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Features of pictures.
+        """Features of images.
 
         images: (N, H, W, 3) RGB from 0 to 255, uint8 as a rule. Returns one (N, C_k, H / s_k, W / s_k) float tensor per
         stride s_k. The cast comes first, because TensorRT lets a uint8 input feed nothing else, and the normalisation
@@ -100,7 +101,7 @@ def _features_only(name: str, strides: tuple[int, ...], trimmed: bool) -> Any:
         layers = timm.create_model(
             name, pretrained=False, features_only=True, out_indices=indices, **way
         ).eval()
-        # Asked, because some give their channels last, and some take pictures of one size only.
+        # Asked, because some give their channels last, and some take images of one size only.
         with torch.no_grad():
             shapes = [tuple(x.shape[1:]) for x in layers(torch.zeros(1, 3, PROBE_PX, PROBE_PX))]
     except Exception as error:  # what a network without feature maps raises differs from one to the next
@@ -112,5 +113,5 @@ def _features_only(name: str, strides: tuple[int, ...], trimmed: bool) -> Any:
 
 
 def _colour(values: tuple[float, float, float]) -> Tensor:
-    """timm's mean or standard deviation, given for pixels from 0 to 1, for pixels from 0 to 255."""
+    """Timm's mean or standard deviation, given for pixels from 0 to 1, for pixels from 0 to 255."""
     return torch.tensor(values, dtype=torch.float32)[:, None, None] * 255.0

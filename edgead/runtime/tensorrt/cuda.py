@@ -23,8 +23,8 @@ from edgead.errors import BackendError, vendor_errors
 from edgead.types import UInt8Array
 
 _MIB = 2**20
-_MEND_MEMORY = "build the engine with a smaller batch in its recipe, or close other programs on the GPU"
-_MEND_CALL = "start the program again; if it stays so, see what 'edgead doctor' and nvidia-smi say"
+_HINT_MEMORY = "build the engine with a smaller batch in its target, or close other programs on the GPU"
+_HINT_CALL = "start the program again; if it stays so, see what 'edgead doctor' and nvidia-smi say"
 
 
 class Gpu:
@@ -37,7 +37,7 @@ class Gpu:
     def __init__(self) -> None:
         core, self._driver, bindings_version = _library()
         self.cuda_version = self._check_driver(bindings_version)
-        with vendor_errors("the GPU cannot be opened", _MEND_CALL):
+        with vendor_errors("the GPU cannot be opened", _HINT_CALL):
             device = core.Device()
             before = self.call("the GPU cannot be opened", self._driver.cuCtxGetCurrent)
             device.set_current()
@@ -60,7 +60,7 @@ class Gpu:
 
     def stream(self) -> Stream:
         """A new stream, on the thread that made this object; it does not wait for the default stream."""
-        with vendor_errors("a stream cannot be made", _MEND_CALL):
+        with vendor_errors("a stream cannot be made", _HINT_CALL):
             return Stream(self, self._device.create_stream(), self._device.create_event())
 
     def device_memory(self, size: int, purpose: str) -> Memory:
@@ -85,14 +85,14 @@ class Gpu:
         free, total = self.free_memory()
         return BackendError(
             f"out of GPU memory: {purpose} needs {size / _MIB:.1f} MiB, and {free / _MIB:.0f} of "
-            f"{total / _MIB:.0f} MiB on {self.name} are free: {_MEND_MEMORY}"
+            f"{total / _MIB:.0f} MiB on {self.name} are free: {_HINT_MEMORY}"
         )
 
     def call(self, what: str, function: Callable[..., tuple[Any, ...]], *arguments: object) -> Any:
         """Call a function of the driver: None, its result, or a tuple of them; BackendError `what` when it fails."""
         status, *results = function(*arguments)
         if status != self._driver.CUresult.CUDA_SUCCESS:
-            raise BackendError(f"{what} ({status.name}): {_MEND_CALL}")
+            raise BackendError(f"{what} ({status.name}): {_HINT_CALL}")
         return results[0] if len(results) == 1 else tuple(results) or None
 
     def _memory(
@@ -108,7 +108,7 @@ class Gpu:
             raise out_of_memory(purpose, size)
         if status != self._driver.CUresult.CUDA_SUCCESS:
             raise BackendError(
-                f"cannot take {size / _MIB:.1f} MiB for {purpose} ({status.name}): {_MEND_CALL}"
+                f"cannot take {size / _MIB:.1f} MiB for {purpose} ({status.name}): {_HINT_CALL}"
             )
         return Memory(int(pointer), size, lambda: self.call(f"{purpose} cannot be freed", free, int(pointer)))
 
@@ -221,12 +221,12 @@ class Stream:
 
     def synchronise(self) -> None:
         """Wait until all that is queued is done."""
-        with vendor_errors("the GPU failed at its work", _MEND_CALL):
+        with vendor_errors("the GPU failed at its work", _HINT_CALL):
             self._stream.sync()
 
     def close(self) -> None:
         """Destroy it and its event."""
-        with vendor_errors("a stream cannot be freed", _MEND_CALL):
+        with vendor_errors("a stream cannot be freed", _HINT_CALL):
             self._event.close()
             self._stream.close()
 
@@ -245,7 +245,7 @@ class Graph:
 def _out_of_pinned_memory(purpose: str, size: int) -> BackendError:
     return BackendError(
         f"out of memory that can be pinned: {purpose} needs {size / _MIB:.1f} MiB of the host's: "
-        "build the engine with a smaller batch in its recipe, or close other programs"
+        "build the engine with a smaller batch in its target, or close other programs"
     )
 
 

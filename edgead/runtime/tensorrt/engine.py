@@ -7,7 +7,7 @@ What differs between TensorRT 8.6, 10, 11 and TensorRT for RTX when an engine is
   context only when the engine was built with PreviewFeature.PROFILE_SHARING_0806; newer ones always do.
 - TensorRT is captured by the session. TensorRT for RTX captures by itself, as its documentation advises for free
   shapes, since it swaps kernels while it runs, and lets others capture only engines that were built for that. Its
-  kernels are compiled before they run (EAGER): with its default the first pictures would go through other kernels than
+  kernels are compiled before they run (EAGER): with its default the first images would go through other kernels than
   the later ones, and a score would depend on when it was asked for.
 
 An engine that ends in features is one with edgead's kernels here: they are queued on the same stream, right behind it.
@@ -67,7 +67,7 @@ class LoadedEngine:
 
     Attributes:
         batch: Smallest, best and largest number of images.
-        bytes_of_picture: GPU memory for each image beside images, map and score, in bytes by name.
+        bytes_of_image: GPU memory for each image beside images, map and score, in bytes by name.
         scratch_bytes: GPU memory for all of them together.
 
     Raises:
@@ -109,7 +109,7 @@ class LoadedEngine:
             if library.for_rtx:
                 self._configure(content, cuda_graphs)
         self._head = None if features is None else self._kernels(features)
-        self.bytes_of_picture = {} if self._head is None else self._head.bytes_of_picture()
+        self.bytes_of_image = {} if self._head is None else self._head.bytes_of_image()
 
     def context(
         self, batch: int, addresses: Mapping[str, int], scratch: Memory | None, stream: Stream
@@ -117,7 +117,7 @@ class LoadedEngine:
         """A new execution context for batches of this size.
 
         addresses: by name, in GPU memory and aligned to 256 bytes, of `images`, `anomaly_map`, `anomaly_score` and what
-        `bytes_of_picture` names. scratch: memory of `scratch_bytes`
+        `bytes_of_image` names. scratch: memory of `scratch_bytes`
         that all contexts may share, because only one runs at a time. stream: the one that it will run on.
         """
         what = f"cannot prepare a batch of {batch} for"
@@ -139,7 +139,7 @@ class LoadedEngine:
                 shape, expected = tuple(context.get_tensor_shape(spec.name)), (batch, *spec.shape[1:])
                 if shape != expected:
                     raise BackendError(
-                        f"{self._name} gives {spec.name} {shape} for {batch} pictures, not {expected}: "
+                        f"{self._name} gives {spec.name} {shape} for {batch} images, not {expected}: "
                         f"rebuild it with {self._rebuild}"
                     )
         return Prepared(context, () if self._head is None else self._head.plan(batch, addresses))
@@ -215,7 +215,7 @@ class LoadedEngine:
 
     def _spec(self, name: str) -> TensorSpec:
         dtype = self._engine.get_tensor_dtype(name).name
-        # The number of pictures is free in every graph, even where an engine was built for one number alone.
+        # The number of images is free in every graph, even where an engine was built for one number alone.
         shape = (None, *(int(length) for length in tuple(self._engine.get_tensor_shape(name))[1:]))
         return TensorSpec(name, _DTYPES.get(dtype, dtype), shape)
 
@@ -223,7 +223,7 @@ class LoadedEngine:
         head, size = features.head, self._size
         if (head.height, head.width) != (size.height_px, size.width_px):
             raise BackendError(
-                f"the head of {self._name} is for maps of {head.height}x{head.width}, and its pictures have "
+                f"the head of {self._name} is for maps of {head.height}x{head.width}, and its images have "
                 f"{size.height_px}x{size.width_px}: rebuild it with {self._rebuild}"
             )
         return KernelHead(features)

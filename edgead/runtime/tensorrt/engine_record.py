@@ -30,7 +30,7 @@ _PATTERNS = {
     "hardware_compatibility": "|".join(map(re.escape, HARDWARE_COMPATIBILITIES)),
     "precision": r"[a-z0-9]{1,16}",
     "graph_sha256": r"[0-9a-f]{64}",
-    "recipe": r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}",
+    "target": r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}",
 }
 _COMPUTE_CAPABILITY = re.compile(r"\d{1,2}\.\d", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -43,8 +43,8 @@ class EngineRecord:
     backend: tensorrt or tensorrt-rtx. library_version: as the library says it. platform: of `this_platform`.
     compute_capabilities: as "8.6". hardware_compatibility: which other GPUs may run it, one of
     `HARDWARE_COMPATIBILITIES`. version_compatible: a later library of the same major version may run it. precision: of
-    the graph. batch: smallest, most frequent and largest number of pictures. graph_sha256: of the ONNX file it was
-    built from, hex. recipe: name of what chose all this. head: what computes the anomaly map: "standard", operators of
+    the graph. batch: smallest, most frequent and largest number of images. graph_sha256: of the ONNX file it was
+    built from, hex. target: name of what chose all this. head: what computes the anomaly map: "standard", operators of
     the engine; "plugin", the library of that SHA-256 in the engine's place, plugin_sha256, hex; "kernels", CUDA kernels
     behind an engine that gives `features`. Each of the two is None with another head.
     """
@@ -58,7 +58,7 @@ class EngineRecord:
     precision: str
     batch: tuple[int, int, int]
     graph_sha256: str
-    recipe: str
+    target: str
     head: Head = "standard"
     plugin_sha256: str | None = None
     features: FeatureRecord | None = None

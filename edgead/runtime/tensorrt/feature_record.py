@@ -1,6 +1,6 @@
 """What `engine.json` says of an engine that ends in features: their type and sizes, and the head to put behind them.
 
-TensorRT for RTX takes no plugins, so there the kernels are launched by the session, and it has to be told what the
+TensorRT for RTX takes no plugins, so there the kernels are launched by the session, and it needs to know what the
 node of the graph said. The numbers reach addresses on the GPU, so they are read as strictly as the rest of the record,
 and what the engine says of its outputs has to agree with them.
 """
@@ -48,11 +48,11 @@ class FeatureRecord:
             for k, shape in enumerate(self.shapes, start=1)
         )
 
-    def bytes_of_picture(self) -> Iterator[tuple[str, int]]:
-        """Each output's name and its bytes for one picture."""
+    def bytes_of_image(self) -> Iterator[tuple[str, int]]:
+        """Each output's name and its bytes for one image."""
         for spec, shape in zip(self.outputs, 2 * self.shapes, strict=True):
             yield spec.name, _BYTES[self.dtype] * math.prod(shape)
 
     def of_batch(self, count: int) -> list[FeatureShape]:
-        """The shapes for so many pictures, (N, C_k, H_k, W_k), as the kernels' launches take them."""
+        """The shapes for so many images, (N, C_k, H_k, W_k), as the kernels' launches take them."""
         return [(count, *shape) for shape in self.shapes]

@@ -37,15 +37,15 @@ class KernelHead:
         self._features = features
         self._kernels = AnomalyMapKernels(kept_cubin)
 
-    def bytes_of_picture(self) -> dict[str, int]:
-        """What it needs on the GPU beside map and score, for each picture: the features, and room to work in."""
+    def bytes_of_image(self) -> dict[str, int]:
+        """What it needs on the GPU beside map and score, for each image: the features, and room to work in."""
         return {
-            **dict(self._features.bytes_of_picture()),
+            **dict(self._features.bytes_of_image()),
             WORKSPACE: workspace_bytes(self._features.of_batch(1)),
         }
 
     def plan(self, count: int, addresses: Mapping[str, int]) -> tuple[Launch, ...]:
-        """Plan the launches for a batch of so many pictures, once.
+        """Plan the launches for a batch of so many images, once.
 
         addresses: on the GPU, aligned to 256 bytes, of the features by their names in the record, `WORKSPACE`,
         anomaly_map and anomaly_score. Raises BackendError for what the kernels do not take.

@@ -25,7 +25,7 @@ NAMES: dict[TensorRTBackend, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "Te
 OLDEST = (8, 6)
 """Older ones lack version and hardware compatibility, the optimisation level and uint8 inputs."""
 
-_MENDS: dict[TensorRTBackend, str] = {
+_HINTS: dict[TensorRTBackend, str] = {
     "tensorrt": "it comes with JetPack (make the environment with --system-site-packages), from NVIDIA's package index "
     "or in NVIDIA's TensorRT container",
     "tensorrt-rtx": "pip install 'edgead[tensorrt-rtx]'",
@@ -111,7 +111,7 @@ class Library:
 
 @cache
 def load_library(backend: TensorRTBackend) -> Library:
-    """Import a library; BackendError, with the mend, when it is not there, cannot be loaded or is too old.
+    """Import a library; BackendError, with the hint, when it is not there, cannot be loaded or is too old.
 
     One for each process, because the library keeps the first logger that it is given and ignores all others.
     """
@@ -125,12 +125,12 @@ def load_library(backend: TensorRTBackend) -> Library:
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         # A library that misses another one, or the registry's package without libraries, fails in all these ways.
         raise BackendError(
-            f"{NAMES[backend]} cannot be imported ({_line(error)}): {_MENDS[backend]}"
+            f"{NAMES[backend]} cannot be imported ({_line(error)}): {_HINTS[backend]}"
         ) from error
     version = version_numbers(version_text)
     if backend == "tensorrt" and version < OLDEST:
         raise BackendError(
-            f"TensorRT {version_text} is too old: edgead takes 8.6 or newer; {_MENDS[backend]}"
+            f"TensorRT {version_text} is too old: edgead takes 8.6 or newer; {_HINTS[backend]}"
         )
     return Library(backend, module, version, version_text, logger)
 
@@ -173,7 +173,6 @@ def check_engine(library: Library, engine: bytes, name: str, rebuild: str) -> No
 
 def _logger(module: Any) -> Any:
     """A logger that keeps complaints and passes nothing on, of a class made for this module's base."""
-
     base: Any = module.ILogger
 
     class Logger(base):  # type: ignore[misc]

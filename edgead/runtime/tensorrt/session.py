@@ -2,7 +2,7 @@
 
 A session holds an engine, the buffers for its largest batch, one stream, and for each size of batch that was asked
 for a context and, where the work can be captured, a CUDA graph. Once a size was seen, an inference takes no memory
-but its results: the pictures are copied to the engine's input, from the host through pinned memory or from an array
+but its results: the images are copied to the engine's input, from the host through pinned memory or from an array
 that already lies on the GPU, one graph is launched, map and score are copied back.
 
 An engine may leave the anomaly map to a plugin, which has to be in the process before the engine is opened. One that
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Lane:
+class _ExecutionSlot:
     """What runs a batch of one size: its context, and its graph where there is one."""
 
     context: Any
@@ -58,7 +58,7 @@ class _Lane:
 class TensorRTSession(Closing):
     """A `Session` on a TensorRT engine, on the GPU that is current where it is made; used by one thread at a time.
 
-    engine: the engine file. record: its ``engine.json``. size: the picture size it must take. rebuild: the command
+    engine: the engine file. record: its ``engine.json``. size: the image size it must take. rebuild: the command
     line that builds the engine anew, for messages. cuda_graphs: capture and replay the work of each size of batch.
 
     Raises BackendError when the engine was built for another platform, library, version or GPU, before any of it is
@@ -73,7 +73,7 @@ class TensorRTSession(Closing):
         self._name = str(engine)
         self._height_px, self._width_px = size.height_px, size.width_px
         self._cuda_graphs = cuda_graphs
-        self._lanes: dict[int, _Lane] = {}
+        self._slots: dict[int, _ExecutionSlot] = {}
         library, self._gpu = _fitting(record, rebuild)
         content = _read(engine, rebuild)
         if record.plugin_sha256 is not None and not record.carries_plugin:
@@ -99,7 +99,7 @@ class TensorRTSession(Closing):
                     f"engine.json says {record.batch}: rebuild it with {rebuild}"
                 )
             self._allocate(resources)
-            resources.callback(self._drop_lanes)
+            resources.callback(self._drop_slots)
             self._resources: ExitStack | None = resources.pop_all()
 
     @property
@@ -115,7 +115,7 @@ class TensorRTSession(Closing):
     def infer(self, batch: Any, stream: Any = None) -> Prediction:
         """Score a batch of (N, H, W, 3) uint8 RGB; raises as `Session.infer` says.
 
-        batch: a NumPy array, or any C-contiguous array with `__cuda_array_interface__` on the same GPU. More pictures
+        batch: a NumPy array, or any C-contiguous array with `__cuda_array_interface__` on the same GPU. More images
         than the engine's largest batch are scored one largest batch after another.
 
         stream: of an array on the GPU, the stream it is made on: a handle, a stream of PyCUDA or CuPy, or an object
@@ -160,22 +160,22 @@ class TensorRTSession(Closing):
     def _allocate(self, resources: ExitStack) -> None:
         """Take all memory, for the largest batch, once."""
         largest = self._engine.batch[2]
-        self._picture_bytes = self._height_px * self._width_px * 3
+        self._image_bytes = self._height_px * self._width_px * 3
         map_bytes = self._height_px * self._width_px * 4
-        sizes = {"images": self._picture_bytes, "anomaly_map": map_bytes, "anomaly_score": 4}
+        sizes = {"images": self._image_bytes, "anomaly_map": map_bytes, "anomaly_score": 4}
         self._on_gpu: dict[str, Memory] = {}
-        for name, size in {**sizes, **self._engine.bytes_of_picture}.items():
-            memory = self._gpu.device_memory(largest * size, f"{name} of {largest} pictures")
+        for name, size in {**sizes, **self._engine.bytes_of_image}.items():
+            memory = self._gpu.device_memory(largest * size, f"{name} of {largest} images")
             resources.callback(memory.close)
             self._on_gpu[name] = memory
         self._scratch = None
         if self._engine.scratch_bytes:
             self._scratch = self._gpu.device_memory(
-                self._engine.scratch_bytes, f"the work on {largest} pictures"
+                self._engine.scratch_bytes, f"the work on {largest} images"
             )
             resources.callback(self._scratch.close)
         self._on_host = {
-            name: self._gpu.pinned_memory(largest * size, f"{name} of {largest} pictures")
+            name: self._gpu.pinned_memory(largest * size, f"{name} of {largest} images")
             for name, size in sizes.items()
         }
         for pinned in self._on_host.values():
@@ -185,31 +185,31 @@ class TensorRTSession(Closing):
         self._map = self._on_host["anomaly_map"].array.view(np.float32).reshape(largest, 1, *shape[1:])
         self._score = self._on_host["anomaly_score"].array.view(np.float32)
 
-    def _load_from_host(self, pictures: UInt8Array) -> None:
-        """Queue the copy of at most a largest batch of pictures into the engine's input."""
-        np.copyto(self._images[: len(pictures)], pictures)
+    def _load_from_host(self, images: UInt8Array) -> None:
+        """Queue the copy of at most a largest batch of images into the engine's input."""
+        np.copyto(self._images[: len(images)], images)
         source, target = self._on_host["images"], self._on_gpu["images"]
-        self._stream.copy(target.pointer, source.pointer, len(pictures) * self._picture_bytes)
+        self._stream.copy(target.pointer, source.pointer, len(images) * self._image_bytes)
 
     def _load_from_gpu(self, array: DeviceArray, start: int, stop: int) -> None:
-        source = array.pointer + start * self._picture_bytes
-        self._stream.copy(self._on_gpu["images"].pointer, source, (stop - start) * self._picture_bytes)
+        source = array.pointer + start * self._image_bytes
+        self._stream.copy(self._on_gpu["images"].pointer, source, (stop - start) * self._image_bytes)
 
     def _run(self, size: int) -> None:
-        """Queue the work on as many pictures as `size` says."""
-        lane = self._lanes.get(size)
-        if lane is None:
-            lane = self._lanes[size] = self._prepare(size)
-        if lane.graph is not None:
-            self._stream.launch(lane.graph)
-        elif not self._engine.enqueue(lane.context, self._stream):
+        """Queue the work on as many images as `size` says."""
+        slot = self._slots.get(size)
+        if slot is None:
+            slot = self._slots[size] = self._prepare(size)
+        if slot.graph is not None:
+            self._stream.launch(slot.graph)
+        elif not self._engine.enqueue(slot.context, self._stream):
             raise self._engine.failure()
 
-    def _prepare(self, size: int) -> _Lane:
+    def _prepare(self, size: int) -> _ExecutionSlot:
         addresses = {name: memory.pointer for name, memory in self._on_gpu.items()}
         context = self._engine.context(size, addresses, self._scratch, self._stream)
         if not self._cuda_graphs or self._engine.captures_itself:
-            return _Lane(context, None)
+            return _ExecutionSlot(context, None)
         # Once without capturing: what TensorRT does for a new shape at first use is no part of the graph.
         if not self._engine.enqueue(context, self._stream):
             raise self._engine.failure()
@@ -217,10 +217,10 @@ class TensorRTSession(Closing):
         graph = self._stream.capture(lambda: self._engine.enqueue(context, self._stream))
         if graph is None:
             _log.warning("%s runs without CUDA graphs: %s", self._name, self._engine.said())
-        return _Lane(context, graph)
+        return _ExecutionSlot(context, graph)
 
     def _fetch(self, maps: Any, scores: Any) -> None:
-        """Wait for the results of as many pictures as the arrays hold, and copy them there."""
+        """Wait for the results of as many images as the arrays hold, and copy them there."""
         count = len(scores)
         for name, size in (("anomaly_map", maps.nbytes), ("anomaly_score", scores.nbytes)):
             self._stream.copy(self._on_host[name].pointer, self._on_gpu[name].pointer, size)
@@ -228,11 +228,11 @@ class TensorRTSession(Closing):
         maps[:] = self._map[:count]
         scores[:] = self._score[:count]
 
-    def _drop_lanes(self) -> None:
-        for lane in self._lanes.values():
-            if lane.graph is not None:
-                lane.graph.close()
-        self._lanes.clear()
+    def _drop_slots(self) -> None:
+        for slot in self._slots.values():
+            if slot.graph is not None:
+                slot.graph.close()
+        self._slots.clear()
 
 
 def chunks(count: int, smallest: int, largest: int) -> Iterator[tuple[int, int, int]]:

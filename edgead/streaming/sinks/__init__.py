@@ -32,7 +32,7 @@ def open_sink(uri: str, *, fps: float | None = None) -> Sink:
 
     ``jsonl:FILE``, ``jsonl:-``    a JSON object a line; appended to a file, or to standard output
     ``video:FILE?fps=25``          the frames with heat map and verdict; .mkv or .webm
-    ``rejects:FOLDER?keep=1000``   the pictures above the threshold, the newest `keep` of them
+    ``rejects:FOLDER?keep=1000``   the images above the threshold, the newest `keep` of them
     ``status:``                    one line in the terminal
     ``window:``                    a window; Esc or q ends the stream
 

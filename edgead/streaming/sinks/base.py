@@ -22,7 +22,7 @@ class Sink(Closing):
     def signal(self, signal: Signal) -> None:
         """Take the loss of a live source's signal, or its return."""
 
-    def turn(self) -> None:
+    def tick(self) -> None:
         """Do what is due without a verdict; called several times a second while none comes."""
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 class JsonLines(Sink):
     """JSON lines appended to a file, or written to standard output where the path is ``-``.
 
-    What the file holds stays, but for a last line that a power cut left unfinished. Raises SinkError when the
+    What the file holds stays, except a last line that a power cut left unfinished. Raises SinkError when the
     file cannot be opened, or, later, written.
     """
 

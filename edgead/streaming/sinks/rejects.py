@@ -1,4 +1,4 @@
-"""The pictures of the rejected parts, to look at, to show, and to keep as test pictures.
+"""The images of the rejected parts, to look at, to show, and to keep as test images.
 
 Of each the frame as it came, without loss, and beside it the frame with heat map and verdict. Only the newest
 are kept: a folder that grows for months fills the disk, and a full disk ends the stream.
@@ -20,15 +20,15 @@ from edgead.streaming.sinks.base import Sink
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
 
 KEEP = 1000
-_PICTURE, _HEAT = ".png", "_heat.jpg"
+_IMAGE, _HEAT = ".png", "_heat.jpg"
 _NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z_frame\d{8,}_score-?\d+\.\d{4}\.png")
 
 
 class RejectFolder(Sink):
-    """Pictures of the rejected in a folder, named by time, frame and score: sorted by name is sorted by time.
+    """Images of the rejected in a folder, named by time, frame and score: sorted by name is sorted by time.
 
     keep: how many to keep, those of earlier runs included; the oldest are removed, and nothing that another
-    program put there. Raises SinkError when the folder cannot be made or a picture not be written.
+    program put there. Raises SinkError when the folder cannot be made or an image not be written.
     """
 
     def __init__(self, folder: Path, keep: int = KEEP) -> None:
@@ -37,19 +37,19 @@ class RejectFolder(Sink):
             raise SinkError(f"cannot write to {folder}: it is a file; give rejects: a folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # What a kill between the two pictures, or within one, left behind.
+            # What a kill between the two images, or within one, left behind.
             for partial in folder.glob(".*Z_frame*.partial"):
                 partial.unlink()
             for heat in folder.glob(f"*Z_frame*{_HEAT}"):
-                picture = heat.with_name(heat.name.removesuffix(_HEAT) + _PICTURE)
-                if _NAME.fullmatch(picture.name) and not picture.exists():
+                image = heat.with_name(heat.name.removesuffix(_HEAT) + _IMAGE)
+                if _NAME.fullmatch(image.name) and not image.exists():
                     heat.unlink()
             names = sorted(path.name for path in folder.iterdir() if _NAME.fullmatch(path.name))
         except OSError as error:
             raise SinkError(
                 f"cannot write to {folder}: {error.strerror}; check the path and its rights"
             ) from error
-        self._stems = deque(name.removesuffix(_PICTURE) for name in names)
+        self._stems = deque(name.removesuffix(_IMAGE) for name in names)
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
         """Keep the frame if it is rejected."""
@@ -60,14 +60,14 @@ class RejectFolder(Sink):
         stem = f"{time}_frame{verdict.frame_index:08d}_score{verdict.anomaly_score:.4f}"
         while len(self._stems) >= self._keep:
             oldest = self._stems.popleft()
-            for suffix in (_PICTURE, _HEAT):
+            for suffix in (_IMAGE, _HEAT):
                 (self._folder / f"{oldest}{suffix}").unlink(missing_ok=True)
-        # The heat map first: a picture that is there has its heat map beside it, and the bound counts
-        # pictures.
+        # The heat map first: an image that is there has its heat map beside it, and the bound counts
+        # images.
         heat = self._folder / f"{stem}{_HEAT}"
         _save(heat, annotate(frame.image, verdict, anomaly_map))
         try:
-            _save(self._folder / f"{stem}{_PICTURE}", frame.image)
+            _save(self._folder / f"{stem}{_IMAGE}", frame.image)
         except EdgeadError:
             heat.unlink(missing_ok=True)
             raise

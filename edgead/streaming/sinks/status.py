@@ -42,7 +42,7 @@ class StatusLine(Sink):
         self._lost = None if signal.present else signal
         self._show()
 
-    def turn(self) -> None:
+    def tick(self) -> None:
         """Keep the line current while no verdict comes."""
         self._show_if_due()
 
@@ -68,7 +68,7 @@ class StatusLine(Sink):
         if self._lost is not None:
             state = f"NO SIGNAL  {self._lost.reason}"
         elif self._latest is None:
-            state = "waiting for the first picture"
+            state = "waiting for the first image"
         else:
             word = "REJECT" if self._latest.is_anomalous else "good  "
             state = (

@@ -52,9 +52,9 @@ class AnnotatedVideo(Sink):
         """Append the annotated frame."""
         if self._count % _CHECK_EVERY == 0 and shutil.disk_usage(self._path.parent).free < _FREE_BYTES:
             raise SinkError(f"disk full while writing {self._path}: free some space and run again")
-        picture = annotate(frame.image, verdict, anomaly_map)
+        image = annotate(frame.image, verdict, anomaly_map)
         if self._video is None:
-            self._width_height = (picture.shape[1], picture.shape[0])
+            self._width_height = (image.shape[1], image.shape[0])
             codec = cv2.VideoWriter.fourcc(*_CODECS[self._path.suffix.lower()])
             self._video = cv2.VideoWriter(
                 str(self._path), cv2.CAP_FFMPEG, codec, self._fps, self._width_height
@@ -63,11 +63,11 @@ class AnnotatedVideo(Sink):
                 raise SinkError(
                     f"cannot write {self._path}: check the path, its rights and the space on the disk"
                 )
-        if (picture.shape[1], picture.shape[0]) != self._width_height:
+        if (image.shape[1], image.shape[0]) != self._width_height:
             # A camera that came back with another size; the writer would leave such frames out in silence.
-            picture = cv2.resize(picture, self._width_height, interpolation=cv2.INTER_AREA)
+            image = cv2.resize(image, self._width_height, interpolation=cv2.INTER_AREA)
         self._count += 1
-        self._video.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
         """Finish the file; a stream without a verdict leaves none."""

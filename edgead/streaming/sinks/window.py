@@ -9,7 +9,7 @@ import sys
 import cv2
 
 from edgead.errors import SinkError
-from edgead.streaming.annotate import annotate, no_signal_picture
+from edgead.streaming.annotate import annotate, no_signal_image
 from edgead.streaming.freshness import Signal
 from edgead.streaming.sinks.base import Sink, StopStream
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
@@ -32,16 +32,16 @@ class Window(Sink):
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
         """Show the frame; raises StopStream when the user closes the window."""
-        picture = annotate(frame.image, verdict, anomaly_map)
+        image = annotate(frame.image, verdict, anomaly_map)
         self._height_width = frame.image.shape[:2]
-        self._show(picture)
+        self._show(image)
 
     def signal(self, signal: Signal) -> None:
         """Show that there is no signal; a frame on the screen would look as if it were now."""
         if not signal.present:
-            self._show(no_signal_picture(self._height_width[0], self._height_width[1], signal.reason))
+            self._show(no_signal_image(self._height_width[0], self._height_width[1], signal.reason))
 
-    def turn(self) -> None:
+    def tick(self) -> None:
         """Let the window answer the user."""
         self._answer()
 

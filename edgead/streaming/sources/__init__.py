@@ -5,16 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgead.errors import SourceError
-from edgead.imaging.preprocess import PICTURE_SUFFIXES
+from edgead.imaging.preprocess import IMAGE_SUFFIXES
 from edgead.streaming.sources.base import Source
+from edgead.streaming.sources.images import ImageSource, WatchedFolder, open_images
 from edgead.streaming.sources.live import LiveSource, open_camera, open_network
-from edgead.streaming.sources.pictures import PictureSource, WatchedFolder, open_pictures
 from edgead.streaming.sources.synthetic import SyntheticSource, open_synthetic
 from edgead.streaming.sources.video import VideoFile
 from edgead.streaming.uri import without_password
 
 __all__ = [
-    "LiveSource", "PictureSource", "Source", "SyntheticSource", "VideoFile", "WatchedFolder", "open_source",
+    "ImageSource",
+    "LiveSource",
+    "Source",
+    "SyntheticSource",
+    "VideoFile",
+    "WatchedFolder",
+    "open_source",
 ]  # fmt: skip
 
 _NETWORK = ("rtsp", "rtsps", "http", "https")
@@ -25,8 +31,8 @@ def open_source(uri: str, *, watch: bool = False) -> Source:
 
     ``0``, ``camera:0``, ``/dev/video0``   a camera of this machine; live
     ``rtsp://...``, ``http://...``         a network camera; live
-    ``synthetic:KIND?fps=10``              drawn parts (`open_synthetic` has all options); live with a rate
-    a folder, a picture                    its pictures sorted by name; with `watch`, then each new one
+    ``synthetic:KIND?fps=10``              synthetic parts (`open_synthetic` has all options); live with a rate
+    a folder, an image                    its images sorted by name; with `watch`, then each new one
     any other file                         a video
 
     Raises SourceError when nothing is there or it cannot be opened, InputError for an option that is not
@@ -56,12 +62,12 @@ def _open_path(uri: str, watch: bool) -> Source:
     if not uri or not path.exists():
         raise SourceError(
             f"source {without_password(uri)!r} is not there: give a camera number, a video file, a folder of "
-            "pictures, rtsp://..., http://... or synthetic:KIND"
+            "images, rtsp://..., http://... or synthetic:KIND"
         )
     if path.is_dir():
-        return WatchedFolder(path) if watch else open_pictures(path)
+        return WatchedFolder(path) if watch else open_images(path)
     if watch:
         raise SourceError(f"{uri} cannot be watched: --watch is for a folder")
-    if path.suffix.lower() in PICTURE_SUFFIXES:
-        return PictureSource(uri, [path])
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return ImageSource(uri, [path])
     return VideoFile(path)

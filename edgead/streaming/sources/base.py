@@ -27,7 +27,7 @@ class Source(Closing):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        """Give the frames. Raises SourceError or PictureError where a fault ends them."""
+        """Give the frames. Raises SourceError or ImageError where a fault ends them."""
 
     def stop(self) -> None:
         """Ask the iteration to end soon; from any thread."""

@@ -1,7 +1,7 @@
-"""Cameras, of this machine and of the network: a picture not taken is gone, a lost camera is opened again.
+"""Cameras, of this machine and of the network: an image not taken is gone, a lost camera is opened again.
 
 A line runs for months: cables are pulled, switches restart, a USB camera falls off the bus. So a source that
-has once given a picture never ends by itself; it tries again for ever, waiting longer each time up to
+has once given an image never ends by itself; it tries again for ever, waiting longer each time up to
 `LONGEST_WAIT_S`. At the start it is the other way round: an address where nothing answers is an error at
 once, because it is most likely a typo.
 """
@@ -41,9 +41,9 @@ class Device(Protocol):
 
 
 class LiveSource(Source):
-    """A camera that is opened again whenever it stops giving pictures.
+    """A camera that is opened again whenever it stops giving images.
 
-    open_device: opens the camera, BGR frames; called again after each loss. mend: what to do where nothing
+    open_device: opens the camera, BGR frames; called again after each loss. hint: what to do where nothing
     answers at the start. first_wait_s, longest_wait_s: pause after the first and before every later try; it
     doubles in between. Raises SourceError when the camera cannot be opened at the start.
     """
@@ -54,7 +54,7 @@ class LiveSource(Source):
         self,
         uri: str,
         open_device: Callable[[], Device],
-        mend: str,
+        hint: str,
         *,
         first_wait_s: float = FIRST_WAIT_S,
         longest_wait_s: float = LONGEST_WAIT_S,
@@ -67,7 +67,7 @@ class LiveSource(Source):
         self._device: Device | None = open_device()
         if not self._device.isOpened():
             self._device.release()
-            raise SourceError(f"no camera at {self.uri}: {mend}")
+            raise SourceError(f"no camera at {self.uri}: {hint}")
         fps = self._device.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else None
 
@@ -80,13 +80,13 @@ class LiveSource(Source):
                 self._reopen(tries)
                 continue
             if tries:
-                _log.warning("%s: pictures again, after %d tries", self.uri, tries)
+                _log.warning("%s: images again, after %d tries", self.uri, tries)
                 tries = 0
             yield Frame(image=image, index=index, captured_at_ns=time.monotonic_ns(), source=self.uri)
             index += 1
 
     def _read(self) -> UInt8Array | None:
-        """The next picture (H, W, 3) uint8 RGB, or None where the camera gives none."""
+        """The next image (H, W, 3) uint8 RGB, or None where the camera gives none."""
         with self._in_use:
             if self._device is None:
                 return None
@@ -104,7 +104,7 @@ class LiveSource(Source):
         """Release the camera, wait, open it again."""
         wait_s = min(self._first_wait_s * 2.0 ** min(tries - 1, 30), self._longest_wait_s)
         if not self._stopping.is_set():
-            _log.warning("%s: no picture; opening it again in %.1f s (try %d)", self.uri, wait_s, tries)
+            _log.warning("%s: no image; opening it again in %.1f s (try %d)", self.uri, wait_s, tries)
         self._release()
         if self._stopping.wait(wait_s):
             return

@@ -1,4 +1,4 @@
-"""Drawn parts on a conveyor: a source for a first run, a demo or a test, where no camera is at hand."""
+"""Synthetic parts on a conveyor: a source for a first run, a demo or a test, where no camera is at hand."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from edgead.types import Frame, UInt8Array
 
 
 class SyntheticSource(Source):
-    """The pictures of a conveyor, (H, W, 3) uint8 RGB each with whether the part is defective.
+    """The images of a conveyor, (H, W, 3) uint8 RGB each with whether the part is defective.
 
-    fps: where given, pictures appear at this rate in frames a second and the source is live, as a camera is.
+    fps: where given, images appear at this rate in frames a second and the source is live, as a camera is.
     """
 
     def __init__(

@@ -25,11 +25,11 @@ class VideoFile(Source):
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        # One decoding thread: the pictures are small, and the cores belong to the inference.
+        # One decoding thread: the images are small, and the cores belong to the inference.
         self._video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         if not self._video.isOpened():
             raise SourceError(
-                f"{path} is not a video that FFmpeg can read: give a video file or a folder of pictures"
+                f"{path} is not a video that FFmpeg can read: give a video file or a folder of images"
             )
         fps = self._video.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else None

@@ -7,7 +7,7 @@ from edgead.errors import EdgeadError
 
 
 def batch(count, height=256, width=256):
-    """Dark pictures of noise, each with a bright rectangle on the second, and its mask."""
+    """Dark images of noise, each with a bright rectangle on the second, and its mask."""
     rng = np.random.default_rng(0)
     good = rng.integers(0, 60, (count, height, width, 3), np.uint8)
     masks = np.zeros((count, height, width), np.bool_)
@@ -25,14 +25,14 @@ def drawn(tmp_path, *given):
     return cv2.imread(str(file), cv2.IMREAD_UNCHANGED)[..., ::-1]
 
 
-def test_each_row_holds_the_picture_the_disturbed_one_and_its_mask(tmp_path):
+def test_each_row_holds_the_image_the_disturbed_one_and_its_mask(tmp_path):
     good, disturbed, masks = batch(3)
     sheet = drawn(tmp_path, good, disturbed, masks)
     rows = np.split(sheet, 3)
     white = np.repeat(masks[..., None], 3, axis=3) * np.uint8(255)
     for row, *expected in zip(rows, good, disturbed, white, strict=True):
-        for cell, picture in zip(np.split(row, 3, axis=1), expected, strict=True):
-            np.testing.assert_array_equal(cell[-256:, 8:264], picture)
+        for cell, image in zip(np.split(row, 3, axis=1), expected, strict=True):
+            np.testing.assert_array_equal(cell[-256:, 8:264], image)
             caption = cell[:-256]
             # Dark letters on white, and nothing cut off at the rim.
             assert caption.min() < 80
@@ -53,7 +53,7 @@ def test_captions_tell_the_columns_apart_and_the_share_of_each_row(tmp_path):
     assert not np.array_equal(captions[2], other[2][:-256])
 
 
-def test_eight_pictures_at_most(tmp_path):
+def test_eight_images_at_most(tmp_path):
     heights = [drawn(tmp_path, *batch(count, 32, 32)).shape[0] for count in (1, 8, 11)]
     assert heights[1] == 8 * heights[0]
     assert heights[2] == heights[1]
@@ -63,14 +63,14 @@ def test_eight_pictures_at_most(tmp_path):
     ("size", "shown"),
     [((32, 32), (256, 256)), ((512, 512), (256, 256)), ((64, 128), (128, 256)), ((600, 60), (256, 26))],
 )
-def test_pictures_of_any_size_are_drawn_at_one(tmp_path, size, shown):
+def test_images_of_any_size_are_drawn_at_one(tmp_path, size, shown):
     good, disturbed, masks = batch(1, *size)
     cells = np.split(drawn(tmp_path, good, disturbed, masks), 3, axis=1)
-    picture, mask = (cells[column][-shown[0] :, 8 : 8 + shown[1]].astype(int) for column in (0, 2))
-    assert picture.max() < 60
+    image, mask = (cells[column][-shown[0] :, 8 : 8 + shown[1]].astype(int) for column in (0, 2))
+    assert image.max() < 60
     assert cells[0].shape[1] == 272
     assert (cells[0][:, 8 + shown[1] :].min(axis=(0, 2))[8:] >= 0).all()
-    # Enlarged or shrunk, the white is the same share of the picture.
+    # Enlarged or shrunk, the white is the same share of the image.
     assert (mask / 255).mean() == pytest.approx(masks.mean(), rel=0.15)
     assert cells[0].shape[0] == shown[0] + (cells[1].shape[0] - shown[0])
 
@@ -85,11 +85,11 @@ def test_a_sheet_that_cannot_be_written_is_an_error_and_the_old_one_stays(tmp_pa
 @pytest.mark.parametrize(
     ("place", "make", "message"),
     [
-        (0, lambda a: a.astype(np.float32), "good pictures are"),
+        (0, lambda a: a.astype(np.float32), "good images are"),
         (0, lambda a: a[:0], "one at least"),
-        (0, lambda a: a[0], "good pictures are"),
-        (1, lambda a: a[:1], "disturbed pictures are"),
-        (1, lambda a: a.astype(int), "disturbed pictures are"),
+        (0, lambda a: a[0], "good images are"),
+        (1, lambda a: a[:1], "disturbed images are"),
+        (1, lambda a: a.astype(int), "disturbed images are"),
         (2, lambda a: a[:, :-1], "masks are"),
         (2, lambda a: a.astype(np.uint8), "masks are"),
     ],

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgead.data import load_pictures, open_dataset
+from edgead.data import load_images, open_dataset
 from edgead.data.pseudo_anomalies import draem as module
 from edgead.data.pseudo_anomalies.draem import blended, pseudo_anomalies
 from edgead.data.pseudo_anomalies.perlin import LARGEST, SMALLEST, perlin_mask
@@ -24,7 +24,7 @@ class OneColour:
         return np.full((height, width, 3), self.level, np.uint8)
 
 
-def pictures(count, height, width):
+def make_images(count, height, width):
     """Noise, a ramp, black, white, in turns."""
     rng = np.random.default_rng(0)
     kinds = [
@@ -38,7 +38,7 @@ def pictures(count, height, width):
 
 @pytest.mark.parametrize("size", [(128, 128), (32, 32), (64, 160)])
 def test_the_mask_is_exactly_what_differs(size):
-    good = pictures(40, *size)
+    good = make_images(40, *size)
     before = good.copy()
     disturbed, masks = pseudo_anomalies(good, ProceduralTextures(), np.random.default_rng(1))
     np.testing.assert_array_equal(good, before)
@@ -52,11 +52,11 @@ def test_the_mask_is_exactly_what_differs(size):
 
 
 @pytest.mark.parametrize("name", ["screw", "transistor"])
-def test_real_pictures_and_textures(name):
+def test_real_images_and_textures(name):
     for folder in (SHARED / name, SHARED / "dtd"):
         if not folder.is_dir():
-            pytest.skip(f"no real pictures at {folder}")
-    good = load_pictures(open_dataset(SHARED / name).train[:16], ModelSize(128, 128)).images
+            pytest.skip(f"no real images at {folder}")
+    good = load_images(open_dataset(SHARED / name).train[:16], ModelSize(128, 128)).images
     disturbed, masks = pseudo_anomalies(good, FolderTextures(SHARED / "dtd"), np.random.default_rng(6))
     np.testing.assert_array_equal(masks, (disturbed != good).any(axis=3))
     assert (masks.mean(axis=(1, 2)) > SMALLEST).all()
@@ -64,7 +64,7 @@ def test_real_pictures_and_textures(name):
 
 
 def test_everything_follows_from_the_generator():
-    good = pictures(4, 64, 64)
+    good = make_images(4, 64, 64)
     one, same, other = (
         pseudo_anomalies(good, ProceduralTextures(), np.random.default_rng(seed)) for seed in (1, 1, 2)
     )
@@ -139,12 +139,12 @@ class Faithful(np.random.Generator):
         np.zeros((2, 32, 32, 1), np.uint8),
     ],
 )
-def test_what_is_not_a_batch_of_pictures_is_refused(images):
+def test_what_is_not_a_batch_of_images_is_refused(images):
     with pytest.raises(ValueError, match=r"\(N, H, W, 3\) uint8 RGB, not"):
         pseudo_anomalies(images, ProceduralTextures(), np.random.default_rng(0))
 
 
-def test_no_pictures_give_none():
+def test_no_images_give_none():
     disturbed, masks = pseudo_anomalies(
         np.zeros((0, 32, 32, 3), np.uint8), ProceduralTextures(), np.random.default_rng(0)
     )

@@ -85,7 +85,7 @@ def test_the_noise_is_nothing_at_corners_smooth_and_within_one():
 
 
 @pytest.mark.parametrize("size", [(256, 256), (32, 32), (64, 96), (100, 37), (3, 5), (2, 1), (1, 2)])
-def test_a_mask_is_never_empty_nor_the_whole_picture(size):
+def test_a_mask_is_never_empty_nor_the_whole_image(size):
     rng = np.random.default_rng(3)
     for _ in range(100):
         mask = perlin_mask(*size, rng)
@@ -95,13 +95,13 @@ def test_a_mask_is_never_empty_nor_the_whole_picture(size):
         assert perlin.SMALLEST <= mask.mean() <= perlin.LARGEST
 
 
-def test_a_picture_of_one_pixel_has_no_mask():
+def test_an_image_of_one_pixel_has_no_mask():
     with pytest.raises(ValueError, match="two pixels"):
         perlin_mask(1, 1, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("threshold", [-2.0, -0.1])
-def test_what_would_cover_most_of_the_picture_is_drawn_again(monkeypatch, threshold):
+def test_what_would_cover_most_of_the_image_is_drawn_again(monkeypatch, threshold):
     monkeypatch.setattr(perlin, "THRESHOLD", threshold)
     masks = [perlin_mask(64, 64, np.random.default_rng(seed)) for seed in range(20)]
     assert all(0 < mask.mean() <= 0.5 for mask in masks)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from edgead.data.pseudo_anomalies.simplex import noisy_pictures, noisy_twins, simplex_noise
+from edgead.data.pseudo_anomalies.simplex import noisy_copies, noisy_images, simplex_noise
 
 TABLE = np.random.default_rng(4).permutation(256)
 
@@ -52,11 +52,11 @@ def test_it_is_smooth():
 
 
 @pytest.mark.parametrize("size", [(256, 256), (64, 96), (32, 32)])
-def test_a_twin_differs_in_one_small_rectangle(size):
+def test_a_copy_differs_in_one_small_rectangle(size):
     images = np.random.default_rng(6).integers(0, 256, (20, *size, 3), np.uint8)
-    twins = noisy_twins(images, np.random.default_rng(7))
-    assert twins.dtype == np.float32
-    change = twins - images
+    copies = noisy_copies(images, np.random.default_rng(7))
+    assert copies.dtype == np.float32
+    change = copies - images
     assert np.array_equal(change[..., 0] != 0, change[..., 2] != 0)
     for one in change[..., 0]:
         rows, columns = np.nonzero(one)
@@ -67,27 +67,27 @@ def test_a_twin_differs_in_one_small_rectangle(size):
     assert 20 < np.abs(change).max() < 51 * 2.4
 
 
-def test_twins_follow_from_the_generator():
+def test_copies_follow_from_the_generator():
     images = np.zeros((3, 64, 64, 3), np.uint8)
-    one, same, other = (noisy_twins(images, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    one, same, other = (noisy_copies(images, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
     assert not np.array_equal(one[0], one[1])
 
 
-def test_noisy_pictures_are_the_twins_and_their_masks_what_differs():
+def test_noisy_images_are_the_copies_and_their_masks_what_differs():
     rng = np.random.default_rng(8)
     images = np.concatenate([rng.integers(0, 256, (20, 64, 96, 3)), np.zeros((4, 64, 96, 3))]).astype(
         np.uint8
     )
     before = images.copy()
-    pictures, masks = noisy_pictures(images, np.random.default_rng(9))
+    noisy, masks = noisy_images(images, np.random.default_rng(9))
     np.testing.assert_array_equal(images, before)
-    assert pictures.dtype == np.uint8
+    assert noisy.dtype == np.uint8
     assert masks.dtype == np.bool_
-    twins = noisy_twins(images, np.random.default_rng(9))
-    assert np.abs(pictures - np.clip(twins, 0, 255)).max() <= 0.5
-    np.testing.assert_array_equal(masks, np.abs(pictures.astype(int) - images).max(axis=3) > 0)
+    copies = noisy_copies(images, np.random.default_rng(9))
+    assert np.abs(noisy - np.clip(copies, 0, 255)).max() <= 0.5
+    np.testing.assert_array_equal(masks, np.abs(noisy.astype(int) - images).max(axis=3) > 0)
     # On black only what brightens shows.
     assert masks[:20].any(axis=(1, 2)).all()
-    assert masks[20:].sum() < (twins[20:, ..., 0] != 0).sum()
+    assert masks[20:].sum() < (copies[20:, ..., 0] != 0).sum()

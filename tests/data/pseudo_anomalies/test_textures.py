@@ -8,7 +8,7 @@ import pytest
 
 from edgead.data.pseudo_anomalies import textures
 from edgead.data.pseudo_anomalies.textures import CROP_MIN, KINDS, FolderTextures, ProceduralTextures
-from edgead.errors import DataError, PictureError
+from edgead.errors import DataError, ImageError
 
 
 def rng(seed=0):
@@ -40,7 +40,7 @@ def drawn(kind, count=20, size=160):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(64, 64), (33, 70), (256, 32), (1, 1), (2, 5)])
-def test_each_kind_gives_pictures_of_any_size_that_follow_from_the_generator(kind, size):
+def test_each_kind_gives_images_of_any_size_that_follow_from_the_generator(kind, size):
     one, same, other = (KINDS[kind](*size, rng(seed)) for seed in (1, 1, 2))
     assert one.shape == (*size, 3)
     assert one.dtype == np.uint8
@@ -132,7 +132,7 @@ def write(path, image):
 
 
 def places(height, width):
-    """A picture whose red is the column and whose green is the row."""
+    """An image whose red is the column and whose green is the row."""
     red, green = np.meshgrid(np.arange(width), np.arange(height))
     return np.stack([red, green, np.full_like(red, 77)], axis=2).astype(np.uint8)
 
@@ -148,7 +148,7 @@ def test_a_folder_gives_pieces_in_proportion_mirrored_or_not(tmp_path):
         assert (texture[..., 2] == 77).all()
         across, down = texture[50, :, 0].astype(float), texture[:, 30, 1].astype(float)
         assert np.abs(texture[..., 0] - across).max() <= 1
-        # A step of one pixel of the texture in pixels of the picture, along both sides the same.
+        # A step of one pixel of the texture in pixels of the image, along both sides the same.
         step_across, step_down = np.polyfit(range(60), across, 1)[0], np.polyfit(range(100), down, 1)[0]
         assert abs(step_across) == pytest.approx(abs(step_down), abs=0.04)
         scales.append(abs(step_down))
@@ -161,7 +161,7 @@ def test_a_folder_gives_pieces_in_proportion_mirrored_or_not(tmp_path):
     assert np.ptp(starts, axis=0).min() > 60
 
 
-def test_a_small_picture_is_enlarged_and_a_large_one_averaged(tmp_path):
+def test_a_small_image_is_enlarged_and_a_large_one_averaged(tmp_path):
     write(tmp_path / "small" / "a.png", places(20, 20))
     texture = FolderTextures(tmp_path / "small").draw(100, 100, rng())
     assert np.abs(np.diff(texture[..., 0].astype(int), axis=1)).max() <= 1
@@ -172,12 +172,12 @@ def test_a_small_picture_is_enlarged_and_a_large_one_averaged(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 2)])
-def test_any_picture_will_do(tmp_path, shape):
+def test_any_image_will_do(tmp_path, shape):
     write(tmp_path / "a.png", places(*shape))
     assert FolderTextures(tmp_path).draw(64, 32, rng()).shape == (64, 32, 3)
 
 
-def test_what_is_drawn_follows_from_the_generator_and_all_pictures_take_part(tmp_path):
+def test_what_is_drawn_follows_from_the_generator_and_all_images_take_part(tmp_path):
     for level in range(5):
         write(tmp_path / "deep" / str(level) / "t.JPG", np.full((40, 40, 3), 50 * level, np.uint8))
     source = FolderTextures(tmp_path)
@@ -186,7 +186,7 @@ def test_what_is_drawn_follows_from_the_generator_and_all_pictures_take_part(tmp
     assert {round(texture.mean() / 50) for texture in one} == set(range(5))
 
 
-def test_pictures_are_found_in_all_folders_in_a_fixed_order(tmp_path):
+def test_images_are_found_in_all_folders_in_a_fixed_order(tmp_path):
     image = places(4, 4)
     expected = [
         write(tmp_path / name, image) for name in ("z.png", "a/1.jpg", "a/2.PNG", "b/c/d.tiff", "b/e.bmp")
@@ -206,10 +206,10 @@ def test_pictures_are_found_in_all_folders_in_a_fixed_order(tmp_path):
     [
         (lambda folder: None, "missing: give a folder"),
         (lambda folder: folder.touch(), "not a folder: give a folder"),
-        (lambda folder: (folder / "in").mkdir(parents=True), "no picture in .*: put PNG, JPEG"),
+        (lambda folder: (folder / "in").mkdir(parents=True), "no image in .*: put PNG, JPEG"),
     ],
 )
-def test_a_folder_without_pictures_is_refused(tmp_path, make, message):
+def test_a_folder_without_images_is_refused(tmp_path, make, message):
     folder = tmp_path / "textures"
     make(folder)
     with pytest.raises(DataError, match=message) as caught:
@@ -242,10 +242,10 @@ def test_a_folder_without_leave_is_refused(tmp_path, monkeypatch):
         FolderTextures(tmp_path)
 
 
-def test_a_broken_picture_and_a_gigantic_one_are_named(tmp_path):
+def test_a_broken_image_and_a_gigantic_one_are_named(tmp_path):
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "t.png").write_text("this is text")
-    with pytest.raises(PictureError, match=r"t\.png is not a PNG"):
+    with pytest.raises(ImageError, match=r"t\.png is not a PNG"):
         FolderTextures(tmp_path / "text").draw(8, 8, rng())
 
     def chunk(kind, data):
@@ -256,5 +256,5 @@ def test_a_broken_picture_and_a_gigantic_one_are_named(tmp_path):
     (tmp_path / "bomb" / "b.png").write_bytes(
         b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     )
-    with pytest.raises(PictureError, match=r"b\.png has 60000 x 60000 pixels"):
+    with pytest.raises(ImageError, match=r"b\.png has 60000 x 60000 pixels"):
         FolderTextures(tmp_path / "bomb").draw(8, 8, rng())

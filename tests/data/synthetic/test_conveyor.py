@@ -10,7 +10,7 @@ from edgead.data import open_dataset
 from edgead.data.synthetic.conveyor import Conveyor, write_conveyor_video
 from edgead.data.synthetic.dataset import KINDS, write_dataset
 from edgead.errors import EdgeadError, InputError
-from edgead.imaging.preprocess import read_picture
+from edgead.imaging.preprocess import read_image
 
 
 def test_a_conveyor_is_decided_by_its_seed_and_starts_anew() -> None:
@@ -59,7 +59,7 @@ def test_a_defective_frame_differs_from_the_good_one_in_its_defect_alone() -> No
 def test_no_part_on_the_conveyor_was_trained_on(tmp_path: Path) -> None:
     write_dataset(tmp_path / "d", "fabric", n_train=4, n_good=4, n_defect=0, seed=0, size_px=64)
     dataset = open_dataset(tmp_path / "d")
-    known = {read_picture(sample.path).tobytes() for sample in (*dataset.train, *dataset.test)}
+    known = {read_image(sample.path).tobytes() for sample in (*dataset.train, *dataset.test)}
     assert not known & {image.tobytes() for image, _ in Conveyor("fabric", seed=0, size_px=64, n_frames=4)}
 
 

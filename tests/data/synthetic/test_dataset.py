@@ -9,7 +9,7 @@ from edgead.data import open_dataset, read_mask
 from edgead.data.synthetic import dataset as synthetic
 from edgead.data.synthetic.dataset import DEFECTS, write_dataset
 from edgead.errors import DataError, EdgeadError, InputError
-from edgead.imaging.preprocess import read_picture
+from edgead.imaging.preprocess import read_image
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -25,11 +25,11 @@ def test_a_dataset_reads_as_mvtec_with_a_mask_for_each_defect(tmp_path: Path) ->
     assert len(defects) == 7
     assert {sample.defect for sample in defects} == set(DEFECTS)
     for sample in defects:
-        image, mask = read_picture(sample.path), read_mask(sample, (64, 64))
+        image, mask = read_image(sample.path), read_mask(sample, (64, 64))
         assert image.shape == (64, 64, 3)
         assert 0.001 < mask.mean() < 0.1
-    pictures = [read_picture(sample.path).tobytes() for sample in (*dataset.train, *dataset.test)]
-    assert len(set(pictures)) == 12
+    images = [read_image(sample.path).tobytes() for sample in (*dataset.train, *dataset.test)]
+    assert len(set(images)) == 12
 
 
 def test_a_dataset_is_decided_by_its_seed(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     ("change", "message"),
     [
         ({"kind": "gizmo"}, "'gizmo' is not known"),
-        ({"n_train": 0}, "0 pictures to train on"),
+        ({"n_train": 0}, "0 images to train on"),
         ({"n_good": -1}, "-1 good"),
         ({"n_defect": -2}, "-2 defects"),
         ({"size_px": 32}, "32 px"),

@@ -15,7 +15,7 @@ def test_there_are_several_kinds() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size_px", [64, 97, 256])
-def test_a_part_is_a_picture_of_the_size_asked_for(kind: str, size_px: int) -> None:
+def test_a_part_is_an_image_of_the_size_asked_for(kind: str, size_px: int) -> None:
     part = render_part(kind, rng(0), size_px)
     assert part.image.shape == (size_px, size_px, 3)
     assert part.image.dtype == np.uint8
@@ -46,7 +46,7 @@ def test_the_outline_parts_the_part_from_the_belt(kind: str) -> None:
         assert np.abs(belt - belt.mean(axis=1, keepdims=True)).mean() < 8
 
 
-def test_fabric_fills_the_picture() -> None:
+def test_fabric_fills_the_image() -> None:
     assert render_part("fabric", rng(0), 64).outline.all()
 
 

@@ -1,4 +1,5 @@
-"""The graph without its head: its outputs, what is told of the head, and that both together mean what the whole did."""
+"""The graph without its head: its outputs, what is recorded of the head, and that both together mean what the whole
+did."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from edgead.export.head.cut import features_of
 from edgead.export.head.inline import without_head_function
 from edgead.export.head.onnx_function import append_head
 from edgead.export.precision.calibration import calibrate
-from edgead.export.precision.float16 import half_from_float
-from edgead.export.precision.quantize import int8_from_float
+from edgead.export.precision.float16 import float16_from_float32
+from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.anomaly_map import anomaly_map
 from edgead.runtime.tensorrt.feature_record import FeatureRecord
 from edgead.types import HeadSpec
@@ -69,7 +70,7 @@ def headed(record: FeatureRecord, features: dict[str, np.ndarray]) -> np.ndarray
 
 
 def int8(model: ModelProto) -> ModelProto:
-    return int8_from_float(model, calibrate(model, toy_images(2), "minmax").ranges)
+    return int8_from_float32(model, calibrate(model, toy_images(2), "minmax").clipping_limits)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,11 @@ def test_features_and_head_are_the_whole(halves, dtype, fusion):
 @pytest.mark.parametrize(
     ("change", "dtype", "tolerance"),
     # ONNX Runtime widens halves, and drops the rounding between two nodes that it fuses: not before an output.
-    [(lambda model: model, "float32", 1e-5), (half_from_float, "float16", 1e-3), (int8, "float32", 1e-5)],
+    [
+        (lambda model: model, "float32", 1e-5),
+        (float16_from_float32, "float16", 1e-3),
+        (int8, "float32", 1e-5),
+    ],
     ids=["fp32", "fp16", "int8"],
 )
 def test_every_precision_is_cut_at_the_head(change, dtype, tolerance):

@@ -7,7 +7,7 @@ import pytest
 from onnx import ModelProto
 
 from edgead.export.head.inline import without_head_function
-from edgead.export.precision.float16 import half_from_float
+from edgead.export.precision.float16 import float16_from_float32
 from tests.helpers.toy_graph import toy_graph, toy_images
 
 
@@ -16,7 +16,7 @@ def run(model: ModelProto, images: np.ndarray) -> list[np.ndarray]:
     return session.run(["anomaly_map", "anomaly_score"], {"images": images})
 
 
-@pytest.mark.parametrize("convert", [lambda model: model, half_from_float], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("convert", [lambda model: model, float16_from_float32], ids=["fp32", "fp16"])
 def test_the_inlined_graph_gives_what_the_function_gives(convert):
     model, images = convert(toy_graph()), toy_images(3)
     inlined = without_head_function(model)

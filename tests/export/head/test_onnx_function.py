@@ -162,7 +162,7 @@ def test_equal_features_give_nothing() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_each_picture_of_a_batch_is_scored_alone(batch: int) -> None:
+def test_each_image_of_a_batch_is_scored_alone(batch: int) -> None:
     shapes = [(4, 8, 8), (6, 4, 4)]
     model = append_head(feature_graph(shapes, np.float32), HeadSpec(32, 32, "multiply"))
     teacher, student = features(shapes, batch)
@@ -204,7 +204,7 @@ def test_the_function_can_be_inlined_into_standard_operators() -> None:
 
 def test_the_batch_dimension_keeps_its_name_and_the_features_are_left_alone() -> None:
     shapes = [(4, 8, 8)]
-    before = feature_graph(shapes, np.float32, batch="pictures")
+    before = feature_graph(shapes, np.float32, batch="images")
     copy = ModelProto()
     copy.CopyFrom(before)
     model = append_head(before, HeadSpec(32, 32))
@@ -213,7 +213,7 @@ def test_the_batch_dimension_keeps_its_name_and_the_features_are_left_alone() ->
         [d.dim_param or d.dim_value for d in output.type.tensor_type.shape.dim]
         for output in model.graph.output
     ]
-    assert dimensions == [["pictures", 1, 32, 32], ["pictures"]]
+    assert dimensions == [["images", 1, 32, 32], ["images"]]
     fixed = append_head(feature_graph(shapes, np.float32, batch=3), HeadSpec(32, 32))
     assert fixed.graph.output[1].type.tensor_type.shape.dim[0].dim_value == 3
 

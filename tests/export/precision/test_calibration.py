@@ -1,4 +1,5 @@
-"""Calibration: ranges of what a graph really computes, and a cache that is of one graph and one list of pictures."""
+"""Calibration: clipping limits of what a graph really computes, and a cache that is of one graph and one list of
+images."""
 
 from __future__ import annotations
 
@@ -11,38 +12,38 @@ import pytest
 from edgead.errors import EdgeadError, PrecisionError
 from edgead.export.graph_sections import computed_tensors
 from edgead.export.precision.calibration import (
+    absolute_maxima_of,
     calibrate,
     calibration_key,
     read_calibration,
-    tensor_peaks,
     write_calibration,
 )
-from edgead.export.precision.clipping import ALGORITHMS, magnitude_histogram, range_from_histogram
+from edgead.export.precision.clipping import ALGORITHMS, clipping_limit_from_histogram, magnitude_histogram
 from tests.helpers.toy_graph import toy_graph, toy_images, values_of
 
-TENSORS = ("picture", "teacher", "embedding", "residual")
-SHIFTS = {"conv_t": [0.5] * 8, "down": [0.0] * 6, "main": [0.25] * 6, "up": [0.0] * 8}
+TENSORS = ("image", "teacher", "embedding", "residual")
+BIAS_CORRECTIONS = {"conv_t": [0.5] * 8, "down": [0.0] * 6, "main": [0.25] * 6, "up": [0.0] * 8}
 
 
-def test_peaks_are_the_largest_magnitudes_over_all_pictures() -> None:
+def test_peaks_are_the_largest_magnitudes_over_all_images() -> None:
     model, images = toy_graph(), toy_images(5)
     tensors = computed_tensors(model)
     assert tensors[:3] == ("conv_t", "teacher", "down")
-    peaks = tensor_peaks(model, images, tensors)
+    absolute_maxima = absolute_maxima_of(model, images, tensors)
     for name, value in zip(tensors, values_of(model, images, *tensors), strict=True):
-        assert peaks[name] == pytest.approx(float(np.abs(value).max()), rel=1e-5)
+        assert absolute_maxima[name] == pytest.approx(float(np.abs(value).max()), rel=1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_ranges_are_those_of_all_pictures_together(algorithm: str) -> None:
+def test_ranges_are_those_of_all_images_together(algorithm: str) -> None:
     model, images = toy_graph(), toy_images(5)
     calibration = calibrate(model, images, algorithm)
-    assert (calibration.algorithm, calibration.pictures) == (algorithm, 5)
+    assert (calibration.algorithm, calibration.images) == (algorithm, 5)
     for name, value in zip(TENSORS, values_of(model, images, *TENSORS), strict=True):
         peak = float(np.abs(value).max())
-        expected = range_from_histogram(magnitude_histogram(value, peak), peak, algorithm)
+        expected = clipping_limit_from_histogram(magnitude_histogram(value, peak), peak, algorithm)
         # Two runtimes may put a value at the edge of a bin into either; the choice moves by a candidate at most.
-        assert calibration.ranges[name] == pytest.approx(expected, abs=8.5 * peak / 2048)
+        assert calibration.clipping_limits[name] == pytest.approx(expected, abs=8.5 * peak / 2048)
 
 
 def test_broken_weights_are_told() -> None:
@@ -50,7 +51,7 @@ def test_broken_weights_are_told() -> None:
         calibrate(toy_graph(weight_scale=float("inf")), toy_images(1), "minmax")
 
 
-def test_the_key_is_of_graph_pictures_and_algorithm() -> None:
+def test_the_key_is_of_graph_images_and_algorithm() -> None:
     model, images = toy_graph(), toy_images(3)
     key = calibration_key(model, images, "mse")
     assert len(key) == 64
@@ -75,11 +76,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     write_calibration(file, calibration)
     read = read_calibration(file, calibration.key, model)
     assert read is not None
-    assert read.ranges == calibration.ranges
-    assert set(read.shifts) == {"conv_t", "down", "main", "up"}
-    for name, shift in calibration.shifts.items():
-        np.testing.assert_array_equal(read.shifts[name], shift)
-    assert (read.key, read.algorithm, read.pictures) == (calibration.key, "percentile", 2)
+    assert read.clipping_limits == calibration.clipping_limits
+    assert set(read.bias_corrections) == {"conv_t", "down", "main", "up"}
+    for name, shift in calibration.bias_corrections.items():
+        np.testing.assert_array_equal(read.bias_corrections[name], shift)
+    assert (read.key, read.algorithm, read.images) == (calibration.key, "percentile", 2)
     assert [entry.name for entry in file.parent.iterdir()] == ["x.json"]
 
 
@@ -90,7 +91,7 @@ def test_a_stale_cache_is_refused_with_one_line(tmp_path: Path) -> None:
     before = file.read_bytes()
     other = calibration_key(toy_graph(), toy_images(3), "minmax")
     with pytest.raises(
-        PrecisionError, match=r"stale, it is of another graph, pictures or algorithm"
+        PrecisionError, match=r"stale, it is of another graph, images or algorithm"
     ) as refusal:
         read_calibration(file, other, toy_graph())
     assert str(file) in str(refusal.value)
@@ -104,20 +105,20 @@ def test_a_stale_cache_is_refused_with_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"ranges": {"picture": 1.0}},
-        {"ranges": {**dict.fromkeys(TENSORS, 1.0), "another": 1.0}},
-        {"ranges": {**dict.fromkeys(TENSORS, 1.0), "picture": -1.0}},
-        {"ranges": {**dict.fromkeys(TENSORS, 1.0), "picture": float("nan")}},
-        {"ranges": {**dict.fromkeys(TENSORS, 1.0), "picture": 10**400}},
-        {"ranges": [1.0]},
-        {"pictures": "many"},
-        {"shifts": {}},
-        {"shifts": [1.0]},
-        {"shifts": {**SHIFTS, "main": [0.0]}},
-        {"shifts": {**SHIFTS, "main": [float("nan")] * len(SHIFTS["main"])}},
-        {"shifts": {**SHIFTS, "another": [0.0]}},
-        {"shifts": {**SHIFTS, "main": [1e300] * len(SHIFTS["main"])}},
-        {"pictures": True},
+        {"clipping_limits": {"image": 1.0}},
+        {"clipping_limits": {**dict.fromkeys(TENSORS, 1.0), "another": 1.0}},
+        {"clipping_limits": {**dict.fromkeys(TENSORS, 1.0), "image": -1.0}},
+        {"clipping_limits": {**dict.fromkeys(TENSORS, 1.0), "image": float("nan")}},
+        {"clipping_limits": {**dict.fromkeys(TENSORS, 1.0), "image": 10**400}},
+        {"clipping_limits": [1.0]},
+        {"images": "many"},
+        {"bias_corrections": {}},
+        {"bias_corrections": [1.0]},
+        {"bias_corrections": {**BIAS_CORRECTIONS, "main": [0.0]}},
+        {"bias_corrections": {**BIAS_CORRECTIONS, "main": [float("nan")] * len(BIAS_CORRECTIONS["main"])}},
+        {"bias_corrections": {**BIAS_CORRECTIONS, "another": [0.0]}},
+        {"bias_corrections": {**BIAS_CORRECTIONS, "main": [1e300] * len(BIAS_CORRECTIONS["main"])}},
+        {"images": True},
         {"algorithm": 1},
         {"schema": True},
         {"key": None},
@@ -126,8 +127,15 @@ def test_a_stale_cache_is_refused_with_one_line(tmp_path: Path) -> None:
 )
 def test_a_cache_that_is_none_is_refused(change: dict[str, object], tmp_path: Path) -> None:
     file = tmp_path / "x.json"
-    ranges = dict.fromkeys(TENSORS, 1.0)
-    good = {"schema": 2, "key": "k", "algorithm": "mse", "pictures": 3, "ranges": ranges, "shifts": SHIFTS}
+    clipping_limits = dict.fromkeys(TENSORS, 1.0)
+    good = {
+        "schema": 2,
+        "key": "k",
+        "algorithm": "mse",
+        "images": 3,
+        "clipping_limits": clipping_limits,
+        "bias_corrections": BIAS_CORRECTIONS,
+    }
     file.write_text(json.dumps(good))
     assert read_calibration(file, "k", toy_graph()) is not None
     file.write_text(json.dumps({**good, **change}))

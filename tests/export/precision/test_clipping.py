@@ -1,4 +1,4 @@
-"""Ranges from histograms: each algorithm against a slow one written from its definition."""
+"""Clipping limits from histograms: each algorithm against a slow one written from its definition."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from edgead.export.precision.clipping import (
     BINS,
     LEVELS,
     PERCENTILE,
+    clipping_limit_from_histogram,
     divergence,
     magnitude_histogram,
-    range_from_histogram,
 )
 
 CANDIDATES = range(LEVELS, BINS + 1, 8)
@@ -73,7 +73,7 @@ def test_entropy_finds_the_smallest_divergence(kind: str) -> None:
     peak = float(np.abs(values).max())
     counts = magnitude_histogram(values, peak)
     slow = [slow_divergence(counts, bins) for bins in CANDIDATES]
-    chosen = range_from_histogram(counts, peak, "entropy")
+    chosen = clipping_limit_from_histogram(counts, peak, "entropy")
     index = CANDIDATES.index(round(chosen / peak * BINS))
     assert slow[index] == pytest.approx(min(slow), rel=1e-9)
 
@@ -87,7 +87,7 @@ def test_mse_rounds_the_values_themselves_best(kind: str) -> None:
         step = largest / 127
         return float(((np.clip(np.rint(values / step), -127, 127) * step - values) ** 2).mean())
 
-    chosen = range_from_histogram(magnitude_histogram(values, peak), peak, "mse")
+    chosen = clipping_limit_from_histogram(magnitude_histogram(values, peak), peak, "mse")
     best = min(error(bins / BINS * peak) for bins in CANDIDATES)
     # The histogram knows a value to a bin only.
     assert error(chosen) <= best * 1.05
@@ -97,7 +97,7 @@ def test_mse_rounds_the_values_themselves_best(kind: str) -> None:
 def test_percentile_is_numpys_to_a_bin(kind: str) -> None:
     values = samples(kind)
     peak = float(np.abs(values).max())
-    chosen = range_from_histogram(magnitude_histogram(values, peak), peak, "percentile")
+    chosen = clipping_limit_from_histogram(magnitude_histogram(values, peak), peak, "percentile")
     expected = np.percentile(np.abs(values[values != 0]), PERCENTILE)
     assert chosen == pytest.approx(expected, abs=3 * peak / BINS)
 
@@ -105,15 +105,15 @@ def test_percentile_is_numpys_to_a_bin(kind: str) -> None:
 def test_one_outlier_moves_minmax_most() -> None:
     values = samples("outlier")
     counts = magnitude_histogram(values, 80.0)
-    assert range_from_histogram(counts, 80.0, "minmax") == 80.0
+    assert clipping_limit_from_histogram(counts, 80.0, "minmax") == 80.0
     for algorithm, bound in (("percentile", 5.0), ("entropy", 20.0), ("mse", 70.0)):
-        assert range_from_histogram(counts, 80.0, algorithm) < bound, algorithm
+        assert clipping_limit_from_histogram(counts, 80.0, algorithm) < bound, algorithm
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_tensor_of_zeros_keeps_its_peak(algorithm: str) -> None:
     counts = magnitude_histogram(np.zeros(10, np.float32), 0.0)
-    assert range_from_histogram(counts, 0.0, algorithm) == 0.0
+    assert clipping_limit_from_histogram(counts, 0.0, algorithm) == 0.0
 
 
 def test_zeros_are_not_counted_and_signs_do_not_matter() -> None:

@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgead.errors import PrecisionError
-from edgead.export.graph_sections import parts_of
-from edgead.export.precision.float16 import half_from_float
+from edgead.export.graph_sections import sections_of
+from edgead.export.precision.float16 import float16_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from tests.helpers.toy_graph import HEIGHT, WIDTH, initialisers, toy_graph, toy_images, values_of
@@ -23,29 +23,29 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
 
 def test_the_graph_is_divided_into_its_parts() -> None:
     model = toy_graph()
-    parts = parts_of(model)
+    sections = sections_of(model)
     names = [node.output[0] for node in model.graph.node]
-    assert {names[i] for i in parts.picture} == {"cast", "planes", "scaled", "picture"}
-    assert {names[i] for i in parts.teacher} == {"conv_t", "teacher"}
+    assert {names[i] for i in sections.image} == {"cast", "planes", "scaled", "image"}
+    assert {names[i] for i in sections.teacher} == {"conv_t", "teacher"}
     student = {"down", "embedding", "main", "sum", "residual", "up", "student"}
-    assert {names[i] for i in parts.student} == student
-    assert names[parts.head] == "anomaly_map"
+    assert {names[i] for i in sections.student} == student
+    assert names[sections.head] == "anomaly_map"
 
 
 def test_a_graph_from_elsewhere_is_refused() -> None:
     model = toy_graph()
     del model.graph.node[-1]
     with pytest.raises(PrecisionError, match=r"0 nodes edgead::AnomalyMap"):
-        half_from_float(model)
+        float16_from_float32(model)
 
 
-def test_teacher_and_student_are_half_and_the_picture_is_cast_once() -> None:
+def test_teacher_and_student_are_half_and_the_image_is_cast_once() -> None:
     exact = toy_graph()
-    half = half_from_float(exact)
+    half = float16_from_float32(exact)
     found = types(half)
-    for name in ("cast", "planes", "scaled", "picture", "anomaly_map", "anomaly_score"):
+    for name in ("cast", "planes", "scaled", "image", "anomaly_map", "anomaly_score"):
         assert found[name] == TensorProto.FLOAT, name
-    for name in ("picture_half", "conv_t", "teacher", "embedding", "main", "sum", "up", "student"):
+    for name in ("image_half", "conv_t", "teacher", "embedding", "main", "sum", "up", "student"):
         assert found[name] == TensorProto.FLOAT16, name
     assert [node.op_type for node in half.graph.node].count("Cast") == 2
     head = half.graph.node[-1]
@@ -66,11 +66,11 @@ def test_a_cast_to_float_within_becomes_one_to_half() -> None:
     nodes.insert([node.op_type for node in nodes].index("ConvTranspose"), nodes.pop())
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    assert types(half_from_float(model))["cast_within"] == TensorProto.FLOAT16
+    assert types(float16_from_float32(model))["cast_within"] == TensorProto.FLOAT16
 
 
 def test_weights_are_rounded_as_numpy_rounds_and_the_scales_of_a_resize_are_not() -> None:
-    exact, half = initialisers(toy_graph()), initialisers(half_from_float(toy_graph()))
+    exact, half = initialisers(toy_graph()), initialisers(float16_from_float32(toy_graph()))
     for name in ("teacher_w", "teacher_b", "down_w", "main_w", "main_b", "up_w"):
         assert name not in half
         np.testing.assert_array_equal(half[f"{name}_half"], np.float16(exact[name]))
@@ -84,7 +84,7 @@ def test_it_runs_and_is_near_the_float_graph() -> None:
     size = ModelSize(HEIGHT, WIDTH)
     exact, half = (
         OnnxRuntimeSession(model.SerializeToString(), threads=1, size=size).infer(images)
-        for model in (toy_graph(), half_from_float(toy_graph()))
+        for model in (toy_graph(), float16_from_float32(toy_graph()))
     )
     error = np.abs(exact.anomaly_map - half.anomaly_map).max()
     assert 0.0 < error < 5e-3
@@ -92,10 +92,10 @@ def test_it_runs_and_is_near_the_float_graph() -> None:
 
 
 def test_the_features_are_what_rounding_by_hand_gives() -> None:
-    exact, half = toy_graph(), half_from_float(toy_graph())
+    exact, half = toy_graph(), float16_from_float32(toy_graph())
     images = toy_images(1)
-    (picture,), (converted,) = values_of(exact, images, "picture"), values_of(half, images, "picture_half")
-    np.testing.assert_array_equal(converted, np.float16(picture))
+    (image,), (converted,) = values_of(exact, images, "image"), values_of(half, images, "image_half")
+    np.testing.assert_array_equal(converted, np.float16(image))
 
 
 def test_weights_that_overflow_are_named() -> None:
@@ -106,19 +106,19 @@ def test_weights_that_overflow_are_named() -> None:
             values[0, 0, 0, 0] = 65520.0  # rounds to infinity, 65519 would round to 65504
             weight.CopyFrom(numpy_helper.from_array(values, "main_w"))
     with pytest.raises(PrecisionError, match=r"main_w; build with --precision fp32") as refusal:
-        half_from_float(model)
+        float16_from_float32(model)
     assert "down_w" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 def test_weights_that_are_not_finite_are_named() -> None:
     with pytest.raises(PrecisionError, match="down_w"):
-        half_from_float(toy_graph(weight_scale=float("nan")))
+        float16_from_float32(toy_graph(weight_scale=float("nan")))
 
 
 @pytest.mark.parametrize("peak", [20000.0, float("inf"), float("nan")])
 def test_what_overflows_stays_in_float_between_casts(peak: float) -> None:
-    half = half_from_float(toy_graph(), {"main": peak, "teacher": 10.0})
+    half = float16_from_float32(toy_graph(), {"main": peak, "teacher": 10.0})
     found = types(half)
     # What gives it and what takes it; what comes before and after is half.
     assert found["main"] == found["sum"] == TensorProto.FLOAT
@@ -132,7 +132,7 @@ def test_what_overflows_stays_in_float_between_casts(peak: float) -> None:
         assert np.isfinite(session.infer(toy_images(2)).anomaly_map).all()
 
 
-def test_a_real_overflow_is_mended() -> None:
+def test_a_real_overflow_is_fixed() -> None:
     # A student's layer of values near 1e6: infinite in half, and fine when those layers stay in float.
     model, images = toy_graph(weight_scale=1e6), toy_images(2)
     weights = {weight.name: weight for weight in model.graph.initializer}
@@ -140,18 +140,18 @@ def test_a_real_overflow_is_mended() -> None:
     small = numpy_helper.to_array(weights["down_w"]).clip(-6e4, 6e4)
     weights["down_w"].CopyFrom(numpy_helper.from_array(small.astype(np.float32), "down_w"))
     names = ("down", "embedding", "main", "sum", "residual", "up", "student")
-    peaks = {
+    absolute_maxima = {
         name: float(np.abs(value).max())
         for name, value in zip(names, values_of(model, images, *names), strict=True)
     }
-    assert peaks["down"] > 65504.0
+    assert absolute_maxima["down"] > 65504.0
     with np.errstate(over="ignore", invalid="ignore"):
-        (broken,) = values_of(half_from_float(model), images, "embedding")
+        (broken,) = values_of(float16_from_float32(model), images, "embedding")
     assert not np.isfinite(broken).all()
-    mended = half_from_float(model, peaks)
-    (embedding,) = values_of(mended, images, "embedding")
+    fixed = float16_from_float32(model, absolute_maxima)
+    (embedding,) = values_of(fixed, images, "embedding")
     assert np.isfinite(embedding).all()
     exact, half = (
-        OnnxRuntimeSession(graph.SerializeToString(), threads=1).infer(images) for graph in (model, mended)
+        OnnxRuntimeSession(graph.SerializeToString(), threads=1).infer(images) for graph in (model, fixed)
     )
     np.testing.assert_allclose(half.anomaly_map, exact.anomaly_map, atol=5e-3)

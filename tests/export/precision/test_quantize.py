@@ -8,23 +8,23 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgead.errors import PrecisionError
-from edgead.export.precision.quantize import int8_from_float, tensors_to_quantise
+from edgead.export.precision.quantize import int8_from_float32, tensors_to_quantise
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from tests.helpers.toy_graph import initialisers, toy_graph, toy_images, values_of
 
 
-def ranges(model: onnx.ModelProto, largest: float = 4.0) -> dict[str, float]:
+def clipping_limits(model: onnx.ModelProto, largest: float = 4.0) -> dict[str, float]:
     return dict.fromkeys(tensors_to_quantise(model), largest)
 
 
 def test_pairs_stand_on_convolutions_and_on_the_skip_of_a_residual_addition() -> None:
     model = toy_graph()
     # `main` is fused with the addition; `sum`, `down` and the features go to no convolution.
-    assert tensors_to_quantise(model) == ("picture", "teacher", "embedding", "residual")
+    assert tensors_to_quantise(model) == ("image", "teacher", "embedding", "residual")
     assert tensors_to_quantise(model, "student") == ("teacher", "embedding", "residual")
-    quantised = int8_from_float(model, ranges(model))
+    quantised = int8_from_float32(model, clipping_limits(model))
     inputs = {node.output[0]: list(node.input) for node in quantised.graph.node}
-    assert inputs["conv_t"] == ["picture_dq", "teacher_w_dq", "teacher_b"]
+    assert inputs["conv_t"] == ["image_dq", "teacher_w_dq", "teacher_b"]
     assert inputs["main"] == ["embedding_dq", "main_w_dq", "main_b"]
     assert inputs["sum"] == ["main", "embedding_dq"]
     assert inputs["up"] == ["residual_dq", "up_w_dq"]
@@ -40,7 +40,7 @@ def test_both_inputs_of_an_addition_are_quantised_where_no_convolution_is_fused(
         if node.output[0] == "sum":
             node.input[0] = "embedding"
     assert "embedding" in tensors_to_quantise(model)
-    quantised = int8_from_float(model, ranges(model))
+    quantised = int8_from_float32(model, clipping_limits(model))
     inputs = {node.output[0]: list(node.input) for node in quantised.graph.node}
     assert inputs["sum"] == ["embedding_dq", "embedding_dq"]
 
@@ -49,15 +49,15 @@ def test_the_students_convolutions_alone() -> None:
     model = toy_graph()
     inputs = {
         node.output[0]: list(node.input)
-        for node in int8_from_float(model, ranges(model), "student").graph.node
+        for node in int8_from_float32(model, clipping_limits(model), "student").graph.node
     }
-    assert inputs["conv_t"] == ["picture", "teacher_w", "teacher_b"]
+    assert inputs["conv_t"] == ["image", "teacher_w", "teacher_b"]
     assert inputs["down"] == ["teacher_dq", "down_w_dq"]
 
 
 def test_weights_are_int8_with_one_symmetric_scale_for_each_output_channel() -> None:
     model = toy_graph()
-    exact, quantised = initialisers(model), initialisers(int8_from_float(model, ranges(model)))
+    exact, quantised = initialisers(model), initialisers(int8_from_float32(model, clipping_limits(model)))
     # Output channels are the first axis of a convolution's weights, the second of a transposed one's.
     for name, channel_first in (("teacher_w", (0, 1, 2, 3)), ("up_w", (1, 0, 2, 3))):
         weights = exact[name].transpose(channel_first)
@@ -90,7 +90,7 @@ def test_a_convolution_is_what_a_hand_computes() -> None:
     images = np.zeros((1, 32, 64, 3), np.uint8)
     images[0, :, :32, 0], images[0, :, 32:, 0] = 200, 100
     model = one_by_one(2.0, 0.25)
-    quantised = int8_from_float(model, {**ranges(model), "picture": 0.5})
+    quantised = int8_from_float32(model, {**clipping_limits(model), "image": 0.5})
     (conv,) = values_of(quantised, images, "conv_t")
     np.testing.assert_allclose(conv[0, :, :, :8], 0.5 * 2.0 + 0.25, rtol=1e-6)
     np.testing.assert_allclose(conv[0, :, :, 8:], -55 * 0.5 / 127 * 2.0 + 0.25, rtol=1e-5)
@@ -98,7 +98,7 @@ def test_a_convolution_is_what_a_hand_computes() -> None:
 
 def test_the_runtime_computes_what_the_reference_evaluator_does() -> None:
     model, images = toy_graph(), toy_images(3)
-    quantised = int8_from_float(model, ranges(model))
+    quantised = int8_from_float32(model, clipping_limits(model))
     expected_teacher, expected_student = values_of(quantised, images, "teacher", "student")
     exact = OnnxRuntimeSession(quantised.SerializeToString(), threads=1).infer(images)
     from edgead.imaging.anomaly_map import anomaly_map
@@ -109,7 +109,7 @@ def test_the_runtime_computes_what_the_reference_evaluator_does() -> None:
 
 def test_a_channel_of_zeros_stays_zero() -> None:
     model = one_by_one(0.0, 0.5)
-    quantised = int8_from_float(model, {**ranges(model), "picture": 0.0})
+    quantised = int8_from_float32(model, {**clipping_limits(model), "image": 0.0})
     (conv,) = values_of(quantised, toy_images(1), "conv_t")
     np.testing.assert_array_equal(conv, np.float32(0.5))
 
@@ -122,7 +122,7 @@ def test_grouped_transposed_convolutions_have_one_scale() -> None:
     for weight in model.graph.initializer:
         if weight.name == "up_w":
             weight.CopyFrom(numpy_helper.from_array(np.ones((6, 4, 2, 2), np.float32), "up_w"))
-    quantised = initialisers(int8_from_float(model, ranges(model)))
+    quantised = initialisers(int8_from_float32(model, clipping_limits(model)))
     assert quantised["up_w_scale"].shape == ()
     assert quantised["up_w_scale"] == np.float32(1 / 127)
 
@@ -131,18 +131,18 @@ def test_grouped_transposed_convolutions_have_one_scale() -> None:
 def test_a_range_that_is_none_is_refused(broken: float) -> None:
     model = toy_graph()
     with pytest.raises(PrecisionError, match="teacher"):
-        int8_from_float(model, {**ranges(model), "teacher": broken})
-    with pytest.raises(PrecisionError, match="picture"):
-        int8_from_float(model, {})
+        int8_from_float32(model, {**clipping_limits(model), "teacher": broken})
+    with pytest.raises(PrecisionError, match="image"):
+        int8_from_float32(model, {})
 
 
 def test_weights_that_are_not_finite_are_named() -> None:
     model = toy_graph(weight_scale=float("nan"))
     with pytest.raises(PrecisionError, match="down_w"):
-        int8_from_float(model, ranges(model))
+        int8_from_float32(model, clipping_limits(model))
 
 
 def test_only_int8_and_float_scales_are_added() -> None:
-    quantised = int8_from_float(toy_graph(), ranges(toy_graph()))
+    quantised = int8_from_float32(toy_graph(), clipping_limits(toy_graph()))
     added = {w.name: w.data_type for w in quantised.graph.initializer if w.name.endswith(("_q", "_zero"))}
     assert set(added.values()) == {TensorProto.INT8}

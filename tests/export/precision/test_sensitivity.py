@@ -9,8 +9,8 @@ import pytest
 from onnx import ModelProto
 
 from edgead.errors import PrecisionError
-from edgead.export.precision.calibration import tensor_peaks
-from edgead.export.precision.quantize import int8_from_float, layers_to_quantise, tensors_to_quantise
+from edgead.export.precision.calibration import absolute_maxima_of
+from edgead.export.precision.quantize import int8_from_float32, layers_to_quantise, tensors_to_quantise
 from edgead.export.precision.sensitivity import SHARE, fewest, sensitive_layers
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from tests.helpers.toy_graph import toy_graph, toy_images
@@ -39,19 +39,17 @@ def test_no_harm_makes_no_layer_sensitive() -> None:
     assert fewest({"a": 0.0, "b": 1.0}, 1.0) == ("b",)
 
 
-def peaks(model: ModelProto, images: np.ndarray) -> dict[str, float]:
-    return tensor_peaks(model, images, tensors_to_quantise(model))
+def absolute_maxima(model: ModelProto, images: np.ndarray) -> dict[str, float]:
+    return absolute_maxima_of(model, images, tensors_to_quantise(model))
 
 
-@pytest.mark.parametrize(
-    ("tensor", "layer"), [("picture", "conv_t"), ("teacher", "down"), ("residual", "up")]
-)
+@pytest.mark.parametrize(("tensor", "layer"), [("image", "conv_t"), ("teacher", "down"), ("residual", "up")])
 def test_a_layer_with_an_absurd_range_is_found_first(tensor: str, layer: str) -> None:
     model, images = toy_graph(), toy_images(3)
-    ranges = peaks(model, images)
+    clipping_limits = absolute_maxima(model, images)
     # All but a hundredth of it is clipped.
-    ranges[tensor] /= 100.0
-    found = sensitive_layers(model, ranges, {}, images)
+    clipping_limits[tensor] /= 100.0
+    found = sensitive_layers(model, clipping_limits, {}, images)
     assert found[0] == layer
     # The others do so little beside it that it alone makes up the share.
     assert found == (layer,)
@@ -59,16 +57,18 @@ def test_a_layer_with_an_absurd_range_is_found_first(tensor: str, layer: str) ->
 
 def test_the_layers_called_sensitive_do_the_share_of_the_harm() -> None:
     model, images = toy_graph(seed=1), toy_images(4)
-    ranges, layers = peaks(model, images), layers_to_quantise(model)
+    clipping_limits, layers = absolute_maxima(model, images), layers_to_quantise(model)
     assert layers == ("conv_t", "down", "main", "sum", "up")
     with OnnxRuntimeSession(model.SerializeToString()) as session:
         exact = session.infer(images).anomaly_map.astype(np.float64)
     harm = {}
     for layer in layers:
-        alone = int8_from_float(model, ranges, spared=[other for other in layers if other != layer])
+        alone = int8_from_float32(
+            model, clipping_limits, excluded=[other for other in layers if other != layer]
+        )
         with OnnxRuntimeSession(alone.SerializeToString()) as session:
             harm[layer] = np.square(session.infer(images).anomaly_map - exact).mean()
-    found = sensitive_layers(model, ranges, {}, images)
+    found = sensitive_layers(model, clipping_limits, {}, images)
     order = sorted(layers, key=lambda layer: harm[layer], reverse=True)
     assert list(found) == order[: len(found)]
     total = sum(harm.values())
@@ -78,7 +78,7 @@ def test_the_layers_called_sensitive_do_the_share_of_the_harm() -> None:
 def test_progress_is_logged_and_a_missing_range_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     model, images = toy_graph(), toy_images(1)
     caplog.set_level(logging.INFO, "edgead")
-    sensitive_layers(model, peaks(model, images), {}, images)
+    sensitive_layers(model, absolute_maxima(model, images), {}, images)
     assert caplog.messages == ["measuring how sensitive each layer is: 0 of 5"]
-    with pytest.raises(PrecisionError, match="'picture'"):
+    with pytest.raises(PrecisionError, match="'image'"):
         sensitive_layers(model, {}, {}, images)

@@ -8,7 +8,7 @@
 //     driver LIBRARY formats INPUTS FIELD...            every combination that is supported
 //     driver LIBRARY outputs INPUTS FIELD...
 //     driver LIBRARY life FORMAT DIMS... -- FIELD...    from creation to destruction; DIMS as 2x24x16x16
-//     driver LIBRARY unconfigured FIELD...              run without having been told the inputs
+//     driver LIBRARY unconfigured FIELD...              run before the inputs were set
 //
 // A field is NAME:TYPE:VALUE, TYPE one of i (INT32), l (INT64), f (FLOAT32), d (FLOAT64), s (CHAR, closing zero counted),
 // S (CHAR, not counted), p (a pair of INT32), n (INT32 without data).

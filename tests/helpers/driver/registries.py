@@ -1,6 +1,6 @@
 """Put the plugin into registries of TensorRT-RTX, one step after the other: STEP=LIBRARY...
 
-A step is `process`, which opens the library as any program does, or the registry that TensorRT-RTX is told to load it
+A step is `process`, which opens the library as any program does, or the registry that TensorRT-RTX loads it
 into: `global`, `builder`, `runtime`, `other` (another runtime). Prints for each step whether it was taken, which
 registries have the plugin themselves, and what was complained of.
 """

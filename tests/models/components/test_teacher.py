@@ -9,7 +9,7 @@ from torch import nn
 
 import edgead.models.components.teacher as teacher_module
 from edgead.errors import TeacherError
-from edgead.imaging.preprocess import ModelSize, read_picture, resize_to_model
+from edgead.imaging.preprocess import ModelSize, read_image, resize_to_model
 from edgead.models.components.teacher import DEFAULT_TEACHER, Teacher, create_teacher
 from edgead.models.components.teacher_weights import _timm_from_lite
 
@@ -92,15 +92,15 @@ def test_lite0_gives_what_the_blocks_of_its_package_give_by_hand(lite0, lite0_pa
         np.testing.assert_allclose(features[k].numpy(), expected[k].numpy(), atol=2e-5 * scale)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no pictures of real parts in {SHARED}")
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no images of real parts in {SHARED}")
 def test_lite0_of_the_package_knows_a_screw(lite0_package):
     renamed = _timm_from_lite(lite0_package, DEFAULT_TEACHER)
     network = timm.create_model(DEFAULT_TEACHER, pretrained=False).eval()
     network.load_state_dict(renamed, strict=True)
 
     for number in range(3):
-        picture = read_picture(SHARED / "screw" / "test" / "good" / f"{number:03d}.png")
-        image = resize_to_model(picture, ModelSize(224, 224))
+        screw = read_image(SHARED / "screw" / "test" / "good" / f"{number:03d}.png")
+        image = resize_to_model(screw, ModelSize(224, 224))
         with torch.no_grad():
             logits = network((torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - 0.5) / 0.5)
         assert int(logits.argmax()) == SCREW

@@ -28,12 +28,12 @@ def test_weights_of_a_file_are_the_ones_used(tmp_path, name, suffix):
 
     teacher = create_teacher(name, str(file))
 
-    pictures = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
-    normalised = (pictures.permute(0, 3, 1, 2) - teacher.mean) / teacher.std
+    images = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
+    normalised = (images.permute(0, 3, 1, 2) - teacher.mean) / teacher.std
     with torch.no_grad():
         expected = network.forward_intermediates(normalised, intermediates_only=True)
     by_size = {x.shape[2]: x for x in expected}
-    for feature, size in zip(teacher(pictures), (16, 8, 4), strict=True):
+    for feature, size in zip(teacher(images), (16, 8, 4), strict=True):
         torch.testing.assert_close(feature, by_size[size])
 
 

@@ -62,7 +62,7 @@ def test_another_type_is_read_so_that_the_session_can_name_it(typestr, dtype):
 @pytest.mark.parametrize(
     "strides",
     [
-        (12288, 192, 3, 1),  # every second picture
+        (12288, 192, 3, 1),  # every second image
         (6144, 384, 3, 1),  # every second row
         (6144, 192, -3, 1),  # mirrored
         (1, 192, 3, 6144),  # Fortran's order
@@ -70,7 +70,7 @@ def test_another_type_is_read_so_that_the_session_can_name_it(typestr, dtype):
         (6144, 192, 4, 1),  # a channel of four left out
     ],
 )
-def test_a_strided_array_is_refused_with_the_mend(strides):
+def test_a_strided_array_is_refused_with_the_hint(strides):
     with pytest.raises(InputError, match="is not C-contiguous: copy it") as caught:
         device_array(offered(strides=strides))
     assert str(strides) in str(caught.value)

@@ -28,7 +28,7 @@ def record(**changes: Any) -> EngineRecord:
         "precision": "fp16",
         "batch": (1, 2, 8),
         "graph_sha256": "0123456789abcdef" * 4,
-        "recipe": "jetson-orin",
+        "target": "jetson-orin",
     }
     return EngineRecord(**{**values, **changes})
 
@@ -76,8 +76,8 @@ def test_what_is_written_is_read():
         ("batch", [1, 1, True]),
         ("batch", [1, 1, 10**6]),
         ("graph_sha256", "0" * 63),
-        ("recipe", "../other"),
-        ("recipe", ""),
+        ("target", "../other"),
+        ("target", ""),
         ("head", "auto"),
         ("head", None),
         ("head", ["plugin"]),
@@ -103,9 +103,9 @@ def test_a_value_that_would_not_be_written_is_refused_by_its_key(key, value):
         "{",
         "[" * 100_000,
         "9" * 5000,
-        record().to_json().replace('"recipe"', '"receipt"'),
+        record().to_json().replace('"target"', '"receipt"'),
         record().to_json().replace("}", ', "extra": 1}'),
-        record().to_json().replace("}", ', "recipe": "other"}'),
+        record().to_json().replace("}", ', "target": "other"}'),
         record().to_json() + " " * 2**16,
     ],
     ids=["empty", "list", "null", "cut", "deep", "number", "renamed", "extra", "twice", "long"],

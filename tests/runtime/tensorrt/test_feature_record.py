@@ -37,8 +37,8 @@ def test_the_outputs_are_teacher_then_student_by_scale():
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float16", 2)])
-def test_bytes_are_those_of_one_picture(dtype, size):
-    found = dict(dataclasses.replace(RECORD, dtype=dtype).bytes_of_picture())
+def test_bytes_are_those_of_one_image(dtype, size):
+    found = dict(dataclasses.replace(RECORD, dtype=dtype).bytes_of_image())
     assert found["student_features_1"] == found["teacher_features_1"] == 24 * 16 * 12 * size
     assert found["student_features_2"] == found["teacher_features_2"] == 40 * 8 * 6 * size
 

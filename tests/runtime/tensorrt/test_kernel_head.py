@@ -133,7 +133,7 @@ def test_a_record_becomes_launches_on_its_buffers(monkeypatch, dtype, kernel, si
     monkeypatch.setattr(kernel_head, "AnomalyMapKernels", Kernels)
     record = FeatureRecord(dtype, ((24, 16, 12), (40, 8, 6)), HeadSpec(64, 48, "multiply", 2.5, False))
     head = KernelHead(record)
-    needed = head.bytes_of_picture()
+    needed = head.bytes_of_image()
     assert needed == {
         "teacher_features_1": 24 * 16 * 12 * size,
         "teacher_features_2": 40 * 8 * 6 * size,

@@ -29,7 +29,7 @@ LOAD = "try: load_library({!r})\nexcept BackendError as error: print(error)"
 
 
 @pytest.mark.parametrize(
-    ("backend", "module", "mend"),
+    ("backend", "module", "hint"),
     [
         (
             "tensorrt",
@@ -40,11 +40,11 @@ LOAD = "try: load_library({!r})\nexcept BackendError as error: print(error)"
         ("tensorrt-rtx", "tensorrt_rtx", "pip install 'edgead[tensorrt-rtx]'"),
     ],
 )
-def test_a_missing_package_is_named_with_the_mend(backend, module, mend):
+def test_a_missing_package_is_named_with_the_hint(backend, module, hint):
     said = refusal(f"import sys; sys.modules[{module!r}] = None\n{LOAD.format(backend)}")
     assert said.startswith("TensorRT")
     assert module in said
-    assert said.endswith(f"{mend}\n")
+    assert said.endswith(f"{hint}\n")
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,8 @@ def images(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 32, 64, 3), dtype=np.uint8)
 
 
-def oracle(pictures: np.ndarray) -> np.ndarray:
-    return pictures.astype(np.float64).mean(axis=3)[:, None] / 255
+def oracle(images: np.ndarray) -> np.ndarray:
+    return images.astype(np.float64).mean(axis=3)[:, None] / 255
 
 
 class OnGpu:
@@ -126,7 +126,7 @@ def test_a_graph_is_captured_once_for_each_size_and_replayed(use, driver, engine
         for count in (1, 3, 1, 3, 7):
             session.infer(images(count))
         launches = [entry for entry in driver.journal if entry[0] == "launch"]
-    # 7 pictures are 4 and 3.
+    # 7 images are 4 and 3.
     assert len(module.contexts) == 3
     assert len(launches) == 6
 
@@ -170,7 +170,7 @@ def test_work_that_cannot_be_captured_runs_without_a_graph_and_says_so(use, driv
     assert ("launch", STREAM) not in driver.journal
 
 
-def test_an_engine_for_larger_batches_alone_scores_fewer_pictures_too(use, engine):
+def test_an_engine_for_larger_batches_alone_scores_fewer_images_too(use, engine):
     with open_(use(batch=(2, 2, 4)), engine) as session:
         prediction = session.infer(images(5))
     np.testing.assert_allclose(prediction.anomaly_map, oracle(images(5)), atol=1e-6)
@@ -178,16 +178,16 @@ def test_an_engine_for_larger_batches_alone_scores_fewer_pictures_too(use, engin
 
 @pytest.mark.parametrize("count", [1, 4, 9])
 def test_an_array_on_the_gpu_never_passes_through_the_host(use, driver, engine, count):
-    pictures = images(count)
+    batch = images(count)
     with open_(use(), engine) as session:
         np.testing.assert_array_equal(
-            session.infer(OnGpu(pictures)).anomaly_map, session.infer(pictures).anomaly_map
+            session.infer(OnGpu(batch)).anomaly_map, session.infer(batch).anomaly_map
         )
         driver.journal.clear()
-        session.infer(OnGpu(pictures))
+        session.infer(OnGpu(batch))
     copied = sum(size for kind, size in driver.journal if kind == "copy")
-    # One copy of the pictures, on the GPU, and the results; from the host it is no more, but from pinned memory.
-    assert copied == pictures.nbytes + count * (32 * 64 + 1) * 4
+    # One copy of the images, on the GPU, and the results; from the host it is no more, but from pinned memory.
+    assert copied == batch.nbytes + count * (32 * 64 + 1) * 4
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_the_streams_of_an_array_are_waited_for_by_an_event(use, driver, engine,
     assert kinds == ["record", "wait"] * len(recorded) + ["copy", "launch", "copy", "copy", "sync"]
 
 
-def test_a_stream_of_another_context_is_refused_with_the_mend(use, engine):
+def test_a_stream_of_another_context_is_refused_with_the_hint(use, engine):
     with open_(use(), engine) as session, pytest.raises(BackendError, match=r"pycuda\.autoprimaryctx"):
         session.infer(OnGpu(images(1)), stream=0xBAD)
 
@@ -269,20 +269,20 @@ def test_close_frees_everything_and_twice_is_fine(use, driver, engine, flavour):
     [
         (
             {"total": 40_000},
-            r"out of GPU memory: anomaly_map of 4 pictures needs 0.0 MiB, and .* on Stand-in are free",
+            r"out of GPU memory: anomaly_map of 4 images needs 0.0 MiB, and .* on Stand-in are free",
         ),
         ({"total": 24_600}, r"out of GPU memory: anomaly_map"),
-        ({"total": 57_370}, r"out of GPU memory: the work on 4 pictures"),
-        ({"host_free": 1000}, r"out of memory that can be pinned: images of 4 pictures"),
+        ({"total": 57_370}, r"out of GPU memory: the work on 4 images"),
+        ({"host_free": 1000}, r"out of memory that can be pinned: images of 4 images"),
     ],
 )
-def test_memory_that_does_not_suffice_is_named_with_the_mend_and_given_back(
+def test_memory_that_does_not_suffice_is_named_with_the_hint_and_given_back(
     use, driver, engine, limit, message
 ):
     for name, size in limit.items():
         setattr(driver, name, size)
     with pytest.raises(
-        BackendError, match=f"{message}.*smaller batch in its recipe, or close other"
+        BackendError, match=f"{message}.*smaller batch in its target, or close other"
     ) as caught:
         open_(use(), engine)
     assert "\n" not in str(caught.value)
@@ -359,7 +359,7 @@ def test_a_file_that_is_not_there_is_named(use, engine):
         ("images", ("UINT8", (-1, 64, 64, 3)), r"takes images uint8 \(N, 64, 64, 3\)"),
         ("more", ("FLOAT", (1,)), "takes images uint8 .*, more float32"),
         ("anomaly_score", ("HALF", (-1,)), "gives .*anomaly_score float16"),
-        ("anomaly_map", ("FLOAT", (-1, 1, 16, 64)), r"gives anomaly_map \(2, 1, 16, 64\) for 2 pictures"),
+        ("anomaly_map", ("FLOAT", (-1, 1, 16, 64)), r"gives anomaly_map \(2, 1, 16, 64\) for 2 images"),
     ],
 )
 def test_other_inputs_and_outputs_are_refused(use, engine, name, tensor, message):

@@ -69,10 +69,10 @@ def images(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 32, 64, 3), dtype=np.uint8)
 
 
-def oracle(pictures: np.ndarray, features: FeatureRecord) -> tuple[np.ndarray, np.ndarray]:
+def oracle(images: np.ndarray, features: FeatureRecord) -> tuple[np.ndarray, np.ndarray]:
     teacher, student = (
         [
-            feature(f"{side}_features_{k}", pictures, shape).astype(features.dtype)
+            feature(f"{side}_features_{k}", images, shape).astype(features.dtype)
             for k, shape in enumerate(features.shapes, start=1)
         ]
         for side in ("teacher", "student")
@@ -141,7 +141,7 @@ def test_an_engine_that_fails_launches_no_kernels(use, driver, engine):
 def test_close_frees_everything(use, driver, engine, flavour):
     session = open_(use(flavour), engine)
     session.infer(images(7))
-    # Pictures, map and score on both sides; four features, room for the kernels and TensorRT's on the GPU.
+    # Images, map and score on both sides; four features, room for the kernels and TensorRT's on the GPU.
     assert driver.left[0] == 3 + 3 + 4 + 1 + 1
     session.close()
     session.close()
@@ -149,9 +149,9 @@ def test_close_frees_everything(use, driver, engine, flavour):
 
 
 def test_memory_that_does_not_suffice_is_named(use, driver, engine):
-    # Pictures, maps and scores of 4, and not a feature more.
+    # Images, maps and scores of 4, and not a feature more.
     driver.total = 4 * (32 * 64 * 3 + 32 * 64 * 4 + 4) + 100
-    with pytest.raises(BackendError, match="out of GPU memory: teacher_features_1 of 4 pictures"):
+    with pytest.raises(BackendError, match="out of GPU memory: teacher_features_1 of 4 images"):
         open_(use(), engine)
     assert driver.left == (0, 0)
 
@@ -165,7 +165,7 @@ def test_memory_that_does_not_suffice_is_named(use, driver, engine):
         ),
         (
             lambda tensors: tensors.update(student_features_1=("FLOAT", (-1, 5, 16, 8))),
-            r"gives student_features_1 \(2, 5, 16, 8\) for 2 pictures, not \(2, 5, 8, 16\)",
+            r"gives student_features_1 \(2, 5, 16, 8\) for 2 images, not \(2, 5, 8, 16\)",
         ),
         (lambda tensors: tensors.pop("student_features_2"), "gives student_features_1 .*not teacher"),
         (lambda tensors: tensors.update(student_features_3=("FLOAT", (-1, 7, 4, 8))), "gives .*_features_3"),
@@ -190,7 +190,7 @@ def test_features_for_an_engine_of_maps_are_refused_and_the_other_way_round(use,
 def test_a_head_for_maps_of_another_size_is_refused(use, driver, engine):
     features = replace(FEATURES, head=replace(HEAD, height=64))
     with pytest.raises(
-        BackendError, match=r"is for maps of 64x64, and its pictures have 32x64: rebuild it with edgead"
+        BackendError, match=r"is for maps of 64x64, and its images have 32x64: rebuild it with edgead"
     ):
         open_(use(), engine, features)
     assert driver.left == (0, 0)

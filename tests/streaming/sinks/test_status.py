@@ -18,21 +18,21 @@ def test_the_status_line_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr("edgead.streaming.sinks.status.TERMINAL_EVERY_S", 0.0)
     with StatusLine() as sink:
-        sink.turn()
+        sink.tick()
         sink.write(frame(textured(1)), verdict(), MAP)
         sink.write(*rejected(1))
         sink.signal(LOST)
-        sink.turn()
+        sink.tick()
         sink.signal(BACK)
     sink.close()
     shown = terminal.getvalue().removesuffix("\n").split("\r\x1b[K")[1:]
     assert "0 scored" in shown[0]
-    assert "waiting for the first picture" in shown[0]
+    assert "waiting for the first image" in shown[0]
     assert "1 scored  0 rejected" in shown[1]
     assert "good    score 0.2500 of 0.5000" in shown[1]
     assert "2 scored  1 rejected" in shown[2]
     assert "REJECT  score 0.7500 of 0.5000" in shown[2]
-    assert [("NO SIGNAL  no picture comes" in text) for text in shown[3:]] == [True, True, False, False]
+    assert [("NO SIGNAL  no image comes" in text) for text in shown[3:]] == [True, True, False, False]
     assert terminal.getvalue().count("\n") == 1
 
 

@@ -23,7 +23,7 @@ RTSP_PACKAGES = "gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base
 
 
 class Device:
-    """A capture device that gives what it is told: BGR pictures, None for a failed read, or an error."""
+    """A capture device that gives what it was made with: BGR images, None for a failed read, or an error."""
 
     def __init__(
         self, reads: list[UInt8Array | Exception | None], opened: bool = True, fps: float = 0.0
@@ -51,13 +51,13 @@ class Device:
 def live(devices: list[Device]) -> LiveSource:
     remaining = iter(devices)
     return LiveSource(
-        "test://me:secret@line", lambda: next(remaining), "mend it", first_wait_s=0.001, longest_wait_s=0.004
+        "test://me:secret@line", lambda: next(remaining), "fix it", first_wait_s=0.001, longest_wait_s=0.004
     )
 
 
-def test_a_camera_that_is_not_there_is_an_error_that_says_how_to_mend_it() -> None:
+def test_a_camera_that_is_not_there_is_an_error_that_says_how_to_fix_it() -> None:
     device = Device([], opened=False)
-    with pytest.raises(SourceError, match=r"^no camera at test://\*\*\*@line: mend it$"):
+    with pytest.raises(SourceError, match=r"^no camera at test://\*\*\*@line: fix it$"):
         live([device])
     assert device.released
 
@@ -79,14 +79,14 @@ def test_a_lost_camera_is_opened_again_and_counts_on(caplog: pytest.LogCaptureFi
     assert all(device.released for device in (first, *dead, crashing, empty))
     waits = [record.args[1] for record in caplog.records if "opening it again" in record.message]  # type: ignore[index]
     assert waits == [0.001, 0.002, 0.004, 0.004, 0.004, 0.004, 0.004]
-    assert "pictures again, after 7 tries" in caplog.text
+    assert "images again, after 7 tries" in caplog.text
     assert "secret" not in caplog.text
     source.close()
     assert last.released
     assert list(frames) == []
 
 
-def test_the_wait_starts_small_again_after_a_picture(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_wait_starts_small_again_after_an_image(caplog: pytest.LogCaptureFixture) -> None:
     devices = [Device([textured(1)]), Device([]), Device([textured(2)]), Device([textured(3)])]
     with live(devices) as source:
         frames = iter(source)
@@ -115,7 +115,7 @@ def test_a_nonsense_rate_is_no_rate(reported: float, fps: float | None) -> None:
 
 
 def test_stopping_ends_a_long_wait() -> None:
-    source = LiveSource("test", lambda: Device([]), "mend", first_wait_s=3600, longest_wait_s=3600)
+    source = LiveSource("test", lambda: Device([]), "hint", first_wait_s=3600, longest_wait_s=3600)
     threading.Timer(0.05, source.stop).start()
     assert list(source) == []
     source.close()
@@ -131,7 +131,7 @@ def test_closing_does_not_wait_for_a_read_that_hangs() -> None:
             return False, None
 
     device = Hanging([])
-    source = LiveSource("test", lambda: device, "mend")
+    source = LiveSource("test", lambda: device, "hint")
     thread = threading.Thread(target=lambda: list(source))
     thread.start()
     assert reading.wait(10)
@@ -150,7 +150,7 @@ def free_port() -> int:
 
 @contextmanager
 def mjpeg_camera(port: int) -> Iterator[None]:
-    """A network camera: a real HTTP server that sends JPEG pictures, every one different, until it is shut."""
+    """A network camera: a real HTTP server that sends JPEG images, every one different, until it is shut."""
     ending = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -271,7 +271,7 @@ def test_a_network_camera_that_restarts_goes_on(
     assert not thread.is_alive()
     assert [signal.present for signal in record.signals[:2]] == [False, True]
     assert "opening it again" in caplog.text
-    assert "pictures again" in caplog.text
+    assert "images again" in caplog.text
     indexes = [verdict.frame_index for verdict in record.verdicts]
     assert indexes == sorted(set(indexes))
     assert summaries[0].frames_scored == len(indexes)
@@ -279,7 +279,7 @@ def test_a_network_camera_that_restarts_goes_on(
 
 
 @pytest.mark.parametrize(("address", "camera", "shape"), CAMERAS)
-def test_pictures_of_a_network_camera(address: str, camera: type, shape: tuple[int, ...]) -> None:
+def test_images_of_a_network_camera(address: str, camera: type, shape: tuple[int, ...]) -> None:
     port = free_port()
     with camera(port), open_source(address.format(port=port)) as source:
         frames = iter(source)

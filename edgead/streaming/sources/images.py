@@ -1,9 +1,9 @@
-"""Pictures from a folder: those that are there, or, watched, every one that a camera's software puts there.
+"""Images from a folder: those that are there, or, watched, every one that a camera's software puts there.
 
-Many cameras do nothing but save pictures to a share. A watched folder is polled, not subscribed to, because
-changes on network shares are not announced. A picture is taken when its size, time and inode stood still for
+Many cameras do nothing but save images to a share. A watched folder is polled, not subscribed to, because
+changes on network shares are not announced. An image is taken when its size, time and inode stood still for
 `SETTLED_S`, so one that is still being written is left alone; whether it is whole is checked once more by
-`edgead.imaging.preprocess.read_picture`.
+`edgead.imaging.preprocess.read_image`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from edgead.errors import PictureError, SourceError
-from edgead.imaging.preprocess import PICTURE_SUFFIXES, read_picture
+from edgead.errors import ImageError, SourceError
+from edgead.imaging.preprocess import IMAGE_SUFFIXES, read_image
 from edgead.streaming.sources.base import Source
 from edgead.types import Frame
 
@@ -28,19 +28,19 @@ _log = logging.getLogger(__name__)
 _State: TypeAlias = tuple[int, int, int]  # size in bytes, modified in ns, inode
 
 
-def open_pictures(folder: Path) -> PictureSource:
-    """The pictures lying in a folder, sorted by name; raises SourceError where there are none."""
-    paths = sorted(folder / name for name in _picture_states(folder))
+def open_images(folder: Path) -> ImageSource:
+    """The images lying in a folder, sorted by name; raises SourceError where there are none."""
+    paths = sorted(folder / name for name in _image_states(folder))
     if not paths:
         raise SourceError(
-            f"{folder} holds no picture ({', '.join(PICTURE_SUFFIXES)}): give another folder, "
-            "or --watch to wait for pictures"
+            f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): give another folder, "
+            "or --watch to wait for images"
         )
-    return PictureSource(str(folder), paths)
+    return ImageSource(str(folder), paths)
 
 
-class PictureSource(Source):
-    """The given picture files, in the given order. A broken one ends the stream with its PictureError."""
+class ImageSource(Source):
+    """The given image files, in the given order. A broken one ends the stream with its ImageError."""
 
     def __init__(self, uri: str, paths: Sequence[Path]) -> None:
         super().__init__(uri)
@@ -54,9 +54,9 @@ class PictureSource(Source):
 
 
 class WatchedFolder(Source):
-    """The pictures of a folder sorted by name, then every new or newly written one; ends only when stopped.
+    """The images of a folder sorted by name, then every new or newly written one; ends only when stopped.
 
-    A picture that cannot be read is named in a warning and left out, its index with it: a broken file must
+    An image that cannot be read is named in a warning and left out, its index with it: a broken file must
     not end a stream that runs for months. It is tried again when it changes. Raises SourceError when the
     folder cannot be read.
     """
@@ -64,7 +64,7 @@ class WatchedFolder(Source):
     def __init__(self, folder: Path, *, poll_s: float = POLL_S, settled_s: float = SETTLED_S) -> None:
         super().__init__(str(folder))
         self._folder, self._poll_s, self._settled_s = folder, poll_s, settled_s
-        _picture_states(folder)
+        _image_states(folder)
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
@@ -72,7 +72,7 @@ class WatchedFolder(Source):
         standing: dict[str, tuple[_State, float]] = {}
         while not self._stopping.is_set():
             now = time.monotonic()
-            states = _picture_states(self._folder)
+            states = _image_states(self._folder)
             # Both memories hold what is in the folder now, and no name that has left it.
             taken = {name: state for name, state in taken.items() if name in states}
             standing = {
@@ -88,7 +88,7 @@ class WatchedFolder(Source):
                 taken[name] = standing.pop(name)[0]
                 try:
                     yield _frame(self._folder / name, index)
-                except PictureError as error:
+                except ImageError as error:
                     _log.warning("left out: %s", error)
                 index += 1
             self._stopping.wait(self._poll_s)
@@ -96,16 +96,16 @@ class WatchedFolder(Source):
 
 def _frame(path: Path, index: int) -> Frame:
     captured_at_ns = time.monotonic_ns()
-    return Frame(image=read_picture(path), index=index, captured_at_ns=captured_at_ns, source=str(path))
+    return Frame(image=read_image(path), index=index, captured_at_ns=captured_at_ns, source=str(path))
 
 
-def _picture_states(folder: Path) -> dict[str, _State]:
-    """Name and state of every picture in the folder; hidden files are those that others are still writing."""
+def _image_states(folder: Path) -> dict[str, _State]:
+    """Name and state of every image in the folder; hidden files are those that others are still writing."""
     states: dict[str, _State] = {}
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or not entry.name.lower().endswith(PICTURE_SUFFIXES):
+                if entry.name.startswith(".") or not entry.name.lower().endswith(IMAGE_SUFFIXES):
                     continue
                 try:
                     status = entry.stat()

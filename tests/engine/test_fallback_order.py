@@ -1,4 +1,5 @@
-"""`--precision auto`: the first rung that decides as the model is kept, what was tried is told, or nothing is written.
+"""`--precision auto`: the first candidate precision that decides as the model is kept, what was tried is reported, or
+nothing is written.
 
 The run's graph is the toy one, made by hand, so that every build here is quick; all else is real.
 """
@@ -18,12 +19,18 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from sklearn.metrics import roc_auc_score
 
 from edgead.bundle import Bundle, open_bundle
-from edgead.data import LoadedPictures, Sample
-from edgead.data.pseudo_anomalies.cutpaste import damaged_twins
+from edgead.data import LoadedImages, Sample
+from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.engine.build import build_bundle
-from edgead.engine.fidelity import Budget
+from edgead.engine.fidelity import Tolerance
 from edgead.engine.plan import Plan
-from edgead.engine.precision_converter import RUNGS, Calibrating, Lowered, LowerPrecisions, Rung
+from edgead.engine.precision_converter import (
+    CANDIDATE_PRECISIONS,
+    Calibrating,
+    CandidatePrecision,
+    ConvertedModel,
+    PrecisionConverter,
+)
 from edgead.errors import PrecisionError, VerificationError
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import open_session
@@ -36,9 +43,9 @@ from tests.helpers.toy_run import PART, ToyRun
 SIZE = ModelSize(HEIGHT, WIDTH)
 GOOD = toy_images(12, seed=5)
 INT8 = ("int8", "int8-sensitive-fp16", "int8-student")
-NOTHING = Budget(0.0, 0.0, 1.0, 0.0, 0.0)
-ANYTHING = Budget(10.0, 10.0, -1.0, 1.0, 1.0)
-RECIPE = replace(Plan().recipe, fallback_order=RUNGS)
+NOTHING = Tolerance(0.0, 0.0, 1.0, 0.0, 0.0)
+ANYTHING = Tolerance(10.0, 10.0, -1.0, 1.0, 1.0)
+TARGET = replace(Plan().target, fallback_order=CANDIDATE_PRECISIONS)
 
 
 @dataclass
@@ -51,17 +58,17 @@ class GraphRun(ToyRun):
     def session(self) -> Any:
         return OnnxRuntimeSession(self.graph)
 
-    def holdout_pictures(self) -> dict[str, LoadedPictures]:
+    def holdout_images(self) -> dict[str, LoadedImages]:
         return {PART: loaded(GOOD)}
 
-    def training_pictures(self, count: int) -> LoadedPictures:
+    def training_images(self, count: int) -> LoadedImages:
         return loaded(toy_images(min(count, self.training_count), seed=6))
 
 
-def loaded(images: np.ndarray, labels: Collection[int | None] = ()) -> LoadedPictures:
+def loaded(images: np.ndarray, labels: Collection[int | None] = ()) -> LoadedImages:
     known = list(labels) or [0] * len(images)
     samples = tuple(Sample(Path(f"{i}.png"), label) for i, label in enumerate(known))
-    return LoadedPictures(images, samples, ())
+    return LoadedImages(images, samples, ())
 
 
 @pytest.fixture(autouse=True)
@@ -69,94 +76,112 @@ def _exported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgead.engine.build.onnx_from_run", lambda run: run.graph)
 
 
-def plan(folder: Path, *rungs: Rung, **budgets: Budget) -> Plan:
-    recipe = replace(RECIPE, budgets=replace(RECIPE.budgets, **budgets))
-    return Plan("cpu", recipe, rungs or recipe.fallback_order, Calibrating(cache=folder / "ranges.json"))
+def plan(folder: Path, *candidate_precisions: CandidatePrecision, **tolerances: Tolerance) -> Plan:
+    target = replace(TARGET, tolerances=replace(TARGET.tolerances, **tolerances))
+    return Plan(
+        "cpu",
+        target,
+        candidate_precisions or target.fallback_order,
+        Calibrating(cache=folder / "clipping_limits.json"),
+    )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds what was calibrated, once for all builds of the same graph."""
-    return tmp_path_factory.mktemp("ladder")
+    return tmp_path_factory.mktemp("fallback_order")
 
 
-def sabotage(monkeypatch: pytest.MonkeyPatch, *rungs: str) -> None:
-    """Let one weight scale of the graphs of these rungs be eight times what it should be."""
-    graph = LowerPrecisions.graph
+def sabotage(monkeypatch: pytest.MonkeyPatch, *candidate_precisions: str) -> None:
+    """Let one weight scale of the graphs of these candidate precisions be eight times what it should be."""
+    graph = PrecisionConverter.graph
 
-    def sabotaging(self: LowerPrecisions, asked: Rung) -> Lowered:
+    def sabotaging(self: PrecisionConverter, asked: CandidatePrecision) -> ConvertedModel:
         honest = graph(self, asked)
-        if asked not in rungs:
+        if asked not in candidate_precisions:
             return honest
         model = onnx.load_from_string(honest.model)
         scale = next(weight for weight in model.graph.initializer if weight.name.endswith("_w_scale"))
         scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * np.float32(8.0), scale.name))
         return replace(honest, model=model.SerializeToString())
 
-    monkeypatch.setattr(LowerPrecisions, "graph", sabotaging)
+    monkeypatch.setattr(PrecisionConverter, "graph", sabotaging)
 
 
-def ladder(bundle: Bundle) -> list[tuple[str, bool]]:
-    return [(tried["rung"], tried["holds"]) for tried in bundle.manifest.verification["ladder"]]
+def fallback_order(bundle: Bundle) -> list[tuple[str, bool]]:
+    return [
+        (tried["candidate_precision"], tried["holds"])
+        for tried in bundle.manifest.verification["fallback_order"]
+    ]
 
 
-def test_an_honest_graph_stays_on_the_first_rung(
+def test_an_honest_graph_stays_on_the_first_candidate_precision(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "edgead")
     bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder))
     manifest = open_bundle(bundle.path).manifest
-    assert (manifest.precision, manifest.verification["rung"]) == ("int8", "int8")
-    assert ladder(bundle) == [("int8", True)]
+    assert (manifest.precision, manifest.verification["candidate_precision"]) == ("int8", "int8")
+    assert fallback_order(bundle) == [("int8", True)]
     assert [line for line in caplog.messages if line.startswith("building")] == ["building int8 for cpu"]
-    # What the ladder says of the rung that was kept is what the table says.
-    (kept,) = manifest.verification["ladder"]
+    # What the fallback order says of the candidate precision that was kept is what the table says.
+    (kept,) = manifest.verification["fallback_order"]
     for name in ("map_error_max", "score_error_max", "rank_correlation", "decision_flips", "n"):
         assert kept["parts"][PART][name] == manifest.verification["parts"][PART][name]
     assert set(manifest.files) == {"model.onnx", "golden.npz", "calibration.json"}
 
 
-def test_one_rung_alone_is_no_ladder(folder: Path, tmp_path: Path) -> None:
+def test_one_candidate_precision_alone_is_no_fallback_order(folder: Path, tmp_path: Path) -> None:
     bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder, "int8"))
-    assert {"rung", "ladder"}.isdisjoint(bundle.manifest.verification)
+    assert {"candidate_precision", "fallback_order"}.isdisjoint(bundle.manifest.verification)
 
 
-def test_a_sabotaged_rung_is_passed_over_and_told(
+def test_a_sabotaged_candidate_precision_is_passed_over_and_told(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sabotage(monkeypatch, "int8")
     caplog.set_level(logging.INFO, "edgead")
     bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder))
-    assert bundle.manifest.verification["rung"] == "int8-sensitive-fp16"
-    assert ladder(bundle) == [("int8", False), ("int8-sensitive-fp16", True)]
-    first, second = bundle.manifest.verification["ladder"]
+    assert bundle.manifest.verification["candidate_precision"] == "int8-sensitive-fp16"
+    assert fallback_order(bundle) == [("int8", False), ("int8-sensitive-fp16", True)]
+    first, second = bundle.manifest.verification["fallback_order"]
     assert first["parts"][PART]["map_error_max"] > second["parts"][PART]["map_error_max"]
-    (over,) = (line for line in caplog.messages if "is over budget" in line)
-    assert over.startswith("int8 is over budget: on 24 pictures the maps differ by up to ")
+    (over,) = (line for line in caplog.messages if "is out of tolerance" in line)
+    assert over.startswith("int8 is out of tolerance: on 24 images the maps differ by up to ")
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_with_all_int8_sabotaged_the_rung_is_float16(
+def test_with_all_int8_sabotaged_the_candidate_precision_is_float16(
     backwards: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage(monkeypatch, *INT8)
-    int8: tuple[Rung, ...] = INT8[::-1] if backwards else INT8
-    bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder, *int8, *RUNGS[3:]))
-    assert (bundle.manifest.precision, bundle.manifest.verification["rung"]) == ("fp16", "fp16")
-    assert ladder(bundle) == [(rung, False) for rung in int8] + [("fp16", True)]
-    # Nothing is left of the rungs that were tried before.
+    int8: tuple[CandidatePrecision, ...] = INT8[::-1] if backwards else INT8
+    bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder, *int8, *CANDIDATE_PRECISIONS[3:]))
+    assert (bundle.manifest.precision, bundle.manifest.verification["candidate_precision"]) == (
+        "fp16",
+        "fp16",
+    )
+    assert fallback_order(bundle) == [(candidate_precision, False) for candidate_precision in int8] + [
+        ("fp16", True)
+    ]
+    # Nothing is left of the candidate precisions that were tried before.
     assert set(bundle.manifest.files) == {"model.onnx", "golden.npz"}
     assert "calibration" not in bundle.manifest.verification
     judged = bundle.manifest.verification["parts"][PART]
-    limits = RECIPE.budgets.fp16.limits(24)
+    limits = TARGET.tolerances.fp16.limits(24)
     assert judged["limits"]["map_error_max"] == limits.map_error_max
 
 
 def test_float32_is_the_last_resort_and_is_what_it_was(folder: Path, tmp_path: Path) -> None:
     wanted = plan(folder, int8=NOTHING, fp16=NOTHING)
     bundle = build_bundle(GraphRun(), tmp_path / "x", wanted)
-    assert (bundle.manifest.precision, bundle.manifest.verification["rung"]) == ("fp32", "fp32")
-    assert ladder(bundle) == [(rung, False) for rung in RUNGS[:-1]]
+    assert (bundle.manifest.precision, bundle.manifest.verification["candidate_precision"]) == (
+        "fp32",
+        "fp32",
+    )
+    assert fallback_order(bundle) == [
+        (candidate_precision, False) for candidate_precision in CANDIDATE_PRECISIONS[:-1]
+    ]
     assert bundle.file("model.onnx").read_bytes() == GraphRun().graph
     plain = build_bundle(GraphRun(), tmp_path / "plain")
     assert bundle.manifest.thresholds[PART] == plain.manifest.thresholds[PART]
@@ -166,14 +191,14 @@ def test_float32_is_the_last_resort_and_is_what_it_was(folder: Path, tmp_path: P
 def test_a_budget_that_nothing_holds_writes_nothing(folder: Path, tmp_path: Path) -> None:
     old = build_bundle(GraphRun(), tmp_path / "old").path
     before = {file.name: file.read_bytes() for file in old.iterdir()}
-    wanted = plan(folder, *RUNGS[:-1], int8=NOTHING, fp16=NOTHING)
+    wanted = plan(folder, *CANDIDATE_PRECISIONS[:-1], int8=NOTHING, fp16=NOTHING)
     for target in (old, tmp_path / "new"):
         with pytest.raises(VerificationError) as refusal:
             build_bundle(GraphRun(), target, wanted)
         assert refusal.value.exit_code == 3
         message = str(refusal.value)
         assert "\n" not in message
-        assert f"none of {', '.join(RUNGS[:-1])} decides as the model" in message
+        assert f"none of {', '.join(CANDIDATE_PRECISIONS[:-1])} decides as the model" in message
         assert "target 'cpu'; nothing was written" in message
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert {file.name: file.read_bytes() for file in old.iterdir()} == before
@@ -195,11 +220,11 @@ def overflowing() -> GraphRun:
     return GraphRun(graph=model.SerializeToString())
 
 
-def test_a_rung_that_does_not_convert_is_passed_over_and_told(tmp_path: Path) -> None:
+def test_a_candidate_precision_that_does_not_convert_is_passed_over_and_told(tmp_path: Path) -> None:
     bundle = build_bundle(overflowing(), tmp_path / "x", plan(tmp_path, "fp16", "fp32"))
     assert bundle.manifest.precision == "fp32"
-    (tried,) = bundle.manifest.verification["ladder"]
-    assert (tried["rung"], tried["holds"]) == ("fp16", False)
+    (tried,) = bundle.manifest.verification["fallback_order"]
+    assert (tried["candidate_precision"], tried["holds"]) == ("fp16", False)
     assert "weights that half precision cannot hold" in tried["error"]
     assert "down_w" in tried["error"]
     with pytest.raises(PrecisionError, match="down_w"):
@@ -229,15 +254,15 @@ def test_the_change_of_auroc_is_that_of_scikit_learn(folder: Path, tmp_path: Pat
         scores = built.infer(run.labelled.images[known]).anomaly_score
     found = bundle.manifest.verification["parts"][PART]
     expected = roc_auc_score(labels, scores)
-    assert expected < 1.0, "INT8 swaps some pictures across the middle"
+    assert expected < 1.0, "INT8 swaps some images across the middle"
     assert found["auroc"] == pytest.approx(expected, abs=1e-12)
     assert found["auroc_change"] == pytest.approx(expected - 1.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("limit", ["auroc_loss", None])
 def test_a_loss_of_auroc_alone_refuses(limit: str | None, folder: Path, tmp_path: Path) -> None:
-    budget = ANYTHING if limit is None else replace(ANYTHING, **{limit: 0.0})
-    wanted = plan(folder, "int8", int8=budget)
+    tolerance = ANYTHING if limit is None else replace(ANYTHING, **{limit: 0.0})
+    wanted = plan(folder, "int8", int8=tolerance)
     if limit is None:
         build_bundle(labelled_run(), tmp_path / "x", wanted)
         return
@@ -265,12 +290,14 @@ class Rounded(OnnxRuntimeSession):
         return Prediction(exact.anomaly_map + np.float32(1e-5), exact.anomaly_score + np.float32(1e-5))
 
 
-@pytest.mark.parametrize("rung", ["fp32", "int8"])
-def test_a_device_that_rounds_otherwise_still_starts(rung: Rung, folder: Path, tmp_path: Path) -> None:
-    # Of three held-out pictures one set the threshold, and all are golden.
+@pytest.mark.parametrize("candidate_precision", ["fp32", "int8"])
+def test_a_device_that_rounds_otherwise_still_starts(
+    candidate_precision: CandidatePrecision, folder: Path, tmp_path: Path
+) -> None:
+    # Of three held-out images one set the threshold, and all are golden.
     run = GraphRun()
-    run.holdout_pictures = lambda: {PART: loaded(GOOD[:3])}  # type: ignore[method-assign]
-    bundle = build_bundle(run, tmp_path / "x", plan(folder, rung))
+    run.holdout_images = lambda: {PART: loaded(GOOD[:3])}  # type: ignore[method-assign]
+    bundle = build_bundle(run, tmp_path / "x", plan(folder, candidate_precision))
     golden, threshold = bundle.golden(), bundle.manifest.thresholds[PART].value
     assert np.abs(golden.anomaly_score[:3] - threshold).min() <= 1e-6
     with Rounded(bundle.file("model.onnx")) as session:
@@ -284,28 +311,28 @@ def types_of(model: ModelProto) -> dict[str, int]:
     return {value.name: value.type.tensor_type.elem_type for value in values}
 
 
-def made(folder: Path, rung: Rung) -> tuple[ModelProto, Lowered]:
-    watched = np.concatenate([GOOD, damaged_twins(GOOD)])
-    graphs = LowerPrecisions(
+def made(folder: Path, candidate_precision: CandidatePrecision) -> tuple[ModelProto, ConvertedModel]:
+    watched = np.concatenate([GOOD, synthetic_defects(GOOD)])
+    graphs = PrecisionConverter(
         GraphRun().graph,
-        Calibrating(cache=folder / "ranges.json"),
+        Calibrating(cache=folder / "clipping_limits.json"),
         "toy",
         watched,
-        lambda count: GraphRun().training_pictures(count).images,
+        lambda count: GraphRun().training_images(count).images,
     )
-    lowered = graphs.graph(rung)
-    return onnx.load_from_string(lowered.model), lowered
+    converted = graphs.graph(candidate_precision)
+    return onnx.load_from_string(converted.model), converted
 
 
 CONVOLUTIONS = ("conv_t", "down", "main", "up")
 
 
 def test_the_sensitive_layers_are_half_and_the_others_int8(folder: Path) -> None:
-    model, lowered = made(folder, "int8-sensitive-fp16")
+    model, converted = made(folder, "int8-sensitive-fp16")
     onnx.checker.check_model(model, full_check=True)
     found = types_of(model)
     producer = {node.output[0]: node for node in model.graph.node}
-    sensitive = lowered.details["calibration"]["in_fp16"]
+    sensitive = converted.details["calibration"]["in_fp16"]
     assert 0 < len(set(sensitive) & set(CONVOLUTIONS)) < len(CONVOLUTIONS)
     for name in CONVOLUTIONS:
         sources = [producer[tensor].op_type for tensor in producer[name].input[:2] if tensor in producer]
@@ -323,8 +350,8 @@ def test_fewer_int8_layers_are_nearer_to_float32(folder: Path) -> None:
     with OnnxRuntimeSession(GraphRun().graph) as session:
         exact = session.infer(images).anomaly_map.astype(np.float64)
 
-    def error(rung: Rung) -> float:
-        with OnnxRuntimeSession(made(folder, rung)[1].model) as session:
+    def error(candidate_precision: CandidatePrecision) -> float:
+        with OnnxRuntimeSession(made(folder, candidate_precision)[1].model) as session:
             return float(((session.infer(images).anomaly_map - exact) ** 2).mean())
 
     assert 0.0 < error("fp16") < error("int8-sensitive-fp16") < error("int8") / 2
@@ -332,8 +359,8 @@ def test_fewer_int8_layers_are_nearer_to_float32(folder: Path) -> None:
 
 def test_the_tail_is_float32_and_what_comes_before_is_half(folder: Path) -> None:
     found = types_of(made(folder, "fp16-fp32-tail")[0])
-    # The features are `teacher` and `student`: up to their last convolutions, and the picture, float32 it is.
-    for name in ("picture", "conv_t", "teacher", "up", "student", "anomaly_map"):
+    # The features are `teacher` and `student`: up to their last convolutions, and the image, float32 it is.
+    for name in ("image", "conv_t", "teacher", "up", "student", "anomaly_map"):
         assert found[name] == TensorProto.FLOAT, name
     for name in ("down", "embedding", "main", "sum", "residual"):
         assert found[name] == TensorProto.FLOAT16, name
