@@ -1,8 +1,8 @@
 """Datasets of images: known folder layouts, the hold-out, reading images and masks.
 
-`edgead.data.synthetic.dataset` draws parts with defects for the demo and the tests.
-`edgead.data.pseudo_anomalies.draem` puts something wrong on good images, for methods that train on it, and
-`edgead.data.pseudo_anomalies.contact_sheet` shows it.
+`edgead.data.synthetic.dataset` writes datasets of synthetic parts with defects, for the demo and the tests.
+`edgead.data.pseudo_anomalies.draem` adds pseudo-anomalies to good images, for methods that train on them.
+`edgead.data.pseudo_anomalies.contact_sheet` writes an image that shows them.
 """
 
 from edgead.data.images import LoadedImages, load_images, read_mask

@@ -1,7 +1,7 @@
 """The pixels of samples: images at the model's size, and masks of defects.
 
-A broken file is never skipped in silence: without leave to skip it ends the job by its name, with leave
-it is counted.
+A broken file is never skipped silently. By default it raises an error that names the file; with `skip_broken` it is
+skipped and reported.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from edgead.types import BoolArray, UInt8Array
 class LoadedImages:
     """Images at the model's size.
 
-    images: (N, H, W, 3) uint8 RGB. samples: the N samples they belong to. broken: one line for each that was
-    skipped.
+    Attributes:
+        images: Images, (N, H, W, 3) uint8 RGB.
+        samples: Samples of the images, N of them in the same order.
+        broken: One line for each file that was skipped.
     """
 
     images: UInt8Array
@@ -34,8 +36,17 @@ class LoadedImages:
 def load_images(samples: Sequence[Sample], size: ModelSize, skip_broken: bool = False) -> LoadedImages:
     """Read and resize all images of `samples`.
 
-    Raises ImageError for a broken file unless `skip_broken`, DataError when there is not one image to
-    give.
+    Args:
+        samples: Samples to read.
+        size: Size of the images that the model takes.
+        skip_broken: Skip files that cannot be read, and report them in `LoadedImages.broken`.
+
+    Returns:
+        The images, in the order of `samples`.
+
+    Raises:
+        ImageError: A file cannot be read, and `skip_broken` is False.
+        DataError: No image is left.
     """
     images = np.empty((len(samples), size.height_px, size.width_px, 3), np.uint8)
     kept: list[Sample] = []
@@ -47,19 +58,30 @@ def load_images(samples: Sequence[Sample], size: ModelSize, skip_broken: bool = 
             kept.append(sample)
     if not kept:
         first = f", the first: {broken[0]}" if broken else ""
-        raise DataError(f"none of {len(samples)} images can be read{first}; check the folder")
+        raise DataError(f"none of {len(samples)} images can be read{first}", hint="check the folder")
     return LoadedImages(images[: len(kept)], tuple(kept), tuple(broken))
 
 
 def read_mask(sample: Sample, shape: tuple[int, int]) -> BoolArray:
-    """The defect of `sample` as (H, W) bool, resized to `shape` by nearest pixel; all False for a good one.
+    """Read the mask of a sample, and resize it by nearest neighbour.
 
-    Raises DataError for a defect without a mask, ImageError for a mask that cannot be read.
+    Args:
+        sample: Sample; without a defect if its label is 0.
+        shape: Height and width of the mask, in pixels.
+
+    Returns:
+        Mask of the defect, (H, W) bool. All False for a good sample.
+
+    Raises:
+        DataError: A defective or unlabelled sample has no mask file.
+        ImageError: The mask file cannot be read.
     """
     if sample.label == 0:
         return np.zeros(shape, np.bool_)
     if sample.mask_path is None:
-        raise DataError(f"{sample.path} has no mask of its defect: add one, or leave out what needs masks")
+        raise DataError(
+            f"{sample.path} has no mask of its defect", hint="add a mask, or skip the results that need masks"
+        )
     mask = read_image(sample.mask_path).any(axis=2)
     if mask.shape != shape:
         resized = cv2.resize(mask.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
@@ -68,11 +90,13 @@ def read_mask(sample: Sample, shape: tuple[int, int]) -> BoolArray:
 
 
 def _read(sample: Sample, skip_broken: bool, broken: list[str]) -> UInt8Array | None:
-    """The image of a sample; None, and a line more in `broken`, for one that is skipped."""
+    """Read the image of a sample; for a skipped file, return None and append a line to `broken`."""
     try:
         return read_image(sample.path)
     except ImageError as error:
         if not skip_broken:
-            raise ImageError(f"{error} (--skip-broken leaves such files out)") from error
+            raise ImageError(
+                error.what, hint=f"{error.hint}, or skip such files with --skip-broken"
+            ) from error
         broken.append(str(error))
         return None

@@ -1,9 +1,9 @@
-"""The folder layouts that datasets come in, and which of them a folder has.
+"""The folder layouts of datasets, and their detection.
 
 mvtec    train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png (or <stem>.png)
 btad     train/ok, test/ok, test/ko, ground_truth/ko/<stem>.png (or .bmp)
 visa     Data/Images/Normal and /Anomaly, Data/Masks/Anomaly, and split_csv/1cls.csv in the folder above
-folder   good images right in the folder; or good/, and beside it a folder for each kind of defect
+folder   good images directly in the folder; or good/, and beside it a folder for each kind of defect
 
 References: MVTec AD, Bergmann et al., CVPR 2019; BTAD, Mishra et al., ISIE 2021; VisA, Zou et al., ECCV 2022.
 """
@@ -29,13 +29,13 @@ def open_dataset(root: str | os.PathLike[str], layout: str = "auto") -> Dataset:
     Args:
         root: Folder of the dataset. Images are PNG, JPEG, BMP and TIFF files by their suffix; hidden files and other
             files are skipped.
-        layout: One of `LAYOUTS`, or "auto" to find it from the folders.
+        layout: One of `LAYOUTS`, or "auto" to detect the layout from the folders.
 
     Returns:
-        The samples to train on and to test on.
+        The training samples and the test samples.
 
     Raises:
-        DataError: If the folder is missing, empty, or of no known layout.
+        DataError: The layout is unknown, or the folder is missing, empty, or of no known layout.
 
     Example:
         >>> import edgead
@@ -45,10 +45,10 @@ def open_dataset(root: str | os.PathLike[str], layout: str = "auto") -> Dataset:
     """
     root = Path(root)
     if layout != "auto" and layout not in _READERS:
-        raise DataError(f"layout {layout!r} is not known: give auto, {', '.join(LAYOUTS)}")
+        raise DataError(f"layout {layout!r} is unknown", hint=f"give auto, {', '.join(LAYOUTS)}")
     if not root.is_dir():
         raise DataError(
-            f"{root} is {'not a folder' if root.exists() else 'missing'}: give a folder of images"
+            f"{root} is {'not a folder' if root.exists() else 'missing'}", hint="give a folder of images"
         )
     layout = _layout_of(root) if layout == "auto" else layout
     train, test = _READERS[layout](root)
@@ -56,6 +56,7 @@ def open_dataset(root: str | os.PathLike[str], layout: str = "auto") -> Dataset:
 
 
 def _layout_of(root: Path) -> str:
+    """Detect the layout of a dataset from its folders."""
     if (root / "train" / "good").is_dir():
         return "mvtec"
     if (root / "train" / "ok").is_dir():
@@ -66,15 +67,17 @@ def _layout_of(root: Path) -> str:
         return "folder"
     inside = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
     if not inside:
-        raise DataError(f"{root} is empty: put images of good parts into it")
+        raise DataError(f"{root} is empty", hint="put images of good parts into it")
     datasets = [
         name for name in inside if (root / name / "train").is_dir() or (root / name / "Data").is_dir()
     ]
     if datasets:
-        raise DataError(f"{root} holds several datasets: give one of them, such as {root / datasets[0]}")
+        raise DataError(
+            f"{root} holds several datasets", hint=f"give one of them, such as {root / datasets[0]}"
+        )
     raise DataError(
-        f"{root} has none of the known layouts ({', '.join(LAYOUTS)}): "
-        f"put images of good parts into {root / GOOD}"
+        f"{root} has none of the known layouts ({', '.join(LAYOUTS)})",
+        hint=f"put images of good parts into {root / GOOD}",
     )
 
 
@@ -87,6 +90,7 @@ def _btad(root: Path) -> _Samples:
 
 
 def _train_test(root: Path, good: str) -> _Samples:
+    """List the samples of `train` and `test`; `good` is the name of the folders of good images."""
     train = tuple(Sample(path, 0) for path in _images_needed(root / "train" / good))
     test: list[Sample] = []
     for folder in _folders(root / "test"):
@@ -99,6 +103,7 @@ def _train_test(root: Path, good: str) -> _Samples:
 
 
 def _visa(root: Path) -> _Samples:
+    """List the samples that the one-class split of VisA names; the split is one file for all its datasets."""
     above = root.resolve().parent
     table = above / "split_csv" / "1cls.csv"
     try:
@@ -106,7 +111,7 @@ def _visa(root: Path) -> _Samples:
             rows = list(csv.DictReader(lines))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"cannot read {table}, the split of VisA: put split_csv beside {root.name}"
+            f"cannot read {table}, the split of VisA", hint=f"put split_csv beside {root.name}"
         ) from error
     samples: dict[str, list[Sample]] = {split: [] for split in _SPLITS}
     for number, row in enumerate(rows, start=2):
@@ -114,28 +119,35 @@ def _visa(root: Path) -> _Samples:
             continue
         image, split, label, mask = row.get("image"), row.get("split"), row.get("label"), row.get("mask")
         if not image or split not in _SPLITS or label not in ("normal", "anomaly"):
-            raise DataError(f"{table} line {number} is not object,split,label,image,mask: download it again")
+            raise DataError(
+                f"{table} line {number} is not object,split,label,image,mask", hint="download the file again"
+            )
         path = _inside(above, image, table, number)
         if label == "normal":
             samples[split].append(Sample(path, 0))
         elif split == "train":
-            raise DataError(f"{table} line {number} trains on an anomaly: use the one-class split, 1cls.csv")
+            raise DataError(
+                f"{table} line {number} trains on an anomaly", hint="use the one-class split, 1cls.csv"
+            )
         else:
             mask_path = _inside(above, mask, table, number) if mask else None
             samples[split].append(Sample(path, 1, "anomaly", mask_path))
     if not samples["train"]:
         raise DataError(
-            f"{table} has no training image of {root.resolve().name}: check the name of the folder"
+            f"{table} has no training image of {root.resolve().name}", hint="check the name of the folder"
         )
     return _sorted(samples["train"]), _sorted(samples["test"])
 
 
 def _folder(root: Path) -> _Samples:
+    """List the samples of a folder of good images, or of good/ and the folders of defects beside it."""
     loose = _images(root)
     if not (root / GOOD).is_dir():
         return tuple(Sample(path, 0) for path in loose or _images_needed(root)), ()
     if loose:
-        raise DataError(f"{root} has images such as {loose[0].name} beside {GOOD}/: move them into a folder")
+        raise DataError(
+            f"{root} has images such as {loose[0].name} beside {GOOD}/", hint="move them into a folder"
+        )
     train = tuple(Sample(path, 0) for path in _images_needed(root / GOOD))
     defects = (folder for folder in _folders(root) if folder.name != GOOD)
     return train, tuple(Sample(path, 1, folder.name) for folder in defects for path in _images(folder))
@@ -151,20 +163,23 @@ LAYOUTS = tuple(_READERS)
 
 
 def _mask_of(image: Path, masks: Path) -> Path | None:
-    """The mask of an image; None where the dataset has no masks of this defect at all."""
+    """Return the mask file of an image; None if the dataset has no folder of masks of this defect."""
     if not masks.is_dir():
         return None
     for stem in (f"{image.stem}_mask", image.stem):
         for suffix in IMAGE_SUFFIXES:
             if (masks / f"{stem}{suffix}").is_file():
                 return masks / f"{stem}{suffix}"
-    raise DataError(f"{image} has no mask: add {masks / image.stem}_mask.png, or remove {masks}")
+    raise DataError(f"{image} has no mask", hint=f"add {masks / image.stem}_mask.png, or remove {masks}")
 
 
 def _inside(above: Path, name: str, table: Path, number: int) -> Path:
+    """Return the path of a file that line `number` of `table` names; refuse a path out of the folder `above`."""
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts:
-        raise DataError(f"{table} line {number} leaves its folder with {name}: download it again")
+        raise DataError(
+            f"{table} line {number} names {name}, which is outside its folder", hint="download the file again"
+        )
     return above / relative
 
 
@@ -179,7 +194,7 @@ def _images(folder: Path) -> list[Path]:
 def _images_needed(folder: Path) -> list[Path]:
     images = _images(folder)
     if not images:
-        raise DataError(f"no image in {folder}: put PNG, JPEG, BMP or TIFF images of good parts there")
+        raise DataError(f"no image in {folder}", hint="put PNG, JPEG, BMP or TIFF images of good parts there")
     return images
 
 
@@ -194,7 +209,7 @@ def _entries(folder: Path) -> list[Path]:
         return list(folder.iterdir())
     except OSError as error:
         raise DataError(
-            f"cannot read {folder}: {error.strerror or error}; check the path and its rights"
+            f"cannot read {folder} ({error.strerror or error})", hint="check the path and its permissions"
         ) from error
 
 

@@ -1,8 +1,7 @@
-"""What a dataset is: samples, good ones to train on, and a few of those held out.
+"""Datasets and their samples, and the hold-out of good samples.
 
-A sample is a path and what is known of it; pixels are read when they are asked for. The hold-out takes good
-images only: the early stop and the threshold come from them, and no test image is ever looked at for
-either.
+A sample is a path with its labels; `edgead.data.images` reads the pixels. The hold-out takes good images only. Early
+stopping and the threshold use only held-out images, and never a test image.
 """
 
 from __future__ import annotations
@@ -21,8 +20,11 @@ GOOD = "good"
 class Sample:
     """One image of a dataset.
 
-    label: 0 good, 1 defect, None unknown. defect: the kind of defect, "good" where there is none. mask_path:
-    an image of the same view whose pixels above zero are the defect; None where there is none.
+    Attributes:
+        path: Image file.
+        label: 0 for good, 1 for defective, None for unknown.
+        defect: Kind of defect, "good" for a good part.
+        mask_path: Image file of the same view; its pixels above zero are the defect. None if there is no mask.
     """
 
     path: Path
@@ -33,7 +35,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The samples of one kind of part. train: good ones only. test: good ones and defects, or nothing."""
+    """The samples of one kind of part.
+
+    Attributes:
+        name: Name of the dataset, from its folder.
+        layout: Layout of the folder, one of `edgead.data.LAYOUTS`.
+        train: Training samples, good ones only.
+        test: Test samples, good and defective ones; may be empty.
+    """
 
     name: str
     layout: str
@@ -42,9 +51,16 @@ class Dataset:
 
 
 def spread_over(parts: Sequence[Sequence[Sample]], count: int) -> list[Sample]:
-    """About `count` samples, as many of one part as of another, evenly spread over those of each.
+    """Choose about `count` samples: an equal share from each part, evenly spaced over the part's samples.
 
-    parts: the samples of each, in order. Of a part that has fewer than its share, all; of each one at least.
+    If a part has fewer samples than its share, all are returned. Each part gives at least one.
+
+    Args:
+        parts: Samples of each part, in order.
+        count: Number of samples wanted from all parts together.
+
+    Returns:
+        The chosen samples, part by part.
     """
     share = max(1, count // len(parts))
     return [sample for samples in parts for sample in samples[:: max(1, -(-len(samples) // share))]]
@@ -53,20 +69,33 @@ def spread_over(parts: Sequence[Sequence[Sample]], count: int) -> list[Sample]:
 def split_holdout(
     samples: Sequence[Sample], fraction: float = 0.1, seed: int = 0
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """Split samples into (train, holdout), each in the order given, at least one in each.
+    """Split samples into training and held-out ones, at least one each.
 
-    The choice hangs on `seed` and the file names alone: it is the same on every machine wherever the dataset
-    lies, and an image added later moves few of the others. Raises DataError for fewer than two samples,
-    InputError for a fraction that is not between 0 and 1.
+    The choice depends only on `seed` and the file names. It is the same on every machine, wherever the dataset is
+    stored. An image that is added later changes the side of few others.
+
+    Args:
+        samples: Samples to split.
+        fraction: Fraction of the samples to hold out, between 0 and 1.
+        seed: Seed of the choice.
+
+    Returns:
+        The training samples and the held-out samples, both in the order given.
+
+    Raises:
+        DataError: There are fewer than two samples.
+        InputError: `fraction` is not between 0 and 1.
     """
     if not 0.0 < fraction < 1.0:
-        raise InputError(f"hold-out fraction {fraction} is not between 0 and 1: give 0.1 to hold out a tenth")
+        raise InputError(
+            f"hold-out fraction {fraction} is not between 0 and 1", hint="give 0.1 to hold out a tenth"
+        )
+    if not samples:
+        raise DataError("no good image to train on", hint="give at least 2, better 100 or more")
     if len(samples) < 2:
         raise DataError(
-            f"{samples[0].path.parent} holds one good image, and one is held out for the threshold: "
-            "put at least 2 there, better 100 or more"
-            if samples
-            else "no good image to train on: give at least 2, better 100 or more"
+            f"{samples[0].path.parent} holds one good image, and one is held out for the threshold",
+            hint="put at least 2 there, better 100 or more",
         )
     count = min(max(1, round(fraction * len(samples))), len(samples) - 1)
 

@@ -1,9 +1,9 @@
-"""The format, size and completeness of an image file, read from its header before anything is decoded.
+"""Format, size and completeness of an image file, read from its header before the file is decoded.
 
-A decoder that is given a file of a few bytes declaring a gigantic image allocates it, and decoders fill
-what a cut file lacks with grey and say nothing. Both are refused here, for the four formats that edgead
-reads. So is a PNG whose checksums are wrong, because its decoder would write to the terminal by itself, and a
-TIFF whose compressed pixels carry checksums that are wrong, because OpenCV 5 gives grey in their place.
+A file of a few bytes can declare a gigantic image, and a decoder would allocate it. Decoders silently fill the missing
+part of a truncated file with grey. This module detects both, for the four formats that edgead reads. It also verifies
+the checksums of a PNG, because its decoder would write to the terminal, and the checksums of the compressed pixels of a
+TIFF, because OpenCV 5 replaces damaged pixels with grey.
 """
 
 from __future__ import annotations
@@ -18,18 +18,25 @@ ImageFormat = Literal["png", "jpeg", "bmp", "tiff"]
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_COMPRESSION, _TIFF_FILL_ORDER = 256, 257, 259, 266
-# Where the pieces of an image begin and how long they are: strips, or tiles.
+# Tags of the offsets and lengths of the strips, and of the tiles.
 _TIFF_PIECES = ((273, 279), (324, 325))
 _TIFF_DEFLATE = (8, 32946)
 _TIFF_TAGS = frozenset((256, 257, 259, 266, 273, 279, 324, 325))
-# No image of a size that edgead reads holds as much; what would inflate to more is no image.
+# No image of a size that edgead reads inflates to more bytes than this.
 _MAX_INFLATED_BYTES = 2**30
 _INFLATED_AT_ONCE_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What a file declares. whole: False when it certainly ends before its image does, or a checksum is wrong."""
+    """The content of an image header.
+
+    Attributes:
+        format: File format.
+        height_px: Height of the image, in pixels.
+        width_px: Width of the image, in pixels.
+        whole: False if the file certainly ends before its image does, or a checksum is wrong.
+    """
 
     format: ImageFormat
     height_px: int
@@ -38,7 +45,14 @@ class ImageHeader:
 
 
 def read_header(data: bytes) -> ImageHeader | None:
-    """Read the header of a PNG, JPEG, BMP or TIFF file; None when it is none of them or makes no sense."""
+    """Read the header of a PNG, JPEG, BMP or TIFF file.
+
+    Args:
+        data: Content of the file.
+
+    Returns:
+        The header; None if the file has another format or an invalid header.
+    """
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n"):
             return _png(data)
@@ -55,12 +69,12 @@ def read_header(data: bytes) -> ImageHeader | None:
 
 def _png(data: bytes) -> ImageHeader | None:
     width, height = struct.unpack_from(">II", data, 16)
-    # Chunks are walked by their lengths: the letters IEND may well occur inside compressed pixels.
+    # The loop follows the lengths of the chunks, because the letters IEND can also occur inside compressed pixels.
     place = 8
     while place + 12 <= len(data):
         length = int.from_bytes(data[place : place + 4], "big")
         kind, end = data[place + 4 : place + 8], place + 8 + length
-        # A capital letter marks a chunk that the image needs; of the others a decoder forgives the checksum.
+        # A capital letter marks a critical chunk; decoders ignore wrong checksums of the other chunks.
         if kind[:1].isupper() and data[end : end + 4] != struct.pack(">I", zlib.crc32(data[place + 4 : end])):
             break
         if kind == b"IEND":
@@ -79,7 +93,7 @@ def _jpeg(data: bytes) -> ImageHeader | None:
             place += 2
         elif marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, place + 5)
-            # Inside the compressed pixels 0xFF is followed by 0, so this is the end and no pixel.
+            # Inside compressed pixels 0 follows 0xFF, so these two bytes are the end marker.
             return ImageHeader("jpeg", height, width, data.find(b"\xff\xd9", place) >= 0)
         else:
             place += 2 + struct.unpack_from(">H", data, place + 2)[0]
@@ -110,7 +124,7 @@ def _tiff(data: bytes) -> ImageHeader | None:
             return None
         if tag in _TIFF_TAGS:
             layout = f"{order}{length}{'H' if kind == 3 else 'I'}"
-            # Values of more than four bytes lie elsewhere.
+            # Values of more than four bytes are stored at an offset.
             place = (
                 entry + 8
                 if struct.calcsize(layout) <= 4
@@ -122,17 +136,16 @@ def _tiff(data: bytes) -> ImageHeader | None:
                 outside = True
     if not {_TIFF_WIDTH, _TIFF_HEIGHT} <= values.keys():
         return None
-    # The directory is read, and libtiff fails by itself on strips that are not there. Bits in reverse order are not
-    # looked into: nobody compresses so.
+    # libtiff itself fails on missing strips. Compressed data with reversed bit order is not checked: nobody writes it.
     plain = values.get(_TIFF_COMPRESSION, (1,))[0] not in _TIFF_DEFLATE
     readable = plain or values.get(_TIFF_FILL_ORDER, (1,))[0] != 1 or _inflates(data, values)
     return ImageHeader("tiff", values[_TIFF_HEIGHT][0], values[_TIFF_WIDTH][0], readable and not outside)
 
 
 def _inflates(data: bytes, values: dict[int, tuple[int, ...]]) -> bool:
-    """Whether every strip or tile is a zlib stream that ends with the checksum of what it holds."""
+    """Return True if every strip or tile is a complete zlib stream with a correct checksum."""
     if sum(sum(values.get(lengths, ())) for _, lengths in _TIFF_PIECES) > len(data):
-        # Pieces that overlap, which no writer makes: a small file would keep this busy for hours.
+        # The strips overlap, which no writer produces. A small file could keep this loop busy for hours.
         return False
     left, content = _MAX_INFLATED_BYTES, memoryview(data)
     for begins, lengths in _TIFF_PIECES:

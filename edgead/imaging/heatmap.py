@@ -1,9 +1,8 @@
-"""An anomaly map as colours over its image; the one way edgead shows a map.
+"""An anomaly map as colours over its image. All views of edgead use this overlay.
 
-The colours are scaled by the threshold, never by the image's own maximum, so that the same colour means the
-same thing on every image of a stream or a report: a good part stays as it is or gets a faint blue veil, and
-only what is above the threshold is lit, from orange at the threshold to bright yellow, with an outline around
-it.
+The colours are scaled by the threshold, never by the maximum of the image, so a colour means the same on every image of
+a stream or a report. A good part has no colour or a faint blue one. Only pixels above the threshold are lit, from
+orange at the threshold to bright yellow, with an outline around them.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 
 from edgead.types import Float32Array, UInt8Array
 
-# Position on the scale (0.5 is the threshold, 1 its double), R, G, B, and how much of the image is covered.
+# Position on the scale (0.5 is the threshold, 1 its double), colour (R, G, B), and opacity of the colour.
 _BELOW = ((0.0, (40, 90, 255), 0.0), (0.25, (40, 90, 255), 0.0), (0.5, (40, 150, 255), 0.30))
 _ABOVE = ((0.5, (255, 90, 0), 0.45), (0.75, (255, 30, 20), 0.55), (1.0, (255, 235, 60), 0.65))
 _OUTLINE = (255, 255, 255)
@@ -23,24 +22,32 @@ _STEPS = 128
 def overlay(image: UInt8Array, anomaly_map: Float32Array, threshold: float) -> UInt8Array:
     """Lay an anomaly map over its image.
 
-    image: (H, W, 3) uint8 RGB, any size. anomaly_map: (h, w) float32, resized bilinearly to the image.
-    threshold: the decision threshold on the map's values; twice that and everything above it has the
-    brightest colour. Returns a new (H, W, 3) uint8 RGB image. Nothing is lit where the map is at most the
-    threshold. Raises ValueError when a shape or dtype does not fit.
+    Args:
+        image: Image of any size, (H, W, 3) uint8 RGB. It is not changed.
+        anomaly_map: Map of the image, (h, w) float32. It is resized bilinearly to the image.
+        threshold: Decision threshold on the values of the map. Values of twice the threshold or more have the brightest
+            colour.
+
+    Returns:
+        New image, (H, W, 3) uint8 RGB. Pixels with values up to the threshold are not lit.
+
+    Raises:
+        ValueError: A shape or dtype does not fit.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"an image is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
+        raise ValueError(f"an image must be (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
     if anomaly_map.ndim != 2:
-        raise ValueError(f"a map to overlay is (h, w), not {anomaly_map.shape}")
+        raise ValueError(f"a map to overlay must be (h, w), not {anomaly_map.shape}")
     height, width = image.shape[:2]
     values = np.asarray(anomaly_map, dtype=np.float32)
     if values.shape != (height, width):
         values = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
     lit = values > threshold
-    # From the threshold to its double; a threshold of 0 or less has no natural double, one unit serves.
+    # The scale ends at twice the threshold. A threshold of 0 or less has no useful double, so the scale is 1 long.
     span = threshold if threshold > 0.0 else 1.0
     steps = np.clip((values - threshold) * (_STEPS / span), -_STEPS, _STEPS - 1).astype(np.int16)
-    # Whole steps round towards zero, so the exact comparison sets the side: no faint part looks rejected.
+    # The conversion to integers rounds towards zero, so the exact comparison decides the side of the threshold:
+    # otherwise a good part could look rejected.
     index = np.where(lit, np.maximum(steps, 0), np.minimum(steps, -1)) + _STEPS
     scale = cv2.merge([index.astype(np.uint8)] * 3)
     blended = cv2.add(
@@ -52,7 +59,7 @@ def overlay(image: UInt8Array, anomaly_map: Float32Array, threshold: float) -> U
 
 
 def _tables() -> tuple[UInt8Array, UInt8Array]:
-    """Give, per level, the colour times its cover and the rest left to the image: (1, 256, 3) each."""
+    """Return, for each level, the colour times its opacity and the weight of the image: (1, 256, 3) uint8 each."""
     colour, remainder = [], []
     for stops in (_BELOW, _ABOVE):
         first, last = stops[0][0], stops[-1][0]

@@ -1,10 +1,9 @@
-"""From an image file or a camera frame to the uint8 RGB pixels that a model takes, defined once.
+"""Preprocessing: from an image file or a camera frame to the uint8 RGB pixels that a model takes.
 
-Training, verification, evaluation and the stream all come through here, so that a model sees at the line
-exactly what it saw in training: the same colour order, the same depth, the same interpolation. Nothing
-depends on the content of an image (no scaling by its own maximum). The steps that happen at run time are
-recorded in a bundle's manifest by `preprocess_spec`, and `check_preprocess_spec` refuses a bundle that was
-built with steps this version does not know. Casting, normalisation and transposition are inside the graph.
+Training, verification, evaluation and the stream all use this module, so a model gets the same colour order, depth and
+interpolation on the production line as in training. No step depends on the content of an image (no scaling by its own
+maximum). `preprocess_spec` records the steps of run time in the manifest of a bundle; `check_preprocess_spec` refuses a
+bundle with steps that this version does not know. Casting, normalisation and transposition are inside the graph.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from edgead.errors import BundleError, ImageError, InputError
 from edgead.imaging.header import read_header
 from edgead.types import UInt8Array
 
-# An image is untrusted input: both bounds are checked before a byte is decoded. 2**26 pixels is 8192 x 8192.
+# An image is untrusted input, so both limits are checked before it is decoded. 2**26 pixels are 8192 x 8192.
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 2**26
 
@@ -34,8 +33,7 @@ SIZE_STEP_PX = 32
 SIZE_MIN_PX = 32
 SIZE_MAX_PX = 2048
 
-# What the manifest records beside the size. Area averaging when shrinking keeps fine defects and does not
-# alias.
+# Steps that the manifest records beside the size. Area averaging keeps fine defects and does not alias.
 SHRINK = "area"
 ENLARGE = "linear"
 ASPECT = "stretch"
@@ -46,9 +44,19 @@ LAYOUT = "NHWC"
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """Height and width in pixels of the images that a model takes: multiples of 32 from 32 to 2048.
+    """Size of the images that a model takes. `str(size)` returns the text that `parse` reads.
 
-    Raises InputError for any other value. `str(size)` gives what `parse` reads.
+    Attributes:
+        height_px: Height in pixels, a multiple of 32 from 32 to 2048.
+        width_px: Width in pixels, a multiple of 32 from 32 to 2048.
+
+    Raises:
+        InputError: Another height or width was given.
+
+    Example:
+        >>> import edgead
+        >>> edgead.ModelSize.parse("256x320")
+        ModelSize(height_px=256, width_px=320)
     """
 
     height_px: int
@@ -59,16 +67,27 @@ class ModelSize:
             if not SIZE_MIN_PX <= value <= SIZE_MAX_PX or value % SIZE_STEP_PX:
                 raise InputError(
                     f"size {self.height_px}x{self.width_px}: height and width must be multiples of "
-                    f"{SIZE_STEP_PX} from {SIZE_MIN_PX} to {SIZE_MAX_PX}, such as 256"
+                    f"{SIZE_STEP_PX} from {SIZE_MIN_PX} to {SIZE_MAX_PX}",
+                    hint="give a size such as 256",
                 )
 
     @classmethod
     def parse(cls, text: str) -> ModelSize:
-        """Read `256` (a square) or `256x320` (height x width); raise InputError for anything else."""
+        """Read a size from text.
+
+        Args:
+            text: Size in pixels: `256` for a square, or `256x320` for height x width.
+
+        Returns:
+            The size.
+
+        Raises:
+            InputError: The text is no size, or the size is out of range.
+        """
         match = re.fullmatch(r"([0-9]{1,6})(?:x([0-9]{1,6}))?", text.strip())
         if match is None:
             raise InputError(
-                f"size {text!r} is not a number of pixels: give 256, or 256x320 for height x width"
+                f"size {text!r} is not a number of pixels", hint="give 256, or 256x320 for height x width"
             )
         height, width = match.groups()
         return cls(int(height), int(width or height))
@@ -78,14 +97,21 @@ class ModelSize:
 
 
 def read_image(path: Path) -> UInt8Array:
-    """Read a PNG, JPEG, BMP or TIFF file as (H, W, 3) uint8 RGB.
+    """Read a PNG, JPEG, BMP or TIFF file.
 
-    Grey becomes three equal channels, transparency is composited on black, 16 bits are divided by 257 and
-    rounded (fixed, never per image: 65535 becomes 255), and the EXIF orientation of a JPEG is applied. The
-    format follows from the content, not the name.
+    Grey becomes three equal channels, and transparency is composited on black. 16-bit values are divided by 257 and
+    rounded (65535 becomes 255), whatever the maximum of the image. The EXIF orientation of a JPEG is applied. The
+    format follows from the content, not from the name.
 
-    Raises ImageError, naming the file and the hint, for a file that is missing, not an image, cut short,
-    of another depth than 8 or 16 bits, longer than `MAX_FILE_BYTES` or of more than `MAX_PIXELS` pixels.
+    Args:
+        path: Image file.
+
+    Returns:
+        Image, (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: The file is missing, not an image, cut short or damaged, of another depth than 8 or 16 bits, longer
+            than `MAX_FILE_BYTES`, or has more than `MAX_PIXELS` pixels.
     """
     return image_from_bytes(_read_bounded(path), str(path))
 
@@ -98,25 +124,24 @@ def image_from_bytes(data: bytes, name: str) -> UInt8Array:
         name: Name of the image, for messages.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        Image, (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: `read_image` lists the reasons.
+        ImageError: The image cannot be used; see `read_image`.
     """
     header = read_header(data)
     if header is None:
-        raise ImageError(f"{name} is not a PNG, JPEG, BMP or TIFF image: remove it or save it as PNG")
+        raise ImageError(f"{name} is not a PNG, JPEG, BMP or TIFF image", hint="remove it or save it as PNG")
     if header.height_px * header.width_px > MAX_PIXELS:
         raise ImageError(
-            f"{name} has {header.height_px} x {header.width_px} pixels, more than the {MAX_PIXELS} allowed: "
-            "crop or shrink it"
+            f"{name} has {header.height_px} x {header.width_px} pixels, more than the {MAX_PIXELS} allowed",
+            hint="crop or shrink it",
         )
     if not header.whole:
         raise ImageError(
-            f"{name} is cut short or damaged: copy it again from where it came from, or remove it"
+            f"{name} is cut short or damaged", hint="copy it again from its source, or remove it"
         )
-    # IMREAD_UNCHANGED keeps alpha, and ignores the EXIF orientation; a JPEG has no alpha and wants its
-    # orientation.
+    # IMREAD_UNCHANGED keeps alpha but ignores the EXIF orientation. A JPEG has no alpha and needs its orientation.
     flags = cv2.IMREAD_COLOR if header.format == "jpeg" else cv2.IMREAD_UNCHANGED
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -124,27 +149,36 @@ def image_from_bytes(data: bytes, name: str) -> UInt8Array:
         decoded = None
     if decoded is None:
         raise ImageError(
-            f"{name} is broken and cannot be decoded: copy it again from where it came from, or remove it"
+            f"{name} is broken and cannot be decoded", hint="copy it again from its source, or remove it"
         )
     if decoded.dtype not in (np.uint8, np.uint16) or decoded.shape[2:] not in ((), (1,), (3,), (4,)):
         raise ImageError(
-            f"{name} has {decoded[0, 0].size} channels of {decoded.dtype}: "
-            "save it as grey, RGB or RGBA with 8 or 16 bits a channel"
+            f"{name} has {decoded[0, 0].size} channels of {decoded.dtype}",
+            hint="save it as grey, RGB or RGBA with 8 or 16 bits per channel",
         )
-    # libtiff hands out 8-bit colour already multiplied by its alpha, which is the composite on black.
+    # libtiff returns 8-bit colour that is already multiplied by its alpha, which is the composite on black.
     premultiplied = header.format == "tiff" and decoded.dtype == np.uint8
     return _rgb8_from_decoded(decoded, premultiplied)
 
 
 def resize_to_model(image: UInt8Array, size: ModelSize) -> UInt8Array:
-    """Resize (H, W, 3) uint8 to the model's size; the image itself where it already has it.
+    """Resize an image to the size that the model takes.
 
-    Axes that shrink are averaged over areas, then axes that grow are interpolated linearly. The image is
-    stretched: nothing is cropped or padded. Raises InputError for another shape or dtype.
+    Axes that shrink are averaged over areas, then axes that grow are interpolated linearly. There is no crop or pad.
+
+    Args:
+        image: Image, (H, W, 3) uint8 RGB.
+        size: Size to resize to.
+
+    Returns:
+        Resized image, (height, width, 3) uint8 RGB; `image` itself if it already has the size.
+
+    Raises:
+        InputError: `image` has another shape or dtype.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise InputError(
-            f"an image of {image.shape} {image.dtype} cannot be resized: give (H, W, 3) uint8 RGB"
+            f"an image of {image.shape} {image.dtype} cannot be resized", hint="give (H, W, 3) uint8 RGB"
         )
     height, width = min(image.shape[0], size.height_px), min(image.shape[1], size.width_px)
     if (height, width) != image.shape[:2]:
@@ -156,12 +190,20 @@ def resize_to_model(image: UInt8Array, size: ModelSize) -> UInt8Array:
 
 
 def batch_from_images(images: Sequence[UInt8Array], size: ModelSize) -> UInt8Array:
-    """Resize images (H, W, 3) uint8 of any sizes into one batch (N, height, width, 3) uint8, contiguous.
+    """Resize images of any sizes into one batch.
 
-    Raises InputError for no image, or one of another shape or dtype.
+    Args:
+        images: Images, each (H, W, 3) uint8 RGB, at least one.
+        size: Size to resize to.
+
+    Returns:
+        Batch, (N, height, width, 3) uint8 RGB, contiguous.
+
+    Raises:
+        InputError: There is no image, or an image has another shape or dtype.
     """
     if not images:
-        raise InputError("a batch of no images: give one at least")
+        raise InputError("a batch of 0 images is empty", hint="give at least one image")
     batch = np.empty((len(images), size.height_px, size.width_px, 3), np.uint8)
     for row, image in zip(batch, images, strict=True):
         row[:] = resize_to_model(image, size)
@@ -169,7 +211,14 @@ def batch_from_images(images: Sequence[UInt8Array], size: ModelSize) -> UInt8Arr
 
 
 def preprocess_spec(size: ModelSize) -> dict[str, str | int]:
-    """What a manifest records of the steps above: plain JSON values."""
+    """Describe the preprocessing for a manifest.
+
+    Args:
+        size: Size of the images that the model takes.
+
+    Returns:
+        Names and values of the steps, plain JSON values.
+    """
     return {
         "height_px": size.height_px,
         "width_px": size.width_px,
@@ -183,51 +232,62 @@ def preprocess_spec(size: ModelSize) -> dict[str, str | int]:
 
 
 def check_preprocess_spec(spec: Mapping[str, object]) -> ModelSize:
-    """Return the size of a recorded spec; raise BundleError unless it is what this version does."""
+    """Check that this version does the preprocessing that a manifest records.
+
+    Args:
+        spec: Recorded spec, from `preprocess_spec`.
+
+    Returns:
+        Size of the images that the model takes.
+
+    Raises:
+        BundleError: The spec has an invalid size, or a step that this version does not do.
+    """
     height, width = spec.get("height_px"), spec.get("width_px")
     if type(height) is not int or type(width) is not int:
         raise BundleError(
-            f"preprocess: size {height!r} x {width!r} is not in pixels: rebuild with edgead build"
+            f"preprocess: size {height!r} x {width!r} is not in pixels", hint="rebuild with edgead build"
         )
     try:
         size = ModelSize(height, width)
     except InputError as error:
-        raise BundleError(f"preprocess: {error}; rebuild with edgead build") from error
+        raise BundleError(f"preprocess: {error.what}", hint="rebuild with edgead build") from error
     known = preprocess_spec(size)
     for key in sorted(known.keys() | spec.keys(), key=str):
         if spec.get(key) != known.get(key):
             raise BundleError(
-                f"preprocess: {key} is {spec.get(key)!r} where this edgead does {known.get(key)!r}: "
-                "rebuild with edgead build"
+                f"preprocess: {key} is {spec.get(key)!r}, and this edgead does {known.get(key)!r}",
+                hint="rebuild with edgead build",
             )
     return size
 
 
 def _read_bounded(path: Path) -> bytes:
+    """Read a regular file of at most `MAX_FILE_BYTES`."""
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ImageError(f"{path} is not a file: give the path of an image")
+                raise ImageError(f"{path} is not a file", hint="give the path of an image")
             if status.st_size > MAX_FILE_BYTES:
                 raise ImageError(
-                    f"{path} has {status.st_size} bytes, more than the {MAX_FILE_BYTES} allowed: "
-                    "crop or shrink it"
+                    f"{path} has {status.st_size} bytes, more than the {MAX_FILE_BYTES} allowed",
+                    hint="crop or shrink it",
                 )
             return file.read(MAX_FILE_BYTES)
     except OSError as error:
         raise ImageError(
-            f"cannot read {path}: {error.strerror or error}; check the path and its rights"
+            f"cannot read {path} ({error.strerror or error})", hint="check the path and its permissions"
         ) from error
 
 
 def _open_without_waiting(name: str, flags: int) -> int:
-    # A named pipe would wait for a writer for ever.
+    # To open a named pipe would block until it has a writer.
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _rgb8_from_decoded(decoded: npt.NDArray[np.uint8 | np.uint16], premultiplied: bool) -> UInt8Array:
-    """Grey, BGR or BGRA of 8 or 16 bits, as OpenCV decodes it, to (H, W, 3) uint8 RGB, contiguous."""
+    """Convert grey, BGR or BGRA of 8 or 16 bits, as OpenCV decodes it, to (H, W, 3) uint8 RGB, contiguous."""
     planes = decoded[..., np.newaxis] if decoded.ndim == 2 else decoded
     if planes.shape[2] == 4 and not premultiplied:
         peak = np.uint32(np.iinfo(planes.dtype).max)

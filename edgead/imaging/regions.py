@@ -1,6 +1,6 @@
-"""Where a map says that something is wrong: its connected regions above the threshold, in pixels of the image.
+"""Regions of an anomaly map: its connected pixels above the threshold, in pixels of the image.
 
-The stream and `edgead.load(...).predict` both take their regions from here, so that a line's log and a script agree.
+The stream and `edgead.load(...).predict` both use this module, so the log of a production line and a script agree.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import numpy.typing as npt
 from edgead.types import BoolArray, Float32Array, Region
 
 MAX_REGIONS = 256
-"""Regions given at most, the largest ones: a threshold far too low turns noise into thousands."""
+"""Maximum number of regions; the largest are kept. A threshold that is much too low turns noise into thousands."""
 
 MAX_POLYGON_POINTS = 128
-"""Points of an outline at most: a line of JSON must not grow with the roughness of a defect."""
+"""Maximum number of points of an outline, because a line of JSON must not grow with the roughness of a defect."""
 
 _Points = npt.NDArray[np.int32]
 
@@ -23,12 +23,12 @@ _Points = npt.NDArray[np.int32]
 def regions_from_map(
     anomaly_map: Float32Array, threshold: float, height_px: int, width_px: int
 ) -> tuple[Region, ...]:
-    """Give every connected region of a map above the threshold, the largest area first.
+    """Find the connected regions of a map above the threshold, the largest area first.
 
     Pixels that touch at an edge or at a corner belong together (8-connectivity). Regions of equal area are sorted by
-    their highest value, then by place. At most `MAX_REGIONS` are given. An outline follows the edges of the map's
-    pixels, around what a hole would leave out; one of more than `MAX_POLYGON_POINTS` points is simplified
-    (Douglas-Peucker, from one pixel of the map upwards).
+    their highest value, then by place. At most `MAX_REGIONS` regions are returned. An outline follows the outer edges
+    of the map's pixels and encloses holes. An outline of more than `MAX_POLYGON_POINTS` points is simplified
+    (Douglas-Peucker, with a tolerance of one pixel of the map or more).
 
     Args:
         anomaly_map: Map of one image, (h, w) float32, stretched over the image.
@@ -39,7 +39,7 @@ def regions_from_map(
     Returns:
         The regions; an empty tuple if no value is above the threshold.
     """
-    # In float64, so that the threshold is not rounded before it is compared.
+    # The comparison is in float64, so that the threshold is not rounded.
     above: BoolArray = anomaly_map.astype(np.float64) > threshold
     if not above.any():
         return ()
@@ -47,7 +47,7 @@ def regions_from_map(
     highest = np.full(count, -np.inf)
     np.maximum.at(highest, labels[above], anomaly_map[above])
     areas = boxes[:, cv2.CC_STAT_AREA]
-    # Label 0 is what lies below the threshold. The last key of lexsort counts first.
+    # Label 0 is the background. The last key of lexsort is the primary one.
     order = 1 + np.lexsort((-highest[1:], -areas[1:]))[:MAX_REGIONS]
     outlines = _outlines(above, labels, {int(label) for label in order})
     rows, columns = anomaly_map.shape
@@ -75,8 +75,8 @@ def regions_from_map(
 def _outlines(above: BoolArray, labels: npt.NDArray[np.int32], wanted: set[int]) -> dict[int, _Points]:
     """Trace the outer edge of the wanted regions, by label: (N, 2) corners x, y of map pixels.
 
-    OpenCV traces the centres of border pixels, which loses half a pixel all around. In a mask of twice the size it
-    traces half pixels, and each of them lies at exactly one corner.
+    OpenCV traces the centres of border pixels, which loses half a pixel on every side. In a mask of twice the size it
+    traces half pixels, and each half pixel lies at exactly one corner.
     """
     doubled = above.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
@@ -86,13 +86,13 @@ def _outlines(above: BoolArray, labels: npt.NDArray[np.int32], wanted: set[int])
         label = int(labels[y // 2, x // 2])
         if parent == -1 and label in wanted:  # a contour with a parent is the edge of a hole
             corners = (contour[:, 0] + 1) // 2
-            # Around a corner that points inwards, two half pixels lie at one corner.
+            # At a corner that points inwards, two half pixels give the same corner.
             outlines[label] = corners[(corners != np.roll(corners, 1, axis=0)).any(axis=1)]
     return outlines
 
 
 def _simplified(outline: _Points) -> _Points:
-    """Reduce an outline to at most `MAX_POLYGON_POINTS` corners: the tolerance is doubled until they are so few."""
+    """Reduce an outline to at most `MAX_POLYGON_POINTS` corners: the tolerance doubles until that is reached."""
     simple, tolerance = outline, 1.0
     while len(simple) > MAX_POLYGON_POINTS:
         simple = cv2.approxPolyDP(outline[:, None], tolerance, True)[:, 0]

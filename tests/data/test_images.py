@@ -30,23 +30,28 @@ def test_a_broken_image_is_named_or_skipped_and_counted(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("this is text")
     broken = Sample(tmp_path / "text.png", 0)
     samples = [make_image(tmp_path / "a.png", 10), broken, make_image(tmp_path / "c.png", 30)]
-    with pytest.raises(ImageError, match=r"text\.png.*--skip-broken"):
+    with pytest.raises(ImageError) as caught:
         load_images(samples, SIZE)
+    assert "text.png" in caught.value.what
+    assert "--skip-broken" in str(caught.value.hint)
     loaded = load_images(samples, SIZE, skip_broken=True)
     np.testing.assert_array_equal(loaded.images[:, 0, 0, 0], [10, 30])
     assert loaded.samples == (samples[0], samples[2])
     assert len(loaded.broken) == 1
     assert "text.png" in loaded.broken[0]
-    with pytest.raises(DataError, match=r"none of 1 images.*text\.png"):
+    with pytest.raises(DataError) as none_left:
         load_images([broken], SIZE, skip_broken=True)
+    assert "1 images" in none_left.value.what
+    assert "text.png" in none_left.value.what
 
 
 def test_no_images_are_not_an_empty_array() -> None:
-    with pytest.raises(DataError, match="none of 0 images"):
+    with pytest.raises(DataError) as caught:
         load_images([], SIZE)
+    assert "0 images" in caught.value.what
 
 
-def test_a_mask_is_what_is_above_zero(tmp_path: Path) -> None:
+def test_a_mask_holds_the_pixels_above_zero(tmp_path: Path) -> None:
     values = np.zeros((4, 6), np.uint8)
     values[1, 2], values[3, 5] = 1, 255
     cv2.imwrite(str(tmp_path / "m.png"), values)
@@ -73,10 +78,13 @@ def test_a_good_sample_has_an_empty_mask(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", [1, None])
 def test_a_sample_that_may_be_defective_needs_a_mask(tmp_path: Path, label: int | None) -> None:
-    with pytest.raises(DataError, match=r"a\.png has no mask"):
+    with pytest.raises(DataError) as caught:
         read_mask(Sample(tmp_path / "a.png", label, "cut"), (5, 7))
+    assert str(tmp_path / "a.png") in caught.value.what
+    assert not isinstance(caught.value, ImageError)
 
 
 def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"m\.png"):
+    with pytest.raises(ImageError) as caught:
         read_mask(Sample(tmp_path / "a.png", 1, "cut", tmp_path / "m.png"), (5, 7))
+    assert str(tmp_path / "m.png") in caught.value.what

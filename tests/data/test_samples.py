@@ -38,16 +38,21 @@ def test_an_image_added_later_moves_few() -> None:
     assert len(before & after) >= 19
 
 
-@pytest.mark.parametrize(("count", "message"), [(0, "no good image"), (1, "one good image")])
-def test_too_few_samples_are_counted(count: int, message: str) -> None:
-    with pytest.raises(DataError, match=f"{message}.*at least 2"):
-        split_holdout(samples(count))
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_samples_are_refused(count: int) -> None:
+    with pytest.raises(DataError) as caught:
+        split_holdout(samples(count, "/parts/good"))
+    assert "2" in str(caught.value.hint)
+    # Only a sample tells the folder.
+    assert ("/parts/good" in caught.value.what) == (count == 1)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 7, float("nan")])
-def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
-    with pytest.raises(InputError, match="hold-out fraction"):
+def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
+    with pytest.raises(InputError) as caught:
         split_holdout(samples(10), fraction)
+    assert str(fraction) in caught.value.what
+    assert "0.1" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,7 @@ def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
         ([10], 100, [10]),
         ([10], 4, [4]),
         ([10, 10], 4, [2, 2]),
-        # The share of a small part is not made up for by others.
+        # Other parts do not compensate for the share of a small part.
         ([100, 3], 20, [10, 3]),
         ([5, 5, 5], 1, [1, 1, 1]),
     ],
@@ -65,6 +70,6 @@ def test_samples_are_spread_over_all_parts(sizes, count, expected):
     parts = [[Sample(Path(f"{part}/{i}.png"), 0) for i in range(size)] for part, size in enumerate(sizes)]
     chosen = [sample.path.parts for sample in spread_over(parts, count)]
     assert [sum(part == str(number) for part, _ in chosen) for number in range(len(sizes))] == expected
-    # Over all of a part, not its first ones.
+    # The samples are spread over the whole part, and are not its first ones.
     last = max(int(name.removesuffix(".png")) for part, name in chosen if part == "0")
     assert last >= sizes[0] - -(-sizes[0] // expected[0])

@@ -1,4 +1,6 @@
-"""The oracle against SciPy, torch and a case done by hand; the matrices against the oracle."""
+"""The reference against SciPy, torch and a case computed by hand; the matrices against the reference."""
+
+import re
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ def pyramid(height, width, n=2):
 
 
 def reference(teacher, student, height, width, fusion, sigma, align_corners):
-    """The same operator of other people's parts: torch in float64 and SciPy."""
+    """The same operator from torch in float64 and SciPy."""
     fused = None
     for t, s in zip(teacher, student, strict=True):
         t64, s64 = torch.from_numpy(t.astype(np.float64)), torch.from_numpy(s.astype(np.float64))
@@ -47,7 +49,7 @@ def test_agrees_with_scipy_and_torch(height, width, fusion, sigma, align_corners
     np.testing.assert_array_equal(scores, maps.reshape(2, -1).max(axis=1))
 
 
-def test_case_done_by_hand():
+def test_case_computed_by_hand():
     # Orthogonal, equal, opposite and 60 degrees apart: distances 1, 0, 2 and 1/2.
     teacher = np.zeros((1, 2, 2, 2))
     student = np.zeros((1, 2, 2, 2))
@@ -57,7 +59,7 @@ def test_case_done_by_hand():
     teacher[0, :, 1, 1], student[0, :, 1, 1] = (2, 0), (1, 3**0.5)
     np.testing.assert_allclose(cosine_map(teacher, student)[0], [[1, 0], [2, 0.5]], atol=1e-15)
     maps, scores = anomaly_map([teacher], [student], 3, 3, sigma=0.0)
-    # Aligned corners: the corners stay, the rest is halfway between neighbours.
+    # With aligned corners, the corners stay and the other pixels are halfway between neighbours.
     np.testing.assert_allclose(maps[0, 0], [[1, 0.5, 0], [1.5, 0.875, 0.25], [2, 1.25, 0.5]], atol=1e-15)
     assert scores[0] == pytest.approx(2.0)
     doubled, _ = anomaly_map([teacher, teacher], [student, student], 3, 3, "multiply", 0.0)
@@ -98,7 +100,7 @@ def test_bilinear_matrix_is_torch_interpolate(size_out, size_in, align_corners):
     np.testing.assert_allclose(matrix.sum(axis=1), 1.0)
 
 
-# 3 and 1 are far smaller than the kernel, so the border is mirrored again and again.
+# Sizes 3 and 1 are much smaller than the kernel, so the border is mirrored repeatedly.
 @pytest.mark.parametrize("sigma", [0.0, 0.1, 0.5, 1.3, 4.0])
 @pytest.mark.parametrize("size", [256, 97, 16, 3, 1])
 def test_gaussian_matrix_is_scipy_gaussian_filter(size, sigma):
@@ -110,7 +112,7 @@ def test_gaussian_matrix_is_scipy_gaussian_filter(size, sigma):
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("fusion", ["add", "multiply"])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_matrix_form_agrees_with_the_oracle(height, width, fusion, align_corners):
+def test_matrix_form_agrees_with_the_reference(height, width, fusion, align_corners):
     rng = np.random.default_rng(4)
     shapes = pyramid(height, width, n=1)
     teacher, student = features(rng, shapes), features(rng, shapes)
@@ -131,24 +133,23 @@ def test_matrix_form_agrees_with_the_oracle(height, width, fusion, align_corners
     np.testing.assert_allclose(result, expected[0, 0], atol=1e-12)
 
 
-def test_what_does_not_fit_is_refused():
+def test_invalid_shapes_and_values_are_refused():
     one, two = np.ones((1, 2, 3, 3)), np.ones((2, 2, 3, 3))
-    with pytest.raises(ValueError, match="one student feature per teacher"):
+    with pytest.raises(ValueError, match="0 for 0"):
         anomaly_map([], [], 4, 4)
-    with pytest.raises(ValueError, match="not 1 for 2"):
+    with pytest.raises(ValueError, match="1 for 2"):
         anomaly_map([one, one], [one], 4, 4)
-    with pytest.raises(ValueError, match="one batch size"):
+    with pytest.raises(ValueError, match=r"\[1, 2\]"):
         anomaly_map([one, two], [one, two], 4, 4)
-    with pytest.raises(ValueError, match="share a shape"):
-        cosine_map(one, two)
-    with pytest.raises(ValueError, match="share a shape"):
-        cosine_map(one[0], one[0])
-    with pytest.raises(ValueError, match="fusion"):
+    for t, s in ((one, two), (one[0], one[0])):
+        with pytest.raises(ValueError, match=re.escape(f"{t.shape} and {s.shape}")):
+            cosine_map(t, s)
+    with pytest.raises(ValueError, match="mean"):
         anomaly_map([one], [one], 4, 4, fusion="mean")
-    with pytest.raises(ValueError, match="sizes are at least 1"):
+    with pytest.raises(ValueError, match="0 from 3"):
         bilinear_matrix(0, 3)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=r"\b0\b"):
         gaussian_matrix(0, 1.0)
     for sigma in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="sigma"):
+        with pytest.raises(ValueError, match=str(sigma)):
             gaussian_matrix(4, sigma)

@@ -25,7 +25,9 @@ def encoded(suffix: str, *options: int) -> bytes:
         (".tif", (), "tiff"),
     ],
 )
-def test_format_and_size_are_what_was_encoded(suffix: str, options: tuple[int, ...], name: str) -> None:
+def test_format_and_size_agree_with_the_encoded_image(
+    suffix: str, options: tuple[int, ...], name: str
+) -> None:
     header = read_header(encoded(suffix, *options))
     assert header is not None
     assert (header.format, header.height_px, header.width_px, header.whole) == (name, 30, 50, True)
@@ -38,7 +40,7 @@ def test_a_big_endian_tiff_is_read() -> None:
     assert (header.height_px, header.width_px) == (30, 50)
 
 
-def test_a_bmp_from_the_top_down_is_as_high() -> None:
+def test_a_bmp_stored_from_the_top_has_the_same_height() -> None:
     data = bytearray(encoded(".bmp"))
     data[22:26] = struct.pack("<i", -30)
     header = read_header(bytes(data))
@@ -46,7 +48,7 @@ def test_a_bmp_from_the_top_down_is_as_high() -> None:
     assert header.height_px == 30
 
 
-def test_a_compressed_bmp_is_not_held_to_the_length_of_a_plain_one() -> None:
+def test_a_compressed_bmp_may_be_shorter_than_a_plain_one() -> None:
     data = bytearray(encoded(".bmp"))
     data[30:34] = struct.pack("<I", 1)
     header = read_header(bytes(data[:200]))
@@ -61,7 +63,7 @@ def test_padding_before_a_jpeg_marker_is_allowed() -> None:
     assert header.width_px == 50
 
 
-def test_a_marker_without_length_is_stepped_over() -> None:
+def test_a_marker_without_length_is_skipped() -> None:
     data = encoded(".jpg")
     header = read_header(data[:2] + b"\xff\x01" + data[2:])
     assert header is not None
@@ -82,7 +84,7 @@ def test_a_marker_without_length_is_stepped_over() -> None:
         b"II*\0\xff\xff\xff\x7f",
     ],
 )
-def test_what_makes_no_sense_has_no_header(data: bytes) -> None:
+def test_invalid_data_has_no_header(data: bytes) -> None:
     assert read_header(data) is None
 
 
@@ -94,7 +96,7 @@ def test_a_cut_file_is_not_whole(suffix: str) -> None:
     assert not header.whole
 
 
-def test_a_png_is_held_to_the_checksums_of_what_its_image_needs() -> None:
+def test_only_the_checksums_of_critical_chunks_of_a_png_are_checked() -> None:
     data = encoded(".png")
     pixels = data.index(b"IDAT") + 6
     damaged = read_header(data[:pixels] + bytes([data[pixels] ^ 1]) + data[pixels + 1 :])
@@ -110,13 +112,13 @@ DEFLATED = [(cv2.IMWRITE_TIFF_COMPRESSION, kind) for kind in (8, 32946)]
 
 
 @pytest.mark.parametrize("options", DEFLATED)
-def test_a_deflated_tiff_is_held_to_its_checksums(options: tuple[int, ...]) -> None:
+def test_the_checksums_of_a_deflated_tiff_are_checked(options: tuple[int, ...]) -> None:
     image = np.random.default_rng(2).integers(0, 256, (40, 300, 3), np.uint8)
     data = cv2.imencode(".tif", image, options)[1].tobytes()
     header = read_header(data)
     assert header is not None
     assert (header.height_px, header.width_px, header.whole) == (40, 300, True)
-    # Random pixels do not shrink, so all but the directory is compressed pixels.
+    # Random pixels do not shrink, so everything except the directory is compressed pixels.
     for place in range(100, 30000, 997):
         damaged = read_header(data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :])
         assert damaged is not None
@@ -124,7 +126,7 @@ def test_a_deflated_tiff_is_held_to_its_checksums(options: tuple[int, ...]) -> N
 
 
 def tiled(order: str, tiles: list[bytes], fill_order: int = 1) -> bytes:
-    """A deflated TIFF of 20 x 30 pixels in tiles, by hand: header, tiles, their places and lengths, directory."""
+    """A deflated TIFF of 20 x 30 pixels in tiles: header, tiles, their offsets and lengths, directory."""
     places = [8 + sum(map(len, tiles[:number])) for number in range(len(tiles))]
     after = 8 + sum(map(len, tiles))
     arrays = struct.pack(f"{order}{2 * len(tiles)}I", *places, *map(len, tiles))
@@ -144,7 +146,7 @@ def tiled(order: str, tiles: list[bytes], fill_order: int = 1) -> bytes:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_every_tile_of_a_deflated_tiff_is_looked_into(order: str) -> None:
+def test_every_tile_of_a_deflated_tiff_is_checked(order: str) -> None:
     tiles = [zlib.compress(bytes([number]) * 256) for number in range(4)]
 
     def is_whole(tiles: list[bytes], fill_order: int = 1) -> bool:
@@ -154,16 +156,16 @@ def test_every_tile_of_a_deflated_tiff_is_looked_into(order: str) -> None:
         return header.whole
 
     assert is_whole(tiles)
-    # What a writer adds behind a stream to make its length even is no part of it.
+    # A writer may add a byte after a stream to make its length even.
     assert is_whole([tile + b"\0" for tile in tiles])
     for number in range(4):
         assert not is_whole([*tiles[:number], tiles[number][:-1], *tiles[number + 1 :]])
         assert not is_whole([*tiles[:number], b"no zlib stream", *tiles[number + 1 :]])
-    # Its bits are in reverse, so it is left to libtiff.
+    # Its bits are in reverse order, so only libtiff reads it.
     assert is_whole([b"no zlib stream"], fill_order=2)
 
 
-def test_a_tiff_that_says_a_thing_twice_is_none() -> None:
+def test_a_tiff_with_a_duplicate_tag_has_no_header() -> None:
     data = bytearray(cv2.imencode(".tif", np.zeros((64, 48, 3), np.uint8))[1].tobytes())
     (directory,) = struct.unpack_from("<I", data, 4)
     assert read_header(bytes(data)) is not None
@@ -174,7 +176,7 @@ def test_a_tiff_that_says_a_thing_twice_is_none() -> None:
 
 
 def test_a_tiff_whose_strips_overlap_is_not_whole() -> None:
-    """A small file could name the same bytes a million times, and each would be looked into."""
+    """A small file could list the same bytes a million times, and each entry would be checked."""
     strip = zlib.compress(bytes(8 * 3))
     place = 8 + 2 + 12 * 5 + 4
     count = 50

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgead.errors import BundleError, ImageError, InputError
+from edgead.imaging.header import read_header
 from edgead.imaging.preprocess import (
     MAX_FILE_BYTES,
     ModelSize,
@@ -57,9 +58,11 @@ def test_a_size_is_height_by_width(text: str, height: int, width: int) -> None:
     "text",
     ["", "0", "-256", "250", "31", "2080", "256x", "x256", "256x100", "256x256x3", "big", "256.0", "٢٥٦"],
 )
-def test_a_size_that_is_none_is_refused_by_its_value(text: str) -> None:
-    with pytest.raises(InputError, match="256") as caught:
+def test_an_invalid_size_is_refused_by_its_value(text: str) -> None:
+    with pytest.raises(InputError) as caught:
         ModelSize.parse(text)
+    assert text in caught.value.what
+    assert "256" in str(caught.value.hint)
     assert "\n" not in str(caught.value)
 
 
@@ -78,7 +81,7 @@ def test_a_jpeg_gives_rgb_nearly_as_written(tmp_path: Path) -> None:
     assert np.abs(np.array(corners, int) - QUARTERS).max() < 6
 
 
-def test_the_content_tells_the_format_not_the_name(tmp_path: Path) -> None:
+def test_the_content_determines_the_format_not_the_name(tmp_path: Path) -> None:
     path = written(tmp_path / "really_png.jpg", encoded(quartered(), ".png"))
     np.testing.assert_array_equal(read_image(path), quartered())
 
@@ -140,7 +143,7 @@ def test_alpha_of_an_8_bit_tiff_is_composited_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(written(tmp_path / "a.tif", data)), [[[100, 50, 25]]])
 
 
-# The corner that an EXIF orientation brings to the top left, and whether height and width change places.
+# The corner that an EXIF orientation moves to the top left, and whether it swaps height and width.
 @pytest.mark.parametrize(
     ("orientation", "corner", "turned"),
     [
@@ -166,20 +169,27 @@ def test_the_exif_orientation_of_a_jpeg_is_applied(
     assert np.abs(read[4, 4].astype(int) - QUARTERS[corner]).max() < 12
 
 
-def test_what_is_not_an_image_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_refused_by_its_name(tmp_path: Path) -> None:
     text = written(tmp_path / "text.png", b"this is text, though its name says image\n")
     empty = written(tmp_path / "empty.png", b"")
     webp = written(tmp_path / "a.webp", encoded(quartered(), ".webp"))
     for path in (text, empty, webp, tmp_path / "missing.png", tmp_path):
-        with pytest.raises(ImageError, match=path.name) as caught:
+        with pytest.raises(ImageError) as caught:
             read_image(path)
+        assert str(path) in caught.value.what
         assert "\n" not in str(caught.value)
 
 
 def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(ImageError, match="not a file"):
-        read_image(tmp_path / "pipe.png")
+    reasons = set()
+    for path in (tmp_path / "pipe.png", written(tmp_path / "empty.png", b"")):
+        with pytest.raises(ImageError) as caught:
+            read_image(path)
+        assert str(path) in caught.value.what
+        reasons.add(caught.value.what.replace(str(path), ""))
+    # The pipe is not mistaken for an empty file.
+    assert len(reasons) == 2
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
@@ -187,8 +197,10 @@ def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
 def test_an_image_cut_short_is_refused(tmp_path: Path, suffix: str, kept: float) -> None:
     image = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     data = encoded(image, suffix)
-    with pytest.raises(ImageError, match=f"a{suffix}"):
-        read_image(written(tmp_path / f"a{suffix}", data[: int(len(data) * kept)]))
+    path = written(tmp_path / f"a{suffix}", data[: int(len(data) * kept)])
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert str(path) in caught.value.what
 
 
 @pytest.mark.parametrize(("suffix", "options"), [(".png", ()), (".tif", (cv2.IMWRITE_TIFF_COMPRESSION, 8))])
@@ -200,24 +212,34 @@ def test_an_image_with_broken_pixels_is_refused(
     path = written(tmp_path / f"a{suffix}", bytes(data))
     np.testing.assert_array_equal(read_image(path), image[..., ::-1])
     data[len(data) // 2] ^= 0xFF
-    with pytest.raises(ImageError, match=r"is cut short or damaged"):
+    # The header shows the damage before OpenCV decodes the file.
+    header = read_header(bytes(data))
+    assert header is not None
+    assert not header.whole
+    with pytest.raises(ImageError) as caught:
         read_image(written(path, bytes(data)))
+    assert str(path) in caught.value.what
 
 
 def test_an_image_that_declares_a_gigantic_size_is_not_decoded(tmp_path: Path) -> None:
     data = bytearray(encoded(quartered(), ".png"))
     data[16:24] = struct.pack(">II", 60_000, 60_000)
-    with pytest.raises(ImageError, match="60000 x 60000 pixels"):
+    with pytest.raises(ImageError) as caught:
         read_image(written(tmp_path / "bomb.png", bytes(data)))
+    assert "60000 x 60000" in caught.value.what
 
 
-def test_an_image_that_the_decoder_will_not_have_is_refused(tmp_path: Path) -> None:
+def test_an_image_that_the_decoder_refuses_is_refused(tmp_path: Path) -> None:
     data = bytearray(encoded(quartered(), ".png"))
-    # Wider than OpenCV allows: it raises instead of returning nothing.
+    # The image is wider than OpenCV allows, and OpenCV then raises instead of returning None.
     data[16:24] = struct.pack(">II", 2**21, 1)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    with pytest.raises(ImageError, match=r"wide\.png is broken"):
+    header = read_header(bytes(data))
+    assert header is not None
+    assert header.whole
+    with pytest.raises(ImageError) as caught:
         read_image(written(tmp_path / "wide.png", bytes(data)))
+    assert str(tmp_path / "wide.png") in caught.value.what
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
@@ -236,14 +258,16 @@ def test_damage_gives_an_image_or_an_image_error(tmp_path: Path, suffix: str) ->
 def test_a_gigantic_file_is_not_read(tmp_path: Path) -> None:
     path = written(tmp_path / "large.png", encoded(quartered(), ".png"))
     os.truncate(path, MAX_FILE_BYTES + 1)
-    with pytest.raises(ImageError, match=str(MAX_FILE_BYTES)):
+    with pytest.raises(ImageError) as caught:
         read_image(path)
+    assert str(MAX_FILE_BYTES + 1) in caught.value.what
 
 
 def test_another_depth_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "float.tif", encoded(np.ones((8, 8), np.float32), ".tif"))
-    with pytest.raises(ImageError, match="float32"):
+    with pytest.raises(ImageError) as caught:
         read_image(path)
+    assert "float32" in caught.value.what
 
 
 def test_an_image_of_the_models_size_is_left_alone() -> None:
@@ -280,9 +304,10 @@ def test_each_axis_is_averaged_or_interpolated_by_itself() -> None:
     "image",
     [np.zeros((32, 32), np.uint8), np.zeros((32, 32, 3), np.float32), np.zeros((0, 32, 3), np.uint8)],
 )
-def test_what_is_no_image_is_not_resized(image: np.ndarray) -> None:
-    with pytest.raises(InputError, match="cannot be resized"):
+def test_an_array_that_is_no_image_is_not_resized(image: np.ndarray) -> None:
+    with pytest.raises(InputError) as caught:
         resize_to_model(image, ModelSize(32, 32))
+    assert f"{image.shape} {image.dtype}" in caught.value.what
 
 
 def test_a_batch_has_the_images_in_their_order() -> None:
@@ -294,8 +319,9 @@ def test_a_batch_has_the_images_in_their_order() -> None:
     assert batch.flags.c_contiguous
     for row, image in zip(batch, images, strict=True):
         np.testing.assert_array_equal(row, resize_to_model(image, ModelSize(64, 64)))
-    with pytest.raises(InputError, match="no image"):
+    with pytest.raises(InputError) as caught:
         batch_from_images([], ModelSize(64, 64))
+    assert "0 images" in caught.value.what
 
 
 def test_the_recorded_steps_are_read_back() -> None:
@@ -315,14 +341,17 @@ def test_the_recorded_steps_are_read_back() -> None:
         ("letterbox", "grey"),
     ],
 )
-def test_steps_that_are_not_known_are_refused(key: str, value: object) -> None:
+def test_unknown_steps_are_refused(key: str, value: object) -> None:
     spec: dict[str, object] = {**preprocess_spec(ModelSize(256, 256)), key: value}
-    with pytest.raises(BundleError, match="rebuild"):
+    with pytest.raises(BundleError) as caught:
         check_preprocess_spec(spec)
+    assert str(value) in caught.value.what
+    assert "edgead build" in str(caught.value.hint)
 
 
-def test_a_step_that_is_missing_is_refused() -> None:
+def test_a_missing_step_is_refused() -> None:
     spec = preprocess_spec(ModelSize(256, 256))
     del spec["enlarge"]
-    with pytest.raises(BundleError, match="enlarge"):
+    with pytest.raises(BundleError) as caught:
         check_preprocess_spec(spec)
+    assert "enlarge" in caught.value.what

@@ -21,7 +21,7 @@ def shoelace(polygon: tuple[tuple[int, int], ...]) -> float:
     return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
 
 
-def test_every_region_is_given_and_the_largest_is_first() -> None:
+def test_every_region_is_returned_and_the_largest_is_first() -> None:
     anomaly_map = np.zeros((8, 8), np.float32)
     anomaly_map[0:4, 0:4] = 0.625  # large and weak
     anomaly_map[6, 5:7] = [0.875, 0.75]  # small and strong
@@ -57,7 +57,7 @@ def test_a_region_inside_the_hole_of_another_is_a_region() -> None:
     assert shoelace(ring.polygon) == 25
 
 
-def test_the_box_covers_what_a_map_pixel_covers_in_part() -> None:
+def test_the_box_covers_image_pixels_that_are_covered_in_part() -> None:
     anomaly_map = np.zeros((3, 3), np.float32)
     anomaly_map[1, 1] = 1
     # Pixel 1 of 3 of the map covers 3.33 to 6.67 of 10, an area of 11.1.

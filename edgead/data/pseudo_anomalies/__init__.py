@@ -1,1 +1,1 @@
-"""What is put on good images for methods that train on anomalies, and its noise and textures."""
+"""Pseudo-anomalies on good images, for methods that train on anomalies, with their noise and textures."""

@@ -1,9 +1,9 @@
-"""Changes to a texture, so that a few textures give many: the seven that DRAEM draws from.
+"""The seven augmentations of textures that DRAEM draws from: a few textures give many.
 
-What each does is what PIL's ImageOps and ImageEnhance do under these names, within a level of rounding; `equalised` is
-OpenCV's, which spreads a little wider, and `recoloured` turns hues, because less or more saturation leaves grey
-textures grey. How strong they may be is chosen here, after DRAEM's script, which in brightness also adds, and
-solarises only now and then.
+The functions agree with PIL's ImageOps and ImageEnhance within one rounding level, with two exceptions. `equalised` is
+OpenCV's, which spreads the levels slightly wider. `recoloured` rotates hues, because a change of saturation leaves grey
+textures grey. The strengths are chosen here, after DRAEM's script. The script also adds a constant to the brightness,
+and solarises only sometimes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,20 @@ from edgead.types import UInt8Array
 
 AUGMENTATIONS_EACH = 3
 
-# The middle of a 3x3 mean counts five times.
+# PIL's smoothing kernel: a 3x3 mean with a centre weight of five.
 _SOFT = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / np.float32(13)
 
 
 def augmented(texture: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-    """Change a texture, (H, W, 3) uint8 RGB, by three different ones of `AUGMENTATIONS`, in any order."""
+    """Change a texture by three different augmentations of `AUGMENTATIONS`, in random order.
+
+    Args:
+        texture: Texture, (H, W, 3) uint8 RGB. It is not changed.
+        rng: Random generator; it determines the result.
+
+    Returns:
+        Changed texture, (H, W, 3) uint8 RGB.
+    """
     changes = tuple(AUGMENTATIONS.values())
     for index in rng.choice(len(changes), AUGMENTATIONS_EACH, replace=False):
         texture = changes[index](texture, rng)
@@ -32,34 +40,82 @@ def augmented(texture: UInt8Array, rng: np.random.Generator) -> UInt8Array:
 
 
 def posterised(image: UInt8Array, bits: int) -> UInt8Array:
-    """Keep the highest 1 to 8 bits of each channel, the others become 0."""
+    """Set the low bits of each channel to 0.
+
+    Args:
+        image: Image, (H, W, 3) uint8.
+        bits: Number of high bits to keep, 1 to 8.
+
+    Returns:
+        Changed image, (H, W, 3) uint8.
+    """
     return np.asarray(image & (256 - 2 ** (8 - bits)), np.uint8)
 
 
 def sharpened(image: UInt8Array, factor: float) -> UInt8Array:
-    """Move away from a softened image: 0 gives that, 1 the image, 2 twice its detail. The rim stays as it is."""
+    """Soften or sharpen an image: extrapolate from its softened copy. The outermost pixels stay the same.
+
+    Args:
+        image: Image, (H, W, 3) uint8.
+        factor: Strength: 0 gives the softened image, 1 the image itself, 2 twice its detail.
+
+    Returns:
+        Changed image, (H, W, 3) uint8.
+    """
     soft = image.astype(np.float32)
     soft[1:-1, 1:-1] = cv2.filter2D(soft, -1, _SOFT)[1:-1, 1:-1]
     return _bounded(soft + np.float32(factor) * (image - soft))
 
 
 def solarised(image: UInt8Array, threshold: int) -> UInt8Array:
-    """Invert what is at `threshold` or above it."""
+    """Invert all values at or above a threshold.
+
+    Args:
+        image: Image, (H, W, 3) uint8.
+        threshold: Smallest value that is inverted, 0 to 255.
+
+    Returns:
+        Changed image, (H, W, 3) uint8.
+    """
     return np.where(image < threshold, image, 255 - image)
 
 
 def equalised(image: UInt8Array) -> UInt8Array:
-    """Make all levels of each channel about equally frequent; a channel of one level stays as it is."""
+    """Equalise the histogram of each channel; a channel of one level stays the same.
+
+    Args:
+        image: Image, (H, W, 3) uint8.
+
+    Returns:
+        Changed image, (H, W, 3) uint8.
+    """
     return np.stack([cv2.equalizeHist(channel) for channel in np.moveaxis(image, 2, 0)], axis=2)
 
 
 def brightened(image: UInt8Array, factor: float) -> UInt8Array:
-    """Multiply by `factor`: 0 gives black, 1 the image."""
+    """Multiply all values by a factor.
+
+    Args:
+        image: Image, (H, W, 3) uint8.
+        factor: Factor: 0 gives black, 1 the image itself.
+
+    Returns:
+        Changed image, (H, W, 3) uint8.
+    """
     return _bounded(image.astype(np.float32) * np.float32(factor))
 
 
 def recoloured(image: UInt8Array, turn_deg: float, saturation: float) -> UInt8Array:
-    """Turn the hues by degrees, red towards green, and add to the saturation, which is from 0 to 1."""
+    """Rotate the hues, and add a constant to the saturation.
+
+    Args:
+        image: Image, (H, W, 3) uint8 RGB.
+        turn_deg: Rotation of the hues in degrees, from red towards green.
+        saturation: Summand of the saturation. The sum is clipped to 0 to 1.
+
+    Returns:
+        Changed image, (H, W, 3) uint8 RGB.
+    """
     hue, grey, value = cv2.split(cv2.cvtColor(image.astype(np.float32) / np.float32(255), cv2.COLOR_RGB2HSV))
     turned = cv2.merge(
         [(hue + np.float32(turn_deg)) % np.float32(360), np.clip(grey + np.float32(saturation), 0, 1), value]
@@ -68,7 +124,14 @@ def recoloured(image: UInt8Array, turn_deg: float, saturation: float) -> UInt8Ar
 
 
 def auto_contrasted(image: UInt8Array) -> UInt8Array:
-    """Stretch each channel to all of 0 to 255; a channel of one level stays as it is."""
+    """Stretch each channel to the full range 0 to 255; a channel of one level stays the same.
+
+    Args:
+        image: Image, (H, W, 3) uint8.
+
+    Returns:
+        Changed image, (H, W, 3) uint8.
+    """
     low, high = image.min(axis=(0, 1)).astype(int), image.max(axis=(0, 1)).astype(int)
     levels = np.arange(256)[:, None]
     stretched = np.clip(np.rint((levels - low) * (255 / np.maximum(high - low, 1))), 0, 255)
@@ -87,7 +150,7 @@ AUGMENTATIONS: Mapping[str, Callable[[UInt8Array, np.random.Generator], UInt8Arr
         "auto-contrast": lambda image, rng: auto_contrasted(image),
     }
 )
-"""Each of a strength that is drawn."""
+"""Augmentations by name: functions of a texture (H, W, 3) uint8 and the generator that gives the strength."""
 
 
 def _bounded(image: npt.NDArray[np.floating]) -> UInt8Array:

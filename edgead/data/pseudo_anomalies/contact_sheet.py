@@ -1,6 +1,7 @@
-"""A contact sheet: good images, what was put on them, and where, side by side for a person to judge.
+"""A contact sheet: good images, the same images with pseudo-anomalies, and the masks, side by side.
 
-Whether pseudo-anomalies look like anything a camera might see, show at all, and do not cover the part, no number says.
+A person checks on it that pseudo-anomalies are visible, look plausible and do not cover the part. No number measures
+this.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from edgead.files.atomic import replace_file
 from edgead.types import BoolArray, UInt8Array
 
 IMAGES_PER_SHEET = 8
-# An image is drawn this long at its longer side, whatever its own size.
+# Length of the longer side of every image on the sheet.
 _CELL_PX = 256
 _GAP_PX = 8
 _BAR_PX = 28
@@ -25,9 +26,15 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 def draw_contact_sheet(good: UInt8Array, disturbed: UInt8Array, masks: BoolArray, file: Path) -> None:
     """Write a PNG with a row for each of the first `IMAGES_PER_SHEET` images.
 
-    good, disturbed: (N, H, W, 3) uint8 RGB, N at least 1. masks: (N, H, W) bool, drawn white; above each is its share
-    of the image. Raises ValueError where the shapes or dtypes do not fit, EdgeadError where the
-    file cannot be written.
+    Args:
+        good: Good images, (N, H, W, 3) uint8 RGB, N at least 1.
+        disturbed: The same images with anomalies, (N, H, W, 3) uint8 RGB.
+        masks: Masks of the anomalies, (N, H, W) bool, shown white. The caption of a mask is its share of the image.
+        file: PNG file to write.
+
+    Raises:
+        ValueError: A shape or dtype does not fit.
+        EdgeadError: The file cannot be written.
     """
     if good.ndim != 4 or good.shape[3] != 3 or not good.size or good.dtype != np.uint8:
         raise ValueError(
@@ -45,22 +52,23 @@ def draw_contact_sheet(good: UInt8Array, disturbed: UInt8Array, masks: BoolArray
 
 
 def _row(good: UInt8Array, disturbed: UInt8Array, mask: BoolArray) -> UInt8Array:
+    """Draw one image, its copy with an anomaly and its mask beside each other."""
     white = np.repeat(np.where(mask, np.uint8(255), np.uint8(0))[..., None], 3, axis=2)
     cells = (
         _cell(good, "good image", cv2.INTER_LINEAR),
         _cell(disturbed, "with an anomaly", cv2.INTER_LINEAR),
-        _cell(white, f"what differs: {100 * mask.mean():.1f} %", cv2.INTER_NEAREST),
+        _cell(white, f"changed pixels: {100 * mask.mean():.1f} %", cv2.INTER_NEAREST),
     )
     return np.concatenate(cells, axis=1)
 
 
 def _cell(image: UInt8Array, caption: str, enlarge: int) -> UInt8Array:
-    """An image at the sheet's size under its caption, with a gap around."""
+    """Resize an image to the sheet's size, and add its caption above and a gap around."""
     height, width = image.shape[:2]
     scale = _CELL_PX / max(height, width)
     size = max(1, round(scale * width)), max(1, round(scale * height))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1.0 else enlarge)
-    # A narrow image has room for its caption too.
+    # A narrow image needs room for its caption too.
     right = max(_GAP_PX, _CELL_PX + _GAP_PX - size[0])
     cell = cv2.copyMakeBorder(small, _BAR_PX, 0, _GAP_PX, right, cv2.BORDER_CONSTANT, value=_PAPER)
     cv2.putText(cell, caption, (_GAP_PX, _BAR_PX - 8), _FONT, 0.5, _INK, 1, cv2.LINE_AA)

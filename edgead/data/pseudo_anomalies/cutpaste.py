@@ -1,4 +1,4 @@
-"""CutPaste: a rectangle of an image pasted elsewhere into it, a defect that is there for certain."""
+"""CutPaste: a rectangle of an image pasted at another place of the image, as a certain synthetic defect."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from edgead.types import UInt8Array
 
 
 def synthetic_defects(images: UInt8Array, seed: int = 0) -> UInt8Array:
-    """Give every image a defect that is there for certain, though not one that a line would see.
+    """Add a synthetic defect to a copy of every image. The defect is certain, but not realistic.
 
-    images: (N, H, W, 3) uint8; returns as many of the same shape. A rectangle of 1/8 to 1/4 of each side is
-    copied from one place of the image to another, as in CutPaste (Li et al., "CutPaste: Self-Supervised
-    Learning for Anomaly Detection and Localization", CVPR 2021), with its colours inverted so that it shows
-    on plain surfaces too.
+    A rectangle of 1/8 to 1/4 of each side is copied from one place of the image to another, as in CutPaste (Li et al.,
+    "CutPaste: Self-Supervised Learning for Anomaly Detection and Localization", CVPR 2021). Its colours are inverted,
+    so that it is visible on plain surfaces too.
+
+    Args:
+        images: Good images, (N, H, W, 3) uint8.
+        seed: Seed of the places and sizes.
+
+    Returns:
+        Copies with defects, (N, H, W, 3) uint8.
     """
     rng = np.random.default_rng(seed)
     defects: UInt8Array = images.copy()

@@ -1,8 +1,8 @@
-"""Perlin noise, and masks of irregular spots from it: where a pseudo-anomaly lies.
+"""Perlin noise, and masks of irregular spots from it: the places of pseudo-anomalies.
 
-Perlin, "An image synthesizer", SIGGRAPH 1985, with the smoother fade of "Improving noise", 2002. The masks are those of
-DRAEM (Zavrtanik et al., ICCV 2021): as many cells along each axis as a power of two, from wide spots to fine streaks,
-turned by any angle.
+Source: Perlin, "An image synthesizer", SIGGRAPH 1985, with the smoother fade of "Improving noise", 2002. The masks
+follow DRAEM (Zavrtanik et al., ICCV 2021). The number of cells along each axis is a random power of two, which gives
+anything from wide spots to fine streaks. The noise is rotated by a random angle.
 """
 
 from __future__ import annotations
@@ -14,27 +14,36 @@ import numpy as np
 
 from edgead.types import BoolArray, Float64Array
 
-# DRAEM's: a pixel belongs to the mask above this; 1 to 32 cells an axis; a quarter turn to either side.
+# DRAEM's values: the mask is the noise above this threshold; 1 to 32 (2**5) cells along an axis; rotation up to 90
+# degrees in either direction.
 THRESHOLD = 0.5
 MAX_EXPONENT = 5
 TURN_DEG = 90.0
-# DRAEM's 32 cells are 8 pixels each at its 256. Smaller images get fewer: in a cell of one pixel the noise is 0.
+# DRAEM's 32 cells have 8 pixels each, as its images have 256. Smaller images get fewer cells: in a cell of one pixel
+# the noise is 0.
 CELL_MIN_PX = 8
-# The area of a mask as a share of the image. Without these, one mask in twenty is empty at 256 pixels.
+# Limits of the area of a mask, as a share of the image. Without them, one mask in twenty is empty at 256 pixels.
 SMALLEST, LARGEST = 1 / 1000, 1 / 2
 TRIES = 20
 
 
 def perlin_noise(height: int, width: int, cells: tuple[int, int], rng: np.random.Generator) -> Float64Array:
-    """Smooth noise from -1 to 1, (height, width) float64, exactly 0 at the corners of its cells.
+    """Compute Perlin noise. It is exactly 0 at the corners of its cells.
 
-    cells: how many along the height and along the width, 1 at least. The first pixel lies on a corner.
+    Args:
+        height: Height of the noise, in pixels.
+        width: Width of the noise, in pixels.
+        cells: Number of cells along the height and along the width, at least 1. The first pixel lies on a corner.
+        rng: Random generator; it determines the noise.
+
+    Returns:
+        Noise from -1 to 1, (height, width) float64.
     """
     angles = rng.uniform(0.0, 2.0 * np.pi, (cells[0] + 1, cells[1] + 1))
     down_fade, down_ramp = _corner_weights(height, cells[0])
     across_fade, across_ramp = _corner_weights(width, cells[1])
-    # A corner adds its gradient times the way from it, faded along both axes. Down and across separate, so the sum over
-    # corners is two products of small matrices; sqrt(2) brings the largest value to 1.
+    # A corner contributes its gradient times the distance vector, faded along both axes. The axes are separable, so the
+    # sum over corners is two products of small matrices. The factor sqrt(2) scales the largest value to 1.
     noise: Float64Array = math.sqrt(2.0) * (
         down_ramp @ np.cos(angles) @ across_fade.T + down_fade @ np.sin(angles) @ across_ramp.T
     )
@@ -42,11 +51,21 @@ def perlin_noise(height: int, width: int, cells: tuple[int, int], rng: np.random
 
 
 def perlin_mask(height: int, width: int, rng: np.random.Generator) -> BoolArray:
-    """Draw where something is wrong: (height, width) bool, a share of the image from `SMALLEST` to `LARGEST`.
+    """Draw a random mask of one or more spots.
 
-    Spots of any number, from one. What is outside these shares is drawn again. Should `TRIES` draws all have been, the
-    highest pixels of the last noise are the mask, as many as `SMALLEST` says and one at least. Never empty, and never
-    the whole image. Raises ValueError for an image of fewer than two pixels.
+    A mask outside the limits `SMALLEST` and `LARGEST` is drawn again. If `TRIES` draws fail, the mask is the highest
+    pixels of the last noise: a share of `SMALLEST`, at least one pixel.
+
+    Args:
+        height: Height of the mask, in pixels.
+        width: Width of the mask, in pixels.
+        rng: Random generator; it determines the mask.
+
+    Returns:
+        Mask, (height, width) bool. It is never empty and never the whole image.
+
+    Raises:
+        ValueError: The image has fewer than two pixels.
     """
     area = height * width
     if area < 2:
@@ -63,9 +82,9 @@ def perlin_mask(height: int, width: int, rng: np.random.Generator) -> BoolArray:
 
 
 def _corner_weights(pixels: int, cells: int) -> tuple[Float64Array, Float64Array]:
-    """Of each pixel of an axis, for each corner on it: the fade, and the fade times the way from it.
+    """Return the fade, and the fade times the distance, of every pixel from every corner along one axis.
 
-    Both (pixels, cells + 1), 0 except the two corners of the pixel's cell.
+    Both are (pixels, cells + 1) and nonzero only for the two corners of the pixel's cell.
     """
     place = np.arange(pixels) * (cells / pixels)
     away = place[:, None] - np.arange(cells + 1)
@@ -75,13 +94,14 @@ def _corner_weights(pixels: int, cells: int) -> tuple[Float64Array, Float64Array
 
 
 def _draw_cells(height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Draw the number of cells along the height and along the width: powers of two."""
     exponents = [min(MAX_EXPONENT, int(math.log2(max(1, side // CELL_MIN_PX)))) for side in (height, width)]
     down, across = rng.integers(0, exponents, endpoint=True)
     return 2 ** int(down), 2 ** int(across)
 
 
 def _turned(noise: Float64Array, rng: np.random.Generator) -> Float64Array:
-    """The noise turned about the image's middle; what comes in from outside is 0, below the threshold."""
+    """Rotate the noise around the centre of the image; pixels from outside are 0, below the threshold."""
     height, width = noise.shape
     middle = ((width - 1) / 2, (height - 1) / 2)
     turn = cv2.getRotationMatrix2D(middle, rng.uniform(-TURN_DEG, TURN_DEG), 1.0)

@@ -1,7 +1,7 @@
-"""What the spots of a pseudo-anomaly are filled with: drawn textures, or images of a folder.
+"""Textures that fill the spots of a pseudo-anomaly: procedural textures, or images of a folder.
 
-DRAEM takes them from the Describable Textures Dataset (Cimpoi et al., CVPR 2014), which not everybody has or may use.
-The drawn ones need no file: kinds that differ in scale, direction, sharpness of edges and colour.
+DRAEM uses the Describable Textures Dataset (Cimpoi et al., CVPR 2014), which not everybody has or may use. Procedural
+textures need no file. Their kinds differ in scale, direction, sharpness of edges and colour.
 """
 
 from __future__ import annotations
@@ -22,54 +22,83 @@ from edgead.errors import DataError
 from edgead.imaging.preprocess import IMAGE_SUFFIXES, read_image
 from edgead.types import Float32Array, UInt8Array
 
-# A folder given by mistake, such as a home directory, is not walked to its end.
+# The search stops here, because a folder given by mistake, such as a home directory, may be huge.
 MAX_FILES = 100_000
-# The least of an image that is shown, as a share of the sides of the largest crop that fits.
+# Smallest crop of an image, as a share of the sides of the largest crop that fits.
 CROP_MIN = 0.5
 
 
 class Textures(Protocol):
-    """Where textures come from."""
+    """A source of textures."""
 
     @property
     def fingerprint(self) -> str:
-        """Another one where the same `rng` would give other textures."""
+        """ID of the source. Sources that draw different textures from the same `rng` have different IDs."""
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> UInt8Array:
-        """Give a texture, (height, width, 3) uint8 RGB, that follows from `rng` alone."""
+        """Draw a texture.
+
+        Args:
+            height: Height of the texture, in pixels.
+            width: Width of the texture, in pixels.
+            rng: Random generator; it determines the texture.
+
+        Returns:
+            Texture, (height, width, 3) uint8 RGB.
+        """
 
 
 class ProceduralTextures:
-    """Textures that are drawn, of a kind of `KINDS` each time; no file is read."""
+    """Computed textures, each of a random kind of `KINDS`; no file is read.
+
+    Attributes:
+        fingerprint: ID of the source.
+    """
 
     fingerprint = "procedural"
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> UInt8Array:
-        """Draw a texture of any kind, in any two or more colours: (height, width, 3) uint8 RGB."""
+        """Draw a texture of a random kind, in random colours. See Textures.draw."""
         kinds = tuple(KINDS.values())
         return kinds[rng.integers(len(kinds))](height, width, rng)
 
 
 class FolderTextures:
-    """Textures cut from the images in a folder and the folders in it, such as the Describable Textures Dataset.
+    """Textures cut from the images in a folder and its subfolders, such as the Describable Textures Dataset.
 
-    Images are PNG, JPEG, BMP and TIFF files by their suffix; hidden files and folders and other files are skipped,
-    links to folders are not followed. An image is read when it is drawn, so the folder may be of any size up to
-    `MAX_FILES` files.
+    Images are PNG, JPEG, BMP and TIFF files by their suffix. Hidden files, hidden folders and other files are skipped;
+    links to folders are not followed. An image is read only when a texture is drawn from it.
 
-    Raises DataError for a folder that is missing, cannot be read, holds no image, or holds more files than that.
+    Args:
+        folder: Folder of the images.
+
+    Attributes:
+        paths: Image files, sorted within each folder.
+        fingerprint: ID of the source: a hash of the names and sizes of the files.
+
+    Raises:
+        DataError: The folder is missing, cannot be read, holds no image, or holds more than `MAX_FILES` files.
     """
 
     def __init__(self, folder: Path) -> None:
         self.paths = _images_below(Path(folder))
-        # Names and sizes: reading every file would take minutes of a large folder.
+        # Names and sizes only: to read all files of a large folder would take minutes.
         known = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in self.paths]
         self.fingerprint = hashlib.sha256(repr(known).encode()).hexdigest()
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> UInt8Array:
-        """Cut a piece of the proportions asked for out of any image, resize it, and mirror it or not, either way.
+        """Cut a random crop from a random image, resize it, and flip it randomly along each axis.
 
-        Returns (height, width, 3) uint8 RGB. Raises ImageError, naming the file, for one that cannot be read.
+        Args:
+            height: Height of the texture, in pixels.
+            width: Width of the texture, in pixels.
+            rng: Random generator; it determines the texture.
+
+        Returns:
+            Texture, (height, width, 3) uint8 RGB. The crop has the same aspect ratio.
+
+        Raises:
+            ImageError: The image file cannot be read.
         """
         image = read_image(self.paths[rng.integers(len(self.paths))])
         scale = rng.uniform(CROP_MIN, 1.0) * min(image.shape[0] / height, image.shape[1] / width)
@@ -84,9 +113,11 @@ class FolderTextures:
 
 
 def _images_below(root: Path) -> tuple[Path, ...]:
+    """List the image files in a folder and its subfolders, in a fixed order."""
     if not root.is_dir():
         raise DataError(
-            f"{root} is {'not a folder' if root.exists() else 'missing'}: give a folder of images of textures"
+            f"{root} is {'not a folder' if root.exists() else 'missing'}",
+            hint="give a folder of images of textures",
         )
     paths: list[Path] = []
     seen = 0
@@ -94,25 +125,27 @@ def _images_below(root: Path) -> tuple[Path, ...]:
         inside[:] = sorted(name for name in inside if not name.startswith("."))
         seen += len(names)
         if seen > MAX_FILES:
-            raise DataError(f"{root} holds more than {MAX_FILES} files: give a folder of textures alone")
+            raise DataError(
+                f"{root} holds more than {MAX_FILES} files", hint="give a folder that holds only textures"
+            )
         paths += (
             Path(folder, name)
             for name in sorted(names)
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         )
     if not paths:
-        raise DataError(f"no image in {root}: put PNG, JPEG, BMP or TIFF images of textures there")
+        raise DataError(f"no image in {root}", hint="put PNG, JPEG, BMP or TIFF images of textures there")
     return tuple(paths)
 
 
 def _cannot_read(error: OSError) -> None:
     raise DataError(
-        f"cannot read {error.filename}: {error.strerror or error}; check the path and its rights"
+        f"cannot read {error.filename} ({error.strerror or error})", hint="check the path and its permissions"
     ) from error
 
 
 def _grain(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
-    """Noise in grains of one size, about a colour; in colours or in shades of the one."""
+    """Draw noise around one colour, in grains of one size; each channel has its own noise, or all share it."""
     size = _side(height, width) * 2.0 ** rng.uniform(-8, -3)
     rows, columns = (int(side / max(1.0, size)) + 2 for side in (height, width))
     small = rng.normal(0.0, rng.uniform(30, 90), (rows, columns, 3)).astype(np.float32)
@@ -122,7 +155,7 @@ def _grain(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
 
 
 def _stripes(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
-    """Stripes of two colours in any direction, hard or soft."""
+    """Draw stripes of two colours in a random direction, with hard or soft edges."""
     along, _ = _turned_plane(height, width, rng)
     wave = np.sin(along * (2 * np.pi / (_side(height, width) * 2.0 ** rng.uniform(-5, -1.5))))
     if rng.integers(2):
@@ -131,14 +164,14 @@ def _stripes(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
 
 
 def _checks(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
-    """A turned board of two colours; its fields are rectangles."""
+    """Draw a rotated checkerboard of two colours with rectangular fields."""
     along, over = _turned_plane(height, width, rng)
     sides = _side(height, width) * 2.0 ** rng.uniform(-5, -2, 2)
     return _two_colours((np.floor(along / sides[0]) + np.floor(over / sides[1])) % 2, rng)
 
 
 def _dots(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
-    """Discs of one colour on another, in turned rows."""
+    """Draw discs of one colour on another colour, in rotated rows."""
     along, over = _turned_plane(height, width, rng)
     step = _side(height, width) * 2.0 ** rng.uniform(-4.5, -2)
     distance = np.hypot(along % step - step / 2, over % step - step / 2)
@@ -146,7 +179,7 @@ def _dots(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
 
 
 def _cells(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
-    """Voronoi cells about random points, each of its own colour and darker towards its rim."""
+    """Draw Voronoi cells of random points; each cell has its own colour and is darker towards its edge."""
     points = np.ones((height, width), np.uint8)
     count = int(2.0 ** rng.uniform(4, 8))
     points[rng.integers(0, height, count), rng.integers(0, width, count)] = 0
@@ -156,7 +189,7 @@ def _cells(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
 
 
 def _blotches(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
-    """A few colours in spots with winding borders, from Perlin noise of two sizes."""
+    """Draw spots of a few colours with winding borders, from Perlin noise of two sizes."""
     cells = 2 ** int(rng.integers(1, 4))
     noise = perlin_noise(height, width, (cells, cells), rng)
     noise += 0.5 * perlin_noise(height, width, (2 * cells, 2 * cells), rng)
@@ -166,7 +199,7 @@ def _blotches(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
 
 
 def _gradient(height: int, width: int, rng: np.random.Generator) -> UInt8Array:
-    """Colours that run into each other."""
+    """Draw a smooth gradient between a few colours."""
     rows, columns = rng.integers(2, 5, 2)
     return _bounded(_enlarged(_colours(int(rows * columns), rng).reshape(rows, columns, 3), height, width))
 
@@ -182,16 +215,16 @@ KINDS: Mapping[str, Callable[[int, int, np.random.Generator], UInt8Array]] = Map
         "gradient": _gradient,
     }
 )
-"""The kinds of drawn textures: each draws one of (height, width, 3) uint8 RGB."""
+"""Kinds of procedural textures by name: functions that draw a texture, (height, width, 3) uint8 RGB."""
 
 
 def _side(height: int, width: int) -> int:
-    """What the sizes in a texture are measured by: images of any size get the same textures, enlarged."""
+    """Return the unit of the sizes in a texture, so that large images get the same textures, enlarged."""
     return min(height, width)
 
 
 def _turned_plane(height: int, width: int, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
-    """Coordinates of the pixels, in pixels along a random direction and at a right angle to it: (H, W) each."""
+    """Return coordinates of the pixels, in pixels, along a random direction and across it: (H, W) each."""
     rows, columns = np.indices((height, width), dtype=np.float32)
     angle = rng.uniform(0.0, np.pi)
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -200,9 +233,9 @@ def _turned_plane(height: int, width: int, rng: np.random.Generator) -> tuple[Fl
 
 
 def _colours(count: int, rng: np.random.Generator) -> Float32Array:
-    """Random colours, (count, 3) float32 from 0 to 255, together more or less grey.
+    """Draw random colours, (count, 3) float32 from 0 to 255, with one random share of grey for all of them.
 
-    Pure ones would give an anomaly away by its colour alone; dirt, rust and scratches are dull.
+    Only pure colours would make anomalies too easy to detect by colour; dirt, rust and scratches are dull.
     """
     pure = rng.uniform(0.0, 255.0, (count, 3))
     grey = rng.uniform(0.0, 255.0, (count, 1))
@@ -210,7 +243,7 @@ def _colours(count: int, rng: np.random.Generator) -> Float32Array:
 
 
 def _two_colours(share: npt.ArrayLike, rng: np.random.Generator) -> UInt8Array:
-    """One of two random colours where `share` (H, W) is 0, the other where it is 1, a mixture between."""
+    """Mix two random colours by `share` (H, W): 0 gives the first, 1 the second."""
     one, other = _colours(2, rng)
     return _bounded(one + np.asarray(share, np.float32)[..., None] * (other - one))
 

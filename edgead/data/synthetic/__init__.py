@@ -1,1 +1,1 @@
-"""Synthetic parts, their defects and a conveyor: a dataset for the demo and the tests, decided by a seed."""
+"""Synthetic parts, their defects and a conveyor, for the demo and the tests; a seed determines all of them."""

@@ -1,4 +1,4 @@
-"""The circuit board among the synthetic parts: a fixed layout, placed with an assembler's tolerances."""
+"""The circuit board among the synthetic parts: a fixed layout, with the tolerances of an assembly machine."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _CERAMIC = (0.62, 0.50, 0.36)
 _HOLE = (0.10, 0.10, 0.11)
 
 _LIFT_STEPS = 4000
-_EDGE = 0.09  # the board leaves this much of the image free on each side
+_EDGE = 0.09  # the circuit board leaves this share of the image free on each side
 
-# Chips: centre x, y, width, height, pins along each of the two or four sides, label. All in units of the
-# board.
+# Chips: centre x, y, width, height, pins along each side, pins on four sides or two, label. Lengths are in units of the
+# circuit board.
 _CHIPS = (
     (0.36, 0.40, 0.27, 0.27, 8, True, "EA-7"),
     (0.78, 0.27, 0.15, 0.24, 6, False, "M25"),
@@ -44,10 +44,10 @@ _HEADER_PINS = 7
 
 @dataclass(frozen=True, slots=True)
 class _Canvas:
-    """Colour (S, S, 3) and relief (S, S) in 8 bits, which is what OpenCV smooths edges and writes text in.
+    """Colour (S, S, 3) and relief (S, S), both in 8 bits, because OpenCV smooths edges and text only in 8 bits.
 
-    Places and sizes are in units of the board, colours from 0 to 1, lifts in units of the image's half
-    width.
+    Places and sizes are in units of the circuit board, colours are from 0 to 1, and lifts are in units of half the
+    width of the image.
     """
 
     colour: UInt8Array
@@ -85,7 +85,16 @@ class _Canvas:
 def draw_circuit_board(
     rng: np.random.Generator, size: int
 ) -> tuple[Float32Array, Float32Array, Float32Array]:
-    """Colour (S, S, 3), relief (S, S) and cover (S, S) of a populated board lying straight, float32."""
+    """Draw a populated circuit board that is not rotated.
+
+    Args:
+        rng: Random generator; it determines the tolerances.
+        size: Height and width S, in pixels.
+
+    Returns:
+        Colour (S, S, 3) from 0 to 1, relief (S, S) in units of half the width of the image, and cover (S, S) from 0 to
+        1, all float32.
+    """
     canvas = _Canvas(np.full((size, size, 3), _ink(_MASK), np.uint8), np.zeros((size, size), np.uint8))
     _traces(canvas)
     _header(canvas)
@@ -110,8 +119,7 @@ def _ink(colour: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _traces(canvas: _Canvas) -> None:
-    # The layout of a product does not change from part to part, so its routing is drawn from a seed of its
-    # own.
+    # The layout of a product does not change from part to part, so its routing has its own fixed seed.
     routing = np.random.default_rng(7)
     width = max(round(canvas.scale / 130), 1)
     for _ in range(34):
@@ -175,8 +183,7 @@ def _two_ended(canvas: _Canvas, x: float, y: float, body: tuple[float, ...], sha
 def _can(canvas: _Canvas, x: float, y: float, radius: float, lean: float) -> None:
     canvas.disc(x, y, radius, _TIN, 0.06)
     canvas.disc(x, y, radius * 0.84, (0.80, 0.81, 0.82), 0.06)
-    # The dark stripe of the negative pole, and the cross in the lid. A can is polarised: it leans by a few
-    # degrees.
+    # The dark stripe marks the negative pole. A capacitor is mounted with this orientation and varies by a few degrees.
     sector = (180 + np.degrees(lean)) % 360
     centre, pixels = canvas.at(x, y), round(radius * 0.84 * canvas.scale)
     cv2.ellipse(

@@ -1,7 +1,7 @@
-"""Datasets of synthetic parts, in the layout of MVTec AD: what the demo trains on and is evaluated with.
+"""Datasets of synthetic parts in the layout of MVTec AD, for the demo's training and evaluation.
 
-`edgead.data.synthetic.parts` draws good parts, `edgead.data.synthetic.defects` damages them, and
-`edgead.data.synthetic.conveyor` moves them past a camera. Everything is decided by a seed.
+`edgead.data.synthetic.parts` draws good parts, `edgead.data.synthetic.defects` adds defects to them, and
+`edgead.data.synthetic.conveyor` moves them past a camera. A seed determines everything.
 """
 
 from __future__ import annotations
@@ -47,21 +47,28 @@ def write_dataset(
 ) -> None:
     """Write a dataset of one kind of part: `train/good`, `test/*`, `ground_truth/*`.
 
-    n_defect: of all defects together, taken in turn. Images are PNG, `size_px` high and wide. The folder
-    appears whole or not at all, and replaces only a folder that was written here before.
+    The folder appears complete or not at all. It replaces only a folder that this function wrote before.
 
-    Raises InputError for an unknown kind or a number out of range, DataError when `root` holds anything else.
+    Args:
+        root: Folder to write.
+        kind: Kind of part, one of `KINDS`.
+        n_train: Number of good images to train on, at least 1.
+        n_good: Number of good images to test.
+        n_defect: Number of defective images to test, all kinds of defects together; the kinds alternate.
+        seed: Seed of the parts and defects, 0 or more.
+        size_px: Height and width of the PNG images, in pixels, at least 64.
+
+    Raises:
+        InputError: The kind is unknown, or a number is out of range.
+        DataError: `root` holds something else.
+        EdgeadError: The folder cannot be written.
     """
     if kind not in KINDS:
-        raise InputError(f"part kind {kind!r} is not known: give one of {', '.join(KINDS)}")
-    if n_train < 1 or n_good < 0 or n_defect < 0 or size_px < SIZE_MIN_PX or seed < 0:
-        raise InputError(
-            f"{n_train} images to train on, {n_good} good and {n_defect} defects to test, {size_px} px, "
-            f"seed {seed}: give at least 1, 0, 0, {SIZE_MIN_PX} and 0"
-        )
+        raise InputError(f"part kind {kind!r} is unknown", hint=f"give one of {', '.join(KINDS)}")
+    _check_numbers(n_train, n_good, n_defect, seed, size_px)
     root = Path(root)
     if root.is_dir() and any(root.iterdir()) and not (root / _RECORD).is_file():
-        raise DataError(f"{root} holds something else than synthetic parts: give a new folder")
+        raise DataError(f"{root} holds something else than synthetic parts", hint="give a new folder")
 
     def part(split: int, index: int) -> tuple[Part, np.random.Generator]:
         rng = np.random.default_rng([seed, split, index])
@@ -89,12 +96,22 @@ def write_dataset(
         (folder / _RECORD).write_text(json_text(record), encoding="utf-8")
 
 
+def _check_numbers(n_train: int, n_good: int, n_defect: int, seed: int, size_px: int) -> None:
+    """Raise InputError if a number of a dataset is out of range."""
+    if n_train < 1 or n_good < 0 or n_defect < 0 or size_px < SIZE_MIN_PX or seed < 0:
+        raise InputError(
+            f"{n_train} images to train on, {n_good} good and {n_defect} defects to test, {size_px} px, "
+            f"seed {seed}",
+            hint=f"give at least 1, 0, 0, {SIZE_MIN_PX} and 0",
+        )
+
+
 def _image_of(mask: BoolArray) -> UInt8Array:
     return np.repeat(mask[..., np.newaxis].astype(np.uint8) * 255, 3, axis=2).astype(np.uint8, copy=False)
 
 
 def _write(path: Path, image: UInt8Array) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Encoded here and written by Python, which tells a full disk; OpenCV's imwrite only returns False.
+    # Python writes the file, because it reports a full disk; OpenCV's imwrite only returns False.
     _, data = cv2.imencode(".png", image[..., ::-1])
     path.write_bytes(data.tobytes())

@@ -1,8 +1,8 @@
-"""Defects on synthetic parts, each with the mask of exactly the pixels that it changes.
+"""Defects on synthetic parts, each with the exact mask of the pixels that it changes.
 
-A defect is a shape and what it does to the light there. Scratches, dents and cracks darken and brighten what
-they lie on, so grain and noise show through; a hole shows what is behind the part; contamination covers it.
-Every pixel of the mask differs visibly from before, and no pixel outside differs at all.
+A defect is a shape and its colour. Scratches, dents and cracks darken and brighten the surface, so grain and noise stay
+visible. A hole shows the background behind the part. Contamination covers the part. Every pixel in the mask changes
+visibly, and no pixel outside the mask changes.
 """
 
 from __future__ import annotations
@@ -15,33 +15,40 @@ import numpy as np
 from edgead.errors import InputError
 from edgead.types import BoolArray, Float32Array, UInt8Array
 
-# A pixel belongs to a defect where its shape covers that much of it, and there it changes by so many grey
+# A pixel belongs to a defect if the shape covers at least this share of it. It then changes by at least this many grey
 # levels.
 _COVER_MIN = 0.2
 _CHANGE_MIN = 10
 _SUBPIXEL_BITS = 4
 _TRIES = 20
 
-# Cover (H, W) from 0 to 1, and the defect's own colour (H, W, 3) from 0 to 255 where it covers fully.
+# Cover of a defect (H, W) from 0 to 1, and its colour at full cover (H, W, 3) from 0 to 255.
 _Layer = tuple[Float32Array, Float32Array]
 
 
 def add_defect(
     image: UInt8Array, defect: str, rng: np.random.Generator, within: BoolArray | None = None
 ) -> tuple[UInt8Array, BoolArray]:
-    """Put one defect of a kind of `DEFECTS` on an image, decided by `rng` alone.
+    """Add one defect to a copy of an image.
 
-    image: (H, W, 3) uint8 RGB, left as it is. within: (H, W) bool, the pixels of the part, such as
-    `Part.outline`; the defect stays inside. None: anywhere. Returns the changed copy, and the mask (H, W)
-    bool of the changed pixels.
+    Args:
+        image: Image of a part, (H, W, 3) uint8 RGB. It is not changed.
+        defect: Kind of defect, one of `DEFECTS`.
+        rng: Random generator; it determines the defect.
+        within: Pixels of the part, (H, W) bool, such as `Part.outline`; the defect stays inside them. None allows the
+            whole image.
 
-    Raises InputError for an unknown defect, or a part too small to carry it.
+    Returns:
+        The changed copy, (H, W, 3) uint8 RGB, and the mask of the changed pixels, (H, W) bool.
+
+    Raises:
+        InputError: The kind of defect is unknown, or the part is too small for it.
     """
     if defect not in _PAINTERS:
-        raise InputError(f"defect {defect!r} is not known: give one of {', '.join(DEFECTS)}")
+        raise InputError(f"defect {defect!r} is unknown", hint=f"give one of {', '.join(DEFECTS)}")
     part = np.ones(image.shape[:2], np.bool_) if within is None else within
     if not part.any():
-        raise InputError(f"no part to put a {defect} on: give one pixel at least")
+        raise InputError(f"the part for a {defect} has 0 pixels", hint="give at least one pixel")
     before = image.astype(np.float32)
     for _ in range(_TRIES):
         cover, colour = _PAINTERS[defect](before, part, rng)
@@ -49,7 +56,9 @@ def add_defect(
         if mask.sum() >= image.shape[0] * image.shape[1] * _AREA_MIN[defect]:
             break
     else:
-        raise InputError(f"no room for a {defect} on a part of {int(part.sum())} pixels: give a larger part")
+        raise InputError(
+            f"no room for a {defect} on a part of {int(part.sum())} pixels", hint="give a larger part"
+        )
     after = before + (colour - before) * cover[..., np.newaxis]
     return _visibly_changed(image, after, mask), mask
 
@@ -59,7 +68,7 @@ def _scratch(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> 
     path = _walk(rng, _place(part, rng), 0.42 * rng.uniform(0.6, 1.0) * image.shape[0], bend=0.05)
     width = unit * rng.uniform(1.4, 2.3)
     groove = _stroke(part.shape, [path], [width])
-    # The far wall of the groove faces the light: a bright line along the dark one.
+    # The far wall of the groove faces the light, so a bright line runs along the dark one.
     wall = _stroke(part.shape, [path + unit * _float32([1.0, 1.2])], [width * 0.7])
     shade = rng.uniform(48, 80) * (-1 if _brightness_at(image, groove) > 90 else 1)
     colour = image + (shade * groove - 0.8 * shade * wall * (1 - groove))[..., np.newaxis]
@@ -96,7 +105,7 @@ def _hole(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _La
     cover = _blob(part, rng, _place(part, rng), rng.uniform(0.045, 0.08) * image.shape[0], roughness=0.2)
     behind = image[~part].mean(axis=0) if not part.all() else _float32([16, 15, 14])
     grain = cv2.GaussianBlur(rng.normal(0, 5, part.shape).astype(np.float32), (0, 0), 0.7)
-    # The near wall throws its shadow on the ground: darker towards the upper left.
+    # The near wall casts a shadow on the background, so the hole is darker towards the upper left.
     shift = _float32([[1, 0, 2.4 * _unit(image)], [0, 1, 3.2 * _unit(image)]])
     lit = cv2.warpAffine(cover, shift, part.shape[::-1])
     return cover, _bounded((0.4 + 0.6 * lit)[..., np.newaxis] * behind + grain[..., np.newaxis])
@@ -125,22 +134,22 @@ _PAINTERS: dict[str, Callable[[Float32Array, BoolArray, np.random.Generator], _L
 }
 DEFECTS = tuple(_PAINTERS)
 
-# The least area of a defect as a share of the image; a draw that falls mostly off the part is drawn again.
+# Smallest area of a defect, as a share of the image. A defect that lies mostly off the part is drawn again.
 _AREA_MIN = {"scratch": 0.0025, "dent": 0.005, "crack": 0.0025, "hole": 0.004, "contamination": 0.005}
 
 
 def _visibly_changed(image: UInt8Array, after: Float32Array, mask: BoolArray) -> UInt8Array:
-    """`after` inside the mask, pushed on where it hardly differs from `image`; `image` outside."""
+    """Return `after` inside the mask and `image` outside; changes too faint to see are made stronger."""
     change = np.rint(after) - image
     faint = np.abs(change).max(axis=2, keepdims=True) < _CHANGE_MIN
-    # Brighter where the image is dark and darker where it is bright, or clipping would undo it.
+    # Dark pixels become brighter and bright ones darker, because clipping would undo the opposite.
     push = np.where(image.mean(axis=2, keepdims=True) < 128, _CHANGE_MIN, -_CHANGE_MIN)
     changed = np.clip(image + np.where(faint, push, change), 0, 255).astype(np.uint8)
     return np.where(mask[..., np.newaxis], changed, image)
 
 
 def _without_specks(mask: BoolArray, area_min: float) -> BoolArray:
-    """`mask` less its connected regions of fewer than `area_min` pixels: nobody would see them as defects."""
+    """Remove connected regions of fewer than `area_min` pixels from a mask: nobody would see them as defects."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     large = stats[:, cv2.CC_STAT_AREA] >= area_min
     large[0] = False
@@ -148,12 +157,12 @@ def _without_specks(mask: BoolArray, area_min: float) -> BoolArray:
 
 
 def _unit(image: Float32Array) -> float:
-    """One pixel of an image 256 high, in pixels of this one."""
+    """Return the scale of lengths: the size of one pixel of an image 256 pixels high, in pixels of this image."""
     return float(image.shape[0]) / 256
 
 
 def _place(part: BoolArray, rng: np.random.Generator) -> Float32Array:
-    """A point (x, y) on the part, and not among its outermost pixels where it has others."""
+    """Draw a point (x, y) on the part, away from its edge if the part is large enough."""
     depth = cv2.distanceTransform(np.pad(part, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     rows, columns = np.nonzero(part & (depth >= min(0.03 * part.shape[0], 0.5 * depth.max())))
     pick = rng.integers(len(rows))
@@ -161,24 +170,25 @@ def _place(part: BoolArray, rng: np.random.Generator) -> Float32Array:
 
 
 def _plane(part: BoolArray, centre: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """Return the coordinates x and y of the pixels relative to `centre`, in pixels: (H, W) each."""
     rows, columns = np.indices(part.shape, dtype=np.float32)
     return columns - centre[0], rows - centre[1]
 
 
 def _walk(rng: np.random.Generator, centre: Float32Array, length: float, bend: float) -> Float32Array:
-    """Points (K, 2) of a line through `centre` that turns by about `bend` radians at each of its steps."""
+    """Draw points (K, 2) of a line through `centre` that turns by about `bend` radians at each step."""
     steps = 24
     angles = np.full(steps, rng.uniform(0, 2 * np.pi))
     turned = 0.0
     for step in range(steps):
-        turned = 0.85 * turned + rng.normal(0, bend)  # it finds back to its direction, and makes no knots
+        turned = 0.85 * turned + rng.normal(0, bend)  # decays, so that the line makes no knots
         angles[step] += turned
     points = np.cumsum(np.stack([np.cos(angles), np.sin(angles)], 1) * (length / steps), axis=0)
     return _float32(points - points[steps // 2] + centre)
 
 
 def _stroke(shape: tuple[int, ...], paths: list[Float32Array], widths: list[float]) -> Float32Array:
-    """Cover (H, W) from 0 to 1 of lines with round ends, drawn four times as large and averaged down."""
+    """Return the cover (H, W), 0 to 1, of lines with round ends, drawn at four times the size and averaged."""
     scale = 4
     canvas = np.zeros((shape[0] * scale, shape[1] * scale), np.uint8)
     for path, width in zip(paths, widths, strict=True):
@@ -191,7 +201,7 @@ def _stroke(shape: tuple[int, ...], paths: list[Float32Array], widths: list[floa
 def _blob(
     part: BoolArray, rng: np.random.Generator, centre: Float32Array, radius: float, roughness: float
 ) -> Float32Array:
-    """Cover (H, W) of an irregular shape, about `radius` from centre to rim, with an edge a pixel wide."""
+    """Return the cover (H, W), 0 to 1, of an irregular shape of about `radius` with an edge one pixel wide."""
     x, y = _plane(part, centre)
     angle, rim = np.arctan2(y, x), np.ones(part.shape, np.float32)
     for lobe in range(2, 7):
@@ -200,6 +210,7 @@ def _blob(
 
 
 def _brightness_at(image: Float32Array, cover: Float32Array) -> float:
+    """Return the mean grey level of an image under a cover (H, W)."""
     return float((image.mean(axis=2) * cover).sum() / max(float(cover.sum()), 1e-6))
 
 

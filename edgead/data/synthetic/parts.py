@@ -1,9 +1,9 @@
-"""Synthetic parts under a camera: what the demo inspects and the tests train on.
+"""Synthetic parts under a camera: the demo inspects them, and the tests train on them.
 
-Real images of parts come with licences that forbid shipping them, so edgead draws its own: with bevels and
-brushing under a light from the upper left, tolerances in position, rotation and components, uneven light,
-lens blur and sensor noise, so that a model has to learn what a good part may look like. Drawn at twice the
-size and averaged down, which is what smooths the edges.
+Licences of real images of parts forbid shipping them, so edgead draws its own. They have bevels and brushing under a
+light from the upper left, tolerances in position, rotation and components, uneven light, lens blur and sensor noise. A
+model therefore has to learn the variation of good parts. Images are drawn at twice the size and averaged down, which
+smooths the edges.
 """
 
 from __future__ import annotations
@@ -21,43 +21,69 @@ from edgead.types import BoolArray, Float32Array, UInt8Array
 
 SIZE_MIN_PX = 64
 _OVERSAMPLING = 2
-_LIGHT = (-0.6, -0.8)  # where the light comes from, in the plane of the image: above, and to the left
+_LIGHT = (-0.6, -0.8)  # direction to the light in the plane of the image: upper left
 _BELT = (0.17, 0.18, 0.20)
 _STREAKS = 10  # around a washer
 _SENSOR_NOISE = 0.010
 _LENS_BLUR = 0.6
-_KNEE, _SHOULDER = 0.80, 0.16  # above the knee a camera compresses, and never quite reaches white
+_KNEE, _SHOULDER = 0.80, 0.16  # above the knee a camera compresses, so it never reaches full white
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An image of a good part. image: (H, W, 3) uint8 RGB. outline: (H, W) bool, the pixels of the part."""
+    """A synthetic good part.
+
+    Attributes:
+        image: Image of the part, (H, W, 3) uint8 RGB.
+        outline: Pixels of the part, (H, W) bool.
+    """
 
     image: UInt8Array
     outline: BoolArray
 
 
 def render_part(kind: str, rng: np.random.Generator, size_px: int = 256) -> Part:
-    """Draw one good part of a kind of `KINDS`, `size_px` high and wide, decided by `rng` alone.
+    """Draw one good part.
 
-    Raises InputError for an unknown kind, or a size below 64 pixels.
+    Args:
+        kind: Kind of part, one of `KINDS`.
+        rng: Random generator; it determines the part.
+        size_px: Height and width of the image, in pixels, at least 64.
+
+    Returns:
+        The image of the part and its outline.
+
+    Raises:
+        InputError: The kind is unknown, or the size is below 64 pixels.
     """
     if kind not in _PAINTERS:
-        raise InputError(f"part kind {kind!r} is not known: give one of {', '.join(KINDS)}")
+        raise InputError(f"part kind {kind!r} is unknown", hint=f"give one of {', '.join(KINDS)}")
     if size_px < SIZE_MIN_PX:
-        raise InputError(f"size {size_px} px is too small to draw a part: give {SIZE_MIN_PX} or more")
+        raise InputError(f"size {size_px} px is too small to draw a part", hint=f"give {SIZE_MIN_PX} or more")
     colour, cover = _PAINTERS[kind](rng, size_px * _OVERSAMPLING)
     outline = cv2.resize(cover, (size_px, size_px), interpolation=cv2.INTER_AREA) > 0.02
     return Part(_photograph(colour, rng, size_px), outline)
 
 
 def draw_part(kind: str, rng: np.random.Generator, size_px: int = 256) -> UInt8Array:
-    """The image (H, W, 3) uint8 RGB of one good part; `render_part` gives its outline too."""
+    """Draw the image of one good part; `render_part` returns its outline too.
+
+    Args:
+        kind: Kind of part, one of `KINDS`.
+        rng: Random generator; it determines the part.
+        size_px: Height and width of the image, in pixels, at least 64.
+
+    Returns:
+        Image of the part, (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: The kind is unknown, or the size is below 64 pixels.
+    """
     return render_part(kind, rng, size_px).image
 
 
 def _smooth_noise(rng: np.random.Generator, size: int, cells: int) -> Float32Array:
-    """(size, size) float32 of bumps about size / cells wide, mean near 0, standard deviation near 0.7."""
+    """Draw bumps about size / cells wide, (size, size) float32, with mean near 0 and standard deviation near 0.7."""
     coarse = rng.standard_normal((cells, cells), dtype=np.float32)
     return _float32(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC))
 
@@ -68,7 +94,7 @@ def _washer(rng: np.random.Generator, size: int) -> tuple[Float32Array, Float32A
     outer, inner = 0.74 * (1 + 0.004 * rng.standard_normal()), 0.34
     cover = _soft(outer - radius, size) * _soft(radius - inner, size)
 
-    # Turned steel: fine rings from the tool, and the bow-tie sheen that they give.
+    # Turned steel has fine rings from the tool, and the bow-tie sheen of these rings.
     rings = np.tile(rng.standard_normal((size, _STREAKS), dtype=np.float32), (1, 3))
     rings = cv2.resize(rings, (3 * size, size), interpolation=cv2.INTER_LINEAR)
     across = (angle * (size / (2 * np.pi)) + (1.5 * size - 0.5)).astype(np.float32)
@@ -89,7 +115,7 @@ def _tablet(rng: np.random.Generator, size: int) -> tuple[Float32Array, Float32A
     radius, edge = np.hypot(x, y), 0.66
     cover = _soft(edge - radius, size)
 
-    # One relief for all that is pressed: the dome, its rim, the score across and the letters.
+    # The dome, its rim, the score line and the letters are one relief, so the light falls on them alike.
     dome = 0.30 * np.sqrt(np.maximum(1 - (radius / edge) ** 2, 0)) - 0.08 * np.clip(
         (radius - 0.56) / 0.1, 0, 1
     )
@@ -120,11 +146,11 @@ def _fabric(rng: np.random.Generator, size: int) -> tuple[Float32Array, Float32A
     x, y = _plane(size, rng, shift=0.5)
     turn = 0.02 * rng.standard_normal()
     sway = [0.22 * _smooth_noise(rng, size, 5) for _ in range(2)]
-    # Yarns in whole numbers: column and row of the crossing, and the place inside it from 0 to 1.
+    # In units of yarns: the integer parts are column and row of a crossing, the fractions are the place inside it.
     warp = 17 * (x * np.cos(turn) + y * np.sin(turn)) + 60 + sway[0]
     weft = 17 * (y * np.cos(turn) - x * np.sin(turn)) + 60 + sway[1]
     column, row = np.floor(warp).astype(np.intp), np.floor(weft).astype(np.intp)
-    over = (column + row) % 3 != 0  # a two-and-one twill: the diagonal of denim
+    over = (column + row) % 3 != 0  # a 2/1 twill, which gives the diagonal of denim
     rounding = np.where(over, np.sin(np.pi * (warp - column)), np.sin(np.pi * (weft - row)))
     dye = np.where(over, rng.standard_normal(128)[column % 128], rng.standard_normal(128)[row % 128])
     fibres = _smooth_noise(rng, size, size // 3)
@@ -155,7 +181,7 @@ KINDS = tuple(_PAINTERS)
 
 
 def _plane(size: int, rng: np.random.Generator, shift: float) -> tuple[Float32Array, Float32Array]:
-    """Coordinates x to the right and y down, -1 to 1 over the image, about a centre moved by chance."""
+    """Return coordinates x to the right and y down, -1 to 1 over the image, around a randomly shifted centre."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
     centre = rng.uniform(-shift, shift, 2).astype(np.float32)
     x, y = np.meshgrid(axis - centre[0], axis - centre[1])
@@ -163,20 +189,20 @@ def _plane(size: int, rng: np.random.Generator, shift: float) -> tuple[Float32Ar
 
 
 def _soft(inside: npt.NDArray[np.floating], size: int) -> Float32Array:
-    """1 where a signed distance in units of the plane is positive, 0 where negative, a pixel wide between."""
+    """Return 1 where a signed distance in units of the plane is positive, else 0, with an edge one pixel wide."""
     return _float32(np.clip(inside * (size / 2) + 0.5, 0, 1))
 
 
 def _slope_to_light(relief: Float32Array, size: int) -> Float32Array:
-    """How much the flanks of a relief, in units of the plane, face the light: -1 to 1."""
-    scale = size / 2 / 8  # a 3x3 Sobel kernel sums to 8 over a slope of one a pixel
+    """Return how much the slopes of a relief, in units of the plane, face the light: -1 to 1."""
+    scale = size / 2 / 8  # a 3x3 Sobel kernel gives 8 for a slope of one per pixel
     down = cv2.Sobel(relief, cv2.CV_32F, 0, 1) * scale
     right = cv2.Sobel(relief, cv2.CV_32F, 1, 0) * scale
     return _float32(np.clip(-(right * _LIGHT[0] + down * _LIGHT[1]), -1, 1))
 
 
 def _belt(rng: np.random.Generator, size: int) -> Float32Array:
-    """A dark ribbed conveyor belt that has stopped at any phase of its ribs, (size, size, 3)."""
+    """Draw a dark ribbed conveyor belt at a random phase of its ribs, (size, size, 3)."""
     rows = np.arange(size, dtype=np.float32)[:, np.newaxis] * (2 * np.pi * 22 / size)
     ribs = 0.018 * np.sin(rows + rng.uniform(0, 2 * np.pi))
     grey = (
@@ -188,7 +214,7 @@ def _belt(rng: np.random.Generator, size: int) -> Float32Array:
 
 
 def _lay(ground: Float32Array, part: Float32Array, cover: Float32Array, lift: float) -> Float32Array:
-    """Lay a part on the belt, with the soft shadow of one `lift` high falling away from the light."""
+    """Lay a part on the belt, with the soft shadow of a part `lift` high on the side away from the light."""
     size = cover.shape[0]
     offset = _float32([[1, 0, -_LIGHT[0] * lift * size / 2], [0, 1, -_LIGHT[1] * lift * size / 2]])
     shadow = cv2.GaussianBlur(cv2.warpAffine(cover, offset, (size, size)), (0, 0), lift * size / 2)
@@ -197,7 +223,7 @@ def _lay(ground: Float32Array, part: Float32Array, cover: Float32Array, lift: fl
 
 
 def _photograph(colour: Float32Array, rng: np.random.Generator, size_px: int) -> UInt8Array:
-    """What the camera makes of it: uneven and wandering light, lens blur, a knee, noise, 8 bits."""
+    """Simulate the camera: uneven and varying light, lens blur, a knee, noise and 8 bits."""
     small = cv2.resize(_float32(colour), (size_px, size_px), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), _LENS_BLUR * size_px / 256)
     axis = np.linspace(-1, 1, size_px, dtype=np.float32)

@@ -1,3 +1,5 @@
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ def test_each_row_holds_the_image_the_disturbed_one_and_its_mask(tmp_path):
         for cell, image in zip(np.split(row, 3, axis=1), expected, strict=True):
             np.testing.assert_array_equal(cell[-256:, 8:264], image)
             caption = cell[:-256]
-            # Dark letters on white, and nothing cut off at the rim.
+            # The letters are dark on white, and none is cut off at the rim.
             assert caption.min() < 80
             rim = np.concatenate([caption[0], caption[-1], caption[:, 0], caption[:, -1]])
             assert (rim == 255).all()
@@ -77,26 +79,27 @@ def test_images_of_any_size_are_drawn_at_one(tmp_path, size, shown):
 
 def test_a_sheet_that_cannot_be_written_is_an_error_and_the_old_one_stays(tmp_path):
     (tmp_path / "file").write_text("here")
-    with pytest.raises(EdgeadError, match=r"cannot write .*sheet\.png"):
+    with pytest.raises(EdgeadError) as caught:
         draw_contact_sheet(*batch(1), tmp_path / "file" / "sheet.png")
+    assert str(tmp_path / "file" / "sheet.png") in caught.value.what
     assert (tmp_path / "file").read_text() == "here"
 
 
 @pytest.mark.parametrize(
-    ("place", "make", "message"),
+    ("place", "make"),
     [
-        (0, lambda a: a.astype(np.float32), "good images are"),
-        (0, lambda a: a[:0], "one at least"),
-        (0, lambda a: a[0], "good images are"),
-        (1, lambda a: a[:1], "disturbed images are"),
-        (1, lambda a: a.astype(int), "disturbed images are"),
-        (2, lambda a: a[:, :-1], "masks are"),
-        (2, lambda a: a.astype(np.uint8), "masks are"),
+        (0, lambda a: a.astype(np.float32)),
+        (0, lambda a: a[:0]),
+        (0, lambda a: a[0]),
+        (1, lambda a: a[:1]),
+        (1, lambda a: a.astype(int)),
+        (2, lambda a: a[:, :-1]),
+        (2, lambda a: a.astype(np.uint8)),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, place, make, message):
+def test_another_shape_or_dtype_is_refused(tmp_path, place, make):
     given = list(batch(2, 32, 32))
     given[place] = make(given[place])
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(f"{given[place].shape} {given[place].dtype}") + "$"):
         draw_contact_sheet(*given, tmp_path / "sheet.png")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Perlin noise against the four dot products of each pixel by themselves, and against DRAEM's script."""
+"""Perlin noise against a computation pixel by pixel, and against DRAEM's script."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from edgead.data.pseudo_anomalies.perlin import perlin_mask, perlin_noise
 
 
 class Angles:
-    """Stands for a generator: the angles of the gradients are those given."""
+    """Stands for a generator, and returns the given angles of the gradients."""
 
     def __init__(self, angles):
         self.angles = np.asarray(angles)
@@ -25,7 +25,7 @@ class Angles:
 
 
 def noise_pixel_by_pixel(height, width, cells, angles):
-    """Interpolate, for each pixel alone, what the gradients of its cell's four corners give along the way from them."""
+    """Interpolate, for each pixel, the dot products of gradient and distance vector of its cell's four corners."""
 
     def faded(t):
         return 6 * t**5 - 15 * t**4 + 10 * t**3
@@ -49,7 +49,7 @@ def noise_pixel_by_pixel(height, width, cells, angles):
 @pytest.mark.parametrize(
     ("size", "cells"), [((32, 48), (2, 4)), ((37, 50), (3, 7)), ((16, 64), (16, 1)), ((1, 5), (1, 1))]
 )
-def test_the_noise_is_that_of_its_definition(size, cells):
+def test_the_noise_agrees_with_its_definition(size, cells):
     angles = np.random.default_rng(1).uniform(0, 7, (cells[0] + 1, cells[1] + 1))
     got = perlin_noise(*size, cells, Angles(angles))
     assert got.dtype == np.float64
@@ -71,12 +71,12 @@ def test_the_numbers_of_the_authors_script(seed, size, cells, expected):
     np.testing.assert_allclose(got, expected, atol=1e-9)
 
 
-def test_the_noise_is_nothing_at_corners_smooth_and_within_one():
+def test_the_noise_is_zero_at_corners_smooth_and_within_one():
     extremes = []
     for seed in range(40):
         noise = perlin_noise(256, 256, (8, 4), np.random.default_rng(seed))
         np.testing.assert_allclose(noise[::32, ::64], 0.0, atol=1e-12)
-        # A cell is 32 pixels high: values near 1 over such a length, and no jump from one cell to the next.
+        # A cell is 32 pixels high, so the slope is limited; a jump between two cells would be steeper.
         assert np.abs(np.diff(noise, axis=0)).max() < 4 / 32
         extremes += [noise.min(), noise.max()]
     assert max(np.abs(extremes)) <= 1.0
@@ -96,12 +96,12 @@ def test_a_mask_is_never_empty_nor_the_whole_image(size):
 
 
 def test_an_image_of_one_pixel_has_no_mask():
-    with pytest.raises(ValueError, match="two pixels"):
+    with pytest.raises(ValueError, match="1 x 1"):
         perlin_mask(1, 1, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("threshold", [-2.0, -0.1])
-def test_what_would_cover_most_of_the_image_is_drawn_again(monkeypatch, threshold):
+def test_a_mask_of_most_of_the_image_is_drawn_again(monkeypatch, threshold):
     monkeypatch.setattr(perlin, "THRESHOLD", threshold)
     masks = [perlin_mask(64, 64, np.random.default_rng(seed)) for seed in range(20)]
     assert all(0 < mask.mean() <= 0.5 for mask in masks)
@@ -148,7 +148,7 @@ def test_masks_have_few_large_spots_or_many_small_ones_or_streaks_in_all_directi
         spots.append(count - 1)
         moments = cv2.moments((label == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()).astype(np.uint8), True)
         across, down, both = (moments[name] for name in ("mu20", "mu02", "mu11"))
-        # How far from round the largest spot is, and where it points.
+        # The largest spot counts if it is elongated, with its direction.
         if math.hypot(across - down, 2 * both) > 0.7 * (across + down):
             directions.append(math.degrees(math.atan2(2 * both, across - down)) / 2)
     assert min(spots) <= 2

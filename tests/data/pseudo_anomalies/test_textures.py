@@ -20,12 +20,12 @@ def colours(texture):
 
 
 def steps(texture):
-    """Between neighbours, across, by the channel that differs most."""
+    """Differences between horizontal neighbours, in the channel that differs most."""
     return np.abs(np.diff(texture.astype(int), axis=1)).max(axis=2)
 
 
 def in_directions(texture, count):
-    """How much the edges point in `count` directions that divide the circle: 1 where all do, 0 for any."""
+    """Share of the edges in `count` equally spaced directions: 1 if all edges have them, 0 for random directions."""
     channel = texture[..., texture.std(axis=(0, 1)).argmax()].astype(np.float32)
     channel = cv2.GaussianBlur(channel, (0, 0), 1.0)
     slope = cv2.Sobel(channel, cv2.CV_32F, 1, 0) + 1j * cv2.Sobel(channel, cv2.CV_32F, 0, 1)
@@ -50,7 +50,7 @@ def test_each_kind_gives_images_of_any_size_that_follow_from_the_generator(kind,
         assert colours(one) >= 2
 
 
-def test_stripes_have_one_direction_and_checks_two_and_nothing_else_has():
+def test_only_stripes_have_one_direction_and_only_checks_have_two():
     def likeness(kind, count):
         return np.median([in_directions(texture, count) for texture in drawn(kind, 12)])
 
@@ -70,7 +70,7 @@ def test_kinds_of_few_colours(kind, least, most):
 
 
 def test_dots_are_round():
-    """A disc has 0.785 of its square."""
+    """The area of a disc is 0.785 of its bounding square."""
     shares = []
     for texture in drawn("dots"):
         first = (texture == texture[0, 0]).all(axis=2)
@@ -84,7 +84,7 @@ def test_dots_are_round():
 
 
 def test_a_gradient_is_smooth_and_cells_are_flat_between_edges():
-    # Four colours across 160 pixels at most: 40 for a change of 255, and half as much again where it is steepest.
+    # At most four colours are spread over 160 pixels: 40 pixels for a change of 255, and 1.5 times that slope at most.
     assert max(steps(texture).max() for texture in drawn("gradient")) <= 1.5 * 1.5 * 255 / 40
     for texture in drawn("cells"):
         assert (steps(texture) <= 12).mean() > 0.7
@@ -93,7 +93,7 @@ def test_a_gradient_is_smooth_and_cells_are_flat_between_edges():
 
 def test_grain_is_fine_or_coarse_and_has_no_edges_that_go_far():
     def length(texture):
-        """Pixels until the likeness of neighbours is lost."""
+        """Distance in pixels at which the correlation of neighbours falls below 0.2."""
         grey = texture.astype(float).mean(axis=2)
         grey -= grey.mean()
         alike = [(grey[:, :-d] * grey[:, d:]).mean() / (grey * grey).mean() for d in range(1, 60)]
@@ -148,13 +148,13 @@ def test_a_folder_gives_pieces_in_proportion_mirrored_or_not(tmp_path):
         assert (texture[..., 2] == 77).all()
         across, down = texture[50, :, 0].astype(float), texture[:, 30, 1].astype(float)
         assert np.abs(texture[..., 0] - across).max() <= 1
-        # A step of one pixel of the texture in pixels of the image, along both sides the same.
+        # One pixel of the texture is equally many pixels of the image along both axes.
         step_across, step_down = np.polyfit(range(60), across, 1)[0], np.polyfit(range(100), down, 1)[0]
         assert abs(step_across) == pytest.approx(abs(step_down), abs=0.04)
         scales.append(abs(step_down))
         signs.add((step_across > 0, step_down > 0))
         starts.append((across.min(), down.min()))
-    # The largest piece that fits is 200 high: two pixels for one.
+    # The largest crop that fits is 200 pixels high, two for each pixel of the texture.
     assert 2 * CROP_MIN - 0.03 < min(scales) < 2 * CROP_MIN + 0.1
     assert 1.9 < max(scales) < 2.02
     assert len(signs) == 4
@@ -177,7 +177,7 @@ def test_any_image_will_do(tmp_path, shape):
     assert FolderTextures(tmp_path).draw(64, 32, rng()).shape == (64, 32, 3)
 
 
-def test_what_is_drawn_follows_from_the_generator_and_all_images_take_part(tmp_path):
+def test_textures_follow_from_the_generator_and_all_images_are_used(tmp_path):
     for level in range(5):
         write(tmp_path / "deep" / str(level) / "t.JPG", np.full((40, 40, 3), 50 * level, np.uint8))
     source = FolderTextures(tmp_path)
@@ -201,21 +201,18 @@ def test_images_are_found_in_all_folders_in_a_fixed_order(tmp_path):
     assert FolderTextures(str(tmp_path)).paths == paths
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda folder: None, "missing: give a folder"),
-        (lambda folder: folder.touch(), "not a folder: give a folder"),
-        (lambda folder: (folder / "in").mkdir(parents=True), "no image in .*: put PNG, JPEG"),
-    ],
-)
-def test_a_folder_without_images_is_refused(tmp_path, make, message):
-    folder = tmp_path / "textures"
-    make(folder)
-    with pytest.raises(DataError, match=message) as caught:
-        FolderTextures(folder)
-    assert str(folder) in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_a_missing_folder_a_file_and_a_folder_without_images_are_distinguished(tmp_path):
+    (tmp_path / "empty" / "inside").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    reasons = set()
+    for name in ("missing", "file", "empty"):
+        with pytest.raises(DataError) as caught:
+            FolderTextures(tmp_path / name)
+        assert str(tmp_path / name) in caught.value.what
+        assert ("PNG" in str(caught.value.hint)) == (name == "empty")
+        assert "\n" not in str(caught.value)
+        reasons.add(caught.value.what.replace(str(tmp_path / name), ""))
+    assert len(reasons) == 3
 
 
 def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
@@ -224,11 +221,13 @@ def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
         write(tmp_path / name, places(2, 2)) if name.endswith("png") else (tmp_path / name).touch()
     assert len(FolderTextures(tmp_path).paths) == 2
     (tmp_path / "more").touch()
-    with pytest.raises(DataError, match="more than 3 files: give a folder of textures alone"):
+    with pytest.raises(DataError) as caught:
         FolderTextures(tmp_path)
+    assert str(tmp_path) in caught.value.what
+    assert "3 files" in caught.value.what
 
 
-def test_a_folder_without_leave_is_refused(tmp_path, monkeypatch):
+def test_a_folder_without_permission_is_refused(tmp_path, monkeypatch):
     write(tmp_path / "closed" / "a.png", places(2, 2))
     scandir = os.scandir
 
@@ -238,15 +237,18 @@ def test_a_folder_without_leave_is_refused(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    with pytest.raises(DataError, match=r"cannot read .*closed: Permission denied; check the path"):
+    with pytest.raises(DataError) as caught:
         FolderTextures(tmp_path)
+    assert str(tmp_path / "closed") in caught.value.what
+    assert isinstance(caught.value.__cause__, PermissionError)
 
 
 def test_a_broken_image_and_a_gigantic_one_are_named(tmp_path):
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "t.png").write_text("this is text")
-    with pytest.raises(ImageError, match=r"t\.png is not a PNG"):
+    with pytest.raises(ImageError) as broken:
         FolderTextures(tmp_path / "text").draw(8, 8, rng())
+    assert "t.png" in broken.value.what
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -256,5 +258,7 @@ def test_a_broken_image_and_a_gigantic_one_are_named(tmp_path):
     (tmp_path / "bomb" / "b.png").write_bytes(
         b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     )
-    with pytest.raises(ImageError, match=r"b\.png has 60000 x 60000 pixels"):
+    with pytest.raises(ImageError) as gigantic:
         FolderTextures(tmp_path / "bomb").draw(8, 8, rng())
+    assert "b.png" in gigantic.value.what
+    assert "60000 x 60000" in gigantic.value.what

@@ -13,7 +13,7 @@ from edgead.errors import EdgeadError, InputError
 from edgead.imaging.preprocess import read_image
 
 
-def test_a_conveyor_is_decided_by_its_seed_and_starts_anew() -> None:
+def test_a_conveyor_is_determined_by_its_seed_and_starts_again() -> None:
     belt = Conveyor("washer", seed=3, size_px=64, defect_rate=0.5, n_frames=6)
     first, again = list(belt), list(belt)
     assert len(first) == 6
@@ -64,19 +64,21 @@ def test_no_part_on_the_conveyor_was_trained_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "hint"),
     [
-        ({"kind": "gizmo"}, "'gizmo' is not known"),
-        ({"defect_rate": 1.5}, r"defect rate 1\.5"),
-        ({"defect_rate": float("nan")}, "defect rate nan"),
-        ({"size_px": 10}, "10 px is too small"),
-        ({"seed": -3}, "seed -3 is negative"),
-        ({"n_frames": 0}, "0 frames"),
+        ({"kind": "gizmo"}, "washer"),
+        ({"defect_rate": 1.5}, "0.1"),
+        ({"defect_rate": float("nan")}, "0.1"),
+        ({"size_px": 10}, "64"),
+        ({"seed": -3}, "0"),
+        ({"n_frames": 0}, "1"),
     ],
 )
-def test_a_conveyor_refuses_a_value_out_of_range(change: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_a_conveyor_refuses_a_value_out_of_range(change: dict[str, object], hint: str) -> None:
+    with pytest.raises(InputError) as caught:
         Conveyor(**{"kind": "washer", **change})
+    assert str(*change.values()) in caught.value.what
+    assert hint in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(("suffix", "error_max"), [(".avi", 0.0), (".mp4", 8.0)])
@@ -97,23 +99,27 @@ def test_a_video_holds_the_frames_of_the_conveyor(tmp_path: Path, suffix: str, e
 
 
 @pytest.mark.parametrize(
-    ("name", "fps", "message"),
+    ("name", "fps", "what", "hint"),
     [
-        ("belt.webm", 5.0, r"belt\.webm does not end in"),
-        ("belt", 5.0, "name it .*belt.avi"),
-        ("a.avi", 0.0, "0.0 frames"),
+        ("belt.webm", 5.0, "belt.webm", "belt.avi"),
+        ("belt", 5.0, "belt", "belt.avi"),
+        ("a.avi", 0.0, "0.0", "5"),
     ],
 )
-def test_a_video_that_cannot_be_is_refused(tmp_path: Path, name: str, fps: float, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_a_video_of_another_suffix_or_frame_rate_is_refused(
+    tmp_path: Path, name: str, fps: float, what: str, hint: str
+) -> None:
+    with pytest.raises(InputError) as caught:
         write_conveyor_video(tmp_path / name, "washer", n_frames=2, size_px=64, fps=fps)
+    assert what in caught.value.what
+    assert hint in str(caught.value.hint)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_codec_that_is_not_there_is_named_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_codec_is_named_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgead.data.synthetic.conveyor._CODECS", {".avi": "ZZZZ"})
-    with pytest.raises(EdgeadError, match="cannot write ZZZZ video"):
+    with pytest.raises(EdgeadError) as caught:
         write_conveyor_video(tmp_path / "a.avi", "washer", n_frames=2, size_px=64)
+    assert "ZZZZ" in caught.value.what
+    assert "opencv-python" in str(caught.value.hint)
     assert not list(tmp_path.iterdir())

@@ -35,7 +35,7 @@ def test_the_mask_is_exactly_what_changed_visibly(kind: str, defect: str) -> Non
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_a_defect_is_decided_by_its_seed(defect: str) -> None:
+def test_a_defect_is_determined_by_its_seed(defect: str) -> None:
     image = render_part("tablet", rng(0), 96).image
     (first, _), (again, _), (other, _) = (add_defect(image, defect, rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
@@ -50,7 +50,7 @@ def test_a_defect_shows_on_black_and_on_white(defect: str, level: int) -> None:
     assert np.abs(changed.astype(int) - level).max(axis=2)[mask].min() >= 10
 
 
-def test_a_hole_shows_the_ground_behind_the_part() -> None:
+def test_a_hole_shows_the_background_behind_the_part() -> None:
     image = np.full((96, 96, 3), 200, np.uint8)
     part = np.zeros((96, 96), np.bool_)
     part[20:76, 20:76] = True
@@ -63,11 +63,14 @@ def test_a_hole_shows_the_ground_behind_the_part() -> None:
 
 def test_an_unknown_defect_and_a_part_too_small_are_refused() -> None:
     image = np.zeros((96, 96, 3), np.uint8)
-    with pytest.raises(InputError, match="'rust' is not known: give one of scratch"):
+    with pytest.raises(InputError) as unknown:
         add_defect(image, "rust", rng(0))
+    assert "rust" in unknown.value.what
+    assert all(defect in str(unknown.value.hint) for defect in DEFECTS)
     part = np.zeros((96, 96), np.bool_)
-    with pytest.raises(InputError, match="no part to put a dent on"):
-        add_defect(image, "dent", rng(0), part)
-    part[40:43, 40:43] = True
-    with pytest.raises(InputError, match="no room for a dent on a part of 9 pixels"):
-        add_defect(image, "dent", rng(0), part)
+    for pixels in (0, 9):
+        part[40:43, 40:43] = pixels == 9
+        with pytest.raises(InputError) as small:
+            add_defect(image, "dent", rng(0), part)
+        assert "dent" in small.value.what
+        assert f"{pixels} pixels" in small.value.what

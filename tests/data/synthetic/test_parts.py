@@ -27,14 +27,14 @@ def test_a_part_is_an_image_of_the_size_asked_for(kind: str, size_px: int) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_part_is_decided_by_its_seed(kind: str) -> None:
+def test_a_part_is_determined_by_its_seed(kind: str) -> None:
     first, again, other = (draw_part(kind, rng(seed), 64) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).mean() > 0.3
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "fabric"])
-def test_the_outline_parts_the_part_from_the_belt(kind: str) -> None:
+def test_the_outline_separates_the_part_from_the_belt(kind: str) -> None:
     for seed in range(5):
         part = render_part(kind, rng(seed), 128)
         assert 0.2 < part.outline.mean() < 0.75
@@ -50,7 +50,7 @@ def test_fabric_fills_the_image() -> None:
     assert render_part("fabric", rng(0), 64).outline.all()
 
 
-def test_parts_move_about_the_centre() -> None:
+def test_parts_move_around_the_centre() -> None:
     def centre(seed: int) -> np.ndarray:
         return np.argwhere(render_part("washer", rng(seed), 128).outline).mean(axis=0)
 
@@ -70,7 +70,11 @@ def test_each_part_is_more_like_its_own_kind_than_any_other() -> None:
 
 
 def test_an_unknown_kind_and_a_tiny_size_are_refused() -> None:
-    with pytest.raises(InputError, match="'gizmo' is not known: give one of washer"):
+    with pytest.raises(InputError) as unknown:
         draw_part("gizmo", rng(0))
-    with pytest.raises(InputError, match="63 px is too small"):
+    assert "gizmo" in unknown.value.what
+    assert all(kind in str(unknown.value.hint) for kind in KINDS)
+    with pytest.raises(InputError) as tiny:
         draw_part("washer", rng(0), 63)
+    assert "63" in tiny.value.what
+    assert "64" in str(tiny.value.hint)
