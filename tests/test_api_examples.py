@@ -31,9 +31,6 @@ edgead.evaluate("engines/my-parts", "my-parts")
 edgead.stream("engines/my-parts", source=0, sinks=["status:"])
 """  # noqa: E501 (word for word)
 
-# Their modules are being moved; the examples come with the move.
-WITHOUT_EXAMPLE = {"compare_sessions", "open_session"}
-
 
 @pytest.fixture(scope="module")
 def spaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, Any]]]:
@@ -86,7 +83,7 @@ def test_every_function_is_in_the_document() -> None:
 
 
 @pytest.mark.usefixtures("spaces")
-@pytest.mark.parametrize("name", sorted(set(edgead.__all__) - {"__version__"} - WITHOUT_EXAMPLE))
+@pytest.mark.parametrize("name", sorted(set(edgead.__all__) - {"__version__"}))
 def test_the_examples_of_docstrings_run(name: str) -> None:
     public = getattr(edgead, name)
     found = doctest.DocTestFinder().find(public, name, module=sys.modules[public.__module__], globs={})

@@ -1,8 +1,8 @@
-"""Sessions: an opened model behind one protocol, and the one place that chooses a backend.
+"""Sessions: opened models behind one protocol, and the one place that chooses a backend.
 
-The stream and the evaluation know `Session` and nothing of what runs behind it. A backend's library is
-imported in that backend's file alone, and that file only when a bundle asks for it. A backend that
-cannot open the model is an error: nothing here tries another one in its place.
+The stream and the evaluation know only `Session`, not the backend behind it. A backend's library is imported only in
+the file of that backend, and that file is imported only when a bundle needs it. If a backend cannot open the model,
+that is an error: no other backend is tried in its place.
 """
 
 from __future__ import annotations
@@ -23,11 +23,30 @@ __all__ = ["FakeSession", "Session", "open_session"]
 def open_session(bundle: Bundle, *, threads: int | None = None) -> Session:
     """Open the model of a bundle with the backend that it was built for; use the result as a context manager.
 
-    threads: CPU threads of one inference, None for one per core this process may use. Every session is compared with
-    the bundle's golden answers first, because it was verified on one machine, which need not be this one. Raises
-    InputError for fewer than one thread, or for any with an engine, BundleError when the bundle lacks a file or names
-    an unknown backend, BackendError when the backend cannot open it or the model is not of the bundle's size,
-    VerificationError when the session does not give the golden answers.
+    Every session is first compared with the golden answers of the bundle, because the bundle may have been verified
+    on another machine.
+
+    Args:
+        bundle: Bundle that holds the model.
+        threads: CPU threads of one inference; None for one per core that this process may use.
+
+    Returns:
+        The session, which takes batches (N, H, W, 3) uint8 RGB at the size of the bundle.
+
+    Raises:
+        InputError: If `threads` is less than 1, or is given for an engine on a GPU.
+        BundleError: If the bundle lacks a file or names an unknown backend.
+        BackendError: If the backend cannot open the model, or the model has another size than the bundle.
+        VerificationError: If the session does not give the golden answers.
+
+    Example:
+        >>> import edgead, numpy
+        >>> bundle = edgead.open_bundle("engines/my-parts")
+        >>> size = bundle.manifest.size
+        >>> with edgead.open_session(bundle) as session:
+        ...     prediction = session.infer(numpy.zeros((2, size.height_px, size.width_px, 3), numpy.uint8))
+        >>> prediction.anomaly_score.shape
+        (2,)
     """
     from edgead.runtime.golden_check import check_golden
 
@@ -41,13 +60,14 @@ def open_session(bundle: Bundle, *, threads: int | None = None) -> Session:
 
 
 def _opened(bundle: Bundle, threads: int | None) -> Session:
+    """Open the session of a bundle without the golden check."""
     size, backend = bundle.manifest.size, bundle.manifest.backend
     if backend == "onnxruntime":
         from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
         return OnnxRuntimeSession(bundle.file("model.onnx"), threads=threads, size=size)
     if threads is not None:
-        raise InputError(f"threads is {threads}, and {bundle.path} runs on a GPU: leave it out")
+        raise InputError(f"threads is {threads}, and {bundle.path} runs on a GPU", hint="leave it out")
     if backend in ("tensorrt", "tensorrt-rtx"):
         from edgead.runtime.golden_check import rebuild_command
         from edgead.runtime.tensorrt.engine_record import MAX_RECORD_BYTES, EngineRecord
@@ -58,5 +78,6 @@ def _opened(bundle: Bundle, threads: int | None) -> Session:
             record = EngineRecord.from_json(file.read(MAX_RECORD_BYTES + 1), rebuild)
         return TensorRTSession(bundle.file("model.engine"), record, size, rebuild)
     raise BundleError(
-        f"{bundle.path} is for the unknown backend {backend[:80]!r}: this edgead knows {', '.join(BACKENDS)}"
+        f"{bundle.path} is for the unknown backend {backend[:80]!r}; this edgead knows {', '.join(BACKENDS)}",
+        hint="update edgead, or rebuild the bundle with 'edgead build'",
     )

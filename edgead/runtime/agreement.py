@@ -1,6 +1,6 @@
-"""How far two sessions are apart on the same images: what verifies a build and an engine at its start.
+"""The comparison of two sessions on the same images, which verifies a build and every session at its start.
 
-Works on the `Session` protocol alone, so a trained run, a graph and an engine are compared by the same code.
+It works on the `Session` protocol alone, so a trained run, a graph and an engine are compared by the same code.
 """
 
 from __future__ import annotations
@@ -17,22 +17,29 @@ from edgead.scoring import metrics
 from edgead.scoring.threshold import Threshold
 from edgead.types import Float32Array, Prediction, UInt8Array
 
-# Images scored at once. A score may differ in its last bit from one batch to another, so whoever compares or sets a
-# threshold cuts the same images into the same batches.
+# Images scored at once. The last bit of a score may depend on the batch that the image is in, so all code that
+# compares sessions or sets a threshold cuts the same images into the same batches.
 BATCH = 8
 
 AT_THRESHOLD = 0.02
-"""A score within this share of the threshold is at it: runtimes of one INT8 graph do not round alike."""
+"""Relative distance within which a score is at the threshold: runtimes of one INT8 graph round differently."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """How far another session is from the reference on n images.
+    """The distance of a session from a reference session on n images.
 
-    map_error_max, score_error_max: largest differences, each as a share of the threshold, or of what the reference
-    gives there where that is more: far above the threshold nothing is decided, and maps that are products of scales
-    reach a hundred times it. rank_correlation: Spearman's, of the scores; None for fewer than two images or constant
-    scores. decision_flips: images on the other side of the threshold.
+    Errors are relative: abs(a - b) / max(abs(a), threshold), where a is the value of the reference. Far above the
+    threshold small differences decide nothing, and maps that are products of scales reach a hundred times the
+    threshold.
+
+    Attributes:
+        map_error_max: Largest relative error of a pixel of the anomaly maps.
+        score_error_max: Largest relative error of an anomaly score.
+        rank_correlation: Spearman's rank correlation of the scores; None for fewer than two images, for constant scores
+            or for scores that are not finite.
+        decision_flips: Number of images that the two sessions put on different sides of the threshold.
+        n: Number of images.
     """
 
     map_error_max: float
@@ -50,14 +57,37 @@ def compare_sessions(
     batch_size: int = BATCH,
     other_threshold: float | None = None,
 ) -> Fidelity:
-    """Score the same images with two sessions and measure how far they are apart.
+    """Score the same images with two sessions and measure how far the answers are apart.
 
-    images: (N, H, W, 3) uint8 RGB at the model's size, N >= 1. threshold: decides for both, or for the
-    reference alone where the other has a threshold of its own. A number that is not finite makes the error
-    infinite. Raises DataError for no images, and what `Session.infer` raises.
+    Args:
+        reference: Session that gives the expected answers.
+        other: Session to compare with it.
+        images: (N, H, W, 3) uint8 RGB at the size of both models, N >= 1.
+        threshold: Decision threshold, at least 0.
+        batch_size: Number of images that are scored at once.
+        other_threshold: Decision threshold of the other session; None for the same one.
+
+    Returns:
+        The fidelity of the other session. An answer that is not a finite number makes its error infinite.
+
+    Raises:
+        DataError: If there are no images.
+        InputError: If the images do not fit a model.
+        BackendError: If a session fails or is closed.
+
+    Example:
+        >>> import edgead, numpy
+        >>> bright = edgead.FakeSession(edgead.ModelSize(64, 64), score=0.9)
+        >>> dark = edgead.FakeSession(edgead.ModelSize(64, 64), score=0.3)
+        >>> images = numpy.full((4, 64, 64, 3), 128, numpy.uint8)
+        >>> fidelity = edgead.compare_sessions(bright, dark, images, threshold=0.5)
+        >>> fidelity.decision_flips, fidelity.n
+        (4, 4)
+        >>> round(fidelity.score_error_max, 3)
+        0.667
     """
     if not len(images):
-        raise DataError("no images to compare two sessions on: give 1 or more")
+        raise DataError("no images to compare two sessions on", hint="give 1 or more")
     map_error = 0.0
     first, second = [], []
     for start in range(0, len(images), batch_size):
@@ -70,10 +100,18 @@ def compare_sessions(
 
 
 def fidelity_of(reference: Prediction, other: Prediction, threshold: float) -> Fidelity:
-    """Measure how far two predictions of the same images are apart; threshold: decides for both.
+    """Measure how far two predictions of the same images are apart.
 
-    An image that the reference scores at the threshold, within `AT_THRESHOLD`, counts as no flip: one of them may be
-    what the threshold was set on, and only rounding decides on it.
+    An image that the reference scores at the threshold, within `AT_THRESHOLD`, counts as no flip. The threshold may
+    have been set on that image, and then only rounding decides on it.
+
+    Args:
+        reference: Expected prediction.
+        other: Prediction of the other session for the same images.
+        threshold: Decision threshold of both.
+
+    Returns:
+        The fidelity of the other prediction.
     """
     fidelity = _fidelity(
         _error(reference.anomaly_map, other.anomaly_map, threshold),
@@ -90,9 +128,20 @@ def fidelity_of(reference: Prediction, other: Prediction, threshold: float) -> F
 def golden_fidelity(
     golden: Golden, session: Session, thresholds: Mapping[str, Threshold]
 ) -> dict[str, Fidelity]:
-    """Measure, part by part, how far a session is from golden answers; raises what `Session.infer` raises.
+    """Measure, part by part, how far a session is from golden answers.
 
-    thresholds: of the bundle that the answers are of; it has golden images of each part.
+    Args:
+        golden: Golden images and answers of a bundle.
+        session: Session to compare with them.
+        thresholds: Decision threshold of each part of the bundle, by name, in the order of the golden part numbers.
+            Each part has golden images.
+
+    Returns:
+        The fidelity of each part, by name.
+
+    Raises:
+        InputError: If the golden images do not fit the model.
+        BackendError: If the session fails or is closed.
     """
     fidelities = {}
     for number, (part, threshold) in enumerate(thresholds.items()):
@@ -109,6 +158,7 @@ def _fidelity(
     threshold: float,
     other_threshold: float | None,
 ) -> Fidelity:
+    """Summarise the scores of the reference (first) and of the other session (second), both (N,)."""
     # In float64, so that the threshold is not rounded before it is compared.
     x, y = first.astype(np.float64), second.astype(np.float64)
     finite = bool(np.isfinite(x).all() and np.isfinite(y).all())
@@ -124,9 +174,10 @@ def _fidelity(
 
 
 def _error(reference: Float32Array, other: Float32Array, threshold: float) -> float:
+    """Return the largest relative error of arrays of the same shape; infinity if a value is not finite."""
     if not (np.isfinite(reference).all() and np.isfinite(other).all()):
         return float("inf")
     a, b = reference.astype(np.float64), other.astype(np.float64)
-    # What is compared with a threshold of zero may be zero too.
+    # Threshold and reference may both be zero.
     scale = np.maximum(np.maximum(np.abs(a), threshold), np.finfo(np.float32).tiny)
     return float((np.abs(a - b) / scale).max())

@@ -1,7 +1,7 @@
-"""What the answers of a session may depend on beside its graph: processor, libraries, threads, device.
+"""The environment of a session: processor, libraries, threads and device, on which its answers may depend.
 
-A bundle records the environment that it was verified on. Where another machine gives other answers, the refusal names
-both environments, and `edgead doctor` shows the one of this machine.
+A bundle records the environment that it was verified on. If another machine gives other answers, the error names both
+environments. `edgead doctor` shows the environment of this machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgead.errors import BackendError
 
 CPU_INFO = Path("/proc/cpuinfo")
 
-# Those that the kernels of ONNX Runtime, OpenCV and NumPy choose by. x86: flags; Arm: Features.
+# Extensions by which ONNX Runtime, OpenCV and NumPy choose their kernels. x86 lists them as flags, Arm as Features.
 _INSTRUCTION_SETS = (
     *("sse4_1", "avx", "f16c", "fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *(
@@ -42,14 +42,14 @@ _LONGEST = 200
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The part of a machine that the answers of a session may depend on.
+    """The properties of a machine that the answers of a session may depend on.
 
     Attributes:
         architecture: Name of the instruction set architecture, such as x86_64 or aarch64.
-        device: Name of the CPU, and of the GPU where a GPU answers.
-        instruction_sets: Extensions that the libraries choose their kernels by, such as avx2 or avx512_vnni.
+        device: Name of the CPU, and of the GPU if a GPU computes the answers.
+        instruction_sets: Extensions by which the libraries choose their kernels, such as avx2 or avx512_vnni.
         threads: CPU threads of one inference.
-        libraries: Version of each library that takes part, by name.
+        libraries: Version of each library that is used, by name.
     """
 
     architecture: str
@@ -76,15 +76,15 @@ def this_environment(threads: int | None = None, backend: str = "onnxruntime") -
     """Describe this machine.
 
     Args:
-        threads: CPU threads of one inference. None stands for one per core that this process may use.
-        backend: Name of the backend that answers: onnxruntime, tensorrt or tensorrt-rtx.
+        threads: CPU threads of one inference; None for one per core that this process may use.
+        backend: Name of the backend: onnxruntime, tensorrt or tensorrt-rtx.
 
     Returns:
-        The environment. A library or a GPU that is missing is left out.
+        The environment, without the libraries and the GPU that are missing.
     """
     text = _cpu_info()
     libraries, device = {"numpy": np.__version__}, _device(text)
-    # Without one of them nothing can answer here, and `edgead doctor` says so elsewhere.
+    # No session opens here without them. `edgead doctor` reports that by checks of its own.
     with suppress(ImportError):
         import cv2
 
@@ -105,9 +105,15 @@ def this_environment(threads: int | None = None, backend: str = "onnxruntime") -
 
 
 def described(record: Mapping[str, Any]) -> str:
-    """Return the text of an environment that a bundle recorded, for a message.
+    """Describe an environment that a bundle recorded, for a message.
 
     A record is untrusted: unprintable characters are replaced and the length is bounded.
+
+    Args:
+        record: JSON values, as `Environment.to_json` returns them.
+
+    Returns:
+        One line of at most 200 characters; "an unknown machine" if the record has another form.
     """
     names = {field.name for field in fields(Environment)}
     sets, libraries = record.get("instruction_sets"), record.get("libraries")
@@ -119,6 +125,7 @@ def described(record: Mapping[str, Any]) -> str:
 
 
 def _version(backend: str) -> str:
+    """Return the version of the library of a backend, by importing it; BackendError if that fails."""
     if backend == "onnxruntime":
         from edgead.runtime.onnxruntime import library_version
 
@@ -129,6 +136,7 @@ def _version(backend: str) -> str:
 
 
 def _cpu_info() -> str:
+    """Return the kernel's description of the CPUs; an empty string if there is none."""
     try:
         return CPU_INFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -136,7 +144,7 @@ def _cpu_info() -> str:
 
 
 def _device(cpu_info: str) -> str:
-    """Model name of the CPU; Arm's kernel gives numbers of implementer and part instead."""
+    """Return the model name of the CPU; on Arm the kernel gives numbers of implementer and part instead."""
     for key in ("model name", "Model", "CPU part"):
         if value := _value(cpu_info, key):
             return value
@@ -144,11 +152,13 @@ def _device(cpu_info: str) -> str:
 
 
 def _instruction_sets(cpu_info: str) -> tuple[str, ...]:
+    """Return those of `_INSTRUCTION_SETS` that the kernel lists."""
     flags = set((_value(cpu_info, "flags") or _value(cpu_info, "Features")).split())
     return tuple(name for name in _INSTRUCTION_SETS if name in flags)
 
 
 def _value(cpu_info: str, key: str) -> str:
+    """Return the value of the first line with a key; an empty string if there is none."""
     for line in cpu_info.splitlines():
         name, _, value = line.partition(":")
         if name.strip() == key:

@@ -1,8 +1,7 @@
-"""A null session: a deterministic stand-in for a model, so that loops, sinks and demos run where no model is.
+"""A fake session: a deterministic replacement for a model, so that loops, sinks and demos run without one.
 
-It ships with the package for the same reason that a web client ships a mock transport: whoever builds on
-the `Session` protocol can test their code without training anything. The brighter a pixel, the more
-anomalous it calls it.
+It is part of the package so that users of the `Session` protocol can test their code without a training, as a web
+client ships a mock transport. The brighter a pixel is, the more anomalous it is.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ if TYPE_CHECKING:
 
 
 class FakeSession(Closing):
-    """A `Session` whose map is the brightness of the image: mean of the three channels over 255, so 0 to 1.
+    """A `Session` that gives the brightness of an image as its map: the mean of the three channels / 255, in 0 to 1.
 
-    Where a score is given, the map is scaled so that its maximum is that score (the map of a black image is the score
-    everywhere), as every real graph's is.
+    If a score is given, the map is scaled to it, so that the maximum of the map is the score as in every real graph.
+    The map of a black image has the score in every pixel.
 
     Args:
-        size: Size of the images that it takes.
-        score: None for the maximum of the map; a number gives every image this score; a callable gets one image
-            (H, W, 3) uint8 and returns its score.
+        size: Size of the images that the session takes.
+        score: Score of every image, or a callable that takes one image (H, W, 3) uint8 and returns its score; None for
+            the maximum of the map.
 
     Example:
         >>> import edgead, numpy
@@ -46,18 +45,18 @@ class FakeSession(Closing):
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """One input: `images`, uint8, (N, H, W, 3), RGB."""
+        """See `Session.inputs`."""
         return graph_inputs(self._height_px, self._width_px)
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """`anomaly_map` float32 (N, 1, H, W) and `anomaly_score` float32 (N,)."""
+        """See `Session.outputs`."""
         return graph_outputs(self._height_px, self._width_px)
 
     def infer(self, batch: UInt8Array) -> Prediction:
-        """Score a batch of (N, H, W, 3) uint8 RGB; raises as `Session.infer` says."""
+        """See `Session.infer`."""
         if self._closed:
-            raise BackendError("the session is closed: open the bundle again")
+            raise BackendError("the session is closed", hint="open the bundle again")
         check_batch(batch, self._height_px, self._width_px)
         brightness = batch.sum(axis=3, dtype=np.float32)[:, None] / np.float32(3 * 255)
         if self._score is not None:
@@ -68,5 +67,5 @@ class FakeSession(Closing):
         return Prediction(anomaly_map=brightness, anomaly_score=brightness.max(axis=(1, 2, 3)))
 
     def close(self) -> None:
-        """Refuse every later `infer`."""
+        """Close the session; a later `infer` raises BackendError."""
         self._closed = True

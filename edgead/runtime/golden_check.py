@@ -1,9 +1,10 @@
-"""The golden check: does a session give, on this machine, the answers that its bundle was built with?
+"""The golden check: it refuses a session that does not give, on this machine, the golden answers of its bundle.
 
-A bundle is verified on one machine. Another processor, GPU or version of a library may compute otherwise, and nothing
-but a comparison shows it. So before any session gives its first verdict, it answers the golden images of its bundle,
-and it is refused if an answer differs by more than the tolerance of the build. The images of a line are decoded and
-resized here too, so the chart of the bundle is decoded and resized, and compared with the pixels that the builder got.
+A bundle is verified on one machine. Another processor, GPU or library version may give other numbers, and only a
+comparison shows that. So before a session gives its first verdict, it scores the golden images of its bundle. It is
+refused if an answer differs by more than the tolerance of the build. This machine also decodes and resizes the images
+of the line. So the chart of the bundle, a JPEG file, is decoded and resized here, and compared with the pixels that
+the builder got.
 """
 
 from __future__ import annotations
@@ -24,27 +25,27 @@ if TYPE_CHECKING:
     from edgead.runtime.base import Session
 
 PIXEL_TOLERANCE = 8
-"""Largest difference of one pixel of the chart, in grey levels: decoders of JPEG round colours differently."""
+"""Largest allowed difference of one pixel of the chart, in grey levels: JPEG decoders round colours differently."""
 
 PIXEL_TOLERANCE_MEAN = 0.5
-"""Largest mean difference over the chart, in grey levels."""
+"""Largest allowed mean difference over the chart, in grey levels."""
 
 
 def check_golden(session: Session, bundle: Bundle, threads: int | None = None) -> None:
     """Compare a session, and the decoding of images, with the golden answers of a bundle.
 
     Args:
-        session: The session that will give the verdicts.
-        bundle: Its bundle.
-        threads: CPU threads of the session, for the message.
+        session: Session that will give the verdicts.
+        bundle: Bundle that the session was opened from.
+        threads: CPU threads of the session, for the message; None for one per core.
 
     Raises:
-        VerificationError: An answer differs by more than the limits of the bundle, or a pixel of the chart by more
-            than `PIXEL_TOLERANCE`.
-        BundleError: The bundle has no limits or no golden answers.
-        BackendError: The session failed.
+        VerificationError: If an answer differs by more than the limits of the bundle, or the chart by more than
+            `PIXEL_TOLERANCE` in a pixel or `PIXEL_TOLERANCE_MEAN` on average.
+        BundleError: If the bundle has no limits or no golden answers, or its chart cannot be decoded.
+        BackendError: If the session fails.
     """
-    # Not at the top: what compares sessions knows this room.
+    # Not at the top, because that would be a circular import.
     from edgead.runtime.agreement import golden_fidelity
 
     thresholds, golden = bundle.manifest.thresholds, bundle.golden()
@@ -55,7 +56,7 @@ def check_golden(session: Session, bundle: Bundle, threads: int | None = None) -
             _limit(_entry(judged, "limits"), name, bundle)
             for name in ("map_error_max", "score_error_max", "decision_flips_max")
         )
-        # The limit is for all validation images, of which these are a few.
+        # The limit is for all validation images. The golden images are a few of them.
         flips = int(flips * found.n / max(_limit(judged, "n", bundle), found.n))
         if not (
             found.map_error_max <= map_limit
@@ -65,38 +66,47 @@ def check_golden(session: Session, bundle: Bundle, threads: int | None = None) -
             of_part = f" of {part}" if len(thresholds) > 1 else ""
             raise VerificationError(
                 f"{bundle.path} ({bundle.manifest.precision} on {bundle.manifest.backend}) does not give on this "
-                f"machine the answers that it was built with: on {found.n} images{of_part} its maps differ by up to "
+                f"machine the answers that it was built with; on {found.n} images{of_part} its maps differ by up to "
                 f"{found.map_error_max:.3g} of the threshold (allowed: {map_limit:.3g}), its scores by "
                 f"{found.score_error_max:.3g} (allowed: {score_limit:.3g}) and {found.decision_flips} decisions flip "
-                f"(allowed: {flips}); {_both(bundle, threads)}: {rebuild_command(bundle)}"
+                f"(allowed: {flips}); {_both(bundle, threads)}",
+                hint=rebuild_command(bundle),
             )
 
 
 def _check_chart(golden: Golden, bundle: Bundle) -> None:
-    """Raise VerificationError where the chart is decoded or resized to other pixels than the builder got."""
+    """Raise VerificationError if this machine decodes or resizes the chart to other pixels than the builder."""
     try:
         found = pixels_from_chart(golden.chart, bundle.manifest.size)
     except ImageError as error:
-        raise BundleError(f"{bundle.path}: {error}; {REBUILD}") from error
+        raise BundleError(f"{bundle.path}: {error.what}", hint=REBUILD) from error
     difference = np.abs(found.astype(np.int16) - golden.images[-1])
     largest, mean = int(difference.max()), float(difference.mean())
     if largest > PIXEL_TOLERANCE or mean > PIXEL_TOLERANCE_MEAN:
         raise VerificationError(
-            f"image files are decoded or resized here to other pixels than where {bundle.path} was built: they "
-            f"differ by up to {largest} grey levels (allowed: {PIXEL_TOLERANCE}), {mean:.2f} in the mean (allowed: "
-            f"{PIXEL_TOLERANCE_MEAN}); {_both(bundle, None)}: install the opencv-python of the build"
+            f"this machine decodes or resizes image files to other pixels than the machine that built {bundle.path}; "
+            f"they differ by up to {largest} grey levels (allowed: {PIXEL_TOLERANCE}), {mean:.2f} on average (allowed: "
+            f"{PIXEL_TOLERANCE_MEAN}); {_both(bundle, None)}",
+            hint="install the opencv-python of the build",
         )
 
 
 def _both(bundle: Bundle, threads: int | None) -> str:
-    """Where the answers come from, and what answers here."""
+    """Describe the machine that verified the bundle, and this machine."""
     here = this_environment(threads, bundle.manifest.backend)
     return f"it was verified on {described(bundle.manifest.verified_on)}, this is {here}"
 
 
 def rebuild_command(bundle: Bundle) -> str:
-    """The command that compiles the bundle's graph anew on this machine."""
-    # Quoted, because the target's name is the bundle's word and the path may hold anything.
+    """Return the command that rebuilds a bundle on this machine.
+
+    Args:
+        bundle: Bundle to compile again from its graph.
+
+    Returns:
+        The command line, quoted for a shell.
+    """
+    # Quoted, because the name of the target comes from the bundle, which is untrusted, and a path may hold anything.
     return shlex.join(
         [
             "edgead",
@@ -111,15 +121,16 @@ def rebuild_command(bundle: Bundle) -> str:
 
 
 def _entry(content: Any, name: str) -> Any:
+    """Return a value of an untrusted mapping; None if it is missing or the content is no mapping."""
     return content.get(name) if isinstance(content, Mapping) else None
 
 
 def _limit(limits: Any, name: str, bundle: Bundle) -> float:
+    """Return a limit of a bundle; BundleError, with its name, if it is no number from 0 to 1e9."""
     value = _entry(limits, name)
-    # Written so that what is no number fails too.
+    # NaN fails this comparison too.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1e9:
         raise BundleError(
-            f"{bundle.path} does not say how far its engine may be from its golden answers ({name}): "
-            "rebuild the bundle with 'edgead build'"
+            f"{bundle.path} has no limit for the difference from its golden answers ({name})", hint=REBUILD
         )
     return float(value)

@@ -1,7 +1,7 @@
-"""A model as a script uses it: image files or arrays in, decisions out. `edgead.load` makes one.
+"""The model of a script: it takes image files or arrays and gives decisions. `edgead.load` opens one.
 
-A session takes batches at the model's size and gives numbers. This class adds what lies around it: reading and resizing
-the images, the threshold of the part, the regions, and the map at the image's own size.
+A session takes batches at the model's size and gives numbers. This class adds the steps around the session: reading and
+resizing the images, the threshold of the part, the regions, and the map at the size of the image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edgead.types import Closing, Float32Array, Region, UInt8Array
 Image: TypeAlias = "str | os.PathLike[str] | UInt8Array"
 
 BATCH = 8
-"""Images of a list that are read and scored at once."""
+"""Number of images of a list that are read and scored at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Result:
         anomaly_score: Maximum of the anomaly map.
         threshold: Decision threshold of the part.
         is_anomalous: Whether `anomaly_score > threshold`.
-        anomaly_map: (H, W) float32, at the model's size or, on request, at the image's own.
+        anomaly_map: (H, W) float32, at the model's size or, on request, at the size of the image.
         regions: Regions of the map above the threshold, in pixels of the image, the largest first; empty if the image
             is good.
         part: Name of the part that the threshold belongs to.
@@ -59,13 +59,13 @@ class Model(Closing):
         session: Session of the model, which `close` closes.
         size: Size of the images that the session takes.
         thresholds: Decision threshold of each part, by name; None for a part without one.
-        description: What the model is, in one line.
+        description: Description of the model, in one line.
 
     Attributes:
         session: Session of the model, for batches at the model's size.
         size: Size of the images that the session takes.
-        thresholds: Decision threshold of each part, by name.
-        description: What the model is, in one line.
+        thresholds: Decision threshold of each part, by name; None for a part without one.
+        description: Description of the model, in one line.
 
     Example:
         >>> import edgead
@@ -94,21 +94,21 @@ class Model(Closing):
         return tuple(self.thresholds)
 
     def part_and_threshold(self, part: str | None) -> tuple[str, float]:
-        """Choose a part and give its decision threshold.
+        """Choose a part and return its decision threshold.
 
         Args:
-            part: Name of the part, None for the only one.
+            part: Name of the part; None for the only part of the model.
 
         Returns:
-            Name and threshold.
+            Name and threshold of the part.
 
         Raises:
-            InputError: If the part is unknown, the model serves several and none is given, or there is no threshold.
+            InputError: If the part is unknown or has no threshold, or the model serves several parts and none is given.
         """
         chosen = choose_part(self.thresholds, None if part is None else str(part))
         if (threshold := self.thresholds[chosen]) is None:
             raise InputError(
-                f"the model has no threshold for {chosen}: build a bundle of it with edgead.build"
+                f"the model has no threshold for {chosen}", hint="build a bundle of it with edgead.build"
             )
         return chosen, threshold.value
 
@@ -134,7 +134,7 @@ class Model(Closing):
             image: Path of an image file, (H, W, 3) uint8 RGB array of any size, or a list of either. A list is scored
                 in batches.
             part: Name of the part on the images; needed if the model serves several.
-            full_size: Whether `anomaly_map` has the size of the image, interpolated bilinearly, instead of the model's.
+            full_size: Whether `anomaly_map` is resized bilinearly to the size of the image.
 
         Returns:
             One result, or a list of results in the order of the images.
@@ -152,11 +152,11 @@ class Model(Closing):
             2
         """
         if self._closed:
-            raise BackendError("the model is closed: open it again with edgead.load")
+            raise BackendError("the model is closed", hint="open it again with edgead.load")
         chosen, threshold = self.part_and_threshold(part)
         images = image if isinstance(image, list | tuple) else [image]
         if not images:
-            raise InputError("an empty list of images: give 1 or more")
+            raise InputError("an empty list of images", hint="give 1 or more")
         results: list[Result] = []
         for start in range(0, len(images), BATCH):
             loaded = [_image(one) for one in images[start : start + BATCH]]
@@ -179,19 +179,25 @@ def _image(image: Image) -> UInt8Array:
         return read_image(Path(image))
     if not isinstance(image, np.ndarray):
         raise InputError(
-            f"an image of type {type(image).__name__}: give a path, or a NumPy array (H, W, 3) uint8 RGB"
+            f"an image of type {type(image).__name__}",
+            hint="give a path, or a NumPy array (H, W, 3) uint8 RGB",
         )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise InputError(f"an image of shape {image.shape} and type {image.dtype}: give (H, W, 3) uint8 RGB")
+        raise InputError(
+            f"an image of shape {image.shape} and type {image.dtype}", hint="give (H, W, 3) uint8 RGB"
+        )
     return image
 
 
 def _result(
     image: UInt8Array, score: float, anomaly_map: Float32Array, threshold: float, part: str, full_size: bool
 ) -> Result:
+    """Decide on an image (H, W, 3) uint8 by its score and its anomaly map (H, W) at the model's size."""
     if not math.isfinite(score):
-        # Compared with a threshold it would pass for a good part.
-        raise BackendError(f"the model gave the score {score}: build the bundle again with edgead.build")
+        # NaN is not above any threshold, so the part would pass as good.
+        raise BackendError(
+            f"the model gave the score {score}", hint="build the bundle again with edgead.build"
+        )
     height_px, width_px = image.shape[:2]
     anomalous = score > threshold
     regions = regions_from_map(anomaly_map, threshold, height_px, width_px) if anomalous else ()

@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU: the backend that works on every machine, and the reference for all others.
 
-The only file that imports onnxruntime. Its errors leave here as BackendError. The session options are
-chosen for a process that streams for months beside a capture thread; each says why below.
+This is the only file that imports onnxruntime. It translates errors of the library into BackendError. The session
+options are chosen for a process that streams for months beside a capture thread; a comment at each gives the reason.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgead.errors import BackendError, InputError, vendor_errors
-from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
+from edgead.runtime.base import check_batch, graph_inputs, graph_outputs, specs_text
 from edgead.types import Closing, Float32Array, Prediction, TensorSpec, UInt8Array
 
 if TYPE_CHECKING:
     from edgead.imaging.preprocess import ModelSize
+
+_REBUILD = "rebuild it with 'edgead build'"
 
 
 class OnnxRuntimeSession(Closing):
@@ -24,38 +26,38 @@ class OnnxRuntimeSession(Closing):
 
     Args:
         model: Path of an ONNX file, or its content.
-        threads: CPU threads of one inference, None for one per core that this process may run on.
-        size: Image size that the model must take, None for the model's own.
+        threads: CPU threads of one inference; None for one per core that this process may use.
+        size: Image size that the model must take; None for any size.
 
     Raises:
         InputError: If `threads` is less than 1.
-        BackendError: If onnxruntime is missing, cannot load the model, or the model is not `images` uint8 (N, H, W, 3)
-            -> `anomaly_map` float32 (N, 1, H, W), `anomaly_score` float32 (N,).
+        BackendError: If onnxruntime is missing or cannot load the model, or the model is not `images` uint8
+            (N, H, W, 3) -> `anomaly_map` float32 (N, 1, H, W), `anomaly_score` float32 (N,).
     """
 
     def __init__(
         self, model: Path | bytes, threads: int | None = None, size: ModelSize | None = None
     ) -> None:
         if threads is not None and threads < 1:
-            raise InputError(f"threads is {threads}: give 1 or more")
+            raise InputError(f"threads is {threads}", hint="give 1 or more")
         self._name = "the model" if isinstance(model, bytes) else str(model)
         self._session: Any = _load(model, self._name, threads or len(os.sched_getaffinity(0)))
         self._height_px, self._width_px = self._check_graph(size)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """One input: `images`, uint8, (N, H, W, 3), RGB."""
+        """See `Session.inputs`."""
         return graph_inputs(self._height_px, self._width_px)
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """`anomaly_map` float32 (N, 1, H, W) and `anomaly_score` float32 (N,)."""
+        """See `Session.outputs`."""
         return graph_outputs(self._height_px, self._width_px)
 
     def infer(self, batch: UInt8Array) -> Prediction:
-        """Score a batch of (N, H, W, 3) uint8 RGB; raises as `Session.infer` says."""
+        """See `Session.infer`."""
         if self._session is None:
-            raise BackendError(f"the session of {self._name} is closed: open the bundle again")
+            raise BackendError(f"the session of {self._name} is closed", hint="open the bundle again")
         check_batch(batch, self._height_px, self._width_px)
         with vendor_errors(f"ONNX Runtime failed on {self._name}", "open the bundle again, or rebuild it"):
             anomaly_map, anomaly_score = self._session.run(
@@ -64,29 +66,29 @@ class OnnxRuntimeSession(Closing):
         return Prediction(anomaly_map=anomaly_map, anomaly_score=anomaly_score)
 
     def close(self) -> None:
-        """Release the model's memory and threads."""
+        """Release the memory and the threads of the model; may be called twice."""
         self._session = None
 
     def _check_graph(self, size: ModelSize | None) -> tuple[int, int]:
-        """Height and width of the model, once its inputs and outputs are what every graph has."""
+        """Check the inputs and outputs of the model, and return height and width of its images in pixels."""
         inputs = [_spec(node) for node in self._session.get_inputs()]
         outputs = [_spec(node) for node in self._session.get_outputs()]
         shape = inputs[0].shape if len(inputs) == 1 else ()
         height_px, width_px = shape[1:3] if len(shape) == 4 else (None, None)
         if height_px is None or width_px is None or inputs[0] != graph_inputs(height_px, width_px)[0]:
             raise BackendError(
-                f"{self._name} takes {_text(inputs)}, not images uint8 (N, H, W, 3): "
-                "rebuild it with 'edgead build'"
+                f"{self._name} takes {specs_text(inputs)}, not images uint8 (N, H, W, 3)", hint=_REBUILD
             )
         if sorted(outputs, key=lambda spec: spec.name) != list(graph_outputs(height_px, width_px)):
             raise BackendError(
-                f"{self._name} gives {_text(outputs)}, not {_text(graph_outputs(height_px, width_px))}: "
-                "rebuild it with 'edgead build'"
+                f"{self._name} gives {specs_text(outputs)}, not {specs_text(graph_outputs(height_px, width_px))}",
+                hint=_REBUILD,
             )
         if size is not None and (height_px, width_px) != (size.height_px, size.width_px):
             raise BackendError(
-                f"{self._name} takes images of {height_px}x{width_px} where its bundle says "
-                f"{size.height_px}x{size.width_px}: rebuild it with 'edgead build'"
+                f"{self._name} takes images of {height_px}x{width_px}, and its bundle is for "
+                f"{size.height_px}x{size.width_px}",
+                hint=_REBUILD,
             )
         return height_px, width_px
 
@@ -94,64 +96,74 @@ class OnnxRuntimeSession(Closing):
 def tensor_values(
     model: bytes, images: UInt8Array, tensors: Sequence[str]
 ) -> Iterator[dict[str, Float32Array]]:
-    """Run images one by one and give the values of tensors inside the graph: what calibration looks at.
+    """Run images one by one and yield the values of tensors inside the graph, for calibration.
 
-    model: content of an ONNX file that has these tensors among its outputs. images: (N, H, W, 3) uint8 RGB.
-    tensors: their names; each yielded array is of the tensor's own shape, for one image. Raises BackendError
-    as `OnnxRuntimeSession`.
+    Args:
+        model: Content of an ONNX file that has the tensors among its outputs.
+        images: (N, H, W, 3) uint8 RGB at the model's size.
+        tensors: Names of the tensors.
+
+    Yields:
+        For each image the values of the tensors by name, each of the tensor's own shape for one image.
+
+    Raises:
+        BackendError: If onnxruntime is missing, cannot load the model, or fails.
     """
     name = "the model for calibration"
     session = _load(model, name, len(os.sched_getaffinity(0)))
     for image in images:
-        with vendor_errors(f"ONNX Runtime failed on {name}", "rebuild it with 'edgead build'"):
+        with vendor_errors(f"ONNX Runtime failed on {name}", _REBUILD):
             values = session.run(list(tensors), {"images": image[None]})
         yield dict(zip(tensors, values, strict=True))
 
 
 def library_version() -> str:
-    """Version of the installed onnxruntime, by importing it; BackendError when it cannot be imported."""
+    """Return the version of the installed onnxruntime, by importing it.
+
+    Returns:
+        The version, such as "1.20.1".
+
+    Raises:
+        BackendError: If onnxruntime cannot be imported.
+    """
     return str(_library().__version__)
 
 
 def _library() -> Any:
+    """Import onnxruntime; BackendError if that fails."""
     try:
         import onnxruntime
     except ImportError as error:
-        raise BackendError(f"cannot import onnxruntime ({error}): pip install onnxruntime") from error
+        raise BackendError(f"cannot import onnxruntime ({error})", hint="pip install onnxruntime") from error
     return onnxruntime
 
 
 def _load(model: Path | bytes, name: str, threads: int) -> Any:
+    """Load a model with the session options of edgead; `name` is for messages."""
     onnxruntime = _library()
     options = onnxruntime.SessionOptions()
-    # Errors only: they come as exceptions, and the optimiser's warnings are no business of a line technician.
+    # Errors only. They are raised as exceptions too, and the warnings of the optimiser do not help a user.
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # A number given means that threads are not pinned to cores, so they make way for the capture thread.
+    # With an explicit number ONNX Runtime does not pin its threads to cores, so the capture thread can run.
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that wait for work by spinning take the cores that capture and decoding need. Measured on two
-    # busy cores, spinning made an inference 1.5 to 2 times as long and cost 1.6 times the CPU.
+    # Threads that spin while they wait for work take the cores that capture and decoding need. Measured on two busy
+    # cores: with spinning an inference takes 1.5 to 2 times as long and 1.6 times the CPU time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Q/DQ nodes are computed as they are written. ONNX Runtime would fuse a convolution with its Q/DQ pairs into
-    # QLinearConv, and on a CPU with AVX2 and without VNNI the sums of its 8-bit products saturate at 16 bits: scores of
+    # Compute Q/DQ nodes as they are written. By default ONNX Runtime fuses a convolution with its Q/DQ pairs into
+    # QLinearConv. On a CPU with AVX2 and without VNNI the sums of its 8-bit products saturate at 16 bits: scores of
     # good parts doubled. Without the fusion the weights are dequantised once, when the session opens, and not in every
     # run, so an INT8 graph is also a third faster.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    with vendor_errors(f"ONNX Runtime cannot load {name}", "rebuild it with 'edgead build'"):
-        # By path, so that the file's content is never in memory twice.
+    with vendor_errors(f"ONNX Runtime cannot load {name}", _REBUILD):
+        # By path, so that the content of the file is never in memory twice.
         return onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
         )
 
 
 def _spec(node: Any) -> TensorSpec:
+    """Translate ONNX Runtime's description of an input or output; a free length is None."""
     dtype = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}.get(node.type, node.type)
     return TensorSpec(node.name, dtype, tuple(size if isinstance(size, int) else None for size in node.shape))
-
-
-def _text(specs: list[TensorSpec] | tuple[TensorSpec, ...]) -> str:
-    return ", ".join(
-        f"{spec.name} {spec.dtype} ({', '.join('N' if size is None else str(size) for size in spec.shape)})"
-        for spec in specs
-    )

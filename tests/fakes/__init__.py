@@ -1,1 +1,1 @@
-"""Stand-ins for libraries and hardware that this machine may not have: CUDA, its kernels, TensorRT."""
+"""Stand-ins for libraries and hardware that a machine may lack: CUDA, its kernels, TensorRT."""

@@ -1,7 +1,7 @@
-"""A driver and a cuda.core whose GPU is the host's memory, so that what edgead asks of them runs everywhere.
+"""A driver and a cuda.core with host memory as the GPU, so that the calls of edgead run on every machine.
 
-They refuse what the real ones refuse: work without a current context, unknown memory and streams, more memory than
-there is, and anything but recording on a stream that captures. `journal` says in which order streams were used.
+Like the real ones they refuse work without a current context, unknown memory and streams, and more memory than there
+is. A stream that captures only records. `journal` holds the order in which streams were used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class CUresult(enum.IntEnum):
 
 
 class StandInDriver:
-    """The functions of cuda.bindings.driver that edgead calls, on one GPU of so much memory."""
+    """The functions of cuda.bindings.driver that edgead calls, on one GPU; `memory`: size of its memory in bytes."""
 
     CUresult = CUresult
     CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
@@ -53,7 +53,7 @@ class StandInDriver:
 
     @property
     def left(self) -> tuple[int, int]:
-        """Pieces of memory and graphs that nobody has freed."""
+        """Numbers of allocations and of graphs that are not freed."""
         return len(self._taken), len(self._graphs)
 
     @property
@@ -61,7 +61,7 @@ class StandInDriver:
         return self.total - sum(size for _, size, host in self._taken.values() if not host)
 
     def queue(self, stream: int, work: Callable[[], None]) -> bool:
-        """Do some work now, or record it where the stream captures; whether that was allowed."""
+        """Do some work now, or record it if the stream captures; return whether that is allowed."""
         capture = self._captures.get(stream)
         if stream in self._captures:
             if capture is None:
@@ -72,7 +72,7 @@ class StandInDriver:
         return True
 
     def invalidate(self, stream: int) -> None:
-        """What a call does that cannot be captured."""
+        """Invalidate the capture of a stream, as a call does that cannot be captured."""
         self._captures[stream] = None
 
     def capturing(self, stream: int) -> bool:

@@ -1,4 +1,4 @@
-"""The CUDA kernels on the host's memory: launches planned as for a GPU, run in float64 from what they point to."""
+"""The CUDA kernels on host memory: launches are planned as for a GPU and computed in float64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fakes.cuda_driver import StandInDriver
 
 
 class StandInKernels:
-    """In place of `AnomalyMapKernels`; what it queues, a stream of the stand-in driver runs or captures."""
+    """A stand-in for `AnomalyMapKernels`; a stream of the stand-in driver runs or captures its work."""
 
     def __init__(self, driver: StandInDriver) -> None:
         self._driver = driver

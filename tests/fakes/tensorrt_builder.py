@@ -1,10 +1,10 @@
-"""A stand-in for the API of TensorRT that a build touches, in the versions that differ.
+"""A stand-in for the API of TensorRT that a build uses, in the versions that differ.
 
-TensorRT itself builds only on a machine with its GPU. This one builds nothing; it has, and lacks, what the bindings
-of 8.6.1 have, as listed with `dir`, and what NVIDIA's sources of 10.3 and 11.1 define, so that a call that a version
-does not know fails here as it would there. A plugin that is in a registry already is refused, wherever. It reads the
-types of the graph with onnx, keeps what it receives, and writes that as the "engine". Copied beside a test as
-tensorrt.py; the environment says the version.
+TensorRT itself builds only on a machine with its GPU. This module builds nothing. It has exactly the names of the
+bindings of 8.6.1, as listed with `dir`, or of NVIDIA's sources of 10.3 and 11.1, so a call that a version does not
+support fails here too. It refuses a plugin that is in any registry already. It reads the types of the graph with onnx,
+records its settings, and writes the record as the "engine". Tests copy it as tensorrt.py; an environment variable sets
+the version.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Layer:
 
 
 class Registry:
-    """Of a builder: it loads a library, which is then in no other registry; or refuses it with a complaint."""
+    """The registry of a builder: it loads a plugin library into itself only, or refuses it with an error."""
 
     def __init__(self, logger: ILogger) -> None:
         self.libraries: list[str] = []
@@ -103,7 +103,7 @@ class Registry:
 
 
 def registered() -> bool:
-    """Whether this process opened a plugin; as a real library does, it has told the process so."""
+    """Report whether this process opened a plugin; like a real library it leaves a mark in the process."""
     return bool(ctypes.CDLL(None).getenv(b"FAKE_TENSORRT_PLUGIN"))
 
 
@@ -121,7 +121,7 @@ class Network:
         graph = onnx.shape_inference.infer_shapes(self._model).graph
         values = (*graph.value_info, *graph.output)
         types = {value.name: value.type.tensor_type.elem_type for value in values}
-        # A whole number of any size is one of 32 bits in 8.6; what nobody says the type of gives floats.
+        # Every integer has 32 bits in 8.6. A tensor without a type holds floats.
         dtypes = {
             onnx.TensorProto.FLOAT16: float16,
             onnx.TensorProto.INT8: int8,
@@ -143,7 +143,7 @@ class Network:
         return self._tensor(output, float16 if half else float32)
 
     def _tensor(self, value: Any, dtype: Any) -> Tensor:
-        # With -1 where the graph leaves the size open.
+        # A length that the graph leaves open is -1.
         return Tensor(value.name, dtype, tuple(d.dim_value or -1 for d in value.type.tensor_type.shape.dim))
 
 
@@ -193,7 +193,7 @@ class Profile:
 
 
 class IBuilderConfig:
-    # As the vendor's class, it takes no attribute that it does not know.
+    # Like the vendor's class, it accepts only known attributes.
     __slots__ = (
         "_cache",
         "builder_optimization_level",
@@ -209,7 +209,7 @@ class IBuilderConfig:
 
         @plugins_to_serialize.setter
         def plugins_to_serialize(self, paths: list[str]) -> None:
-            # As the vendor's binding, which takes a list of str.
+            # The vendor's binding takes a list of str.
             assert all(type(path) is str for path in paths)
             TOLD["carried"] = paths
 
@@ -252,7 +252,7 @@ if MAJOR >= 10:
 class Builder:
     def __init__(self, logger: ILogger) -> None:
         if os.environ.get("FAKE_TENSORRT_NO_DRIVER"):
-            # What 8.6.1 does on a machine without a driver.
+            # 8.6.1 behaves like this on a machine without a driver.
             logger.log(
                 ILogger.WARNING, "CUDA initialization failure with error: 35. Please check your installation"
             )

@@ -1,8 +1,8 @@
-"""A TensorRT whose engine calls an image as anomalous as it is bright, with the interface of three versions.
+"""A stand-in for TensorRT with an engine that gives the brightness as the map, with the interface of three versions.
 
-`flavour`: "8.6" has neither strategies nor sizes of memory in its calls and gives one profile to one context;
-"10" has both; "rtx" has a runtime configuration and cache too. With outputs other than a map and a score, `tensors`
-names features, and `feature` is what they hold.
+`flavour`: "8.6" has no allocation strategies and no memory sizes in its calls, and gives one profile to one context;
+"10" has both; "rtx" also has a runtime configuration and a cache. If `tensors` names features instead of a map and a
+score, the engine fills them with the values of `feature`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Log:
 
 
 class StandInTensorRT:
-    """The module; `refuse` names what the next call shall fail at."""
+    """The module; `refuse` names the call that fails."""
 
     TensorIOMode = SimpleNamespace(INPUT=0, OUTPUT=1)
 
@@ -211,7 +211,7 @@ class Context:
 
 
 def feature(name: str, images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Float64 features (N, C, H, W) of images, other ones for each name: colours of blocks, mixed."""
+    """Float64 features (N, C, H, W) of images: mixed colours of blocks, different for each name."""
     channels, height, width = shape
     rng = np.random.default_rng(list(name.encode()))
     blocks = images.reshape(len(images), height, -1, width, images.shape[2] // width, 3).mean((2, 4)) / 255

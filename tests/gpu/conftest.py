@@ -1,6 +1,6 @@
-"""Tests that need an NVIDIA GPU: skipped where there is none, with the reason.
+"""Tests that need an NVIDIA GPU; without one they are skipped, with the reason.
 
-Where EDGEAD_REQUIRE_GPU=1, as in `make test-gpu`, that skip is a failure. They run with each TensorRT installed.
+With EDGEAD_REQUIRE_GPU=1, as in `make test-gpu`, that skip is a failure. They run with each installed TensorRT.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Engine:
 
 @pytest.fixture(scope="session")
 def build(gpu, tmp_path_factory) -> Callable[..., Engine]:
-    """Build the engine of a graph on this GPU; head: see `EngineRecord`."""
+    """A function that builds the engine of a graph on this GPU; head: see `EngineRecord`."""
 
     def make(
         backend: str,

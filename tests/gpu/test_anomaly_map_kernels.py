@@ -1,6 +1,6 @@
 """The CUDA kernels on a GPU, against the oracle, and in a CUDA graph.
 
-What a race or a stray address does not show in a result, NVIDIA's compute-sanitizer tells:
+NVIDIA's compute-sanitizer finds races and wrong addresses that do not show in a result:
 
     compute-sanitizer --tool memcheck python -m pytest tests/gpu/test_anomaly_map_kernels.py
     compute-sanitizer --tool racecheck python -m pytest tests/gpu/test_anomaly_map_kernels.py
@@ -33,7 +33,7 @@ class OnGpu:
     def __init__(self, kernels, layout, teacher, student, spec, shift=0):
         def upload(feature):
             values = torch.from_numpy(laid_out(feature, layout))
-            # Off its alignment by so many elements.
+            # `shift` elements off the alignment.
             buffer = torch.full((len(values) + shift,), torch.nan, dtype=values.dtype, device="cuda")
             buffer[shift:] = values.cuda()
             return buffer[shift:]
@@ -102,7 +102,7 @@ def test_a_captured_graph_gives_the_same_bits(kernels, run, layout):
     with torch.cuda.graph(graph):
         on_gpu.enqueue()
     attributes = (*case.size, case.fusion, case.sigma, case.align_corners)
-    # The second replay has lower scores than the first: none may be left over.
+    # The second replay has lower scores than the first, so a score left over from the first would show.
     for other in (student, [t + np.float32(0.01) * s for t, s in zip(teacher, student, strict=True)]):
         for target, feature in zip(on_gpu.student, other, strict=True):
             target.copy_(torch.from_numpy(laid_out(feature, layout)))

@@ -1,6 +1,6 @@
-"""The anomaly map by the plugin, and by the kernels behind an engine, against the same graph with its standard head.
+"""The anomaly map of the plugin, and of the kernels behind an engine, against the standard head of the same graph.
 
-For a test of the plugin nvcc and TensorRT's headers are needed; they are found as `edgead plugin build` finds them.
+Tests of the plugin need nvcc and TensorRT's headers, which are found as by `edgead plugin build`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HEADS = {"tensorrt": ("plugin", "kernels"), "tensorrt-rtx": ("kernels",)}
 
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory) -> Iterator[None]:
-    """A plugin that this machine's user has is left alone."""
+    """A cache for these tests, so that a plugin in the user's cache stays as it is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -83,7 +83,7 @@ def rd_graphs(torch, teacher_name: str):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_head_gives_what_the_standard_head_gives(backend, build, graphs, head, precision):
+def test_a_head_agrees_with_the_standard_head(backend, build, graphs, head, precision):
     images, models = graphs
     batch = (1, MAX_BATCH, MAX_BATCH)
     standard = build(backend, models[precision], precision, batch)
@@ -94,7 +94,7 @@ def test_a_head_gives_what_the_standard_head_gives(backend, build, graphs, head,
     answers = []
     for cuda_graphs in (True, False):
         with other.open(cuda_graphs=cuda_graphs) as session:
-            for _ in range(2):  # plainly, then as a graph
+            for _ in range(2):  # directly, then as a graph
                 found = session.infer(images)
                 np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, atol=TOLERANCE)
                 np.testing.assert_allclose(found.anomaly_score, expected.anomaly_score, atol=TOLERANCE)
@@ -130,7 +130,7 @@ def test_the_session_captures_the_head_too(backend, toy, caplog):
 
 
 def test_close_gives_the_memory_back(gpu, toy):
-    for _ in range(2):  # the first loads what the library keeps for the process
+    for _ in range(2):  # the first session loads data that the library keeps in the process
         with gpu.entered():
             before, _ = gpu.free_memory()
         with toy.open() as session:
@@ -157,11 +157,11 @@ def test_an_engine_names_the_library_it_was_built_with(toy, head, plugin):
     if head != "plugin":
         pytest.skip("there is no library")
     assert toy.built.record.plugin_sha256 == hashlib.sha256(plugin.read_bytes()).hexdigest()
-    # Moved and not written over, because this process has it loaded.
+    # Moved and not overwritten, because this process has it loaded.
     aside = plugin.rename(plugin.with_suffix(".aside"))
     try:
         plugin.write_bytes(aside.read_bytes() + b"changed")
-        with pytest.raises(BackendError, match="built with the plugin of SHA-256"):
+        with pytest.raises(BackendError, match=toy.built.record.plugin_sha256):
             toy.open()
     finally:
         aside.replace(plugin)

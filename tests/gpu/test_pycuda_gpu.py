@@ -1,4 +1,4 @@
-"""The example in docs/pycuda.md, run as it stands there."""
+"""The example in docs/pycuda.md, run unchanged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def example() -> str:
     (code,) = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "docs/pycuda.md").read_text(), re.MULTILINE | re.DOTALL
     )
-    # And the answers as a file.
+    # The last line writes the answers to a file.
     return code + '\nnp.savez("found.npz", images=images, maps=prediction.anomaly_map)\n'
 
 
@@ -60,12 +60,12 @@ def write_toy_bundle(path: Path, backend: str, engine) -> None:
     write_bundle(path, manifest, files)
 
 
-def test_the_example_scores_what_lies_on_the_gpu(backend, build, example, tmp_path):
+def test_the_example_scores_images_on_the_gpu(backend, build, example, tmp_path):
     if importlib.util.find_spec("pycuda") is None:
         pytest.skip("PyCUDA is not installed: pip install pycuda, with the CUDA toolkit")
     engine = build(backend, toy_graph())
     write_toy_bundle(tmp_path / "engines" / "my-parts", backend, engine)
-    # In a process of its own, because importing pycuda.autoprimaryctx pushes a context for good.
+    # In a process of its own, because importing pycuda.autoprimaryctx pushes a context permanently.
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     result = subprocess.run(
         [sys.executable, "-c", example],

@@ -28,14 +28,14 @@ CPU part\t: 0xd42
         (ARM, "0xd42", ("asimd", "asimdhp", "asimddp")),
     ],
 )
-def test_the_processor_is_what_the_kernel_says(text, device, sets, tmp_path, monkeypatch):
+def test_the_processor_is_read_from_the_kernel(text, device, sets, tmp_path, monkeypatch):
     (tmp_path / "cpuinfo").write_text(text)
     monkeypatch.setattr(environment, "CPU_INFO", tmp_path / "cpuinfo")
     found = this_environment(threads=3)
     assert (found.device, found.instruction_sets, found.threads) == (device, sets, 3)
 
 
-def test_without_the_kernels_word_it_is_described_all_the_same(tmp_path, monkeypatch):
+def test_without_cpuinfo_a_machine_is_still_described(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "CPU_INFO", tmp_path / "none")
     assert this_environment().instruction_sets == ()
 
@@ -49,7 +49,7 @@ def test_libraries_and_threads_of_this_machine():
     assert "opencv" in found.libraries
 
 
-def test_what_a_bundle_records_is_described_as_the_machine_itself():
+def test_a_recorded_environment_is_described_like_the_machine_itself():
     here = this_environment()
     assert described(json.loads(json.dumps(here.to_json()))) == str(here)[:200]
 

@@ -11,7 +11,7 @@ from edgead.runtime.onnxruntime import OnnxRuntimeSession
 SIZE = ModelSize(32, 64)
 
 
-def test_it_gives_what_the_same_graph_gives_on_onnx_runtime(make_model, images):
+def test_it_agrees_with_the_same_graph_on_onnx_runtime(make_model, images):
     with FakeSession(SIZE) as fake, OnnxRuntimeSession(make_model().SerializeToString()) as real:
         assert isinstance(fake, Session)
         assert (fake.inputs, fake.outputs) == (real.inputs, real.outputs)
@@ -42,11 +42,12 @@ def test_a_black_image_has_its_score_everywhere():
     assert FakeSession(SIZE).infer(np.zeros((1, 32, 64, 3), np.uint8)).anomaly_score == 0
 
 
-def test_it_refuses_what_a_real_session_refuses(images):
+def test_it_raises_the_errors_of_a_real_session(images):
     session = FakeSession(SIZE)
-    with pytest.raises(InputError, match="does not fit the model"):
+    with pytest.raises(InputError) as caught:
         session.infer(images[:, :16])
+    assert "(3, 16, 64, 3)" in caught.value.what
     session.close()
     session.close()
-    with pytest.raises(BackendError, match="closed"):
+    with pytest.raises(BackendError):
         session.infer(images)

@@ -1,7 +1,8 @@
-"""The golden test at a device's start: an engine that gives other answers than its bundle carries never runs."""
+"""The golden check at every start: a session that does not give the answers of its bundle is refused."""
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,7 +35,7 @@ THRESHOLD = 120 / 255
 
 
 class Device(FakeSession):
-    """An engine whose answers are off by so much, everywhere or in one pixel of the first image."""
+    """A session with an error in its maps, in its scores, or in one pixel of the first image."""
 
     def __init__(self, maps: float = 0.0, scores: float = 0.0, pixel: float = 0.0) -> None:
         super().__init__(SIZE)
@@ -83,6 +84,13 @@ def bundle_of(
     return write_bundle(path, manifest, files)
 
 
+def figures(error: VerificationError, bundle: Bundle) -> list[float]:
+    """Images; error and limit of the maps; error and limit of the scores; flips and their limit."""
+    text = error.what.removeprefix(str(bundle.path))
+    numbers = re.findall(r"(?<![\w.])(?:inf|\d+(?:\.\d+)?(?:e[-+]\d+)?)(?!\w)", text)
+    return [float(number) for number in numbers[:7]]
+
+
 @pytest.mark.parametrize(
     "device",
     [
@@ -95,43 +103,45 @@ def bundle_of(
 )
 def test_answers_within_the_limits_pass(device: Device, tmp_path: Path) -> None:
     check_golden(device, bundle_of(tmp_path / "x"))
-    # It is still open: it is used from here on.
+    # The session is still open, because it is used after the check.
     device.infer(IMAGES)
 
 
 @pytest.mark.parametrize(
-    ("device", "said"),
+    ("device", "map_error", "score_error"),
     [
-        (Device(maps=0.0201 * THRESHOLD), "its maps differ by up to 0.0201 of the threshold (allowed: 0.02)"),
-        (Device(maps=-0.5 * THRESHOLD), "its maps differ by up to 0.5 of the threshold (allowed: 0.02)"),
-        (Device(pixel=0.25 * THRESHOLD), "its maps differ by up to 0.25 of the threshold (allowed: 0.02)"),
-        (Device(scores=0.0101 * THRESHOLD), "its scores by 0.0101 (allowed: 0.01)"),
-        (Device(scores=0.25 * THRESHOLD), "its scores by 0.25 (allowed: 0.01)"),
-        (Device(maps=float("nan")), "its maps differ by up to inf"),
-        (Device(scores=float("nan")), "its scores by inf"),
-        (Device(scores=float("inf")), "its scores by inf"),
-        (Device(pixel=float("nan")), "its maps differ by up to inf"),
+        (Device(maps=0.0201 * THRESHOLD), 0.0201, 0.0),
+        (Device(maps=-0.5 * THRESHOLD), 0.5, 0.0),
+        (Device(pixel=0.25 * THRESHOLD), 0.25, 0.0),
+        (Device(scores=0.0101 * THRESHOLD), 0.0, 0.0101),
+        (Device(scores=0.25 * THRESHOLD), 0.0, 0.25),
+        (Device(maps=float("nan")), np.inf, 0.0),
+        (Device(scores=float("nan")), 0.0, np.inf),
+        (Device(scores=float("inf")), 0.0, np.inf),
+        (Device(pixel=float("nan")), np.inf, 0.0),
     ],
 )
-def test_other_answers_are_refused(device: Device, said: str, tmp_path: Path) -> None:
+def test_other_answers_are_refused(
+    device: Device, map_error: float, score_error: float, tmp_path: Path
+) -> None:
     bundle = bundle_of(tmp_path / "x")
     with pytest.raises(VerificationError) as refusal:
         check_golden(device, bundle)
     assert refusal.value.exit_code == 3
-    message = str(refusal.value)
-    assert "\n" not in message
-    assert said in message
-    assert f"on {len(IMAGES) + 1} images" in message
-    assert message.endswith(f": edgead build {bundle.path} --target cpu --out {bundle.path}-here")
-    assert message.endswith(rebuild_command(bundle))
+    assert "\n" not in str(refusal.value)
+    assert figures(refusal.value, bundle)[:5] == [len(IMAGES) + 1, map_error, 0.02, score_error, 0.01]
+    assert refusal.value.hint == f"edgead build {bundle.path} --target cpu --out {bundle.path}-here"
+    assert refusal.value.hint == rebuild_command(bundle)
 
 
 @pytest.mark.parametrize(("scores", "flips"), [(0.1, 1), (0.25, 2), (-0.1, 1)])
 def test_flips_count_where_errors_may_be_large(scores: float, flips: int, tmp_path: Path) -> None:
     # Scores are 0.078, 0.235, 0.392 | 0.549, 0.706, 0.863 with the threshold 0.471 between.
     wide = {**LIMITS, "map_error_max": 1.0, "score_error_max": 1.0}
-    with pytest.raises(VerificationError, match=rf"{flips} decisions flip \(allowed: 0\)"):
-        check_golden(Device(scores=scores), bundle_of(tmp_path / "x", wide))
+    bundle = bundle_of(tmp_path / "x", wide)
+    with pytest.raises(VerificationError) as refusal:
+        check_golden(Device(scores=scores), bundle)
+    assert figures(refusal.value, bundle)[5:] == [flips, 0]
     check_golden(Device(scores=scores), bundle_of(tmp_path / "y", {**wide, "decision_flips_max": flips}))
 
 
@@ -142,31 +152,35 @@ def test_on_the_image_that_set_the_threshold_rounding_decides_nothing(
     # A build sets the threshold on a good image's own score, and that image may be among the golden ones.
     bundle = bundle_of(tmp_path / "x", threshold=float(EXPECTED[2]))
     check_golden(Device(maps=rounding, scores=rounding), bundle)
-    # One that is 2.2 % below it is on its side, or it is not the same engine.
+    # A score 2.2 % below the threshold is outside the rounding, so a flip there is another answer.
     near = bundle_of(tmp_path / "y", threshold=float(EXPECTED[2]) + 0.0085)
-    with pytest.raises(VerificationError, match="1 decisions flip"):
+    with pytest.raises(VerificationError) as refusal:
         check_golden(Device(maps=0.009, scores=0.009), near)
+    assert figures(refusal.value, near)[5:] == [1, 0]
 
 
 @pytest.mark.parametrize("name", ["map_error_max", "score_error_max", "decision_flips_max"])
 @pytest.mark.parametrize("value", [None, "1", True, -1e-9, 1e10, [0.1], {}, 10**400])
-def test_limits_that_are_none_are_refused(name: str, value: Any, tmp_path: Path) -> None:
+def test_limits_that_are_no_numbers_are_refused(name: str, value: Any, tmp_path: Path) -> None:
     bundle = bundle_of(tmp_path / "x", {**LIMITS, name: value})
-    with pytest.raises(BundleError, match=rf"\({name}\): rebuild the bundle with 'edgead build'") as refusal:
+    with pytest.raises(BundleError) as refusal:
         check_golden(Device(), bundle)
+    assert name in refusal.value.what
+    assert "edgead build" in str(refusal.value.hint)
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("limits", [None, [], "wide", {}, {"map_error": 1.0}])
 def test_a_bundle_without_limits_is_refused(limits: Any, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="does not say how far its engine may be from its golden answers"):
+    with pytest.raises(BundleError) as refusal:
         check_golden(Device(), bundle_of(tmp_path / "x", limits))
+    assert "map_error_max" in refusal.value.what
 
 
 def test_a_bundle_without_golden_answers_is_refused(tmp_path: Path) -> None:
     bundle = bundle_of(tmp_path / "x")
     bare = write_bundle(tmp_path / "y", bundle.manifest, {"model.onnx": bundle.file("model.onnx")})
-    with pytest.raises(BundleError, match=r"has no golden\.npz"):
+    with pytest.raises(BundleError, match=r"golden\.npz"):
         open_session(bare)
 
 
@@ -182,7 +196,7 @@ def test_every_session_is_compared_when_it_opens_wherever_it_was_verified(
 
 class Unplugged(Device):
     def infer(self, batch: np.ndarray) -> Prediction:
-        raise BackendError("the GPU is gone: plug it in")
+        raise BackendError("the GPU is gone", hint="plug it in")
 
 
 class Interrupted(Device):
@@ -216,12 +230,13 @@ def test_a_session_that_passes_stays_open(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_flips_are_allowed_as_a_share_of_the_images(tmp_path: Path) -> None:
-    # One decision flips, of seven images. One of seven may; eight of sixty are 0.93 of seven, which is none.
+    # One decision of seven images flips. One of seven is allowed; eight of sixty are 0.93 of seven, rounded down to 0.
     wide = {**LIMITS, "map_error_max": 1.0, "score_error_max": 1.0}
     check_golden(Device(scores=0.1), bundle_of(tmp_path / "x", {**wide, "decision_flips_max": 1}))
     many = bundle_of(tmp_path / "y", {**wide, "decision_flips_max": 8}, validation_images=60)
-    with pytest.raises(VerificationError, match=r"1 decisions flip \(allowed: 0\)"):
+    with pytest.raises(VerificationError) as refusal:
         check_golden(Device(scores=0.1), many)
+    assert figures(refusal.value, many)[5:] == [1, 0]
 
 
 def test_an_engine_is_proven_at_every_start_wherever_it_was_verified(
@@ -231,12 +246,12 @@ def test_an_engine_is_proven_at_every_start_wherever_it_was_verified(
     engine = replace(bundle, manifest=replace(bundle.manifest, backend="tensorrt"))
     off = Device(maps=0.5)
     monkeypatch.setattr("edgead.runtime._opened", lambda *_: off)
-    with pytest.raises(VerificationError, match="on this machine"):
+    with pytest.raises(VerificationError):
         open_session(engine)
     assert off.is_closed
 
 
-def test_the_command_that_rebuilds_can_be_pasted_whatever_a_bundle_says(tmp_path: Path) -> None:
+def test_the_rebuild_command_of_a_hostile_bundle_is_quoted(tmp_path: Path) -> None:
     bundle = bundle_of(tmp_path / "my line")
     hostile = replace(bundle, manifest=replace(bundle.manifest, target="x; touch y"))
     assert shlex.split(rebuild_command(hostile)) == [

@@ -41,7 +41,7 @@ def test_a_path_and_its_content_are_the_same_model(model, images, tmp_path):
         np.testing.assert_array_equal(by_path.infer(images).anomaly_map, by_content.infer(images).anomaly_map)
 
 
-def test_a_view_of_another_array_is_scored_as_what_it_shows(model, images):
+def test_a_view_is_scored_by_its_elements(model, images):
     flipped = images[:, ::-1, :, ::-1]
     with OnnxRuntimeSession(model) as session:
         np.testing.assert_allclose(session.infer(flipped).anomaly_map, oracle(flipped), atol=1e-6)
@@ -58,7 +58,7 @@ def test_results_belong_to_the_caller(model, images):
         assert session.infer(images[:1]).anomaly_map.max() > 0
 
 
-def test_it_says_what_it_takes_and_gives(model):
+def test_it_describes_its_inputs_and_outputs(model):
     with OnnxRuntimeSession(model) as session:
         assert isinstance(session, Session)
         (images,) = session.inputs
@@ -80,10 +80,10 @@ def test_it_says_what_it_takes_and_gives(model):
         ((1, 32, 64, 3), np.float32),
     ],
 )
-def test_a_batch_that_does_not_fit_is_refused_with_what_it_is(model, shape, dtype):
+def test_a_batch_that_does_not_fit_is_refused_with_its_shape_and_type(model, shape, dtype):
     with (
         OnnxRuntimeSession(model) as session,
-        pytest.raises(InputError, match="does not fit the model") as caught,
+        pytest.raises(InputError) as caught,
     ):
         session.infer(np.zeros(shape, dtype))
     assert str(shape) in str(caught.value)
@@ -91,26 +91,28 @@ def test_a_batch_that_does_not_fit_is_refused_with_what_it_is(model, shape, dtyp
     assert "(N, 32, 64, 3) uint8" in str(caught.value)
 
 
-def test_close_twice_then_infer_says_closed(model, images):
+def test_close_twice_then_infer_is_refused(model, images):
     session = OnnxRuntimeSession(model)
     session.close()
     session.close()
-    with pytest.raises(BackendError, match="closed"):
+    with pytest.raises(BackendError) as caught:
         session.infer(images)
+    assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize("threads", [0, -2])
 def test_fewer_than_one_thread_is_refused(model, threads):
-    with pytest.raises(InputError, match=f"threads is {threads}"):
+    with pytest.raises(InputError) as caught:
         OnnxRuntimeSession(model, threads=threads)
+    assert str(threads) in caught.value.what
 
 
 def test_a_file_that_is_no_model_is_one_line_naming_it(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"not a model")
-    with pytest.raises(BackendError, match="cannot load") as caught:
+    with pytest.raises(BackendError) as caught:
         OnnxRuntimeSession(path)
-    assert str(path) in str(caught.value)
+    assert str(path) in caught.value.what
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is not None
 
@@ -121,7 +123,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 
 def test_another_input_type_is_refused(make_model):
-    with pytest.raises(BackendError, match=r"images float32 \(N, 32, 64, 3\), not images uint8"):
+    with pytest.raises(BackendError, match=r"images float32 \(N, 32, 64, 3\)"):
         OnnxRuntimeSession(make_model(dtype=TensorProto.FLOAT).SerializeToString())
 
 
@@ -140,17 +142,20 @@ def test_a_second_input_is_refused(make_model):
 def test_a_missing_output_is_refused(make_model):
     model = make_model()
     del model.graph.output[1]
-    with pytest.raises(BackendError, match="gives anomaly_map float32"):
+    with pytest.raises(BackendError, match=r"anomaly_map float32 \(N, 1, 32, 64\)") as caught:
         OnnxRuntimeSession(model.SerializeToString())
+    # Once in the outputs that are expected, and not in those of the model.
+    assert caught.value.what.count("anomaly_score") == 1
 
 
-def test_a_model_of_another_size_than_the_bundle_says_is_refused(model):
-    with pytest.raises(BackendError, match="32x64 where its bundle says 64x64"):
+def test_a_model_of_another_size_than_its_bundle_is_refused(model):
+    with pytest.raises(BackendError, match="32x64") as caught:
         OnnxRuntimeSession(model, size=ModelSize(64, 64))
+    assert "64x64" in caught.value.what
 
 
 def test_a_failure_inside_the_runtime_is_one_line(make_model, images):
-    # A table of one row is asked for row N - 1: right for one image, out of bounds for more.
+    # The graph reads row N - 1 of a table with one row: that is valid for one image and out of bounds for more.
     model = make_model()
     table, one = np.array([255], np.float32), np.array([1], np.int64)
     model.graph.initializer.extend(
@@ -167,9 +172,10 @@ def test_a_failure_inside_the_runtime_is_one_line(make_model, images):
     model.graph.node.extend(nodes)
     with OnnxRuntimeSession(model.SerializeToString()) as session:
         assert session.infer(images[:1]).anomaly_map.shape == (1, 1, 32, 64)
-        with pytest.raises(BackendError, match="ONNX Runtime failed") as caught:
+        with pytest.raises(BackendError) as caught:
             session.infer(images)
     assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is not None
 
 
 @pytest.mark.parametrize("absolute", [False, True])
@@ -184,11 +190,13 @@ def test_weights_outside_the_bundle_are_not_read(make_model, tmp_path, absolute)
     location = scale.external_data.add()
     location.key, location.value = "location", str(tmp_path / "secret.bin") if absolute else "../secret.bin"
     (bundle / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(BackendError, match="cannot load"):
+    with pytest.raises(BackendError) as caught:
         OnnxRuntimeSession(bundle / "model.onnx")
+    assert str(bundle / "model.onnx") in caught.value.what
+    assert caught.value.__cause__ is not None
 
 
-def test_without_onnxruntime_the_error_says_how_to_get_it(monkeypatch, tmp_path: Path):
+def test_without_onnxruntime_the_error_has_the_command_that_installs_it(monkeypatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BackendError, match="pip install onnxruntime"):
         OnnxRuntimeSession(tmp_path / "model.onnx")

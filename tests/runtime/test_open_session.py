@@ -47,7 +47,7 @@ def test_a_bundle_opens_and_infers(make_model, images, tmp_path):
 def test_an_unknown_backend_lists_the_known(make_model, tmp_path):
     bundle = bundle_of(tmp_path / "bundle", {"model.onnx": make_model().SerializeToString()})
     other = replace(bundle, manifest=replace(bundle.manifest, backend="abacus"))
-    with pytest.raises(BundleError, match="unknown backend 'abacus'") as caught:
+    with pytest.raises(BundleError, match="abacus") as caught:
         open_session(other)
     assert all(name in str(caught.value) for name in BACKENDS)
 
@@ -55,16 +55,17 @@ def test_an_unknown_backend_lists_the_known(make_model, tmp_path):
 def test_threads_of_a_cpu_are_no_setting_of_an_engine(make_model, tmp_path):
     bundle = bundle_of(tmp_path / "bundle", {"model.onnx": make_model().SerializeToString()})
     engine = replace(bundle, manifest=replace(bundle.manifest, backend="tensorrt"))
-    with pytest.raises(InputError, match="threads is 2"):
+    with pytest.raises(InputError, match="threads") as caught:
         open_session(engine, threads=2)
+    assert str(bundle.path) in caught.value.what
 
 
 def test_a_bundle_without_a_model_is_refused(tmp_path):
-    with pytest.raises(BundleError, match=r"has no model\.onnx.*edgead build"):
+    with pytest.raises(BundleError, match=r"model\.onnx.*edgead build"):
         open_session(bundle_of(tmp_path / "bundle", {"notes.txt": b""}))
 
 
 def test_a_model_of_another_size_is_refused(make_model, tmp_path):
     files = {"model.onnx": make_model().SerializeToString()}
-    with pytest.raises(BackendError, match="its bundle says 64x64"):
+    with pytest.raises(BackendError, match="64x64"):
         open_session(bundle_of(tmp_path / "bundle", files, ModelSize(64, 64)))

@@ -54,17 +54,17 @@ print(json.dumps(found))
 """
 
 
-def test_a_quantised_convolution_with_extreme_weights_is_computed_as_its_nodes_say() -> None:
+def test_a_quantised_convolution_with_extreme_weights_is_computed_as_its_nodes_define() -> None:
     with OnnxRuntimeSession(qdq_graph().SerializeToString()) as session:
         found = session.infer(grey_images()).anomaly_map
     np.testing.assert_allclose(found, exact_map(grey_images()), rtol=0, atol=1e-4 * OUT_STEP)
 
 
-def test_it_is_on_a_cpu_whose_8_bit_products_saturate() -> None:
+def test_it_is_also_on_a_cpu_where_sums_of_8_bit_products_saturate() -> None:
     found = run_on(AVX2_WITHOUT_VNNI, ON_ANOTHER_CPU)
     expected = exact_map(grey_images())[:, 0, 0, 0]
     np.testing.assert_allclose(found["ours"], expected, rtol=0, atol=1e-4 * OUT_STEP)
-    # The emulation is worth something only if ONNX Runtime as it comes is wrong there, by many steps.
+    # The emulation proves something only if ONNX Runtime with default options is wrong there, by many steps.
     assert np.abs(np.array(found["plain"]) - expected).max() > 10 * OUT_STEP
 
 

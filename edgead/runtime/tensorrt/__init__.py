@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT for RTX: the session, its engine, and the GPU beneath them."""
+"""TensorRT and TensorRT for RTX: the session, its engine, and the GPU that they use."""

@@ -1,13 +1,12 @@
-"""The GPU: its driver, memory, stream, events and graphs, as little of them as a session needs.
+"""The GPU: the parts of its driver, context and memory that a session needs; its streams are in `cuda_stream`.
 
-With `edgead.plugin`, which compiles and launches kernels, the only room that imports cuda.core, NVIDIA's own library,
-and the driver bindings it stands on. Device, context,
-stream and event are cuda.core's. Memory comes from the driver itself, because a pool would keep what a closed
-session gives back; graphs too, because after a refused capture the stream must be usable, which cuda.core's builder
-does not promise.
+Only this module and `edgead.plugin`, which compiles and launches kernels, import cuda.core, NVIDIA's own library, and
+the driver bindings below it. Device, context, stream and event are objects of cuda.core. Memory comes from the driver
+itself, because a memory pool would keep the memory of a closed session. Graphs come from the driver too, because the
+stream must be usable after a refused capture, and the graph builder of cuda.core does not promise that.
 
-Everything lives in the primary context of the device, which torch, CuPy, Numba and CUDA's runtime share. It is pushed
-for each piece of work and popped after it, so that a thread keeps whatever context it had.
+Everything uses the primary context of the device, which torch, CuPy, Numba and CUDA's runtime share. The context is
+pushed before each piece of work and popped after it, so that a thread keeps the context that it had.
 """
 
 from __future__ import annotations
@@ -20,28 +19,33 @@ from typing import Any
 import numpy as np
 
 from edgead.errors import BackendError, vendor_errors
+from edgead.runtime.tensorrt.cuda_stream import HINT_CALL, Stream
 from edgead.types import UInt8Array
 
 _MIB = 2**20
 _HINT_MEMORY = "build the engine with a smaller batch in its target, or close other programs on the GPU"
-_HINT_CALL = "start the program again; if it stays so, see what 'edgead doctor' and nvidia-smi say"
 
 
 class Gpu:
     """The current device of the calling thread, by default the first one that CUDA_VISIBLE_DEVICES leaves.
 
-    name: as the driver tells it. compute_capability: major, minor. cuda_version: newest CUDA that the driver serves.
-    Raises BackendError when cuda.core or the driver is missing, the driver is too old, or there is no GPU.
+    Attributes:
+        name: Name that the driver reports.
+        compute_capability: Major and minor number.
+        cuda_version: Newest CUDA version that the driver supports, such as "13.0".
+
+    Raises:
+        BackendError: If cuda.core or the driver is missing, the driver is too old, or there is no GPU.
     """
 
     def __init__(self) -> None:
         core, self._driver, bindings_version = _library()
         self.cuda_version = self._check_driver(bindings_version)
-        with vendor_errors("the GPU cannot be opened", _HINT_CALL):
+        with vendor_errors("the GPU cannot be opened", HINT_CALL):
             device = core.Device()
             before = self.call("the GPU cannot be opened", self._driver.cuCtxGetCurrent)
             device.set_current()
-            # Held, so that the primary context stays alive as long as this object.
+            # This reference keeps the primary context alive as long as this object.
             self._context = device.context
             self.call("the GPU cannot be opened", self._driver.cuCtxSetCurrent, before)
             self.name = str(device.name)
@@ -51,7 +55,14 @@ class Gpu:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Make its context the calling thread's for a while; everything below is used inside this."""
+        """Push the context of the device in the calling thread; all work on the GPU needs it.
+
+        Yields:
+            Nothing; the context is popped when the block ends.
+
+        Raises:
+            BackendError: If the driver refuses the context.
+        """
         self.call("the GPU's context cannot be entered", self._driver.cuCtxPushCurrent, self._context.handle)
         try:
             yield
@@ -59,40 +70,97 @@ class Gpu:
             self.call("the GPU's context cannot be left", self._driver.cuCtxPopCurrent)
 
     def stream(self) -> Stream:
-        """A new stream, on the thread that made this object; it does not wait for the default stream."""
-        with vendor_errors("a stream cannot be made", _HINT_CALL):
+        """Create a stream that does not wait for the default stream, on the thread that created this object.
+
+        Returns:
+            The stream.
+
+        Raises:
+            BackendError: If cuda.core fails.
+        """
+        with vendor_errors("a stream cannot be made", HINT_CALL):
             return Stream(self, self._device.create_stream(), self._device.create_event())
 
     def device_memory(self, size: int, purpose: str) -> Memory:
-        """Take so many bytes on the GPU; BackendError that names purpose and size when they cannot be had."""
+        """Allocate memory on the GPU.
+
+        Args:
+            size: Size in bytes.
+            purpose: Content of the memory, for messages.
+
+        Returns:
+            The memory.
+
+        Raises:
+            BackendError: If the memory cannot be allocated; the message has purpose and size.
+        """
         driver = self._driver
         return self._memory(size, purpose, driver.cuMemAlloc, driver.cuMemFree, self.out_of_memory)
 
     def pinned_memory(self, size: int, purpose: str) -> PinnedMemory:
-        """Take so many bytes of host memory that the GPU reads and writes by itself; raises as `device_memory`."""
+        """Allocate pinned host memory, which the GPU reads and writes by itself.
+
+        Args:
+            size: Size in bytes.
+            purpose: Content of the memory, for messages.
+
+        Returns:
+            The memory.
+
+        Raises:
+            BackendError: If the memory cannot be allocated; the message has purpose and size.
+        """
         driver = self._driver
         return PinnedMemory(
             self._memory(size, purpose, driver.cuMemAllocHost, driver.cuMemFreeHost, _out_of_pinned_memory)
         )
 
     def free_memory(self) -> tuple[int, int]:
-        """Bytes of the GPU's memory that are free, and all of them."""
-        free, total = self.call("the GPU's memory cannot be asked for", self._driver.cuMemGetInfo)
+        """Return the sizes of the GPU's free memory and of its whole memory, in bytes.
+
+        Returns:
+            Free bytes and all bytes.
+
+        Raises:
+            BackendError: If the driver does not answer.
+        """
+        free, total = self.call("the size of the GPU's memory cannot be read", self._driver.cuMemGetInfo)
         return int(free), int(total)
 
     def out_of_memory(self, purpose: str, size: int) -> BackendError:
-        """The error for something of so many bytes that found no room."""
+        """Create the error for an allocation that failed for lack of GPU memory.
+
+        Args:
+            purpose: Content of the memory.
+            size: Size in bytes.
+
+        Returns:
+            The error, to be raised by the caller.
+        """
         free, total = self.free_memory()
         return BackendError(
             f"out of GPU memory: {purpose} needs {size / _MIB:.1f} MiB, and {free / _MIB:.0f} of "
-            f"{total / _MIB:.0f} MiB on {self.name} are free: {_HINT_MEMORY}"
+            f"{total / _MIB:.0f} MiB on {self.name} are free",
+            hint=_HINT_MEMORY,
         )
 
     def call(self, what: str, function: Callable[..., tuple[Any, ...]], *arguments: object) -> Any:
-        """Call a function of the driver: None, its result, or a tuple of them; BackendError `what` when it fails."""
+        """Call a function of the driver.
+
+        Args:
+            what: Failure of the call, for the message.
+            function: Function of cuda.bindings.driver. It returns a status and its results.
+            *arguments: Arguments of the function.
+
+        Returns:
+            None, the result, or a tuple of the results if there are several.
+
+        Raises:
+            BackendError: If the status is not CUDA_SUCCESS.
+        """
         status, *results = function(*arguments)
         if status != self._driver.CUresult.CUDA_SUCCESS:
-            raise BackendError(f"{what} ({status.name}): {_HINT_CALL}")
+            raise BackendError(f"{what} ({status.name})", hint=HINT_CALL)
         return results[0] if len(results) == 1 else tuple(results) or None
 
     def _memory(
@@ -103,57 +171,83 @@ class Gpu:
         free: Callable[[int], tuple[Any, ...]],
         out_of_memory: Callable[[str, int], BackendError],
     ) -> Memory:
+        """Allocate memory with a function of the driver; `free` gives it back."""
         status, pointer = allocate(size)
         if status == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
             raise out_of_memory(purpose, size)
         if status != self._driver.CUresult.CUDA_SUCCESS:
             raise BackendError(
-                f"cannot take {size / _MIB:.1f} MiB for {purpose} ({status.name}): {_HINT_CALL}"
+                f"cannot allocate {size / _MIB:.1f} MiB for {purpose} ({status.name})", hint=HINT_CALL
             )
         return Memory(int(pointer), size, lambda: self.call(f"{purpose} cannot be freed", free, int(pointer)))
 
     def _check_driver(self, bindings_version: str) -> str:
-        """The driver's CUDA version, when there is a driver, it is new enough for the bindings, and it has a GPU."""
+        """Return the CUDA version of the driver; BackendError without a driver, with an old one or without a GPU."""
         try:
             version = self.call("the NVIDIA driver does not answer", self._driver.cuDriverGetVersion)
         except RuntimeError as error:
             raise BackendError(
-                "no NVIDIA driver: libcuda cannot be loaded; install the driver of your GPU, in a container start it "
-                "with --gpus all, or use the backend onnxruntime"
+                "no NVIDIA driver",
+                hint="libcuda cannot be loaded; install the driver of your GPU, in a container start it with "
+                "--gpus all, or use the backend onnxruntime",
             ) from error
         text = f"{version // 1000}.{version % 1000 // 10}"
         if version // 1000 < int(bindings_version.partition(".")[0]):
             major = version // 1000
             raise BackendError(
-                f"the NVIDIA driver is too old: it serves CUDA {text}, and cuda-bindings {bindings_version} is "
-                f"installed: update the driver, or pip install 'cuda-bindings=={major}.*'"
+                f"the NVIDIA driver is too old (it supports CUDA {text}) for cuda-bindings {bindings_version}",
+                hint=f"update the driver, or pip install 'cuda-bindings=={major}.*'",
             )
         (status,) = self._driver.cuInit(0)
         if status == self._driver.CUresult.CUDA_ERROR_NO_DEVICE:
             raise BackendError(
-                "the NVIDIA driver finds no GPU: see what nvidia-smi lists and what CUDA_VISIBLE_DEVICES leaves of it"
+                "the NVIDIA driver finds no GPU",
+                hint="compare the list of nvidia-smi with CUDA_VISIBLE_DEVICES",
             )
         if status != self._driver.CUresult.CUDA_SUCCESS:
-            raise BackendError(f"the NVIDIA driver does not start ({status.name}): see what nvidia-smi says")
+            raise BackendError(f"the NVIDIA driver does not start ({status.name})", hint="run nvidia-smi")
         return text
 
 
 class Memory:
-    """Memory that was taken; pointer: its address. size: in bytes. `close` gives it back, twice is fine."""
+    """Allocated memory.
+
+    Args:
+        pointer: Address of its first byte.
+        size: Size in bytes.
+        free: Function that gives the memory back to the driver.
+
+    Attributes:
+        pointer: Address of its first byte.
+        size: Size in bytes.
+    """
 
     def __init__(self, pointer: int, size: int, free: Callable[[], object]) -> None:
         self.pointer, self.size = pointer, size
         self._free: Callable[[], object] | None = free
 
     def close(self) -> None:
-        """Give it back; inside `Gpu.entered`, once nothing on the GPU uses it any more."""
+        """Free the memory; may be called twice.
+
+        Call it inside `Gpu.entered`, when no work on the GPU uses the memory any more.
+
+        Raises:
+            BackendError: If the driver fails.
+        """
         free, self._free = self._free, None
         if free is not None:
             free()
 
 
 class PinnedMemory(Memory):
-    """Pinned host memory; array: its bytes, (size,) uint8, not to be touched after `close`."""
+    """Pinned host memory.
+
+    Args:
+        memory: Memory of `cuMemAllocHost`, which this object takes over.
+
+    Attributes:
+        array: Bytes of the memory, (size,) uint8. Do not use it after `close`.
+    """
 
     def __init__(self, memory: Memory) -> None:
         super().__init__(memory.pointer, memory.size, memory.close)
@@ -162,101 +256,22 @@ class PinnedMemory(Memory):
         )
 
 
-class Stream:
-    """A queue of work on the GPU, used by one thread at a time. handle: for libraries that take one."""
-
-    def __init__(self, gpu: Gpu, stream: Any, event: Any) -> None:
-        self._gpu, self._stream, self._event = gpu, stream, event
-        self._driver = gpu._driver
-        self.handle = int(stream.handle)
-
-    def copy(self, target: int, source: int, size: int) -> None:
-        """Copy so many bytes between two addresses, each in pinned or in GPU memory, after what is queued."""
-        what = f"copying {size} bytes to or from the GPU failed"
-        self._gpu.call(what, self._driver.cuMemcpyAsync, target, source, size, self._stream.handle)
-
-    def wait_for(self, handle: int) -> None:
-        """Let later work here wait for what is queued on another stream by now; the calling thread does not wait.
-
-        handle: of a stream in the device's primary context. BackendError for one of another context.
-        """
-        driver = self._driver
-        (status,) = driver.cuEventRecord(self._event.handle, driver.CUstream(handle))
-        if status != driver.CUresult.CUDA_SUCCESS:
-            raise BackendError(
-                f"stream {handle:#x} cannot be waited for ({status.name}): it was destroyed, or is of another CUDA "
-                "context than the device's primary one; with PyCUDA import pycuda.autoprimaryctx, not pycuda.autoinit"
-            )
-        what = "waiting for another stream failed"
-        self._gpu.call(what, driver.cuStreamWaitEvent, self._stream.handle, self._event.handle, 0)
-
-    def capture(self, enqueue: Callable[[], bool]) -> Graph | None:
-        """Record what `enqueue` queues here as a graph instead of running it.
-
-        Returns None when `enqueue` returns False or does something that cannot be recorded; the stream is usable
-        again. Other threads may use the GPU meanwhile.
-        """
-        driver = self._driver
-        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        self._gpu.call("a CUDA graph cannot be begun", driver.cuStreamBeginCapture, self._stream.handle, mode)
-        recorded, executable = False, None
-        try:
-            recorded = enqueue()
-        finally:
-            # Ended whatever happened, or the stream would take no other work.
-            status, captured = driver.cuStreamEndCapture(self._stream.handle)
-            if status == driver.CUresult.CUDA_SUCCESS:
-                if recorded:
-                    status, executable = driver.cuGraphInstantiate(captured, 0)
-                self._gpu.call("a CUDA graph cannot be freed", driver.cuGraphDestroy, captured)
-        if not recorded or status != driver.CUresult.CUDA_SUCCESS:
-            return None
-        return Graph(self._gpu, executable)
-
-    def launch(self, graph: Graph) -> None:
-        """Run a graph after what is queued."""
-        self._gpu.call(
-            "a CUDA graph cannot be run", self._driver.cuGraphLaunch, graph.executable, self._stream.handle
-        )
-
-    def synchronise(self) -> None:
-        """Wait until all that is queued is done."""
-        with vendor_errors("the GPU failed at its work", _HINT_CALL):
-            self._stream.sync()
-
-    def close(self) -> None:
-        """Destroy it and its event."""
-        with vendor_errors("a stream cannot be freed", _HINT_CALL):
-            self._event.close()
-            self._stream.close()
-
-
-class Graph:
-    """Work that was recorded and can be run again; executable: the driver's handle."""
-
-    def __init__(self, gpu: Gpu, executable: Any) -> None:
-        self._gpu, self.executable = gpu, executable
-
-    def close(self) -> None:
-        """Free it, once it does not run any more."""
-        self._gpu.call("a CUDA graph cannot be freed", self._gpu._driver.cuGraphExecDestroy, self.executable)
-
-
 def _out_of_pinned_memory(purpose: str, size: int) -> BackendError:
+    """Create the error for an allocation that failed for lack of host memory."""
     return BackendError(
-        f"out of memory that can be pinned: {purpose} needs {size / _MIB:.1f} MiB of the host's: "
-        "build the engine with a smaller batch in its target, or close other programs"
+        f"out of pinned memory: {purpose} needs {size / _MIB:.1f} MiB of host memory",
+        hint="build the engine with a smaller batch in its target, or close other programs",
     )
 
 
 def _library() -> tuple[Any, Any, str]:
-    """cuda.core, the driver bindings, and the version of these."""
+    """Import cuda.core and the driver bindings; return both and the version of the bindings."""
     try:
         import cuda.core
         from cuda.bindings import __version__ as bindings_version
         from cuda.bindings import driver
     except ImportError as error:
         raise BackendError(
-            f"cannot import cuda.core ({' '.join(str(error).split())}): pip install 'edgead[tensorrt]'"
+            f"cannot import cuda.core ({' '.join(str(error).split())})", hint="pip install 'edgead[tensorrt]'"
         ) from error
     return cuda.core, driver, str(bindings_version)

@@ -1,51 +1,54 @@
-"""An engine file in TensorRT's hands: deserialised once, then asked for execution contexts.
+"""An engine that TensorRT deserialised, and its execution contexts.
 
-What differs between TensorRT 8.6, 10, 11 and TensorRT for RTX when an engine is run is said here and nowhere else:
+The differences between TensorRT 8.6, 10, 11 and TensorRT for RTX in running an engine are in this module only:
 
-- A context for each size of batch, because a captured CUDA graph is bound to the shapes of its context (NVIDIA's
-  advice: one context for each graph, all on the same scratch memory). TensorRT 8.6 gives the one profile to a second
-  context only when the engine was built with PreviewFeature.PROFILE_SHARING_0806; newer ones always do.
-- TensorRT is captured by the session. TensorRT for RTX captures by itself, as its documentation advises for free
-  shapes, since it swaps kernels while it runs, and lets others capture only engines that were built for that. Its
-  kernels are compiled before they run (EAGER): with its default the first images would go through other kernels than
-  the later ones, and a score would depend on when it was asked for.
+- Each batch size has its own context, because a captured CUDA graph is bound to the shapes of its context. NVIDIA
+  advises one context for each graph, all on the same scratch memory. In TensorRT 8.6 a second context can use the one
+  profile only if the engine was built with PreviewFeature.PROFILE_SHARING_0806; in newer versions it always can.
+- The session captures the work of TensorRT in CUDA graphs. TensorRT for RTX captures by itself, as its documentation
+  advises for dynamic shapes: it swaps kernels while it runs, and others may capture only engines that were built for
+  that. Its kernels are compiled before they run (EAGER). By default the first images would run through other kernels
+  than later images, and a score would depend on the time of the call.
 
-An engine that ends in features is one with edgead's kernels here: they are queued on the same stream, right behind it.
-Where the session captures, its CUDA graph holds both. TensorRT for RTX launches a graph that it captured itself, into
-which nobody else's work can be put; there the kernels are two launches behind that graph.
+If an engine ends in features, the kernels of edgead are queued on the same stream, directly behind the engine. If the
+session captures, its CUDA graph holds both. TensorRT for RTX launches a graph that it captured itself, and no other
+work can be added to it; there the kernels are two launches behind that graph.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgead.errors import BackendError, vendor_errors
-from edgead.runtime.base import graph_inputs, graph_outputs
+from edgead.runtime.base import graph_inputs, graph_outputs, specs_text
 from edgead.runtime.tensorrt.kernel_head import KernelHead
 from edgead.runtime.tensorrt.rtx_cache import cache_file, read_cache, write_cache
-from edgead.types import TensorSpec
 
 if TYPE_CHECKING:
     from edgead.imaging.preprocess import ModelSize
     from edgead.plugin.launches import Launch
-    from edgead.runtime.tensorrt.cuda import Gpu, Memory, Stream
+    from edgead.runtime.tensorrt.cuda import Gpu, Memory
+    from edgead.runtime.tensorrt.cuda_stream import Stream
     from edgead.runtime.tensorrt.engine_record import EngineRecord
     from edgead.runtime.tensorrt.feature_record import FeatureRecord
     from edgead.runtime.tensorrt.library import Library
 
 _log = logging.getLogger(__name__)
 
-_DTYPES = {"UINT8": "uint8", "FLOAT": "float32", "HALF": "float16"}
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What runs batches of one size: TensorRT's context, and the launches behind it."""
+    """The prepared work for batches of one size.
+
+    Attributes:
+        context: Execution context of TensorRT.
+        launches: Launches of the kernels behind the engine; empty if it ends in map and score.
+    """
 
     context: Any
     launches: tuple[Launch, ...]
@@ -57,22 +60,23 @@ class LoadedEngine:
     Args:
         content: Content of the engine file.
         name: Name of that file, for messages.
-        library: The TensorRT that opens it.
-        gpu: The GPU that it runs on.
-        size: Size of the images that it must take.
-        record: Record of the engine. Its features are the outputs in place of map and score. A version-compatible
-            engine may bring code for the processor: NVIDIA's runtime, and the library of its plugin.
-        rebuild: Command line that builds it anew.
-        cuda_graphs: Whether TensorRT for RTX captures; other engines are captured by the caller.
+        library: Library that opens the engine.
+        gpu: GPU that the engine runs on.
+        size: Size of the images that the engine must take.
+        record: Record of the engine. If it has features, they are the outputs in place of map and score. A
+            version-compatible engine may contain code for the CPU: NVIDIA's runtime, and the library of its plugin.
+        rebuild: Command line that rebuilds the engine.
+        cuda_graphs: Whether TensorRT for RTX captures CUDA graphs; other engines are captured by the caller.
 
     Attributes:
         batch: Smallest, best and largest number of images.
-        bytes_of_image: GPU memory for each image beside images, map and score, in bytes by name.
-        scratch_bytes: GPU memory for all of them together.
+        bytes_of_image: GPU memory for each image in addition to images, map and score, in bytes by name.
+        scratch_bytes: GPU memory that all contexts share, in bytes.
+        captures_itself: Whether the library captures CUDA graphs by itself.
 
     Raises:
-        BackendError: If it cannot be deserialised, or is not `images` uint8 (N, H, W, 3) -> features, or `anomaly_map`
-            float32 (N, 1, H, W), `anomaly_score` float32 (N,).
+        BackendError: If the engine cannot be deserialised, or is not `images` uint8 (N, H, W, 3) -> features, or
+            `anomaly_map` float32 (N, 1, H, W), `anomaly_score` float32 (N,).
     """
 
     def __init__(
@@ -95,7 +99,7 @@ class LoadedEngine:
         self._cache: Any = None
         self._contexts = 0
         self.captures_itself = library.for_rtx
-        # What it complained of before is not about this engine.
+        # Earlier complaints are not about this engine.
         library.said()
         with self._errors("cannot load"):
             self._runtime: Any = self._trt.Runtime(library.logger)
@@ -114,11 +118,20 @@ class LoadedEngine:
     def context(
         self, batch: int, addresses: Mapping[str, int], scratch: Memory | None, stream: Stream
     ) -> Prepared:
-        """A new execution context for batches of this size.
+        """Create an execution context for one batch size.
 
-        addresses: by name, in GPU memory and aligned to 256 bytes, of `images`, `anomaly_map`, `anomaly_score` and what
-        `bytes_of_image` names. scratch: memory of `scratch_bytes`
-        that all contexts may share, because only one runs at a time. stream: the one that it will run on.
+        Args:
+            batch: Number of images.
+            addresses: Addresses in GPU memory, aligned to 256 bytes, by name: `images`, `anomaly_map`,
+                `anomaly_score` and the names of `bytes_of_image`.
+            scratch: Memory of `scratch_bytes`, which all contexts share, as only one runs at a time; None for 0.
+            stream: Stream that the context will run on.
+
+        Returns:
+            The context, and the launches of the kernels behind it.
+
+        Raises:
+            BackendError: If TensorRT fails, an output has another shape, or the kernels do not support the features.
         """
         what = f"cannot prepare a batch of {batch} for"
         with self._errors(what):
@@ -139,13 +152,24 @@ class LoadedEngine:
                 shape, expected = tuple(context.get_tensor_shape(spec.name)), (batch, *spec.shape[1:])
                 if shape != expected:
                     raise BackendError(
-                        f"{self._name} gives {spec.name} {shape} for {batch} images, not {expected}: "
-                        f"rebuild it with {self._rebuild}"
+                        f"{self._name} gives {spec.name} {shape} for {batch} images, not {expected}",
+                        hint=f"rebuild it with {self._rebuild}",
                     )
         return Prepared(context, () if self._head is None else self._head.plan(batch, addresses))
 
     def enqueue(self, prepared: Prepared, stream: Stream) -> bool:
-        """Queue one inference; False where TensorRT refuses, which while capturing may be for that alone."""
+        """Queue one inference.
+
+        Args:
+            prepared: Context and launches from `context`.
+            stream: Stream to queue the work in.
+
+        Returns:
+            False if TensorRT refuses. During a capture, the capture itself may be the reason.
+
+        Raises:
+            BackendError: If the bindings raise an exception.
+        """
         with self._errors("TensorRT failed on"):
             queued = bool(prepared.context.execute_async_v3(stream.handle))
         if queued and self._head is not None:
@@ -153,82 +177,85 @@ class LoadedEngine:
         return queued
 
     def failure(self, what: str = "TensorRT failed on", size: int = 0) -> BackendError:
-        """The error for a call that gave nothing, with what TensorRT said; size: bytes of GPU memory it asked for."""
+        """Create the error for a call that returned nothing, with the complaints of TensorRT.
+
+        Args:
+            what: Failure, to which the name of the engine is added.
+            size: GPU memory that the call needed, in bytes.
+
+        Returns:
+            The error, to be raised by the caller.
+        """
         said = self._library.said()
         if re.search(r"out ?of ?memory", said, re.IGNORECASE):
             return self._gpu.out_of_memory(self._name, size)
         if "exists already" in said:
-            # Not seen of an engine that carries its plugin: a runtime's registry is its own. But that is not promised.
+            # Never seen for an engine that carries its plugin, as each runtime has its own registry; not promised.
             return BackendError(
-                f"{what} {self._name} ({said}): the plugin is in this process for another engine; open this one in a "
-                "process of its own"
+                f"{what} {self._name} ({said}); this process has the plugin already, for another engine",
+                hint="open this engine in a process of its own",
             )
-        return BackendError(f"{what} {self._name} ({said}): rebuild it with {self._rebuild}")
+        return BackendError(f"{what} {self._name} ({said})", hint=f"rebuild it with {self._rebuild}")
 
     def said(self) -> str:
-        """What TensorRT complained of since the last question."""
+        """Return the complaints of TensorRT since the last call, see `Library.said`."""
         return self._library.said()
 
     def close(self) -> None:
-        """Free it, after its contexts; keep the kernels that TensorRT for RTX compiled. Twice is fine."""
+        """Free the engine, after its contexts, and cache the kernels of TensorRT for RTX; may be called twice."""
         cache, self._cache = self._cache, None
         if cache is not None:
             try:
                 content = bytes(memoryview(cache.serialize()))
             except Exception as error:
-                # As where the file cannot be written: it costs the next start some seconds.
+                # No error, as when the file cannot be written: the next start takes some seconds longer.
                 _log.info("kernels of %s not kept: %s", self._name, error)
             else:
                 if content != self._cached:
                     write_cache(self._cache_file, content)
-        # In the order in which they know each other.
+        # In this order, because each of them refers to the next one.
         del cache
         self._head = self._config = self._engine = self._runtime = None
 
     def _errors(self, what: str) -> AbstractContextManager[None]:
+        """Translate exceptions of the bindings in a block into BackendError."""
         return vendor_errors(f"{what} {self._name}", f"rebuild it with {self._rebuild}")
 
     def _check_tensors(self) -> tuple[int, int, int]:
-        """Smallest, best and largest batch, once inputs and outputs are what every graph has."""
-        engine = self._engine
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        specs = {name: self._spec(name) for name in names}
-        inputs = [
-            specs[name] for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT
-        ]
+        """Check the inputs and outputs of the engine, and return its smallest, best and largest batch."""
+        inputs, outputs = self._library.tensors(self._engine)
         height_px, width_px = self._size.height_px, self._size.width_px
         if inputs != list(graph_inputs(height_px, width_px)):
             raise BackendError(
-                f"{self._name} takes {_text(inputs)}, not {_text(graph_inputs(height_px, width_px))}: "
-                f"rebuild it with {self._rebuild}"
+                f"{self._name} takes {specs_text(inputs)}, not {specs_text(graph_inputs(height_px, width_px))}",
+                hint=f"rebuild it with {self._rebuild}",
             )
-        outputs = [specs[name] for name in sorted(specs) if specs[name] not in inputs]
-        # Their sizes are compared when a batch's size is known: a graph may leave them open until then.
+        # Shapes are compared in `context`, when the batch size is known: a graph may leave them open until then.
         if [(spec.name, spec.dtype) for spec in outputs] != sorted(
             (spec.name, spec.dtype) for spec in self._outputs
         ):
             raise BackendError(
-                f"{self._name} gives {_text(outputs)}, not {_text(self._outputs)}: rebuild it with {self._rebuild}"
+                f"{self._name} gives {specs_text(outputs)}, not {specs_text(self._outputs)}",
+                hint=f"rebuild it with {self._rebuild}",
             )
-        smallest, best, largest = (int(shape[0]) for shape in engine.get_tensor_profile_shape("images", 0))
+        smallest, best, largest = (
+            int(shape[0]) for shape in self._engine.get_tensor_profile_shape("images", 0)
+        )
         return smallest, best, largest
 
-    def _spec(self, name: str) -> TensorSpec:
-        dtype = self._engine.get_tensor_dtype(name).name
-        # The number of images is free in every graph, even where an engine was built for one number alone.
-        shape = (None, *(int(length) for length in tuple(self._engine.get_tensor_shape(name))[1:]))
-        return TensorSpec(name, _DTYPES.get(dtype, dtype), shape)
-
     def _kernels(self, features: FeatureRecord) -> KernelHead:
+        """Create the head behind the engine; BackendError if its maps have another size than the images."""
         head, size = features.head, self._size
         if (head.height, head.width) != (size.height_px, size.width_px):
             raise BackendError(
                 f"the head of {self._name} is for maps of {head.height}x{head.width}, and its images have "
-                f"{size.height_px}x{size.width_px}: rebuild it with {self._rebuild}"
+                f"{size.height_px}x{size.width_px}",
+                hint=f"rebuild it with {self._rebuild}",
             )
         return KernelHead(features)
 
     def _scratch_bytes(self) -> int:
+        """Return the size of the scratch memory of one context, in bytes."""
         engine = self._engine
         size = (
             engine.device_memory_size_v2
@@ -238,6 +265,7 @@ class LoadedEngine:
         return int(size)
 
     def _new_context(self, stream: Stream) -> Any:
+        """Create an execution context without memory of its own; None if TensorRT refuses."""
         if self._config is not None:
             return self._engine.create_execution_context(self._config)
         strategies = getattr(self._trt, "ExecutionContextAllocationStrategy", None)
@@ -245,13 +273,13 @@ class LoadedEngine:
             return self._engine.create_execution_context(strategies.USER_MANAGED)
         context = self._engine.create_execution_context_without_device_memory()
         if context is not None and self._contexts > 0:
-            # TensorRT 8.6 chooses the profile by itself for the first context alone.
+            # TensorRT 8.6 chooses the profile by itself only for the first context.
             context.set_optimization_profile_async(0, stream.handle)
             stream.synchronise()
         return context
 
     def _configure(self, content: bytes, cuda_graphs: bool) -> None:
-        """How TensorRT for RTX shall compile, capture and keep what it compiled."""
+        """Set how TensorRT for RTX compiles, captures and caches its kernels."""
         trt = self._trt
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -264,15 +292,8 @@ class LoadedEngine:
         self._cache_file = cache_file(content, self._gpu.compute_capability)
         self._cached = read_cache(self._cache_file)
         if self._cached and not self._cache.deserialize(self._cached):
-            # Of another version, driver or GPU: what this one compiles takes its place.
+            # The cache is for another version, driver or GPU. The kernels compiled now replace it.
             self._cached = b""
         if not config.set_runtime_cache(self._cache):
             raise self.failure("cannot load")
         self._config = config
-
-
-def _text(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(
-        f"{spec.name} {spec.dtype} ({', '.join('N' if length is None else str(length) for length in spec.shape)})"
-        for spec in specs
-    )

@@ -1,8 +1,8 @@
-"""What `engine.json` says of the engine beside it: for which library, platform and GPU it was compiled, from what.
+"""The record of an engine, `engine.json`: library, platform and GPU that it was compiled for, and its graph.
 
-An engine is no portable file. A library that is given one of another version or GPU fails late and in its own words,
-or, for want of a check, runs it and is wrong. So what it was built for is written down, and compared with the machine
-before the library sees a byte of it. The record is untrusted: it is read as strictly as a manifest.
+An engine is not a portable file. If a library gets an engine of another version or GPU, it fails late with a message of
+its own, or runs the engine without a check and gives wrong answers. So the record is compared with the machine before
+the library reads the engine. The record is untrusted: it is read as strictly as a manifest.
 """
 
 from __future__ import annotations
@@ -38,15 +38,23 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class EngineRecord:
-    """What an engine was compiled for and from.
+    """The properties of an engine that decide where it runs.
 
-    backend: tensorrt or tensorrt-rtx. library_version: as the library says it. platform: of `this_platform`.
-    compute_capabilities: as "8.6". hardware_compatibility: which other GPUs may run it, one of
-    `HARDWARE_COMPATIBILITIES`. version_compatible: a later library of the same major version may run it. precision: of
-    the graph. batch: smallest, most frequent and largest number of images. graph_sha256: of the ONNX file it was
-    built from, hex. target: name of what chose all this. head: what computes the anomaly map: "standard", operators of
-    the engine; "plugin", the library of that SHA-256 in the engine's place, plugin_sha256, hex; "kernels", CUDA kernels
-    behind an engine that gives `features`. Each of the two is None with another head.
+    Attributes:
+        backend: Backend of the engine: tensorrt or tensorrt-rtx.
+        library_version: Version of the library that built it, as the library reports it.
+        platform: Operating system and processor, as `this_platform` returns them.
+        compute_capabilities: Compute capabilities of the GPUs that it was built for, such as "8.6".
+        hardware_compatibility: Level that decides which other GPUs may run it, one of `HARDWARE_COMPATIBILITIES`.
+        version_compatible: Whether a later library of the same major version may run it.
+        precision: Precision of the graph.
+        batch: Smallest, most frequent and largest number of images.
+        graph_sha256: SHA-256 of the ONNX file that it was built from, in hex.
+        target: Name of the target that chose these settings.
+        head: Code that computes the anomaly map: "standard", operators of the engine; "plugin", a plugin library;
+            "kernels", CUDA kernels that run after an engine of `features`.
+        plugin_sha256: SHA-256 of the plugin library, in hex; None with another head.
+        features: Outputs of an engine with the head "kernels"; None with another head.
     """
 
     backend: str
@@ -65,18 +73,26 @@ class EngineRecord:
 
     @property
     def carries_plugin(self) -> bool:
-        """Whether the plugin's library is inside the engine: TensorRT lets a version-compatible one alone carry it."""
+        """Whether the plugin library is inside the engine; TensorRT supports that in version-compatible ones only."""
         return self.head == "plugin" and self.version_compatible
 
     def to_json(self) -> str:
-        """The text of ``engine.json``."""
+        """Return the text of ``engine.json``."""
         return json_text(asdict(self))
 
     @classmethod
     def from_json(cls, text: str, rebuild: str) -> EngineRecord:
-        """Read a record; BundleError, naming the key, for anything `to_json` would not write.
+        """Read a record.
 
-        rebuild: the command line that builds the engine anew.
+        Args:
+            text: Content of ``engine.json``, at most `MAX_RECORD_BYTES`.
+            rebuild: Command line that rebuilds the engine, for messages.
+
+        Returns:
+            The record.
+
+        Raises:
+            BundleError: If `to_json` would not write this text; the message names the key.
         """
         with record_errors(BundleError, "engine.json is no record of an engine", rebuild):
             record = record_from(cls, parse_json(text, MAX_RECORD_BYTES))
@@ -85,29 +101,45 @@ class EngineRecord:
 
 
 def this_platform() -> str:
-    """Operating system and processor of this machine, as "linux-x86_64"."""
+    """Return operating system and processor of this machine, such as "linux-x86_64"."""
     return f"{system.system()}-{system.machine()}".lower()
 
 
 def version_numbers(text: str) -> tuple[int, ...]:
-    """The first three numbers of a version: major, minor, patch."""
+    """Return the first three numbers of a version.
+
+    Args:
+        text: Version, such as "10.13.3.9".
+
+    Returns:
+        Major, minor and patch number, as far as the version has them.
+    """
     return tuple(int(number) for number in re.findall(r"\d+", text)[:3])
 
 
 def check_fits(
     record: EngineRecord, library_version: str, platform: str, compute_capability: str, rebuild: str
 ) -> None:
-    """Refuse an engine that was not built for this machine: BackendError that says what differs.
+    """Refuse an engine that was not built for this machine.
 
-    library_version: of the installed library, which is the record's backend. compute_capability: of the GPU, as "8.6".
-    rebuild: the whole command line that builds the engine here.
+    TensorRT: major, minor and patch version must be equal. A version-compatible engine also runs on later versions of
+    the same major version. NVIDIA promises later major versions too, if no API was removed between them; edgead does
+    not try that. TensorRT for RTX: no release runs an engine of another release.
 
-    TensorRT: major, minor and patch must be the same; a version-compatible engine runs on later ones of the same major
-    version. NVIDIA promises later majors too, where no API was removed between; edgead does not try that. TensorRT for
-    RTX: no release runs an engine of another. Another level than "none" lets TensorRT engines run on "ampere+" GPUs, of
-    8.0 or more; "same-compute-capability" is about other GPU models of the compute capability built on.
+    A TensorRT engine of hardware compatibility "ampere+" runs on every GPU of compute capability 8.0 or more. An engine
+    of "same-compute-capability" runs on other GPU models of the compute capability that it was built on.
 
     Source: NVIDIA, "TensorRT documentation" and "TensorRT-RTX documentation", Engine Compatibility.
+
+    Args:
+        record: Record of the engine.
+        library_version: Version of the installed library, which is the record's backend.
+        platform: Operating system and processor, as `this_platform` returns them.
+        compute_capability: Compute capability of the GPU, such as "8.6".
+        rebuild: Whole command line that rebuilds the engine here.
+
+    Raises:
+        BackendError: If the engine does not run here; the message lists all differences.
     """
     wrong = []
     if record.platform != platform:
@@ -123,10 +155,13 @@ def check_fits(
             built += " and GPUs from 8.0 on"
         wrong.append(f"compute capability (SM) {built}, this machine's GPU has {compute_capability}")
     if wrong:
-        raise BackendError(f"the engine was built for {'; for '.join(wrong)}: rebuild it with {rebuild}")
+        raise BackendError(
+            f"the engine was built for {'; for '.join(wrong)}", hint=f"rebuild it with {rebuild}"
+        )
 
 
 def _version_fits(record: EngineRecord, library_version: str) -> bool:
+    """Report whether a library of this version runs the engine."""
     if record.backend == "tensorrt-rtx":
         return library_version == record.library_version
     built, found = version_numbers(record.library_version), version_numbers(library_version)
@@ -134,7 +169,7 @@ def _version_fits(record: EngineRecord, library_version: str) -> bool:
 
 
 def _check(record: EngineRecord) -> None:
-    """Raise RecordError, naming the key, for a field that has not its form or does not go with the others."""
+    """Raise RecordError, with the key, for a field of another form or one that contradicts another field."""
     for key, pattern in _PATTERNS.items():
         if not re.fullmatch(pattern, getattr(record, key), re.ASCII):
             raise RecordError(f"{key!r} is {getattr(record, key)[:80]!r}")
@@ -150,6 +185,6 @@ def _check(record: EngineRecord) -> None:
     if not (is_digest if head == "plugin" else digest is None):
         raise RecordError(f"'plugin_sha256' is {str(digest)[:80]!r} with head {head!r}")
     if head == "plugin" and record.backend != "tensorrt":
-        raise RecordError("'head' is 'plugin', which such an engine cannot have")
+        raise RecordError(f"'head' is 'plugin', which an engine of {record.backend} cannot have")
     if (head == "kernels") != (record.features is not None):
         raise RecordError(f"'features' are {'missing' if head == 'kernels' else 'given'} with head {head!r}")

@@ -1,8 +1,8 @@
-"""What `engine.json` says of an engine that ends in features: their type and sizes, and the head to put behind them.
+"""The part of `engine.json` for an engine that ends in features: their type and sizes, and the head behind them.
 
-TensorRT for RTX takes no plugins, so there the kernels are launched by the session, and it needs to know what the
-node of the graph said. The numbers reach addresses on the GPU, so they are read as strictly as the rest of the record,
-and what the engine says of its outputs has to agree with them.
+TensorRT for RTX takes no plugins. There the session launches the kernels, and it needs the attributes of the graph's
+node. The numbers reach addresses on the GPU, so they are read as strictly as the rest of the record, and the outputs of
+the engine must agree with them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,13 @@ _MAX_LENGTH = 2**16
 class FeatureRecord:
     """The outputs of an engine of features, and the operator that takes them.
 
-    dtype: of all features, float32 or float16. shapes: (C_k, H_k, W_k) of scale k, the same for teacher and student.
-    head: the operator's attributes. Raises ValueError, naming the field, for a value out of range.
+    Attributes:
+        dtype: Type of all features: float32 or float16.
+        shapes: Shape (C_k, H_k, W_k) of each scale k, the same for teacher and student.
+        head: Attributes of the operator.
+
+    Raises:
+        ValueError: If a value is out of range; the message names the field.
     """
 
     dtype: str
@@ -41,7 +46,7 @@ class FeatureRecord:
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """Names, types and shapes: teacher_features_1..K, then student_features_1..K, each (N, C_k, H_k, W_k)."""
+        """Outputs of the engine: teacher_features_1..K, then student_features_1..K, each (N, C_k, H_k, W_k)."""
         return tuple(
             TensorSpec(f"{side}_features_{k}", self.dtype, (None, *shape))
             for side in ("teacher", "student")
@@ -49,10 +54,21 @@ class FeatureRecord:
         )
 
     def bytes_of_image(self) -> Iterator[tuple[str, int]]:
-        """Each output's name and its bytes for one image."""
+        """List the memory of the features of one image.
+
+        Yields:
+            Name of an output and its size in bytes for one image.
+        """
         for spec, shape in zip(self.outputs, 2 * self.shapes, strict=True):
             yield spec.name, _BYTES[self.dtype] * math.prod(shape)
 
     def of_batch(self, count: int) -> list[FeatureShape]:
-        """The shapes for so many images, (N, C_k, H_k, W_k), as the kernels' launches take them."""
+        """Return the shapes of the features of a batch, as the launches of the kernels take them.
+
+        Args:
+            count: Number of images, N.
+
+        Returns:
+            Shape (N, C_k, H_k, W_k) of each scale k.
+        """
         return [(count, *shape) for shape in self.shapes]

@@ -1,8 +1,9 @@
 """TensorRT and TensorRT for RTX as one library: the only file that imports either.
 
-Both have nearly one interface, so there is one path to build and one to run. What differs, between the two and from
-8.6 to 11, is a property of `Library` here, and nobody else asks for a version. Attributes that only some versions
-have were looked up in the bindings of 8.6.1 and in NVIDIA's sources of 10.0, 10.3, 10.9, 10.13, 10.16, 11.0 and 11.1.
+Both have nearly the same interface, so there is one path to build and one to run. The differences between the two, and
+between the versions 8.6 to 11, are properties of `Library`; no other module checks a version. Attributes that only some
+versions have were looked up in the bindings of 8.6.1 and in NVIDIA's sources of 10.0, 10.3, 10.9, 10.13, 10.16, 11.0
+and 11.1.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Literal, get_args
 
 from edgead.errors import BackendError
 from edgead.runtime.tensorrt.engine_record import version_numbers
+from edgead.types import TensorSpec
 
 TensorRTBackend = Literal["tensorrt", "tensorrt-rtx"]
 TENSORRT_BACKENDS: tuple[TensorRTBackend, ...] = get_args(TensorRTBackend)
@@ -23,14 +25,15 @@ TENSORRT_BACKENDS: tuple[TensorRTBackend, ...] = get_args(TensorRTBackend)
 NAMES: dict[TensorRTBackend, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}
 
 OLDEST = (8, 6)
-"""Older ones lack version and hardware compatibility, the optimisation level and uint8 inputs."""
+"""Oldest TensorRT version; older ones lack version and hardware compatibility, optimisation level and uint8 inputs."""
 
 _HINTS: dict[TensorRTBackend, str] = {
     "tensorrt": "it comes with JetPack (make the environment with --system-site-packages), from NVIDIA's package index "
     "or in NVIDIA's TensorRT container",
     "tensorrt-rtx": "pip install 'edgead[tensorrt-rtx]'",
 }
-# CUDA has one number, 35, for a driver that is too old and for none at all, and 100 for no GPU.
+_DTYPES = {"UINT8": "uint8", "FLOAT": "float32", "HALF": "float16"}
+# CUDA's error 35 means that the driver is too old or missing, error 100 that there is no GPU.
 _GPU_TROUBLE = (
     (
         r"CUDA driver version is insufficient|\berror:? 35\b",
@@ -44,8 +47,12 @@ _GPU_TROUBLE = (
 class Library:
     """A loaded library.
 
-    backend: which of the two. module: the vendor's. version_text: as the module says it, `version` as numbers.
-    logger: the one of this process, to be given to every builder, runtime and parser.
+    Attributes:
+        backend: Backend of the library: tensorrt or tensorrt-rtx.
+        module: Python module of the vendor.
+        version: Major, minor and patch number.
+        version_text: Version as the module reports it.
+        logger: Logger of this process, for every builder, runtime and parser.
     """
 
     backend: TensorRTBackend
@@ -56,52 +63,91 @@ class Library:
 
     @property
     def name(self) -> str:
-        """What a reader knows the library by, with its version."""
+        """Name and version of the library, for messages."""
         return f"{NAMES[self.backend]} {self.version_text}"
 
     @property
     def for_rtx(self) -> bool:
-        """It builds for a list of GPUs without one at hand, knows no plugins and keeps no timings."""
+        """Whether this is TensorRT for RTX: it builds for GPUs that are absent, without plugins and timing cache."""
         return self.backend == "tensorrt-rtx"
 
     @property
     def strongly_typed(self) -> bool:
-        """Precision comes from the tensors of the graph; before 10, the builder wants flags that allow it."""
+        """Whether the tensors of the graph set the precision; before 10, builder flags must allow a precision."""
         return self.for_rtx or self.version >= (10,)
 
     @property
     def reports_progress(self) -> bool:
-        """The builder takes an IProgressMonitor."""
+        """Whether the builder takes an IProgressMonitor."""
         return self.for_rtx or self.version >= (10,)
 
     @property
     def names_nodes(self) -> bool:
-        """An error of the parser has the name and the operator of the node, not its number alone."""
+        """Whether an error of the parser has the name and the operator of the node, and not only its number."""
         return self.for_rtx or self.version >= (10,)
 
     @property
     def same_compute_capability(self) -> bool:
-        """It has the hardware compatibility level of that name."""
+        """Whether the library has the hardware compatibility level "same-compute-capability"."""
         return self.version >= (10, 9) and not self.for_rtx
 
     def targets(self) -> tuple[str, ...]:
-        """Compute capabilities, as "8.6", that it builds for without such a GPU; none for TensorRT."""
+        """List the compute capabilities that the library builds for without such a GPU.
+
+        Returns:
+            Compute capabilities such as "8.6", in ascending order; empty for TensorRT.
+        """
         if not self.for_rtx:
             return ()
         numbers = (int(name[2:]) for name in self.module.ComputeCapability.__members__ if name[:2] == "SM")
         return tuple(f"{number // 10}.{number % 10}" for number in sorted(numbers))
 
     def target(self, compute_capability: str) -> Any:
-        """The library's value for a compute capability; BackendError, with those it knows, for another."""
+        """Return the library's value for a compute capability.
+
+        Args:
+            compute_capability: Compute capability, such as "8.6".
+
+        Returns:
+            Member of the module's enum ComputeCapability.
+
+        Raises:
+            BackendError: If the library does not build for it; the hint lists the supported ones.
+        """
         if compute_capability not in self.targets():
             raise BackendError(
-                f"{self.name} does not build for compute capability {compute_capability}: "
-                f"choose of {', '.join(self.targets())}"
+                f"{self.name} does not build for compute capability {compute_capability}",
+                hint=f"choose one of {', '.join(self.targets())}",
             )
         return self.module.ComputeCapability.__members__[f"SM{compute_capability.replace('.', '')}"]
 
+    def tensors(self, engine: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
+        """List the inputs and outputs of a deserialised engine.
+
+        Args:
+            engine: Engine of the module.
+
+        Returns:
+            Inputs in the order of the engine, and outputs by name. The number of images is None: it is free in every
+            graph, even if the engine was built for one number only.
+        """
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        specs = {}
+        for name in names:
+            dtype = engine.get_tensor_dtype(name).name
+            shape = (None, *(int(length) for length in tuple(engine.get_tensor_shape(name))[1:]))
+            specs[name] = TensorSpec(name, _DTYPES.get(dtype, dtype), shape)
+        inputs = [
+            specs[name] for name in names if engine.get_tensor_mode(name) == self.module.TensorIOMode.INPUT
+        ]
+        return inputs, [specs[name] for name in sorted(specs) if specs[name] not in inputs]
+
     def said(self) -> str:
-        """One line of what it has complained of since the last call, bounded, with the trouble named if known."""
+        """Return the complaints of the library since the last call.
+
+        Returns:
+            One line of at most 400 characters: the cause if it is known, else the library's own errors or warnings.
+        """
         complaints = self.logger.take()
         for pattern, trouble in _GPU_TROUBLE:
             if re.search(pattern, complaints):
@@ -111,9 +157,18 @@ class Library:
 
 @cache
 def load_library(backend: TensorRTBackend) -> Library:
-    """Import a library; BackendError, with the hint, when it is not there, cannot be loaded or is too old.
+    """Import a library.
 
-    One for each process, because the library keeps the first logger that it is given and ignores all others.
+    There is one `Library` for each process, because the vendor's library keeps its first logger and ignores others.
+
+    Args:
+        backend: Backend of the library: tensorrt or tensorrt-rtx.
+
+    Returns:
+        The loaded library.
+
+    Raises:
+        BackendError: If the library is not installed, cannot be loaded, or is too old.
     """
     try:
         if backend == "tensorrt":
@@ -123,26 +178,34 @@ def load_library(backend: TensorRTBackend) -> Library:
         version_text = str(module.__version__)
         logger = _logger(module)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        # A library that misses another one, or the registry's package without libraries, fails in all these ways.
+        # These are the errors of a library without its dependencies, and of the PyPI package without the libraries.
         raise BackendError(
-            f"{NAMES[backend]} cannot be imported ({_line(error)}): {_HINTS[backend]}"
+            f"{NAMES[backend]} cannot be imported ({_line(error)})", hint=_HINTS[backend]
         ) from error
     version = version_numbers(version_text)
     if backend == "tensorrt" and version < OLDEST:
         raise BackendError(
-            f"TensorRT {version_text} is too old: edgead takes 8.6 or newer; {_HINTS[backend]}"
+            f"TensorRT {version_text} is too old", hint=f"install 8.6 or newer; {_HINTS[backend]}"
         )
     return Library(backend, module, version, version_text, logger)
 
 
 def check_engine(library: Library, engine: bytes, name: str, rebuild: str) -> None:
-    """Refuse what the library says it cannot open, before it is opened: BackendError with the reasons.
+    """Ask TensorRT for RTX whether it can open an engine; TensorRT has no such check and fails later.
 
-    engine: content of the file; its header is all that is looked at, so a file that is cut later passes: its length
-    and hash in the manifest tell. name: of the file. rebuild: the command line that builds it anew. TensorRT for RTX
-    alone can tell; what TensorRT cannot open fails when it is opened.
+    The library reads only the header. A file that is cut behind it passes here, and fails by its length and hash in
+    the manifest.
 
     Source: NVIDIA, "TensorRT-RTX documentation", Engine Compatibility, Compatibility Checks.
+
+    Args:
+        library: Library that shall open the engine.
+        engine: Content of the engine file.
+        name: Name of the file, for messages.
+        rebuild: Command line that rebuilds the engine.
+
+    Raises:
+        BackendError: If the library cannot open the engine; the message has the reasons.
     """
     if not library.for_rtx:
         return
@@ -155,7 +218,7 @@ def check_engine(library: Library, engine: bytes, name: str, rebuild: str) -> No
         reason
         for member, reason in (
             ("MALFORMED_ENGINE", "it is no engine of this library, or of another version"),
-            ("VERSION_MISMATCH", "it is of another version"),
+            ("VERSION_MISMATCH", "it was built by another version"),
             ("UNSUPPORTED_CC", "it was not built for this GPU"),
             ("OLD_CUDA_DRIVER", "the NVIDIA driver is too old"),
             ("OLD_CUDA_RUNTIME", "the CUDA runtime is too old"),
@@ -165,18 +228,17 @@ def check_engine(library: Library, engine: bytes, name: str, rebuild: str) -> No
     ]
     said = library.said()
     raise BackendError(
-        f"{library.name} cannot open {name} ({', '.join(reasons) or said}): rebuild it with {rebuild}"
-        if reasons
-        else f"{library.name} cannot open {name}: {said}"
+        f"{library.name} cannot open {name} ({', '.join(reasons) or said})",
+        hint=f"rebuild it with {rebuild}" if reasons else None,
     )
 
 
 def _logger(module: Any) -> Any:
-    """A logger that keeps complaints and passes nothing on, of a class made for this module's base."""
+    """Create a logger that stores errors and warnings and prints nothing; its class derives from the module's."""
     base: Any = module.ILogger
 
     class Logger(base):  # type: ignore[misc]
-        """Called from the library's own threads; appending to a deque needs no lock."""
+        """A logger that the library calls from its own threads; appending to a deque needs no lock."""
 
         def __init__(self) -> None:
             base.__init__(self)
@@ -190,7 +252,7 @@ def _logger(module: Any) -> Any:
                 self.errors.append(line)
                 self.heard(line)
             elif severity == base.WARNING:
-                # 8.6 says in a warning that there is no driver, and fails without an error.
+                # 8.6 reports a missing driver in a warning, and fails without an error.
                 self.warnings.append(line)
 
         def take(self) -> str:
@@ -203,4 +265,5 @@ def _logger(module: Any) -> Any:
 
 
 def _line(said: object) -> str:
+    """Return the text of an object in one line of at most 300 characters."""
     return " ".join(str(said).split())[:300]

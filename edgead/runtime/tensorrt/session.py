@@ -1,15 +1,15 @@
 """TensorRT and TensorRT for RTX: an engine on the GPU, behind the protocol that every backend has.
 
-A session holds an engine, the buffers for its largest batch, one stream, and for each size of batch that was asked
-for a context and, where the work can be captured, a CUDA graph. Once a size was seen, an inference takes no memory
-but its results: the images are copied to the engine's input, from the host through pinned memory or from an array
-that already lies on the GPU, one graph is launched, map and score are copied back.
+A session holds an engine, the buffers for its largest batch and one stream. For each batch size it creates, at first
+use, a context and, if the work can be captured, a CUDA graph. After that an inference of this size allocates memory
+only for its results. The images are copied to the engine's input, from the host through pinned memory or from an array
+on the GPU. Then one graph is launched, and map and score are copied back.
 
-An engine may leave the anomaly map to a plugin, which has to be in the process before the engine is opened. One that
-carries its plugin inside brings it into a registry of its own, and this user's library is not asked for.
+An engine may compute the anomaly map with a plugin, which must be in the process before the engine is opened. An engine
+that carries its plugin registers it in a registry of its own, and the library of the user is not needed.
 
-An array on the GPU never passes through the host. It is copied on the GPU, into the input that the graph was captured
-with: a captured address is fixed, and TensorRT wants it aligned to 256 bytes, which a part of an array is not.
+An array on the GPU never passes through the host. It is copied on the GPU into the input that the graph was captured
+with: a captured address is fixed, and TensorRT needs an alignment of 256 bytes, which a part of an array does not have.
 """
 
 from __future__ import annotations
@@ -26,14 +26,8 @@ import numpy as np
 from edgead.errors import BackendError, InputError
 from edgead.plugin.loader import load_plugin_of_engine
 from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
-from edgead.runtime.tensorrt.cuda import Gpu, Graph, Memory
-from edgead.runtime.tensorrt.device_array import (
-    LEGACY_STREAM,
-    DeviceArray,
-    device_array,
-    is_device_array,
-    stream_handle,
-)
+from edgead.runtime.tensorrt.cuda import Gpu, Memory
+from edgead.runtime.tensorrt.device_array import DeviceArray, device_array, is_device_array, streams_of
 from edgead.runtime.tensorrt.engine import LoadedEngine
 from edgead.runtime.tensorrt.engine_record import check_fits, this_platform
 from edgead.runtime.tensorrt.library import check_engine, load_library
@@ -41,6 +35,7 @@ from edgead.types import Closing, Prediction, TensorSpec, UInt8Array
 
 if TYPE_CHECKING:
     from edgead.imaging.preprocess import ModelSize
+    from edgead.runtime.tensorrt.cuda_stream import Graph
     from edgead.runtime.tensorrt.engine_record import EngineRecord
     from edgead.runtime.tensorrt.library import Library
 
@@ -49,22 +44,27 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _ExecutionSlot:
-    """What runs a batch of one size: its context, and its graph where there is one."""
+    """The prepared work for one batch size: its context, and its graph if there is one."""
 
     context: Any
     graph: Graph | None
 
 
 class TensorRTSession(Closing):
-    """A `Session` on a TensorRT engine, on the GPU that is current where it is made; used by one thread at a time.
+    """A `Session` on a TensorRT engine, on the current GPU of the calling thread; used by one thread at a time.
 
-    engine: the engine file. record: its ``engine.json``. size: the image size it must take. rebuild: the command
-    line that builds the engine anew, for messages. cuda_graphs: capture and replay the work of each size of batch.
+    Args:
+        engine: Path of the engine file.
+        record: Record of the engine, from its ``engine.json``.
+        size: Image size that the engine must take.
+        rebuild: Command line that rebuilds the engine, for messages.
+        cuda_graphs: Whether the work of each batch size is captured in a CUDA graph and replayed.
 
-    Raises BackendError when the engine was built for another platform, library, version or GPU, before any of it is
-    read; when library, driver, GPU, memory or the plugin that it was built with, and does not carry, is missing; and
-    when the engine does not load or is not `images` uint8 (N, H, W, 3) -> `anomaly_map` float32 (N, 1, H, W),
-    `anomaly_score` float32 (N,), or the features of its record.
+    Raises:
+        BackendError: If the engine was built for another platform, library, version or GPU, which is checked before
+            the engine is read. If library, driver, GPU or memory is missing, or a plugin that the engine needs and does
+            not carry. If the engine does not load, or is not `images` uint8 (N, H, W, 3) -> `anomaly_map` float32
+            (N, 1, H, W), `anomaly_score` float32 (N,), or the features of its record.
     """
 
     def __init__(
@@ -95,8 +95,9 @@ class TensorRTSession(Closing):
             resources.callback(self._engine.close)
             if self._engine.batch != record.batch:
                 raise BackendError(
-                    f"{self._name} takes batches of {self._engine.batch} (smallest, best, largest) where its "
-                    f"engine.json says {record.batch}: rebuild it with {rebuild}"
+                    f"{self._name} takes batches of {self._engine.batch} (smallest, best, largest), and its "
+                    f"engine.json has {record.batch}",
+                    hint=f"rebuild it with {rebuild}",
                 )
             self._allocate(resources)
             resources.callback(self._drop_slots)
@@ -104,31 +105,45 @@ class TensorRTSession(Closing):
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """One input: `images`, uint8, (N, H, W, 3), RGB."""
+        """See `Session.inputs`."""
         return graph_inputs(self._height_px, self._width_px)
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """`anomaly_map` float32 (N, 1, H, W) and `anomaly_score` float32 (N,)."""
+        """See `Session.outputs`."""
         return graph_outputs(self._height_px, self._width_px)
 
     def infer(self, batch: Any, stream: Any = None) -> Prediction:
-        """Score a batch of (N, H, W, 3) uint8 RGB; raises as `Session.infer` says.
+        """Score a batch.
 
-        batch: a NumPy array, or any C-contiguous array with `__cuda_array_interface__` on the same GPU. More images
-        than the engine's largest batch are scored one largest batch after another.
+        An array on the GPU may still be written by work that is queued. On the GPU, the session waits for the work in
+        `stream` and in the stream that the array itself names; if there is neither, in the default stream.
 
-        stream: of an array on the GPU, the stream it is made on: a handle, a stream of PyCUDA or CuPy, or an object
-        with `__cuda_stream__`. What is queued there by now is waited for, on the GPU; so is the stream that the array
-        itself names, and where neither names one, the default stream. It must be of the device's primary context.
+        Args:
+            batch: (N, H, W, 3) uint8 RGB at the model's size, N >= 1: a NumPy array, or a C-contiguous array with
+                `__cuda_array_interface__` on the same GPU. If N exceeds the largest batch of the engine, the images
+                are scored in several batches.
+            stream: Stream that writes an array on the GPU: a handle, a stream of PyCUDA or CuPy, or an object with
+                `__cuda_stream__`. It must belong to the primary context of the device.
+
+        Returns:
+            Anomaly maps and scores of the N images, in host memory.
+
+        Raises:
+            InputError: If the batch has another shape, dtype or layout, `stream` is no stream, or it is given with a
+                NumPy array.
+            BackendError: If the session is closed, the stream belongs to another context, TensorRT fails, or GPU
+                memory is missing.
         """
         if self._resources is None:
-            raise BackendError(f"the session of {self._name} is closed: open the bundle again")
+            raise BackendError(f"the session of {self._name} is closed", hint="open the bundle again")
         array = device_array(batch) if is_device_array(batch) else None
         if array is None and stream is not None:
-            raise InputError("stream is for arrays on the GPU: leave it out with a NumPy array")
+            raise InputError(
+                "a stream is given with a NumPy array", hint="leave stream out, or give an array on the GPU"
+            )
         check_batch(batch if array is None else array.like, self._height_px, self._width_px)
-        waited_for = () if array is None else _streams(array, stream)
+        waited_for = () if array is None else streams_of(array, stream)
         count = len(batch) if array is None else array.shape[0]
         maps = np.empty((count, 1, self._height_px, self._width_px), np.float32)
         scores = np.empty(count, np.float32)
@@ -144,21 +159,27 @@ class TensorRTSession(Closing):
                     self._run(run)
                     self._fetch(maps[start:stop], scores[start:stop])
             except BaseException:
-                # The GPU may still read the caller's array, which is free to go once this has returned.
+                # The GPU may still read the caller's array, and the caller may free it after this call.
                 with suppress(BackendError):
                     self._stream.synchronise()
                 raise
         return Prediction(anomaly_map=maps, anomaly_score=scores)
 
     def close(self) -> None:
-        """Free engine, memory and graphs; keep the kernels that TensorRT for RTX compiled."""
+        """Free engine, memory and graphs, and cache the kernels that TensorRT for RTX compiled.
+
+        It may be called twice.
+
+        Raises:
+            BackendError: If the driver fails.
+        """
         resources, self._resources = self._resources, None
         if resources is not None:
             with self._gpu.entered():
                 resources.close()
 
     def _allocate(self, resources: ExitStack) -> None:
-        """Take all memory, for the largest batch, once."""
+        """Allocate all memory once, for the largest batch."""
         largest = self._engine.batch[2]
         self._image_bytes = self._height_px * self._width_px * 3
         map_bytes = self._height_px * self._width_px * 4
@@ -171,7 +192,7 @@ class TensorRTSession(Closing):
         self._scratch = None
         if self._engine.scratch_bytes:
             self._scratch = self._gpu.device_memory(
-                self._engine.scratch_bytes, f"the work on {largest} images"
+                self._engine.scratch_bytes, f"scratch of {largest} images"
             )
             resources.callback(self._scratch.close)
         self._on_host = {
@@ -186,17 +207,18 @@ class TensorRTSession(Closing):
         self._score = self._on_host["anomaly_score"].array.view(np.float32)
 
     def _load_from_host(self, images: UInt8Array) -> None:
-        """Queue the copy of at most a largest batch of images into the engine's input."""
+        """Queue the copy of NumPy images, at most a largest batch, into the engine's input."""
         np.copyto(self._images[: len(images)], images)
         source, target = self._on_host["images"], self._on_gpu["images"]
         self._stream.copy(target.pointer, source.pointer, len(images) * self._image_bytes)
 
     def _load_from_gpu(self, array: DeviceArray, start: int, stop: int) -> None:
+        """Queue the copy of the images start to stop of an array on the GPU into the engine's input."""
         source = array.pointer + start * self._image_bytes
         self._stream.copy(self._on_gpu["images"].pointer, source, (stop - start) * self._image_bytes)
 
     def _run(self, size: int) -> None:
-        """Queue the work on as many images as `size` says."""
+        """Queue the work on a batch of `size` images."""
         slot = self._slots.get(size)
         if slot is None:
             slot = self._slots[size] = self._prepare(size)
@@ -206,11 +228,12 @@ class TensorRTSession(Closing):
             raise self._engine.failure()
 
     def _prepare(self, size: int) -> _ExecutionSlot:
+        """Create the context and, if possible, the CUDA graph of a batch size."""
         addresses = {name: memory.pointer for name, memory in self._on_gpu.items()}
         context = self._engine.context(size, addresses, self._scratch, self._stream)
         if not self._cuda_graphs or self._engine.captures_itself:
             return _ExecutionSlot(context, None)
-        # Once without capturing: what TensorRT does for a new shape at first use is no part of the graph.
+        # Run once without a capture: the work of TensorRT at the first use of a shape is no part of the graph.
         if not self._engine.enqueue(context, self._stream):
             raise self._engine.failure()
         self._stream.synchronise()
@@ -220,7 +243,7 @@ class TensorRTSession(Closing):
         return _ExecutionSlot(context, graph)
 
     def _fetch(self, maps: Any, scores: Any) -> None:
-        """Wait for the results of as many images as the arrays hold, and copy them there."""
+        """Copy results into arrays (n, 1, H, W) and (n,), and wait for them."""
         count = len(scores)
         for name, size in (("anomaly_map", maps.nbytes), ("anomaly_score", scores.nbytes)):
             self._stream.copy(self._on_host[name].pointer, self._on_gpu[name].pointer, size)
@@ -229,6 +252,7 @@ class TensorRTSession(Closing):
         scores[:] = self._score[:count]
 
     def _drop_slots(self) -> None:
+        """Free all CUDA graphs and forget the contexts."""
         for slot in self._slots.values():
             if slot.graph is not None:
                 slot.graph.close()
@@ -236,24 +260,25 @@ class TensorRTSession(Closing):
 
 
 def chunks(count: int, smallest: int, largest: int) -> Iterator[tuple[int, int, int]]:
-    """Split a batch: (start, stop, size to run), where an engine that takes no less than `smallest` runs on more."""
+    """Split a batch into the batches that an engine runs.
+
+    Args:
+        count: Number of images.
+        smallest: Smallest batch of the engine. Fewer images run in a batch of this size.
+        largest: Largest batch of the engine.
+
+    Yields:
+        First image, end (exclusive) and batch size to run.
+    """
     for start in range(0, count, largest):
         stop = min(start + largest, count)
         yield start, stop, max(stop - start, smallest)
 
 
-def _streams(array: DeviceArray, stream: Any) -> tuple[int, ...]:
-    """Handles of the streams that an array's content may still be made on."""
-    handles = [] if stream is None else [stream_handle(stream)]
-    if array.stream is not None:
-        handles.append(array.stream)
-    return tuple(dict.fromkeys(handles)) or (LEGACY_STREAM,)
-
-
 def _fitting(record: EngineRecord, rebuild: str) -> tuple[Library, Gpu]:
-    """The library and the GPU of this machine, when the engine was built for them.
+    """Return the library and the GPU of this machine; BackendError if the engine was not built for them.
 
-    The cheapest questions come first: a wrong platform is refused without the library, a wrong version without a GPU.
+    The cheapest checks come first: a wrong platform is refused without the library, a wrong version without a GPU.
     """
     platform, built_on = this_platform(), record.compute_capabilities[0]
     check_fits(record, record.library_version, platform, built_on, rebuild)
@@ -266,9 +291,10 @@ def _fitting(record: EngineRecord, rebuild: str) -> tuple[Library, Gpu]:
 
 
 def _read(engine: Path, rebuild: str) -> bytes:
+    """Return the content of an engine file; BackendError if it cannot be read."""
     try:
         return engine.read_bytes()
     except OSError as error:
         raise BackendError(
-            f"cannot read {engine} ({error.strerror or error}): rebuild it with {rebuild}"
+            f"cannot read {engine} ({error.strerror or error})", hint=f"rebuild it with {rebuild}"
         ) from error

@@ -19,24 +19,25 @@ def driver(monkeypatch) -> StandInDriver:
     return driver
 
 
-def test_without_a_driver_the_real_library_says_so_in_one_line():
+def test_without_a_driver_the_real_library_gives_a_one_line_error():
     if importlib.util.find_spec("cuda.core") is None:
         pytest.skip("cuda-core is not installed: pip install cuda-core")
     if list(Path("/proc/driver").glob("nvidia")):
         pytest.skip("this machine has an NVIDIA driver")
-    with pytest.raises(BackendError, match="no NVIDIA driver: libcuda cannot be loaded; install") as caught:
+    with pytest.raises(BackendError, match="libcuda") as caught:
         Gpu()
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is not None
 
 
-def test_without_cuda_core_the_error_says_how_to_get_it(monkeypatch):
+def test_without_cuda_core_the_error_has_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda.core", None)
-    with pytest.raises(BackendError, match=r"cannot import cuda.core .*: pip install 'edgead\[tensorrt\]'"):
+    with pytest.raises(BackendError, match=r"cuda\.core") as caught:
         Gpu()
+    assert "pip install 'edgead[tensorrt]'" in caught.value.hint
 
 
-def test_a_gpu_tells_what_it_is_and_leaves_the_thread_as_it_was(driver):
+def test_a_gpu_has_its_properties_and_leaves_the_thread_as_it_was(driver):
     gpu = Gpu()
     assert (gpu.name, gpu.compute_capability, gpu.cuda_version) == ("Stand-in", (8, 6), "13.0")
     assert driver.contexts == []
@@ -45,9 +46,11 @@ def test_a_gpu_tells_what_it_is_and_leaves_the_thread_as_it_was(driver):
 @pytest.mark.parametrize(("version", "text"), [(12020, "12.2"), (11040, "11.4")])
 def test_an_old_driver_is_named_with_the_bindings_that_serve_it(driver, version, text):
     driver.version = version
-    with pytest.raises(BackendError, match=f"serves CUDA {text}, and cuda-bindings 13.5.0") as caught:
+    with pytest.raises(BackendError) as caught:
         Gpu()
-    assert f"pip install 'cuda-bindings=={text[:2]}.*'" in str(caught.value)
+    assert text in caught.value.what
+    assert "13.5.0" in caught.value.what
+    assert f"pip install 'cuda-bindings=={text[:2]}.*'" in caught.value.hint
 
 
 def test_a_newer_driver_than_the_bindings_is_fine(driver):
@@ -56,19 +59,17 @@ def test_a_newer_driver_than_the_bindings_is_fine(driver):
 
 
 @pytest.mark.parametrize(
-    ("status", "message"),
+    ("status", "value"),
     [
-        (
-            CUresult.CUDA_ERROR_NO_DEVICE,
-            "finds no GPU: see what nvidia-smi lists and what CUDA_VISIBLE_DEVICES",
-        ),
-        (CUresult.CUDA_ERROR_INVALID_VALUE, r"does not start \(CUDA_ERROR_INVALID_VALUE\)"),
+        (CUresult.CUDA_ERROR_NO_DEVICE, "CUDA_VISIBLE_DEVICES"),
+        (CUresult.CUDA_ERROR_INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE"),
     ],
 )
-def test_a_driver_without_a_gpu_says_why(driver, status, message):
+def test_a_driver_without_a_gpu_is_an_error_with_the_reason(driver, status, value):
     driver.starts = status
-    with pytest.raises(BackendError, match=message):
+    with pytest.raises(BackendError, match=value) as caught:
         Gpu()
+    assert "nvidia-smi" in caught.value.hint
 
 
 def test_memory_is_given_back_once(driver):
@@ -86,14 +87,11 @@ def test_memory_is_given_back_once(driver):
     assert driver.left == (0, 0)
 
 
-def test_a_failing_call_names_what_cuda_says(driver):
+def test_the_error_of_a_failing_call_has_the_status_of_cuda(driver):
     gpu = Gpu()
-    with gpu.entered(), pytest.raises(BackendError, match=r"copying 5 bytes .*\(CUDA_ERROR_INVALID_VALUE\)"):
+    with gpu.entered(), pytest.raises(BackendError, match=r"\b5\b.*CUDA_ERROR_INVALID_VALUE"):
         gpu.stream().copy(1, 2, 5)
-    with (
-        gpu.entered(),
-        pytest.raises(BackendError, match=r"cannot take 0.0 MiB for nothing \(CUDA_ERROR_INV"),
-    ):
+    with gpu.entered(), pytest.raises(BackendError, match=r"0\.0 MiB.*nothing.*CUDA_ERROR_INVALID_VALUE"):
         gpu.device_memory(0, "nothing")
 
 
@@ -105,11 +103,11 @@ def test_an_exception_of_cuda_core_is_one_line(driver, monkeypatch):
 
     monkeypatch.setattr(core.Device, "set_current", fail)
     monkeypatch.setattr(cuda, "_library", lambda: (core, driver, "13.5.0"))
-    with pytest.raises(BackendError, match=r"the GPU cannot be opened \(two lines\)"):
+    with pytest.raises(BackendError, match="two lines"):
         Gpu()
 
 
-def test_a_graph_runs_what_was_recorded_and_not_before(driver):
+def test_a_graph_runs_its_recorded_work_only_when_launched(driver):
     gpu, done = Gpu(), []
     with gpu.entered():
         stream = gpu.stream()

@@ -12,7 +12,7 @@ GOOD = {"shape": (2, 32, 64, 3), "typestr": "|u1", "data": (0x1000, False), "ver
 
 
 def offered(**changes) -> SimpleNamespace:
-    """An object that offers the interface, with some of it changed, or taken away by None of a wanted key."""
+    """An object that offers the interface, with some of its values changed."""
     return SimpleNamespace(__cuda_array_interface__=GOOD | changes)
 
 
@@ -34,7 +34,7 @@ def without(key: str) -> SimpleNamespace:
         {"mask": None, "stream": None, "descr": [("", "|u1")]},
     ],
 )
-def test_a_contiguous_array_is_read_as_what_it_is(changes):
+def test_a_contiguous_array_is_read(changes):
     array = device_array(offered(**changes))
     assert array == DeviceArray(0x1000, (2, 32, 64, 3), np.dtype("uint8"), None)
     assert (array.like.shape, array.like.dtype) == ((2, 32, 64, 3), np.uint8)
@@ -71,9 +71,10 @@ def test_another_type_is_read_so_that_the_session_can_name_it(typestr, dtype):
     ],
 )
 def test_a_strided_array_is_refused_with_the_hint(strides):
-    with pytest.raises(InputError, match="is not C-contiguous: copy it") as caught:
+    with pytest.raises(InputError) as caught:
         device_array(offered(strides=strides))
-    assert str(strides) in str(caught.value)
+    assert str(strides) in caught.value.what
+    assert "cupy.ascontiguousarray" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -93,22 +94,30 @@ def test_a_strided_array_is_refused_with_the_hint(strides):
     ],
 )
 def test_a_malformed_interface_is_one_line(source):
-    with pytest.raises(InputError, match="cannot be read") as caught:
+    with pytest.raises(InputError, match="__cuda_array_interface__") as caught:
         device_array(source)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is not None
 
 
 @pytest.mark.parametrize(
-    "changes", [{"shape": (-2, 32, 64, 3)}, {"data": (-1, False)}, {"stream": 0}, {"stream": -1}]
+    ("changes", "value"),
+    [
+        ({"shape": (-2, 32, 64, 3)}, "(-2, 32, 64, 3)"),
+        ({"data": (-1, False)}, " -1 "),
+        ({"stream": 0}, " 0"),
+        ({"stream": -1}, " -1"),
+    ],
 )
-def test_negative_numbers_and_the_ambiguous_stream_0_are_refused(changes):
-    with pytest.raises(InputError, match="none may be negative, and a stream is 1 or more"):
+def test_negative_numbers_and_the_ambiguous_stream_0_are_refused(changes, value):
+    with pytest.raises(InputError) as caught:
         device_array(offered(**changes))
+    assert value in caught.value.what
+    assert caught.value.__cause__ is None
 
 
 def test_an_array_that_was_freed_is_refused():
-    with pytest.raises(InputError, match="at address 0"):
+    with pytest.raises(InputError, match=r"\(2, 32, 64, 3\).*\b0\b"):
         device_array(offered(data=(0, False)))
 
 
@@ -122,9 +131,10 @@ def test_a_masked_array_is_refused():
 
 
 @pytest.mark.parametrize("source", [np.zeros(3), [1, 2], None, SimpleNamespace(__cuda_array_interface__=3)])
-def test_what_offers_no_interface_is_refused(source):
-    with pytest.raises(InputError, match="no __cuda_array_interface__"):
+def test_an_object_without_the_interface_is_refused(source):
+    with pytest.raises(InputError, match=rf"{type(source).__name__}.*__cuda_array_interface__") as caught:
         device_array(source)
+    assert caught.value.__cause__ is None
 
 
 def test_a_numpy_array_is_no_device_array():
@@ -175,6 +185,7 @@ def test_a_stream_is_known_by_its_handle(stream, handle):
         SimpleNamespace(__cuda_stream__=lambda: 0x5EED),
     ],
 )
-def test_what_is_no_stream_is_refused(stream):
-    with pytest.raises(InputError, match="give a handle of 0 or more"):
+def test_an_object_that_is_no_stream_is_refused(stream):
+    with pytest.raises(InputError) as caught:
         stream_handle(stream)
+    assert repr(stream) in caught.value.what

@@ -36,13 +36,12 @@ def record(**changes: Any) -> EngineRecord:
 def refusal(engine: EngineRecord, version: str, system: str, compute_capability: str) -> str:
     with pytest.raises(BackendError) as caught:
         check_fits(engine, version, system, compute_capability, REBUILD)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith(f"rebuild it with {REBUILD}")
-    return message
+    assert "\n" not in str(caught.value)
+    assert REBUILD in str(caught.value.hint)
+    return caught.value.what
 
 
-def test_what_is_written_is_read():
+def test_a_written_record_is_read():
     for engine in (
         record(),
         record(backend="tensorrt-rtx", library_version="1.7.1.116", compute_capabilities=("8.6", "12.0")),
@@ -86,7 +85,7 @@ def test_what_is_written_is_read():
         ("features", {}),
     ],
 )
-def test_a_value_that_would_not_be_written_is_refused_by_its_key(key, value):
+def test_a_value_of_another_form_is_refused_by_its_key(key, value):
     content = json.loads(record().to_json()) | {key: value}
     with pytest.raises(BundleError, match=key) as caught:
         EngineRecord.from_json(json.dumps(content), REBUILD)
@@ -110,7 +109,7 @@ def test_a_value_that_would_not_be_written_is_refused_by_its_key(key, value):
     ],
     ids=["empty", "list", "null", "cut", "deep", "number", "renamed", "extra", "twice", "long"],
 )
-def test_what_is_no_record_is_refused(text):
+def test_a_text_that_is_no_record_is_refused(text):
     with pytest.raises(BundleError, match="edgead build"):
         EngineRecord.from_json(text, REBUILD)
 
@@ -137,7 +136,7 @@ def test_every_key_is_needed():
         ({"head": "kernels", "features": [1]}, "features"),
     ],
 )
-def test_a_head_has_what_belongs_to_it_and_no_more(changes, key):
+def test_a_head_has_exactly_its_own_keys(changes, key):
     content = json.loads(record().to_json()) | changes
     with pytest.raises(BundleError, match=key) as caught:
         EngineRecord.from_json(json.dumps(content), REBUILD)
@@ -174,7 +173,7 @@ def test_version_numbers_are_the_first_three():
     assert version_numbers("8.6") == (8, 6)
 
 
-# What NVIDIA's documentation promises, and where edgead asks for more.
+# The compatibility that NVIDIA's documentation promises; edgead is stricter about later major versions.
 @pytest.mark.parametrize(
     ("engine", "version", "fits"),
     [
@@ -203,10 +202,11 @@ def test_versions(engine, version, fits):
     if fits:
         check_fits(engine, version, "linux-aarch64", "8.7", REBUILD)
     else:
-        message = refusal(engine, version, "linux-aarch64", "8.7")
-        assert f"{engine.library_version}, this machine has {version}" in message
-        assert "platform" not in message
-        assert "SM" not in message
+        what = refusal(engine, version, "linux-aarch64", "8.7")
+        assert engine.library_version in what
+        assert version in what
+        assert "linux-aarch64" not in what
+        assert "8.7" not in what
 
 
 @pytest.mark.parametrize(
@@ -228,14 +228,13 @@ def test_gpus(compute_capabilities, hardware_compatibility, gpu, fits):
     if fits:
         check_fits(engine, "10.3.0", "linux-aarch64", gpu, REBUILD)
     else:
-        message = refusal(engine, "10.3.0", "linux-aarch64", gpu)
-        assert f"(SM) {' and '.join(compute_capabilities)}" in message
-        assert message.count(f"GPU has {gpu}") == 1
-        assert "TensorRT" not in message
+        what = refusal(engine, "10.3.0", "linux-aarch64", gpu)
+        assert all(one in what for one in (*compute_capabilities, gpu))
+        assert "10.3.0" not in what
+        assert "linux-aarch64" not in what
 
 
-def test_all_that_differs_is_named():
-    message = refusal(record(), "10.4.0", "linux-x86_64", "8.9")
-    assert "platform linux-aarch64, this machine is linux-x86_64" in message
-    assert "TensorRT 10.3.0, this machine has 10.4.0" in message
-    assert "(SM) 8.7, this machine's GPU has 8.9" in message
+def test_all_differences_are_named():
+    what = refusal(record(), "10.4.0", "linux-x86_64", "8.9")
+    for value in ("linux-aarch64", "linux-x86_64", "10.3.0", "10.4.0", "8.7", "8.9"):
+        assert value in what

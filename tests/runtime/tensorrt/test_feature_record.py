@@ -1,4 +1,4 @@
-"""What `engine.json` says of features: written, read, and refused where it is anything else."""
+"""The record of features in `engine.json`: written, read, and refused if it has any other form."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def written(**changes) -> dict:
     return content | changes | {"head": content["head"] | head if isinstance(head, dict) else head}
 
 
-def test_what_is_written_is_read():
+def test_a_written_record_is_read():
     assert record_from(FeatureRecord, written()) == RECORD
     assert record_from(FeatureRecord, written(head={"sigma": 0})).head.sigma == 0
 
@@ -37,7 +37,7 @@ def test_the_outputs_are_teacher_then_student_by_scale():
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float16", 2)])
-def test_bytes_are_those_of_one_image(dtype, size):
+def test_bytes_are_for_one_image(dtype, size):
     found = dict(dataclasses.replace(RECORD, dtype=dtype).bytes_of_image())
     assert found["student_features_1"] == found["teacher_features_1"] == 24 * 16 * 12 * size
     assert found["student_features_2"] == found["teacher_features_2"] == 40 * 8 * 6 * size
@@ -76,6 +76,6 @@ def test_bytes_are_those_of_one_image(dtype, size):
         (written(head={"fusion": ["add"]}), "fusion"),
     ],
 )
-def test_what_would_not_be_written_is_refused(content, key):
+def test_a_record_of_another_form_is_refused(content, key):
     with pytest.raises(RecordError, match=key):
         record_from(FeatureRecord, content)

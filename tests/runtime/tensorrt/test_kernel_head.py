@@ -1,4 +1,4 @@
-"""The kernels kept for the next start, and the way from a record to their launches."""
+"""The cache of the compiled kernels, and the launches planned from a record."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_kernels_are_compiled_once_for_each_architecture(compiler, tmp_path):
     ],
     ids=["empty", "cut in the hash", "cut", "changed", "hash alone"],
 )
-def test_what_was_damaged_is_compiled_anew(compiler, tmp_path, change):
+def test_damaged_machine_code_is_compiled_again(compiler, tmp_path, change):
     kept_cubin("sm_86")
     (file,) = kept(tmp_path)
     whole = file.read_bytes()
@@ -93,7 +93,7 @@ def test_other_kernels_have_another_name(monkeypatch, tmp_path):
 def test_the_digest_is_of_all_that_is_compiled():
     from edgead.plugin.compile import SOURCES
 
-    # As the compiler takes them: by name from the first file on.
+    # Follow the include lines from the first file on, as the compiler does.
     wanted, waiting = set(), ["anomaly_map.cuh"]
     while waiting:
         name = waiting.pop()

@@ -1,4 +1,4 @@
-"""The session on a stand-in for CUDA and TensorRT: everything but the GPU itself, which tests/gpu has."""
+"""The session on a stand-in for CUDA and TensorRT: everything except the GPU itself, which tests/gpu uses."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def oracle(images: np.ndarray) -> np.ndarray:
 
 
 class OnGpu:
-    """An array of the host's memory that says it is on the GPU, which here is the same."""
+    """An array in host memory with the interface of one on the GPU; for the stand-in both are the same memory."""
 
     def __init__(self, array: np.ndarray, stream: int | None = None) -> None:
         self._array = array
@@ -90,7 +90,7 @@ def test_a_batch_of_any_size_gives_the_numbers_of_the_engine(use, engine, flavou
     assert prediction.anomaly_map.dtype == prediction.anomaly_score.dtype == np.float32
 
 
-def test_a_view_of_another_array_is_scored_as_what_it_shows(use, engine):
+def test_a_view_is_scored_by_its_elements(use, engine):
     flipped = images(3)[:, ::-1, :, ::-1]
     with open_(use(), engine) as session:
         np.testing.assert_allclose(session.infer(flipped).anomaly_map, oracle(flipped), atol=1e-6)
@@ -105,7 +105,7 @@ def test_results_belong_to_the_caller(use, engine):
     np.testing.assert_array_equal(first.anomaly_map, kept)
 
 
-def test_it_says_what_it_takes_and_gives(use, engine):
+def test_it_describes_its_inputs_and_outputs(use, engine):
     with open_(use(), engine) as session:
         assert isinstance(session, Session)
         assert session.inputs[0].shape == (None, 32, 64, 3)
@@ -113,11 +113,16 @@ def test_it_says_what_it_takes_and_gives(use, engine):
 
 
 @pytest.mark.parametrize("batch", [images(1)[0], images(0), images(1)[:, :16], images(1).astype(np.float32)])
-def test_a_batch_that_does_not_fit_gives_one_sentence_wherever_it_lies(use, engine, batch):
+def test_a_batch_that_does_not_fit_gives_the_same_error_on_host_and_gpu(use, engine, batch):
+    errors = []
     with open_(use(), engine) as session:
         for place in (batch, OnGpu(np.ascontiguousarray(batch))):
-            with pytest.raises(InputError, match="does not fit the model"):
+            with pytest.raises(InputError) as caught:
                 session.infer(place)
+            errors.append((caught.value.what, caught.value.hint))
+    assert errors[0] == errors[1]
+    assert str(batch.shape) in errors[0][0]
+    assert batch.dtype.name in errors[0][0]
 
 
 def test_a_graph_is_captured_once_for_each_size_and_replayed(use, driver, engine):
@@ -149,14 +154,14 @@ def test_rtx_captures_by_itself(use, driver, engine, flavour, graphs):
         assert module.config.dynamic_shapes_kernel_specialization_strategy == "eager"
 
 
-def test_rtx_does_not_capture_when_told_not_to(use, engine):
+def test_rtx_does_not_capture_without_cuda_graphs(use, engine):
     module = use("rtx")
     with open_(module, engine, cuda_graphs=False) as session:
         session.infer(images(1))
     assert module.config.cuda_graph_strategy == "disabled"
 
 
-def test_work_that_cannot_be_captured_runs_without_a_graph_and_says_so(use, driver, engine, caplog):
+def test_work_that_cannot_be_captured_runs_without_a_graph_and_is_logged(use, driver, engine, caplog):
     module = use()
     module.refuse = "capture"
     with caplog.at_level(logging.WARNING), open_(module, engine) as session:
@@ -164,9 +169,9 @@ def test_work_that_cannot_be_captured_runs_without_a_graph_and_says_so(use, driv
             np.testing.assert_allclose(
                 session.infer(images(2, seed)).anomaly_map, oracle(images(2, seed)), atol=1e-6
             )
-    assert [line.getMessage() for line in caplog.records] == [
-        f"{engine} runs without CUDA graphs: not permitted when the stream is capturing"
-    ]
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert str(engine) in line
+    assert "not permitted when the stream is capturing" in line
     assert ("launch", STREAM) not in driver.journal
 
 
@@ -186,7 +191,7 @@ def test_an_array_on_the_gpu_never_passes_through_the_host(use, driver, engine, 
         driver.journal.clear()
         session.infer(OnGpu(batch))
     copied = sum(size for kind, size in driver.journal if kind == "copy")
-    # One copy of the images, on the GPU, and the results; from the host it is no more, but from pinned memory.
+    # One copy of the images, on the GPU, and the results.
     assert copied == batch.nbytes + count * (32 * 64 + 1) * 4
 
 
@@ -218,7 +223,7 @@ def test_a_stream_of_another_context_is_refused_with_the_hint(use, engine):
 
 
 def test_a_stream_with_a_numpy_array_is_refused(use, engine):
-    with open_(use(), engine) as session, pytest.raises(InputError, match="arrays on the GPU"):
+    with open_(use(), engine) as session, pytest.raises(InputError, match="stream"):
         session.infer(images(1), stream=1)
 
 
@@ -260,31 +265,30 @@ def test_close_frees_everything_and_twice_is_fine(use, driver, engine, flavour):
     session.close()
     assert driver.left == (0, 0)
     assert driver.journal[-1] == ("close", STREAM)
-    with pytest.raises(BackendError, match="closed"):
+    with pytest.raises(BackendError, match=r"model\.engine") as caught:
         session.infer(images(1))
+    assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize(
-    ("limit", "message"),
+    ("limit", "purpose", "on_gpu"),
     [
-        (
-            {"total": 40_000},
-            r"out of GPU memory: anomaly_map of 4 images needs 0.0 MiB, and .* on Stand-in are free",
-        ),
-        ({"total": 24_600}, r"out of GPU memory: anomaly_map"),
-        ({"total": 57_370}, r"out of GPU memory: the work on 4 images"),
-        ({"host_free": 1000}, r"out of memory that can be pinned: images of 4 images"),
+        ({"total": 40_000}, "anomaly_map of 4", True),
+        ({"total": 24_600}, "anomaly_map of 4", True),
+        ({"total": 57_370}, "scratch of 4", True),
+        ({"host_free": 1000}, "images of 4", False),
     ],
 )
 def test_memory_that_does_not_suffice_is_named_with_the_hint_and_given_back(
-    use, driver, engine, limit, message
+    use, driver, engine, limit, purpose, on_gpu
 ):
     for name, size in limit.items():
         setattr(driver, name, size)
-    with pytest.raises(
-        BackendError, match=f"{message}.*smaller batch in its target, or close other"
-    ) as caught:
+    with pytest.raises(BackendError) as caught:
         open_(use(), engine)
+    assert purpose in caught.value.what
+    assert ("Stand-in" in caught.value.what) == on_gpu
+    assert "batch" in caught.value.hint
     assert "\n" not in str(caught.value)
     assert driver.left == (0, 0)
     assert driver.journal[-1] == ("close", STREAM)
@@ -293,31 +297,32 @@ def test_memory_that_does_not_suffice_is_named_with_the_hint_and_given_back(
 def test_memory_that_tensorrt_itself_does_not_get_is_named(use, engine):
     module = use()
     module.refuse = "deserialise"
-    with pytest.raises(BackendError, match=r"out of GPU memory: .*model.engine needs .*smaller batch"):
+    with pytest.raises(BackendError, match=r"model\.engine.*Stand-in") as caught:
         open_(module, engine)
+    assert "batch" in caught.value.hint
 
 
 @pytest.mark.parametrize(
-    ("refuse", "message"),
+    ("refuse", "reason"),
     [
-        (
-            "context",
-            r"cannot prepare a batch of 2 for .*cannot create a context.*rebuild it with edgead build b",
-        ),
-        ("enqueue", r"TensorRT failed on .*illegal memory access"),
-        ("raise", r"TensorRT failed on .*the bindings raised"),
+        ("context", "cannot create a context"),
+        ("enqueue", "illegal memory access"),
+        ("raise", "the bindings raised"),
     ],
 )
 def test_a_failure_inside_tensorrt_is_one_line_and_leaves_the_session_usable(
-    use, driver, engine, refuse, message
+    use, driver, engine, refuse, reason
 ):
     module = use()
     with open_(module, engine) as session:
         module.refuse = refuse
-        with pytest.raises(BackendError, match=message) as caught:
+        with pytest.raises(BackendError) as caught:
             session.infer(images(2))
+        assert str(engine) in caught.value.what
+        assert reason in caught.value.what
+        assert "edgead build b" in caught.value.hint
         assert "\n" not in str(caught.value)
-        # What was queued is waited for before the caller's array may go.
+        # The session waits for the queued work, because the caller may free the array now.
         assert driver.journal[-1] == ("sync", STREAM)
         module.refuse = ""
         np.testing.assert_allclose(session.infer(images(2)).anomaly_map, oracle(images(2)), atol=1e-6)
@@ -325,20 +330,20 @@ def test_a_failure_inside_tensorrt_is_one_line_and_leaves_the_session_usable(
 
 def test_a_file_that_is_no_engine_is_one_line_naming_it(use, driver, engine):
     engine.write_bytes(b"not one")
-    with pytest.raises(BackendError, match=r"cannot load .*model.engine \(magic tag does not match\)"):
+    with pytest.raises(BackendError, match=r"model\.engine.*magic tag does not match"):
         open_(use(), engine)
     assert driver.left == (0, 0)
 
 
 @pytest.mark.parametrize("content", [b"", b"not one", b"x" * 10_000])
-def test_the_real_tensorrt_for_rtx_refuses_what_is_no_engine(driver, engine, content):
+def test_the_real_tensorrt_for_rtx_refuses_a_file_that_is_no_engine(driver, engine, content):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install tensorrt-rtx")
     library = load_library("tensorrt-rtx")
     engine.write_bytes(content)
     written = record(
         StandInTensorRT(driver, "rtx"), backend=library.backend, library_version=library.version_text
     )
-    with pytest.raises(BackendError, match=r"cannot open .*model.engine \(it is no engine of this library"):
+    with pytest.raises(BackendError, match=r"model\.engine.*edgead build b"):
         TensorRTSession(engine, written, SIZE, "edgead build b")
     assert driver.left == (0, 0)
     assert driver.contexts == []
@@ -346,20 +351,18 @@ def test_the_real_tensorrt_for_rtx_refuses_what_is_no_engine(driver, engine, con
 
 def test_a_file_that_is_not_there_is_named(use, engine):
     engine.unlink()
-    with pytest.raises(
-        BackendError, match=r"cannot read .*model.engine \(No such file.*rebuild it with edgead"
-    ):
+    with pytest.raises(BackendError, match=r"model\.engine.*No such file.*edgead build b"):
         open_(use(), engine)
 
 
 @pytest.mark.parametrize(
     ("name", "tensor", "message"),
     [
-        ("images", ("FLOAT", (-1, 32, 64, 3)), r"takes images float32 \(N, 32, 64, 3\), not images uint8"),
-        ("images", ("UINT8", (-1, 64, 64, 3)), r"takes images uint8 \(N, 64, 64, 3\)"),
-        ("more", ("FLOAT", (1,)), "takes images uint8 .*, more float32"),
-        ("anomaly_score", ("HALF", (-1,)), "gives .*anomaly_score float16"),
-        ("anomaly_map", ("FLOAT", (-1, 1, 16, 64)), r"gives anomaly_map \(2, 1, 16, 64\) for 2 images"),
+        ("images", ("FLOAT", (-1, 32, 64, 3)), r"images float32 \(N, 32, 64, 3\).*images uint8 \(N, 32,"),
+        ("images", ("UINT8", (-1, 64, 64, 3)), r"images uint8 \(N, 64, 64, 3\)"),
+        ("more", ("FLOAT", (1,)), "more float32"),
+        ("anomaly_score", ("HALF", (-1,)), "anomaly_score float16.*anomaly_score float32"),
+        ("anomaly_map", ("FLOAT", (-1, 1, 16, 64)), r"anomaly_map \(2, 1, 16, 64\).*\(2, 1, 32, 64\)"),
     ],
 )
 def test_other_inputs_and_outputs_are_refused(use, engine, name, tensor, message):
@@ -371,7 +374,7 @@ def test_other_inputs_and_outputs_are_refused(use, engine, name, tensor, message
 
 def test_an_engine_of_another_record_is_refused(use, driver, engine):
     module = use()
-    with pytest.raises(BackendError, match=r"takes batches of \(1, 2, 4\) .*engine.json says \(1, 1, 8\)"):
+    with pytest.raises(BackendError, match=r"\(1, 2, 4\).*engine\.json.*\(1, 1, 8\)"):
         TensorRTSession(engine, record(module, batch=(1, 1, 8)), SIZE, "edgead build b")
     assert driver.left == (0, 0)
 
@@ -385,21 +388,21 @@ def test_host_code_is_allowed_to_a_version_compatible_engine_alone(use, engine, 
 
 def test_a_gpu_of_another_compute_capability_is_refused_before_the_engine_is_read(use, engine):
     engine.unlink()
-    with pytest.raises(BackendError, match=r"compute capability \(SM\) 7\.5, this machine's GPU has 8\.6"):
+    with pytest.raises(BackendError, match=r"7\.5.*8\.6"):
         TensorRTSession(engine, record(use(), compute_capabilities=("7.5",)), SIZE, "edgead build b")
 
 
-def test_another_version_is_refused_before_a_gpu_is_asked_for(use, monkeypatch, engine):
+def test_another_version_is_refused_before_a_gpu_is_opened(use, monkeypatch, engine):
     module = use()
-    monkeypatch.setattr(tensorrt, "Gpu", lambda: pytest.fail("the GPU was asked for"))
-    with pytest.raises(BackendError, match=r"TensorRT 10\.12\.0, this machine has 10\.13\.0"):
+    monkeypatch.setattr(tensorrt, "Gpu", lambda: pytest.fail("the GPU was opened"))
+    with pytest.raises(BackendError, match=r"10\.12\.0.*10\.13\.0"):
         TensorRTSession(engine, record(module, library_version="10.12.0"), SIZE, "edgead build b")
 
 
 def test_another_platform_is_refused_before_the_library_is_imported(use, monkeypatch, engine):
     module = use()
-    monkeypatch.setattr(tensorrt, "load_library", lambda backend: pytest.fail("the library was asked for"))
-    with pytest.raises(BackendError, match="platform linux-m68k"):
+    monkeypatch.setattr(tensorrt, "load_library", lambda backend: pytest.fail("the library was loaded"))
+    with pytest.raises(BackendError, match="linux-m68k"):
         TensorRTSession(engine, record(module, platform="linux-m68k"), SIZE, "edgead build b")
 
 
@@ -430,7 +433,7 @@ def test_kernels_that_cannot_be_had_are_no_error(use, driver, engine, tmp_path, 
     module.kept_kernels = None
     open_(module, engine).close()
     assert not list(tmp_path.rglob("*.cache"))
-    assert f"kernels of {engine} not kept" in caplog.text
+    assert str(engine) in caplog.text
     assert driver.left == (0, 0)
 
 
@@ -453,7 +456,7 @@ def test_unchanged_kernels_are_not_written_again(use, engine, tmp_path):
         (3, 1, 1, [(0, 1, 1), (1, 2, 1), (2, 3, 1)]),
     ],
 )
-def test_a_batch_is_split_into_what_the_engine_takes(count, smallest, largest, expected):
+def test_a_batch_is_split_into_batches_of_the_engine(count, smallest, largest, expected):
     assert list(chunks(count, smallest, largest)) == expected
 
 

@@ -1,4 +1,4 @@
-"""Sessions whose anomaly map comes from a plugin, or from kernels behind the engine; all but the GPU itself."""
+"""Sessions with the anomaly map of a plugin, or of kernels behind the engine, on stand-ins for the GPU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def driver(monkeypatch, tmp_path) -> StandInDriver:
 
 @pytest.fixture
 def use(monkeypatch, driver):
-    """Make a stand-in TensorRT the installed one; `features`: what its engine gives."""
+    """Make a stand-in TensorRT the installed one; `features`: outputs of its engine."""
 
     def install(flavour: str = "rtx", features: FeatureRecord | None = FEATURES) -> StandInTensorRT:
         module = StandInTensorRT(driver, flavour)
@@ -125,14 +125,15 @@ def test_work_that_cannot_be_captured_runs_without_a_graph(use, driver, engine, 
         for seed in range(2):
             maps, _ = oracle(images(2, seed), FEATURES)
             np.testing.assert_allclose(session.infer(images(2, seed)).anomaly_map, maps, atol=1e-6)
-    assert "runs without CUDA graphs" in caplog.text
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert str(engine) in line
 
 
 def test_an_engine_that_fails_launches_no_kernels(use, driver, engine):
     module = use("rtx")
     with open_(module, engine) as session:
         module.refuse = "enqueue"
-        with pytest.raises(BackendError, match="TensorRT failed on"):
+        with pytest.raises(BackendError, match=r"model\.engine.*illegal memory access"):
             session.infer(images(2))
         assert ("kernels", STREAM) not in driver.journal
 
@@ -151,7 +152,7 @@ def test_close_frees_everything(use, driver, engine, flavour):
 def test_memory_that_does_not_suffice_is_named(use, driver, engine):
     # Images, maps and scores of 4, and not a feature more.
     driver.total = 4 * (32 * 64 * 3 + 32 * 64 * 4 + 4) + 100
-    with pytest.raises(BackendError, match="out of GPU memory: teacher_features_1 of 4 images"):
+    with pytest.raises(BackendError, match=r"teacher_features_1 of 4.*Stand-in"):
         open_(use(), engine)
     assert driver.left == (0, 0)
 
@@ -161,18 +162,22 @@ def test_memory_that_does_not_suffice_is_named(use, driver, engine):
     [
         (
             lambda tensors: tensors.update(teacher_features_2=("HALF", (-1, 7, 4, 8))),
-            r"gives .*teacher_features_2 float16 \(N, 7, 4, 8\), not teacher_features_1 float32 \(N, 5, 8, 16\)",
+            r"teacher_features_2 float16 \(N, 7, 4, 8\).*teacher_features_2 float32 \(N, 7, 4, 8\)",
         ),
         (
             lambda tensors: tensors.update(student_features_1=("FLOAT", (-1, 5, 16, 8))),
-            r"gives student_features_1 \(2, 5, 16, 8\) for 2 images, not \(2, 5, 8, 16\)",
+            r"student_features_1 \(2, 5, 16, 8\).*\(2, 5, 8, 16\)",
         ),
-        (lambda tensors: tensors.pop("student_features_2"), "gives student_features_1 .*not teacher"),
-        (lambda tensors: tensors.update(student_features_3=("FLOAT", (-1, 7, 4, 8))), "gives .*_features_3"),
+        (
+            lambda tensors: tensors.pop("student_features_2"),
+            # Once, in the expected outputs.
+            r"^(?!.*student_features_2.*student_features_2).*student_features_2",
+        ),
+        (lambda tensors: tensors.update(student_features_3=("FLOAT", (-1, 7, 4, 8))), "student_features_3"),
     ],
     ids=["type", "size", "missing", "more"],
 )
-def test_outputs_that_are_not_those_of_the_record_are_refused(use, engine, change, message):
+def test_outputs_that_differ_from_the_record_are_refused(use, engine, change, message):
     module = use()
     change(module.tensors)
     with pytest.raises(BackendError, match=message), open_(module, engine) as session:
@@ -180,18 +185,16 @@ def test_outputs_that_are_not_those_of_the_record_are_refused(use, engine, chang
 
 
 def test_features_for_an_engine_of_maps_are_refused_and_the_other_way_round(use, driver, engine):
-    with pytest.raises(BackendError, match=r"gives anomaly_map .*, not teacher_features_1"):
+    with pytest.raises(BackendError, match=r"anomaly_map .*teacher_features_1"):
         open_(use("rtx", None), engine)
-    with pytest.raises(BackendError, match=r"gives student_features_1 .*, not anomaly_map"):
+    with pytest.raises(BackendError, match=r"student_features_1 .*anomaly_map"):
         TensorRTSession(engine, record(use()), SIZE, "edgead build b")
     assert driver.left == (0, 0)
 
 
 def test_a_head_for_maps_of_another_size_is_refused(use, driver, engine):
     features = replace(FEATURES, head=replace(HEAD, height=64))
-    with pytest.raises(
-        BackendError, match=r"is for maps of 64x64, and its images have 32x64: rebuild it with edgead"
-    ):
+    with pytest.raises(BackendError, match=r"64x64.*32x64.*edgead build b"):
         open_(use(), engine, features)
     assert driver.left == (0, 0)
 
@@ -200,14 +203,14 @@ def test_a_head_that_the_kernels_do_not_take_is_refused(use, engine):
     features = replace(FEATURES, head=replace(HEAD, sigma=40.0))
     with (
         open_(use(), engine, features) as session,
-        pytest.raises(BackendError, match="sigma up to 32, not 40"),
+        pytest.raises(BackendError, match=r"sigma.*32.*40"),
     ):
         session.infer(images(1))
 
 
 @pytest.fixture
 def order(monkeypatch, driver) -> list[str]:
-    """What is done in which order: loading the library, and opening the engine."""
+    """The order of loading the plugin library and opening the engine."""
     done: list[str] = []
     monkeypatch.setattr("edgead.plugin.loader.ctypes.CDLL", lambda path: done.append(path))
     plain = StandInTensorRT.Runtime
@@ -239,9 +242,7 @@ def test_the_plugin_is_loaded_before_the_engine(use, engine, plugin, order, flav
 
 def test_an_engine_of_another_plugin_is_not_opened(use, driver, engine, plugin, order):
     written = record(use("10", None), head="plugin", plugin_sha256="0" * 64)
-    with pytest.raises(
-        BackendError, match=r"built with the plugin of SHA-256 0000.*rebuild the engine with edgead build b"
-    ):
+    with pytest.raises(BackendError, match=r"0000.*edgead build b"):
         TensorRTSession(engine, written, SIZE, "edgead build b")
     assert order == []
     assert driver.left == (0, 0)
@@ -249,7 +250,7 @@ def test_an_engine_of_another_plugin_is_not_opened(use, driver, engine, plugin, 
 
 @pytest.mark.parametrize("flavour", ["8.6", "10"])
 @pytest.mark.parametrize("digest", [hashlib.sha256(b"library").hexdigest(), "0" * 64], ids=["same", "other"])
-def test_an_engine_that_carries_its_plugin_asks_for_no_other(use, engine, plugin, order, flavour, digest):
+def test_an_engine_that_carries_its_plugin_loads_no_other(use, engine, plugin, order, flavour, digest):
     module = use(flavour, None)
     written = record(module, head="plugin", plugin_sha256=digest, version_compatible=True)
     with TensorRTSession(engine, written, SIZE, "edgead build b") as session:
@@ -266,24 +267,25 @@ def test_an_engine_that_carries_its_plugin_needs_none_here(use, engine, order):
     assert order == ["engine"]
 
 
-def test_a_plugin_that_tensorrt_finds_there_already_is_one_line_with_the_way_out(use, driver, engine):
+def test_a_plugin_that_is_registered_already_is_one_line_with_a_hint(use, driver, engine):
     module = use("10", None)
     module.refuse = "plugin"
     written = record(module, head="plugin", plugin_sha256="0" * 64, version_compatible=True)
     with pytest.raises(BackendError) as caught:
         TensorRTSession(engine, written, SIZE, "edgead build b")
-    assert str(caught.value) == (
-        f"cannot load {engine} (Cannot register the library as plugin creator of AnomalyMap exists already.): the "
-        "plugin is in this process for another engine; open this one in a process of its own"
-    )
+    assert str(engine) in caught.value.what
+    assert "plugin creator of AnomalyMap exists already" in caught.value.what
+    # A rebuilt engine would not help.
+    assert "edgead build" not in caught.value.hint
+    assert "process" in caught.value.hint
     assert driver.left == (0, 0)
 
 
-def test_a_library_beside_the_engine_is_not_looked_at(use, engine, order):
+def test_a_library_beside_the_engine_is_not_used(use, engine, order):
     # As a bundle might bring it.
     (engine.parent / "libedgead_plugin.so").write_bytes(b"library")
     written = record(use("10", None), head="plugin", plugin_sha256=hashlib.sha256(b"library").hexdigest())
-    with pytest.raises(BackendError, match="is not there: run 'edgead plugin build'"):
+    with pytest.raises(BackendError, match="edgead plugin build"):
         TensorRTSession(engine, written, SIZE, "edgead build b")
     assert order == []
 
