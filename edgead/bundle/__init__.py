@@ -1,4 +1,4 @@
-"""A bundle, the directory that a build writes and a device opens: its files, and reading and writing it."""
+"""Bundles: the directories that a build writes and a device opens."""
 
 from edgead.bundle.directory import Bundle, check_out, open_bundle, write_bundle
 from edgead.bundle.manifest import SCHEMA, FileEntry, Manifest

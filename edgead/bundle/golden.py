@@ -1,9 +1,11 @@
-"""Golden inputs and outputs: a few images and what the built model said of them, kept inside a bundle.
+"""Golden inputs and outputs: a few images and the built model's outputs for them, kept inside a bundle.
 
-With them a device can check that its session still gives the numbers that the bundle was verified with. One of them,
-the chart, is kept as a JPEG file too, so that a device can also check that it decodes and resizes as the builder did.
-The file is an ``.npz`` written and read here only. It is untrusted when read: no pickle, and every array's type and
-shape is checked against the bundle's image size before any memory is set aside for it.
+A device uses them to check that its session still gives the numbers that the bundle was verified with. The bundle also
+keeps one of the images, the chart, as a JPEG file. A device uses it to check that it decodes and resizes images as the
+builder did.
+
+Only this module writes and reads the file, an ``.npz``. The file is untrusted: the reader accepts no pickle, and checks
+the type and shape of every array against the bundle's image size before it allocates memory for the array.
 """
 
 from __future__ import annotations
@@ -23,24 +25,24 @@ from edgead.imaging.preprocess import ModelSize, image_from_bytes, resize_to_mod
 from edgead.types import Float32Array, UInt8Array
 
 GOLDEN_PAIRS = 4
-"""Good images, and as many synthetic defects, that a bundle carries with its own answers to them, of all parts
-together; of each part one at least."""
+"""Number of good images in a bundle, over all parts; it has as many synthetic defects. Each part has at least one of
+each."""
 
 MAX_IMAGES = 2 * MAX_PARTS + 1
-"""The pairs of all parts, and the chart."""
+"""Largest number of golden images: a good image and a synthetic defect of each part, and the chart."""
 
 _MAX_CHART_BYTES_A_PIXEL = 8
 
 
 class Golden(NamedTuple):
-    """N images and the outputs expected for them; the last image is the chart.
+    """N images and the outputs expected for them. The last image is the chart.
 
     Attributes:
         images: (N, H, W, 3) uint8 RGB.
         anomaly_map: (N, 1, H, W) float32.
         anomaly_score: (N,) float32.
-        part: (N,) uint8, the number of each image's part among the bundle's thresholds.
-        chart: (B,) uint8, a JPEG file; decoded and resized, it is the last image.
+        part: (N,) uint8, index of each image's part among the bundle's thresholds.
+        chart: (B,) uint8, content of a JPEG file. Decoded and resized, it is the last image.
     """
 
     images: UInt8Array
@@ -53,14 +55,14 @@ class Golden(NamedTuple):
 def chart_from_image(image: UInt8Array) -> UInt8Array:
     """Make the chart of an image: the image enlarged by half, with colours and lines that a wrong decoding changes.
 
-    Squares of red, green and blue show a wrong colour order, also where parts are grey. Lines of one pixel show another
-    interpolation than area averaging.
+    Squares of red, green and blue reveal a wrong colour order, even if the parts are grey. Lines of one pixel reveal an
+    interpolation other than area averaging.
 
     Args:
         image: (H, W, 3) uint8 RGB at the model's size.
 
     Returns:
-        (B,) uint8, the content of a JPEG file of 1.5 H x 1.5 W pixels.
+        (B,) uint8, content of a JPEG file of 1.5 H x 1.5 W pixels.
     """
     height, width = (side * 3 // 2 for side in image.shape[:2])
     chart = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -75,25 +77,29 @@ def chart_from_image(image: UInt8Array) -> UInt8Array:
 
 
 def pixels_from_chart(chart: UInt8Array, size: ModelSize) -> UInt8Array:
-    """Decode and resize a chart on this machine, as every image file is.
+    """Decode and resize a chart on this machine, in the same way as every image file.
 
     Args:
-        chart: (B,) uint8, the content of a JPEG file.
+        chart: (B,) uint8, content of a JPEG file.
         size: Size of the model's images.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: The chart is no JPEG file, or is damaged.
+        ImageError: The chart is not a JPEG file, or is damaged.
     """
     return resize_to_model(image_from_bytes(chart.tobytes(), "the chart of the golden images"), size)
 
 
 def golden_bytes(golden: Golden) -> bytes:
-    """The content of ``golden.npz``.
+    """Return the content of ``golden.npz``.
 
-    golden: 1 to `MAX_IMAGES` images. Raises ValueError for arrays of another shape or type.
+    Args:
+        golden: 1 to `MAX_IMAGES` images with their outputs.
+
+    Raises:
+        ValueError: An array has another shape or type than `Golden` describes, or the chart is too large.
     """
     count = len(golden.images)
     if not 1 <= count <= MAX_IMAGES:
@@ -118,7 +124,20 @@ def golden_bytes(golden: Golden) -> bytes:
 
 
 def read_golden(path: Path, height_px: int, width_px: int, parts: int) -> Golden:
-    """Read ``golden.npz`` for images of this size, of so many parts; BundleError when it is anything else."""
+    """Read ``golden.npz``.
+
+    Args:
+        path: Path of the file.
+        height_px: Height of the model's images, in pixels.
+        width_px: Width of the model's images, in pixels.
+        parts: Number of parts of the model. It limits the number of images.
+
+    Returns:
+        The images and the outputs expected for them.
+
+    Raises:
+        BundleError: The file cannot be read, or an array is missing or has another shape or type.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             count = _length(archive, "anomaly_score", 2 * max(GOLDEN_PAIRS, parts) + 1)
@@ -130,17 +149,17 @@ def read_golden(path: Path, height_px: int, width_px: int, parts: int) -> Golden
                     "chart": ("uint8", (length,)),
                 }.items()
             }
-    except (
-        Exception
-    ) as error:  # a header made to break the reader makes zipfile and NumPy raise nearly anything
+    # A malicious header makes zipfile and NumPy raise nearly any exception.
+    except Exception as error:
         raise BundleError(
-            f"{path} does not hold golden images for {height_px}x{width_px} ({error}): "
-            "rebuild the bundle with 'edgead build'"
+            f"{path} does not hold golden images for {height_px}x{width_px} ({error})",
+            hint="rebuild the bundle with 'edgead build'",
         ) from error
     return Golden(**arrays)
 
 
 def _layout(count: int, height_px: int, width_px: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of every array except the chart."""
     return {
         "images": ("uint8", (count, height_px, width_px, 3)),
         "anomaly_map": ("float32", (count, 1, height_px, width_px)),
@@ -150,38 +169,40 @@ def _layout(count: int, height_px: int, width_px: int) -> dict[str, tuple[str, t
 
 
 def _longest_chart(height_px: int, width_px: int) -> int:
+    """Largest size of the chart's JPEG file, in bytes."""
     return _MAX_CHART_BYTES_A_PIXEL * height_px * width_px
 
 
 def _length(archive: zipfile.ZipFile, name: str, most: int) -> int:
-    """Length of an array of one dimension, from its header, bounded."""
+    """Length of an array of one dimension, from its header; ValueError if it is not 1 to `most`."""
     with archive.open(f"{name}.npy") as stream:
         shape, _ = _read_header(stream)
     if len(shape) != 1 or not 1 <= shape[0] <= most:
-        raise ValueError(f"{name} of shape {shape}, where (1) to ({most}) is expected")
+        raise ValueError(f"{name} has shape {shape}, not (1,) to ({most},)")
     return shape[0]
 
 
 def _read_array(
     archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> npt.NDArray[Any]:
+    """Read an array that must have this type and shape."""
     with archive.open(f"{name}.npy") as stream:
         found = _read_header(stream)
         if found != (shape, dtype):
-            raise ValueError(f"{name} is {found[0]} {found[1]}, where {shape} {dtype} is expected")
+            raise ValueError(f"{name} is {found[0]} {found[1]}, not {shape} {dtype}")
         wanted = int(np.prod(shape)) * dtype.itemsize
         content = stream.read(wanted)
     if len(content) != wanted:
-        raise ValueError(f"{name} is cut short")
+        raise ValueError(f"{name} has {len(content)} bytes, not {wanted}")
     return np.frombuffer(content, dtype).reshape(shape)
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an ``.npy`` stream, read without touching its data."""
+    """Read the shape and type of an ``.npy`` stream, without its data."""
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
-        raise ValueError(f"npy format {version}, where (1, 0) is expected")
+        raise ValueError(f"npy format is {version}, not (1, 0)")
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
     if fortran_order:
-        raise ValueError("an array in Fortran order")
+        raise ValueError("an array is in Fortran order")
     return shape, dtype

@@ -1,8 +1,8 @@
-"""The manifest of a bundle: what was built, from what, for which images, and the hash of every file.
+"""The manifest of a bundle: the model, its source, the size of its images, and the hash of every file.
 
-It is the first thing read of an untrusted directory, so it is read strictly: plain JSON without NaN, every
-key known and none missing, every value of its type, names of files that stay inside the bundle. A newer
-schema is refused with the sentence that a newer edgead is needed, before anything else of it is judged.
+The manifest is the first file that is read from an untrusted directory, so the reader is strict. It accepts plain JSON
+without NaN, in which every key is known, no key is missing, every value has its type, and every file name stays inside
+the bundle. It checks the schema first, and refuses a newer one with the hint to install a newer edgead.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """SHA-256 in lower-case hex and length in bytes of one file of a bundle."""
+    """Hash and size of one file of a bundle.
+
+    Attributes:
+        sha256: SHA-256 of the content, in lower-case hex.
+        bytes: Length in bytes.
+    """
 
     sha256: str
     bytes: int
@@ -40,14 +45,25 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a bundle says of itself.
+    """Description of a bundle.
 
-    method, teacher, backend, target, precision: names, such as rd, tf_efficientnet_lite0, onnxruntime, cpu, fp32.
-    size: images the model takes. thresholds: of this engine at this precision, by part. training, verification:
-    summaries, JSON values only. verified: whether what runs was compared with its reference when it was built; where it
-    was not, the golden answers alone prove it, whenever it is opened. verified_on: the environment that gave the golden
-    answers, see `edgead.runtime.environment`. created_at: ISO 8601 in UTC. files: by path
-    relative to the bundle, `/` between parts; `write_bundle` fills it in.
+    Attributes:
+        method: Name of the method, such as rd.
+        teacher: Name of the teacher, such as tf_efficientnet_lite0.
+        backend: Name of the inference backend, such as onnxruntime.
+        target: Name of the target, such as cpu.
+        precision: Name of the precision, such as fp32.
+        size: Size of the model's images.
+        thresholds: Thresholds of this engine at this precision, by part.
+        training: Summary of the training; JSON values only.
+        verification: Summary of the verification; JSON values only.
+        verified: Whether the build compared the engine with its reference. If not, only the golden outputs prove the
+            engine, each time the bundle is opened.
+        verified_on: Environment that computed the golden outputs, see `edgead.runtime.environment`.
+        files: Hash and size of each file, by path relative to the bundle with `/` as separator. `write_bundle` sets it.
+        created_at: Time of the build, ISO 8601 in UTC.
+        edgead_version: Version of edgead that built the bundle.
+        schema: Version of the format of the manifest.
     """
 
     method: str
@@ -67,7 +83,12 @@ class Manifest:
     schema: int = SCHEMA
 
     def to_json(self) -> str:
-        """The text of ``manifest.json``; ValueError for NaN in a summary, TypeError for what is not JSON."""
+        """Return the text of ``manifest.json``.
+
+        Raises:
+            ValueError: A summary holds a number that is not finite.
+            TypeError: A summary holds a value that JSON does not have.
+        """
         content = {
             "schema": self.schema,
             "edgead_version": self.edgead_version,
@@ -89,22 +110,25 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
-        """Read a manifest, a text or its UTF-8 bytes.
+        """Read a manifest.
+
+        Args:
+            text: Content of ``manifest.json``, as text or as UTF-8 bytes.
 
         Raises:
-            BundleError: If it is anything that `to_json` would not write; the message names the key.
+            BundleError: `to_json` would not write such a text, or the schema is newer. The message names the key.
         """
-        with record_errors(BundleError, "it is no manifest", REBUILD):
+        with record_errors(BundleError, "it is not a manifest", REBUILD):
             content = check_object(parse_json(text, MAX_MANIFEST_BYTES))
             schema = record_from(int, content.get("schema"), "schema")
             if schema > SCHEMA:
                 raise BundleError(
-                    f"schema {schema} is newer than the {SCHEMA} that edgead {__version__} reads: "
-                    "install a newer edgead"
+                    f"schema {schema} is newer than schema {SCHEMA}, which edgead {__version__} reads",
+                    hint="install a newer edgead",
                 )
             if schema != SCHEMA:
                 raise RecordError(f"schema is {schema}, not {SCHEMA}")
-            # The file holds the whole preprocessing, of which an image's size is the one thing that varies.
+            # The file holds the whole preprocessing, and only the image size varies.
             size = check_preprocess_spec(record_from(dict, content.pop("preprocess", None), "preprocess"))
             if "size" in content:
                 raise RecordError("it has the unknown key 'size'")
@@ -114,13 +138,20 @@ class Manifest:
 
 
 def check_file_name(name: str) -> None:
-    """Refuse a file name that is not a plain relative path inside a bundle: BundleError."""
+    """Check that a file name is a plain relative path inside a bundle.
+
+    Args:
+        name: Path of a file relative to the bundle, with `/` as separator.
+
+    Raises:
+        BundleError: The path is absolute, leaves the bundle, has unusual characters, or names the manifest.
+    """
     if name == "manifest.json" or not all(_NAME_PART.fullmatch(part) for part in name.split("/")):
-        raise BundleError(f"file name {name!r} is not a plain path inside the bundle: {REBUILD}")
+        raise BundleError(f"file name {name!r} is not a plain path inside the bundle", hint=REBUILD)
 
 
 def _check(manifest: Manifest) -> None:
-    """Raise RecordError, InputError or BundleError, naming the key, for a value that `to_json` would not write."""
+    """Raise RecordError, InputError or BundleError, which names the key, for a value that `to_json` would not write."""
     check_part_names(list(manifest.thresholds))
     for name, entry in manifest.files.items():
         check_file_name(name)

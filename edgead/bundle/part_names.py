@@ -1,7 +1,7 @@
-"""The kinds of part that one model serves, by name.
+"""Names of the parts that one model inspects.
 
-A model may be trained on several parts at once. Their scores lie at different levels, so each has a threshold of its
-own, and whoever asks for a verdict says of which part. A part is called as the folder of its images is.
+A model may be trained on several parts at once. Their scores lie at different levels, so each part has its own
+threshold, and a prediction needs the name of the part. A part's name is the name of its image folder.
 """
 
 from __future__ import annotations
@@ -11,29 +11,47 @@ from collections.abc import Iterable, Sequence
 from edgead.errors import InputError
 
 MAX_PARTS = 32
-"""In one model: a bundle carries an image of each, and its synthetic defect, with the answers expected for them."""
+"""Largest number of parts of one model. It limits the size of a bundle, which holds golden images of each part."""
 
-# What a file system allows a folder.
+# Longest name of a folder in common file systems.
 _MAX_NAME = 255
 
 
 def check_part_names(names: Sequence[str]) -> None:
-    """Refuse names that no model can tell its parts apart by, InputError: none, too many, one twice, not printable."""
+    """Check the names of a model's parts.
+
+    Args:
+        names: Names of the parts, equal to the names of their folders.
+
+    Raises:
+        InputError: There is no name, there are more than `MAX_PARTS`, a name is given twice, or a name is empty, too
+            long or not printable.
+    """
     if not 1 <= len(names) <= MAX_PARTS:
-        raise InputError(f"{len(names)} parts in one model: give 1 to {MAX_PARTS}")
+        raise InputError(f"{len(names)} parts in one model", hint=f"give 1 to {MAX_PARTS}")
     for name in names:
-        # Names go to terminals and into lines of a log.
+        # Names are printed to terminals and written into lines of a log.
         if not name or len(name) > _MAX_NAME or not name.isprintable():
-            raise InputError(f"{name[:80]!r} is no name of a part: rename the folder")
+            raise InputError(f"{name[:80]!r} is no name of a part", hint="rename the folder")
         if names.count(name) > 1:
-            raise InputError(f"two datasets are named {name}: rename one of the folders")
+            raise InputError(f"two datasets are named {name}", hint="rename one of the folders")
 
 
 def choose_part(known: Iterable[str], asked: str | None, dataset: str | None = None) -> str:
-    """The part that is meant: the one asked for, the only one there is, or the one that is called as the dataset.
+    """Choose one of a model's parts.
 
-    known: names of the model's parts. asked: what the user gave, None for nothing. dataset: name of the images at
-    hand. Raises InputError, which names the parts, for one that is not known and where the choice is open.
+    The part is the one that the user asked for, or the model's only part, or the part with the name of the dataset.
+
+    Args:
+        known: Names of the model's parts.
+        asked: Name that the user gave; None if the user gave none.
+        dataset: Name of the dataset; None if there is none.
+
+    Returns:
+        Name of the part.
+
+    Raises:
+        InputError: The model does not have the part, or several parts are possible. The message names the parts.
     """
     names = list(known)
     if asked is None and len(names) == 1:
@@ -41,5 +59,5 @@ def choose_part(known: Iterable[str], asked: str | None, dataset: str | None = N
     meant = dataset if asked is None else asked
     if meant is None or meant not in names:
         said = "the model knows several parts" if asked is None else f"the model knows no part {asked[:80]!r}"
-        raise InputError(f"{said}: give --part {' or '.join(names)}")
+        raise InputError(said, hint=f"give --part {' or '.join(names)}")
     return meant

@@ -1,1 +1,1 @@
-"""From a trained model to one ONNX file: uint8 images in, map and score out."""
+"""Export of a trained model to one ONNX file, which takes uint8 images and gives anomaly map and score."""

@@ -1,7 +1,7 @@
-"""What one image costs a graph: parameters and floating-point operations, counted from the ONNX file alone.
+"""Cost of a graph for one image: parameters and floating-point operations, counted from the ONNX file alone.
 
-So the figures are of what runs at the line, with batch normalisation folded and without what only training needs, and
-whoever has a bundle can count them again.
+The figures therefore describe the deployed graph: batch normalisation is folded, and parts that only training needs are
+absent. Anyone who has a bundle can count them again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, helper
 from edgead.errors import BundleError
 from edgead.export.head.inline import without_head_function
 
-# Whose constants were learnt; the constants of the head, in its function, were not.
+# Constants of these operators were learnt. The head's function has the same operators, with constants that were not.
 _LEARNT = ("Conv", "ConvTranspose", "MatMul", "Gemm", "BatchNormalization", "InstanceNormalization", "PRelu")
 
 Shape = tuple[int, ...]
@@ -24,19 +24,32 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """parameters: numbers that were learnt. flop: floating-point operations for one image."""
+    """Cost of a graph.
+
+    Attributes:
+        parameters: Number of learnt parameters.
+        flop: Number of floating-point operations for one image.
+    """
 
     parameters: int
     flop: int
 
 
 def cost_of(model: ModelProto) -> Cost:
-    """Count a graph whose first axis is the batch, for a batch of one.
+    """Count parameters and operations of a graph for one image.
 
-    parameters: elements of the constants that convolutions, matrix products and normalisations take. flop: 2 for each
-    multiply-add of the convolutions (transposed ones too) and matrix products, those of the head among them; a padded
-    position counts as any other. Bias, activation, normalisation and resizing are left out, as is usual. Raises
-    BundleError where such a node has a shape that cannot be inferred.
+    Parameters are the elements of the constants of convolutions, matrix products and normalisations. Each multiply-add
+    of a convolution, transposed convolution or matrix product counts as 2 operations, in the head too, and padded
+    positions count as others. As is usual, biases, activations, normalisations and resizing are not counted.
+
+    Args:
+        model: The graph; the first axis of its input is the batch.
+
+    Returns:
+        The counts for a batch of one.
+
+    Raises:
+        BundleError: The shape of a counted node cannot be inferred.
     """
     shapes = _shapes(inlined := _for_one_image(without_head_function(model)))
     flop = 0
@@ -47,26 +60,28 @@ def cost_of(model: ModelProto) -> Cost:
             except KeyError as error:
                 raise BundleError(
                     f"the {node.op_type} {node.name or node.output[0]!r} has no fixed shape, so its operations cannot "
-                    "be counted: rebuild the graph with 'edgead build'"
+                    "be counted",
+                    hint="rebuild the graph with 'edgead build'",
                 ) from error
     return Cost(_parameters(model), flop)
 
 
 def _parameters(model: ModelProto) -> int:
+    """Number of elements of all learnt constants."""
     constants = {weight.name: prod(weight.dims) for weight in model.graph.initializer}
-    # An INT8 weight reaches its layer by way of a node that widens it.
+    # A DequantizeLinear node stands between an INT8 weight and its layer.
     widened = {
         node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"
     }
     taken = {
         widened.get(name, name) for node in model.graph.node if node.op_type in _LEARNT for name in node.input
     }
-    # A set, because a weight that two layers share was learnt once.
+    # `taken` is a set, so a weight that two layers share counts once.
     return sum(constants.get(name, 0) for name in taken)
 
 
 def _for_one_image(model: ModelProto) -> ModelProto:
-    """The same graph with a batch of one, and without the shapes that were noted for another."""
+    """Copy a graph with a batch of one, without the inferred shapes, which may hold another batch size."""
     one = ModelProto()
     one.CopyFrom(model)
     for value in one.graph.input:
@@ -78,7 +93,7 @@ def _for_one_image(model: ModelProto) -> ModelProto:
 
 
 def _shapes(model: ModelProto) -> dict[str, Shape]:
-    """The shape of every tensor whose shape is fixed."""
+    """Shape of every tensor that has a fixed shape, by name."""
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     found: dict[str, Shape] = {weight.name: tuple(weight.dims) for weight in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
@@ -89,12 +104,12 @@ def _shapes(model: ModelProto) -> dict[str, Shape]:
 
 
 def _convolution(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
-    # Every output is a sum over the input channels of its group and the kernel.
+    """Multiply-adds: each output element is a sum over the input channels of its group and the kernel."""
     return prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])
 
 
 def _transposed_convolution(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
-    # Every input is spread over the output channels of its group and the kernel.
+    """Multiply-adds: each input element is spread over the output channels of its group and the kernel."""
     return prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
 
 

@@ -1,8 +1,7 @@
-"""From a trained method to one ONNX graph: the only file outside models/ and train/ that knows torch.
+"""Export of a trained method to one ONNX graph. No other module of this package imports torch.
 
-A method says two things of itself, its `features` and its `head`, and nothing else is asked here, so no
-method has a name in this file. The features are traced; the head is written as ONNX directly, one node that
-every backend can find.
+The export uses only a method's `features` and `head`, so it works for every method. The features are traced. The head
+is written as ONNX directly, as one node that every backend can find.
 """
 
 from __future__ import annotations
@@ -24,17 +23,25 @@ if TYPE_CHECKING:
 
 
 def onnx_from_method(method: DistillationMethod, size: ModelSize) -> ModelProto:
-    """Write a method as one ONNX graph: uint8 images in, map and score out.
+    """Export a method as one ONNX graph.
 
-    method: in evaluation mode, on the CPU. size: of the images, fixed in the graph. The graph takes
-    `images` (N, H, W, 3) uint8 RGB, N free, and gives `anomaly_map` (N, 1, H, W) and `anomaly_score` (N,),
-    both float32. Batch normalisation is folded into the convolutions; the head is the model-local function
-    `edgead::AnomalyMap`. Raises ValueError when the method is in training mode.
+    The graph takes `images` (N, H, W, 3) uint8 RGB with a free N. It gives `anomaly_map` (N, 1, H, W) and
+    `anomaly_score` (N,), both float32. Batch normalisation is folded into the convolutions. The head is the model-local
+    function `edgead::AnomalyMap`.
+
+    Args:
+        method: Trained method, in evaluation mode and on the CPU.
+        size: Size of the images, which is fixed in the graph.
+
+    Returns:
+        The checked graph.
+
+    Raises:
+        ValueError: The method is in training mode.
     """
     if method.training:
         raise ValueError("a method is exported in evaluation mode: call eval() first")
-    # Simplified before the head is there, because the simplifier would dissolve the function into its
-    # operators.
+    # The simplifier would inline the head's function, so it runs before the head is appended.
     features, _ = onnxsim.simplify(_traced_features(method, size))
     model = append_head(features, method.head)
     model.producer_name, model.producer_version = "edgead", __version__
@@ -44,7 +51,8 @@ def onnx_from_method(method: DistillationMethod, size: ModelSize) -> ModelProto:
 
 
 def _traced_features(method: DistillationMethod, size: ModelSize) -> ModelProto:
-    # Two images, because of one the exporter would learn that the batch is always one.
+    """Trace the features into a graph of images (N, H, W, 3) uint8 with a free N."""
+    # With one example image the exporter would fix the batch size to one.
     images = torch.zeros(2, size.height_px, size.width_px, 3, dtype=torch.uint8)
     with torch.no_grad():
         program = torch.onnx.export(
@@ -57,13 +65,13 @@ def _traced_features(method: DistillationMethod, size: ModelSize) -> ModelProto:
             dynamic_shapes={"images": {0: torch.export.Dim("N")}},
             verbose=False,
         )
-    assert program is not None  # it is None only for an exporter that is not asked for
+    assert program is not None  # only the old exporter returns None
     proto: ModelProto = program.model_proto
     return proto
 
 
 class _Features(nn.Module):
-    """Gives the features of a method as one flat tuple: teacher_1..K, student_1..K."""
+    """Module that gives the features of a method as one flat tuple: teacher_1..K, student_1..K."""
 
     def __init__(self, method: DistillationMethod) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""Which nodes of a graph prepare the image, and which are teacher, student and head.
+"""Sections of a graph: image preparation, teacher, student and head.
 
-Precision is chosen by part, and a graph says of itself what its parts are: the head is the one node of domain
-`edgead`, its first inputs come from the teacher and its last from the student, and what no convolution comes
-before prepares the image. So a graph that was read from a bundle is divided as one that was just exported,
-without torch and without names to go by.
+Precision is chosen by section, and the structure of a graph determines its sections. The head is the only node of
+domain `edgead`. The first half of its inputs comes from the teacher, and the second half from the student. Nodes that
+do not depend on a convolution prepare the image. Neither torch nor names of nodes are needed, so a graph from a bundle
+is divided in the same way as a newly exported one.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ FOLLOWERS = ("Relu", "LeakyRelu", "Clip", "HardSwish", "Sigmoid")
 
 @dataclass(frozen=True, slots=True)
 class GraphSections:
-    """The nodes of a graph by part, as indices into its list of nodes; no node is in two parts.
+    """Nodes of a graph by section, as indices into its list of nodes. No node is in two sections.
 
-    image: casts and normalises. teacher, student: from the first convolution on; nodes that both need are
-    the teacher's. head: the anomaly map.
+    Attributes:
+        image: Nodes that cast and normalise the image.
+        teacher: Nodes of the teacher from its first convolution on, and nodes that teacher and student share.
+        student: Nodes of the student from its first convolution on.
+        head: Node of the anomaly map.
     """
 
     image: frozenset[int]
@@ -36,13 +39,20 @@ class GraphSections:
 
 
 def sections_of(model: ModelProto) -> GraphSections:
-    """Divide a graph that edgead exported. Raises PrecisionError for one without exactly one head."""
+    """Divide a graph into sections.
+
+    Args:
+        model: A graph that edgead exported, in any precision.
+
+    Raises:
+        PrecisionError: The graph does not have exactly one head.
+    """
     nodes = list(model.graph.node)
     heads = [index for index, node in enumerate(nodes) if (node.domain, node.op_type) == (DOMAIN, OP_TYPE)]
     if len(heads) != 1:
         raise PrecisionError(
-            f"the graph has {len(heads)} nodes {DOMAIN}::{OP_TYPE} where it should have one: "
-            "export it with 'edgead build'"
+            f"the graph has {len(heads)} nodes {DOMAIN}::{OP_TYPE} where it should have one",
+            hint="export it with 'edgead build'",
         )
     producer = {name: index for index, node in enumerate(nodes) for name in node.output}
     features = list(nodes[heads[0]].input)
@@ -50,7 +60,7 @@ def sections_of(model: ModelProto) -> GraphSections:
     both = teacher | _upstream(nodes, producer, features[len(features) // 2 :])
     convolved: set[int] = set()
     for index, node in enumerate(nodes):
-        # Nodes are in topological order, so what comes before a node is decided before it is.
+        # Nodes are in topological order, so the loop has visited all producers of a node before the node.
         if node.op_type in CONVOLUTIONS or any(producer.get(name) in convolved for name in node.input):
             convolved.add(index)
     return GraphSections(
@@ -62,7 +72,11 @@ def sections_of(model: ModelProto) -> GraphSections:
 
 
 def float_tensors(model: ModelProto) -> frozenset[str]:
-    """Names of all float32 tensors of the main graph, the weights among them."""
+    """Return the names of all float32 tensors of the main graph, including weights.
+
+    Args:
+        model: Any graph.
+    """
     graph = onnx.shape_inference.infer_shapes(model).graph
     values = (*graph.input, *graph.value_info, *graph.output)
     floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
@@ -71,7 +85,14 @@ def float_tensors(model: ModelProto) -> frozenset[str]:
 
 
 def computed_tensors(model: ModelProto) -> tuple[str, ...]:
-    """Names of the float32 tensors that teacher and student give, in the order of the graph."""
+    """Return the names of the float32 tensors that the nodes of teacher and student give, in the order of the graph.
+
+    Args:
+        model: A graph that edgead exported.
+
+    Raises:
+        PrecisionError: The graph does not have exactly one head.
+    """
     sections, floats = sections_of(model), float_tensors(model)
     nodes = enumerate(model.graph.node)
     inside = (node for index, node in nodes if index in sections.teacher | sections.student)
@@ -79,9 +100,14 @@ def computed_tensors(model: ModelProto) -> tuple[str, ...]:
 
 
 def with_followers(model: ModelProto, layers: Collection[str]) -> frozenset[str]:
-    """These layers and the nodes without weights, such as rectifiers, that take what they give and nothing else.
+    """Add to some layers the following activation functions that depend on no other layer.
 
-    layers, and what is returned: nodes by the first tensor that each gives.
+    Args:
+        model: Any graph.
+        layers: Nodes, each named by its first output tensor.
+
+    Returns:
+        The layers and the added nodes, each named by its first output tensor.
     """
     constants = {weight.name for weight in model.graph.initializer}
     found = set(layers)
@@ -93,7 +119,17 @@ def with_followers(model: ModelProto, layers: Collection[str]) -> frozenset[str]
 
 
 def tail(model: ModelProto) -> frozenset[str]:
-    """The nodes that give the features: the last convolution of each, and all after it, by the first tensor given."""
+    """Find the last convolution of each feature, and all nodes between it and the head.
+
+    Args:
+        model: A graph that edgead exported.
+
+    Returns:
+        The nodes, each named by its first output tensor.
+
+    Raises:
+        PrecisionError: The graph does not have exactly one head.
+    """
     sections, nodes = sections_of(model), list(model.graph.node)
     producer = {name: index for index, node in enumerate(nodes) for name in node.output}
     found: set[str] = set()

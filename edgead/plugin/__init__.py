@@ -1,1 +1,1 @@
-"""The CUDA side of the operator edgead::AnomalyMap: device code, its launcher, and its compilation at run time."""
+"""CUDA implementation of the operator edgead::AnomalyMap: device code, launcher, and compilation at run time."""

@@ -1,12 +1,12 @@
-"""Compile the TensorRT plugin into one library, with the headers, the library and the compiler that are here.
+"""Compile the TensorRT plugin into one library, with the headers, the library and the compiler of this machine.
 
-A plugin speaks to one major version of TensorRT, and its kernels to the GPUs that its compiler knows, so there is
-no library to ship for all: it is compiled once on the machine, or in the container, that builds the engines. The
-kernels are compiled for every GPU that the compiler knows, from the first whose kernels take constant arguments
-as ours do, so that a library may be copied to another machine with the same TensorRT.
+A plugin works with one major version of TensorRT, and with the GPUs that its compiler knows, so no library works
+everywhere. It is compiled once on the machine, or in the container, that builds the engines. The kernels are compiled
+for every GPU that the compiler knows and that supports constant kernel arguments. The library may therefore be copied
+to another machine with the same TensorRT.
 
-The library is linked with libnvinfer. It registers itself when it is loaded, and the loader sets up what it needs
-first only where it knows of it.
+The library registers itself when it is loaded, and needs libnvinfer to do so. It is linked with libnvinfer, so that the
+loader initialises libnvinfer first.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from edgead.plugin.loader import LIBRARY_NAME
 
 _SOURCES = ("anomaly_map.cu", "tensorrt_plugin.cpp")
 _OLDEST_TENSORRT = (8, 6)
-_OLDEST_COMPUTE_CAPABILITY = 70  # of __grid_constant__, which the kernels' arguments are
+_OLDEST_COMPUTE_CAPABILITY = 70  # the kernels' arguments are __grid_constant__, which needs Volta
 
-# JetPack, NVIDIA's Debian packages and its containers; then where its archives are unpacked by habit.
+# Directories of JetPack, NVIDIA's Debian packages and its containers, then usual places of unpacked archives.
 _INCLUDES = (
     "/usr/include/aarch64-linux-gnu",
     "/usr/include/x86_64-linux-gnu",
@@ -44,10 +44,13 @@ _COMPILERS = ("/usr/local/cuda/bin/nvcc", "/usr/local/cuda-*/bin/nvcc")
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """What the plugin is compiled with.
+    """Headers, library and compiler for the plugin.
 
-    include: directory of NvInfer.h. library: libnvinfer.so.MAJOR. version: of TensorRT, from its headers, as
-    (major, minor). nvcc: CUDA's compiler.
+    Attributes:
+        include: Directory of NvInfer.h.
+        library: Path of libnvinfer.so.MAJOR.
+        version: (major, minor) of TensorRT, from its headers.
+        nvcc: Path of CUDA's compiler.
     """
 
     include: Path
@@ -58,7 +61,13 @@ class Toolchain:
 
 @dataclass(frozen=True, slots=True)
 class BuiltPlugin:
-    """A compiled plugin: where it is, its SHA-256 in hex, and (major, minor) of the TensorRT it is for."""
+    """A compiled plugin.
+
+    Attributes:
+        path: Path of the library.
+        sha256: SHA-256 of the library, in hex.
+        tensorrt: (major, minor) of the TensorRT that the library works with.
+    """
 
     path: Path
     sha256: str
@@ -66,10 +75,19 @@ class BuiltPlugin:
 
 
 def build_plugin(out: Path, include: Path | None = None) -> BuiltPlugin:
-    """Compile the plugin into the directory `out`, as a whole or not at all.
+    """Compile the plugin, whole or not at all.
 
-    include: directory of TensorRT's headers, where they are not where packages put them. Raises BackendError
-    for a part that is missing, with where it comes from, and for what the compiler refuses.
+    Args:
+        out: Directory of the library. It is created if it does not exist.
+        include: Directory of TensorRT's headers; None to search the directories of NVIDIA's packages.
+
+    Returns:
+        The compiled plugin.
+
+    Raises:
+        InputError: `out` is not a directory.
+        BackendError: Headers, library or compiler are missing, and the message names their source; or the compiler
+            fails.
     """
     check_directory(out)
     toolchain = find_toolchain(include)
@@ -81,54 +99,89 @@ def build_plugin(out: Path, include: Path | None = None) -> BuiltPlugin:
 
 
 def find_toolchain(include: Path | None = None) -> Toolchain:
-    """Find headers, libnvinfer and nvcc. Raises BackendError that says what is missing and how to get it."""
+    """Find headers, libnvinfer and nvcc.
+
+    Args:
+        include: Directory of TensorRT's headers; None to search the directories of NVIDIA's packages.
+
+    Returns:
+        The paths and the version of TensorRT.
+
+    Raises:
+        BackendError: One is missing, and the message tells how to get it; or the headers are too old.
+    """
     headers = find_include(include)
     version = tensorrt_version(headers)
     if version < _OLDEST_TENSORRT:
         raise BackendError(
-            f"the headers in {headers} are of version {version[0]}.{version[1]}, and the plugin needs those of "
-            "TensorRT 8.6 or newer (TensorRT-RTX, which counts from 1, has no plugins): "
-            "give others with --tensorrt-include DIR"
+            f"the headers in {headers} have version {version[0]}.{version[1]}, and the plugin needs TensorRT 8.6 or "
+            "newer (TensorRT-RTX, which counts from 1, has no plugins)",
+            hint="give other headers with --tensorrt-include DIR",
         )
     return Toolchain(headers, _find_library(headers, version[0]), version, _find_nvcc())
 
 
 def find_include(include: Path | None = None) -> Path:
-    """The directory of NvInfer.h: the one given, or where packages put it. Raises BackendError without one."""
+    """Find the directory of NvInfer.h.
+
+    Args:
+        include: The only directory to search; None to search the directories of NVIDIA's packages.
+
+    Raises:
+        BackendError: There are no headers.
+    """
     places = [include] if include else list(_existing(*_INCLUDES))
     for place in places:
         if (place / "NvInfer.h").is_file() and (place / "NvInferVersion.h").is_file():
             return place
     where = f"in {include}" if include else "on this machine"
     raise BackendError(
-        f"the plugin needs TensorRT's headers, and there is no NvInfer.h {where}: "
-        "sudo apt-get install libnvinfer-headers-dev (from JetPack or NVIDIA's repository), "
-        "or --tensorrt-include DIR with the include directory of github.com/NVIDIA/TensorRT"
+        f"the plugin needs TensorRT's headers, and there is no NvInfer.h {where}",
+        hint="sudo apt-get install libnvinfer-headers-dev (from JetPack or NVIDIA's repository), "
+        "or --tensorrt-include DIR with the include directory of github.com/NVIDIA/TensorRT",
     )
 
 
 def tensorrt_version(include: Path) -> tuple[int, int]:
-    """(major, minor) of the TensorRT whose headers these are. Raises BackendError where they do not say."""
+    """Read the version of TensorRT from its headers.
+
+    Args:
+        include: Directory of NvInferVersion.h.
+
+    Returns:
+        (major, minor).
+
+    Raises:
+        BackendError: The headers do not define a version.
+    """
     text = (include / "NvInferVersion.h").read_text(encoding="utf-8", errors="replace")
-    # A number, or since 10.10 or so the name of another macro that is one.
+    # The value is a number, or in newer versions the name of another macro, which is a number.
     macros: dict[str, str] = dict(re.findall(r"^#define\s+(\w+)\s+(\w+)", text, flags=re.MULTILINE))
     named = (macros.get(f"NV_TENSORRT_{part}", "") for part in ("MAJOR", "MINOR"))
     major, minor = (macros.get(name, name) for name in named)
     if not (major.isdecimal() and minor.isdecimal()):
         raise BackendError(
-            f"{include / 'NvInferVersion.h'} names no version of TensorRT: give another directory"
+            f"{include / 'NvInferVersion.h'} names no version of TensorRT",
+            hint="give another directory with --tensorrt-include DIR",
         )
     return int(major), int(minor)
 
 
 def compile_options(toolchain: Toolchain) -> list[str]:
-    """The arguments of nvcc except the output."""
+    """Return the arguments of nvcc, except the output.
+
+    Args:
+        toolchain: Headers, library and compiler.
+
+    Raises:
+        BackendError: nvcc cannot be run, or does not compile for any GPU since Volta.
+    """
     sources = Path(__file__).parent
     return [
         "-std=c++17",
         "-O3",
         "-shared",
-        # Two plugins in one process share no names, and a name that nothing defines is an error now, not later.
+        # Hidden names do not clash with another plugin in the process, and undefined names fail here, not when loaded.
         "-Xcompiler=-fPIC,-fvisibility=hidden",
         "-Xlinker=-z,defs",
         *_device_code(toolchain.nvcc),
@@ -141,19 +194,19 @@ def compile_options(toolchain: Toolchain) -> list[str]:
 
 
 def _device_code(nvcc: Path) -> Iterator[str]:
-    """Machine code for every GPU that this nvcc knows, and for newer ones what the driver translates."""
+    """Yield options for machine code for every GPU that this nvcc knows, and PTX for newer GPUs."""
     listed = _run([os.fspath(nvcc), "--list-gpu-arch"])
     known = sorted(int(number) for number in re.findall(r"^compute_(\d+)$", listed, flags=re.MULTILINE))
     usable = [number for number in known if number >= _OLDEST_COMPUTE_CAPABILITY]
     if not usable:
-        raise BackendError(f"{nvcc} compiles for no GPU since Volta: install CUDA 12 or newer")
+        raise BackendError(f"{nvcc} compiles for no GPU since Volta", hint="install CUDA 12 or newer")
     for number in usable:
         yield from ("-gencode", f"arch=compute_{number},code=sm_{number}")
     yield from ("-gencode", f"arch=compute_{usable[-1]},code=compute_{usable[-1]}")
 
 
 def _find_library(include: Path, major: int) -> Path:
-    """Libnvinfer of the headers' major version, beside them, where packages put it, or in TensorRT's wheels."""
+    """Find libnvinfer of a major version: beside the headers, in the system, or in TensorRT's wheels."""
     name = f"libnvinfer.so.{major}"
     places = [
         include.parent / "lib",
@@ -165,13 +218,13 @@ def _find_library(include: Path, major: int) -> Path:
         if (place / name).exists():
             return place / name
     raise BackendError(
-        f"the headers in {include} are of TensorRT {major}, and there is no {name} on this machine: "
-        f"sudo apt-get install libnvinfer{major} (from JetPack or NVIDIA's repository), or pip install tensorrt"
+        f"the headers in {include} are of TensorRT {major}, and there is no {name} on this machine",
+        hint=f"sudo apt-get install libnvinfer{major} (from JetPack or NVIDIA's repository), or pip install tensorrt",
     )
 
 
 def _wheels() -> Iterator[Path]:
-    """Where the wheels of TensorRT keep its libraries; looks, and imports nothing."""
+    """Yield the directories in which wheels keep the libraries of TensorRT, without importing TensorRT."""
     for name in ("tensorrt_libs", "tensorrt"):
         spec = importlib.util.find_spec(name)
         if spec is not None:
@@ -183,8 +236,8 @@ def _find_nvcc() -> Path:
     found = [Path(on_path)] if on_path else sorted(_existing(*_COMPILERS), reverse=True)
     if not found:
         raise BackendError(
-            "the plugin needs CUDA's compiler nvcc, which is not on PATH nor below /usr/local/cuda: "
-            "install the CUDA toolkit from NVIDIA (on a Jetson: sudo apt-get install nvidia-jetpack)"
+            "the plugin needs CUDA's compiler nvcc, which is neither on PATH nor below /usr/local/cuda",
+            hint="install the CUDA toolkit from NVIDIA (on a Jetson: sudo apt-get install nvidia-jetpack)",
         )
     return found[0]
 
@@ -195,15 +248,21 @@ def _existing(*patterns: str) -> Iterator[Path]:
 
 
 def _run(command: list[str]) -> str:
-    """Standard output of a compiler's call, or BackendError with its first line of complaint."""
+    """Run a compiler and return its standard output; BackendError with its first error line if it fails."""
     try:
         result = subprocess.run(command, capture_output=True, text=True, errors="replace")
     except OSError as error:
-        raise BackendError(f"cannot run {command[0]}: {error.strerror or error}") from error
+        raise BackendError(
+            f"cannot run {command[0]} ({error.strerror or error})",
+            hint="install the CUDA toolkit again, or put another nvcc on PATH",
+        ) from error
     if result.returncode != 0:
         lines = [line for line in (result.stderr + result.stdout).splitlines() if line.strip()]
         complaint = next(
             (line for line in lines if "error" in line or "fatal" in line), (lines or ["nothing"])[0]
         )
-        raise BackendError(f"{command[0]} does not compile the plugin; it says: {complaint.strip()}")
+        raise BackendError(
+            f"{command[0]} does not compile the plugin ({complaint.strip()})",
+            hint="use a CUDA toolkit and TensorRT headers that fit each other",
+        )
     return result.stdout

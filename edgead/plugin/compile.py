@@ -1,7 +1,7 @@
-"""The CUDA kernels compiled on the machine that runs them, by NVRTC through cuda-core: no toolkit, no GPU needed.
+"""Compile the CUDA kernels on the machine that runs them, with NVRTC through cuda-core. No toolkit or GPU is needed.
 
-TensorRT for RTX has no plugins, so its sessions launch the kernels themselves, and tests do too. The plugin for
-TensorRT is compiled by nvcc from the same sources.
+TensorRT for RTX has no plugins, so its sessions launch the kernels themselves, as do tests. The plugin for TensorRT is
+compiled by nvcc from the same sources.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from pathlib import Path
 from edgead.errors import BackendError, needs_extra
 
 SOURCES = Path(__file__).parent
-"""Where the C++ and CUDA sources lie."""
+"""Directory of the C++ and CUDA sources."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelUse:
-    """What one kernel takes of a multiprocessor, by the compiler's report; registers and bytes a thread."""
+    """Resources of one kernel, from the compiler's report.
+
+    Attributes:
+        registers: Registers for each thread.
+        stack_bytes: Stack for each thread, in bytes.
+        spill_bytes: Spill stores and loads of each thread, in bytes.
+    """
 
     registers: int
     stack_bytes: int
@@ -29,14 +35,20 @@ class KernelUse:
 
 @dataclass(frozen=True, slots=True)
 class CompiledKernels:
-    """Machine code of all kernels for one architecture, and what the compiler says of it."""
+    """Machine code of all kernels for one architecture.
+
+    Attributes:
+        architecture: Architecture, such as `sm_87`.
+        cubin: Machine code.
+        report: Report of the compiler.
+    """
 
     architecture: str
     cubin: bytes
     report: str
 
     def use(self) -> dict[str, KernelUse]:
-        """Read the report: kernel's name to what it takes."""
+        """Read the resources of each kernel from the report, by name of the kernel."""
         found = re.findall(
             r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
             r"(\d+) bytes spill loads.*?Used (\d+) registers",
@@ -50,7 +62,7 @@ class CompiledKernels:
 
 
 def source_digest() -> str:
-    """SHA-256, in hex, of all that the kernels are compiled from: another one, other kernels."""
+    """Hash all sources of the kernels; returns the SHA-256 in hex."""
     digest = hashlib.sha256()
     for file in sorted([*SOURCES.glob("*.cuh"), SOURCES / "anomaly_map.h"]):
         content = file.read_bytes()
@@ -59,10 +71,17 @@ def source_digest() -> str:
 
 
 def compile_kernels(architecture: str) -> CompiledKernels:
-    """Compile the kernels for an architecture, `sm_87` or the like; takes a second or two.
+    """Compile the kernels for an architecture, which takes one or two seconds.
 
-    Raises MissingExtraError where cuda-core is not installed, and BackendError where its compiler cannot be loaded
-    or does not know the architecture.
+    Args:
+        architecture: Architecture, such as `sm_87`.
+
+    Returns:
+        The machine code and the compiler's report.
+
+    Raises:
+        MissingExtraError: cuda-core is not installed.
+        BackendError: NVRTC cannot be loaded, or cannot compile for the architecture.
     """
     with needs_extra("tensorrt", "compiling CUDA kernels"):
         from cuda.core import Program, ProgramOptions
@@ -81,13 +100,14 @@ def compile_kernels(architecture: str) -> CompiledKernels:
     except DynamicLibNotFoundError as error:
         reason = " ".join(str(error).split())
         raise BackendError(
-            f"NVRTC, which compiles the kernels, is missing ({reason}): pip install 'cuda-bindings[all]' of your "
-            "driver's CUDA, or install the CUDA toolkit"
+            f"NVRTC, which compiles the kernels, is missing ({reason})",
+            hint="pip install 'cuda-bindings[all]' of your driver's CUDA, or install the CUDA toolkit",
         ) from error
     # NVRTC's own errors have no public class.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise BackendError(
-            f"NVRTC cannot compile the kernels for {architecture}: {reason}: install a CUDA release that knows it"
+            f"NVRTC cannot compile the kernels for {architecture} ({reason})",
+            hint=f"install a CUDA release that supports {architecture}",
         ) from error
     return CompiledKernels(architecture, bytes(code), report.getvalue())

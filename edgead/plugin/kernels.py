@@ -1,7 +1,7 @@
-"""The CUDA kernels on a device: compiled for it, loaded, and put on a stream.
+"""The CUDA kernels on a device: compile, load and enqueue them.
 
-For TensorRT for RTX, which has no plugins, and for tests. Putting them on a stream allocates nothing and waits for
-nothing, so it may be captured into a CUDA graph.
+TensorRT for RTX, which has no plugins, and tests use this module. Enqueueing allocates nothing and waits for nothing,
+so it may be captured into a CUDA graph.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ KERNELS = ("edgead_cosine_float", "edgead_cosine_half", "edgead_cosine_half8", "
 
 
 class AnomalyMapKernels:
-    """The operator on the device whose context is current on the calling thread.
+    """The operator on the device of the current CUDA context of the calling thread.
 
-    cubin_for: gives the machine code for an architecture such as sm_87. Raises MissingExtraError without cuda-core, and
-    BackendError when there is no device or the kernels cannot be compiled for it.
+    Args:
+        cubin_for: Function that returns the machine code for an architecture, such as `sm_87`.
+
+    Raises:
+        MissingExtraError: cuda-core is not installed.
+        BackendError: There is no device, or the kernels cannot be compiled or loaded for it.
     """
 
     def __init__(
@@ -40,7 +44,7 @@ class AnomalyMapKernels:
             )
         cubin = cubin_for(architecture)
         with vendor_errors(f"the kernels for {architecture} cannot be loaded", "see edgead doctor"):
-            # Held, for the functions live as long as it does.
+            # The functions are valid only as long as this object exists.
             self._code = ObjectCode.from_cubin(cubin)
             self._functions = {
                 name: driver.CUfunction(int(self._code.get_kernel(name).handle)) for name in KERNELS
@@ -49,13 +53,21 @@ class AnomalyMapKernels:
     def plan(
         self, layout: Format, shapes: Sequence[FeatureShape], spec: HeadSpec, buffers: Buffers
     ) -> tuple[Launch, Launch]:
-        """Plan the operator for these buffers, once; arguments and errors are those of `edgead.plugin.launches`."""
+        """Plan the launches of the operator for some buffers; see `edgead.plugin.launches.launches`."""
         return launches(layout, shapes, spec, buffers, self._multiprocessors)
 
     def enqueue(self, planned: Sequence[Launch], stream: int) -> None:
-        """Put planned launches on a stream, by its handle. Raises BackendError when the driver refuses one."""
+        """Enqueue planned launches.
+
+        Args:
+            planned: Launches from `plan`.
+            stream: Handle of the CUDA stream.
+
+        Raises:
+            BackendError: The driver refuses a launch.
+        """
         for launch in planned:
-            # By the driver itself, because cuda-core's launch takes no structures by value.
+            # The driver's own function, because the launch function of cuda-core takes no structures by value.
             parameters = (ctypes.c_void_p * 1)(ctypes.addressof(launch.arguments))
             (status,) = self._driver.cuLaunchKernel(
                 self._functions[launch.kernel],
@@ -67,4 +79,6 @@ class AnomalyMapKernels:
                 0,
             )
             if status != self._driver.CUresult.CUDA_SUCCESS:
-                raise BackendError(f"CUDA does not launch {launch.kernel} ({status.name}): see edgead doctor")
+                raise BackendError(
+                    f"CUDA does not launch {launch.kernel} ({status.name})", hint="see edgead doctor"
+                )

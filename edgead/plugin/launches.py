@@ -1,6 +1,6 @@
-"""What the launcher in anomaly_map.cu computes before it launches, for those who launch from Python.
+"""Arguments and sizes of the kernel launches, for launches from Python; anomaly_map.cu computes the same in C++.
 
-The structures are those of arguments.cuh, byte for byte. A test holds every number here to the compiled launcher.
+The structures equal those of arguments.cuh byte for byte. A test compares every number with the compiled launcher.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _INT32_MAX = 2**31 - 1
 
 
 class Scale(ctypes.Structure):
-    """`edgead::Scale`."""
+    """Structure `edgead::Scale`."""
 
     _fields_ = [
         ("teacher", ctypes.c_void_p),
@@ -39,7 +39,7 @@ class Scale(ctypes.Structure):
 
 
 class Arguments(ctypes.Structure):
-    """`edgead::Arguments`, the one argument of every kernel."""
+    """Structure `edgead::Arguments`, the only argument of every kernel."""
 
     _fields_ = [
         ("scale", Scale * MAX_SCALES),
@@ -56,7 +56,14 @@ class Arguments(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One kernel launch of THREADS threads a block."""
+    """One kernel launch with THREADS threads in each block.
+
+    Attributes:
+        kernel: Name of the kernel.
+        blocks: Number of blocks.
+        shared_bytes: Dynamic shared memory of each block, in bytes.
+        arguments: Argument of the kernel.
+    """
 
     kernel: str
     blocks: int
@@ -66,7 +73,15 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Buffers:
-    """Device addresses: K features of each side, a workspace of `workspace_bytes`, map and score, both float32."""
+    """Device addresses of the tensors of the operator, for K scales.
+
+    Attributes:
+        teacher: K features (N, C_k, H_k, W_k) of the teacher.
+        student: K features (N, C_k, H_k, W_k) of the student.
+        workspace: Workspace of `workspace_bytes` bytes.
+        anomaly_map: Anomaly map (N, 1, H, W) float32.
+        anomaly_score: Anomaly score (N,) float32.
+    """
 
     teacher: Sequence[int]
     student: Sequence[int]
@@ -76,18 +91,31 @@ class Buffers:
 
 
 def workspace_bytes(shapes: Sequence[FeatureShape]) -> int:
-    """Give the size of the workspace for features (N, C_k, H_k, W_k)."""
+    """Compute the size of the workspace.
+
+    Args:
+        shapes: (N, C_k, H_k, W_k) of each scale k.
+
+    Returns:
+        Size in bytes.
+    """
     return 4 * sum(n * height * width for n, _, height, width in shapes)
 
 
 def launches(
     layout: Format, shapes: Sequence[FeatureShape], spec: HeadSpec, buffers: Buffers, multiprocessors: int
 ) -> tuple[Launch, Launch]:
-    """Plan the two launches of the operator.
+    """Plan the two launches of the operator: first the cosine maps, then the anomaly map.
 
-    layout: of the features in memory, as `edgead::Format` says. shapes: (N, C_k, H_k, W_k), the same for teacher and
-    student. multiprocessors: of the device; they decide how the work is cut. Raises BackendError for what the kernels
-    do not take.
+    Args:
+        layout: Type and memory layout of the features; see `edgead::Format` in anomaly_map.h.
+        shapes: (N, C_k, H_k, W_k) of each scale k, equal for teacher and student.
+        spec: Parameters of the operator.
+        buffers: Device addresses of the tensors.
+        multiprocessors: Number of multiprocessors of the device, which determines the number of blocks.
+
+    Raises:
+        BackendError: The kernels do not support the shapes, the parameters or the buffers.
     """
     _check(layout, shapes, spec, buffers)
     batch = shapes[0][0]
@@ -128,7 +156,7 @@ def launches(
     tiles = -(-spec.width // _TILE) * -(-spec.height // _TILE)
     if max(blocks, batch * tiles) > _INT32_MAX:
         raise BackendError(
-            f"a batch of {batch} is more than one launch can hold: give fewer images at a time"
+            f"a batch of {batch} is too large for one launch", hint="give fewer images at a time"
         )
     return (
         Launch(f"edgead_cosine_{layout}", blocks, 4 * partial_sums, arguments),
@@ -137,9 +165,11 @@ def launches(
 
 
 def _check(layout: Format, shapes: Sequence[FeatureShape], spec: HeadSpec, buffers: Buffers) -> None:
+    """Raise BackendError if the kernels do not support the arguments of `launches`."""
     if not 1 <= len(shapes) <= MAX_SCALES:
         raise BackendError(
-            f"the CUDA kernels take 1 to {MAX_SCALES} scales, not {len(shapes)}: run the head on ONNX"
+            f"the CUDA kernels take 1 to {MAX_SCALES} scales, not {len(shapes)}",
+            hint="build with --head standard",
         )
     if spec.sigma > MAX_SIGMA:
         raise BackendError(f"the CUDA kernels smooth with a sigma up to {MAX_SIGMA:g}, not {spec.sigma:g}")
@@ -147,22 +177,27 @@ def _check(layout: Format, shapes: Sequence[FeatureShape], spec: HeadSpec, buffe
     if min(sizes) < 1 or max(sizes) > MAX_SIZE:
         raise BackendError(f"the CUDA kernels take heights and widths from 1 to {MAX_SIZE}, not {sizes}")
     if len({shape[0] for shape in shapes}) != 1 or min(min(shape) for shape in shapes) < 1:
-        raise BackendError(f"features share one batch size and are not empty, unlike {list(shapes)}")
+        raise BackendError(f"features must share one batch size and must not be empty, unlike {list(shapes)}")
     if max(n * height * width for n, _, height, width in shapes) > _INT32_MAX:
-        raise BackendError(f"features {list(shapes)} have too many positions: give fewer images at a time")
+        raise BackendError(
+            f"features {list(shapes)} have too many positions", hint="give fewer images at a time"
+        )
     if len(buffers.teacher) != len(shapes) or len(buffers.student) != len(shapes):
         raise BackendError(
             f"one buffer per feature and side, not {len(buffers.teacher)} and {len(buffers.student)} for {len(shapes)}"
         )
     features = [*buffers.teacher, *buffers.student]
     if not all([*features, buffers.workspace, buffers.anomaly_map, buffers.anomaly_score]):
-        raise BackendError("a buffer of the anomaly map is a null pointer: allocate it first")
+        raise BackendError("a buffer of the anomaly map is a null pointer", hint="allocate it first")
     if layout == "half8" and any(address % 16 for address in features):
-        raise BackendError("features in groups of 8 channels are aligned to 16 bytes: allocate them so")
+        raise BackendError(
+            "features in groups of 8 channels are not aligned to 16 bytes",
+            hint="allocate them with that alignment",
+        )
 
 
 def _cut(layout: Format, batch: int, wanted: int, scale: Scale) -> int:
-    """Set pixels and lanes of a scale, and give its number of blocks; why so is said in anomaly_map.cu."""
+    """Set pixels and lanes of a scale, and return its number of blocks; see anomaly_map.cu for the reasons."""
     channels: int = scale.channels
     count: int = scale.height * scale.width
     lanes = 32
@@ -187,7 +222,7 @@ def _cut(layout: Format, batch: int, wanted: int, scale: Scale) -> int:
 
 
 def _shared_words(radius: int) -> int:
-    """Give what `layout_for` in fuse_and_smooth.cuh ends with."""
+    """Size of the shared memory in words, equal to `layout_for(radius).words` in fuse_and_smooth.cuh."""
     window = _TILE + 2 * radius
     fused = _TILE * (window + (3 if window % 4 else 1))
     samples = _TILE * MAX_SCALES * 3

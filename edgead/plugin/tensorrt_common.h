@@ -54,7 +54,8 @@ __attribute__((format(printf, 1, 2))) inline bool fail(const char* format, ...) 
     return false;
 }
 
-// What a plugin is made of. `scales` is no attribute of the node: it is half its inputs, 0 until TensorRT has told.
+// What a plugin is made of. `scales` is no attribute of the node: it is half the number of inputs, and 0 until
+// TensorRT gives the inputs.
 struct Attributes {
     int32_t height = 0, width = 0;
     Spec spec{0, 4.0f, 1};
@@ -230,7 +231,7 @@ inline void output_shapes(const Attributes& a, const nvinfer1::DimsExprs& featur
 inline int32_t enqueue_anomaly_map(const Attributes& a, const nvinfer1::PluginTensorDesc* features,
                                    const void* const* inputs, void* const* outputs, void* workspace,
                                    cudaStream_t stream) noexcept {
-    if (a.scales == 0) return !fail("was not told its inputs before it was run");
+    if (a.scales == 0) return !fail("got no inputs that fit before it was run");
     Shape shape;
     Format format;
     if (!shape_of(a, a.scales, [=](int32_t i) -> const nvinfer1::Dims& { return features[i].dims; }, shape)) return 1;

@@ -95,7 +95,7 @@ public:
     }
 
 private:
-    // Check sizes, and remember the number of scales: enqueue() is not told how many inputs there are.
+    // Check sizes, and remember the number of scales: enqueue() does not get the number of inputs.
     template <typename DimsOf>
     int32_t settle(int32_t inputs, int32_t outputs, DimsOf dims) noexcept {
         Shape shape;

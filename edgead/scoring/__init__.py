@@ -1,1 +1,1 @@
-"""From scores to decisions: the threshold from normal scores, and how good the decisions are."""
+"""Decisions from scores: the threshold from the scores of normal images, and metrics."""

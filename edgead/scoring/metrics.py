@@ -1,12 +1,12 @@
-"""How well scores and maps tell defects from good, without scikit-learn.
+"""Metrics that measure how well scores and maps separate defects from good, without scikit-learn.
 
-Image metrics and pixel metrics are the same functions: a test set of 160 maps at 256 pixels is ten million
-scores of which few are positive. So the negatives are sorted once, every positive is looked up in them, and
-nothing is ever binned or sampled: ties count exactly, as in scikit-learn. A curve is kept as the corners of
-its exact polyline, which can only bend at the score of a positive.
+The same functions compute image metrics and pixel metrics. A test set of 160 maps at 256 pixels has ten million scores,
+of which few are positive. The negatives are therefore sorted once, and every positive is looked up in them. Scores are
+neither binned nor sampled, so ties count exactly, as in scikit-learn. A curve is stored as the corners of its exact
+polyline, which can bend only at the score of a positive.
 
-Every function raises ValueError for scores that are not finite, labels that are not 0 or 1, or shapes that
-differ, and those that need both labels say which one is absent.
+Every function raises ValueError if a score is not finite, a label is not 0 or 1, or the shapes differ. If a function
+needs both labels and one is absent, the message names it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,19 @@ Labels = npt.NDArray[np.bool_ | np.integer[Any]]
 
 
 def auroc(scores: Scores, labels: Labels) -> float:
-    """Give the area under the ROC curve: the chance that a defect scores above a good one, ties half.
+    """Compute the area under the ROC curve: the probability that a defect scores above a good sample.
 
-    scores, labels: of one shape, any; label 1 or True is a defect, higher scores are more anomalous.
+    A tie counts as half.
+
+    Args:
+        scores: Anomaly scores of any shape; a higher score is more anomalous.
+        labels: Labels of the same shape, int or bool; 1 or True is a defect.
+
+    Returns:
+        The area, 0 to 1.
+
+    Raises:
+        ValueError: The scores or labels are invalid, or one label is absent.
     """
     good, defect = _split(scores, labels)
     below = np.searchsorted(good, defect, side="left").sum(dtype=np.int64)
@@ -35,19 +45,38 @@ def auroc(scores: Scores, labels: Labels) -> float:
 
 
 def roc_curve(scores: Scores, labels: Labels) -> tuple[Float64Array, Float64Array]:
-    """Give the corners of the ROC curve, from (0, 0) to (1, 1): false-positive rates and true-positive rates.
+    """Compute the corners of the ROC curve.
 
-    scores, labels: as for `auroc`. Returns two float64 arrays of one length, both rising. Straight lines
-    between the corners are the exact curve, diagonal where good and defect scores tie.
+    Straight lines between the corners form the exact curve. A line is diagonal if good and defect scores tie.
+
+    Args:
+        scores: Anomaly scores, as for `auroc`.
+        labels: Labels, as for `auroc`.
+
+    Returns:
+        False-positive rates and true-positive rates, two float64 arrays of one length. Both rise from 0 to 1.
+
+    Raises:
+        ValueError: The scores or labels are invalid, or one label is absent.
     """
     good, defect = _split(scores, labels)
     return _curve(good, defect, np.full(len(defect), 1.0 / len(defect)))
 
 
 def average_precision(scores: Scores, labels: Labels) -> float:
-    """Give the average precision: sum over thresholds of the step in recall times the precision there.
+    """Compute the average precision: the sum over thresholds of the step in recall times the precision.
 
-    scores, labels: as for `auroc`. Not interpolated, as scikit-learn's `average_precision_score`.
+    It is not interpolated, like `average_precision_score` of scikit-learn.
+
+    Args:
+        scores: Anomaly scores, as for `auroc`.
+        labels: Labels, as for `auroc`.
+
+    Returns:
+        The average precision, 0 to 1.
+
+    Raises:
+        ValueError: The scores or labels are invalid, or one label is absent.
     """
     true_positives, false_positives = _counts(*_split(scores, labels))
     precision = true_positives / (true_positives + false_positives)
@@ -56,32 +85,62 @@ def average_precision(scores: Scores, labels: Labels) -> float:
 
 
 def f1_max(scores: Scores, labels: Labels) -> float:
-    """Give the largest F1 score that any threshold reaches; scores, labels: as for `auroc`."""
+    """Compute the largest F1 score over all thresholds.
+
+    Args:
+        scores: Anomaly scores, as for `auroc`.
+        labels: Labels, as for `auroc`.
+
+    Returns:
+        The F1 score, 0 to 1.
+
+    Raises:
+        ValueError: The scores or labels are invalid, or one label is absent.
+    """
     true_positives, false_positives = _counts(*_split(scores, labels))
     return float((2 * true_positives / (true_positives + false_positives + true_positives[-1])).max())
 
 
 def dice(maps: Scores, masks: Labels, threshold: float) -> float:
-    """Give the Dice coefficient 2 TP / (2 TP + FP + FN) over all pixels of all images together.
+    """Compute the Dice coefficient 2 TP / (2 TP + FP + FN) over all pixels of all images together.
 
-    maps, masks: of one shape. A pixel is called a defect when its value is greater than `threshold`. Raises
-    ValueError when no pixel is a defect and none is called one: there is nothing to overlap.
+    Args:
+        maps: Anomaly maps of any shape.
+        masks: Masks of the same shape; 1 or True is a defect.
+        threshold: Threshold of a pixel. A pixel counts as a detected defect if its value is greater.
+
+    Returns:
+        The coefficient, 0 to 1.
+
+    Raises:
+        ValueError: The maps or masks are invalid, or there are neither defects nor detected defects.
     """
     values, truth = _checked(maps, masks)
     called = values > threshold
     total = int(np.count_nonzero(called)) + int(np.count_nonzero(truth))
     if total == 0:
-        raise ValueError("no pixel is a defect and none is called one")
+        raise ValueError(f"no pixel is a defect, and no pixel is above {threshold}")
     return 2 * int(np.count_nonzero(called & truth)) / total
 
 
 def aupro(maps: Scores, masks: Labels, limit: float = 0.3) -> float:
-    """Give the area under the per-region-overlap curve up to a false-positive rate, over that rate: 0 to 1.
+    """Compute the area under the per-region-overlap curve up to a false-positive rate, divided by that rate.
 
-    maps, masks: (N, H, W), good images included with empty masks. Per threshold, the overlap is the share
-    of a defect region that is above it, averaged over all 8-connected regions of all images, small and
-    large alike; the false-positive rate is over all defect-free pixels. The curve is exact, cut at `limit` by
-    a straight line. Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, section 5.1.
+    For each threshold, the overlap of a defect region is the share of its pixels above the threshold. The curve's value
+    is the mean overlap of all 8-connected regions of all images, with equal weight for small and large regions. The
+    false-positive rate refers to all defect-free pixels. The curve is exact, and is cut at `limit` by a straight line.
+    Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, section 5.1.
+
+    Args:
+        maps: Anomaly maps, (N, H, W).
+        masks: Masks, (N, H, W); 1 or True is a defect. Good images have empty masks.
+        limit: Largest false-positive rate, above 0 and at most 1.
+
+    Returns:
+        The normalised area, 0 to 1.
+
+    Raises:
+        ValueError: The maps, masks or limit are invalid, or one label is absent.
     """
     if not 0.0 < limit <= 1.0:
         raise ValueError(f"the limit of the false-positive rate is above 0 and at most 1, not {limit}")
@@ -96,7 +155,7 @@ def aupro(maps: Scores, masks: Labels, limit: float = 0.3) -> float:
             inside = regions[mask]
             scores.append(value[mask])
             weights.append(1.0 / np.bincount(inside)[inside])
-    # Every region weighs 1 in all, so the sum of the weights is the number of regions.
+    # The weights of each region sum to 1, so the sum of all weights is the number of regions.
     weight = np.concatenate(weights)
     x, y = _curve(good, np.concatenate(scores), weight / weight.sum())
     inside_limit = int(np.searchsorted(x, limit, side="right"))
@@ -108,9 +167,17 @@ def aupro(maps: Scores, masks: Labels, limit: float = 0.3) -> float:
 
 
 def rank_correlation(first: Scores, second: Scores) -> float | None:
-    """Give Spearman's rank correlation of two lists of scores, -1 to 1, ties sharing their mean rank.
+    """Compute Spearman's rank correlation of two lists of scores. Ties share their mean rank.
 
-    first, second: (N,). None where it has no meaning: fewer than two scores, or all of one list equal.
+    Args:
+        first: Scores, (N,).
+        second: Scores, (N,).
+
+    Returns:
+        The correlation, -1 to 1; None if it is undefined, because N < 2 or all scores of a list are equal.
+
+    Raises:
+        ValueError: The shapes are not (N,) or differ, or a score is not finite.
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape:
@@ -123,6 +190,7 @@ def rank_correlation(first: Scores, second: Scores) -> float | None:
 
 
 def _ranks(values: Float64Array) -> Float64Array:
+    """Ranks from 0 on, (N,) float64; ties share their mean rank."""
     ordered = np.sort(values)
     left, right = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
     ranks: Float64Array = (left + right - 1) / 2.0
@@ -130,33 +198,33 @@ def _ranks(values: Float64Array) -> Float64Array:
 
 
 def _checked(scores: Scores, labels: Labels) -> tuple[Scores, npt.NDArray[np.bool_]]:
-    """Give scores as they are and labels as bool, after the checks that every function makes."""
+    """Check scores and labels, and return the labels as bool."""
     values, marks = np.asarray(scores), np.asarray(labels)
     if values.shape != marks.shape:
         raise ValueError(f"one label per score, not {marks.shape} for {values.shape}")
     truth = marks.astype(np.bool_)
     if not np.array_equal(truth, marks):
-        raise ValueError("labels are 0 or 1, True or False, and come after the scores")
+        raise ValueError("labels are 0 or 1, True or False, and are the second argument")
     if not np.isfinite(values).all():
         raise ValueError("scores are finite numbers")
     return values, truth
 
 
 def _split(scores: Scores, labels: Labels) -> tuple[Scores, Scores]:
-    """Give the scores of the good, sorted, and of the defects, sorted."""
+    """Return the sorted scores of good samples and the sorted scores of defects."""
     values, marks = _checked(scores, labels)
     good, defect = np.sort(values[~marks]), np.sort(values[marks])
     if not len(good) or not len(defect):
         raise ValueError(
-            f"good and defect are both needed: no {'defect' if len(good) else 'good'} among the labels"
+            f"good and defect samples are both needed, and no label is {'defect' if len(good) else 'good'}"
         )
     return good, defect
 
 
 def _counts(good: Scores, defect: Scores) -> tuple[Float64Array, Float64Array]:
-    """Give true and false positives at every distinct score of a defect, from the highest to the lowest.
+    """Count true and false positives at every distinct score of a defect, from the highest to the lowest.
 
-    Between two of them only false positives are added, so neither recall nor the best F1 changes there.
+    Between two such scores only false positives are added, so neither recall nor the best F1 changes.
     """
     thresholds = np.unique(defect)[::-1]
     true_positives = len(defect) - np.searchsorted(defect, thresholds, side="left")
@@ -165,10 +233,18 @@ def _counts(good: Scores, defect: Scores) -> tuple[Float64Array, Float64Array]:
 
 
 def _curve(good: Scores, defect: Scores, weights: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Give the corners of a curve of weighted true positives over the false-positive rate.
+    """Compute the corners of a curve of weighted true positives over the false-positive rate.
 
-    good: sorted. defect, weights: of one length, any order, weights summing to 1. Every distinct defect score
-    has the corner where the threshold comes down to it and the one where it has passed it.
+    Every distinct defect score has two corners: one with the threshold at the score, and one with the threshold just
+    below it.
+
+    Args:
+        good: Sorted scores of good samples.
+        defect: Scores of defects, in any order.
+        weights: Weights of the defects, in the same order. Their sum is 1.
+
+    Returns:
+        False-positive rates and sums of weights, two float64 arrays of one length.
     """
     levels, inverse = np.unique(defect, return_inverse=True)
     gained = np.bincount(inverse.ravel(), weights=weights)[::-1]

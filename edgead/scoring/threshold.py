@@ -1,11 +1,11 @@
-"""A decision threshold from the scores of normal images alone.
+"""Decision threshold from the scores of normal images alone.
 
-A line has hundreds of good parts and almost no defects, so the user gives what they can judge: a false-alarm
-budget ("1 good part in 100"). The threshold is an order statistic of the held-out normal scores: a one-sided,
-distribution-free upper tolerance bound (Wilks, "Determination of sample sizes for setting tolerance limits",
-Annals of Mathematical Statistics 1941). With the stated confidence over the draw of those images, at most
-the budgeted share of normal parts scores above it, whatever the distribution of scores. It is set again for
-every engine and precision, from that engine's own scores.
+A production line has hundreds of good parts and almost no defects. The user therefore gives a false-alarm rate ("1 good
+part in 100"). The threshold is an order statistic of the held-out normal scores: a one-sided, distribution-free upper
+tolerance bound (Wilks, "Determination of sample sizes for setting tolerance limits", Annals of Mathematical Statistics
+1941). With the given confidence over the random choice of those images, at most the given share of normal parts scores
+above the threshold, for any distribution of scores. Every engine and precision gets its own threshold, from its own
+scores.
 """
 
 from __future__ import annotations
@@ -19,19 +19,25 @@ import numpy.typing as npt
 
 from edgead.errors import InputError
 
-# Beyond these no line has images enough, and float64 no longer tells one number of images from the next.
+# Beyond these limits no line has enough images, and float64 cannot represent every number of images.
 SMALLEST_RATE = 1e-9
 LARGEST_CONFIDENCE = 0.999999
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A part is anomalous when its score is greater than `value`; the rest says how far to trust that.
+    """Decision threshold. A part is anomalous if its score is greater than `value`.
 
-    false_alarm_rate: share of normal parts allowed above the threshold, 0 to 1. confidence: wanted
-    probability that the budget is kept. achieved_confidence: what these images give. n_normal: number of
-    normal images used. n_needed: number from which on the wanted confidence can be reached. Raises
-    InputError when a field is out of range.
+    Attributes:
+        value: The threshold, a finite score.
+        false_alarm_rate: Largest share of normal parts above the threshold, 0 to 1.
+        confidence: Requested probability that the false-alarm rate is kept.
+        achieved_confidence: Probability that the normal images achieve.
+        n_normal: Number of normal images.
+        n_needed: Smallest number of normal images that achieves the requested confidence.
+
+    Raises:
+        InputError: A field is out of range.
     """
 
     value: float
@@ -55,11 +61,10 @@ class Threshold:
             )
 
     def warning(self) -> str | None:
-        """Say that there were too few normal images and how many would be enough; None otherwise."""
+        """Return a warning that there were too few normal images, with the number needed; None if there were enough."""
         if self.achieved_confidence >= self.confidence:
             return None
-        # What these images do promise with the wanted confidence: solve 1 - (1 - rate)^n = confidence for
-        # the rate.
+        # The rate that these images guarantee with the requested confidence: solve 1 - (1 - rate)^n = confidence.
         promised = -math.expm1(math.log1p(-self.confidence) / self.n_normal)
         images = "1 normal image" if self.n_normal == 1 else f"{self.n_normal} normal images"
         return (
@@ -74,24 +79,36 @@ def threshold_from_normal_scores(
     false_alarm_rate: float = 0.01,
     confidence: float = 0.95,
 ) -> Threshold:
-    """Set the threshold at the smallest normal score that keeps the false-alarm budget.
+    """Set the threshold to the smallest normal score that keeps the false-alarm rate.
 
-    scores: (N,) of normal images the model was not trained on, N >= 1, any order. The threshold is the k-th
-    smallest score with the smallest k for which P(Binomial(N, 1 - false_alarm_rate) <= k - 1) >= confidence;
-    where N is too small for any k it is the largest score, and `Threshold.warning` says so. Assumes that the
-    scores are a fair sample of the line's normal parts; ties make the bound safer, never weaker.
+    The threshold is the k-th smallest score, with the smallest k for which
+    P(Binomial(N, 1 - false_alarm_rate) <= k - 1) >= confidence. If N is too small for any k, it is the largest score,
+    and `Threshold.warning` reports it. The bound assumes that the scores are a random sample of the line's normal
+    parts. Ties make it safer, never weaker.
 
-    Raises InputError for no scores, a score that is not finite, or a rate or confidence out of range.
+    Args:
+        scores: Scores (N,) of normal images on which the model was not trained, N >= 1, in any order.
+        false_alarm_rate: Largest share of normal parts above the threshold, such as 0.01.
+        confidence: Probability that the false-alarm rate is kept, such as 0.95.
+
+    Returns:
+        The threshold.
+
+    Raises:
+        InputError: There are no scores, a score is not finite, or the rate or confidence is out of range.
     """
     _check_rate(false_alarm_rate, confidence)
     ordered = np.sort(np.asarray(scores, dtype=np.float64).ravel())
     n = len(ordered)
     if n == 0:
-        raise InputError("no normal scores to set a threshold from: hold out at least 1 normal image")
+        raise InputError(
+            "there are no normal scores for a threshold", hint="hold out at least 1 normal image"
+        )
     if not np.isfinite(ordered).all():
         bad = int(n - np.isfinite(ordered).sum())
         raise InputError(
-            f"{bad} of {n} normal scores are not finite numbers: the model is broken, train or build again"
+            f"{bad} of {n} normal scores are not finite numbers, so the model is broken",
+            hint="train or build again",
         )
     above, achieved = _images_above(n, false_alarm_rate, confidence)
     return Threshold(
@@ -105,23 +122,24 @@ def threshold_from_normal_scores(
 
 
 def _check_rate(false_alarm_rate: float, confidence: float) -> None:
+    """Raise InputError if the rate or the confidence is out of range."""
     if not SMALLEST_RATE <= false_alarm_rate < 1.0:
         raise InputError(
-            f"a false-alarm rate is from {SMALLEST_RATE} to below 1, such as 0.01 for 1 part in 100, "
-            f"not {false_alarm_rate}"
+            f"the false-alarm rate is {false_alarm_rate}",
+            hint=f"give {SMALLEST_RATE} to below 1, such as 0.01 for 1 part in 100",
         )
     if not 0.0 < confidence <= LARGEST_CONFIDENCE:
         raise InputError(
-            f"a confidence is above 0 and at most {LARGEST_CONFIDENCE}, such as 0.95, not {confidence}"
+            f"the confidence is {confidence}",
+            hint=f"give a number above 0 and at most {LARGEST_CONFIDENCE}, such as 0.95",
         )
 
 
 def _images_above(n: int, rate: float, confidence: float) -> tuple[int, float]:
-    """Give how many of n normal scores may lie above the threshold, and the confidence reached.
+    """Compute how many of n normal scores may lie above the threshold, and the achieved confidence.
 
-    With m = n - k scores above it, P(Binomial(n, 1 - rate) <= k - 1) = 1 - P(Binomial(n, rate) <= m), so the
-    largest m whose lower tail leaves the confidence is sought from 0 upwards; it ends below n * rate or a
-    little past it.
+    With m = n - k scores above the threshold, P(Binomial(n, 1 - rate) <= k - 1) = 1 - P(Binomial(n, rate) <= m). The
+    loop searches upwards from 0 for the largest m that keeps the confidence. It ends near n * rate.
     """
     above, achieved = 0, _confidence_of_maximum(n, rate)
     tail = 1.0 - achieved
@@ -135,9 +153,9 @@ def _images_above(n: int, rate: float, confidence: float) -> tuple[int, float]:
 
 
 def _images_needed(rate: float, confidence: float) -> int:
-    """Give the smallest n with 1 - (1 - rate)^n >= confidence."""
+    """Compute the smallest n with 1 - (1 - rate)^n >= confidence."""
     n = max(1, math.ceil(math.log1p(-confidence) / math.log1p(-rate)))
-    # The quotient may round to either side of a whole number; the test that `_images_above` makes decides.
+    # The quotient may round to either side of a whole number, so use the same comparison as `_images_above`.
     while n > 1 and _confidence_of_maximum(n - 1, rate) >= confidence:
         n -= 1
     while _confidence_of_maximum(n, rate) < confidence:
@@ -146,5 +164,5 @@ def _images_needed(rate: float, confidence: float) -> int:
 
 
 def _confidence_of_maximum(n: int, rate: float) -> float:
-    """Give the probability that at most `rate` of all normal parts lie above the largest of n scores."""
+    """Probability that at most `rate` of all normal parts score above the largest of n scores."""
     return -math.expm1(n * math.log1p(-rate))

@@ -67,7 +67,7 @@ def change_manifest(bundle: Bundle, change: Callable[[dict[str, Any]], object]) 
 
 
 def refusal(path: Path) -> str:
-    """The one line with which opening is refused; it always names the place and the hint."""
+    """The line with which opening is refused; it always names the directory, and a command that helps."""
     with pytest.raises(BundleError) as caught:
         open_bundle(path)
     message = str(caught.value)
@@ -114,15 +114,28 @@ def test_a_relative_path_and_the_directory_itself_are_opened(bundle, monkeypatch
 
 def test_a_file_or_golden_that_is_not_there_is_refused(tmp_path):
     bundle = write_bundle(tmp_path / "bundle", manifest_of(), {"model.onnx": b"m"})
-    with pytest.raises(BundleError, match=r"has no golden\.npz.*edgead build"):
+    with pytest.raises(BundleError) as caught:
         bundle.golden()
+    assert "golden.npz" in caught.value.what
+    assert "edgead build" in (caught.value.hint or "")
 
 
 def test_golden_of_another_size_is_refused(tmp_path):
     files = {"model.onnx": b"m", "golden.npz": golden_bytes(GOLDEN)}
     bundle = write_bundle(tmp_path / "bundle", manifest_of(size=ModelSize(64, 64)), files)
-    with pytest.raises(BundleError, match=r"golden\.npz does not hold golden images for 64x64"):
+    with pytest.raises(BundleError) as caught:
         bundle.golden()
+    assert "golden.npz" in caught.value.what
+    assert "64x64" in caught.value.what
+
+
+def test_golden_images_of_other_parts_are_refused(tmp_path):
+    files = {"model.onnx": b"m", "golden.npz": golden_bytes(GOLDEN._replace(part=np.ones(1, np.uint8)))}
+    bundle = write_bundle(tmp_path / "bundle", manifest_of(), files)
+    with pytest.raises(BundleError) as caught:
+        bundle.golden()
+    assert str(bundle.path) in caught.value.what
+    assert "golden.npz" not in caught.value.what
 
 
 def test_a_changed_byte_is_found(bundle):
@@ -130,42 +143,47 @@ def test_a_changed_byte_is_found(bundle):
     content = bytearray(path.read_bytes())
     content[2500] ^= 1
     path.write_bytes(content)
-    assert "model.onnx has changed since it was built" in refusal(bundle.path)
+    message = refusal(bundle.path)
+    assert "model.onnx" in message
+    assert "SHA-256" in message
 
 
 def test_a_file_cut_short_is_found(bundle):
     os.truncate(bundle.path / "model.onnx", 4999)
-    assert "model.onnx is 4999 bytes, not the 5000" in refusal(bundle.path)
+    message = refusal(bundle.path)
+    assert "model.onnx" in message
+    assert "4999" in message
+    assert "5000" in message
 
 
 def test_a_missing_file_is_named(bundle):
     (bundle.path / "engines/cpu/engine.json").unlink()
-    assert "engine.json is missing" in refusal(bundle.path)
+    assert "engines/cpu/engine.json" in refusal(bundle.path)
 
 
 def test_a_directory_in_place_of_a_file_is_refused(bundle):
     (bundle.path / "model.onnx").unlink()
     (bundle.path / "model.onnx").mkdir()
-    assert "model.onnx is not a regular file" in refusal(bundle.path)
+    assert "model.onnx" in refusal(bundle.path)
 
 
 def test_a_named_pipe_does_not_hang(bundle):
     (bundle.path / "model.onnx").unlink()
     os.mkfifo(bundle.path / "model.onnx")
-    assert "model.onnx is not a regular file" in refusal(bundle.path)
+    assert "model.onnx" in refusal(bundle.path)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
 def test_a_link_that_leaves_is_refused(bundle, tmp_path, name):
     (bundle.path / name).rename(tmp_path / "outside")
     (bundle.path / name).symlink_to(tmp_path / "outside")
-    assert f"{name} is a link that leaves the bundle" in refusal(bundle.path)
+    assert name in refusal(bundle.path)
 
 
 def test_a_directory_link_that_leaves_is_refused(bundle, tmp_path):
     (bundle.path / "engines").rename(tmp_path / "outside")
     (bundle.path / "engines").symlink_to(tmp_path / "outside")
-    assert "engine.json is a link that leaves the bundle" in refusal(bundle.path)
+    assert "engine.json" in refusal(bundle.path)
 
 
 def test_a_link_that_goes_in_circles_is_refused(bundle):
@@ -184,51 +202,48 @@ def test_a_link_within_and_a_linked_bundle_are_fine(bundle, tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
 def test_a_file_without_rights_is_refused(bundle):
     (bundle.path / "model.onnx").chmod(0)
-    assert "cannot read" in refusal(bundle.path)
+    assert "model.onnx" in refusal(bundle.path)
 
 
 def test_no_directory(tmp_path):
-    assert "does not exist" in refusal(tmp_path / "gone")
+    missing = refusal(tmp_path / "gone")
+    assert "manifest.json" not in missing
     (tmp_path / "file").write_text("")
-    assert "is not a directory" in refusal(tmp_path / "file")
+    assert refusal(tmp_path / "file").replace("file", "gone") != missing
     (tmp_path / "empty").mkdir()
-    assert "has no manifest.json" in refusal(tmp_path / "empty")
+    assert "manifest.json" in refusal(tmp_path / "empty")
 
 
 def test_a_huge_manifest_is_not_read(bundle):
     with open(bundle.path / "manifest.json", "a") as file:
         file.write(" " * MAX_MANIFEST_BYTES)
-    assert f"larger than {MAX_MANIFEST_BYTES} bytes" in refusal(bundle.path)
+    assert str(MAX_MANIFEST_BYTES) in refusal(bundle.path)
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("content", "value"),
     [
-        (b"", "not plain JSON"),
-        (b"\xff\xfe", "not UTF-8"),
-        (b"[]", "a list"),
+        (b"", "JSON"),
+        (b"\xff\xfe", "UTF-8"),
+        (b"[]", "list"),
         (b"null", "None"),
-        (b"{" * 100, "not plain JSON"),
-        (b"[" * 200_000, "not plain JSON"),
-        (b'{"schema": NaN}', "NaN is not a finite number"),
-        (b'{"schema": 1, "schema": 1}', "'schema' is given twice"),
-        (b'{"schema": ' + b"1" * 5000 + b"}", "not plain JSON"),
+        (b"{" * 100, "JSON"),
+        (b"[" * 200_000, "JSON"),
+        (b'{"schema": NaN}', "NaN"),
+        (b'{"schema": 1, "schema": 1}', "'schema'"),
+        (b'{"schema": ' + b"1" * 5000 + b"}", "JSON"),
     ],
     ids=["empty", "not-utf8", "list", "null", "open", "deep", "nan", "twice", "long-number"],
 )
-def test_what_is_no_manifest_is_refused(bundle, content, reason):
+def test_other_content_than_a_manifest_is_refused(bundle, content, value):
     (bundle.path / "manifest.json").write_bytes(content)
-    assert reason in refusal(bundle.path)
+    assert value in refusal(bundle.path)
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "value"),
     [
-        (
-            lambda m: m.update(schema=SCHEMA + 1, anything=1),
-            "schema 5",
-        ),
-        (lambda m: m.update(schema=0), "schema is 0, not 4"),
+        (lambda m: m.update(schema=0), "schema"),
         (lambda m: m.update(schema=True), "schema"),
         (lambda m: m.pop("schema"), "schema"),
         (lambda m: m.pop("teacher"), "teacher"),
@@ -240,53 +255,62 @@ def test_what_is_no_manifest_is_refused(bundle, content, reason):
         (lambda m: m.update(created_at="yesterday"), "created_at"),
         (lambda m: m.update(created_at="2026-01-02T03:04:05"), "created_at"),
         (lambda m: m.update(created_at="2026-01-02T03:04:05+02:00"), "created_at"),
-        (lambda m: m["preprocess"].update(colour="BGR"), "colour is 'BGR'"),
+        (lambda m: m["preprocess"].update(colour="BGR"), "'BGR'"),
         (lambda m: m["preprocess"].update(height_px=33), "33"),
-        (lambda m: m.update(schema=3), "schema is 3, not 4"),
-        (lambda m: m["thresholds"].clear(), "0 parts"),
+        (lambda m: m.update(schema=3), "3"),
+        (lambda m: m["thresholds"].clear(), "0"),
         (lambda m: m.update(thresholds=[]), "thresholds"),
         (lambda m: m["thresholds"].update(nut=0.5), "nut"),
-        (lambda m: m["thresholds"].update({"": m["thresholds"]["washer"]}), "'' is no name of a part"),
-        (lambda m: m["thresholds"].update({"a\nb": m["thresholds"]["washer"]}), "is no name of a part"),
-        (lambda m: m["thresholds"].update({"a" * 256: m["thresholds"]["washer"]}), "is no name of a part"),
+        (lambda m: m["thresholds"].update({"": m["thresholds"]["washer"]}), "''"),
+        (lambda m: m["thresholds"].update({"a\nb": m["thresholds"]["washer"]}), "'a\\nb'"),
+        (lambda m: m["thresholds"].update({"a" * 256: m["thresholds"]["washer"]}), f"'{'a' * 80}'"),
         (
             lambda m: m["thresholds"].update({str(i): m["thresholds"]["washer"] for i in range(32)}),
-            "33 parts",
+            "33",
         ),
-        (lambda m: m["thresholds"]["washer"].update(value=1e999), "Infinity is not a finite number"),
-        (lambda m: m["thresholds"]["washer"].update(value=float("nan")), "NaN is not a finite number"),
+        (lambda m: m["thresholds"]["washer"].update(value=1e999), "Infinity"),
+        (lambda m: m["thresholds"]["washer"].update(value=float("nan")), "NaN"),
         (lambda m: m["thresholds"]["washer"].update(value=10**400), "value"),
         (lambda m: m["thresholds"]["washer"].update(value="0.5"), "value"),
         (lambda m: m["thresholds"]["washer"].update(value=True), "value"),
-        (lambda m: m["thresholds"]["washer"].update(confidence=1.5), r"1\.5"),
+        (lambda m: m["thresholds"]["washer"].update(confidence=1.5), "1.5"),
         (lambda m: m["thresholds"]["washer"].update(n_normal=1.5), "n_normal"),
         (lambda m: m["thresholds"]["washer"].pop("n_needed"), "n_needed"),
         (
             lambda m: m["files"].update({"../up": {"sha256": "0" * 64, "bytes": 1}}),
-            "'../up' is not a plain path",
+            "'../up'",
         ),
-        (lambda m: m["files"].update({"/etc/passwd": {"sha256": "0" * 64, "bytes": 1}}), "not a plain path"),
-        (lambda m: m["files"].update({"a/../../b": {"sha256": "0" * 64, "bytes": 1}}), "not a plain path"),
-        (lambda m: m["files"].update({"a\\b": {"sha256": "0" * 64, "bytes": 1}}), "not a plain path"),
-        (lambda m: m["files"].update({"a\0b": {"sha256": "0" * 64, "bytes": 1}}), "not a plain path"),
-        (lambda m: m["files"].update({"": {"sha256": "0" * 64, "bytes": 1}}), "not a plain path"),
+        (lambda m: m["files"].update({"/etc/passwd": {"sha256": "0" * 64, "bytes": 1}}), "'/etc/passwd'"),
+        (lambda m: m["files"].update({"a/../../b": {"sha256": "0" * 64, "bytes": 1}}), "'a/../../b'"),
+        (lambda m: m["files"].update({"a\\b": {"sha256": "0" * 64, "bytes": 1}}), repr("a\\b")),
+        (lambda m: m["files"].update({"a\0b": {"sha256": "0" * 64, "bytes": 1}}), repr("a\0b")),
+        (lambda m: m["files"].update({"": {"sha256": "0" * 64, "bytes": 1}}), "''"),
         (
             lambda m: m["files"].update({"manifest.json": {"sha256": "0" * 64, "bytes": 1}}),
-            "not a plain path",
+            "'manifest.json'",
         ),
-        (lambda m: m["files"]["model.onnx"].update(sha256="F" * 64), "is not a SHA-256"),
-        (lambda m: m["files"]["model.onnx"].update(bytes=-1), "-1 bytes is not between"),
-        (lambda m: m["files"]["model.onnx"].update(bytes=2**32 + 1), "4294967297 bytes is not between"),
+        (lambda m: m["files"]["model.onnx"].update(sha256="F" * 64), "F" * 64),
+        (lambda m: m["files"]["model.onnx"].update(bytes=-1), "-1"),
+        (lambda m: m["files"]["model.onnx"].update(bytes=2**32 + 1), "4294967297"),
         (lambda m: m["files"]["model.onnx"].update(mode=7), "mode"),
-        (lambda m: m["files"].update({"model.onnx": "x"}), r"model\.onnx"),
+        (lambda m: m["files"].update({"model.onnx": "x"}), "model.onnx"),
     ],
 )
-def test_a_manifest_is_read_strictly(bundle, change, reason):
+def test_a_manifest_is_read_strictly(bundle, change, value):
     change_manifest(bundle, change)
-    with pytest.raises(BundleError, match=reason):
+    place, _, message = refusal(bundle.path).partition(": ")
+    assert place == str(bundle.path / "manifest.json")
+    assert value in message
+
+
+def test_a_newer_schema_asks_for_a_newer_edgead(bundle):
+    change_manifest(bundle, lambda m: m.update(schema=SCHEMA + 1, anything=1))
+    with pytest.raises(BundleError) as caught:
         open_bundle(bundle.path)
-    message = refusal(bundle.path)
-    assert str(bundle.path / "manifest.json") in message
+    assert str(SCHEMA + 1) in caught.value.what
+    # Not `edgead build`: the bundle is fine.
+    assert "install" in (caught.value.hint or "")
+    assert "edgead build" not in str(caught.value)
 
 
 def test_an_infinity_written_as_a_number_is_refused(bundle):
@@ -297,13 +321,14 @@ def test_an_infinity_written_as_a_number_is_refused(bundle):
 
 @pytest.mark.parametrize("name", ["../model.onnx", "/model.onnx", "manifest.json", ".hidden", "a//b", "a b"])
 def test_a_name_that_could_not_be_opened_is_not_written(tmp_path, name):
-    with pytest.raises(BundleError, match="not a plain path"):
+    with pytest.raises(BundleError) as caught:
         write_bundle(tmp_path / "bundle", manifest_of(), {name: b""})
+    assert repr(name) in caught.value.what
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nan_in_a_summary_is_not_written(tmp_path, bundle):
-    with pytest.raises(ValueError, match=r"not JSON compliant|Out of range"):
+    with pytest.raises(ValueError, match="JSON compliant"):
         write_bundle(bundle.path, manifest_of(training={"loss": float("nan")}), {"model.onnx": b"m"})
     assert open_bundle(bundle.path) == bundle
 
@@ -311,8 +336,9 @@ def test_nan_in_a_summary_is_not_written(tmp_path, bundle):
 def test_a_directory_of_something_else_is_not_replaced(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/family.jpg").write_bytes(b"dear")
-    with pytest.raises(InputError, match="photos holds files that are no bundle"):
+    with pytest.raises(InputError) as caught:
         write_bundle(tmp_path / "photos", manifest_of(), {"model.onnx": b"m"})
+    assert str(tmp_path / "photos") in caught.value.what
     assert (tmp_path / "photos/family.jpg").read_bytes() == b"dear"
 
 

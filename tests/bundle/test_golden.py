@@ -45,7 +45,7 @@ def test_what_is_written_is_read(tmp_path, count):
 
 
 def test_few_parts_have_few_images(tmp_path):
-    """A bundle of one part that holds as many as 32 parts may is made to fill the memory."""
+    """A bundle of one part with as many images as 32 parts may have was made to fill the memory."""
     (tmp_path / "golden.npz").write_bytes(golden_bytes(golden_of(2 * GOLDEN_PAIRS + 2)))
     assert len(read_golden(tmp_path / "golden.npz", 32, 64, GOLDEN_PAIRS + 1).images) == 2 * GOLDEN_PAIRS + 2
     with pytest.raises(BundleError):
@@ -59,17 +59,17 @@ def test_a_view_is_written_as_what_it_shows(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "value"),
     [
-        golden_of()._replace(anomaly_score=np.zeros(2)),
-        golden_of()._replace(anomaly_map=np.zeros((2, 32, 64), np.float32)),
-        golden_of(MAX_IMAGES + 1),
-        golden_of()._replace(chart=np.zeros(0, np.uint8)),
-        Golden(*(array[:0] for array in golden_of())),
+        (golden_of()._replace(anomaly_score=np.zeros(2)), "anomaly_score"),
+        (golden_of()._replace(anomaly_map=np.zeros((2, 32, 64), np.float32)), r"\(2, 32, 64\)"),
+        (golden_of(MAX_IMAGES + 1), str(MAX_IMAGES + 1)),
+        (golden_of()._replace(chart=np.zeros(0, np.uint8)), r"\(0,\)"),
+        (Golden(*(array[:0] for array in golden_of())), f"{MAX_IMAGES} .* 0"),
     ],
 )
-def test_what_could_not_be_read_is_not_written(wrong):
-    with pytest.raises(ValueError, match="golden"):
+def test_arrays_that_could_not_be_read_are_not_written(wrong, value):
+    with pytest.raises(ValueError, match=value):
         golden_bytes(wrong)
 
 
@@ -97,8 +97,11 @@ def test_what_could_not_be_read_is_not_written(wrong):
 )
 def test_other_types_and_shapes_are_refused(tmp_path, change):
     content = npz(**{**golden_of()._asdict(), **change})
-    with pytest.raises(BundleError, match=r"golden\.npz does not hold golden images for 32x64.*edgead build"):
+    with pytest.raises(BundleError) as caught:
         read(content, tmp_path)
+    assert "golden.npz" in caught.value.what
+    assert "32x64" in caught.value.what
+    assert "edgead build" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("name", Golden._fields)
@@ -110,7 +113,7 @@ def test_a_missing_array_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip at all", golden_bytes(golden_of())[:200]])
-def test_what_is_no_archive_is_refused(tmp_path, content):
+def test_other_content_than_an_archive_is_refused(tmp_path, content):
     with pytest.raises(BundleError, match="edgead build"):
         read(content, tmp_path)
 
@@ -150,18 +153,19 @@ def header(shape: tuple[int, ...], version: tuple[int, int] = (1, 0)) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("content", "value"),
     [
-        (header((10**15, 32, 64, 3)), "expected"),
-        (header((2, 32, 64, 3)) + bytes(100), "cut short"),
-        (header((2, 32, 64, 3), (2, 0)) + bytes(2 * 32 * 64 * 3), "npy format"),
-        (b"\x93NUMPY\x01\x00", "golden images"),
-        (b"\x93NUMPY\x01\x00\x08\x00{'a': ((", "golden images"),
-        (b"\x93NUMPY\x01\x00\x08\x00{[]: 0} ", "golden images"),
-        (b"", "golden images"),
+        (header((10**15, 32, 64, 3)), str(10**15)),
+        (header((2, 32, 64, 3)) + bytes(100), "100"),
+        (header((2, 32, 64, 3), (2, 0)) + bytes(2 * 32 * 64 * 3), "(2, 0)"),
+        (b"\x93NUMPY\x01\x00", "golden.npz"),
+        (b"\x93NUMPY\x01\x00\x08\x00{'a': ((", "golden.npz"),
+        (b"\x93NUMPY\x01\x00\x08\x00{[]: 0} ", "golden.npz"),
+        (b"", "golden.npz"),
     ],
     ids=["huge", "short", "other-version", "no-header", "open-header", "odd-header", "empty"],
 )
-def test_a_header_is_not_believed(tmp_path, content, reason):
-    with pytest.raises(BundleError, match=reason):
+def test_a_header_is_not_believed(tmp_path, content, value):
+    with pytest.raises(BundleError) as caught:
         read(rewritten("images.npy", content), tmp_path)
+    assert value in caught.value.what

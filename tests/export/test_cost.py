@@ -85,5 +85,6 @@ def test_each_kind_of_layer(model, multiply_adds):
 def test_a_shape_that_is_not_fixed_is_refused():
     model = layer("Conv", [4, 8, 8], [4, 4, 3, 3])
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
-    with pytest.raises(BundleError, match="the Conv 'y' has no fixed shape"):
+    with pytest.raises(BundleError) as refusal:
         cost_of(model)
+    assert "Conv 'y'" in refusal.value.what

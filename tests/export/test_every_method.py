@@ -1,4 +1,4 @@
-"""Every method there is: its graph scores real images as torch does, and TensorRT for RTX compiles it in FP16."""
+"""Every method: its graph scores real images as torch does, and TensorRT for RTX compiles it in FP16."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.helpers.tensorrt_rtx_here import needs_tensorrt_rtx
 from tests.helpers.training_parts import good_parts
 
 SIZE = ModelSize(256, 256)
-# Beside the repository and no part of it, which their licences forbid.
+# Images beside the repository; their licences forbid to include them.
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 CATEGORIES = ("screw", "transistor")
 Exported: TypeAlias = tuple[DistillationMethod, ModelProto]

@@ -1,4 +1,4 @@
-"""NVRTC and nvcc compile the kernels for every architecture that edgead knows of, and no kernel spills."""
+"""NVRTC and nvcc compile the kernels for every architecture that edgead supports, and no kernel spills."""
 
 from __future__ import annotations
 
@@ -35,31 +35,32 @@ def test_nvrtc_compiles_without_spills(architecture):
     assert set(use) == set(KERNELS)
     for name, kernel in use.items():
         assert kernel.spill_bytes == kernel.stack_bytes == 0, f"{name} spills on {architecture}: {kernel}"
-        # Three blocks of 256 threads on a multiprocessor of 65536 registers, which are given out in eights.
+        # Three blocks of 256 threads fit a multiprocessor of 65536 registers, allocated in units of eight.
         assert kernel.registers <= 80, f"{name} on {architecture}"
 
 
 def test_an_architecture_that_the_compiler_does_not_know_is_named():
     pytest.importorskip("cuda.core", reason="no cuda-core: pip install 'edgead[tensorrt]'")
-    with pytest.raises(BackendError, match=r"cannot compile the kernels for sm_20: .*invalid value"):
+    with pytest.raises(BackendError) as refusal:
         compile_kernels("sm_20")
+    assert "sm_20" in refusal.value.what
+    # NVRTC's own reason.
+    assert "invalid value" in refusal.value.what
 
 
-def test_a_missing_compiler_says_what_brings_it(monkeypatch):
+def test_a_missing_compiler_is_named_with_its_package(monkeypatch):
     core = pytest.importorskip("cuda.core", reason="no cuda-core: pip install 'edgead[tensorrt]'")
     from cuda.pathfinder import DynamicLibNotFoundError
 
     def missing(*_: object) -> None:
-        # What cuda-core 1.2 raises where there is no NVRTC.
+        # The error of cuda-core 1.2 if there is no NVRTC.
         raise DynamicLibNotFoundError('Failure finding "libnvrtc.so.13":\n  No such file: libnvrtc.so.13')
 
     monkeypatch.setattr(core, "Program", missing)
     with pytest.raises(BackendError) as caught:
         compile_kernels("sm_87")
-    assert "No such file: libnvrtc.so.13" in str(caught.value)
-    assert str(caught.value).endswith(
-        ": pip install 'cuda-bindings[all]' of your driver's CUDA, or install the CUDA toolkit"
-    )
+    assert "No such file: libnvrtc.so.13" in caught.value.what
+    assert "pip install 'cuda-bindings[all]'" in (caught.value.hint or "")
     assert "\n" not in str(caught.value)
 
 

@@ -33,7 +33,7 @@ def test_agrees_with_the_oracle_in_any_order_of_threads(kernels, case, layout):
     assert len(bits) == 1, "the result depends on the order of threads"
 
 
-# The number of multiprocessors decides how many threads stand side by side, from 32 bytes to 512.
+# The number of multiprocessors determines how many bytes neighbouring threads read together, from 32 to 512.
 @pytest.mark.parametrize("multiprocessors", [1, 2, 4, 8, 16, 64])
 @pytest.mark.parametrize("layout", FORMATS)
 def test_every_cut_into_blocks_agrees(kernels, layout, multiprocessors):

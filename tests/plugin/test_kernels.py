@@ -1,6 +1,7 @@
-"""The way from Python to a launch: planned, packed and handed to the driver as the driver wants it.
+"""Launches from Python: planned, packed and passed to the driver.
 
-There is no GPU: the driver's launch is the host's here, so what reaches the kernels is what would reach a device.
+There is no GPU. The driver's launch function is replaced by one that runs the kernels on the host, so the kernels get
+the same arguments as on a device.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Device:
 class Code:
     @staticmethod
     def from_cubin(cubin):
-        # The driver finds a kernel by its name, so all of them have to be in the machine code.
+        # The driver finds a kernel by its name, so the machine code must contain all names.
         assert all(name.encode() in cubin for name in KERNELS)
         return Code()
 
@@ -87,7 +88,7 @@ def run(device, tmp_path):
     return run_planned
 
 
-def test_what_python_launches_agrees_with_the_oracle(run):
+def test_launches_from_python_agree_with_the_oracle(run):
     for case in CASES[::5]:
         for layout in case.layouts:
             check(case, layout, run)
@@ -97,27 +98,30 @@ def test_a_launch_that_the_driver_refuses_is_named(device):
     device.setattr(driver, "cuLaunchKernel", lambda *_: (driver.CUresult.CUDA_ERROR_INVALID_VALUE,))
     kernels = AnomalyMapKernels()
     planned = kernels.plan("half", [(1, 8, 4, 4)], HeadSpec(8, 8), Buffers([16], [16], 16, 16, 16))
-    with pytest.raises(
-        BackendError, match=r"does not launch edgead_cosine_half \(CUDA_ERROR_INVALID_VALUE\)"
-    ):
+    with pytest.raises(BackendError) as refusal:
         kernels.enqueue(planned, STREAM)
+    assert "edgead_cosine_half" in refusal.value.what
+    assert "CUDA_ERROR_INVALID_VALUE" in refusal.value.what
+    assert "edgead doctor" in (refusal.value.hint or "")
 
 
-def test_a_machine_without_a_device_is_told(monkeypatch):
+def test_a_machine_without_a_device_is_reported(monkeypatch):
     def no_device():
         raise RuntimeError("no\ndriver")
 
     monkeypatch.setattr(core, "Device", no_device)
-    with pytest.raises(BackendError, match=r"no CUDA device can be opened \(no driver\): see edgead doctor"):
+    with pytest.raises(BackendError) as refusal:
         AnomalyMapKernels()
+    assert "no driver" in refusal.value.what
+    assert "edgead doctor" in (refusal.value.hint or "")
 
 
-def test_kernels_that_the_driver_does_not_load_are_told(device):
+def test_kernels_that_the_driver_does_not_load_are_reported(device):
     def no_kernel(self, name):
         raise RuntimeError("CUDA_ERROR_NO_BINARY_FOR_GPU.")
 
     device.setattr(Code, "get_kernel", no_kernel)
-    with pytest.raises(
-        BackendError, match=r"for sm_87 cannot be loaded \(CUDA_ERROR_NO_BINARY_FOR_GPU\): see"
-    ):
+    with pytest.raises(BackendError) as refusal:
         AnomalyMapKernels()
+    assert "sm_87" in refusal.value.what
+    assert "CUDA_ERROR_NO_BINARY_FOR_GPU" in refusal.value.what

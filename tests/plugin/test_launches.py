@@ -1,4 +1,4 @@
-"""What Python plans is what the compiled launcher launches, number for number."""
+"""The launches that Python plans equal those of the compiled launcher, number for number."""
 
 from __future__ import annotations
 
@@ -65,22 +65,29 @@ def test_workspace_holds_the_cosine_maps():
 
 
 @pytest.mark.parametrize(
-    ("layout", "shapes", "spec", "buffers", "message"),
+    ("layout", "shapes", "spec", "buffers", "values"),
     [
-        ("float", [], HeadSpec(8, 8), buffers_of(0), "1 to 4 scales, not 0"),
-        ("float", SHAPES * 3, HeadSpec(8, 8), buffers_of(6), "1 to 4 scales, not 6"),
-        ("float", SHAPES, HeadSpec(8, 8, sigma=33.0), buffers_of(2), "up to 32, not 33"),
-        ("float", SHAPES, HeadSpec(16385, 8), buffers_of(2), "from 1 to 16384"),
-        ("float", [(1, 8, 4, 4), (2, 8, 2, 2)], HeadSpec(8, 8), buffers_of(2), "share one batch size"),
-        ("float", [(1, 0, 4, 4)], HeadSpec(8, 8), buffers_of(1), "not empty"),
-        ("float", [(8, 8, 16384, 16384)], HeadSpec(8, 8), buffers_of(1), "too many positions"),
-        ("half", [(2**14, 8, 2, 2)], HeadSpec(16384, 16384), buffers_of(1), "batch of 16384"),
-        ("float", SHAPES, HeadSpec(8, 8), buffers_of(1), "not 1 and 1 for 2"),
-        ("float", SHAPES, HeadSpec(8, 8), buffers_of(2, 0), "null pointer"),
-        ("half8", SHAPES, HeadSpec(8, 8), buffers_of(2, 8), "aligned to 16 bytes"),
+        ("float", [], HeadSpec(8, 8), buffers_of(0), ("4", "0")),
+        ("float", SHAPES * 3, HeadSpec(8, 8), buffers_of(6), ("4", "6")),
+        ("float", SHAPES, HeadSpec(8, 8, sigma=33.0), buffers_of(2), ("32", "33")),
+        ("float", SHAPES, HeadSpec(16385, 8), buffers_of(2), ("16384", "16385")),
+        (
+            "float",
+            [(1, 8, 4, 4), (2, 8, 2, 2)],
+            HeadSpec(8, 8),
+            buffers_of(2),
+            ("(1, 8, 4, 4)", "(2, 8, 2, 2)"),
+        ),
+        ("float", [(1, 0, 4, 4)], HeadSpec(8, 8), buffers_of(1), ("(1, 0, 4, 4)",)),
+        ("float", [(8, 8, 16384, 16384)], HeadSpec(8, 8), buffers_of(1), ("(8, 8, 16384, 16384)",)),
+        ("half", [(2**14, 8, 2, 2)], HeadSpec(16384, 16384), buffers_of(1), ("16384",)),
+        ("float", SHAPES, HeadSpec(8, 8), buffers_of(1), ("1 and 1", "2")),
+        ("float", SHAPES, HeadSpec(8, 8), buffers_of(2, 0), ("null",)),
+        ("half8", SHAPES, HeadSpec(8, 8), buffers_of(2, 8), ("16",)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_the_kernels_do_not_take_is_refused(layout, shapes, spec, buffers, message):
-    with pytest.raises(BackendError, match=message):
+def test_unsupported_arguments_are_refused(layout, shapes, spec, buffers, values):
+    with pytest.raises(BackendError) as refusal:
         launches(layout, shapes, spec, buffers, 16)
+    assert all(value in refusal.value.what for value in values)

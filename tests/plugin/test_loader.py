@@ -1,4 +1,4 @@
-"""Which plugin a session loads: this user's own, if it is the one that the engine names; never a bundle's."""
+"""A session loads this user's plugin if the engine names its hash, and never a plugin from a bundle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def place(monkeypatch, tmp_path) -> Path:
 
 
 def compiled(folder: Path, answer: int) -> Path:
-    """A library that tells by a function of its own that it was loaded."""
+    """A library with a function of its own, by which a test recognises it."""
     if shutil.which("gcc") is None:
         pytest.skip("no gcc: apt-get install gcc")
     source, library = folder / "plugin.c", folder / f"{answer}.so"
@@ -53,24 +53,29 @@ def test_the_library_that_the_engine_was_built_with_is_loaded(place, tmp_path):
 def test_another_library_is_not_loaded(place, tmp_path):
     shutil.copy(compiled(tmp_path, 42), place)
     digest = hashlib.sha256(place.read_bytes()).hexdigest()
-    with pytest.raises(
-        BackendError, match=f"plugin of SHA-256 {'0' * 64}, and {place} has {digest}: .*{REBUILD}"
-    ) as caught:
+    with pytest.raises(BackendError) as caught:
         load_plugin_of_engine("0" * 64, REBUILD)
+    assert all(value in caught.value.what for value in ("0" * 64, str(place), digest))
+    assert REBUILD in (caught.value.hint or "")
     assert "\n" not in str(caught.value)
     assert str(place) not in loaded()
 
 
-def test_where_there_is_none_both_ways_out_are_told(place):
-    with pytest.raises(
-        BackendError, match=rf"{place} is not there: run 'edgead plugin build' .*copy its library"
-    ):
+def test_the_hint_for_a_missing_plugin_has_both_solutions(place):
+    with pytest.raises(BackendError) as caught:
         load_plugin_of_engine("0" * 64, REBUILD)
+    assert str(place) in caught.value.what
+    hint = caught.value.hint or ""
+    # Compile it here, or copy it to its place.
+    assert all(value in hint for value in ("edgead plugin build", REBUILD, str(place)))
 
 
-def test_a_folder_in_its_place_is_none(place):
+def test_a_folder_in_its_place_is_not_a_plugin(place):
     place.mkdir()
-    with pytest.raises(BackendError, match="is not there"):
+    with pytest.raises(BackendError) as caught:
         load_plugin_of_engine("0" * 64, REBUILD)
-    with pytest.raises(BackendError, match=r"cannot read the plugin .*Is a directory"):
+    assert REBUILD in (caught.value.hint or "")
+    with pytest.raises(BackendError) as caught:
         plugin_sha256(place)
+    assert str(place) in caught.value.what
+    assert isinstance(caught.value.__cause__, IsADirectoryError)

@@ -1,6 +1,7 @@
-"""The tests of the kernels can fail: each of these mistakes, put into a copy of the sources, is caught by the cases.
+"""The tests of the kernels can fail: the cases detect each of these mistakes in a copy of the sources.
 
-A mutant runs in a process of its own, because poison read as an index may end it; that counts as caught.
+A mutant runs in its own process, because a poison value that is used as an index may crash it. A crash counts as
+detected.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: apt
 
 COMMON, COSINE, SMOOTH, LAUNCHER = "arguments.cuh", "cosine_maps.cuh", "fuse_and_smooth.cuh", "anomaly_map.cu"
 BARRIER = "__syncthreads();"
-# File and place in it of every barrier.
+# File of every barrier, and its number in the file.
 BARRIERS = [
     (file, nth)
     for file in (COSINE, SMOOTH)
     for nth in range((SOURCES / file).read_text(encoding="utf-8").count(BARRIER))
 ]
 
-# What is wrong: file, text, what stands in its place.
+# Mistakes: file, original text, and its replacement.
 MUTATIONS = {
     "mirrored about the pixel's centre": (SMOOTH, ": 2 * size - 1 - folded", ": 2 * size - 2 - folded"),
     "mirrored once only": (SMOOTH, "position % (2 * size)", "position"),
@@ -85,7 +86,7 @@ def run_cases(library: Path, *turns: str) -> subprocess.CompletedProcess[str]:
 
 
 def mutated(text: str, old: str, new: str) -> str:
-    assert old in text, f"the sources no longer say {old!r}"
+    assert old in text, f"the sources no longer contain {old!r}"
     if not new.startswith("#"):
         return text.replace(old, new)
     parts = text.split(old)
@@ -111,9 +112,9 @@ def test_mistake_is_caught(tmp_path, mistake):
     shutil.copytree(SOURCES, sources, ignore=shutil.ignore_patterns("__pycache__"))
     text = (sources / file).read_text(encoding="utf-8")
     (sources / file).write_text(mutated(text, old, new), encoding="utf-8")
-    # Backwards too where the order of threads is what matters.
+    # A missing barrier shows only in some orders of the threads, so they run backwards too.
     result = run_cases(compile_host(tmp_path, sources), *(("0", "1") if old == BARRIER else ("0",)))
-    # Negative: ended by a signal.
+    # A negative exit code means that a signal ended the process.
     assert result.returncode < 0 or "AssertionError" in result.stderr or "LaunchError" in result.stderr, (
         f"the cases pass although there is this mistake: {mistake}; {result.stderr}"
     )

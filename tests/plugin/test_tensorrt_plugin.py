@@ -1,7 +1,8 @@
-"""The TensorRT plugin against TensorRT's own headers, in a program that plays TensorRT (driver/) through the public
-interface alone. The kernels are not under test here: a launcher records what it is asked.
+"""The TensorRT plugin with TensorRT's own headers, in a program (driver/) that plays TensorRT.
 
-Every version of the headers that is here is tested; both generations of the interface answer to the same facts.
+The program uses only the public interface. The kernels are not under test: a launcher records its arguments instead.
+The tests run with every version of the headers on this machine, and expect the same of both generations of the
+interface.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Driver:
     major: int
 
     def __call__(self, *arguments: str, launcher: str = "", complains: bool = False) -> list[str]:
-        """What the program prints, without its two lines on how the library was loaded."""
+        """Run the program, and return its output without the two lines about loading the library."""
         result = subprocess.run(
             [str(self.program), str(self.library), *arguments],
             capture_output=True,
@@ -66,7 +67,7 @@ def value_of(lines: Sequence[str], name: str) -> str:
 
 
 def state_of(driver: Driver, serialized: str) -> dict[str, object]:
-    """What an engine holds, taken apart as the layout of each generation says."""
+    """Parse the plugin's state in an engine, in the layout of each generation."""
     if driver.major >= 10:
         typed = {"i": int, "f": float, "s": str}
         parts = (field.split(":") for field in serialized.split())
@@ -87,7 +88,8 @@ def state_of(driver: Driver, serialized: str) -> dict[str, object]:
 
 def test_registers_when_loaded_and_steps_aside_when_asked(driver):
     lines = driver("registry")
-    # One creator each time; registered by itself no more, then by TensorRT, and still when TensorRT asks again.
+    # There is one creator each time. The library withdraws its own registration, TensorRT registers the creator, and
+    # it stays registered when TensorRT asks again.
     assert lines[:3] == ["creators 1, registered 0", "accepted 1", "creators 1, registered 1"]
 
 
@@ -172,7 +174,7 @@ def test_output_shapes(driver, inputs):
 
 
 @pytest.mark.parametrize("inputs", [0, 3, 7, 10, 18])
-def test_inputs_that_are_no_pairs_have_no_outputs(driver, inputs):
+def test_inputs_that_are_not_pairs_have_no_outputs(driver, inputs):
     log, answer = driver("outputs", str(inputs), *NODE)
     assert answer == "refused"
     assert f"not {inputs} inputs" in log
@@ -196,7 +198,7 @@ def test_a_life_from_node_to_launch(driver, features, number, shapes):
 
     assert value_of(lines, "plugin") == "edgead::AnomalyMap 1 outputs 2"
     assert value_of(lines, "configure") == "1"
-    # The workspace is that of the largest batch of the profile, twice the one that runs.
+    # The workspace is for the largest batch of the profile, which is twice the batch that runs.
     assert value_of(lines, "workspace_bytes") == f"batch=6 {asked}"
     assert value_of(lines, "workspace") == str(6000 + count)
     state = state_of(driver, value_of(lines, "serialized"))
@@ -226,10 +228,10 @@ def test_a_life_from_node_to_launch(driver, features, number, shapes):
         (["2x8x8x8"] * 18, "not 18 inputs"),
     ],
 )
-def test_features_that_are_no_pairs_are_never_run(driver, dims, complaint):
+def test_features_that_are_not_pairs_are_never_run(driver, dims, complaint):
     lines = driver("life", "float", *dims, "--", *NODE)
     assert any(line.startswith("log 1 ") and complaint in line for line in lines)
-    # TensorRT 8.6 does not ask whether it can be configured; no device has the memory that it then asks for.
+    # In TensorRT 8.6 a plugin cannot refuse its configuration. It asks for more memory than any device has instead.
     assert value_of(lines, "configure") == ("0" if driver.major >= 10 else "1")
     assert value_of(lines, "workspace") == str(2**62)
     assert value_of(lines, "enqueue") == "1"

@@ -1,7 +1,7 @@
-"""Which registry has the plugin when an engine carries it, by the registries of TensorRT-RTX, which need no GPU.
+"""The registry that has the plugin if an engine contains it, tested with the registries of TensorRT-RTX.
 
-The library is real, and so are the registries; what opens an engine and finds a library inside needs a GPU. A copy of
-the file stands for what is inside, since TensorRT writes that to a file of its own too.
+The library and the registries are real, and need no GPU. Opening an engine that contains a library needs a GPU. A copy
+of the file therefore stands for the library inside the engine, which TensorRT writes to a file of its own too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def steps(library):
 
 
 def test_the_builder_of_an_engine_has_it_to_itself(steps):
-    # And the runtime that opens the engine for its report gets the engine's own.
+    # The runtime that opens the engine for its report gets the library inside the engine.
     assert steps("builder=plugin.so", "runtime=inside.so") == [
         "builder takes it: builder",
         "runtime takes it: builder runtime",
@@ -59,5 +59,5 @@ def test_no_registry_takes_two(steps, first):
     taken, refused = steps(f"{first}=plugin.so", "global=inside.so")
     assert taken == f"{first} takes it: global"
     assert refused.startswith("global refuses it: global ")
-    # What edgead knows this trouble by.
+    # edgead recognises this error by TensorRT's text.
     assert "exists already" in refused

@@ -113,7 +113,7 @@ def test_dice_by_hand():
     # Above 0.5, strictly: 0.9 and 0.8. One of two found, one false, one missed: 2 / (2 + 1 + 1).
     assert metrics.dice(maps, masks, 0.5) == 0.5
     assert metrics.dice(maps, np.zeros_like(masks), 0.5) == 0.0
-    with pytest.raises(ValueError, match="no pixel"):
+    with pytest.raises(ValueError, match=r"1\.0"):
         metrics.dice(maps, np.zeros_like(masks), 1.0)
 
 
@@ -130,23 +130,23 @@ def test_rank_correlation_agrees_with_scipy():
     assert metrics.rank_correlation(np.array([1.0]), np.array([2.0])) is None
 
 
-def test_what_does_not_fit_is_refused():
+def test_invalid_arguments_are_refused():
     scores = np.array([0.1, 0.2])
-    with pytest.raises(ValueError, match="no defect"):
+    with pytest.raises(ValueError, match=r"defect$"):
         metrics.auroc(scores, np.array([0, 0]))
-    with pytest.raises(ValueError, match="no good"):
+    with pytest.raises(ValueError, match=r"good$"):
         metrics.average_precision(scores, np.array([1, 1]))
-    with pytest.raises(ValueError, match="one label per score"):
+    with pytest.raises(ValueError, match=r"\(1,\) for \(2,\)"):
         metrics.auroc(scores, np.array([1]))
-    with pytest.raises(ValueError, match="labels are 0 or 1"):
+    with pytest.raises(ValueError, match="labels"):
         metrics.auroc(np.array([0, 1]), scores)
     with pytest.raises(ValueError, match="finite"):
         metrics.f1_max(np.array([0.1, np.nan]), np.array([0, 1]))
-    with pytest.raises(ValueError, match="limit"):
+    with pytest.raises(ValueError, match=r"0\.0"):
         metrics.aupro(np.zeros((1, 2, 2)), np.zeros((1, 2, 2), bool), 0.0)
-    with pytest.raises(ValueError, match=r"\(N, H, W\)"):
+    with pytest.raises(ValueError, match=r"\(2, 2\)"):
         metrics.aupro(np.zeros((2, 2)), np.eye(2, dtype=bool))
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match=r"\(2,\) and \(1,\)"):
         metrics.rank_correlation(scores, scores[:1])
     with pytest.raises(ValueError, match="finite"):
         metrics.rank_correlation(scores, np.array([np.inf, 1]))

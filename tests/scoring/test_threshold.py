@@ -80,15 +80,15 @@ def test_promise_holds_by_simulation():
     assert kept / 2000 == pytest.approx(expected, abs=5 * (expected * (1 - expected) / 2000) ** 0.5)
 
 
-def test_too_few_images_are_said_so():
+def test_too_few_images_are_a_warning_with_the_numbers():
     threshold = threshold_from_normal_scores(np.linspace(0, 1, 20))
     assert threshold.value == 1.0
     assert threshold.achieved_confidence == pytest.approx(1 - 0.99**20)
     warning = threshold.warning()
-    assert "20 normal images" in warning
-    assert "299 images would be enough" in warning
+    assert "20" in warning
+    assert "299" in warning
     assert "0.14" in warning  # 1 - 0.05^(1/20)
-    assert "1 normal image," in threshold_from_normal_scores([0.5]).warning()
+    assert "1 normal images" not in threshold_from_normal_scores([0.5]).warning()
 
 
 def test_float32_scores_are_kept_exactly():
@@ -104,10 +104,13 @@ def test_survives_a_dictionary():
     assert Threshold(**dataclasses.asdict(threshold)) == threshold
 
 
-@pytest.mark.parametrize("scores", [[], [0.1, float("nan")], [float("inf")]])
-def test_unusable_scores_are_refused(scores):
-    with pytest.raises(InputError, match="normal scores"):
+@pytest.mark.parametrize(
+    ("scores", "value"), [([], ""), ([0.1, float("nan")], "1 of 2"), ([float("inf")], "1 of 1")]
+)
+def test_unusable_scores_are_refused(scores, value):
+    with pytest.raises(InputError) as refusal:
         threshold_from_normal_scores(scores)
+    assert value in refusal.value.what
 
 
 def test_extreme_budgets_end_quickly_and_fit_the_definition():
@@ -119,14 +122,16 @@ def test_extreme_budgets_end_quickly_and_fit_the_definition():
 
 @pytest.mark.parametrize("rate", [0.0, 1e-20, 1.0, -0.1, float("nan")])
 def test_rates_out_of_range_are_refused(rate):
-    with pytest.raises(InputError, match="false-alarm rate"):
+    with pytest.raises(InputError) as refusal:
         threshold_from_normal_scores([1.0], false_alarm_rate=rate)
+    assert str(rate) in refusal.value.what
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1 - 1e-12, 1.0, -0.1, float("nan")])
 def test_confidences_out_of_range_are_refused(confidence):
-    with pytest.raises(InputError, match="confidence"):
+    with pytest.raises(InputError) as refusal:
         threshold_from_normal_scores([1.0], confidence=confidence)
+    assert str(confidence) in refusal.value.what
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""The last step of every graph, from features to the anomaly map, in each form that a backend takes."""
+"""The head of every graph, which computes the anomaly map from features, in each form that a backend takes."""

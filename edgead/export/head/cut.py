@@ -1,7 +1,7 @@
-"""A graph that ends where the head begins, for a library that takes no plugins: the kernels follow the engine then.
+"""A graph without its head, for a library without plugins. The session then runs the CUDA kernels after the engine.
 
-What is cut off, the attributes of the head's node and the sizes of what it took, is recorded beside the graph, for
-`engine.json` and the session that reads it.
+A record beside the graph keeps the attributes of the removed head and the sizes of its features. The record goes into
+`engine.json`, which the session reads.
 """
 
 from __future__ import annotations
@@ -18,10 +18,20 @@ _DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 
 
 def features_of(model: ModelProto) -> tuple[ModelProto, FeatureRecord]:
-    """Cut the head off a graph: another model, whose outputs are those of the record, and the record.
+    """Remove the head of a graph.
 
-    Features of both types are widened to float32, as for the plugin. Raises BackendError for a graph without exactly
-    one head, a head beyond what the kernels take, and features whose sizes are not fixed.
+    If some features are float16 and others float32, all are cast to float32, as for the plugin.
+
+    Args:
+        model: A graph that edgead exported. It is not changed.
+
+    Returns:
+        The graph that gives the features, and the record of the features and the head. The graph's outputs have the
+        names in the record.
+
+    Raises:
+        BackendError: The graph does not have exactly one head, the head is beyond the limits of the kernels, the sizes
+            of a feature are not fixed, or the features do not form pairs.
     """
     cut, head = for_kernels(model)
     inferred = onnx.shape_inference.infer_shapes(cut).graph
@@ -32,7 +42,8 @@ def features_of(model: ModelProto) -> tuple[ModelProto, FeatureRecord]:
     scales = len(features) // 2
     if shapes[:scales] != shapes[scales:]:
         raise BackendError(
-            f"the head takes features of {shapes}, which are no pairs: export the graph with 'edgead build'"
+            f"the head takes features of {shapes}, which are not pairs",
+            hint="export the graph with 'edgead build'",
         )
     record = FeatureRecord(
         _DTYPES[values[features[0]].type.tensor_type.elem_type],
@@ -47,7 +58,7 @@ def features_of(model: ModelProto) -> tuple[ModelProto, FeatureRecord]:
     )
     del cut.graph.output[:]
     for name, output in zip(features, record.outputs, strict=True):
-        # Under a name of its own: an engine's outputs are found by name.
+        # An engine's outputs are found by name, so each feature gets the name in the record.
         cut.graph.node.append(helper.make_node("Identity", [name], [output.name], name=output.name))
         value = ValueInfoProto()
         value.CopyFrom(values[name])
@@ -57,10 +68,12 @@ def features_of(model: ModelProto) -> tuple[ModelProto, FeatureRecord]:
 
 
 def _shape(feature: ValueInfoProto) -> tuple[int, int, int]:
+    """Channels, height and width of a feature."""
     lengths = [dimension.dim_value for dimension in feature.type.tensor_type.shape.dim]
     if len(lengths) != 4 or not all(lengths[1:]):
         raise BackendError(
-            f"the feature {feature.name} has no fixed channels, height and width: export the graph with 'edgead build'"
+            f"the feature {feature.name} has no fixed channels, height and width",
+            hint="export the graph with 'edgead build'",
         )
     _, channels, height, width = lengths
     return channels, height, width

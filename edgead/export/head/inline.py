@@ -1,7 +1,7 @@
 """A graph without the model-local function: the form that a builder of engines takes.
 
-Not every parser knows functions, and that of TensorRT for RTX takes the process with it where a node resolves to a
-plugin instead. After inlining there is nothing left to resolve: the head is the standard operators of its body.
+Not every parser supports functions. The parser of TensorRT for RTX crashes the process if a node resolves to a plugin
+instead. After inlining, the head consists of standard operators, so no node needs to be resolved.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from edgead.export.head.onnx_function import DOMAIN
 
 
 def without_head_function(model: ModelProto) -> ModelProto:
-    """Write the head's body in place of its node; returns another model, checked.
+    """Replace the node of the head by the nodes of its function.
 
-    The names of inputs and outputs stay. A node of the head that has no body, as a plugin wants it, is left alone.
+    Args:
+        model: A graph that edgead exported. It is not changed. If its head has no function, because it is prepared for
+            the plugin, the node stays.
+
+    Returns:
+        The checked graph. Its inputs and outputs keep their names.
     """
     inlined = onnx.inliner.inline_local_functions(model)
     if all(node.domain != DOMAIN for node in inlined.graph.node):

@@ -1,13 +1,12 @@
 """The anomaly-map operator as ONNX: a node of domain `edgead`, and its arithmetic as a model-local function.
 
-ONNX Runtime runs the function as it is; a builder that has a kernel for `edgead::AnomalyMap` drops the body
-and keeps the node. Resizing and smoothing are linear, so the body holds them as matrices: no Resize node,
-whose corner cases differ from one runtime to the next, no 33-tap convolution, no padding. For `add` both are
-one matrix per scale and axis; for `multiply` the product lies between them, so smoothing has matrices of its
-own.
+ONNX Runtime runs the function. A builder that has a kernel for `edgead::AnomalyMap` drops the function and keeps the
+node. Resizing and smoothing are linear, so the function contains them as matrices. It needs no Resize node, no 33-tap
+convolution and no padding. Corner cases of Resize differ between runtimes. For `add`, one matrix for each scale and
+axis does both. For `multiply`, the product of the scales comes between them, so smoothing has its own matrices.
 
-The attributes of the node say what is computed. The matrices in the body are those attributes worked out for
-the feature sizes of one model, so a body serves that model only.
+The attributes of the node define the operator. The matrices are computed from the attributes and the feature sizes of
+one model, so a function serves that model only.
 """
 
 from __future__ import annotations
@@ -32,11 +31,20 @@ FeatureShape: TypeAlias = tuple[int, int, int]
 
 
 def head_function(spec: HeadSpec, shapes: Sequence[FeatureShape]) -> FunctionProto:
-    """Write the operator for features of the given shapes as an ONNX function of opset 18 operators.
+    """Write the operator as an ONNX function of opset 18 operators.
 
-    shapes: (C_k, H_k, W_k) of scale k, teacher and student alike; at least one. The function takes
-    teacher_1..K then student_1..K, each (N, C_k, H_k, W_k) float16 or float32, and gives `anomaly_map` (N, 1,
-    H, W) and `anomaly_score` (N,), both float32. Raises ValueError without shapes.
+    The function takes teacher_1..K and then student_1..K, each (N, C_k, H_k, W_k) float16 or float32. It gives
+    `anomaly_map` (N, 1, H, W) and `anomaly_score` (N,), both float32.
+
+    Args:
+        spec: Parameters of the operator, including the size (H, W) of the map in pixels.
+        shapes: (C_k, H_k, W_k) of each scale k, equal for teacher and student; at least one.
+
+    Returns:
+        The function.
+
+    Raises:
+        ValueError: There are no shapes.
     """
     if not shapes:
         raise ValueError("the anomaly map needs features of at least one scale")
@@ -46,7 +54,8 @@ def head_function(spec: HeadSpec, shapes: Sequence[FeatureShape]) -> FunctionPro
     cosine_maps = [_cosine_map(body, teacher, student, shape) for teacher, student, shape in pairs]
     fuse = _fused_by_adding if spec.fusion == "add" else _fused_by_multiplying
     body.add("Identity", fuse(body, cosine_maps, shapes, spec), output="anomaly_map")
-    # Not ReduceMax: the parser of TensorRT 8.6 ignores its axes in opset 18 and takes the maximum over the batch too.
+    # GlobalMaxPool instead of ReduceMax: in opset 18 the parser of TensorRT 8.6 ignores the axes of ReduceMax, so the
+    # maximum would include the batch axis.
     body.add(
         "Squeeze",
         body.add("GlobalMaxPool", "anomaly_map"),
@@ -65,12 +74,19 @@ def head_function(spec: HeadSpec, shapes: Sequence[FeatureShape]) -> FunctionPro
 
 
 def append_head(features: ModelProto, spec: HeadSpec) -> ModelProto:
-    """Let a graph of features end in the operator.
+    """Append the operator to a graph of features.
 
-    features: a model with 2 K outputs, teacher_1..K then student_1..K in that order whatever their names,
-    each (N, C_k, H_k, W_k) with C_k, H_k, W_k fixed. Returns another model, whose outputs are `anomaly_map`
-    and `anomaly_score` and whose batch dimension bears the name it has in the features. Raises ValueError
-    where the outputs are no such pairs.
+    Args:
+        features: A graph with 2 K outputs of any names, teacher_1..K and then student_1..K, each (N, C_k, H_k, W_k)
+            with fixed C_k, H_k and W_k. It is not changed.
+        spec: Parameters of the operator.
+
+    Returns:
+        The graph with the outputs `anomaly_map` and `anomaly_score`. Its batch dimension keeps the name that it has in
+        the features.
+
+    Raises:
+        ValueError: The outputs are not such pairs.
     """
     outputs = list(features.graph.output)
     count = len(outputs) // 2
@@ -104,7 +120,7 @@ def append_head(features: ModelProto, spec: HeadSpec) -> ModelProto:
 
 
 class _Body:
-    """The nodes of the function, in order; each method returns the name of the value it makes."""
+    """Nodes of the function, in order. Each method returns the name of the value that it adds."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -118,17 +134,17 @@ class _Body:
         return self.add("Constant", value=numpy_helper.from_array(np.asarray(value, dtype)))
 
     def between(self, left: Any, value: str, right: Any) -> str:
-        """`left` @ value @ `right`^T for constant matrices, over the last two axes."""
+        """Add `left` @ value @ `right`^T for constant matrices, over the last two axes."""
         return self.add(
             "MatMul", self.add("MatMul", self.constant(left), value), self.constant(np.transpose(right))
         )
 
 
 def _cosine_map(body: _Body, teacher: str, student: str, shape: FeatureShape) -> str:
-    """1 - <t, s> / (max(|t|, eps) max(|s|, eps)), always in float32, so that float16 cannot overflow."""
+    """1 - <t, s> / (max(|t|, eps) max(|s|, eps)), always in float32, because squares would overflow float16."""
     channels, height, width = shape
-    # The sum over channels is a product with a row of ones: ONNX Runtime multiplies matrices on all cores but
-    # sums over an axis that is not the last on one, eighteen times slower (WideResNet50-2 at 256: 24 ms
+    # The sum over channels is a product with a row of ones. ONNX Runtime multiplies matrices on all cores, but sums
+    # over an axis other than the last on one core, which is eighteen times slower (WideResNet50-2 at 256: 24 ms
     # against 1.3 ms).
     ones = body.constant(np.ones((1, channels)))
     flat = body.constant([0, channels, height * width], np.int64)
@@ -148,7 +164,7 @@ def _cosine_map(body: _Body, teacher: str, student: str, shape: FeatureShape) ->
 def _fused_by_adding(
     body: _Body, cosine_maps: Sequence[str], shapes: Sequence[FeatureShape], spec: HeadSpec
 ) -> str:
-    """sum_k (G B_k) M_k (G' B'_k)^T: smoothing is linear, so it is done on every scale before the sum."""
+    """sum_k (G B_k) M_k (G' B'_k)^T. Smoothing is linear, so each scale is smoothed before the sum."""
     down, across = gaussian_matrix(spec.height, spec.sigma), gaussian_matrix(spec.width, spec.sigma)
     smoothed = [
         body.between(down @ rows, cosine_map, across @ columns)
@@ -160,7 +176,7 @@ def _fused_by_adding(
 def _fused_by_multiplying(
     body: _Body, cosine_maps: Sequence[str], shapes: Sequence[FeatureShape], spec: HeadSpec
 ) -> str:
-    """G (prod_k B_k M_k B'_k^T) G'^T: a product of maps has to be smoothed after it is made."""
+    """G (prod_k B_k M_k B'_k^T) G'^T. A product is not linear in each map, so it is smoothed afterwards."""
     product, *others = (
         body.between(rows, cosine_map, columns)
         for cosine_map, (rows, columns) in zip(cosine_maps, _resizing(shapes, spec), strict=True)
@@ -175,7 +191,7 @@ def _fused_by_multiplying(
 
 
 def _resizing(shapes: Sequence[FeatureShape], spec: HeadSpec) -> Iterator[tuple[Float64Array, Float64Array]]:
-    """B_k (H, H_k) and B'_k (W, W_k) of every scale."""
+    """Resizing matrices B_k (H, H_k) and B'_k (W, W_k) of each scale."""
     for _, height, width in shapes:
         yield (
             bilinear_matrix(spec.height, height, spec.align_corners),
@@ -188,8 +204,9 @@ def _input_names(count: int) -> list[str]:
 
 
 def _feature_shape(output: ValueInfoProto) -> FeatureShape:
+    """Channels, height and width of a feature; ValueError if they are not fixed."""
     dimensions = output.type.tensor_type.shape.dim
     if len(dimensions) != 4 or not all(dimension.dim_value for dimension in list(dimensions)[1:]):
-        raise ValueError(f"features are (N, C, H, W) with C, H and W fixed, which {output.name} is not")
+        raise ValueError(f"feature {output.name} is not (N, C, H, W) with fixed C, H and W")
     _, channels, height, width = (dimension.dim_value for dimension in dimensions)
     return channels, height, width

@@ -1,16 +1,14 @@
-"""The head as a node for TensorRT's plugin registry, where it was a function that any runtime can inline.
+"""The head as a node for TensorRT's plugin registry, instead of a function that any runtime can inline.
 
-TensorRT's ONNX parser looks at the name of a node before anything else: a name that a function of the graph bears
-is inlined, a name that nobody knows is looked up among the plugins. So the function goes, and the node says by
-two attributes which plugin it means. The parser of TensorRT 8.6 and 10 reads `plugin_version` and
-`plugin_namespace` and ignores the node's domain (onnx-tensorrt, FallbackPluginImporter); newer ones try the domain
-as the namespace too, which is the same.
+TensorRT's ONNX parser inlines a node if the graph has a function of its name, and otherwise looks for an operator and
+then for a plugin of that name. The function is therefore removed, and two attributes of the node name the plugin. The
+parser of TensorRT 8.6 and 10 reads `plugin_version` and `plugin_namespace` and ignores the node's domain
+(onnx-tensorrt, FallbackPluginImporter). Newer parsers also try the domain as the namespace, and both are equal here.
 
-The function casts every feature by itself, so a graph in float16 may keep some of them in float32; the kernels take
-features of one type. Where they are mixed, those in float16 are widened before the node.
+The function casts every feature by itself, so a float16 graph may keep some features in float32. The kernels need
+features of one type. If the types are mixed, float16 features are cast to float32 before the node.
 
-What comes out is no graph for ONNX Runtime any more, and never what a bundle holds: it lives as long as the
-building of an engine takes.
+ONNX Runtime cannot run the result. It exists only while an engine is built, and no bundle contains it.
 """
 
 from __future__ import annotations
@@ -24,9 +22,17 @@ from edgead.plugin.launches import MAX_SCALES, MAX_SIGMA, MAX_SIZE
 
 
 def plugin_head(model: ModelProto) -> ModelProto:
-    """Let the head of a graph be the plugin: another model, without the function, whose node names the plugin.
+    """Replace the function of a graph's head by the plugin.
 
-    Raises BackendError for a graph without exactly one head, and for a head beyond what the kernels take.
+    Args:
+        model: A graph that edgead exported. It is not changed.
+
+    Returns:
+        The graph without the function. The node of its head names the plugin.
+
+    Raises:
+        BackendError: The graph does not have exactly one head, the head is beyond the limits of the kernels, or a
+            feature is neither float16 nor float32.
     """
     plugin, head = for_kernels(model)
     head.attribute.append(helper.make_attribute("plugin_version", str(VERSION)))
@@ -35,15 +41,25 @@ def plugin_head(model: ModelProto) -> ModelProto:
 
 
 def for_kernels(model: ModelProto) -> tuple[ModelProto, NodeProto]:
-    """Give a graph whose head has no function and takes features of one type, and its node; raises as `plugin_head`."""
+    """Remove the function of a graph's head, and cast its features to one type.
+
+    Args:
+        model: A graph that edgead exported. It is not changed.
+
+    Returns:
+        The graph without the function, and the node of its head.
+
+    Raises:
+        BackendError: See `plugin_head`.
+    """
     copy = ModelProto()
     copy.CopyFrom(model)
     nodes = copy.graph.node
     heads = [index for index, node in enumerate(nodes) if (node.domain, node.op_type) == (DOMAIN, OP_TYPE)]
     if len(heads) != 1:
         raise BackendError(
-            f"the graph has {len(heads)} nodes {DOMAIN}::{OP_TYPE} where it should have one: "
-            "export it with 'edgead build'"
+            f"the graph has {len(heads)} nodes {DOMAIN}::{OP_TYPE} where it should have one",
+            hint="export it with 'edgead build'",
         )
     head = nodes[heads[0]]
     _check(head)
@@ -57,7 +73,7 @@ def for_kernels(model: ModelProto) -> tuple[ModelProto, NodeProto]:
 
 
 def _casts_of_mixed_features(model: ModelProto, head: NodeProto) -> list[NodeProto]:
-    """Let the head take float32 where its features are of both types; the nodes that it needs before it."""
+    """Make the head take float32 if its features have both types; returns the casts to insert before it."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     types = {
         value.name: value.type.tensor_type.elem_type for value in (*inferred.input, *inferred.value_info)
@@ -65,7 +81,7 @@ def _casts_of_mixed_features(model: ModelProto, head: NodeProto) -> list[NodePro
     features = {name: types.get(name, TensorProto.UNDEFINED) for name in head.input}
     if not set(features.values()) <= {TensorProto.FLOAT, TensorProto.FLOAT16}:
         raise BackendError(
-            "the head's features are neither float32 nor float16: export the graph with 'edgead build'"
+            "the head's features are neither float32 nor float16", hint="export the graph with 'edgead build'"
         )
     if len(set(features.values())) == 1:
         return []
@@ -80,6 +96,7 @@ def _casts_of_mixed_features(model: ModelProto, head: NodeProto) -> list[NodePro
 
 
 def _check(head: NodeProto) -> None:
+    """Raise BackendError if the head is beyond the limits of the kernels."""
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in head.attribute}
     for what, value, limit in (
         ("number of scales", len(head.input) // 2, MAX_SCALES),
@@ -89,5 +106,6 @@ def _check(head: NodeProto) -> None:
     ):
         if value > limit:
             raise BackendError(
-                f"the plugin's kernels take a {what} of {limit} at most, not {value}: build with --head standard"
+                f"the plugin's kernels take a {what} of {limit} at most, not {value}",
+                hint="build with --head standard",
             )

@@ -1,1 +1,1 @@
-"""Graphs in lower precisions: float16, INT8, and what INT8 needs to be measured."""
+"""Graphs in lower precisions: float16 and INT8, and the measurements that INT8 needs."""

@@ -1,8 +1,8 @@
-"""How far INT8 rounding shifts the mean of what each convolution gives: measured here, taken off in `quantize.py`.
+"""Measurement of the shift that INT8 rounding adds to the mean of each convolution's output; see `quantize.py`.
 
-Every quantised convolution is computed twice from the same float32 input, once as it is and once with rounded input and
-weights, in one graph. So each shift is the convolution's own and does not depend on which others are quantised: one
-measurement serves every choice of layers.
+One graph computes every quantised convolution twice from the same float32 input: once exactly, and once with rounded
+input and weights. Each shift is therefore that of one convolution alone and does not depend on the choice of quantised
+layers, so one measurement serves every choice.
 """
 
 from __future__ import annotations
@@ -20,11 +20,18 @@ _AXES = "shift_axes"
 def measured_bias_corrections(
     exact: ModelProto, quantised: ModelProto, images: UInt8Array
 ) -> dict[str, Float32Array]:
-    """Mean of quantised minus exact for each output channel of each quantised convolution, over images and positions.
+    """Measure the mean of quantised minus exact output for each channel of each quantised convolution.
 
-    exact: the float32 graph. quantised: `int8_from_float32` of it, without bias corrections. images: (N, H, W, 3) uint8
-    RGB, N >= 1. Returns (C,) by the name of the tensor that the convolution gives. Raises BackendError when the graph
-    does not run.
+    Args:
+        exact: The float32 graph.
+        quantised: The same graph converted by `int8_from_float32` without bias corrections.
+        images: Calibration images, (N, H, W, 3) uint8 RGB, N >= 1.
+
+    Returns:
+        Means over images and positions, (C,) float32, by the name of the convolution's output tensor.
+
+    Raises:
+        BackendError: ONNX Runtime cannot run the graph.
     """
     copies = _with_rounded_copies(exact, quantised)
     names = [output.name for output in copies.graph.output[len(exact.graph.output) :]]
@@ -38,7 +45,7 @@ def measured_bias_corrections(
 
 
 def _with_rounded_copies(exact: ModelProto, quantised: ModelProto) -> ModelProto:
-    """The float32 graph with a rounded copy beside each convolution, and what is between the two as outputs."""
+    """Add a rounded copy beside each convolution of the float32 graph, and the mean difference of both as an output."""
     rounding = {
         node.output[0]: node
         for node in quantised.graph.node
@@ -55,7 +62,7 @@ def _with_rounded_copies(exact: ModelProto, quantised: ModelProto) -> ModelProto
     added: set[str] = set()
 
     def add(name: str) -> None:
-        """The rounding that gives this tensor, with what it needs, once."""
+        """Add the rounding nodes that compute this tensor, unless they were added before."""
         node = rounding.get(name)
         if node is not None and name not in added:
             added.add(name)

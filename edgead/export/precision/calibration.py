@@ -1,12 +1,11 @@
-"""Calibration: the clipping limits and bias corrections that INT8 needs, measured on images, and the file that
-remembers them.
+"""Calibration for INT8: clipping limits and bias corrections, measured on images, and their cache file.
 
-The images go through the float32 graph twice, once for the largest magnitude of each tensor and once for the
-histograms that end there; two passes are exact where widening a histogram on the way is not. A third pass measures how
-far rounding with these clipping limits shifts each convolution. No torch.
+The float32 graph runs on the images twice. The first pass finds the largest magnitude of each tensor, and the second
+pass fills histograms that end there. Two passes are exact; widening a histogram during one pass is not. A third pass
+measures how far rounding with these clipping limits shifts the output of each convolution. Torch is not needed.
 
-A cache holds all of it under a key: the SHA-256 of everything that they follow from. A cache with another key
-is stale and refused, never quietly used or overwritten: it may belong to another bundle.
+A cache file holds the results and a key: the SHA-256 of everything that determines them. A cache with another key is
+stale. It is refused, and neither used nor overwritten, because it may belong to another bundle.
 """
 
 from __future__ import annotations
@@ -39,11 +38,15 @@ MAX_CACHE_BYTES = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What INT8 needs of a graph, and what it follows from.
+    """Measurements that the conversion of one graph to INT8 needs.
 
-    key: of `calibration_key`. algorithm: one of `ALGORITHMS`. images: how many. clipping_limits: of every tensor that
-    can be quantised, by name. bias_corrections: (C,) float32 of every convolution, by the tensor it gives: see
-    `edgead.export.precision.bias_correction`.
+    Attributes:
+        key: Key from `calibration_key`.
+        algorithm: One of `ALGORITHMS`.
+        images: Number of calibration images.
+        clipping_limits: Clipping limit of every tensor that can be quantised, by name.
+        bias_corrections: Bias correction (C,) float32 of every convolution, by the name of its output tensor; see
+            `edgead.export.precision.bias_correction`.
     """
 
     key: str
@@ -53,14 +56,14 @@ class Calibration:
     bias_corrections: Mapping[str, Float32Array]
 
     def to_json(self) -> str:
-        """The text of the cache file."""
+        """Return the text of the cache file."""
         content = {
             "schema": SCHEMA,
             "key": self.key,
             "algorithm": self.algorithm,
             "images": self.images,
             "clipping_limits": dict(self.clipping_limits),
-            # As few digits as give the same float32 again.
+            # The fewest digits from which the same float32 is read again.
             "bias_corrections": {
                 name: [float(str(x)) for x in shift] for name, shift in self.bias_corrections.items()
             },
@@ -70,7 +73,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class _Cache:
-    """The content of a cache file, see `Calibration`."""
+    """Content of a cache file; see `Calibration` for the fields."""
 
     schema: int
     key: str
@@ -81,9 +84,15 @@ class _Cache:
 
 
 def calibration_key(model: ModelProto, images: UInt8Array, algorithm: Algorithm) -> str:
-    """SHA-256, in hex, of what clipping limits follow from: graph, preprocessing, images, algorithm, schema.
+    """Hash everything that determines a calibration: graph, preprocessing, images, algorithm and schema.
 
-    images: (N, H, W, 3) uint8 RGB. The images count with their pixels and their order.
+    Args:
+        model: The float32 graph.
+        images: Calibration images, (N, H, W, 3) uint8 RGB. Their pixels and their order determine the key.
+        algorithm: Algorithm that chooses clipping limits.
+
+    Returns:
+        SHA-256 in hex.
     """
     what = {
         "schema": SCHEMA,
@@ -96,10 +105,18 @@ def calibration_key(model: ModelProto, images: UInt8Array, algorithm: Algorithm)
 
 
 def absolute_maxima_of(model: ModelProto, images: UInt8Array, tensors: Sequence[str]) -> dict[str, float]:
-    """Give the largest magnitude of each tensor on these images; infinite where one is not finite.
+    """Measure the absolute maximum of each tensor on some images.
 
-    images: (N, H, W, 3) uint8 RGB, N >= 1. tensors: names of float32 tensors of the graph. Raises
-    BackendError when the graph does not run.
+    Args:
+        model: The float32 graph.
+        images: Images, (N, H, W, 3) uint8 RGB, N >= 1.
+        tensors: Names of float32 tensors of the graph.
+
+    Returns:
+        The absolute maximum of each tensor, by name; infinite if a value is not finite.
+
+    Raises:
+        BackendError: ONNX Runtime cannot run the graph.
     """
     absolute_maxima = dict.fromkeys(tensors, 0.0)
     for values in _runs(model, images, tensors):
@@ -110,19 +127,28 @@ def absolute_maxima_of(model: ModelProto, images: UInt8Array, tensors: Sequence[
 
 
 def calibrate(model: ModelProto, images: UInt8Array, algorithm: Algorithm) -> Calibration:
-    """Run images through a float32 graph; choose the clipping limit of each tensor, measure the bias correction of each
-    convolution.
+    """Choose the clipping limit of each tensor of a graph, and measure the bias correction of each convolution.
 
-    images: (N, H, W, 3) uint8 RGB, N >= 1. algorithm: see `edgead.export.precision.clipping`. Raises PrecisionError,
-    naming the tensor, when values are not finite, and for a graph without the head; BackendError when the graph does
-    not run.
+    Args:
+        model: A float32 graph that edgead exported.
+        images: Calibration images, (N, H, W, 3) uint8 RGB, N >= 1.
+        algorithm: Algorithm that chooses clipping limits; see `edgead.export.precision.clipping`.
+
+    Returns:
+        The calibration, with its key.
+
+    Raises:
+        PrecisionError: A tensor has values that are not finite, and the message names it; or the graph does not have
+            exactly one head.
+        BackendError: ONNX Runtime cannot run the graph.
     """
     tensors = tensors_to_quantise(model)
     absolute_maxima = absolute_maxima_of(model, images, tensors)
     for name, peak in absolute_maxima.items():
         if not math.isfinite(peak):
             raise PrecisionError(
-                f"tensor {name!r} takes values that are not finite: the weights are broken, train the run again"
+                f"tensor {name!r} has values that are not finite, so the weights are broken",
+                hint="train the run again",
             )
     if algorithm == "minmax":
         clipping_limits = absolute_maxima
@@ -142,30 +168,47 @@ def calibrate(model: ModelProto, images: UInt8Array, algorithm: Algorithm) -> Ca
 
 
 def write_calibration(file: Path, calibration: Calibration) -> None:
-    """Write a cache, whole or not at all; EdgeadError when it cannot be written."""
+    """Write a cache file, whole or not at all.
+
+    Args:
+        file: Path of the cache file.
+        calibration: The calibration.
+
+    Raises:
+        EdgeadError: The file cannot be written.
+    """
     with replace_file(file) as partial:
         partial.write_text(calibration.to_json(), encoding="utf-8")
 
 
 def read_calibration(file: Path, key: str, model: ModelProto) -> Calibration | None:
-    """Read a cache, None where there is none.
+    """Read a cache file.
 
-    key: what the cache must be of. model: the graph that it must fit. Raises PrecisionError, one line, for a cache of
-    another key or schema, and for a file that is none.
+    Args:
+        file: Path of the cache file.
+        key: Expected key, from `calibration_key`.
+        model: The float32 graph. The cache must have entries for its tensors and convolutions.
+
+    Returns:
+        The calibration; None if the file does not exist.
+
+    Raises:
+        PrecisionError: The cache has another key or schema, or the file is not a cache.
     """
     if not file.exists():
         return None
     hint = "delete it to calibrate again, or give another file"
-    with record_errors(PrecisionError, f"{file} is no calibration cache", hint):
+    with record_errors(PrecisionError, f"{file} is not a calibration cache", hint):
         value = check_object(parse_json(read_bounded(file, MAX_CACHE_BYTES), MAX_CACHE_BYTES))
         schema = record_from(int, value.get("schema"), "schema")
         if schema != SCHEMA:
             raise PrecisionError(
-                f"the calibration cache {file} is stale, it is of schema {schema}, not {SCHEMA}: {hint}"
+                f"the calibration cache {file} is stale, it has schema {schema}, not {SCHEMA}", hint=hint
             )
         if record_from(str, value.get("key"), "key") != key:
             raise PrecisionError(
-                f"the calibration cache {file} is stale, it is of another graph, images or algorithm: {hint}"
+                f"the calibration cache {file} is stale, it was made from another graph, images or algorithm",
+                hint=hint,
             )
         cache = record_from(_Cache, value)
         return Calibration(
@@ -178,6 +221,7 @@ def read_calibration(file: Path, key: str, model: ModelProto) -> Calibration | N
 
 
 def _clipping_limits(found: Mapping[str, float], model: ModelProto) -> dict[str, float]:
+    """Check clipping limits from a cache against the graph, and sort them by the order of the graph."""
     tensors = tensors_to_quantise(model)
     if found.keys() != set(tensors) or not all(limit >= 0.0 for limit in found.values()):
         raise RecordError("its clipping limits are not those of the graph")
@@ -185,18 +229,19 @@ def _clipping_limits(found: Mapping[str, float], model: ModelProto) -> dict[str,
 
 
 def _bias_corrections(found: Mapping[str, Sequence[float]], model: ModelProto) -> dict[str, Float32Array]:
-    # A number too large for float32 becomes infinite, and is refused below.
+    """Convert bias corrections from a cache to float32, and check them against the graph."""
+    # A number too large for float32 becomes infinite, which is refused below.
     with np.errstate(over="ignore"):
         bias_corrections = {name: np.asarray(shift, np.float32) for name, shift in found.items()}
     if {name: shift.shape for name, shift in bias_corrections.items()} != _channels(model):
-        raise RecordError("its shifts are not those of the graph")
+        raise RecordError("its bias corrections are not those of the graph")
     if not all(np.isfinite(shift).all() for shift in bias_corrections.values()):
-        raise RecordError("its shifts are not finite")
+        raise RecordError("its bias corrections are not finite")
     return bias_corrections
 
 
 def _channels(model: ModelProto) -> dict[str, tuple[int, ...]]:
-    """Shape of the shift of each convolution that can be quantised."""
+    """Shape of the bias correction of each convolution that can be quantised, by the name of its output tensor."""
     layers = set(layers_to_quantise(model))
     weights = {weight.name: weight for weight in model.graph.initializer}
     channels: dict[str, tuple[int, ...]] = {}
@@ -209,7 +254,7 @@ def _channels(model: ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def _runs(model: ModelProto, images: UInt8Array, tensors: Sequence[str]) -> Iterator[dict[str, Float32Array]]:
-    """The values of tensors for one image after the other."""
+    """Yield the values of tensors, by name, for one image after the other."""
     tapped = ModelProto()
     tapped.CopyFrom(model)
     outputs = {output.name for output in model.graph.output}

@@ -1,8 +1,8 @@
-"""The range of a tensor from the histogram of its magnitudes: where to clip so that INT8 keeps what matters.
+"""Clipping limit of a tensor, chosen from the histogram of its magnitudes.
 
-A wide range clips nothing and rounds coarsely, a narrow one rounds finely and clips: four published ways to choose.
-Exact zeros are left out of every histogram, because they are exact at any scale and a rectifier makes so many
-that they would decide alone.
+A high limit clips nothing and rounds coarsely. A low limit rounds finely and clips. There are four published algorithms
+to choose the limit. Histograms leave out exact zeros: zeros are exact at any scale, and rectifiers make so many of them
+that they would dominate the choice.
 """
 
 from __future__ import annotations
@@ -19,19 +19,27 @@ ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
 BINS = 2048
 LEVELS = 128
-"""Magnitudes that INT8 tells apart: 0 to 127."""
+"""Number of magnitudes that INT8 can represent: 0 to 127."""
 
 PERCENTILE = 99.99
-"""Share in per cent of the magnitudes that `percentile` keeps."""
+"""Share of the magnitudes that `percentile` keeps, in per cent."""
 
 _NEARLY_EMPTY = 1e-4
 
 _STEP = 8
-"""`entropy` and `mse` try every eighth bin as the end of the range: finer than an INT8 step at any of them."""
+"""`entropy` and `mse` try every eighth bin as the limit, which is finer than an INT8 step at any limit."""
 
 
 def magnitude_histogram(values: Float32Array, peak: float) -> Float64Array:
-    """Count the magnitudes other than zero in `BINS` equal bins from 0 to `peak`; returns (BINS,) float64."""
+    """Count the magnitudes other than zero in `BINS` equal bins.
+
+    Args:
+        values: Values of a tensor, of any shape.
+        peak: End of the last bin. The first bin begins at 0.
+
+    Returns:
+        Counts, (BINS,) float64.
+    """
     magnitudes = np.abs(values[values != 0])
     return np.histogram(magnitudes, bins=BINS, range=(0.0, peak))[0].astype(np.float64)
 
@@ -39,11 +47,18 @@ def magnitude_histogram(values: Float32Array, peak: float) -> Float64Array:
 def clipping_limit_from_histogram(counts: Float64Array, peak: float, algorithm: Algorithm) -> float:
     """Choose the clipping limit of a tensor.
 
-    counts: (BINS,) of `magnitude_histogram`. peak: end of the last bin. algorithm: `minmax` is the peak;
-    `percentile` the end of the bin that holds the `PERCENTILE`th; `mse` the range with the smallest mean
-    square error of rounding and clipping, every magnitude taken at the middle of its bin; `entropy` the one
-    with the smallest Kullback-Leibler divergence of the quantised histogram from the clipped one (Migacz, "8-bit
-    inference with TensorRT", GTC 2017). Returns `peak` for a tensor without counts.
+    `minmax` chooses the peak. `percentile` chooses the end of the bin that contains the `PERCENTILE`th percentile.
+    `mse` chooses the limit with the smallest mean squared error of rounding and clipping; every magnitude counts as the
+    middle of its bin. `entropy` chooses the limit with the smallest Kullback-Leibler divergence of the quantised
+    histogram from the clipped histogram (Migacz, "8-bit inference with TensorRT", GTC 2017).
+
+    Args:
+        counts: Histogram from `magnitude_histogram`, (BINS,) float64.
+        peak: End of the last bin.
+        algorithm: One of `ALGORITHMS`.
+
+    Returns:
+        The clipping limit; `peak` if the histogram is empty.
     """
     if not counts.any():
         return peak
@@ -79,16 +94,23 @@ def _entropy_bins(counts: Float64Array) -> int:
 
 
 def divergence(counts: Float64Array, bins: int) -> float:
-    """KL divergence of a histogram quantised to `LEVELS` levels over its first bins, from it clipped there.
+    """Compute the KL divergence of the quantised histogram from the clipped histogram, for one clipping limit.
 
-    counts: (BINS,), not all zero. bins: from LEVELS to BINS. What is clipped counts in the last bin of the clipped
-    histogram, not of the quantised one, so that clipping costs; each level is spread evenly over those of its
-    bins that are not empty. A bin that is empty in the quantised histogram alone counts as `_NEARLY_EMPTY` there,
-    as MXNet smooths it, because one clipped outlier should cost little and not infinitely much.
+    The clipped histogram counts clipped values in its last bin. The quantised histogram does not, so clipping costs.
+    Each of its `LEVELS` levels is spread evenly over those bins of the level that are not empty. A bin that is empty
+    only in the quantised histogram counts as `_NEARLY_EMPTY`, as in MXNet, so that one clipped outlier costs little
+    instead of infinitely much.
+
+    Args:
+        counts: Histogram, (BINS,) float64, not all zero.
+        bins: Clipping limit as a number of bins, LEVELS to BINS.
+
+    Returns:
+        The divergence in nats.
     """
     clipped = counts[:bins].copy()
     filled = clipped > 0
-    # Bin i belongs to level floor(i LEVELS / bins): levels as equal in width as whole bins allow.
+    # Bin i belongs to level floor(i LEVELS / bins), so that levels are as equal in width as whole bins allow.
     level = np.arange(bins) * LEVELS // bins
     mass = np.bincount(level, weights=clipped, minlength=LEVELS)
     spread = np.bincount(level, weights=filled.astype(np.float64), minlength=LEVELS)

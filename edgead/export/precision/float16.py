@@ -1,11 +1,11 @@
-"""A float32 graph as a mixed float16 one: teacher and student in half, what needs the range in float32.
+"""Conversion of a float32 graph to mixed float16: teacher and student in float16, except nodes with large values.
 
-The precision is in the tensors of the graph and not in a flag of a builder, so every runtime computes the
-same. The image is cast and normalised in float32 and then cast to half once. The head takes half features
-and casts them itself: their squares would overflow. A node whose values were seen to leave the range of half
-stays in float32 with a cast on either side.
+The tensors of the graph carry the precision, not a flag of a builder, so every runtime computes the same. The image is
+cast and normalised in float32 and then cast to float16 once. The head takes float16 features and casts them to float32
+itself, because their squares would overflow. A node with values outside the range of float16 stays in float32, with a
+cast on either side.
 
-No torch: a bundle's graph is converted on a machine that never trained.
+Torch is not needed, because a bundle's graph is converted on machines that never train.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from edgead.export.graph_sections import float_tensors, sections_of
 from edgead.types import Float32Array
 
 HALF_MAX = 65504.0
-"""The largest finite float16."""
+"""Largest finite float16."""
 
 HEADROOM = 4.0
-"""How much larger than anything seen a value may become before it overflows."""
+"""Factor by which a value may exceed the absolute maximum of its tensor before it overflows."""
 
-# Inputs that are float32 whatever the type of the features: ONNX, operator Resize, inputs `roi` and `scales`.
+# Inputs that stay float32 for every type of the features: `roi` and `scales` of the ONNX operator Resize.
 _ALWAYS_FLOAT = {"Resize": (1, 2)}
 
 
@@ -36,13 +36,20 @@ def float16_from_float32(
     absolute_maxima: Mapping[str, float] = MappingProxyType({}),
     layers: Collection[str] | None = None,
 ) -> ModelProto:
-    """Convert a float32 graph that edgead exported to mixed float16; returns another model.
+    """Convert a float32 graph to mixed float16. Weights are rounded to the nearest float16, as in NumPy.
 
-    absolute_maxima: largest magnitude seen of each tensor, by name; a node that takes or gives one beyond
-    `HALF_MAX / HEADROOM`, or one that is not finite, stays in float32. layers: nodes to convert, each by the first
-    tensor that it gives; None for all of teacher and student. Weights are rounded to the nearest half, as NumPy does.
-    Raises PrecisionError, naming the weights, when some leave the range of half or are
-    not finite, and for a graph without the head.
+    Args:
+        model: A float32 graph that edgead exported. It is not changed.
+        absolute_maxima: Absolute maxima of tensors, by name. A node stays in float32 if one of its inputs or outputs
+            has an absolute maximum above `HALF_MAX / HEADROOM`, or one that is not finite.
+        layers: Nodes to convert, each named by its first output tensor; None for all nodes of teacher and student.
+
+    Returns:
+        The checked graph.
+
+    Raises:
+        PrecisionError: Some weights are outside the range of float16 or not finite, and the message names them; or the
+            graph does not have exactly one head.
     """
     sections = sections_of(model)
     floats = float_tensors(model)
@@ -73,7 +80,7 @@ def float16_from_float32(
 
 
 class _Converter:
-    """Takes the nodes of a graph in order, and keeps the type of every tensor that they give."""
+    """Converts the nodes of a graph in order, and tracks the type of every tensor that they give."""
 
     def __init__(self, floats: frozenset[str], weights: Mapping[str, TensorProto]) -> None:
         self.nodes: list[NodeProto] = []
@@ -85,11 +92,11 @@ class _Converter:
         self._overflowing: list[str] = []
 
     def keep(self, node: NodeProto) -> None:
-        """Add a node that takes either type."""
+        """Add a node that takes both types."""
         self.nodes.append(node)
 
     def halve(self, node: NodeProto) -> None:
-        """Add a node that computes in half."""
+        """Add a node that computes in float16."""
         self._add(node, half=True)
         self._halved.update(name for name in node.output if name in self._floats)
 
@@ -98,22 +105,23 @@ class _Converter:
         self._add(node, half=False)
 
     def refuse_overflow(self) -> None:
-        """Raise PrecisionError when weights do not fit into half."""
+        """Raise PrecisionError if weights do not fit into float16."""
         if self._overflowing:
             raise PrecisionError(
                 f"weights that half precision cannot hold (finite, up to {HALF_MAX:g}): "
-                f"{', '.join(self._overflowing[:5])}{' and others' if len(self._overflowing) > 5 else ''}; "
-                "build with --precision fp32, or train again with a lower learning rate"
+                f"{', '.join(self._overflowing[:5])}{' and others' if len(self._overflowing) > 5 else ''}",
+                hint="build with --precision fp32, or train again with a lower learning rate",
             )
 
     def weights(self, model: ModelProto) -> Iterator[TensorProto]:
-        """The initialisers that the nodes still use."""
+        """Yield the initialisers that the converted nodes use."""
         used = {name for node in self.nodes for name in node.input}
         for weight in (*model.graph.initializer, *self._half_weights.values()):
             if weight.name in used:
                 yield weight
 
     def _add(self, node: NodeProto, half: bool) -> None:
+        """Add a node whose float inputs are float16 or float32, with casts of the inputs that need one."""
         changed = NodeProto()
         changed.CopyFrom(node)
         for position, name in enumerate(node.input):
@@ -134,7 +142,7 @@ class _Converter:
         self.nodes.append(changed)
 
     def _converted(self, name: str, half: bool) -> str:
-        """The tensor in the other type, by one cast however many nodes take it."""
+        """Name of the tensor in the other type. The first call adds its cast."""
         if name not in self._cast:
             self._cast[name] = f"{name}_{'half' if half else 'float'}"
             to = TensorProto.FLOAT16 if half else TensorProto.FLOAT
@@ -144,6 +152,7 @@ class _Converter:
         return self._cast[name]
 
     def _half_weight(self, name: str) -> str:
+        """Name of the weights in float16. The first call rounds them."""
         half_name = f"{name}_half"
         if half_name not in self._half_weights:
             exact: Float32Array = numpy_helper.to_array(self._float_weights[name])

@@ -1,19 +1,19 @@
-"""A float32 graph as an INT8 one with explicit Q/DQ nodes, placed where TensorRT fuses them.
+"""Conversion of a float32 graph to INT8 with explicit Q/DQ nodes, placed where TensorRT fuses them.
 
-Quantisation is in the graph: a QuantizeLinear and DequantizeLinear pair says which tensor is rounded and with
-which scale, so every runtime rounds alike and no builder decides anything. Everything is symmetric with zero
-point 0: activations have one scale, weights one for each output channel. Biases, and the head, are left as they are.
+The graph defines the quantisation: a pair of QuantizeLinear and DequantizeLinear rounds one tensor with one scale, so
+every runtime rounds in the same way, and a builder makes no choice. All quantisation is symmetric with zero point 0.
+Activations have one scale, and weights have one scale for each output channel. Biases and the head are not quantised.
 
-Pairs stand on the data input of every convolution, and on the inputs of a residual addition but one: the output of a
-convolution that goes nowhere else stays in float32, because TensorRT computes that convolution and the
-addition as one kernel, which a pair between them would break (NVIDIA, "TensorRT Developer Guide", chapter "Working
+Pairs are placed on the data input of every convolution, and on the inputs of a residual addition except one. If a
+convolution's output goes only into the addition, it stays in float32: TensorRT computes that convolution and the
+addition as one kernel, and a pair between them would prevent it (NVIDIA, "TensorRT Developer Guide", chapter "Working
 with Quantized Types", Q/DQ layer-placement recommendations: quantise the residual input of skip connections).
 
-The arithmetic is that of ONNX (operators QuantizeLinear, DequantizeLinear): round half to even, then clip.
+The arithmetic follows ONNX (operators QuantizeLinear, DequantizeLinear): round half to even, then clip.
 
-Rounding shifts the mean of what a convolution gives, and such shifts add up from layer to layer where noise would
-cancel. The shift measured in calibration is taken off the bias of each convolution (Nagel et al., "Data-Free
-Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2, the empirical form).
+Rounding shifts the mean of a convolution's output. Such shifts add up from layer to layer, where zero-mean noise would
+cancel. The shift that calibration measured is therefore subtracted from the bias of each convolution (Nagel et al.,
+"Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2, the empirical form).
 """
 
 from __future__ import annotations
@@ -32,20 +32,32 @@ from edgead.export.graph_sections import CONVOLUTIONS, float_tensors, sections_o
 from edgead.types import Float32Array, Quantize
 
 INT8_MAX = 127
-"""Largest quantised magnitude; -128 is left unused by weights so that they stay symmetric."""
+"""Largest quantised magnitude. Weights do not use -128, so that they stay symmetric."""
 
 
 def tensors_to_quantise(model: ModelProto, quantize: Quantize = "all") -> tuple[str, ...]:
-    """Names of the activations that get a Q/DQ pair, in the order of the graph: those a range is needed for.
+    """Return the names of the activations that get a Q/DQ pair, in the order of the graph. Each needs a clipping limit.
 
-    quantize: `all` for teacher and student, `student` for the student alone. Raises PrecisionError for a graph
-    without the head.
+    Args:
+        model: A float32 graph that edgead exported.
+        quantize: `all` for teacher and student, `student` for the student alone.
+
+    Raises:
+        PrecisionError: The graph does not have exactly one head.
     """
     return tuple(dict.fromkeys(name for names in _sites(model, quantize).values() for name in names))
 
 
 def layers_to_quantise(model: ModelProto, quantize: Quantize = "all") -> tuple[str, ...]:
-    """Names of the convolutions and additions that `int8_from_float32` quantises, each by the tensor that it gives."""
+    """Return the convolutions and additions that `int8_from_float32` quantises, each named by its output tensor.
+
+    Args:
+        model: A float32 graph that edgead exported.
+        quantize: `all` for teacher and student, `student` for the student alone.
+
+    Raises:
+        PrecisionError: The graph does not have exactly one head.
+    """
     return tuple(model.graph.node[index].output[0] for index in _sites(model, quantize))
 
 
@@ -56,12 +68,22 @@ def int8_from_float32(
     bias_corrections: Mapping[str, Float32Array] = MappingProxyType({}),
     excluded: Collection[str] = (),
 ) -> ModelProto:
-    """Put Q/DQ pairs into a float32 graph that edgead exported; returns another model.
+    """Insert Q/DQ pairs into a float32 graph.
 
-    clipping_limits: clipping limit of each of `tensors_to_quantise`. bias_corrections: (C,) of
-    convolutions, to take off their biases: see `edgead.export.precision.bias_correction`. excluded: those of
-    `layers_to_quantise` that stay in float. Raises PrecisionError for a range that is missing or no finite number from
-    0 on, for weights that are not finite, and for a graph without the head.
+    Args:
+        model: A float32 graph that edgead exported. It is not changed.
+        clipping_limits: Clipping limit of each of `tensors_to_quantise`, by name.
+        quantize: `all` for teacher and student, `student` for the student alone.
+        bias_corrections: Values (C,) to subtract from the biases of convolutions, by the name of the output tensor; see
+            `edgead.export.precision.bias_correction`.
+        excluded: Layers from `layers_to_quantise` that stay in float32.
+
+    Returns:
+        The checked graph.
+
+    Raises:
+        PrecisionError: A clipping limit is missing, negative or not finite, weights are not finite, or the graph does
+            not have exactly one head.
     """
     nodes = list(model.graph.node)
     sites = {
@@ -71,7 +93,7 @@ def int8_from_float32(
     }
     for name in (name for names in sites.values() for name in names):
         if not 0.0 <= clipping_limits.get(name, -1.0) < np.inf:
-            raise PrecisionError(f"no calibrated range of tensor {name!r}: calibrate again")
+            raise PrecisionError(f"tensor {name!r} has no clipping limit", hint="calibrate again")
     weights = {weight.name: weight for weight in model.graph.initializer}
     writer = _Writer()
     for index, node in enumerate(nodes):
@@ -99,7 +121,7 @@ def int8_from_float32(
 
 
 def _sites(model: ModelProto, quantize: Quantize) -> dict[int, tuple[str, ...]]:
-    """The activations to quantise at the input of each node, by the node's index."""
+    """Activations to quantise at the inputs of each node, by the node's index."""
     sections, floats = sections_of(model), float_tensors(model)
     nodes = list(model.graph.node)
     constants = {weight.name for weight in model.graph.initializer}
@@ -120,7 +142,7 @@ def _sites(model: ModelProto, quantize: Quantize) -> dict[int, tuple[str, ...]]:
 
 
 def _channel_axis(node: NodeProto) -> int | None:
-    """The axis of the output channels in the weights of a convolution; None where no axis is theirs alone."""
+    """Axis of the output channels in the weights of a convolution; None if no axis holds them all."""
     if node.op_type == "Conv":
         return 0
     # Weights of a transposed convolution are (C_in, C_out / groups, ...).
@@ -129,7 +151,7 @@ def _channel_axis(node: NodeProto) -> int | None:
 
 
 class _Writer:
-    """The nodes of the quantised graph in order, and the tensors that they take beside the old ones."""
+    """Nodes of the quantised graph in order, and the new constants that they take."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
@@ -137,7 +159,7 @@ class _Writer:
         self._dequantised: dict[str, str] = {}
 
     def quantise(self, name: str, largest: float) -> str:
-        """A pair on an activation, one however many nodes take it; returns the dequantised tensor."""
+        """Name of the dequantised activation. The first call adds its Q/DQ pair."""
         if name not in self._dequantised:
             scale, zero = self._scale(name, _scale(np.float32(largest)))
             self.nodes.append(
@@ -149,10 +171,12 @@ class _Writer:
         return self._dequantised[name]
 
     def quantise_weight(self, name: str, values: Float32Array, axis: int | None) -> str:
-        """Weights as int8 with one scale for each channel; returns the dequantised tensor."""
+        """Name of the dequantised weights. The first call adds them as int8 with one scale for each channel."""
         if name not in self._dequantised:
             if not np.isfinite(values).all():
-                raise PrecisionError(f"weights {name!r} hold values that are not finite: train the run again")
+                raise PrecisionError(
+                    f"weights {name!r} hold values that are not finite", hint="train the run again"
+                )
             others = None if axis is None else tuple(i for i in range(values.ndim) if i != axis)
             scales = _scale(np.abs(values).max(axis=others))
             shape = [-1 if i == axis else 1 for i in range(values.ndim)]
@@ -164,7 +188,7 @@ class _Writer:
         return self._dequantised[name]
 
     def correct(self, node: NodeProto, weights: Mapping[str, TensorProto], shift: Float32Array) -> None:
-        """Take the shift off the bias of a convolution, which gets one where it has none."""
+        """Subtract the shift (C,) from the bias of a convolution, or add a bias if it has none."""
         bias = numpy_helper.to_array(weights[node.input[2]]) if len(node.input) > 2 else np.float32(0.0)
         name = f"{node.output[0]}_bias"
         self.weights.append(numpy_helper.from_array(np.asarray(bias - shift, np.float32), name))
@@ -191,7 +215,7 @@ class _Writer:
 
 
 def _scale(largest: npt.NDArray[np.float32] | np.float32) -> Float32Array:
-    """One quantisation step. What is all zeros gets a step of 1: any will do, but not 0."""
+    """Quantisation step for a largest magnitude. All zeros get the step 1, because a step of 0 is not allowed."""
     steps = np.asarray(largest, np.float32) / np.float32(INT8_MAX)
     scales: Float32Array = np.where(steps > 0.0, steps, 1.0).astype(np.float32)
     return scales

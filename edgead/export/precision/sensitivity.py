@@ -1,6 +1,6 @@
-"""Which layers INT8 harms most: each is quantised alone, and the anomaly maps are compared with the float32 ones.
+"""Sensitivity of layers to INT8: each layer is quantised alone, and its anomaly maps are compared with float32.
 
-A measurement and not a rule of thumb, because it differs from network to network.
+The sensitive layers differ between networks, so they are measured instead of chosen by a rule.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgead.types import Float32Array, UInt8Array
 _log = logging.getLogger(__name__)
 
 SHARE = 0.9
-"""Of the harm, that the layers called sensitive do together."""
+"""Share of the total harm that the sensitive layers cause together."""
 
 
 def sensitive_layers(
@@ -27,7 +27,7 @@ def sensitive_layers(
     bias_corrections: Mapping[str, Float32Array],
     images: UInt8Array,
 ) -> tuple[str, ...]:
-    """Find the fewest layers that make up `SHARE` of the harm of INT8. The steps are logged.
+    """Find the fewest layers that cause `SHARE` of the harm of INT8, and log the progress.
 
     The harm of a layer is the mean squared error of the anomaly maps if only this layer is quantised.
 
@@ -35,14 +35,14 @@ def sensitive_layers(
         model: The float32 graph.
         clipping_limits: Clipping limits of its calibration, by tensor.
         bias_corrections: Bias corrections of its calibration, by layer.
-        images: Calibration images, (N, H, W, 3) uint8 RGB, N >= 1; none of the validation images.
+        images: Calibration images, (N, H, W, 3) uint8 RGB, N >= 1, without validation images.
 
     Returns:
         The layers, the most harmful first; each is named by its output tensor.
 
     Raises:
-        PrecisionError: If the graph cannot be quantised, see `int8_from_float32`.
-        BackendError: If ONNX Runtime cannot run the graph.
+        PrecisionError: The graph cannot be quantised, see `int8_from_float32`.
+        BackendError: ONNX Runtime cannot run the graph.
     """
     layers = layers_to_quantise(model)
     with OnnxRuntimeSession(model.SerializeToString()) as session:
@@ -61,7 +61,15 @@ def sensitive_layers(
 
 
 def fewest(harm: Mapping[str, float], share: float) -> tuple[str, ...]:
-    """The fewest names whose harm is this share of the sum, the most harmful first; none where there is no harm."""
+    """Find the fewest names that cause a share of the total harm.
+
+    Args:
+        harm: Harm of each name, at least 0.
+        share: Share of the sum of all harm, 0 to 1.
+
+    Returns:
+        The names, the most harmful first; none if the sum is 0.
+    """
     chosen: list[str] = []
     left = share * sum(harm.values())
     for name in sorted(harm, key=lambda name: -harm[name]):

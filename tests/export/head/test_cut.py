@@ -1,5 +1,4 @@
-"""The graph without its head: its outputs, what is recorded of the head, and that both together mean what the whole
-did."""
+"""The graph without its head: its outputs, the record of the head, and that both together equal the whole graph."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ SHAPES = ((8, 16, 12), (16, 8, 6))
 
 
 def two_scales(halves: tuple[str, ...] = (), spec: HeadSpec = SPEC) -> ModelProto:
-    """Features straight from the inputs, those in `halves` in float16, then the head."""
+    """A graph of Relu features and the head; inputs named in `halves` are float16."""
     names = [f"{side}{k}" for side in "ts" for k in range(2)]
     elements = [onnx.TensorProto.FLOAT16 if name in halves else onnx.TensorProto.FLOAT for name in names]
     values = [
@@ -58,7 +57,7 @@ def feed_for(model: ModelProto, batch: int) -> dict[str, np.ndarray]:
 
 
 def headed(record: FeatureRecord, features: dict[str, np.ndarray]) -> np.ndarray:
-    """What the float64 oracle makes of an engine's outputs, by nothing but their names and the record."""
+    """The float64 oracle's map from an engine's outputs, with only their names and the record."""
     teacher, student = (
         [features[f"{side}_features_{k + 1}"] for k in range(len(record.shapes))]
         for side in ("teacher", "student")
@@ -94,7 +93,7 @@ def test_features_and_head_are_the_whole(halves, dtype, fusion):
 
 @pytest.mark.parametrize(
     ("change", "dtype", "tolerance"),
-    # ONNX Runtime widens halves, and drops the rounding between two nodes that it fuses: not before an output.
+    # ONNX Runtime computes float16 in float32, and drops the rounding between nodes that it fuses, except at outputs.
     [
         (lambda model: model, "float32", 1e-5),
         (float16_from_float32, "float16", 1e-3),
@@ -124,25 +123,28 @@ def test_nothing_of_the_head_is_left_and_the_graph_that_was_given_is_kept():
 def test_a_graph_without_a_head_is_refused():
     model = toy_graph()
     del model.graph.node[-1]
-    with pytest.raises(BackendError, match="0 nodes edgead::AnomalyMap"):
+    with pytest.raises(BackendError, match="edgead::AnomalyMap"):
         features_of(model)
 
 
 def test_a_head_beyond_the_kernels_is_refused():
-    with pytest.raises(BackendError, match=r"sigma of 32\.0 at most, not 33\.0: build with --head standard"):
+    with pytest.raises(BackendError) as refusal:
         features_of(two_scales(spec=HeadSpec(64, 48, sigma=33.0)))
+    assert "sigma" in refusal.value.what
+    assert "33.0" in refusal.value.what
+    assert "--head standard" in (refusal.value.hint or "")
 
 
-def test_features_that_are_no_pairs_are_refused():
+def test_features_that_are_not_pairs_are_refused():
     model = two_scales()
     head = model.graph.node[-1]
     head.input[2], head.input[3] = head.input[3], head.input[2]
-    with pytest.raises(BackendError, match="which are no pairs"):
+    with pytest.raises(BackendError, match=r"\(8, 16, 12\)"):
         features_of(model)
 
 
 def test_features_of_open_sizes_are_refused():
     model = two_scales()
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
-    with pytest.raises(BackendError, match="t0_f has no fixed channels, height and width"):
+    with pytest.raises(BackendError, match="t0_f"):
         features_of(model)

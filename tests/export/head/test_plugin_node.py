@@ -1,7 +1,8 @@
-"""The head as a plugin node: what it says, and what it leaves."""
+"""The head as a plugin node: its attributes, and the rest of the graph."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 
 import numpy as np
@@ -25,7 +26,7 @@ def graph(
     shapes: tuple[tuple[int, int, int], ...] = SHAPES,
     halves: tuple[str, ...] = (),
 ) -> ModelProto:
-    """Features straight from the inputs, those in `halves` in float16, then the head as edgead exports it."""
+    """A graph of Relu features and the exported head; inputs named in `halves` are float16."""
     names = [f"{role}{k}" for role in ("teacher", "student") for k in range(len(shapes))]
     values = [
         [
@@ -54,7 +55,7 @@ def test_the_node_names_the_plugin_and_keeps_its_attributes():
     attributes = {a.name: helper.get_attribute_value(a) for a in head.attribute}
     assert attributes.pop("plugin_version") == b"1"
     assert attributes.pop("plugin_namespace") == b"edgead"
-    # A parser hands the plugin 32-bit integers and floats as they are.
+    # A parser passes 32-bit integers and floats to the plugin unchanged.
     assert attributes == {**asdict(SPEC), "fusion": b"multiply", "align_corners": 0}
     assert list(head.input) == list(standard.graph.node[-1].input)
     assert [value.name for value in model.graph.output] == ["anomaly_map", "anomaly_score"]
@@ -89,32 +90,30 @@ def test_other_functions_stay():
 def test_a_graph_without_a_head_is_refused():
     model = graph()
     del model.graph.node[-1]
-    with pytest.raises(BackendError, match="0 nodes edgead::AnomalyMap"):
+    with pytest.raises(BackendError, match="edgead::AnomalyMap"):
         plugin_head(model)
 
 
 def test_more_scales_than_the_kernels_take_are_refused():
-    with pytest.raises(BackendError, match="number of scales of 4 at most, not 5"):
+    with pytest.raises(BackendError) as refusal:
         plugin_head(graph(shapes=((4, 4, 4),) * 5))
+    assert {"4", "5"} <= set(re.findall(r"\d+", refusal.value.what))
+    assert "--head standard" in (refusal.value.hint or "")
 
 
 @pytest.mark.parametrize(
-    ("name", "largest", "beyond", "complaint"),
-    [
-        ("height", 16384, 16385, "height of 16384 at most, not 16385"),
-        ("width", 16384, 16385, "width of 16384 at most, not 16385"),
-        ("sigma", 32.0, 33.0, "sigma of 32.0 at most, not 33.0"),
-    ],
+    ("name", "largest", "beyond"), [("height", 16384, 16385), ("width", 16384, 16385), ("sigma", 32.0, 33.0)]
 )
-def test_attributes_beyond_the_kernels_are_refused(name, largest, beyond, complaint):
-    # Into the node alone: the function of such a size would hold gigabytes.
+def test_attributes_beyond_the_kernels_are_refused(name, largest, beyond):
+    # Only the node is changed, because a function of such a size would hold gigabytes.
     model = graph()
     (attribute,) = [a for a in model.graph.node[-1].attribute if a.name == name]
     attribute.CopyFrom(helper.make_attribute(name, largest))
     plugin_head(model)
     attribute.CopyFrom(helper.make_attribute(name, beyond))
-    with pytest.raises(BackendError, match=complaint):
+    with pytest.raises(BackendError) as refusal:
         plugin_head(model)
+    assert all(value in refusal.value.what for value in (name, str(largest), str(beyond)))
 
 
 def features_of(model: ModelProto) -> list[int]:
@@ -163,5 +162,5 @@ def test_features_of_another_type_are_refused():
     model.graph.node[0].CopyFrom(
         helper.make_node("Cast", ["teacher0"], ["teacher0_features"], to=TensorProto.DOUBLE)
     )
-    with pytest.raises(BackendError, match="neither float32 nor float16"):
+    with pytest.raises(BackendError, match="float16"):
         plugin_head(model)

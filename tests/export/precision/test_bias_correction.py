@@ -1,4 +1,4 @@
-"""Bias corrections: measured as a hand would with the reference evaluator, and gone once they are taken off."""
+"""Bias corrections: equal to a computation by hand with the reference evaluator, and zero after the correction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def clipping_limits(model: onnx.ModelProto, largest: float = 2.0) -> dict[str, f
 
 
 def rounded(value: np.ndarray, largest: float) -> np.ndarray:
-    """What a Q/DQ pair with this range makes of values, in float64."""
+    """Values after a Q/DQ pair with this clipping limit, in float64."""
     step = largest / 127
     return np.clip(np.rint(value / step), -128, 127) * step
 
@@ -50,13 +50,13 @@ def test_a_shift_does_not_depend_on_the_other_layers() -> None:
         np.testing.assert_array_equal(shift, both[name])
 
 
-def test_the_mean_is_right_once_the_shift_is_taken_off() -> None:
-    # Bright images and clipping limits so narrow that much of them is clipped: the shift is large, and gone.
+def test_the_mean_is_right_once_the_shift_is_subtracted() -> None:
+    # Bright images and clipping limits so low that much is clipped, so the shift is large before the correction.
     model, images = toy_graph(), 128 + toy_images(4) // 2
     narrow = clipping_limits(model, 0.5)
     bias_corrections = measured_bias_corrections(model, int8_from_float32(model, narrow), images)
     (exact,) = values_of(model, images, "conv_t")
-    # The first convolution alone, so that no other error reaches it.
+    # Only the first convolution is quantised, so that no other error reaches it.
     others = set(layers_to_quantise(model)) - {"conv_t"}
     for corrected in (False, True):
         graph = int8_from_float32(

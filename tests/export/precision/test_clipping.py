@@ -1,4 +1,4 @@
-"""Clipping limits from histograms: each algorithm against a slow one written from its definition."""
+"""Clipping limits from histograms: each algorithm against a slow implementation of its definition."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_the_divergence_is_the_one_of_the_definition(kind: str, bins: int) -> No
 
 
 def test_the_divergence_of_a_histogram_by_hand() -> None:
-    # 256 bins make 128 levels of two; only the first level is filled, with 1 and 3: each becomes 2.
+    # 256 bins form 128 levels of two bins. Only the first level is filled, with 1 and 3, and each becomes 2.
     counts = np.zeros(BINS)
     counts[:2] = 1.0, 3.0
     expected = 0.25 * np.log(0.25 / 0.5) + 0.75 * np.log(0.75 / 0.5)
     assert divergence(counts, 256) == pytest.approx(expected)
-    # What is clipped falls into a bin that the quantised histogram has nothing in.
+    # Clipped values count in a bin that is empty in the quantised histogram.
     counts[2000] = 1.0
     p, q = np.array([1.0, 3.0, 1.0]) / 5.0, np.array([2.0, 2.0, 1e-4]) / 4.0001
     assert divergence(counts, 256) == pytest.approx(float((p * np.log(p / q)).sum()))
@@ -89,7 +89,7 @@ def test_mse_rounds_the_values_themselves_best(kind: str) -> None:
 
     chosen = clipping_limit_from_histogram(magnitude_histogram(values, peak), peak, "mse")
     best = min(error(bins / BINS * peak) for bins in CANDIDATES)
-    # The histogram knows a value to a bin only.
+    # The histogram resolves values only to a bin.
     assert error(chosen) <= best * 1.05
 
 

@@ -1,4 +1,4 @@
-"""Mixed float16: NumPy's rounding in the weights, float32 where range is needed, and a graph that runs."""
+"""Mixed float16: NumPy's rounding of the weights, float32 for large values, and a graph that runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
     return {value.name: value.type.tensor_type.elem_type for value in values}
 
 
-def test_the_graph_is_divided_into_its_parts() -> None:
+def test_the_graph_is_divided_into_its_sections() -> None:
     model = toy_graph()
     sections = sections_of(model)
     names = [node.output[0] for node in model.graph.node]
@@ -35,7 +35,7 @@ def test_the_graph_is_divided_into_its_parts() -> None:
 def test_a_graph_from_elsewhere_is_refused() -> None:
     model = toy_graph()
     del model.graph.node[-1]
-    with pytest.raises(PrecisionError, match=r"0 nodes edgead::AnomalyMap"):
+    with pytest.raises(PrecisionError, match="edgead::AnomalyMap"):
         float16_from_float32(model)
 
 
@@ -105,8 +105,10 @@ def test_weights_that_overflow_are_named() -> None:
             values = numpy_helper.to_array(weight).copy()
             values[0, 0, 0, 0] = 65520.0  # rounds to infinity, 65519 would round to 65504
             weight.CopyFrom(numpy_helper.from_array(values, "main_w"))
-    with pytest.raises(PrecisionError, match=r"main_w; build with --precision fp32") as refusal:
+    with pytest.raises(PrecisionError) as refusal:
         float16_from_float32(model)
+    assert "main_w" in refusal.value.what
+    assert "--precision fp32" in (refusal.value.hint or "")
     assert "down_w" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -117,10 +119,10 @@ def test_weights_that_are_not_finite_are_named() -> None:
 
 
 @pytest.mark.parametrize("peak", [20000.0, float("inf"), float("nan")])
-def test_what_overflows_stays_in_float_between_casts(peak: float) -> None:
+def test_nodes_that_overflow_stay_in_float_between_casts(peak: float) -> None:
     half = float16_from_float32(toy_graph(), {"main": peak, "teacher": 10.0})
     found = types(half)
-    # What gives it and what takes it; what comes before and after is half.
+    # The node that gives `main` and the node that takes it stay in float32; nodes before and after are float16.
     assert found["main"] == found["sum"] == TensorProto.FLOAT
     assert found["embedding"] == found["residual"] == TensorProto.FLOAT16
     assert found["embedding_float"] == TensorProto.FLOAT
@@ -133,10 +135,10 @@ def test_what_overflows_stays_in_float_between_casts(peak: float) -> None:
 
 
 def test_a_real_overflow_is_fixed() -> None:
-    # A student's layer of values near 1e6: infinite in half, and fine when those layers stay in float.
+    # Values of the student near 1e6 are infinite in float16, and correct if their layers stay in float32.
     model, images = toy_graph(weight_scale=1e6), toy_images(2)
     weights = {weight.name: weight for weight in model.graph.initializer}
-    # The weights fit, what they give does not.
+    # The weights fit into float16, and the outputs do not.
     small = numpy_helper.to_array(weights["down_w"]).clip(-6e4, 6e4)
     weights["down_w"].CopyFrom(numpy_helper.from_array(small.astype(np.float32), "down_w"))
     names = ("down", "embedding", "main", "sum", "residual", "up", "student")

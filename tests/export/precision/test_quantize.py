@@ -1,4 +1,4 @@
-"""Q/DQ: where the pairs stand, and that they compute what ONNX says, worked out by hand."""
+"""Q/DQ pairs: their places, and their arithmetic as ONNX defines it, computed by hand."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_weights_are_int8_with_one_symmetric_scale_for_each_output_channel() -> 
 
 
 def one_by_one(x_weight: float, bias: float) -> onnx.ModelProto:
-    """The toy with a teacher that is one number times each colour, so that a hand can follow it."""
+    """The toy graph with a teacher that multiplies the red channel by one number, to be checked by hand."""
     model = toy_graph()
     weights = {weight.name: weight for weight in model.graph.initializer}
     kernel = np.zeros((8, 3, 4, 4), np.float32)
@@ -83,10 +83,10 @@ def one_by_one(x_weight: float, bias: float) -> onnx.ModelProto:
     return model
 
 
-def test_a_convolution_is_what_a_hand_computes() -> None:
-    # Red 200 is 200 / 127.5 - 1 = 0.568627; with range 0.5, a step is 0.5 / 127 = 0.003937, and 0.568627 clips
-    # at 127 steps... of 128 values below zero and 127 above: 0.5. Red 100 is -0.215686, which is -54.784 steps:
-    # -55, so -0.216535. Times 2, whose own step is 2 / 127 and which is 127 of them: exact. Plus 0.25.
+def test_a_convolution_by_hand() -> None:
+    # Red 200 is 200 / 127.5 - 1 = 0.568627. With the limit 0.5, a step is 0.5 / 127 = 0.003937, and 0.568627 is clipped
+    # to 127 steps, 0.5. Red 100 is -0.215686, which is -54.784 steps, rounded to -55 steps, -0.216535. The weight 2 is
+    # 127 steps of 2 / 127, so it is exact. The bias is 0.25.
     images = np.zeros((1, 32, 64, 3), np.uint8)
     images[0, :, :32, 0], images[0, :, 32:, 0] = 200, 100
     model = one_by_one(2.0, 0.25)
@@ -128,17 +128,17 @@ def test_grouped_transposed_convolutions_have_one_scale() -> None:
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -1.0])
-def test_a_range_that_is_none_is_refused(broken: float) -> None:
+def test_a_bad_or_missing_clipping_limit_is_refused(broken: float) -> None:
     model = toy_graph()
-    with pytest.raises(PrecisionError, match="teacher"):
+    with pytest.raises(PrecisionError, match="'teacher'"):
         int8_from_float32(model, {**clipping_limits(model), "teacher": broken})
-    with pytest.raises(PrecisionError, match="image"):
+    with pytest.raises(PrecisionError, match="'image'"):
         int8_from_float32(model, {})
 
 
 def test_weights_that_are_not_finite_are_named() -> None:
     model = toy_graph(weight_scale=float("nan"))
-    with pytest.raises(PrecisionError, match="down_w"):
+    with pytest.raises(PrecisionError, match="'down_w'"):
         int8_from_float32(model, clipping_limits(model))
 
 

@@ -1,4 +1,4 @@
-"""Sensitive layers: the fewest that do most of the harm, and a layer with an absurd range is found first."""
+"""Sensitive layers: the fewest that cause most of the harm. A layer with a bad clipping limit is found first."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_fewest_by_hand(share: float, names: tuple[str, ...]) -> None:
 def test_no_harm_makes_no_layer_sensitive() -> None:
     assert fewest({}, 0.9) == ()
     assert fewest({"a": 0.0, "b": 0.0}, 0.9) == ()
-    # What does no harm is not taken along either.
+    # Names without harm are not chosen either.
     assert fewest({"a": 0.0, "b": 1.0}, 1.0) == ("b",)
 
 
@@ -44,18 +44,18 @@ def absolute_maxima(model: ModelProto, images: np.ndarray) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("tensor", "layer"), [("image", "conv_t"), ("teacher", "down"), ("residual", "up")])
-def test_a_layer_with_an_absurd_range_is_found_first(tensor: str, layer: str) -> None:
+def test_a_layer_with_a_bad_clipping_limit_is_found_first(tensor: str, layer: str) -> None:
     model, images = toy_graph(), toy_images(3)
     clipping_limits = absolute_maxima(model, images)
-    # All but a hundredth of it is clipped.
+    # The limit is a hundredth of the absolute maximum.
     clipping_limits[tensor] /= 100.0
     found = sensitive_layers(model, clipping_limits, {}, images)
     assert found[0] == layer
-    # The others do so little beside it that it alone makes up the share.
+    # The other layers do so little harm that this one alone causes the share.
     assert found == (layer,)
 
 
-def test_the_layers_called_sensitive_do_the_share_of_the_harm() -> None:
+def test_the_sensitive_layers_cause_the_share_of_the_harm() -> None:
     model, images = toy_graph(seed=1), toy_images(4)
     clipping_limits, layers = absolute_maxima(model, images), layers_to_quantise(model)
     assert layers == ("conv_t", "down", "main", "sum", "up")
@@ -75,7 +75,7 @@ def test_the_layers_called_sensitive_do_the_share_of_the_harm() -> None:
     assert sum(harm[layer] for layer in found) >= SHARE * total > sum(harm[layer] for layer in found[:-1])
 
 
-def test_progress_is_logged_and_a_missing_range_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_is_logged_and_a_missing_clipping_limit_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     model, images = toy_graph(), toy_images(1)
     caplog.set_level(logging.INFO, "edgead")
     sensitive_layers(model, absolute_maxima(model, images), {}, images)
