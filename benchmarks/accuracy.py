@@ -1,10 +1,10 @@
-"""Train, build and evaluate with the default settings on real parts, several seeds, and write one table.
+"""Accuracy of the default settings on real parts: train, build and evaluate several seeds, and write one table.
 
     python benchmarks/accuracy.py --data ../shared/data --parts transistor screw --seeds 3
 
-For every part and seed it runs the three commands that a user would type (`edgead train`, `build`, `eval` of a bundle),
-then compares the trained model with the bundle on every test image. A run that is there already is taken up, so a
-killed measurement continues. Writes accuracy.json and accuracy.md into benchmarks/results/.
+For each part and seed the script runs the three commands of a user (`edgead train`, `build`, `eval` of a bundle), then
+compares the trained model with the bundle on every test image. Existing runs are continued, so a killed measurement can
+be started again. The results are accuracy.json and accuracy.md in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -42,7 +42,17 @@ COLUMNS = {
 
 
 def measure(data: Path, runs: Path, seed: int, options: list[str]) -> dict[str, Any]:
-    """One part and one seed: figures of the bundle on the test images."""
+    """Measure one part with one seed.
+
+    Args:
+        data: Folder of the dataset.
+        runs: Folder of all runs, bundles and reports.
+        seed: Seed of the training.
+        options: Further options of `edgead train`.
+
+    Returns:
+        Figures of the bundle on the test images.
+    """
     name = f"{data.name}-seed{seed}"
     run, bundle, report = runs / name, runs / f"{name}-bundle", runs / f"{name}-report"
     edgead = [sys.executable, "-m", "edgead"]
@@ -74,7 +84,14 @@ def measure(data: Path, runs: Path, seed: int, options: list[str]) -> dict[str, 
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a line per part and seed, and mean and spread per part."""
+    """Return a Markdown table: a line for each part and seed, and mean and spread for each part.
+
+    Args:
+        rows: Results of `measure`.
+
+    Returns:
+        Text of several lines.
+    """
     lines = [f"| part | seed | {' | '.join(COLUMNS.values())} |", f"|---|---|{'---|' * len(COLUMNS)}"]
     for part in dict.fromkeys(row["part"] for row in rows):
         of_part = [row for row in rows if row["part"] == part]
@@ -92,13 +109,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _text(value: float) -> str:
+    """Text of a figure."""
     if isinstance(value, int):
         return str(value)
     return f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.4f}" if value < 1.5 else f"{value:.1f}"
 
 
 def main() -> None:
-    """Measure and write the table."""
+    """Measure all parts and seeds, and write the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -132,6 +150,7 @@ def main() -> None:
 
 
 def _processor() -> str:
+    """Number and name of the processors."""
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")]
     return f"{len(models)} x {models[0]}" if models else platform.processor()

@@ -1,10 +1,10 @@
-"""How large an engine is in float32, float16 and INT8, for three GPUs at once: ``python benchmarks/engine_sizes.py``.
+"""Size of an engine in float32, float16 and INT8, for three GPUs at once: ``python benchmarks/engine_sizes.py``.
 
-Built by TensorRT for RTX, which needs no GPU for it. Weights are random and INT8 is calibrated on two images of
-noise: neither changes a size. Inside an engine are the weights and the compiled plan for all three GPUs. Writes
-benchmarks/results/engine_sizes.md, and fails where a lower precision saves too little: an engine that is no smaller has
-kept 32-bit weights, whatever its graph says. Each is built for one image at a time and for up to four, because a
-compiler that knows the number folds constants of the size of the activations.
+TensorRT for RTX builds the engines; it needs no GPU. Weights are random and INT8 is calibrated on two images of noise,
+which does not change the sizes. An engine holds the weights and the compiled plan for all three GPUs. The result is
+benchmarks/results/engine_sizes.md. The script fails if a lower precision saves too little, because then the engine has
+kept 32-bit weights, although its graph has a lower precision. Each engine is built for one image and for up to four
+images at a time, because a compiler that knows the number of images folds constants of the size of the activations.
 """
 
 from __future__ import annotations
@@ -47,12 +47,25 @@ SIZE = ModelSize(256, 256)
 BATCHES = (BatchProfile(1, 1, 1), BatchProfile(1, 1, 4))
 
 LARGEST_RATIO = {("wide_resnet50_2", "fp16"): 0.52, ("wide_resnet50_2", "int8"): 0.30}
-"""Of the engine in float32. Weights alone would be 0.5 and 0.25; those of Lite0 are lost among its kernels."""
+"""Largest accepted ratio to the engine in float32. The weights alone would give 0.5 and 0.25.
+
+Lite0 has no limit, because its kernels are larger than its weights.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One engine. ratio: of its bytes to those of the float32 engine of its batch. seconds: to compile it."""
+    """Size of one engine.
+
+    Attributes:
+        teacher: Name of the teacher in timm.
+        precision: Precision of the graph.
+        max_batch: Largest number of images at a time.
+        graph_bytes: Size of the ONNX file.
+        engine_bytes: Size of the engine.
+        ratio: Size of the engine divided by the size of the float32 engine with the same batch.
+        seconds: Time to compile the engine.
+    """
 
     teacher: str
     precision: str
@@ -64,7 +77,14 @@ class Row:
 
 
 def graphs(teacher: str) -> Iterator[tuple[str, ModelProto]]:
-    """RD with random weights in each precision."""
+    """Export RD with random weights in each precision.
+
+    Args:
+        teacher: Name of the teacher in timm.
+
+    Yields:
+        Precision and graph.
+    """
     torch.manual_seed(0)
     method = create_method("rd", create_teacher(teacher, "random"), SIZE, "per-position", "unaligned").eval()
     exact = onnx_from_method(method, SIZE)
@@ -77,7 +97,14 @@ def graphs(teacher: str) -> Iterator[tuple[str, ModelProto]]:
 
 
 def measure(teacher: str) -> list[Row]:
-    """Build the engines of a teacher one after the other."""
+    """Build the engines of a teacher one after the other.
+
+    Args:
+        teacher: Name of the teacher in timm.
+
+    Returns:
+        Sizes of the engines.
+    """
     rows: list[Row] = []
     exact: dict[int, int] = {}
     for precision, graph in graphs(teacher):
@@ -108,7 +135,14 @@ def measure(teacher: str) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows in Markdown."""
+    """Return a Markdown table.
+
+    Args:
+        rows: Sizes of the engines.
+
+    Returns:
+        Text of several lines.
+    """
     lines = [
         "| RD with | precision | images at once | ONNX, bytes | engine, bytes | of fp32 | built in |",
         "|---|---|---|---|---|---|---|",
@@ -122,7 +156,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Build, write the table, judge."""
+    """Build the engines, write the table, and check the ratios."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,11 +1,11 @@
-"""What INT8 costs, for every choice of calibration images, algorithm and layers, on parts with labelled defects.
+"""Accuracy of INT8 for each choice of calibration images, algorithm and layers, on parts with labelled defects.
 
     python benchmarks/int8.py runs/screw-seed0 runs/screw-seed1 runs/transistor-seed0
 
-For each run: its float32 graph, the lower precisions of it on ONNX Runtime, the image and pixel AUROC of each on the
-test images, and how far each is from float32 on the validation images that a build has (held-out good images and
-synthetic defects), with the verdict of the tolerances. Nothing is chosen here: all choices are shown. Writes int8.json
-and int8.md into benchmarks/results/; a run that is in int8.json already is not measured again.
+For each run the script converts the float32 graph into all lower precisions and measures each one on ONNX Runtime:
+image and pixel AUROC on the test images, and the errors against float32 on the validation images of a build (held-out
+good images and synthetic defects), with the result of the tolerances. All choices are shown. The results are int8.json
+and int8.md in benchmarks/results/. A run that int8.json already holds is not measured again.
 """
 
 from __future__ import annotations
@@ -54,8 +54,13 @@ EXPLANATION = (
 
 
 def choices() -> Iterator[tuple[CandidatePrecision, Calibrating]]:
-    """Every candidate precision with every way to calibrate; the sensitive layers, which take long to find, with `mse`
-    alone."""
+    """List every candidate precision with every way to calibrate.
+
+    The search for sensitive layers takes long, so it is done with `mse` only.
+
+    Yields:
+        Candidate precision and calibration.
+    """
     yield "fp16", Calibrating()
     yield "fp16-fp32-tail", Calibrating()
     for calibrate_on, algorithm in product(CALIBRATE_ON, ALGORITHMS):
@@ -66,7 +71,14 @@ def choices() -> Iterator[tuple[CandidatePrecision, Calibrating]]:
 
 
 def measure(path: Path) -> list[dict[str, Any]]:
-    """Rows of one run."""
+    """Measure one run in all precisions.
+
+    Args:
+        path: Folder of the run.
+
+    Returns:
+        One row of figures for each choice.
+    """
     run, plan = open_run(path), Plan()
     model = onnx_from_run(run)
     (loaded,) = run.holdout_images().values()
@@ -132,7 +144,7 @@ def _by_calibration() -> dict[tuple[Any, Any], list[CandidatePrecision]]:
 
 
 class _Accuracy:
-    """AUROC of sessions on the test images of a run, beside that of a reference."""
+    """Computes the AUROC of sessions on the test images of a run, and the change against a reference."""
 
     def __init__(self, run: Run, reference: Session) -> None:
         (root,) = run.record.config.parts.values()
@@ -156,7 +168,14 @@ class _Accuracy:
 
 
 def within(row: dict[str, Any]) -> bool:
-    """Whether a build would let it through: by the tolerances of the target `cpu`, which all targets share."""
+    """Check a row against the tolerances of the target `cpu`, which all targets share.
+
+    Args:
+        row: Figures of one choice.
+
+    Returns:
+        Whether a build would accept it.
+    """
     tolerance = Plan().target.tolerances.of(
         "fp16" if row["candidate_precision"].startswith("fp16") else "int8"
     )
@@ -170,7 +189,14 @@ def within(row: dict[str, Any]) -> bool:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """The rows of one run as Markdown."""
+    """Return the rows of one run as a Markdown table.
+
+    Args:
+        rows: Figures of the choices.
+
+    Returns:
+        Lines of the table.
+    """
     lines = [
         "| precision | calibrated on | algorithm | image AUROC | change | pixel AUROC | map error | score error | rank "
         "| flips | within tolerance | MB |",
@@ -204,7 +230,14 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def page(results: dict[str, Any]) -> str:
-    """The whole report."""
+    """Return the whole report as Markdown.
+
+    Args:
+        results: Content of int8.json.
+
+    Returns:
+        Text of several lines.
+    """
     lines = [
         "# What INT8 costs",
         "",
@@ -221,7 +254,7 @@ def page(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure what is new and write both files."""
+    """Measure the new runs and write both files."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

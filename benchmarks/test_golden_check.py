@@ -1,8 +1,8 @@
-"""What the golden check adds to every start of a bundle on ONNX Runtime: 8 golden images and the chart, on all cores.
+"""Time that the golden check adds to each start of a bundle on ONNX Runtime: 8 golden images and the chart, all cores.
 
-Weights are random: that changes no time. `test_open` is a start as the stream has it, with the check;
-`test_check_alone` is its share of it. Reading and hashing the bundle is outside both. The aim: 0.3 s at most for
-EfficientNet-Lite0.
+Weights are random, which does not change the time. `test_open` measures a complete start with the check, as in the
+stream; `test_check_alone` measures the check. Neither includes reading and hashing the bundle. The target is at most
+0.3 s for EfficientNet-Lite0.
 """
 
 from __future__ import annotations

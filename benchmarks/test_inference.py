@@ -1,8 +1,8 @@
-"""How long one 256 x 256 image takes from uint8 in hand to map and score, on ONNX Runtime and all cores.
+"""Latency of one 256 x 256 image, from uint8 pixels to map and score, on ONNX Runtime with all cores.
 
-Weights are random, and INT8 is calibrated on noise: that changes no latency. Inside the figure: the session's checks,
-cast and normalisation, teacher, student, head. Outside: capture, decoding, resizing. Run on an idle machine: ``pytest
-benchmarks/test_inference.py``.
+Weights are random and INT8 is calibrated on noise, which does not change the latency. The latency includes the checks
+of the session, cast and normalisation, teacher, student and head. It does not include capture, decoding and resizing.
+Run on an idle machine: ``pytest benchmarks/test_inference.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How long a person waits for the first letter of the command line, interpreter included.
+"""Start-up time of the command line, including the interpreter.
 
-Each round is a fresh process. The aim: a median under 0.5 s for ``edgead --help`` on two idle cores.
+Each round is a new process. The target is a median below 0.5 s for ``edgead --help`` on two idle cores.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def test_start_up(benchmark, arguments):
 
 
 def test_interpreter_alone(benchmark):
-    """What the interpreter takes of it: the part that edgead cannot fix."""
+    """Measure the share of the interpreter, which edgead cannot reduce."""
     benchmark.pedantic(
         lambda: subprocess.run([sys.executable, "-c", ""], check=True), rounds=15, warmup_rounds=2
     )

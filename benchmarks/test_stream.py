@@ -1,12 +1,12 @@
-"""What the stream costs over calling the session on the same frames in a loop, and the memory it takes.
+"""Time of the stream compared with a plain loop over the same frames, and peak memory of the stream.
 
-Plain loop: 600 frames, decoded and resized beforehand, one `infer` each. Stream: the same frames decoded from a video
-file, resized, scored, decided, and written as JSON lines. The two take turns in one run, so that whatever else the
-machine does falls on both; the aim is a stream that takes at most 1.10 times the loop. Memory: the peak resident set of
-a process that does nothing but `edgead stream`, in MiB; the aim is below 400 MB.
+The plain loop calls `infer` once for each of 600 frames, which are decoded and resized before. The stream decodes the
+same frames from a video file, resizes and scores them, decides, and writes JSON lines. Both alternate in one run, so
+other work on the machine affects both. The target is at most 1.10 times the time of the loop. Memory is the peak
+resident set, in MiB, of a process that only runs `edgead stream`. The target is below 400 MB.
 
-The model is RD with a Lite0 teacher at 256, with random weights: they change neither time nor memory. Run on an idle
-machine: ``pytest benchmarks/test_stream.py``.
+The model is RD with a Lite0 teacher at 256 pixels and random weights, which change neither time nor memory. Run on an
+idle machine: ``pytest benchmarks/test_stream.py``.
 """
 
 from __future__ import annotations

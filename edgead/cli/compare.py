@@ -94,7 +94,7 @@ def compare(
     first_line(
         f"comparing {', '.join(names)} on {' and '.join(folder.name or str(folder) for folder in data)}"
     )
-    from edgead.comparison.grid import command_lines, plan_grid, run_grid
+    from edgead.comparison.grid import command_lines, plan_grid
     from edgead.errors import EdgeadError
     from edgead.evaluation.report import check_report_packages
 
@@ -118,6 +118,7 @@ def compare(
 
     from edgead.comparison.figures import collect
     from edgead.comparison.page import comparison_text, write_comparison
+    from edgead.comparison.run import run_grid
 
     with ProgressDisplay() as display:
         comparison = collect(grid, run_grid(grid))

@@ -1,49 +1,45 @@
-"""The figures of a comparison: read from what the cells left, measured where a cell cannot know, averaged over seeds.
+"""Figures of a comparison: read from the files of the cells, completed with latencies, and averaged over seeds.
 
-Accuracy is that of the bundles, as `edgead eval` found it. Parameters and operations are counted from the built graph.
-Latency is measured by whoever puts the comparison together, one bundle after the other on one machine, because cells
-may have been trained on many. A cell that collapsed or failed has no figures, so no mean holds any of it.
+Accuracy is the accuracy of the bundles, as `edgead eval` measured it. Parameters and operations are counted from the
+built graph. Latency is measured when the figures are collected, one bundle after the other on one machine, because the
+cells may have been trained on many machines. A collapsed or failed cell has no figures, so no mean includes it.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, median, quantiles, stdev
+from statistics import mean, stdev
 from typing import Any, Literal
 
-import numpy as np
-
-from edgead.bundle import Bundle, open_bundle
+from edgead.bundle import open_bundle
 from edgead.comparison.grid import Cell, Grid, read_json, state_of
+from edgead.comparison.latency import latency_ms, machine_text
 from edgead.data import load_images, open_dataset
 from edgead.errors import EdgeadError, RunError, needs_extra
 from edgead.evaluation.evaluate import evaluate, score_dataset
 from edgead.evaluation.report import write_report
-from edgead.files.parsing import write_json
 from edgead.imaging.preprocess import ModelSize
-from edgead.runtime import open_session
 
 _log = logging.getLogger(__name__)
 
 ACCURACY = ("image_auroc", "pixel_auroc", "aupro", "image_f1_max")
 COSTS = ("parameters", "gflop", "model_bytes", "latency_ms", "training_minutes")
 
-WARM_UP = 5
-LATENCY_RUNS = 30
-
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """What became of a cell.
+    """Result of a cell.
 
-    reason: why it collapsed or failed. figures: by the names of ACCURACY and COSTS; None where a dataset cannot give
-    one, nothing where the cell is not done. precision: that it was trained in.
+    Attributes:
+        cell: The cell.
+        state: State of the cell.
+        reason: Reason why it collapsed or failed; None if it is done.
+        figures: Figures by the names of ACCURACY and COSTS. A figure is None if the dataset does not allow it. The
+            mapping is empty if the cell is not done.
+        precision: Precision of the training; None if the cell is not done.
     """
 
     cell: Cell
@@ -55,7 +51,13 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The nearest mean on one dataset. figures: by the names of ACCURACY. reason: why there are none."""
+    """Result of the nearest mean on one dataset.
+
+    Attributes:
+        dataset: Name of the dataset.
+        figures: Figures by the names of ACCURACY; empty if the baseline failed.
+        reason: Reason why the baseline failed, or None.
+    """
 
     dataset: str
     figures: Mapping[str, float | None]
@@ -64,7 +66,12 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """mean and sample standard deviation (divisor n - 1, None for one) of the seeds that have the figure."""
+    """Mean and spread of a figure over the seeds that have it.
+
+    Attributes:
+        mean: Mean.
+        deviation: Sample standard deviation (divisor n - 1); None for one seed.
+    """
 
     mean: float
     deviation: float | None
@@ -72,7 +79,17 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One dataset and method. done, collapsed, failed: numbers of seeds. figures: over those that are done."""
+    """Summary of one method on one dataset.
+
+    Attributes:
+        dataset: Name of the dataset.
+        method: Name of the method.
+        done: Number of seeds that are done.
+        collapsed: Number of collapsed seeds.
+        failed: Number of failed seeds.
+        figures: Mean and spread over the seeds that are done, by the names of ACCURACY and COSTS; None if no seed has
+            the figure.
+    """
 
     dataset: str
     method: str
@@ -84,7 +101,14 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All of it. machine: where the latency was measured."""
+    """Results of all cells and baselines.
+
+    Attributes:
+        grid: Grid of the comparison.
+        results: Results of the cells, in the order of the grid.
+        baselines: Results of the nearest mean, one for each dataset.
+        machine: Description of the machine that measured the latency.
+    """
 
     grid: Grid
     results: tuple[CellResult, ...]
@@ -93,7 +117,7 @@ class Comparison:
 
     @property
     def summaries(self) -> tuple[Summary, ...]:
-        """One for each dataset and method, in the grid's order."""
+        """Summaries of each dataset and method, in the order of the grid."""
         return tuple(
             summary_of(
                 dataset,
@@ -106,9 +130,16 @@ class Comparison:
 
 
 def collect(grid: Grid, failed: Mapping[Cell, str]) -> Comparison:
-    """Read every cell, measure latencies and baselines that are not there yet.
+    """Read the results of all cells, and measure missing latencies and baselines.
 
-    failed: what `run_grid` gave. A cell or baseline that cannot be read is a failed one.
+    A cell or baseline that cannot be read counts as failed.
+
+    Args:
+        grid: Grid of the comparison.
+        failed: Error of each failed cell, as `run_grid` returned it.
+
+    Returns:
+        Results of all cells and baselines.
     """
     machine = machine_text()
     results = tuple(_result(cell, failed.get(cell), machine) for cell in grid.cells)
@@ -116,7 +147,16 @@ def collect(grid: Grid, failed: Mapping[Cell, str]) -> Comparison:
 
 
 def summary_of(dataset: str, method: str, results: Sequence[CellResult]) -> Summary:
-    """Average the seeds of one dataset and method that are done."""
+    """Average over the seeds of one method on one dataset.
+
+    Args:
+        dataset: Name of the dataset.
+        method: Name of the method.
+        results: Results of the seeds. Only those that are done enter the mean.
+
+    Returns:
+        Summary with the number of seeds in each state.
+    """
     states = [result.state for result in results]
     return Summary(
         dataset,
@@ -132,45 +172,22 @@ def summary_of(dataset: str, method: str, results: Sequence[CellResult]) -> Summ
 
 
 def spread_of(values: Sequence[float | None]) -> Spread | None:
-    """Mean and spread of the values that are there; None where none is."""
+    """Compute mean and spread of the values that are not None.
+
+    Args:
+        values: Values of a figure, one for each seed.
+
+    Returns:
+        Mean and spread, or None if all values are None.
+    """
     known = [value for value in values if value is not None]
     if not known:
         return None
     return Spread(mean(known), stdev(known) if len(known) > 1 else None)
 
 
-def latency_of(bundle: Bundle) -> dict[str, float]:
-    """Wall time of one image through a bundle's session, in ms: median, and 10th and 90th percentile of 30.
-
-    From uint8 RGB at the model's size in hand to map and score; reading and resizing the image are not in it. Raises
-    what `open_session` raises.
-    """
-    size = bundle.manifest.size
-    # What the pixels are changes no latency.
-    image = np.random.default_rng(0).integers(0, 256, (1, size.height_px, size.width_px, 3), np.uint8)
-    taken_ms = []
-    with open_session(bundle) as session:
-        for _ in range(WARM_UP):
-            session.infer(image)
-        for _ in range(LATENCY_RUNS):
-            started_at = time.perf_counter()
-            session.infer(image)
-            taken_ms.append(1e3 * (time.perf_counter() - started_at))
-    tenths = quantiles(taken_ms, n=10)
-    return {"median_ms": median(taken_ms), "p10_ms": tenths[0], "p90_ms": tenths[-1]}
-
-
-def machine_text() -> str:
-    """This machine's processor, and how many of its cores this process may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.machine()}, {len(os.sched_getaffinity(0))} cores"
-
-
 def _result(cell: Cell, error: str | None, machine: str) -> CellResult:
+    """Result of a cell, read from its files; `error` is the error of its commands."""
     try:
         if error is not None:
             return CellResult(cell, "failed", error, {})
@@ -180,17 +197,18 @@ def _result(cell: Cell, error: str | None, machine: str) -> CellResult:
             found = results["evaluation"] if results else run["summary"] if run else {}
             return CellResult(cell, "collapsed", str(found.get("collapse")), {})
         if run is None or results is None:
-            return CellResult(cell, "failed", "it is not finished: give the same command again", {})
+            return CellResult(cell, "failed", "it is not finished: run the same command again", {})
         figures = {name: results["evaluation"][name] for name in ACCURACY} | _costs(cell, machine)
         return CellResult(cell, "done", None, figures, run["config"]["training_precision"])
     except EdgeadError as problem:
         return CellResult(cell, "failed", str(problem), {})
     except (KeyError, TypeError, AttributeError) as problem:
-        reason = f"{cell.folder} holds files of another edgead: remove it, and give the same command again"
+        reason = f"{cell.folder} holds files of another edgead: remove it and run the same command again"
         return CellResult(cell, "failed", f"{reason} ({problem!r})", {})
 
 
 def _costs(cell: Cell, machine: str) -> dict[str, float | None]:
+    """Figures by the names of COSTS."""
     with needs_extra("build", "edgead compare"):
         import onnx
 
@@ -202,25 +220,13 @@ def _costs(cell: Cell, machine: str) -> dict[str, float | None]:
         "parameters": cost.parameters,
         "gflop": cost.flop / 1e9,
         "model_bytes": bundle.manifest.files["model.onnx"].bytes,
-        "latency_ms": _latency_ms(cell, bundle, machine),
+        "latency_ms": latency_ms(cell, bundle, machine),
         "training_minutes": sum(row["seconds"] for row in epochs) / 60,
     }
 
 
-def _latency_ms(cell: Cell, bundle: Bundle, machine: str) -> float:
-    """The median, measured once for a model on a machine."""
-    file = cell.folder / "latency.json"
-    asked = {"machine": machine, "model_sha256": bundle.manifest.files["model.onnx"].sha256}
-    known = read_json(file, dict)
-    if known is None or asked.items() - known.items():
-        _log.info("%s: latency of one image", cell)
-        known = {**asked, **latency_of(bundle)}
-        write_json(file, known)
-    return float(known["median_ms"])
-
-
 def _baseline(grid: Grid, dataset: str) -> Baseline:
-    """The nearest mean, evaluated once; its report lies beside the cells."""
+    """Result of the nearest mean, which is evaluated once; its report is beside the cells."""
     folder = grid.out / "baseline" / dataset
     try:
         if not (folder / "results.json").is_file():
@@ -231,14 +237,15 @@ def _baseline(grid: Grid, dataset: str) -> Baseline:
             return Baseline(dataset, {name: results["evaluation"][name] for name in ACCURACY}, None)
         except (KeyError, TypeError) as error:
             raise RunError(
-                f"{folder / 'results.json'} is no evaluation of this edgead ({error!r}): remove {folder}, and give the "
-                "same command again"
+                f"{folder / 'results.json'} is no evaluation of this edgead ({error!r})",
+                hint=f"remove {folder} and run the same command again",
             ) from error
     except EdgeadError as problem:
         return Baseline(dataset, {}, str(problem))
 
 
 def _evaluate_baseline(grid: Grid, dataset: str, folder: Path) -> None:
+    """Evaluate the nearest mean and write its report."""
     with needs_extra("train", "edgead compare"):
         from edgead.comparison.nearest_mean import nearest_mean
         from edgead.training.config import TrainConfig

@@ -1,38 +1,32 @@
-"""Several methods on several parts, some seeds each: what is to be done, what is done, and doing the rest.
+"""Grid of a comparison: several methods on several datasets with several seeds.
 
-A cell of the grid is one dataset, one method, one seed: three ordinary commands (`edgead train`, `build`, `eval`) into
-known directories. What those commands left there is the only state a cell has, so it does not matter who ran them,
-when, or how often they were killed. Here they run one after the other, each in a process of its own; to spread them
-over machines, `command_lines` gives what is left as lines for a shell, and an engine that exists (GNU parallel, xargs,
-Slurm, Ray) runs those. How the figures are put together is in `edgead.comparison.figures`.
+A cell of the grid is one dataset, one method and one seed. It needs three ordinary commands (`edgead train`, `build`,
+`eval`) that write into known folders. The files of these commands are the only state of a cell, so it does not matter
+who ran the commands, when, or how often they were killed. `edgead.comparison.run` runs them one after the other. To
+spread them over machines, `command_lines` returns the missing commands as lines for a shell, and an existing job runner
+(GNU parallel, xargs, Slurm, Ray) runs the lines. `edgead.comparison.figures` collects the results.
 
-    OUT/grid.json                                   the options that all cells are trained with
-    OUT/cells/DATASET/METHOD/seedN/run, bundle, report   what the three commands write
-    OUT/cells/DATASET/METHOD/seedN/log.txt          what they said, where `edgead compare` ran them
-    OUT/baseline/DATASET/                           the report of the nearest mean
-    OUT/compare.json, compare.md, index.html        the comparison
+    OUT/grid.json                                        training options of all cells
+    OUT/cells/DATASET/METHOD/seedN/run, bundle, report   output of the three commands
+    OUT/cells/DATASET/METHOD/seedN/log.txt               log of the commands that `edgead compare` ran
+    OUT/cells/DATASET/METHOD/seedN/latency.json          latency of the bundle and the machine that measured it
+    OUT/baseline/DATASET/                                report of the nearest mean
+    OUT/compare.json, compare.md, index.html             the comparison
 """
 
 from __future__ import annotations
 
-import fcntl
-import logging
 import shlex
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from edgead.data import open_dataset
 from edgead.errors import DataError, InputError, RunError
 from edgead.files.atomic import check_directory, restore_directory
 from edgead.files.parsing import parse_json, read_bounded, write_json
 from edgead.files.records import record_errors, record_from
-
-_log = logging.getLogger(__name__)
 
 MAX_JSON_BYTES = 256 * 2**20
 GRID_FILE = "grid.json"
@@ -44,9 +38,14 @@ State = Literal["left", "done", "collapsed"]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One dataset, one method, one seed.
+    """One dataset, one method and one seed.
 
-    method: as `rstpm:deep` for a variant. data: the dataset's folder. folder: where its run, bundle and report lie.
+    Attributes:
+        dataset: Name of the dataset.
+        data: Folder of the dataset.
+        method: Name of the method, with a variant as in `rstpm:deep`.
+        seed: Seed of the training.
+        folder: Folder of the cell's run, bundle and report.
     """
 
     dataset: str
@@ -61,10 +60,14 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What is to be compared.
+    """All cells of a comparison.
 
-    out: absolute. datasets: absolute folders by name. seeds: 0 to seeds - 1 of each. options: of `edgead train`, those
-    that were given, by name without the dashes.
+    Attributes:
+        out: Folder of the comparison, an absolute path.
+        datasets: Folders of the datasets by name, absolute paths.
+        methods: Names of the methods.
+        seeds: Number of seeds of each method and dataset: 0 to seeds - 1.
+        options: Options of `edgead train` that the user gave, by name without the dashes.
     """
 
     out: Path
@@ -75,7 +78,7 @@ class Grid:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """Every cell, in the order in which they are done: the first seed of all methods before the second."""
+        """All cells in the order of their execution: the first seed of all methods before the second."""
         return tuple(
             Cell(name, data, method, seed, self.out / "cells" / name / method / f"seed{seed}")
             for name, data in self.datasets.items()
@@ -86,7 +89,12 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class _Earlier:
-    """The content of grid.json. options: see `Grid`. datasets: absolute folders by name."""
+    """Content of grid.json.
+
+    Attributes:
+        options: See `Grid`.
+        datasets: Folders of the datasets by name, absolute paths.
+    """
 
     options: Mapping[str, str]
     datasets: Mapping[str, str]
@@ -95,28 +103,40 @@ class _Earlier:
 def plan_grid(
     data: Sequence[Path], methods: Sequence[str], seeds: int, options: Mapping[str, str], out: Path
 ) -> Grid:
-    """Check what is asked, before hours are spent on it.
+    """Check the request before hours of work, and write grid.json.
 
-    Raises InputError for seeds below 1, nothing to compare, a name given twice, or a directory that holds something
-    else or a comparison with other options; DataError for a folder that is no dataset with test images; RunError for
-    a grid.json that is no comparison's.
+    Args:
+        data: Folders of the datasets.
+        methods: Names of the methods, with a variant as in `rstpm:deep`.
+        seeds: Number of seeds, 1 or more.
+        options: Options of `edgead train` that the user gave, by name without the dashes.
+        out: Folder of the comparison: new, empty, or of an earlier comparison with the same options.
+
+    Returns:
+        Grid of the comparison.
+
+    Raises:
+        InputError: If there is nothing to compare, a name is given twice, or `out` holds other files or a comparison
+            with other options.
+        DataError: If a folder is no dataset, or has no defect images to test on.
+        RunError: If `out` has a grid.json that no comparison wrote.
     """
     if seeds < 1:
-        raise InputError(f"seeds is {seeds}: give 1 or more, better 3")
+        raise InputError(f"seeds is {seeds}", hint="give 1 or more, better 3")
     if not data or not methods:
-        raise InputError("nothing to compare: give one dataset and one method or more")
+        raise InputError("nothing to compare", hint="give one dataset and one method or more")
     for name in methods:
         if methods.count(name) > 1:
-            raise InputError(f"method {name} is given twice: give each once")
+            raise InputError(f"method {name} is given twice", hint="give each method once")
     datasets: dict[str, Path] = {}
     for folder in data:
         dataset = open_dataset(folder)
         if not any(sample.label == 1 for sample in dataset.test):
             raise DataError(
-                f"{folder} ({dataset.layout}) has no defects to test on: give labelled test images"
+                f"{folder} ({dataset.layout}) has no defects to test on", hint="give labelled test images"
             )
         if dataset.name in datasets:
-            raise InputError(f"two datasets are named {dataset.name}: rename one of the folders")
+            raise InputError(f"two datasets are named {dataset.name}", hint="rename one of the folders")
         datasets[dataset.name] = folder.resolve()
     grid = Grid(out.resolve(), datasets, tuple(methods), seeds, dict(options))
     _check_earlier(grid)
@@ -124,18 +144,41 @@ def plan_grid(
 
 
 def state_of(cell: Cell) -> State:
-    """What the files of a cell say; `collapsed` by training or evaluation. Raises RunError for broken files."""
+    """Return the state of a cell, which follows from its files.
+
+    Args:
+        cell: The cell.
+
+    Returns:
+        "done", "collapsed" if the training or the evaluation found a collapse, else "left".
+
+    Raises:
+        RunError: If a file of the cell is broken.
+    """
     file = cell.folder / "report" / "results.json"
     if (results := read_json(file, dict)) is not None:
         evaluation = results.get("evaluation")
         if not isinstance(evaluation, dict):
-            raise RunError(f"{file} holds no evaluation: delete {cell.folder}, and the cell is made anew")
+            raise RunError(
+                f"{file} holds no evaluation", hint=f"delete {cell.folder} and run the same command again"
+            )
         return "done" if evaluation.get("collapse") is None else "collapsed"
     return "collapsed" if _run_state(cell) == "collapsed" else "left"
 
 
 def commands_left(cell: Cell, options: Mapping[str, str]) -> list[list[str]]:
-    """The commands that a cell still needs, none where it is done or has collapsed."""
+    """Return the commands that a cell still needs.
+
+    Args:
+        cell: The cell.
+        options: Options of `edgead train`, by name without the dashes.
+
+    Returns:
+        Arguments of each command, in the order of execution. The list is empty if the cell is done or has collapsed.
+
+    Raises:
+        RunError: If a file of the cell is broken.
+    """
     if state_of(cell) != "left":
         return []
     run, bundle, report = (str(cell.folder / name) for name in ("run", "bundle", "report"))
@@ -165,42 +208,48 @@ def commands_left(cell: Cell, options: Mapping[str, str]) -> list[list[str]]:
 
 
 def command_lines(grid: Grid) -> list[str]:
-    """What is left as one line for a shell for each cell, in any order; they know nothing of each other."""
+    """Return the missing commands of all cells as lines for a shell.
+
+    Args:
+        grid: Grid of the comparison.
+
+    Returns:
+        One line for each cell that is left. The lines are independent, so they may run in any order.
+
+    Raises:
+        RunError: If a file of a cell is broken.
+    """
     left = (commands_left(cell, grid.options) for cell in grid.cells)
     return [" && ".join(shlex.join(command) for command in commands) for commands in left if commands]
 
 
-def run_grid(grid: Grid) -> dict[Cell, str]:
-    """Do what is left, cell after cell; give the error of every cell that failed, one line each.
-
-    A cell that failed is left, and is tried again by the next call. Where another
-    process works in the same directory, its end is waited for.
-    """
-    failed: dict[Cell, str] = {}
-    with _alone(grid.out) as lock:
-        for number, cell in enumerate(grid.cells, start=1):
-            error = _do(cell, grid.options, lock, f"[{number}/{len(grid.cells)}]")
-            if error is not None:
-                _log.warning("%s failed: %s", cell, error)
-                failed[cell] = error
-    return failed
-
-
 def read_json(file: Path, kind: type[T]) -> T | None:
-    """A value that edgead wrote, None where there is no such file; RunError where it is broken or of another kind."""
+    """Read a JSON file that edgead wrote.
+
+    Args:
+        file: Path of the file.
+        kind: Type of the value, see `record_from`.
+
+    Returns:
+        The value, or None if the file does not exist.
+
+    Raises:
+        RunError: If the file is broken or its value has another type.
+    """
     if not file.exists():
         return None
-    with record_errors(RunError, f"{file} is broken", f"remove {file.parent} to have it made again"):
+    with record_errors(RunError, f"{file} is broken", f"remove {file.parent} and run the same command again"):
         return record_from(kind, parse_json(read_bounded(file, MAX_JSON_BYTES), MAX_JSON_BYTES))
 
 
 def _run_state(cell: Cell) -> str | None:
+    """State that the record of the run holds, None without a run."""
     record = read_json(cell.folder / "run" / "run.json", dict)
     return None if record is None else record.get("state")
 
 
 def _check_earlier(grid: Grid) -> None:
-    """Refuse a directory of something else; write down what its cells have in common, for a later start to compare."""
+    """Refuse a folder with other files or other options, and write grid.json for the check of a later start."""
     check_directory(grid.out)
     file = grid.out / GRID_FILE
     if (content := read_json(file, dict)) is not None:
@@ -213,85 +262,25 @@ def _check_earlier(grid: Grid) -> None:
     else:
         if grid.out.is_dir() and any(not entry.name.startswith(".") for entry in grid.out.iterdir()):
             raise InputError(
-                f"{grid.out} holds files that are no comparison: choose an empty or new directory"
+                f"{grid.out} holds files that are no comparison", hint="choose an empty or new directory"
             )
         earlier = _Earlier(grid.options, {})
     for name in sorted(earlier.options.keys() | grid.options.keys()):
         was, now = earlier.options.get(name), grid.options.get(name)
         if was != now:
             raise InputError(
-                f"{grid.out} holds a comparison with {_option(name, was)}, not {_option(name, now)}: choose another "
-                "--out, or give the options of then"
+                f"{grid.out} holds a comparison with {_option(name, was)}, not {_option(name, now)}",
+                hint="choose another --out, or give the same options as before",
             )
     for name, folder in grid.datasets.items():
         if (was := earlier.datasets.get(name, str(folder))) != str(folder):
             raise InputError(
-                f"{grid.out} compares {was}, not {folder}: choose another --out or rename the folder"
+                f"{grid.out} compares {was}, not {folder}", hint="choose another --out or rename the folder"
             )
     known = {**earlier.datasets, **{name: str(folder) for name, folder in grid.datasets.items()}}
     write_json(file, {"options": earlier.options, "datasets": known})
 
 
 def _option(name: str, value: str | None) -> str:
+    """Text of an option for messages."""
     return f"no --{name}" if value is None else f"--{name} {value}"
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[IO[str]]:
-    """Hold the directory's lock; a command that a killed comparison left behind holds it until it ends."""
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("another process works in %s: waiting for it to end", out)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
-
-
-def _do(cell: Cell, options: Mapping[str, str], lock: IO[str], number: str) -> str | None:
-    """Run what a cell still needs; give the line that says why it failed."""
-    try:
-        for command in commands_left(cell, options):
-            _log.info("%s %s: %s", number, cell, " ".join(command[:2]))
-            error = _run(command, cell.folder / "log.txt", lock)
-            if error is not None:
-                # A collapse is a result, which the command calls an error.
-                return None if state_of(cell) == "collapsed" else error
-    except RunError as broken:
-        return str(broken)
-    return None
-
-
-def _run(command: Sequence[str], log: Path, lock: IO[str]) -> str | None:
-    """Run one command to its end; give the line that says why it failed, None when it did not."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    last = "it said nothing"
-    with log.open("a", encoding="utf-8") as written:
-        print(f"$ {shlex.join(command)}", file=written, flush=True)
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            stdout=written,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            pass_fds=[lock.fileno()],
-        )
-        with process:
-            try:
-                assert process.stderr is not None
-                for line in process.stderr:
-                    print(line, end="", file=written, flush=True)
-                    if text := line.strip():
-                        last = text
-                        _log.info("  %s", text)
-            except BaseException:
-                process.terminate()
-                raise
-    if process.returncode == 0:
-        return None
-    name = " ".join(command[:2])
-    if process.returncode < 0:
-        return f"{name} was ended by signal {-process.returncode}: look whether memory ran out, and try again"
-    if last.startswith("error: "):
-        return last.removeprefix("error: ")
-    return f"{name} ended with exit code {process.returncode}: {last}; see {log}"

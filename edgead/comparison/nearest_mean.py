@@ -1,9 +1,10 @@
-"""The baseline that a student has to beat: how far the teacher's features are from their mean over the good images.
+"""Baseline of a comparison: distance of the teacher's features from their mean over the good images.
 
-Nothing is learnt but that mean, one vector for every position and stride of the teacher. It stands where a method has
-its student, before the same head as Reverse Distillation has (cosine distance at every position, scales added, Gaussian
-of sigma 4, maximum), so what a method gains over it is the gain of its student. It has no notion of a part that turns
-or moves: where parts lie in any alignment, it sees the alignment.
+The baseline learns only this mean, one vector for each position and stride of the teacher. The mean takes the place of
+the student, before the same head as in Reverse Distillation (cosine distance at every position, sum over the scales,
+Gaussian of sigma 4, maximum). So the difference between a method and the baseline is the gain of its student. The
+baseline does not support parts that turn or move: if parts are unaligned, it scores their position and rotation as
+anomalies.
 """
 
 from __future__ import annotations
@@ -17,21 +18,40 @@ from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
 from edgead.types import Closing, HeadSpec, Prediction, UInt8Array
 
 SIGMA_PX = 4.0
+"""Standard deviation of the Gaussian, in pixels of the map."""
+
 BATCH = 16
 
 
 def nearest_mean(teacher: str, weights: str, good: UInt8Array) -> NearestMeanSession:
-    """Open the baseline of a teacher, by name and origin of its weights; raises what `create_teacher` raises."""
-    # With random weights, too, it is the same whenever it is made.
+    """Make the baseline of a teacher.
+
+    Args:
+        teacher: Name of the teacher in timm.
+        weights: Source of the teacher's weights, see `create_teacher`.
+        good: N good RGB images, uint8 (N, H, W, 3), N >= 1.
+
+    Returns:
+        Session of the baseline.
+
+    Raises:
+        TeacherError: If the teacher is unknown, or its weights cannot be loaded.
+    """
+    # With random weights too, the result must be the same in each run.
     torch.manual_seed(0)
     return NearestMeanSession(create_teacher(teacher, weights), good)
 
 
 class NearestMeanSession(Closing):
-    """Scores images by their cosine distance from the mean of the good ones; a `Session` on the CPU.
+    """`Session` on the CPU that scores images by the cosine distance of their features from the mean.
 
-    teacher: uint8 images (N, H, W, 3) to features (N, C_k, H_k, W_k), in evaluation mode. good: (N, H, W, 3) uint8
-    RGB, N >= 1.
+    Args:
+        teacher: Teacher in evaluation mode. It maps uint8 images (N, H, W, 3) to features (N, C_k, H_k, W_k).
+        good: N good RGB images, uint8 (N, H, W, 3), N >= 1.
+
+    Attributes:
+        inputs: See `Session.inputs`.
+        outputs: See `Session.outputs`.
     """
 
     @torch.no_grad()
@@ -40,7 +60,7 @@ class NearestMeanSession(Closing):
         self.inputs = graph_inputs(height, width)
         self.outputs = graph_outputs(height, width)
         self._teacher = teacher
-        # Added in float64, as hundreds of images may be summed.
+        # In float64, because the sum may be over hundreds of images.
         batches = torch.split(torch.from_numpy(good), BATCH)
         sums: list[Tensor] = [x.double().sum(0, keepdim=True) for x in teacher(batches[0])]
         for images in batches[1:]:
@@ -55,7 +75,7 @@ class NearestMeanSession(Closing):
 
     @torch.no_grad()
     def infer(self, batch: UInt8Array) -> Prediction:
-        """Score (N, H, W, 3) uint8 RGB; InputError for another shape or dtype."""
+        """See `Session.infer`."""
         check_batch(batch, *self._size)
         features = self._teacher(torch.from_numpy(batch))
         anomaly_map, anomaly_score = self._head(
@@ -64,4 +84,4 @@ class NearestMeanSession(Closing):
         return Prediction(anomaly_map.numpy(), anomaly_score.numpy())
 
     def close(self) -> None:
-        """Nothing is held beyond memory."""
+        """See `Session.close`; the session holds memory only."""

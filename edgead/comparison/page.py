@@ -1,4 +1,4 @@
-"""A comparison as people and programs read it: `index.html`, `compare.md`, `compare.json`."""
+"""Files of a comparison for people and programs: `index.html`, `compare.md` and `compare.json`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgead.files.records import utc_now
 
 SCHEMA = 1
 
-# Heading, and how a number is written.
+# Heading and number format of each column.
 COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "image_auroc": ("image AUROC", "{:.3f}".format),
     "pixel_auroc": ("pixel AUROC", "{:.3f}".format),
@@ -33,30 +33,35 @@ COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
 }
 
 NOTES = (
-    "Mean ± sample standard deviation over the seeds that are done; a seed that collapsed or failed is named and is "
-    "in no mean. Accuracy is of the bundles, on test images that neither training nor threshold saw.",
-    "Parameters and GFLOP are counted from the built graph: convolutions and matrix products, those of the anomaly map "
-    "among them, 2 for each multiply-add, one image.",
+    "Mean ± sample standard deviation over the seeds that are done. A collapsed or failed seed is named and is in no "
+    "mean. Accuracy is measured with the bundles, on test images that neither the training nor the threshold used.",
+    "Parameters and GFLOP are counted from the built graph: convolutions and matrix products, including the anomaly "
+    "map, 2 for each multiply-add, one image.",
     "Latency: median wall time of 30 single images on ONNX Runtime with all cores of the machine named above, from "
-    "pixels at the model's size to map and score. Reading and resizing the image is not in it; other work on the "
+    "pixels at the model's size to map and score. Reading and resizing the image are not included; other work on the "
     "machine is.",
-    "Training: wall time of the epochs where they were trained, without reading images and the teacher's features.",
-    "Nearest mean: nothing is learnt but the mean of the teacher's features over the good training images, at every "
-    "position; the score is the cosine distance from it, with the map of Reverse Distillation. It has no seed, and no "
-    "graph is built of it.",
+    "Training: wall time of the epochs on the training machine, without reading images and computing the teacher's "
+    "features.",
+    "Nearest mean: a baseline that learns only the mean of the teacher's features over the good training images, at "
+    "every position. The score is the cosine distance from this mean, with the map of Reverse Distillation. It has no "
+    "seed, and no graph is built.",
 )
 
-# Told apart by people who do not see red and green alike (Okabe and Ito's palette), and by shape.
+# Readers with red-green blindness can distinguish these colours (palette of Okabe and Ito); shapes differ too.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _SHAPES = "osD^vP*X<>"
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """One dataset as text.
+    """Table of one dataset as text.
 
-    rows: a method or the baseline, with a text for each of COLUMNS. problems: one line each. chart: a data URI.
-    reports: a name, and the address of its report from the page.
+    Attributes:
+        dataset: Name of the dataset.
+        rows: Name of a method or the baseline, and a text for each of COLUMNS.
+        problems: One line for each cell or baseline that collapsed or failed.
+        chart: Data URI of the chart, or None.
+        reports: Name of each report and its address relative to the page.
     """
 
     dataset: str
@@ -67,9 +72,17 @@ class _Table:
 
 
 def write_comparison(comparison: Comparison) -> Path:
-    """Write all three files into the comparison's directory, each whole or not at all; return the page's path.
+    """Write all three files into the folder of the comparison, each one atomically.
 
-    Raises MissingExtraError without matplotlib and jinja2, EdgeadError when the place cannot be written.
+    Args:
+        comparison: Results of all cells and baselines.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        MissingExtraError: If matplotlib or jinja2 is not installed.
+        EdgeadError: If the folder cannot be written.
     """
     out, tables = comparison.grid.out, [_table(comparison, name) for name in comparison.grid.datasets]
     facts = {
@@ -90,7 +103,14 @@ def write_comparison(comparison: Comparison) -> Path:
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """The tables of all datasets as text for a terminal, with what went wrong below each."""
+    """Return the tables of all datasets as text for a terminal.
+
+    Args:
+        comparison: Results of all cells and baselines.
+
+    Returns:
+        Text of several lines; collapsed and failed cells are listed below each table.
+    """
     blocks = []
     for dataset in comparison.grid.datasets:
         rows = [("method", [heading for heading, _ in COLUMNS.values()]), *_rows(comparison, dataset)]
@@ -106,7 +126,14 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """Every cell, mean and baseline as plain JSON values; bytes, milliseconds, minutes, GFLOP."""
+    """Return all cells, summaries and baselines as plain JSON values.
+
+    Args:
+        comparison: Results of all cells and baselines.
+
+    Returns:
+        Content of `compare.json`. Units: bytes, milliseconds, minutes, GFLOP.
+    """
     grid = comparison.grid
     return {
         "schema": SCHEMA,
@@ -135,9 +162,17 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def tradeoff_chart(summaries: Sequence[Summary], baseline: float | None) -> bytes | None:
-    """Draw image AUROC against GFLOP, a point for each method and a line for the baseline, as PNG.
+    """Draw image AUROC against GFLOP: a point for each method and a line for the baseline.
 
-    None where no method has both. Raises MissingExtraError without matplotlib.
+    Args:
+        summaries: Summaries of the methods on one dataset.
+        baseline: Image AUROC of the baseline, or None.
+
+    Returns:
+        Content of a PNG file, or None if no method has both figures.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
     """
     figure, axes = new_figure()
     figure.set_size_inches(7.4, 3.6)
@@ -171,6 +206,7 @@ def tradeoff_chart(summaries: Sequence[Summary], baseline: float | None) -> byte
 
 
 def _table(comparison: Comparison, dataset: str) -> _Table:
+    """Table of one dataset."""
     summaries = [summary for summary in comparison.summaries if summary.dataset == dataset]
     (baseline,) = [found for found in comparison.baselines if found.dataset == dataset]
     chart = tradeoff_chart(summaries, baseline.figures.get("image_auroc"))
@@ -184,13 +220,14 @@ def _table(comparison: Comparison, dataset: str) -> _Table:
 
 
 def _rows(comparison: Comparison, dataset: str) -> list[tuple[str, list[str]]]:
-    """Methods and the baseline of one dataset, with a text for each of COLUMNS."""
+    """Rows of the methods and the baseline, with a text for each of COLUMNS."""
     summaries = [summary for summary in comparison.summaries if summary.dataset == dataset]
     baselines = [found for found in comparison.baselines if found.dataset == dataset]
     return [*map(_summary_row, summaries), *map(_baseline_row, baselines)]
 
 
 def _problems(comparison: Comparison, dataset: str) -> list[str]:
+    """One line for each collapsed or failed cell and for a failed baseline."""
     problems = [
         f"{result.cell} {result.state}: {result.reason}"
         for result in comparison.results
@@ -203,6 +240,7 @@ def _problems(comparison: Comparison, dataset: str) -> list[str]:
 
 
 def _reports(comparison: Comparison, dataset: str) -> list[tuple[str, str]]:
+    """Names of the existing reports and their addresses, quoted and relative to the page."""
     out = comparison.grid.out
     folders = {
         f"{result.cell.method} seed {result.cell.seed}": result.cell.folder / "report"
@@ -215,6 +253,7 @@ def _reports(comparison: Comparison, dataset: str) -> list[tuple[str, str]]:
 
 
 def _summary_row(summary: Summary) -> tuple[str, list[str]]:
+    """Row of a method; its name includes the numbers of collapsed and failed seeds."""
     lost = [
         f"{count} {what}"
         for count, what in ((summary.collapsed, "collapsed"), (summary.failed, "failed"))
@@ -225,18 +264,21 @@ def _summary_row(summary: Summary) -> tuple[str, list[str]]:
 
 
 def _baseline_row(baseline: Baseline) -> tuple[str, list[str]]:
+    """Row of the nearest mean."""
     known = {name: value for name, value in baseline.figures.items() if value is not None}
     return "nearest mean", [text(known[key]) if key in known else "-" for key, (_, text) in COLUMNS.items()]
 
 
 def _spread_text(spread: Spread | None, text: Callable[[float], str]) -> str:
+    """Text of mean and deviation; a dash for None."""
     if spread is None:
         return "-"
-    # A size is the same for every seed, as a rule.
+    # No deviation of 0, because sizes are usually the same for every seed.
     return text(spread.mean) + (f" ± {text(spread.deviation)}" if spread.deviation else "")
 
 
 def _markdown(facts: Mapping[str, str], tables: Sequence[_Table]) -> str:
+    """Content of `compare.md`."""
     lines = ["# Comparison of methods", "", *(f"- {name}: {text}" for name, text in facts.items())]
     for table in tables:
         lines += [
@@ -254,4 +296,5 @@ def _markdown(facts: Mapping[str, str], tables: Sequence[_Table]) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
+    """Line of a Markdown table."""
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

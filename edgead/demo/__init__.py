@@ -1,1 +1,1 @@
-"""Everything once, on synthetic parts, and the page that shows it."""
+"""Demo: every step once on synthetic parts, and a page with the results."""

@@ -1,4 +1,4 @@
-"""The page that `edgead demo` ends with: one file, to open in a browser or to mail."""
+"""Page of `edgead demo`: one file to open in a browser or to send by mail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ FRAMES_SHOWN = 24
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a demo: the command that does it, what it did, how long it took in seconds."""
+    """One step of a demo.
+
+    Attributes:
+        name: Name of the step: "draw", or the command of edgead.
+        text: Description of the work.
+        seconds: Duration in seconds.
+    """
 
     name: str
     text: str
@@ -30,7 +36,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """What streaming left: the folder with verdicts.jsonl and annotated.mkv, and, frame by frame, the truth."""
+    """Result of the stream.
+
+    Attributes:
+        folder: Folder with verdicts.jsonl and annotated.mkv.
+        is_defect: Whether the part on each frame is defective.
+        summary: Summary of the stream.
+    """
 
     folder: Path
     is_defect: tuple[bool, ...]
@@ -39,7 +51,18 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What a demo made, as its page shows it. folder: where it lies. loss_image: a PNG."""
+    """Results of a demo, as its page shows them.
+
+    Attributes:
+        folder: Folder of all results.
+        kind: Kind of the synthetic parts.
+        loss_image: Path of the loss plot, a PNG file.
+        bundle: The bundle.
+        evaluation: Metrics of the bundle on the test images.
+        scores: Scores and maps from which the metrics were computed.
+        streamed: Result of the stream.
+        steps: Steps in the order of their execution.
+    """
 
     folder: Path
     kind: str
@@ -53,7 +76,14 @@ class Demo:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A streamed frame on the page: its image as a data URI, the truth, and the decision on it."""
+    """A streamed frame on the page.
+
+    Attributes:
+        index: Number of the frame.
+        image: Data URI of the annotated frame.
+        is_defect: Whether the part is defective.
+        is_anomalous: Decision of the stream.
+    """
 
     index: int
     image: str
@@ -62,9 +92,18 @@ class _Shown:
 
 
 def write_demo_page(path: Path, demo: Demo) -> Path:
-    """Write the page of a demo, in place of the one that may be there, and return its path.
+    """Write the page of a demo atomically.
 
-    Raises MissingExtraError without matplotlib and jinja2, EdgeadError when the place cannot be written.
+    Args:
+        path: Path of the page; an existing page is replaced.
+        demo: Results of the demo.
+
+    Returns:
+        The same path.
+
+    Raises:
+        MissingExtraError: If matplotlib or jinja2 is not installed.
+        EdgeadError: If the page cannot be written.
     """
     truth, decisions = demo.streamed.is_defect, _decisions(demo.streamed.folder / "verdicts.jsonl")
     page = page_template("demo.html").render(
@@ -88,12 +127,13 @@ def write_demo_page(path: Path, demo: Demo) -> Path:
 
 
 def _decisions(verdicts: Path) -> list[bool]:
+    """Decision of each verdict in a JSON Lines file."""
     lines = [json.loads(line) for line in verdicts.read_text(encoding="utf-8").splitlines()]
     return [line["is_anomalous"] for line in lines if line["event"] == "verdict"]
 
 
 def _shown(video: Path, truth: Sequence[bool], decisions: Sequence[bool]) -> list[_Shown]:
-    """The first frames of the annotated video, as they came."""
+    """The first frames of the annotated video, in their order."""
     shown = []
     with open_source(str(video)) as frames:
         for frame, is_defect, is_anomalous in zip(frames, truth[:FRAMES_SHOWN], decisions, strict=False):

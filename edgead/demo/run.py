@@ -1,7 +1,7 @@
-"""The whole line once, offline: what `edgead demo` does, and the first thing that a newcomer runs.
+"""Demo of all steps without a network: the work of `edgead demo`, which new users run first.
 
-Every step is the function behind the command of the same name, on synthetic parts. So a demo that works shows
-that everything is installed, and its page shows what to expect of one's own parts.
+Each step calls the function of the command with the same name, on synthetic parts. So a successful demo shows that
+everything is installed, and its page shows what to expect with real parts.
 """
 
 from __future__ import annotations
@@ -42,15 +42,26 @@ def run_demo(
     n_frames: int = 100,
     size_px: int = 256,
 ) -> Path:
-    """Draw parts of a kind, train, build, evaluate and stream, all below `out`; return the page's path.
+    """Draw synthetic parts, train, build, evaluate and stream.
 
-    What belongs to a kind lies in a folder of its name, so demos of several kinds stand side by side and the
-    page is of the latest. n_train: good parts to train on. n_test: good parts, and as many
-    defective ones, to test on. n_frames: of the conveyor.
-    size_px: height and width of the images and of the model.
+    Each kind has its own folder, so `out` can hold demos of several kinds. The page shows the latest one.
 
-    Raises InputError for an unknown kind or a directory of other things, MissingExtraError without the training
-    packages, and what the steps raise.
+    Args:
+        out: Folder of all demos.
+        kind: Kind of the synthetic parts.
+        n_train: Number of good parts to train on.
+        n_test: Number of good parts, and of defective parts, to test on.
+        epochs: Number of training epochs.
+        n_frames: Number of frames of the conveyor video.
+        size_px: Height and width of the images and of the model, in pixels.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        InputError: If the kind is unknown, or `out` holds other files or cannot be written.
+        MissingExtraError: If a package of the training or of the report is not installed.
+        EdgeadError: If a step fails.
     """
     check_report_packages()
     _check_place(out)
@@ -70,23 +81,28 @@ def run_demo(
 
 
 def _check_place(out: Path) -> None:
-    """Raise InputError for a directory that cannot be written, or that holds anything but a demo."""
+    """Raise InputError if a directory cannot be written, or holds files that no demo wrote."""
     check_directory(out)
     found = (
         {entry.name for entry in out.iterdir() if not entry.name.startswith(".")} if out.is_dir() else set()
     )
     if found - {*KINDS, "index.html"} or found == {"index.html"}:
-        raise InputError(f"--out {out} holds files that are no demo: choose an empty or new directory")
+        raise InputError(f"--out {out} holds files that are no demo", hint="choose an empty or new directory")
 
 
 class _Steps:
-    """Logs what is being done, and remembers how long it took."""
+    """Logs each step and measures its duration.
+
+    Attributes:
+        taken: Finished steps.
+    """
 
     def __init__(self) -> None:
         self.taken: list[Step] = []
 
     @contextmanager
     def take(self, name: str, text: str) -> Iterator[None]:
+        """Log a step at its start and keep it at its end."""
         _log.info("%-6s  %s", name, text)
         started_at = time.monotonic()
         yield
@@ -94,12 +110,14 @@ class _Steps:
 
 
 def _train(folder: Path, epochs: int, size_px: int) -> Run:
+    """Train on the good parts; an unfinished run continues."""
     from edgead.training.start import start_training
 
     return start_training([folder / "data"], folder / "run", {"size": size_px, "epochs": epochs})
 
 
 def _evaluate(folder: Path, bundle: Bundle) -> tuple[Evaluation, Scores]:
+    """Evaluate the bundle on the test parts and write the report."""
     with open_session(bundle) as session:
         scores = score_dataset(session, open_dataset(folder / "data").test, bundle.manifest.size)
     (threshold,) = bundle.manifest.thresholds.values()
@@ -110,6 +128,7 @@ def _evaluate(folder: Path, bundle: Bundle) -> tuple[Evaluation, Scores]:
 
 
 def _stream(folder: Path, kind: str, bundle: Bundle, n_frames: int, size_px: int) -> Streamed:
+    """Draw the conveyor video and stream it."""
     video, manifest = folder / "conveyor.avi", bundle.manifest
     ((part, threshold),) = manifest.thresholds.items()
     is_defect = write_conveyor_video(video, kind, n_frames, size_px=size_px)

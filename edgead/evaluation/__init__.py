@@ -1,1 +1,1 @@
-"""A model scored on labelled images: figures, charts, galleries and the page that holds them."""
+"""Evaluation of a model on labelled images: metrics, charts, galleries and the report page."""

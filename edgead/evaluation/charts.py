@@ -1,7 +1,7 @@
-"""The drawings of a report: ROC curves and score histograms, as SVG text.
+"""Charts of a report: ROC curves and score histograms, as SVG text.
 
-matplotlib is imported inside, for a device does not have it; its figures are made directly, without pyplot,
-so that no global state and no display is touched.
+matplotlib is imported inside the functions, because a device does not have it. The figures are made without pyplot, so
+they need no global state and no display.
 """
 
 from __future__ import annotations
@@ -15,21 +15,28 @@ import numpy as np
 from edgead.errors import MissingExtraError
 from edgead.types import Float32Array, Float64Array
 
-# Told apart by people who do not see red and green alike (Okabe and Ito's palette).
+# Readers with red-green blindness can distinguish these colours (palette of Okabe and Ito).
 GOOD_COLOUR, DEFECT_COLOUR, INK = "#0072B2", "#D55E00", "#1f2933"
 _CORNERS = 2000
 
 
 def roc_chart(curves: Sequence[tuple[str, Float64Array, Float64Array]]) -> str:
-    """Draw ROC curves: (label, false-positive rates, true-positive rates) each, rates rising from 0 to 1.
+    """Draw ROC curves.
 
-    Returns SVG text. Raises MissingExtraError without matplotlib.
+    Args:
+        curves: Label, false-positive rates and true-positive rates of each curve, at most two curves. Rates have the
+            shape (K,) and rise from 0 to 1.
+
+    Returns:
+        SVG text.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
     """
     figure, axes = new_figure()
     axes.plot([0, 1], [0, 1], color="#b8c0c8", linewidth=1, linestyle=(0, (4, 4)))
     for (label, x, y), colour in zip(curves, (DEFECT_COLOUR, GOOD_COLOUR), strict=False):
-        # A pixel curve has a corner for every defect pixel; more than a screen can show only makes the page
-        # heavy.
+        # A pixel curve has a corner for every defect pixel. More corners than a screen shows only make the page large.
         shown = np.unique(np.linspace(0, len(x) - 1, min(len(x), _CORNERS)).astype(int))
         axes.plot(x[shown], y[shown], color=colour, linewidth=2, label=label)
     axes.set(
@@ -40,10 +47,18 @@ def roc_chart(curves: Sequence[tuple[str, Float64Array, Float64Array]]) -> str:
 
 
 def histogram_chart(good: Float32Array, defect: Float32Array, threshold: float | None) -> str:
-    """Draw how many good and defect images have which score, with the threshold.
+    """Draw a histogram of the scores of good and defect images, with the threshold.
 
-    good, defect: (N,) finite scores; one of them may be empty. Returns SVG text. Raises MissingExtraError
-    without matplotlib.
+    Args:
+        good: Finite scores of good images, float32 (N,). Either array may be empty, but not both.
+        defect: Finite scores of defect images, float32 (N,).
+        threshold: Threshold to draw as a vertical line; None for no line.
+
+    Returns:
+        SVG text.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
     """
     figure, axes = new_figure()
     everything = np.concatenate([good, defect]).astype(np.float64)
@@ -67,7 +82,14 @@ def histogram_chart(good: Float32Array, defect: Float32Array, threshold: float |
 
 
 def new_figure() -> tuple[Any, Any]:
-    """Give an empty matplotlib figure and its axes. Raises MissingExtraError without matplotlib."""
+    """Make an empty matplotlib figure.
+
+    Returns:
+        The figure and its axes.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -81,9 +103,9 @@ def new_figure() -> tuple[Any, Any]:
 
 
 def _svg(figure: Any) -> str:
+    """SVG element of a figure."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     drawing = text.getvalue()
-    # The XML declaration before the element is for files of their own; inside a page only the element may
-    # stand.
+    # The XML declaration before the element is valid in an SVG file only, not inside of a page.
     return drawing[drawing.index("<svg") :]

@@ -1,8 +1,8 @@
-"""Score a dataset through any session, and say how good the scores and the maps are.
+"""Score a dataset with any session, and compute metrics of the scores and maps.
 
-Works on the `Session` protocol alone, so a trained run, a bundle and an engine are measured by the same code
-on the same pixels. A metric that a dataset cannot give (no defects, no masks, no threshold) is None with the
-reason beside it, never a made-up number, and a model that collapsed is reported as a failure.
+The code knows the `Session` protocol only. So a trained run, a bundle and an engine are measured by the same code on
+the same pixels. If a dataset does not allow a metric (no defects, no masks, no threshold), the metric is None and the
+reason is given, never a made-up number. A collapsed model is reported as a failure.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro", "dice")
 
 CHANCE_AUROC = 0.55
-"""An image AUROC below this is no better than guessing: the model is reported as collapsed."""
+"""A model with an image AUROC below this is no better than guessing and is reported as collapsed."""
 
 CONSTANT_SHARE = 1e-5
-"""Values that vary by no more than this share of the largest are constant: float32 rounds about as much."""
+"""Values are constant if they vary by at most this share of the largest one, about the rounding of float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a session said of N images.
+    """Scores and maps of N images.
 
-    samples: those that could be read. scores: (N,) float32. maps: (N, H, W) float32. broken: one line per
-    skipped file.
+    Attributes:
+        samples: The N images that could be read.
+        scores: Anomaly scores, float32 (N,).
+        maps: Anomaly maps, float32 (N, H, W).
+        broken: One line for each skipped file.
     """
 
     samples: tuple[Sample, ...]
@@ -51,7 +54,14 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class DefectResult:
-    """One kind of defect: images, how many are above the threshold, AUROC against all good images."""
+    """Metrics of one kind of defect.
+
+    Attributes:
+        defect: Name of the kind.
+        images: Number of its images.
+        found: Number of its images above the threshold; None without a threshold.
+        image_auroc: AUROC of its images against all good images; None without good images or finite scores.
+    """
 
     defect: str
     images: int
@@ -61,12 +71,29 @@ class DefectResult:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The figures of one dataset and one session; None where a figure cannot be given, with why in `absent`.
+    """Metrics of one session on one dataset.
 
-    Metrics are 0 to 1, higher is better. image_*: of scores against labels. pixel_* and aupro (false-positive
-    rate to 0.3): of maps against masks. dice: of the maps cut at the threshold. false_alarms: good images
-    above the threshold. misses: defects not above it. collapse: why the model counts as failed, None when it
-    does not.
+    Metrics are 0 to 1, higher is better. A metric is None if the dataset does not allow it; `absent` has the reason.
+
+    Attributes:
+        good: Number of good images.
+        defect: Number of defect images.
+        unlabelled: Number of images without a label.
+        broken: One line for each skipped file.
+        image_auroc: AUROC of scores against labels.
+        image_ap: Average precision of scores against labels.
+        image_f1_max: Best F1 of scores against labels.
+        pixel_auroc: AUROC of maps against masks.
+        pixel_ap: Average precision of maps against masks.
+        pixel_f1_max: Best F1 of maps against masks.
+        aupro: AUPRO of maps against masks, to a false-positive rate of 0.3.
+        dice: Dice of maps, cut at the threshold, against masks.
+        threshold: Threshold of the decisions.
+        false_alarms: Number of good images above the threshold.
+        misses: Number of defect images that are not above the threshold.
+        defects: Metrics of each kind of defect, sorted by name.
+        collapse: Reason why the model has collapsed, None if it has not collapsed.
+        absent: Reasons for missing metrics, by "image", "pixel" and "decisions".
     """
 
     good: int
@@ -89,7 +116,7 @@ class Evaluation:
     absent: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain JSON values; keys are the field names."""
+        """Return plain JSON values; keys are the names of the fields."""
         return {**asdict(self), "broken": list(self.broken), "defects": [asdict(d) for d in self.defects]}
 
 
@@ -100,14 +127,30 @@ def score_dataset(
     skip_broken: bool = False,
     batch_size: int = 8,
 ) -> Scores:
-    """Read the images of `samples` at the model's size and score them all.
+    """Read images at the model's size and score them.
 
-    Logs its state after every batch. Raises DataError when there is no sample or not one can be read, ImageError for
-    a broken file unless `skip_broken`, and what
-    `Session.infer` raises.
+    The state is logged after every batch.
+
+    Args:
+        session: Opened model.
+        samples: Images to score.
+        size: Image size of the model.
+        skip_broken: Whether to skip and count image files that cannot be read.
+        batch_size: Images in a batch.
+
+    Returns:
+        Scores and maps in the order of the samples.
+
+    Raises:
+        DataError: If there is no sample, or none can be read.
+        ImageError: If a file cannot be read and `skip_broken` is False.
+        BackendError: If the model cannot score the images.
     """
     if not samples:
-        raise DataError("no images to score: the dataset's test folder is empty or missing")
+        raise DataError(
+            "no images to score, because the dataset's test folder is empty or missing",
+            hint="give a dataset with test images, such as test/good and test/DEFECT",
+        )
     loaded = load_images(samples, size, skip_broken)
     n = len(loaded.images)
     scores, maps = np.empty(n, np.float32), np.empty((n, size.height_px, size.width_px), np.float32)
@@ -120,10 +163,19 @@ def score_dataset(
 
 
 def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
-    """Compute every figure that labels, masks and threshold allow.
+    """Compute all metrics that labels, masks and threshold allow.
 
-    Images without a label are counted and otherwise left out. Masks are read and resized to the maps.
-    Raises ImageError for a mask that cannot be read.
+    Images without a label are counted and otherwise left out. Masks are read and resized to the size of the maps.
+
+    Args:
+        scores: Scores and maps of a dataset.
+        threshold: Threshold of the decisions; None for no decisions.
+
+    Returns:
+        Metrics, with a reason for each missing one.
+
+    Raises:
+        ImageError: If a mask cannot be read.
     """
     labels = np.array([-1 if s.label is None else s.label for s in scores.samples])
     good, defect = labels == 0, labels == 1
@@ -150,7 +202,7 @@ def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
     if threshold is None:
         absent["decisions"] = "there is no threshold: edgead build sets one"
     else:
-        # In float64, so that the threshold is not rounded before it is compared.
+        # In float64, because float32 would round the threshold before the comparison.
         above = scores.scores.astype(np.float64) > threshold.value
     return Evaluation(
         good=int(good.sum()),
@@ -168,7 +220,18 @@ def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
 
 
 def masks_of(samples: Sequence[Sample], shape: tuple[int, int]) -> tuple[BoolArray | None, str]:
-    """Give the masks of labelled samples, (N, H, W) bool at `shape`; or None, and why there are none."""
+    """Read the masks of labelled samples.
+
+    Args:
+        samples: N samples with labels.
+        shape: Height and width of the masks in pixels.
+
+    Returns:
+        Masks, bool (N, H, W), and an empty text; or None and the reason why there are no masks.
+
+    Raises:
+        ImageError: If a mask cannot be read.
+    """
     missing = sum(s.label == 1 and s.mask_path is None for s in samples)
     if missing:
         return None, f"{missing} of {sum(s.label == 1 for s in samples)} defect images have no mask"
@@ -181,6 +244,7 @@ def masks_of(samples: Sequence[Sample], shape: tuple[int, int]) -> tuple[BoolArr
 
 
 def _image_figures(scores: Float32Array, defect: BoolArray) -> dict[str, float | None]:
+    """Metrics of scores (N,) against labels (N,)."""
     return {
         "image_auroc": metrics.auroc(scores, defect),
         "image_ap": metrics.average_precision(scores, defect),
@@ -191,6 +255,7 @@ def _image_figures(scores: Float32Array, defect: BoolArray) -> dict[str, float |
 def _pixel_figures(
     maps: Float32Array, masks: BoolArray, threshold: Threshold | None
 ) -> dict[str, float | None]:
+    """Metrics of maps (N, H, W) against masks (N, H, W)."""
     return {
         "pixel_auroc": metrics.auroc(maps, masks),
         "pixel_ap": metrics.average_precision(maps, masks),
@@ -203,6 +268,7 @@ def _pixel_figures(
 def _by_defect(
     scores: Scores, good: BoolArray, above: BoolArray | None, finite: bool
 ) -> tuple[DefectResult, ...]:
+    """Metrics of each kind of defect; `good` and `above` are (N,)."""
     results = []
     for name in sorted({s.defect for s in scores.samples if s.label == 1}):
         here = np.array([s.label == 1 and s.defect == name for s in scores.samples])
@@ -219,7 +285,7 @@ def _by_defect(
 
 
 def _collapse(scores: Scores, image_auroc: float | None, finite: bool) -> str | None:
-    """Say in a sentence why the model counts as collapsed, None when it does not."""
+    """Reason why the model has collapsed, else None."""
     if not finite:
         return "scores or maps are not finite numbers"
     if float(np.ptp(scores.maps, axis=(1, 2)).max()) <= CONSTANT_SHARE * float(np.abs(scores.maps).max()):

@@ -1,7 +1,7 @@
-"""The images of a report: the clearest and the hardest defects and the most suspicious good parts.
+"""Images of a report: defects with the highest and lowest scores, and good parts with the highest scores.
 
-A card stands for one image: on the left the image as the model saw it with the true defect outlined, on
-the right its heat map. Images are chosen by score alone, so nobody can pick the flattering ones.
+A card shows one image: on the left the image at the model's size with the outline of the true defect, on the right
+its heat map. Images are chosen by score alone, so nobody can select the best-looking ones.
 """
 
 from __future__ import annotations
@@ -26,9 +26,16 @@ _LEGEND_SHAPE = (24, 480)
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One image on the page: two data URIs, its name, kind and score, the decision and if it was right.
+    """One image on the page.
 
-    decision and right are None where there is no threshold; right is None where the image has no label.
+    Attributes:
+        image: Data URI of the image with the outline of the true defect.
+        heat_map: Data URI of the heat map.
+        name: Name of the file and its folder.
+        kind: "good", the name of the defect, or "unlabelled".
+        score: Anomaly score.
+        decision: "rejected" or "passed"; None without a threshold.
+        right: Whether the decision agrees with the label; None without a threshold or a label.
     """
 
     image: str
@@ -42,16 +49,29 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """A row of cards under a title."""
+    """A row of cards under a title.
+
+    Attributes:
+        title: Heading of the row.
+        cards: Cards in the order of the page.
+    """
 
     title: str
     cards: tuple[Card, ...]
 
 
 def galleries(scores: Scores, threshold: Threshold | None) -> list[Gallery]:
-    """Choose the images by their scores and make the cards; galleries without an image are left out.
+    """Choose images by their scores and make their cards.
 
-    Each image stands in one gallery at most. Raises ImageError for a file that cannot be read any more.
+    Args:
+        scores: Scores and maps of a dataset.
+        threshold: Threshold of the decisions and of the colour scale; None for no decisions.
+
+    Returns:
+        Galleries that have an image. Each image is in one gallery at most. The list is empty if a map is not finite.
+
+    Raises:
+        ImageError: If an image file can no longer be read.
     """
     if not np.isfinite(scores.maps).all():
         return []
@@ -74,9 +94,14 @@ def galleries(scores: Scores, threshold: Threshold | None) -> list[Gallery]:
 
 
 def colour_scale(scores: Scores, threshold: Threshold | None) -> float:
-    """Give the map value where the heat maps of a page begin to be lit: the threshold.
+    """Return the map value above which the heat maps of a page are coloured.
 
-    Without one, the highest score of a good image, or of any where none is good.
+    Args:
+        scores: Scores and maps of a dataset.
+        threshold: Threshold of the decisions, or None.
+
+    Returns:
+        The threshold. Without a threshold, the highest score of a good image; without good images, the highest score.
     """
     if threshold is not None:
         return threshold.value
@@ -85,13 +110,14 @@ def colour_scale(scores: Scores, threshold: Threshold | None) -> float:
 
 
 def colour_legend() -> str:
-    """Give the colours of a heat map from 0 to twice the threshold as an image, a data URI."""
+    """Return the colours of a heat map, from 0 to twice the threshold, as the data URI of an image."""
     height, width = _LEGEND_SHAPE
     ramp = np.repeat(np.linspace(0.0, 2.0, width, dtype=np.float32)[None], height, axis=0)
     return image_uri(overlay(np.full((height, width, 3), 150, np.uint8), ramp, 1.0))
 
 
 def _card(scores: Scores, index: int, threshold: Threshold | None) -> Card:
+    """Card of the image with this index."""
     sample, score, anomaly_map = scores.samples[index], float(scores.scores[index]), scores.maps[index]
     image = resize_to_model(read_image(sample.path), ModelSize(*anomaly_map.shape))
     is_anomalous = None if threshold is None else score > threshold.value
@@ -107,7 +133,7 @@ def _card(scores: Scores, index: int, threshold: Threshold | None) -> Card:
 
 
 def _with_outline(image: UInt8Array, sample: Sample) -> UInt8Array:
-    """Draw the outline of the true defect on a copy, where the sample has a mask."""
+    """Draw the outline of the true defect on a copy, if the sample has a mask."""
     if sample.label != 1 or sample.mask_path is None:
         return image
     mask = read_mask(sample, image.shape[:2]).astype(np.uint8)

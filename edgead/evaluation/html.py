@@ -1,6 +1,6 @@
-"""What the pages that people look at have in common: their templates, and images inside the page.
+"""Shared parts of all HTML pages: templates, and images as data URIs.
 
-A page is one file that fetches nothing, so that it opens on a machine without a network and can be mailed.
+A page is one file that loads nothing else, so it opens on a machine without a network and can be sent by mail.
 """
 
 from __future__ import annotations
@@ -18,9 +18,16 @@ _JPEG_QUALITY = 88
 
 
 def page_template(name: str) -> Any:
-    """Give the jinja2 template of a file of `templates/`; what it is given to show is escaped.
+    """Load a jinja2 template, which escapes all values that it shows.
 
-    Raises MissingExtraError without jinja2.
+    Args:
+        name: Name of a file in `templates/`.
+
+    Returns:
+        The template.
+
+    Raises:
+        MissingExtraError: If jinja2 is not installed.
     """
     try:
         import jinja2
@@ -37,11 +44,26 @@ def page_template(name: str) -> Any:
 
 
 def image_uri(image: UInt8Array) -> str:
-    """Give an image, (H, W, 3) uint8 RGB, as a data URI (JPEG)."""
+    """Encode an image as the data URI of a JPEG.
+
+    Args:
+        image: RGB image, uint8 (H, W, 3).
+
+    Returns:
+        Data URI.
+    """
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return data_uri("image/jpeg", data.tobytes())
 
 
 def data_uri(media_type: str, data: bytes) -> str:
-    """Give the content of a file as a data URI."""
+    """Encode the content of a file as a data URI.
+
+    Args:
+        media_type: Media type, such as "image/png".
+        data: Content of the file.
+
+    Returns:
+        Data URI.
+    """
     return f"data:{media_type};base64," + base64.b64encode(data).decode("ascii")

@@ -1,4 +1,4 @@
-"""A model on the test images of a dataset: figures, scores, and the report if a place for it is given."""
+"""Evaluation of a model on the test images of a dataset, from opening the model to writing the report."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModelEvaluation:
-    """What an evaluation found.
+    """Result of an evaluation.
 
     Attributes:
-        evaluation: The figures.
-        scores: Scores and maps that the figures were computed from.
+        evaluation: Metrics.
+        scores: Scores and maps from which the metrics were computed.
         details: Description of the model, the data and, if the model serves several parts, the part.
-        report: File of the page, None if none was asked for.
+        report: Path of the page; None without a report.
     """
 
     evaluation: Evaluation
@@ -43,20 +43,20 @@ def evaluate_model(
     skip_broken: bool,
     out: Path | None,
 ) -> ModelEvaluation:
-    """Measure a model on the test images of a dataset.
+    """Evaluate a model on the test images of a dataset.
 
-    What can be refused is refused before the model is opened and before images are read.
+    Arguments are checked before the model is opened and before images are read.
 
     Args:
-        open_model: Opens the model, which is closed at the end.
+        open_model: Function that opens the model. The model is closed at the end.
         data: Folder of the dataset.
-        part: Name of the part on the images, if the model serves several; by default the name of the dataset.
+        part: Name of the part on the images, if the model serves several parts; by default the name of the dataset.
         layout: Folder layout of the dataset, or "auto".
-        skip_broken: Whether to leave out and count image files that cannot be read.
-        out: Directory of the report, None for no report.
+        skip_broken: Whether to skip and count image files that cannot be read.
+        out: Directory of the report; None for no report.
 
     Returns:
-        Figures, scores and report.
+        Metrics, scores and report.
 
     Raises:
         MissingExtraError: If a report is asked for and matplotlib or jinja2 is not installed.
@@ -70,8 +70,8 @@ def evaluate_model(
     dataset = open_dataset(data, layout)
     if not dataset.test:
         raise DataError(
-            f"no images to score: {data} ({dataset.layout}) has good images to train on only; give a dataset "
-            "with test images, such as test/good and test/DEFECT"
+            f"no images to score: {data} ({dataset.layout}) has good images to train on only",
+            hint="give a dataset with test images, such as test/good and test/DEFECT",
         )
     with open_model() as model:
         chosen = choose_part(model.thresholds, part, dataset.name)

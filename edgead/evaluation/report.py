@@ -1,8 +1,8 @@
-"""The page of an evaluation: what people look at to decide whether a model is good enough.
+"""Report of an evaluation, as a page for people and as JSON for programs.
 
-`report.html` holds everything in one file (images, charts, figures), so it can be mailed; `results.json`
-holds the same figures and every score for programs. Both are replaced whole or not at all. Every heat map of
-a page has the same colour scale, set by the threshold, so two images can be compared by eye.
+`report.html` holds everything in one file (images, charts, metrics), so it can be sent by mail. `results.json` holds
+the same metrics and every score. Both are replaced atomically. Every heat map of a page has the same colour scale,
+which the threshold sets, so two images can be compared by eye.
 """
 
 from __future__ import annotations
@@ -27,12 +27,22 @@ SCHEMA = 1
 
 
 def write_report(directory: Path, evaluation: Evaluation, scores: Scores, details: Mapping[str, str]) -> Path:
-    """Write `report.html` and `results.json` into `directory`, made where missing; return the page's path.
+    """Write `report.html` and `results.json`.
 
-    scores: those that `evaluation` was made from; their image files are read again for the galleries.
-    details: what the page says of the model and the data, label to text, in order. Raises MissingExtraError
-    without matplotlib and jinja2, ImageError for an image that cannot be read any more, EdgeadError when
-    the place cannot be written.
+    Args:
+        directory: Folder of the report; it is made if it is missing.
+        evaluation: Metrics.
+        scores: Scores and maps from which the metrics were computed. Their image files are read again for the
+            galleries.
+        details: Description of the model and the data: label to text, in the order of the page.
+
+    Returns:
+        Path of `report.html`.
+
+    Raises:
+        MissingExtraError: If matplotlib or jinja2 is not installed.
+        ImageError: If an image file can no longer be read.
+        EdgeadError: If the folder cannot be written.
     """
     page = page_template("report.html").render(
         version=__version__,
@@ -49,14 +59,23 @@ def write_report(directory: Path, evaluation: Evaluation, scores: Scores, detail
     results = json_text(results_json(evaluation, scores, details))
     with replace_file(directory / "results.json") as figures:
         figures.write_text(results, encoding="utf-8")
-        # Within the other, so that a full disk leaves no figures without their page.
+        # Inside of the other block, so that a full disk leaves no results.json without its page.
         with replace_file(directory / "report.html") as partial:
             partial.write_text(page, encoding="utf-8")
     return directory / "report.html"
 
 
 def results_json(evaluation: Evaluation, scores: Scores, details: Mapping[str, str]) -> dict[str, Any]:
-    """Give the figures and every score as plain JSON values; a score that is not finite becomes None."""
+    """Return metrics and scores as plain JSON values.
+
+    Args:
+        evaluation: Metrics.
+        scores: Scores from which the metrics were computed.
+        details: Description of the model and the data, label to text.
+
+    Returns:
+        Content of `results.json`. A score that is not finite becomes None.
+    """
     threshold = evaluation.threshold
     images = [
         {
@@ -79,7 +98,14 @@ def results_json(evaluation: Evaluation, scores: Scores, details: Mapping[str, s
 
 
 def text_report(evaluation: Evaluation) -> str:
-    """Give the figures as a plain table for a terminal, without a final line break."""
+    """Return the metrics as a plain table for a terminal.
+
+    Args:
+        evaluation: Metrics.
+
+    Returns:
+        Text of several lines without a final line break.
+    """
     lines = [] if evaluation.collapse is None else [f"FAILED: {evaluation.collapse}", ""]
     unlabelled = f", {evaluation.unlabelled} without a label" if evaluation.unlabelled else ""
     lines += [f"images           {evaluation.good} good, {evaluation.defect} defect{unlabelled}"]
@@ -105,7 +131,14 @@ def text_report(evaluation: Evaluation) -> str:
 
 
 def decision_sentence(evaluation: Evaluation) -> str:
-    """Say what the threshold does on these images, or why there is none."""
+    """Describe the decisions on these images in one sentence.
+
+    Args:
+        evaluation: Metrics.
+
+    Returns:
+        Sentence with the numbers of found defects and rejected good parts, or the reason why there are no decisions.
+    """
     if evaluation.threshold is None or evaluation.misses is None:
         return f"no decisions: {evaluation.absent['decisions']}"
     found = evaluation.defect - evaluation.misses
@@ -116,14 +149,30 @@ def decision_sentence(evaluation: Evaluation) -> str:
 
 
 def figure_text(value: float | None) -> str:
-    """A metric with three places, a dash where there is none."""
+    """Format a metric with three decimals; a dash for None.
+
+    Args:
+        value: Metric, or None.
+
+    Returns:
+        Text such as "0.987".
+    """
     return "-" if value is None else f"{value:.3f}"
 
 
 def score_charts(evaluation: Evaluation, scores: Scores) -> list[tuple[str, str]]:
-    """Give title and SVG of every chart that the figures allow: score histograms, ROC curves.
+    """Draw every chart that the metrics allow: score histograms and ROC curves.
 
-    Raises MissingExtraError without matplotlib.
+    Args:
+        evaluation: Metrics.
+        scores: Scores and maps from which the metrics were computed.
+
+    Returns:
+        Title and SVG text of each chart. The list is empty if a score or a map is not finite.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+        ImageError: If a mask can no longer be read.
     """
     if not np.isfinite(scores.scores).all() or not np.isfinite(scores.maps).all():
         return []
@@ -148,6 +197,10 @@ def score_charts(evaluation: Evaluation, scores: Scores) -> list[tuple[str, str]
 
 
 def check_report_packages() -> None:
-    """Raise MissingExtraError now, before a long job, where `write_report` would raise it after."""
+    """Check before a long job that the packages of `write_report` are installed.
+
+    Raises:
+        MissingExtraError: If matplotlib or jinja2 is not installed.
+    """
     page_template("report.html")
     new_figure()

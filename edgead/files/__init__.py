@@ -1,1 +1,1 @@
-"""Files on disk: strict readers of the records that edgead writes, and the writer of JSON."""
+"""Files on disk: atomic writes, strict readers of records, and the checks that come before a long job."""

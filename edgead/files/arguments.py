@@ -1,6 +1,6 @@
-"""What the functions of `import edgead` are given: their options, and the checks of types before any work.
+"""Options of the functions of `import edgead`, and the checks of their types before any work.
 
-A value of another type would fail deep inside, with an error that names no option.
+Without these checks a value of another type would fail deep inside, with an error that names no option.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 
 class TrainOptions(TypedDict, total=False):
-    """Options of `train`; their defaults are those of `edgead train`.
+    """Options of `train`. The defaults are the same as for the command `edgead train`.
 
     Attributes:
         method: Distillation method, such as "rd" or "stfpm".
-        variant: Variant of the method, such as "deep" of "rstpm"; by default "standard".
+        variant: Variant of the method, such as "deep" for "rstpm"; by default "standard".
         layout: Folder layout of the dataset: "auto", "mvtec", "btad", "visa" or "folder".
-        teacher: timm's name of the teacher.
+        teacher: Name of the teacher in timm.
         teacher_weights: Source of the teacher's weights: "package", "hub", "random" or a file.
         size: Image size of the model in pixels, multiples of 32: 256 or "256x320" (height x width).
-        preset: "edge" or "paper": defaults of the next four and of the smoothing.
+        preset: Set of defaults for the next four options and the smoothing: "edge" or "paper".
         epochs: Number of epochs.
         batch_size: Images per batch and device.
-        learning_rate: Peak of the learning rate.
-        loss: One of the method's losses.
-        alignment: How the parts lie: "aligned", "unaligned", or "auto" to find out from the images.
-        textures: Material of pseudo-anomalies: "procedural" or a folder of images.
-        seed: Seed of the hold-out, the initial weights and the order.
+        learning_rate: Peak learning rate.
+        loss: Loss of the student, one of the losses that the method offers.
+        alignment: Alignment of the parts: "aligned", "unaligned", or "auto" to find out from the images.
+        textures: Textures of pseudo-anomalies: "procedural" or a folder of images.
+        seed: Seed of the hold-out, the initial weights and the order of images.
         skip_broken: Whether to skip and count image files that cannot be read.
         accelerator: "auto", "cpu" or "cuda".
         devices: Number of processes on this machine.
@@ -64,21 +64,21 @@ class TrainOptions(TypedDict, total=False):
 
 
 class PlanOptions(TypedDict, total=False):
-    """Options of `build` that choose what is built; their defaults are those of `edgead build`.
+    """Options of `build` that choose what is built. The defaults are the same as for `edgead build`.
 
     Attributes:
-        target: "cpu", "rtx-desktop", "jetson-orin", "jetson-thor", "datacenter" or a TOML file; by default the
-            backend's, or "cpu".
-        precision: "fp32", "fp16", "int8", or "auto" for the fastest that decides as the model; by default "fp32", or
-            a bundle's own.
-        backend: "onnxruntime", "tensorrt" or "tensorrt-rtx"; by default the target's.
-        head: Anomaly map of an engine: "plugin", "standard" or "auto".
-        calibrate_on: For int8: "train", "noise", "pseudo-anomaly" or "mixed".
-        algorithm: For int8: "minmax", "entropy", "percentile" or "mse".
-        quantize: For int8: "all" or "student".
-        cache: For int8, file of the calibration.
-        false_alarm_rate: Share of good parts that may be called defective: 0.01 is 1 in 100.
-        confidence: Confidence that this share is kept, from 0 to 1.
+        target: Name or TOML file of the target: "cpu", "rtx-desktop", "jetson-orin", "jetson-thor", "datacenter" or a
+            path; by default the target of the backend, or "cpu".
+        precision: Precision of the model: "fp32", "fp16", "int8", or "auto" for the fastest one within the target's
+            tolerances; by default "fp32", or the precision of the bundle.
+        backend: "onnxruntime", "tensorrt" or "tensorrt-rtx"; by default the backend of the target.
+        head: Implementation of an engine's anomaly map: "plugin", "standard" or "auto".
+        calibrate_on: Calibration images for int8: "train", "noise", "cutpaste" or "mixed".
+        algorithm: Calibration algorithm for int8: "minmax", "entropy", "percentile" or "mse".
+        quantize: Layers that int8 quantizes: "all" or "student".
+        cache: File of the calibration for int8.
+        false_alarm_rate: Share of good parts that may be called defective; 0.01 is 1 in 100.
+        confidence: Confidence that this share is not exceeded, from 0 to 1.
     """
 
     target: str | os.PathLike[str] | None
@@ -94,10 +94,10 @@ class PlanOptions(TypedDict, total=False):
 
 
 class BuildOptions(PlanOptions, total=False):
-    """Options of `build`: those of `PlanOptions`, and the images.
+    """Options of `build`: all of `PlanOptions`, and the images.
 
     Attributes:
-        data: For a bundle, the datasets that it was trained on, one for each part.
+        data: Datasets that a bundle was trained on, one for each part.
     """
 
     data: PathLike | Sequence[PathLike] | None
@@ -111,7 +111,7 @@ def checked_options(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]
         given: Options by name; None means that an option is not given.
 
     Returns:
-        The options that are given.
+        The options that are not None.
 
     Raises:
         InputError: If an option is unknown or its value has another type.
@@ -119,7 +119,7 @@ def checked_options(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]
     hints = get_type_hints(kind)
     for name, value in given.items():
         if name not in hints:
-            raise InputError(f"unknown option {name!r}: give one of {', '.join(hints)}")
+            raise InputError(f"unknown option {name!r}", hint=f"give one of {', '.join(hints)}")
         checked(name, value, hints[name])
     return {name: value for name, value in given.items() if value is not None}
 
@@ -130,7 +130,7 @@ def checked(name: str, value: Any, hint: Any) -> None:
     Args:
         name: Name of the argument.
         value: Value that was given.
-        hint: Type or union of types; what a container holds is not looked at.
+        hint: Type or union of types. The items of a container are not checked.
 
     Raises:
         InputError: If the value has another type.
@@ -142,11 +142,13 @@ def checked(name: str, value: Any, hint: Any) -> None:
         isinstance(value, kinds) or (float in kinds and isinstance(value, int))
     ):
         wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
-        raise InputError(f"{name} is {str(value)[:80]!r} of type {type(value).__name__}: give {wanted}")
+        raise InputError(
+            f"{name} is {str(value)[:80]!r} of type {type(value).__name__}", hint=f"give {wanted}"
+        )
 
 
 def path_of(value: Any, name: str) -> Path:
-    """Give the path that an argument means: a path, or an opened run or bundle.
+    """Return the path of an argument: a path, or an opened run or bundle.
 
     Args:
         value: Path as `str` or `os.PathLike`, or an object with a `path`.
@@ -161,11 +163,11 @@ def path_of(value: Any, name: str) -> Path:
     path = getattr(value, "path", value)
     if isinstance(path, str | os.PathLike) and not isinstance(fspath := os.fspath(path), bytes) and fspath:
         return Path(path)
-    raise InputError(f"{name} is {str(value)[:80]!r} of type {type(value).__name__}: give a path")
+    raise InputError(f"{name} is {str(value)[:80]!r} of type {type(value).__name__}", hint="give a path")
 
 
 def paths_of(value: Any, name: str) -> list[Path]:
-    """Give the paths that an argument means: one path, or a list of paths.
+    """Return the paths of an argument: one path, or a list of paths.
 
     Args:
         value: Path, or list of paths.
@@ -179,18 +181,18 @@ def paths_of(value: Any, name: str) -> list[Path]:
     """
     if isinstance(value, list | tuple):
         if not value:
-            raise InputError(f"{name} is an empty list: give 1 path or more")
+            raise InputError(f"{name} is an empty list", hint="give 1 path or more")
         return [path_of(one, name) for one in value]
     return [path_of(value, name)]
 
 
 def check_build_source(source: Path, data: Sequence[Path], given: Mapping[str, Any]) -> bool:
-    """Check that the options of `build` fit what it starts from, before any work.
+    """Check that the options of `build` fit its source, before any work.
 
     Args:
         source: Directory of a run or a bundle.
-        data: Datasets that are given.
-        given: Other options that are given, by the names of `BuildOptions`.
+        data: Datasets that the user gave.
+        given: Other options that the user gave, by the names of `BuildOptions`.
 
     Returns:
         True for a bundle, False for anything else.
@@ -200,16 +202,18 @@ def check_build_source(source: Path, data: Sequence[Path], given: Mapping[str, A
             options that need images.
     """
     if source.is_file():
-        raise InputError(f"{source} is a file: give the directory that edgead train or edgead build wrote")
+        raise InputError(
+            f"{source} is a file", hint="give the directory that edgead train or edgead build wrote"
+        )
     restore_directory(source)
     is_bundle = (source / "manifest.json").is_file()
     if data and not is_bundle:
-        raise InputError(f"{source} is no bundle: leave out --data, a run knows its own images")
+        raise InputError(f"{source} is no bundle", hint="leave out --data, a run knows its own images")
     of_images = sorted(given.keys() - {"backend", "target", "head"})
     if is_bundle and not data and of_images:
         options = " and ".join(f"--{name.replace('_', '-')}" for name in of_images)
         raise InputError(
-            f"{source} is a bundle: give the images that it was trained from, with --data, or leave out {options} to "
-            "compile it as it is"
+            f"{source} is a bundle",
+            hint=f"give the images that it was trained on, with --data, or leave out {options} to compile it as it is",
         )
     return is_bundle

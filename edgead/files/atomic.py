@@ -1,6 +1,7 @@
-"""Write beside, then rename: a kill at any moment leaves what was on disk before whole.
+"""Atomic writes: write beside the target, then rename.
 
-Partial names start with a dot and end in ``.partial``; a later write to the same target removes what a killed one left.
+If the process is killed at any moment, the old content of the target stays whole. Names of partial files start with a
+dot and end in ``.partial``. A later write to the same target removes the partial file of a killed one.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from edgead.errors import EdgeadError, InputError
 
 
 def _beside(target: Path, suffix: str) -> Path:
-    # The whole path, because "." has no name and nothing beside it.
+    """Hidden path beside the target."""
+    # The absolute path, because "." has no name and no parent folder.
     target = Path(os.path.abspath(target))
     return target.parent / f".{target.name}.{suffix}"
 
 
 def _fsync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -30,6 +33,7 @@ def _fsync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -38,22 +42,39 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def write_errors(target: Path) -> Iterator[None]:
-    """Translate an OSError met while writing `target` into one line that names the path and the hint."""
+    """Translate every OSError of the block into EdgeadError.
+
+    Args:
+        target: Path that the block writes, as the message shows it.
+
+    Raises:
+        EdgeadError: If the disk is full or the path cannot be written.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise EdgeadError(f"disk full while writing {target}: free some space and run again") from error
+            raise EdgeadError(
+                f"disk full while writing {target}", hint="free some space and run again"
+            ) from error
         raise EdgeadError(
-            f"cannot write {target}: {error.strerror or error}; check the path and its rights"
+            f"cannot write {target}: {error.strerror or error}", hint="check the path and its rights"
         ) from error
 
 
 @contextmanager
 def replace_file(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target` to write to; on success it is flushed and renamed over `target`.
+    """Replace a file atomically.
 
-    Raises EdgeadError, naming the target, when the disk is full or the place is not writable.
+    Args:
+        target: Path of the file. Missing parent folders are made.
+
+    Yields:
+        Path of a partial file to write to. If the block succeeds, the file is flushed and renamed to `target`.
+        Otherwise it is removed and the old file stays.
+
+    Raises:
+        EdgeadError: If the disk is full or the path cannot be written. The message names the target.
     """
     partial = _beside(target, "partial")
     with write_errors(target):
@@ -71,13 +92,22 @@ def replace_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def replace_directory(target: Path) -> Iterator[Path]:
-    """Yield an empty directory beside `target` to fill; on success it takes the place of `target`.
+    """Replace a directory atomically.
 
-    A directory cannot be renamed over a full one, so the old one steps aside for the moment between two renames; if the
-    process dies just there, the old directory is put back by `restore_directory`, which every call begins with.
+    A directory cannot be renamed to the name of a directory that holds files. So the old directory is renamed first,
+    to a hidden name beside the target. If the process dies between the two renames, `restore_directory` puts the old
+    directory back. Every call starts with `restore_directory`.
 
-    Raises EdgeadError, naming the target, when the disk is full or the place is not writable, InputError when it is a
-    file.
+    Args:
+        target: Path of the directory. Missing parent folders are made.
+
+    Yields:
+        Path of an empty partial directory to fill. If the block succeeds, its files are flushed and it is renamed to
+        `target`. Otherwise it is removed and the old directory stays.
+
+    Raises:
+        EdgeadError: If the disk is full or the path cannot be written. The message names the target.
+        InputError: If the target is a file or its folder is read-only.
     """
     target = Path(os.path.abspath(target))
     partial, previous = _beside(target, "partial"), _beside(target, "previous")
@@ -104,23 +134,32 @@ def replace_directory(target: Path) -> Iterator[Path]:
 
 
 def check_directory(target: Path) -> None:
-    """Refuse, before a long job and not after it, a directory that could not be made or written.
+    """Check before a long job that a directory can be made or written.
 
-    Raises InputError that names what is in the way: a file, or a folder without the right to write.
+    Args:
+        target: Path of the directory; it may be missing.
+
+    Raises:
+        InputError: If a file stands in its path, or the folder is read-only. The message names the file or folder.
     """
     place = Path(os.path.abspath(target))
     while not os.path.exists(place):
         place = place.parent
     if not place.is_dir():
-        raise InputError(f"{place} is a file where a directory is to be written: choose another path")
+        raise InputError(f"{place} is a file, not a directory", hint="choose another path")
     if not os.access(place, os.W_OK | os.X_OK):
         raise InputError(
-            f"cannot write {target}: {place} is read-only; choose another path or change its rights"
+            f"cannot write {target}: {place} is read-only", hint="choose another path or change its rights"
         )
 
 
 def restore_directory(target: Path) -> None:
-    """Finish or undo what a killed `replace_directory` left: put the previous directory back, or remove it."""
+    """Finish or undo a `replace_directory` whose process was killed.
+
+    Args:
+        target: Path of the directory. If it is missing, the previous directory is put back. If it exists, the
+            previous directory is removed.
+    """
     previous = _beside(target, "previous")
     if previous.exists():
         if target.exists():

@@ -1,4 +1,4 @@
-"""Where edgead keeps what belongs to this machine and can be made again: timings and kernels of compilers."""
+"""Folder for files of this machine that edgead can make again: timings and kernels of compilers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """`edgead` below XDG_CACHE_HOME, or ~/.cache where that is unset, empty or, against its specification, relative.
+    """Return the cache folder of edgead, which may be missing.
 
-    Source: XDG Base Directory Specification.
+    Source: XDG Base Directory Specification. It ignores a relative path.
+
+    Returns:
+        `edgead` in the folder of XDG_CACHE_HOME. If that variable is unset, empty or a relative path, `edgead` in
+        ~/.cache.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (home if home.is_absolute() else Path.home() / ".cache") / "edgead"

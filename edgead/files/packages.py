@@ -1,4 +1,4 @@
-"""Whether optional packages are installed, asked before work and without importing them."""
+"""Check that optional packages are installed, before the work and without an import."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from edgead.errors import MissingExtraError
 
 
 def require_packages(extra: str, purpose: str, *packages: str) -> None:
-    """Refuse a command whose packages are missing.
+    """Check that packages are installed.
 
     Args:
-        extra: The extra of edgead that brings them.
-        purpose: What needs them, as the message begins.
+        extra: Extra of edgead that installs the packages.
+        purpose: Start of the message: the command or function that needs the packages.
         packages: Names of modules.
 
     Raises:
-        MissingExtraError: One of them is not installed.
+        MissingExtraError: If a package is not installed.
     """
     for package in packages:
         if find_spec(package) is None:

@@ -1,6 +1,6 @@
-"""JSON and TOML between bytes and plain values: bounded and strict on the way in, finite and whole on the way out.
+"""JSON and TOML: a strict reader with a size limit, and an atomic writer that accepts finite numbers only.
 
-`edgead.files.records` turns the values into dataclasses.
+`edgead.files.records` turns the parsed values into dataclasses.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 from edgead.files.atomic import replace_file
 
 SHOWN_CHARACTERS = 80
+"""Longest text of a file that a message shows."""
 
 
 class RecordError(ValueError):
-    """A file or a value is not the record that was expected; the message names the key."""
+    """A file or a value is not the expected record. The message names the key."""
 
 
 def read_bounded(file: Path, max_bytes: int) -> bytes:
@@ -25,10 +26,10 @@ def read_bounded(file: Path, max_bytes: int) -> bytes:
 
     Args:
         file: Path of the file.
-        max_bytes: Largest size that is read.
+        max_bytes: Largest accepted size in bytes.
 
     Returns:
-        The content.
+        Content of the file.
 
     Raises:
         RecordError: If the file is larger or cannot be read.
@@ -47,10 +48,10 @@ def parse_json(content: bytes | str, max_bytes: int) -> Any:
 
     Args:
         content: The text, or its UTF-8 bytes.
-        max_bytes: Largest size that is parsed; characters for a text.
+        max_bytes: Largest accepted size: bytes, or characters if `content` is a str.
 
     Returns:
-        The value: dict, list, str, int, float, bool or None. All numbers are finite.
+        Parsed value: dict, list, str, int, float, bool or None. All numbers are finite.
 
     Raises:
         RecordError: If the content is too large, not UTF-8, not JSON, nested too deeply, has a key twice in one
@@ -76,10 +77,10 @@ def parse_toml(content: bytes | str, max_bytes: int) -> dict[str, Any]:
 
     Args:
         content: The text, or its UTF-8 bytes.
-        max_bytes: Largest size that is parsed; characters for a text.
+        max_bytes: Largest accepted size: bytes, or characters if `content` is a str.
 
     Returns:
-        The table. TOML has `nan` and `inf`; `record_from` refuses them.
+        Parsed table. TOML allows `nan` and `inf`; `record_from` refuses them.
 
     Raises:
         RecordError: If the content is too large, not UTF-8, not TOML or nested too deeply.
@@ -100,7 +101,13 @@ def parse_toml(content: bytes | str, max_bytes: int) -> dict[str, Any]:
 
 
 def check_object(value: Any) -> dict[str, Any]:
-    """Return a parsed value that must be an object.
+    """Check that a parsed value is an object.
+
+    Args:
+        value: Parsed JSON value.
+
+    Returns:
+        The same value.
 
     Raises:
         RecordError: If it is a list, a text, a number, a bool or None.
@@ -111,7 +118,14 @@ def check_object(value: Any) -> dict[str, Any]:
 
 
 def json_text(value: Any, indent: int | None = 2) -> str:
-    """Text of a JSON file: keys in the given order, paths as text, a newline at the end.
+    """Return the text of a JSON file.
+
+    Args:
+        value: JSON value; a `Path` is written as text.
+        indent: Spaces for each level; None for one line.
+
+    Returns:
+        JSON text with the keys in the given order and a newline at the end.
 
     Raises:
         ValueError: If a number is not finite.
@@ -121,7 +135,12 @@ def json_text(value: Any, indent: int | None = 2) -> str:
 
 
 def write_json(file: Path, value: Any, indent: int | None = 2) -> None:
-    """Write a JSON file, whole or not at all.
+    """Write a JSON file atomically.
+
+    Args:
+        file: Path of the file.
+        value: JSON value; a `Path` is written as text.
+        indent: Spaces for each level; None for one line.
 
     Raises:
         ValueError: If a number is not finite.
@@ -134,7 +153,14 @@ def write_json(file: Path, value: Any, indent: int | None = 2) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: short, on one line, and safe for a value of any size."""
+    """Return the text of a value for a message: short and on one line, whatever the size of the value.
+
+    Args:
+        value: Parsed JSON or TOML value.
+
+    Returns:
+        Text of at most about `SHOWN_CHARACTERS` visible characters; "an object" or "a list" for containers.
+    """
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
@@ -145,17 +171,20 @@ def shown(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
+    """Text of a path; every other value is refused."""
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
 def _check_size(content: bytes | str, max_bytes: int) -> None:
+    """Raise RecordError if the content is too large."""
     if len(content) > max_bytes:
         raise RecordError(f"it is larger than {max_bytes} bytes")
 
 
 def _text(content: bytes | str, max_bytes: int) -> str:
+    """Decode UTF-8 after the check of the size."""
     _check_size(content, max_bytes)
     if isinstance(content, str):
         return content
@@ -166,6 +195,7 @@ def _text(content: bytes | str, max_bytes: int) -> str:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of pairs; a key that occurs twice is refused."""
     content: dict[str, Any] = {}
     for key, value in pairs:
         if key in content:
@@ -175,6 +205,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _finite(text: str) -> float:
+    """Parse a number; NaN and infinity are refused."""
     number = float(text)
     if not math.isfinite(number):
         raise RecordError(f"{text[:SHOWN_CHARACTERS]} is not a finite number")

@@ -1,9 +1,9 @@
 """State of a running job, as a record of the standard library's `logging`.
 
-Jobs log to loggers below `edgead`: steps at level INFO, warnings at WARNING. How far a long step has come is logged
-here, at level DEBUG, with the state as attribute `progress` of the record. A handler that knows the attribute can draw
-it, as the command line does with a bar; any other handler prints the state as text. Without a handler nothing is
-printed, and then a state costs one check of a level.
+Jobs log to loggers below `edgead`: steps at level INFO, warnings at WARNING. The functions of this module log the
+progress of a long step at level DEBUG, with the state as attribute `progress` of the record. A handler that knows the
+attribute can draw the state; the command line draws a bar. Any other handler prints the state as text. Without a
+handler nothing is printed, and a state costs one check of a level.
 """
 
 from __future__ import annotations
@@ -64,13 +64,20 @@ def log_state(log: logging.Logger, state: State) -> None:
 
     Args:
         log: Logger of the job's module.
-        state: State, which becomes the attribute `progress` of the record.
+        state: State of the job; it becomes the attribute `progress` of the record.
     """
     if log.isEnabledFor(logging.DEBUG):
         log.debug("%s", state, extra={"progress": state})
 
 
 def state_of(record: logging.LogRecord) -> State | None:
-    """Return the state that a record holds, None for any other record."""
+    """Return the state that a log record holds.
+
+    Args:
+        record: Any log record.
+
+    Returns:
+        The state, or None if the record holds none.
+    """
     state = getattr(record, "progress", None)
     return state if isinstance(state, State) else None

@@ -1,8 +1,8 @@
 """The one strict reader of records, from parsed JSON or TOML to frozen dataclasses, and the one clock.
 
-Every record is untrusted: a bundle or a run may come from anyone, and a file may be cut or edited by hand. A record is
-therefore a frozen dataclass, and a file is read into it whole or refused: the size is bounded, the text is UTF-8, no
-key is given twice, every number is finite, every key is known and none is missing, and every value has exactly the
+Every record is untrusted: a bundle or a run may come from anyone, and a file may be truncated or edited by hand. So
+a record is a frozen dataclass, and a file is either read completely or refused: the size is limited, the text is UTF-8,
+no key occurs twice, every number is finite, every key is known and none is missing, and every value has exactly the
 type of its field. The caller chooses the error class and the hint with `record_errors`.
 
 Example:
@@ -36,37 +36,38 @@ T = TypeVar("T")
 
 @contextmanager
 def record_errors(error: type[EdgeadError], what: str, hint: str) -> Iterator[None]:
-    """Translate every refusal of a record in the block into one line of the caller's error class.
+    """Translate every refused record of the block into the caller's error class.
 
     Args:
-        error: Class to raise.
+        error: Error class to raise.
         what: Start of the message, such as "engine.json is no record of an engine".
-        hint: End of the message: what to do about it.
+        hint: How to fix it.
 
     Raises:
-        EdgeadError: An instance of `error`, for a RecordError, another ValueError, an InputError or a RecursionError.
+        EdgeadError: If the block raises RecordError, another ValueError, InputError or RecursionError. The instance
+            is of the class `error`.
     """
     try:
         yield
     except (ValueError, InputError, RecursionError) as problem:
-        raise error(f"{what} ({problem}): {hint}") from problem
+        raise error(f"{what} ({problem})", hint=hint) from problem
 
 
 def record_from(kind: type[T], value: Any, where: str = "", *, defaults: bool = False) -> T:
-    """Turn a parsed value into a frozen dataclass, or into any other type that a field of one may have.
+    """Convert a parsed value into a frozen dataclass, or into any other type that its fields may have.
 
     Types of fields: str, int, float, bool, None, Any, Path (written as text), Literal, dataclasses, `X | None`,
     `tuple[X, ...]`, `tuple[X, Y]`, `Mapping[str, X]` and `dict[str, X]`. Types are exact: true is not 1, and 1.0 is
-    not an int. A whole number is taken where a float is expected, and becomes one.
+    not an int. The one exception: a whole number is accepted for a float and converted.
 
     Args:
-        kind: The dataclass or other type.
-        value: What `parse_json` or `parse_toml` returned, or a part of it.
-        where: Name of the value in messages; left out, the value is the whole record.
-        defaults: Whether a missing key takes the field's default. Otherwise every key is needed.
+        kind: Dataclass or other type of the result.
+        value: Result of `parse_json` or `parse_toml`, or a value inside of it.
+        where: Name of the value in messages; empty for the whole record.
+        defaults: Whether a missing key takes the default of its field. Otherwise every key is required.
 
     Returns:
-        An instance of `kind`. Fields of `Any` keep the parsed value.
+        Instance of `kind`. A field of type `Any` keeps the parsed value.
 
     Raises:
         RecordError: If a key is unknown or missing, a value has another type, or the dataclass refuses its values
@@ -77,7 +78,14 @@ def record_from(kind: type[T], value: Any, where: str = "", *, defaults: bool = 
 
 
 def utc_now(timespec: Literal["seconds", "milliseconds"] = "seconds") -> str:
-    """Time of day in UTC, ISO 8601, such as "2026-01-31T12:00:00+00:00"."""
+    """Return the current time in UTC.
+
+    Args:
+        timespec: Precision of the text.
+
+    Returns:
+        ISO 8601 text, such as "2026-01-31T12:00:00+00:00".
+    """
     return datetime.now(timezone.utc).isoformat(timespec=timespec)
 
 
@@ -103,10 +111,11 @@ def _value(kind: Any, value: Any, where: str, defaults: bool) -> Any:
 
 
 def _scalar(kind: Any, value: Any, where: str) -> Any:
-    # The exact type: in Python true is an int too.
+    """Check a value against str, int, float, bool or Path."""
+    # The exact type, because in Python True is an int too.
     found = type(value)
     if kind is float and found in (int, float):
-        # Compared before it is converted: JSON allows whole numbers that no float holds.
+        # Compare before the conversion, because JSON allows whole numbers that no float can hold.
         if not abs(value) <= sys.float_info.max:
             raise RecordError(f"{_named(where)} is {shown(value)}, not a finite number")
         return float(value)
@@ -118,7 +127,7 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a text has no half of a surrogate pair, which JSON can spell and nothing can print."""
+    """Whether a text has no single half of a surrogate pair, which JSON can encode and no output can print."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -127,11 +136,13 @@ def _is_unicode(text: str) -> bool:
 
 
 def _optional(kind: Any, value: Any, where: str, defaults: bool) -> Any:
+    """Check a value against `X | None`."""
     (other,) = (one for one in get_args(kind) if one is not NoneType)
     return None if value is None else _value(other, value, where, defaults)
 
 
 def _tuple(kinds: tuple[Any, ...], value: Any, where: str, defaults: bool) -> tuple[Any, ...]:
+    """Check a list against `tuple[X, ...]` or `tuple[X, Y]`."""
     if type(value) is not list:
         raise RecordError(f"{_named(where)} is {shown(value)}, not a list")
     if kinds[-1] is Ellipsis:
@@ -143,6 +154,7 @@ def _tuple(kinds: tuple[Any, ...], value: Any, where: str, defaults: bool) -> tu
 
 
 def _mapping(kind: Any, value: Any, where: str, defaults: bool) -> dict[str, Any]:
+    """Check an object against `Mapping[str, kind]`."""
     if type(value) is not dict:
         raise RecordError(f"{_named(where)} is {shown(value)}, not an object")
     return {
@@ -152,6 +164,7 @@ def _mapping(kind: Any, value: Any, where: str, defaults: bool) -> dict[str, Any
 
 
 def _record(kind: Any, value: Any, where: str, defaults: bool) -> Any:
+    """Check an object against a dataclass and make an instance."""
     if type(value) is not dict:
         raise RecordError(f"{_named(where)} is {shown(value)}, not an object")
     known = {entry.name: entry for entry in fields(kind) if entry.init}
@@ -162,7 +175,7 @@ def _record(kind: Any, value: Any, where: str, defaults: bool) -> Any:
         if key not in value and not (defaults and _has_default(entry)):
             raise RecordError(f"{_named(where)} has no key {key!r}")
     hints = _hints(kind)
-    # In the order of the fields, so that the same file always has the same first mistake.
+    # In the order of the fields, so that the same file always gives the same message.
     values = {
         key: _value(hints[key], value[key], _below(where, key), defaults) for key in known if key in value
     }
@@ -176,17 +189,21 @@ def _record(kind: Any, value: Any, where: str, defaults: bool) -> Any:
 
 @cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
+    """Types of the fields of a dataclass."""
     return get_type_hints(kind)
 
 
 def _has_default(entry: Field[Any]) -> bool:
+    """Whether a field has a default or a default factory."""
     return entry.default is not MISSING or entry.default_factory is not MISSING
 
 
 def _below(where: str, key: str) -> str:
+    """Dotted name of a key for messages."""
     key = key[:SHOWN_CHARACTERS]
     return f"{where}.{key}" if where else key
 
 
 def _named(where: str) -> str:
+    """Quoted name of a value for messages; "it" for the whole record."""
     return repr(where) if where else "it"

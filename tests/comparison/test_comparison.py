@@ -1,4 +1,4 @@
-"""A comparison's grid, on cells whose files are real but quickly made: no training in this file."""
+"""Grid, execution and files of a comparison, on cells with real but small files; nothing is trained here."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 
 from edgead.comparison.figures import CellResult, collect, spread_of, summary_of
-from edgead.comparison.grid import Grid, command_lines, commands_left, plan_grid, run_grid, state_of
+from edgead.comparison.grid import Grid, command_lines, commands_left, plan_grid, state_of
 from edgead.comparison.page import COLUMNS, write_comparison
+from edgead.comparison.run import run_grid
 from edgead.errors import DataError, InputError, RunError
 from tests.helpers.comparison_cells import (
     finish,
@@ -112,33 +113,39 @@ def test_a_directory_keeps_its_options_and_may_grow(grid, tmp_path):
     more = [*data, write_parts(tmp_path / "other")]
     assert len(plan_grid(more, ["rd", "stfpm"], 3, TINY, grid.out).cells) == 12
     assert len(plan_grid(data, ["rd"], 1, TINY, grid.out).cells) == 1
-    for options, words in (
-        ({**TINY, "size": "96"}, "--size 64, not --size 96"),
-        ({**TINY, "epochs": "3"}, "no --epochs, not --epochs 3"),
-        ({k: v for k, v in TINY.items() if k != "size"}, "--size 64, not no --size"),
+    for options, values in (
+        ({**TINY, "size": "96"}, ["--size 64", "--size 96"]),
+        ({**TINY, "epochs": "3"}, ["no --epochs", "--epochs 3"]),
+        ({k: v for k, v in TINY.items() if k != "size"}, ["--size 64", "no --size"]),
     ):
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError) as caught:
             plan_grid(data, ["rd"], 1, options, grid.out)
+        assert all(value in caught.value.what for value in [str(grid.out), *values])
+        assert "--out" in caught.value.hint
     moved = write_parts(tmp_path / "elsewhere" / "my parts")
-    with pytest.raises(InputError, match="elsewhere"):
+    with pytest.raises(InputError) as caught:
         plan_grid([moved], ["rd"], 1, TINY, grid.out)
+    assert str(moved) in caught.value.what
+    assert str(data[0]) in caught.value.what
 
 
 def test_what_cannot_be_compared_is_refused_at_once(tmp_path):
     parts = write_parts(tmp_path / "parts")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine\n")
-    for data, methods, seeds, out, kind, words in (
-        ([parts], ["rd"], 0, "out", InputError, "seeds is 0"),
-        ([parts], [], 1, "out", InputError, "nothing to compare"),
-        ([parts], ["rd", "rd"], 1, "out", InputError, "rd is given twice"),
-        ([parts, parts], ["rd"], 1, "out", InputError, "two datasets are named parts"),
-        ([tmp_path / "none"], ["rd"], 1, "out", DataError, "none"),
-        ([parts / "train" / "good"], ["rd"], 1, "out", DataError, "no defects to test on"),
-        ([parts], ["rd"], 1, "notes", InputError, "no comparison"),
+    for data, methods, seeds, out, kind, value in (
+        ([parts], ["rd"], 0, "out", InputError, "0"),
+        ([parts], [], 1, "out", InputError, ""),
+        ([parts], ["rd", "rd"], 1, "out", InputError, "rd"),
+        ([parts, parts], ["rd"], 1, "out", InputError, "parts"),
+        ([tmp_path / "none"], ["rd"], 1, "out", DataError, str(tmp_path / "none")),
+        ([parts / "train" / "good"], ["rd"], 1, "out", DataError, str(parts / "train" / "good")),
+        ([parts], ["rd"], 1, "notes", InputError, str(tmp_path / "notes")),
     ):
-        with pytest.raises(kind, match=words):
+        with pytest.raises(kind) as caught:
             plan_grid(data, methods, seeds, {}, tmp_path / out)
+        assert type(caught.value) is kind
+        assert value in caught.value.what
     assert not (tmp_path / "out").exists()
 
 
@@ -152,7 +159,8 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(grid, caplog):
     caplog.set_level("INFO")
     failed = run_grid(grid)
     assert set(failed) == {second}
-    assert failed[second].startswith(f"{second.folder}/bundle/model.onnx is {len(whole) - 1} bytes, not the")
+    assert f"{second.folder}/bundle/model.onnx" in failed[second]
+    assert str(len(whole) - 1) in failed[second]
     assert "\n" not in failed[second]
     assert [state_of(cell) for cell in grid.cells] == ["done", "left", "done", "collapsed"]
     assert sum(line.startswith("[") for line in caplog.messages) == 3
@@ -175,15 +183,15 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(grid, caplog):
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
+    ("code", "values"),
     [
-        ("import os\nos.kill(os.getpid(), 9)", "edgead eval was ended by signal 9"),
-        ("raise KeyError('x')", "edgead eval ended with exit code 1: KeyError: 'x'; see "),
-        ("raise SystemExit(3)", "edgead eval ended with exit code 3: it said nothing; see "),
+        ("import os\nos.kill(os.getpid(), 9)", ["signal 9"]),
+        ("raise KeyError('x')", ["exit code 1", "KeyError: 'x'", "log.txt"]),
+        ("raise SystemExit(3)", ["exit code 3", "log.txt"]),
     ],
     ids=["killed", "bug", "silent"],
 )
-def test_a_command_that_dies_without_a_word_is_a_failure_too(grid, tmp_path, monkeypatch, code, words):
+def test_a_command_that_dies_without_a_message_is_a_failure_too(grid, tmp_path, monkeypatch, code, values):
     stub = tmp_path / "stub" / "edgead"
     stub.mkdir(parents=True)
     (stub / "__init__.py").touch()
@@ -193,13 +201,14 @@ def test_a_command_that_dies_without_a_word_is_a_failure_too(grid, tmp_path, mon
         ready_to_evaluate(cell)
     failed = run_grid(grid)
     assert set(failed) == set(grid.cells)
-    assert all(error.startswith(words) for error in failed.values())
+    assert all(value in error for error in failed.values() for value in ["edgead eval", *values])
 
 
 ALONE = """
 import sys
 from pathlib import Path
-from edgead.comparison.grid import plan_grid, run_grid
+from edgead.comparison.grid import plan_grid
+from edgead.comparison.run import run_grid
 run_grid(plan_grid([Path(sys.argv[1])], ["rd"], 1, {}, Path(sys.argv[2])))
 """
 
@@ -243,7 +252,7 @@ def test_broken_files_of_a_cell_are_its_failure(grid):
     (second.folder / "report" / "results.json").write_text('{"evaluation": {"collapse": null}}')
     failed = run_grid(grid)
     assert set(failed) == {first}
-    assert "run.json is broken" in failed[first]
+    assert str(first.folder / "run" / "run.json") in failed[first]
     states = {str(result.cell): (result.state, result.reason) for result in collect(grid, failed).results}
     assert states[str(first)] == ("failed", failed[first])
     assert states[str(second)][0] == "failed"
@@ -314,7 +323,7 @@ def test_latency_is_measured_once_for_a_model_and_a_machine(grid):
 
 
 class Page(html.parser.HTMLParser):
-    """Words, rows of tables and images of a page, and every address that it would fetch."""
+    """Words, rows of tables and images of a page, and every address that it would load."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -375,7 +384,7 @@ def test_the_page_and_the_files_say_the_same(grid):
     assert content["baselines"][0]["image_auroc"] == baseline["image_auroc"]
 
 
-def test_a_baseline_that_fails_is_said_and_the_page_is_written(grid):
+def test_a_baseline_that_fails_is_reported_and_the_page_is_written(grid):
     for cell in grid.cells:
         finish(cell)
     shutil.rmtree(grid.datasets["my parts"] / "train")
@@ -384,7 +393,7 @@ def test_a_baseline_that_fails_is_said_and_the_page_is_written(grid):
     assert baseline.reason is not None
     write_comparison(comparison)
     page = Page((grid.out / "index.html").read_text(encoding="utf-8"))
-    assert f"nearest mean failed: {baseline.reason}" in page.text
+    assert baseline.reason in page.text
 
 
 @pytest.mark.parametrize("content", ["{}", '{"evaluation": []}', '{"evaluation": {"aupro": 1}}', "[]"])
@@ -396,7 +405,7 @@ def test_an_external_report_in_the_place_of_the_baselines_is_refused(grid, conte
     assert baseline.figures == {}
     assert baseline.reason is not None
     assert str(file) in baseline.reason
-    assert f"remove {file.parent}" in baseline.reason
+    assert f"remove {file.parent} " in baseline.reason
     assert "\n" not in baseline.reason
 
 
@@ -407,15 +416,18 @@ def test_an_external_grid_is_refused(grid, tmp_path, content):
     (grid.out / "grid.json").write_text(content)
     with pytest.raises(RunError) as caught:
         plan_grid([tmp_path / "my parts"], ["rd"], 1, TINY, grid.out)
-    assert str(grid.out / "grid.json") in str(caught.value)
+    assert str(grid.out / "grid.json") in caught.value.what
+    assert "--out" in caught.value.hint
     assert "\n" not in str(caught.value)
     assert (grid.out / "grid.json").read_text() == content
 
 
 @pytest.mark.parametrize("evaluation", [None, [], 3])
-def test_a_result_without_an_evaluation_is_told(grid, evaluation):
+def test_a_result_without_an_evaluation_is_refused(grid, evaluation):
     report = grid.cells[0].folder / "report"
     report.mkdir(parents=True)
     (report / "results.json").write_text(json.dumps({"evaluation": evaluation}))
-    with pytest.raises(RunError, match=r"results\.json holds no evaluation: delete .*seed0"):
+    with pytest.raises(RunError) as caught:
         state_of(grid.cells[0])
+    assert str(report / "results.json") in caught.value.what
+    assert str(grid.cells[0].folder) in caught.value.hint

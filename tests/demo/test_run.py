@@ -1,4 +1,4 @@
-"""The demo on few and small parts: everything that it strings together is real."""
+"""The demo on few and small parts; all of its steps are real."""
 
 import base64
 import html.parser
@@ -47,7 +47,7 @@ class Page(html.parser.HTMLParser):
 
 @contextmanager
 def logged() -> Iterator[list[str]]:
-    """The lines at level INFO and above, for a fixture of the module, where pytest's caplog is not to be had."""
+    """Log lines at level INFO and above, for a fixture of the module, which cannot use pytest's caplog."""
     lines: list[str] = []
 
     class Lines(logging.Handler):
@@ -95,11 +95,8 @@ def test_the_page_counts_the_verdicts_of_the_stream(made: tuple[Path, list[str]]
     assert len(decisions) == 30
     found = sum(a and b for a, b in zip(decisions, truth, strict=True))
     text = Page(out / "index.html").text
-    assert "30 of 30 frames scored in" in text
-    assert (
-        f"{sum(decisions)} rejected: {found} of the {sum(truth)} defective parts, "
-        f"and {sum(decisions) - found} of the {30 - sum(truth)} good ones"
-    ) in text
+    counts = (sum(decisions), found, sum(truth), sum(decisions) - found, 30 - sum(truth))
+    assert re.search(r"\b30 of 30\b.* s, " + r"\b\D+\b".join(map(str, counts)) + r"\b", text)
 
 
 def test_the_page_shows_frames_and_heat_maps_and_the_commands(made: tuple[Path, list[str]]) -> None:
@@ -118,7 +115,7 @@ def test_again_it_trains_no_second_time_and_makes_the_page_anew(made: tuple[Path
     with logged() as said:
         page = run_demo(out, "washer", **FEW)
     assert page.is_file()
-    assert any("finished already" in line for line in said)
+    assert any(str(out / "washer/run") in line and "15" in line for line in said)
     assert weights.stat().st_mtime_ns == trained_at
     # A verdict file that was appended to would hold 60.
     assert len((out / "washer/stream/verdicts.jsonl").read_text().splitlines()) == 30
@@ -132,10 +129,13 @@ def test_an_unknown_kind_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_without_the_training_packages_it_says_what_to_install(
+def test_without_the_training_packages_it_names_the_extra_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rich", None)
-    with pytest.raises(MissingExtraError, match=r"edgead demo needs rich.*edgead\[train\]"):
+    with pytest.raises(MissingExtraError) as caught:
         demo_command(tmp_path / "demo")
+    assert "edgead demo" in caught.value.what
+    assert "rich" in caught.value.what
+    assert "edgead[train]" in caught.value.hint
     assert not list(tmp_path.iterdir())

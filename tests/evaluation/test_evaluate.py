@@ -1,4 +1,4 @@
-"""Scoring a dataset with the null session, whose map is the brightness; the figures against scikit-learn."""
+"""Scoring of a dataset with the fake session, whose map is the brightness; metrics against scikit-learn."""
 
 import json
 from dataclasses import replace
@@ -59,8 +59,9 @@ def test_broken_images_are_named_or_counted(dataset, tmp_path):
     text = tmp_path / "text.png"
     text.write_text("not an image")
     samples = [dataset.test[0], Sample(text, 1, "dot"), *dataset.test[1:]]
-    with pytest.raises(ImageError, match=r"text\.png"):
+    with pytest.raises(ImageError) as caught:
         score_dataset(FakeSession(SIZE), samples, SIZE)
+    assert "text.png" in caught.value.what
     scores = score_dataset(FakeSession(SIZE), samples, SIZE, skip_broken=True)
     assert scores.samples == dataset.test
     assert len(scores.broken) == 1
@@ -68,8 +69,9 @@ def test_broken_images_are_named_or_counted(dataset, tmp_path):
 
 
 def test_no_images_are_refused():
-    with pytest.raises(DataError, match="no images to score"):
+    with pytest.raises(DataError) as caught:
         score_dataset(FakeSession(SIZE), [], SIZE)
+    assert "test/good" in caught.value.hint
 
 
 def test_figures_agree_with_scikit_learn(scores):
@@ -135,7 +137,7 @@ def test_without_defects_the_reason_is_given(scores):
     result = evaluate(only(scores, lambda s: s.label == 0), LEVEL)
     assert result.image_auroc is result.pixel_auroc is result.aupro is None
     assert "defect" in result.absent["image"]
-    assert "no pixel" in result.absent["pixel"]
+    assert result.absent["pixel"] not in ("", result.absent["image"])
     assert result.false_alarms is not None
 
 
@@ -151,7 +153,7 @@ def test_without_masks_pixel_figures_are_absent(scores):
     result = evaluate(only(scores, lambda s: s.defect != "dot", mask_path=None), LEVEL)
     assert result.image_auroc is not None
     assert result.pixel_auroc is None
-    assert result.absent["pixel"] == "2 of 2 defect images have no mask"
+    assert "2 of 2" in result.absent["pixel"]
 
 
 def test_images_without_a_label_change_no_figure(scores):
@@ -178,17 +180,19 @@ def test_masks_are_brought_to_the_size_of_the_maps(dataset):
 def test_collapse_is_a_failure_with_a_reason(scores):
     labels = labels_of(scores)
     constant = replace(scores, maps=np.ones_like(scores.maps), scores=np.ones_like(scores.scores))
-    assert "constant" in evaluate(constant, LEVEL).collapse
+    constant_map = evaluate(constant, LEVEL).collapse
     zero = replace(scores, maps=np.zeros_like(scores.maps), scores=np.zeros_like(scores.scores))
-    assert "constant" in evaluate(zero, LEVEL).collapse
+    assert evaluate(zero, LEVEL).collapse == constant_map
     same = replace(scores, scores=np.full_like(scores.scores, 0.5))
-    assert "same score" in evaluate(same, LEVEL).collapse
+    same_score = evaluate(same, LEVEL).collapse
     backwards = replace(scores, scores=(1 - labels + np.arange(7) / 100).astype(np.float32))
-    assert "guessing" in evaluate(backwards, LEVEL).collapse
+    guessing = evaluate(backwards, LEVEL).collapse
+    assert "0.000" in guessing
     maps = scores.maps.copy()
     maps[2, 3, 3] = np.nan
     broken = evaluate(replace(scores, maps=maps), LEVEL)
-    assert "not finite" in broken.collapse
+    assert None not in (constant_map, same_score, guessing, broken.collapse)
+    assert len({constant_map, same_score, guessing, broken.collapse}) == 4
     assert broken.image_auroc is broken.pixel_auroc is broken.defects[0].image_auroc is None
     # A sharp map of tiny values is not constant.
     assert (
@@ -198,7 +202,7 @@ def test_collapse_is_a_failure_with_a_reason(scores):
 
 
 class Changed:
-    """The null session with its numbers changed afterwards."""
+    """The fake session with changed maps."""
 
     def __init__(self, change):
         self._session = FakeSession(SIZE)
@@ -234,5 +238,5 @@ def test_compare_sessions(dataset):
     assert broken.map_error_max == broken.score_error_max == float("inf")
     assert broken.rank_correlation is None
 
-    with pytest.raises(DataError, match="no images to compare"):
+    with pytest.raises(DataError):
         compare_sessions(FakeSession(SIZE), FakeSession(SIZE), images[:0], threshold)

@@ -1,4 +1,4 @@
-"""The record reader takes what was written, and refuses whatever else a file may hold."""
+"""The reader of records accepts written records and refuses all other content of a file."""
 
 from __future__ import annotations
 
@@ -82,10 +82,12 @@ def test_a_whole_number_becomes_a_float():
 
 def test_defaults_are_taken_where_they_are_allowed_and_nowhere_else():
     assert record_from(Size, {"height_px": 1}, defaults=True) == Size(1)
-    with pytest.raises(RecordError, match="width_px"):
+    with pytest.raises(RecordError) as caught:
         record_from(Size, {"height_px": 1})
-    with pytest.raises(RecordError, match="height_px"):
+    assert "'width_px'" in str(caught.value)
+    with pytest.raises(RecordError) as caught:
         record_from(Size, {"width_px": 1}, defaults=True)
+    assert "'height_px'" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +133,9 @@ def test_defaults_are_taken_where_they_are_allowed_and_nowhere_else():
     ],
 )
 def test_a_value_of_another_type_is_refused_by_its_key(key, value):
-    with pytest.raises(RecordError, match=key) as caught:
+    with pytest.raises(RecordError) as caught:
         record_from(Example, content(**{key: value}))
+    assert key in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -144,10 +147,12 @@ def test_what_is_no_object_is_no_record(value):
 
 def test_every_key_is_needed_and_no_other_is_known():
     for key in content():
-        with pytest.raises(RecordError, match=key):
+        with pytest.raises(RecordError) as caught:
             record_from(Example, {name: value for name, value in content().items() if name != key})
-    with pytest.raises(RecordError, match="extra"):
+        assert repr(key) in str(caught.value)
+    with pytest.raises(RecordError) as caught:
         record_from(Example, content(extra=1))
+    assert "'extra'" in str(caught.value)
 
 
 def test_what_a_file_says_cannot_break_the_line_or_fill_the_screen():
@@ -218,8 +223,9 @@ def test_what_toml_has_beside_numbers_is_no_number(line):
     class Rate:
         rate: float
 
-    with pytest.raises(RecordError, match="rate") as caught:
+    with pytest.raises(RecordError) as caught:
         record_from(Rate, parse_toml(f"rate = {line}", BOUND))
+    assert "'rate" in str(caught.value)
     assert len(str(caught.value)) < 200
 
 
@@ -238,8 +244,8 @@ def test_refusals_are_of_the_callers_class_with_the_callers_hint(problem):
     with pytest.raises(BundleError) as caught, record_errors(BundleError, "what", "hint"):
         raise problem
     assert caught.value.__cause__ is problem
-    assert str(caught.value).startswith("what")
-    assert str(caught.value).endswith("hint")
+    assert caught.value.what == "what (x)"
+    assert caught.value.hint == "hint"
 
 
 @pytest.mark.parametrize("problem", [RunError("x"), OSError("x"), KeyError("x")])
