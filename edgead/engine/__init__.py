@@ -1,1 +1,1 @@
-"""From a training run to a verified bundle."""
+"""Builds verified bundles from training runs and from other bundles."""

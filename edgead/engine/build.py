@@ -1,7 +1,7 @@
-"""From a training run to a bundle: export, set the threshold, prove that it decides as the model did, write.
+"""Builds a bundle from a training run: export, threshold, verification against the trained model, writing.
 
-Nothing is written before everything has been checked, and then all of it at once: a build that fails or is
-killed leaves the bundle that was there before as it was.
+Nothing is written until every check has passed. Then the bundle is written whole. A build that fails or is killed
+leaves an existing bundle unchanged.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class TrainedRun(Protocol):
-    """What is asked of a training run; `edgead.training.run.open_run` gives one."""
+    """Interface of a finished training run; `edgead.training.run.open_run` returns one."""
 
     @property
     def method_name(self) -> str:
@@ -57,48 +57,52 @@ class TrainedRun(Protocol):
         ...
 
     def load_model(self) -> DistillationMethod:
-        """The trained method in evaluation mode."""
+        """Load the trained method in evaluation mode."""
         ...
 
     def session(self) -> Session:
-        """The trained method as a session: the reference."""
+        """Open the trained method as a session, which is the reference of the verification."""
         ...
 
     def holdout_images(self) -> Mapping[str, LoadedImages]:
-        """Good images that the run was not trained on, by part."""
+        """Load the good images that the run was not trained on, by part."""
         ...
 
     def training_images(self, count: int) -> LoadedImages:
-        """About so many good images that the run was trained on, as many of one part as of another."""
+        """Load good images that the run was trained on, the same number for each part.
+
+        Args:
+            count: Approximate number of images over all parts.
+        """
         ...
 
     def labelled_images(self) -> Mapping[str, LoadedImages]:
-        """Test images with labels, by part; parts without are left out."""
+        """Load the labelled test images, by part; parts without labels are left out."""
         ...
 
 
 def build_bundle(run: TrainedRun, out: Path, plan: Plan | None = None) -> Bundle:
     """Build the bundle of a run.
 
-    The float32 graph is verified against torch in any case, and is the reference for what is built from it. The steps
-    are logged.
+    The float32 graph is always verified against torch. It is then the reference for the graph or engine that is built
+    from it. The steps are logged.
 
     Args:
         run: Finished training run.
-        out: Directory to write, in place of the bundle that may be there.
-        plan: What to build; by default float32 for ONNX Runtime.
+        out: Directory to write. An existing bundle there is replaced.
+        plan: Target, precisions and options of the build; by default float32 for ONNX Runtime.
 
     Returns:
         The bundle, opened.
 
     Raises:
-        InputError: If the directory holds something else.
-        VerificationError: If what was built does not decide as its reference.
+        InputError: If the directory holds anything other than a bundle.
+        VerificationError: If the result does not make the decisions of its reference.
         MissingExtraError: If the training packages are missing.
-        EdgeadError: For what `first_within_tolerance` and the run raise.
+        EdgeadError: Any error that `first_within_tolerance` or the run raises.
     """
     plan = Plan() if plan is None else plan
-    # A bad place is refused now, not after minutes of exporting.
+    # Checked now, so that a wrong directory is rejected before minutes of exporting.
     check_out(out)
     validation_images = _validation_images(run, plan.false_alarm_rate, plan.confidence)
     model = onnx_from_run(run)
@@ -147,13 +151,12 @@ def _validation_images(
 
 
 def _exact(run: TrainedRun, model: bytes, validation_images: Mapping[str, ValidationImages]) -> Built:
-    """Verify the float32 graph against the trained model; VerificationError if it does not decide as the model."""
+    """Verify the float32 graph against the trained model, or raise VerificationError."""
     with run.session() as reference, OnnxRuntimeSession(model, size=run.size) as session:
         held_out = sum(len(of_part.good) for of_part in validation_images.values())
         _log.info("setting the threshold on %d held-out good images", held_out)
-        # The threshold is the score of one of these images, so the last bit of it would decide on that
-        # image. With the larger of its two scores each image is on the same side for the model and for
-        # what was built from it.
+        # The threshold is the score of one of these images, so rounding in the last bit would decide on that image.
+        # The larger of the two scores puts each image on the same side for the model and for the graph.
         thresholds = {
             part: of_part.threshold(reference, session) for part, of_part in validation_images.items()
         }

@@ -1,8 +1,8 @@
-"""From a graph to what will run it on the target, and a session that shows how it decides.
+"""Makes the files that run a graph on the target, and opens a session to verify them with.
 
-On ONNX Runtime the graph is what runs. For TensorRT an engine is compiled; where this machine's GPU can run it, the
-engine itself is judged. Where it cannot, because it was built for another GPU, the graph is judged on ONNX Runtime in
-its place and the candidate says that the engine is still to be verified: by the device, at its start.
+ONNX Runtime runs the graph itself. For TensorRT an engine is compiled. If the GPU of this machine can run the engine,
+the engine is verified. If the engine is for another GPU, the graph is verified on ONNX Runtime instead. The candidate
+then records that the engine is not verified yet; the device verifies it at its start.
 """
 
 from __future__ import annotations
@@ -38,7 +38,14 @@ _HEADS: Mapping[Head, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A session, the files that a bundle needs beside the graph, and whether that session is what the target runs."""
+    """A graph or engine that may become a bundle, opened for verification.
+
+    Attributes:
+        session: Session to verify.
+        files: Files that the bundle needs beside the graph, by name.
+        verified: True if the target runs what the session runs; False if the session runs the graph instead of the
+            engine.
+    """
 
     session: Session
     files: Mapping[str, Path | bytes]
@@ -46,11 +53,15 @@ class Candidate:
 
 
 def check_target_here(plan: Plan) -> None:
-    """Refuse, before work, a target that this machine cannot build for.
+    """Check that this machine can build for the target of a plan, before any work.
+
+    Args:
+        plan: Plan of the build.
 
     Raises:
-        BackendError: The target's library is missing or too old, or it builds for this machine's GPU and there is none.
-        MissingExtraError: onnx is missing, and the plan converts or compiles a graph.
+        BackendError: If the library of the target is missing or too old, or the target is for the GPU of this machine
+            and there is none.
+        MissingExtraError: If the plan converts or compiles a graph and onnx is missing.
     """
     if plan.target.tensorrt is not None or plan.candidate_precisions != ("fp32",):
         with needs_extra("build", "another precision or target"):
@@ -58,47 +69,50 @@ def check_target_here(plan: Plan) -> None:
     if plan.target.tensorrt is None:
         return
     load_library("tensorrt-rtx" if plan.target.backend == "tensorrt-rtx" else "tensorrt")
-    if not plan.target.tensorrt.compute_capabilities and (no_gpu := _gpu()[1]) is not None:
-        raise no_gpu
+    if not plan.target.tensorrt.compute_capabilities and isinstance(gpu := _gpu(), BackendError):
+        raise gpu
 
 
 @contextmanager
 def open_candidate(
     converted: ConvertedModel, plan: Plan, size: ModelSize, directory: Path
 ) -> Iterator[Candidate]:
-    """Build what the plan's backend runs, and open it.
+    """Build the files that the backend of a plan runs, and open a session.
 
     Args:
-        converted: The graph.
-        plan: Target that it is built for, and the head of an engine.
-        size: Size of the images that the graph takes.
-        directory: Directory to write an engine to; it must outlive the candidate's files.
+        converted: Graph to run.
+        plan: Plan with the target, and the head of an engine.
+        size: Size of the images that the graph takes, in pixels.
+        directory: Directory to write an engine to. It must exist as long as the files of the candidate are used.
 
     Yields:
-        The opened candidate.
+        The candidate; its session is open within the context.
 
     Raises:
-        BackendError: If the library is missing, refuses the graph or fails.
+        BackendError: If the library is missing, rejects the graph or fails.
     """
     if plan.target.tensorrt is None:
         with OnnxRuntimeSession(converted.model, size=size) as session:
             yield Candidate(session, {}, verified=True)
         return
-    gpu, no_gpu = _gpu()
-    if no_gpu is not None and not plan.target.tensorrt.compute_capabilities:
-        raise no_gpu
-    built = _compiled(converted, plan, plan.target.tensorrt, gpu, directory)
+    gpu = _gpu()
+    if isinstance(gpu, BackendError) and not plan.target.tensorrt.compute_capabilities:
+        raise gpu
+    gpu_here = None if isinstance(gpu, BackendError) else gpu
+    built = _compiled(converted, plan, plan.target.tensorrt, gpu_here, directory)
     files: dict[str, Path | bytes] = {
         "model.engine": built.path,
         "engine.json": built.record.to_json().encode(),
     }
     if built.layers is not None:
         files["layers.json"] = built.layers.encode()
-    # The first clause says what; the hint is for somebody who wants to run engines here.
-    reason = str(no_gpu).partition(":")[0] if gpu is None else _why_not_here(built, gpu)
+    # The log has no hint: how to get a GPU matters only to a user who wants to run engines on this machine.
+    reason = gpu.what if isinstance(gpu, BackendError) else _why_not_here(built, gpu)
     if reason is not None:
         _log.info(
-            "the engine is not run here (%s): its graph is judged, and the device proves the engine", reason
+            "the engine cannot run on this machine (%s): its graph is verified instead, and the device verifies the "
+            "engine at its start",
+            reason,
         )
         with OnnxRuntimeSession(converted.model, size=size) as session:
             yield Candidate(session, files, verified=False)
@@ -112,6 +126,7 @@ def open_candidate(
 def _compiled(
     converted: ConvertedModel, plan: Plan, settings: TensorRTSettings, gpu: str | None, directory: Path
 ) -> BuiltEngine:
+    """Compile the engine of a graph."""
     graph = directory / "model.onnx"
     graph.write_bytes(converted.model)
     head = plan.engine_head()
@@ -134,19 +149,19 @@ def _compiled(
     return built
 
 
-def _gpu() -> tuple[str | None, BackendError | None]:
-    """Compute capability of this machine's GPU, as "8.6"; None, and why, where there is none that can be used."""
+def _gpu() -> str | BackendError:
+    """Return the compute capability of this machine's GPU, such as "8.6", or the error if no GPU is usable."""
     from edgead.runtime.tensorrt.cuda import Gpu
 
     try:
         major, minor = Gpu().compute_capability
     except BackendError as error:
-        return None, error
-    return f"{major}.{minor}", None
+        return error
+    return f"{major}.{minor}"
 
 
 def _why_not_here(built: BuiltEngine, gpu: str) -> str | None:
-    """Why the GPU of this machine cannot run an engine that was just built here; None where it can."""
+    """Explain why the GPU of this machine cannot run an engine that was just built here; None if it can."""
     try:
         check_fits(built.record, built.record.library_version, this_platform(), gpu, _REBUILD)
     except BackendError:
