@@ -24,13 +24,9 @@ import numpy as np
 
 from edgead.data import open_dataset
 from edgead.engine.build import onnx_from_run
+from edgead.engine.calibration_images import CALIBRATE_ON
 from edgead.engine.plan import Plan
-from edgead.engine.precision_converter import (
-    CALIBRATE_ON,
-    Calibrating,
-    CandidatePrecision,
-    PrecisionConverter,
-)
+from edgead.engine.precision_converter import Calibrating, CandidatePrecision, PrecisionConverter
 from edgead.engine.validation_images import ValidationImages
 from edgead.evaluation.evaluate import masks_of, score_dataset
 from edgead.export.precision.clipping import ALGORITHMS

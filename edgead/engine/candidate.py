@@ -69,8 +69,8 @@ def check_target_here(plan: Plan) -> None:
     if plan.target.tensorrt is None:
         return
     load_library("tensorrt-rtx" if plan.target.backend == "tensorrt-rtx" else "tensorrt")
-    if not plan.target.tensorrt.compute_capabilities and (no_gpu := _gpu()[1]) is not None:
-        raise no_gpu
+    if not plan.target.tensorrt.compute_capabilities and isinstance(gpu := _gpu(), BackendError):
+        raise gpu
 
 
 @contextmanager
@@ -95,10 +95,11 @@ def open_candidate(
         with OnnxRuntimeSession(converted.model, size=size) as session:
             yield Candidate(session, {}, verified=True)
         return
-    gpu, no_gpu = _gpu()
-    if no_gpu is not None and not plan.target.tensorrt.compute_capabilities:
-        raise no_gpu
-    built = _compiled(converted, plan, plan.target.tensorrt, gpu, directory)
+    gpu = _gpu()
+    if isinstance(gpu, BackendError) and not plan.target.tensorrt.compute_capabilities:
+        raise gpu
+    gpu_here = None if isinstance(gpu, BackendError) else gpu
+    built = _compiled(converted, plan, plan.target.tensorrt, gpu_here, directory)
     files: dict[str, Path | bytes] = {
         "model.engine": built.path,
         "engine.json": built.record.to_json().encode(),
@@ -106,7 +107,7 @@ def open_candidate(
     if built.layers is not None:
         files["layers.json"] = built.layers.encode()
     # The log has no hint: how to get a GPU matters only to a user who wants to run engines on this machine.
-    reason = _why_not_here(built, gpu) if no_gpu is None else no_gpu.what
+    reason = gpu.what if isinstance(gpu, BackendError) else _why_not_here(built, gpu)
     if reason is not None:
         _log.info(
             "the engine cannot run on this machine (%s): its graph is verified instead, and the device verifies the "
@@ -148,15 +149,15 @@ def _compiled(
     return built
 
 
-def _gpu() -> tuple[str | None, BackendError | None]:
-    """Return the compute capability of this machine's GPU, such as "8.6", or None and the error if none is usable."""
+def _gpu() -> str | BackendError:
+    """Return the compute capability of this machine's GPU, such as "8.6", or the error if no GPU is usable."""
     from edgead.runtime.tensorrt.cuda import Gpu
 
     try:
         major, minor = Gpu().compute_capability
     except BackendError as error:
-        return None, error
-    return f"{major}.{minor}", None
+        return error
+    return f"{major}.{minor}"
 
 
 def _why_not_here(built: BuiltEngine, gpu: str) -> str | None:

@@ -1,7 +1,7 @@
-"""The candidate precisions of a build, tried in turn until one decides as the float32 graph.
+"""Tries the candidate precisions of a build in turn until one makes the decisions of the float32 graph.
 
-Each candidate is built, gets thresholds of its own, and is compared with the reference on the validation images of each
-part. The first one within its tolerance on every part is kept. If no candidate is, nothing is written.
+Each candidate is built, gets its own thresholds, and is compared with the reference on the validation images of each
+part. The first candidate that is within its tolerance on every part is kept. If there is none, nothing is written.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _HINT = (
 
 @dataclass(frozen=True, slots=True)
 class _Reference:
-    """The float32 graph that candidates are compared with: its session, and thresholds and AUROCs by part."""
+    """Float32 graph that candidates are compared with: its session, and thresholds and AUROCs by part."""
 
     session: Session
     thresholds: Mapping[str, Threshold]
@@ -59,15 +59,15 @@ def first_within_tolerance(
 ) -> Built:
     """Try the candidate precisions of a plan in turn, and return the first that decides as the float32 graph.
 
-    If the plan has several candidates, one that the graph cannot be converted to is skipped, and the result records it.
+    If the plan has several candidates and the graph cannot be converted to one, that one is skipped and recorded.
 
     Args:
-        exact: The float32 graph, verified, on ONNX Runtime.
+        exact: Verified float32 graph on ONNX Runtime.
         validation_images: Validation images by part.
-        graphs: Converter that makes the graph of a candidate precision from this float32 graph.
-        plan: Candidate precisions, and the target that each is built for.
-        size: Size of the images that the model takes.
-        directory: Directory for engines; it must exist until the result is installed.
+        graphs: Converter of this float32 graph.
+        plan: Plan with the candidate precisions and the target.
+        size: Size of the images that the model takes, in pixels.
+        directory: Directory for engines. It must exist until the result is installed.
 
     Returns:
         The candidate that was kept.
@@ -92,12 +92,10 @@ def first_within_tolerance(
             except PrecisionError as error:
                 if only:
                     raise
-                tried.append(
-                    {"candidate_precision": candidate_precision, "holds": False, "error": str(error)}
-                )
+                tried.append(_not_converted(candidate_precision, error))
                 continue
             with open_candidate(converted, plan, size, directory) as candidate:
-                _log.info("comparing the decisions of %s with those of fp32", candidate_precision)
+                _log.info("comparing the decisions of %s and fp32", candidate_precision)
                 tolerance = plan.target.tolerances.of(converted.precision)
                 built, compared = _judged(candidate, converted, reference, validation_images, tolerance)
             if only:
@@ -108,7 +106,7 @@ def first_within_tolerance(
                 return _recorded(built, candidate_precision, tried)
     raise VerificationError(
         f"none of {', '.join(plan.candidate_precisions)} decides as the model within the tolerances of target "
-        f"{plan.target_name!r}; nothing was written",
+        f"{plan.target_name!r}, so nothing was written",
         hint="train again, or give a --target FILE.toml with other tolerances",
     )
 
@@ -123,7 +121,7 @@ def _judged(
     """Compare one candidate with the reference.
 
     Returns:
-        What the bundle of the candidate would hold, and for each part the differences and the limits for them.
+        The build that the bundle of the candidate would hold, and the differences and their limits by part.
     """
     session = candidate.session
     thresholds = {part: of_part.threshold(session) for part, of_part in validation_images.items()}
@@ -166,6 +164,11 @@ def _judged(
     return built, compared
 
 
+def _not_converted(candidate_precision: str, error: PrecisionError) -> dict[str, Any]:
+    """Summarise for the bundle that the graph cannot be converted to a candidate precision."""
+    return {"candidate_precision": candidate_precision, "holds": False, "error": str(error)}
+
+
 def _result(
     candidate_precision: str, compared: Mapping[str, tuple[FidelityReport, ToleranceLimits]]
 ) -> dict[str, Any]:
@@ -179,7 +182,7 @@ def _result(
 
 
 def _recorded(built: Built, candidate_precision: str, tried: list[dict[str, Any]]) -> Built:
-    """Add the result of each candidate precision to what the bundle records."""
+    """Add the result of each candidate precision to the record of a build."""
     return replace(
         built,
         verification={

@@ -1,11 +1,11 @@
-"""Does what was built decide as the model it was built from?
+"""Compares a graph or an engine with the model that it was built from, and rejects it if it decides differently.
 
-Compared on real images, not on noise: the held-out good ones, and a synthetic defect made from each. Good images
-alone would prove nothing about decisions, because hardly one of them is near the threshold and none is above
-it. Where a dataset has labelled images, the AUROC on them is compared too.
+The comparison runs on real images: the held-out good images, and a synthetic defect made from each. Good images alone
+would prove nothing about decisions, because almost none is near the threshold and none is above it. If a dataset has
+labelled images, the AUROC on them is compared too.
 
-What may differ depends on the precision, and a target says how much. Errors are shares of the threshold, because a
-difference matters by how it compares with what decides: see `edgead.runtime.agreement.Fidelity`.
+Each precision has its own tolerance, which the target sets. Errors are relative to the threshold, because the
+threshold decides how much a difference matters: see `edgead.runtime.agreement.Fidelity`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from edgead.runtime.base import Session
 from edgead.types import UInt8Array
 
 MAP_TOLERANCE = 1e-4
-"""Largest difference allowed between two float32 maps of one image, where they are at the threshold or below it."""
+"""Largest allowed difference between two float32 maps of one image, at values up to the threshold."""
 
 SHARE_TOLERANCE = 0.01
-"""The same as a share of the threshold: maps that are products of scales can be small as a whole."""
+"""The same limit relative to the threshold: all values of a map that is a product of scales can be small."""
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -33,7 +33,15 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @dataclass(frozen=True, slots=True)
 class ToleranceLimits:
-    """How far what was built may be from its reference: see `FidelityReport`; errors as `Fidelity` has them."""
+    """Limits of a comparison with the reference, see `FidelityReport`.
+
+    Attributes:
+        map_error_max: Largest error of the anomaly maps, relative as in `Fidelity`.
+        score_error_max: Largest error of the anomaly scores, relative as in `Fidelity`.
+        rank_correlation_min: Smallest rank correlation of the scores, -1 to 1.
+        decision_flips_max: Largest number of images that change sides of the threshold.
+        auroc_loss_max: Largest loss of image AUROC on labelled images.
+    """
 
     map_error_max: float
     score_error_max: float
@@ -44,11 +52,18 @@ class ToleranceLimits:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """Limits of a precision before the number of images is known.
+    """Limits of a precision, independent of the number of images.
 
-    map_error, score_error: as shares of the reference's threshold, or of what is above it. decision_flips: as a share
-    of the images, rounded down. auroc_loss: of the labelled images, where there are such. Raises InputError for a
-    number out of range.
+    Attributes:
+        map_error: Largest error of the anomaly maps, relative as in `Fidelity`, 0 to 10.
+        score_error: Largest error of the anomaly scores, relative as in `Fidelity`, 0 to 10.
+        rank_correlation_min: Smallest rank correlation of the scores, -1 to 1.
+        decision_flips: Largest share of images that change sides of the threshold, 0 to 10. The number of images is
+            rounded down.
+        auroc_loss: Largest loss of image AUROC on labelled images, if there are any, 0 to 10.
+
+    Raises:
+        InputError: If a number is out of range.
     """
 
     map_error: float
@@ -61,10 +76,14 @@ class Tolerance:
         for name, value in asdict(self).items():
             smallest, largest = (-1.0, 1.0) if name == "rank_correlation_min" else (0.0, 10.0)
             if not smallest <= value <= largest:
-                raise InputError(f"tolerance {name} is {value}: give {smallest:g} to {largest:g}")
+                raise InputError(f"tolerance {name} is {value}", hint=f"give {smallest:g} to {largest:g}")
 
     def limits(self, images: int) -> ToleranceLimits:
-        """The limits of a comparison on so many images."""
+        """Compute the limits of a comparison.
+
+        Args:
+            images: Number of images that are compared.
+        """
         return ToleranceLimits(
             map_error_max=self.map_error,
             score_error_max=self.score_error,
@@ -75,17 +94,25 @@ class Tolerance:
 
 
 def exact_limits(threshold: float) -> ToleranceLimits:
-    """Of float32 on one backend. Scores so near to each other may swap their ranks: the order is not looked at."""
+    """Compute the limits for two float32 models.
+
+    The rank correlation has no limit, because scores that are this close to each other may swap ranks.
+
+    Args:
+        threshold: Threshold that the limits are relative to.
+    """
     tolerance = MAP_TOLERANCE / max(threshold, MAP_TOLERANCE / SHARE_TOLERANCE)
     return ToleranceLimits(tolerance, tolerance, -1.0, 0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class FidelityReport:
-    """How far what was built is from its reference.
+    """Differences between a built graph or engine and its reference.
 
-    fidelity: on the validation images, see `edgead.runtime.agreement.Fidelity`. reference_auroc, auroc: image AUROC of
-    both on labelled images; None where there are none.
+    Attributes:
+        fidelity: Differences on the validation images.
+        reference_auroc: Image AUROC of the reference on labelled images; None without labelled images.
+        auroc: Image AUROC of the built graph or engine on labelled images; None without labelled images.
     """
 
     fidelity: Fidelity
@@ -94,13 +121,17 @@ class FidelityReport:
 
     @property
     def auroc_change(self) -> float | None:
-        """Below zero for a loss; None without labels."""
+        """Change of the image AUROC, negative for a loss; None without labelled images."""
         if self.auroc is None or self.reference_auroc is None:
             return None
         return self.auroc - self.reference_auroc
 
     def holds(self, limits: ToleranceLimits) -> bool:
-        """Whether every measure is within its limit; one that is no number is not."""
+        """Check whether every measure is within its limit. NaN never is.
+
+        Args:
+            limits: Limits of the comparison.
+        """
         rank, change = self.fidelity.rank_correlation, self.auroc_change
         return (
             self.fidelity.map_error_max <= limits.map_error_max
@@ -111,9 +142,9 @@ class FidelityReport:
         )
 
     def measures(self) -> dict[str, float | None]:
-        """What `table` shows and a manifest keeps, as plain JSON values."""
+        """Return the measures that `table` prints and a manifest holds, as JSON values."""
         found: dict[str, float | None] = asdict(self.fidelity)
-        # JSON has no infinity; what is none has failed anyway.
+        # JSON has no infinity. A comparison with an infinite error has failed, so the value does not matter.
         finite = {
             name: value if value is None or np.isfinite(value) else None for name, value in found.items()
         }
@@ -128,11 +159,22 @@ def verify(
     limits: ToleranceLimits | None = None,
     part: str | None = None,
 ) -> FidelityReport:
-    """Compare what was built with its reference, and refuse it where they differ by more than the limits.
+    """Compare a built graph or engine with its reference, and reject it if a difference is over its limit.
 
-    images: (N, H, W, 3) uint8 RGB at the model's size, N >= 1. threshold: decides between good and defect for
-    both. limits: `exact_limits` where they are left out. part: as for `require`. Returns how near they are. Raises
-    VerificationError when they are not near enough, and what `Session.infer` raises.
+    Args:
+        reference: Session of the reference.
+        built: Session of the built graph or engine.
+        images: Images at the model's size, (N, H, W, 3) uint8 RGB, N >= 1.
+        threshold: Threshold between good and defect, for both sessions.
+        limits: Limits of the comparison; `exact_limits` by default.
+        part: Name of the part for the message, if the model has several.
+
+    Returns:
+        The differences.
+
+    Raises:
+        VerificationError: If a difference is over its limit.
+        EdgeadError: Any error that `Session.infer` raises.
     """
     comparison = FidelityReport(compare_sessions(reference, built, images, threshold))
     require(
@@ -145,25 +187,46 @@ def verify(
 
 
 def require(comparison: FidelityReport, limits: ToleranceLimits, hint: str, part: str | None = None) -> None:
-    """Raise VerificationError, one line that ends in the hint, unless the comparison holds.
+    """Reject a comparison that is over a limit.
 
-    part: whose images were compared, where the model knows several.
+    Args:
+        comparison: Differences from the reference.
+        limits: Limits of the comparison.
+        hint: Hint of the error.
+        part: Name of the part for the message, if the model has several.
+
+    Raises:
+        VerificationError: If a difference is over its limit.
     """
     if not comparison.holds(limits):
         raise VerificationError(
-            f"what was built does not decide as the model{'' if part is None else f' on {part}'}: "
-            f"{described(comparison, limits)}; nothing was written: {hint}"
+            f"the result does not decide as the model{'' if part is None else f' on {part}'}, so nothing was written "
+            f"({described(comparison, limits)})",
+            hint=hint,
         )
 
 
 def require_each(compared: Mapping[str, tuple[FidelityReport, ToleranceLimits]], hint: str) -> None:
-    """`require` for every part of a model."""
+    """Reject a model if the comparison of one of its parts is over a limit.
+
+    Args:
+        compared: Differences and limits by part.
+        hint: Hint of the error.
+
+    Raises:
+        VerificationError: If a difference is over its limit, as for `require`.
+    """
     for part, (comparison, limits) in compared.items():
         require(comparison, limits, hint, part if len(compared) > 1 else None)
 
 
 def described(comparison: FidelityReport, limits: ToleranceLimits) -> str:
-    """Measures and limits in a sentence."""
+    """Describe measures and their limits in one sentence.
+
+    Args:
+        comparison: Differences from the reference.
+        limits: Limits of the comparison.
+    """
     fidelity, rank, change = (
         comparison.fidelity,
         comparison.fidelity.rank_correlation,
@@ -184,13 +247,24 @@ def described(comparison: FidelityReport, limits: ToleranceLimits) -> str:
 
 
 def judgement(comparison: FidelityReport, limits: ToleranceLimits) -> dict[str, Any]:
-    """What a manifest keeps of the comparison on one part's images, as plain JSON values."""
+    """Return the record of the comparison of one part for a manifest, as JSON values.
+
+    Args:
+        comparison: Differences from the reference.
+        limits: Limits of the comparison.
+    """
     return {**comparison.measures(), "limits": asdict(limits)}
 
 
 def table(measures: Mapping[str, float | None], limits: Mapping[str, float]) -> list[str]:
-    """The lines of a table of what was measured and allowed, from `FidelityReport.measures` and
-    `asdict(ToleranceLimits)`.
+    """Format measures and limits as the lines of a table.
+
+    Args:
+        measures: Measures, from `FidelityReport.measures`.
+        limits: Limits, from `asdict(ToleranceLimits)`.
+
+    Returns:
+        A heading, and one line for each measure.
     """
     lines = [f"{'':18}{'measured':>10}{'allowed':>12}"]
     for name, sign, limit in (

@@ -1,4 +1,4 @@
-"""What a user asks of a build, checked before any work: target, precisions to try, calibration, false-alarm budget."""
+"""Checked options of a build: target, precisions to try, calibration and false-alarm rate."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Plan:
     Attributes:
         target_name: Name of the target.
         target: The target.
-        candidate_precisions: Candidate precisions to try in turn; the first that decides as the model is kept.
+        candidate_precisions: Candidate precisions to try in turn. The first that decides as the model is kept.
         calibrating: How INT8 is calibrated.
         false_alarm_rate: Share of good parts that may be called defective, see `edgead.scoring.threshold`.
-        confidence: Confidence that this share is kept.
-        head: One of `HEADS`: how the anomaly map of an engine is computed, see `engine_head`.
+        confidence: Confidence that this share is not exceeded, from 0 to 1.
+        head: Head of an engine, which computes the anomaly map: one of `HEADS`, see `engine_head`.
 
     Raises:
         InputError: If the rate or the confidence is not between 0 and 1, or the head is not available.
@@ -50,33 +50,33 @@ class Plan:
     head: str = "auto"
 
     def __post_init__(self) -> None:
-        # A bad rate or head is refused now, not after minutes of exporting.
+        # Checked now, so that a wrong rate or head is rejected before minutes of exporting.
         threshold_from_normal_scores([0.0], self.false_alarm_rate, self.confidence)
         self.engine_head()
 
     def engine_head(self) -> Head:
-        """Choose the head of an engine of this plan that is built here and now.
+        """Choose the head of an engine that this machine builds now.
 
-        `plugin` asks for the CUDA kernels, which TensorRT takes as a plugin, and a version-compatible engine carries
-        inside; TensorRT for RTX takes no plugin, so they are launched behind the engine. `auto` is the plugin if
-        'edgead plugin build' was run, and `standard` otherwise; for TensorRT for RTX and for a version-compatible
-        engine it is `standard`, until measured there.
+        `plugin` selects the CUDA kernels. TensorRT loads them as a plugin, and a version-compatible engine contains the
+        plugin. TensorRT for RTX loads no plugin, so the kernels run after the engine. `auto` selects the plugin if
+        'edgead plugin build' has compiled it, and `standard` otherwise. For TensorRT for RTX and for a
+        version-compatible engine, `auto` is `standard`, because the kernels have not been measured there.
 
         Returns:
             `plugin`, `kernels` or `standard`.
 
         Raises:
-            InputError: If the head is unknown, the target's backend does not have it, or the plugin is not compiled.
+            InputError: If the head is unknown, the backend does not support it, or the plugin is not compiled.
         """
         target = self.target
         if self.head not in HEADS:
-            raise InputError(f"unknown --head {self.head[:80]!r}: choose one of {', '.join(HEADS)}")
+            raise InputError(f"unknown --head {self.head[:80]!r}", hint=f"choose one of {', '.join(HEADS)}")
         asked = self.head == "plugin"
         if target.tensorrt is None:
             if asked:
                 raise InputError(
-                    f"--head plugin is for engines, and target {self.target_name!r} is for {target.backend}: "
-                    "leave it out, or give --backend tensorrt or tensorrt-rtx"
+                    f"--head plugin is for engines, and target {self.target_name!r} is for {target.backend}",
+                    hint="leave it out, or give --backend tensorrt or tensorrt-rtx",
                 )
             return "standard"
         if target.backend == "tensorrt-rtx":
@@ -84,17 +84,18 @@ class Plan:
         library = plugin_file()
         if asked and not library.is_file():
             raise InputError(
-                f"--head plugin needs {library}, which is not there: compile it with 'edgead plugin build'"
+                f"--head plugin needs {library}, which does not exist",
+                hint="compile it with 'edgead plugin build'",
             )
         if asked:
             return "plugin"
-        # An engine that carries its plugin was never opened on a GPU, so it is for those who ask.
+        # An engine that contains its plugin was never opened on a GPU, so it is only built on request.
         chosen = self.head == "auto" and library.is_file() and not target.tensorrt.version_compatible
         return "plugin" if chosen else "standard"
 
     @classmethod
     def parse(cls, **options: Unpack[PlanOptions]) -> Plan:
-        """Check what a user asks for.
+        """Make a plan from the options of a user.
 
         Args:
             **options: Options of `edgead.files.arguments.PlanOptions`. None means that an option is not given.
@@ -103,8 +104,8 @@ class Plan:
             The plan.
 
         Raises:
-            InputError: If a name is unknown (the message has the choices), options contradict each other, or an option
-                of INT8 is given and no candidate precision is INT8.
+            InputError: If a name is unknown, options contradict each other, or an option of INT8 is given and no
+                candidate precision is INT8.
         """
         given = checked_options(PlanOptions, options)
         target = os.fspath(given["target"]) if "target" in given else None
@@ -119,7 +120,8 @@ class Plan:
         ):
             raise InputError(
                 f"{' and '.join(unused)} goes with int8, and --precision {precision} for target {name!r} tries "
-                f"{' and '.join(candidate_precisions)} only: leave it out, or give --precision int8"
+                f"{' and '.join(candidate_precisions)} only",
+                hint="leave it out, or give --precision int8",
             )
         cache = Path(given["cache"]) if "cache" in given else None
         calibrating = Calibrating.parse(**_chosen(given, "calibrate_on", "algorithm"), cache=cache)
@@ -133,5 +135,5 @@ class Plan:
 
 
 def _chosen(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Take the options of these names that are given."""
+    """Select the options with these names that are given."""
     return {name: given[name] for name in names if name in given}

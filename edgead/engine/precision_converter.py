@@ -1,9 +1,8 @@
-"""The graphs of lower precision that one float32 graph can become: what `--precision` chooses from.
+"""Converts a float32 graph to the candidate precisions that `--precision` selects.
 
-Each is a candidate precision that `--precision auto` tries in the fallback order. What several of them need is measured
-once: the calibration, the largest values, the sensitive layers. Calibration images are never those that the threshold
-is set on and the result is judged by: a range that was fitted to the validation images would make the verdict
-worthless. None of this needs torch.
+`--precision auto` tries the candidate precisions in the fallback order. They share the calibration, the absolute maxima
+and the sensitive layers, which are measured once. No validation image is used for calibration: clipping limits that
+were fitted to the validation images would make the verification worthless. This module does not need torch.
 """
 
 from __future__ import annotations
@@ -15,50 +14,38 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-import numpy as np
-
-from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
+from edgead.engine.calibration_images import CALIBRATE_ON, CalibrateOn, calibration_images
 from edgead.engine.fidelity import PRECISIONS, Precision
-from edgead.errors import DataError, InputError, needs_extra
+from edgead.errors import InputError, needs_extra
 from edgead.export.precision.clipping import ALGORITHMS, Algorithm
 from edgead.types import Quantize, UInt8Array
 
 if TYPE_CHECKING:
     from edgead.export.precision.calibration import Calibration
 
-CalibrateOn = Literal["train", "noise", "cutpaste", "mixed"]
-CALIBRATE_ON: tuple[CalibrateOn, ...] = get_args(CalibrateOn)
-
 CandidatePrecision = Literal["int8", "int8-sensitive-fp16", "int8-student", "fp16", "fp16-fp32-tail", "fp32"]
 CANDIDATE_PRECISIONS: tuple[CandidatePrecision, ...] = get_args(CandidatePrecision)
 
 Name = TypeVar("Name", bound=str)
 
-CALIBRATION_IMAGES = 64
-"""Good images to calibrate on, at most; with more than so many, every second, third and so on is taken."""
-
-MIN_CALIBRATION_IMAGES = 8
-"""With fewer, a range would be that of a few parts."""
-
 SENSITIVITY_IMAGES = 8
-"""Calibration images that the sensitive layers are found on."""
+"""Number of calibration images that the sensitive layers are measured on."""
 
 _log = logging.getLogger(__name__)
 
 _PURPOSE = "another precision than fp32"
 
-# Another seed than verification has, so that its damage is not what the clipping limits were fitted to.
-_DEFECT_SEED = 1
-
 
 @dataclass(frozen=True, slots=True)
 class Calibrating:
-    """How INT8 is calibrated.
+    """Options of the INT8 calibration.
 
-    calibrate_on: one of `CALIBRATE_ON`; `train` takes good images of the training, `cutpaste` synthetic
-    defects made from them, `mixed` as many of one as of the other, `noise` no images but uniform noise. algorithm: see
-    `edgead.export.precision.clipping`. cache: file of what was measured, read where it is there and written where not;
-    None for `calibration/NAME.json` by the bundle's name.
+    Attributes:
+        calibrate_on: Kind of calibration images, one of `CALIBRATE_ON`. `train` takes good images of the training,
+            `cutpaste` synthetic defects made from them, `mixed` half of each, and `noise` uniform noise.
+        algorithm: Algorithm that chooses the clipping limits, see `edgead.export.precision.clipping`.
+        cache: File of the calibration. It is read if it exists, and written otherwise. None stands for
+            `calibration/NAME.json`, where NAME is the name of the bundle.
     """
 
     calibrate_on: CalibrateOn = "mixed"
@@ -69,7 +56,16 @@ class Calibrating:
     def parse(
         cls, calibrate_on: str = "mixed", algorithm: str = "mse", cache: Path | None = None
     ) -> Calibrating:
-        """Check what a user asks for; InputError, with the choices, for a name that is unknown."""
+        """Make the options of a calibration from the options of a user.
+
+        Args:
+            calibrate_on: Value of `--calibrate-on`.
+            algorithm: Value of `--algorithm`.
+            cache: Value of `--cache`; None if it is not given.
+
+        Raises:
+            InputError: If a name is unknown.
+        """
         return cls(
             _known("--calibrate-on", calibrate_on, CALIBRATE_ON),
             _known("--algorithm", algorithm, ALGORITHMS),
@@ -79,9 +75,13 @@ class Calibrating:
 
 @dataclass(frozen=True, slots=True)
 class ConvertedModel:
-    """A graph of a candidate precision, as the content of an ONNX file.
+    """Graph of a candidate precision.
 
-    details: what the manifest says of how it was made. cache: for INT8 the calibration, as a file's text.
+    Attributes:
+        model: Content of the ONNX file.
+        precision: Precision of the graph.
+        details: Record of the conversion for the manifest, JSON values.
+        cache: Calibration of an INT8 graph, as the text of a file; None for other precisions.
     """
 
     model: bytes
@@ -93,15 +93,25 @@ class ConvertedModel:
 def candidate_precisions_of(
     precision: str, quantize: str, fallback_order: tuple[CandidatePrecision, ...]
 ) -> tuple[CandidatePrecision, ...]:
-    """The candidate precisions to try in turn for what a user typed; InputError for a name that is unknown, or a
-    contradiction.
+    """Find the candidate precisions to try in turn.
 
-    precision: one of `PRECISIONS`, or `auto` for all of the fallback order. quantize: of INT8, `all` or `student`.
+    Args:
+        precision: Value of `--precision`: one of `PRECISIONS`, or `auto` for the whole fallback order.
+        quantize: Value of `--quantize`: `all`, or `student` for INT8 in the student only.
+        fallback_order: Fallback order of the target.
+
+    Returns:
+        The candidate precisions.
+
+    Raises:
+        InputError: If a name is unknown, or `student` is given with another precision than INT8.
     """
     choice = _known("--precision", precision, (*PRECISIONS, "auto"))
     if _known("--quantize", quantize, get_args(Quantize)) == "student":
         if choice != "int8":
-            raise InputError(f"--quantize student goes with --precision int8, not {precision}")
+            raise InputError(
+                f"--quantize student does not go with --precision {precision}", hint="give --precision int8"
+            )
         return ("int8-student",)
     if choice == "auto":
         return fallback_order
@@ -109,15 +119,15 @@ def candidate_precisions_of(
 
 
 class PrecisionConverter:
-    """Makes the graphs of the candidate precisions from one float32 graph that edgead exported. The steps are logged.
+    """Converts one float32 graph that edgead exported to the candidate precisions. The steps are logged.
 
     Args:
         model: Content of the ONNX file.
         calibrating: How INT8 is calibrated.
-        name: Name of the bundle; the calibration file has it by default.
-        watched: Images, (N, H, W, 3) uint8 RGB; tensors that overflow float16 on them stay float32.
-        training_images: Function that gives at most so many good images of the training. It is called for INT8, unless
-            INT8 is calibrated on noise.
+        name: Name of the bundle, which is the default name of the calibration file.
+        watched: Images, (N, H, W, 3) uint8 RGB. Tensors that overflow float16 on them stay float32.
+        training_images: Function that takes a number and returns at most this many good images of the training,
+            (N, H, W, 3) uint8 RGB. It is called for INT8, except with calibration on noise.
     """
 
     def __init__(
@@ -132,16 +142,16 @@ class PrecisionConverter:
         self._watched, self._training_images = watched, training_images
 
     def graph(self, candidate_precision: CandidatePrecision) -> ConvertedModel:
-        """Make the graph of a candidate precision.
+        """Convert the graph to a candidate precision.
 
         Args:
-            candidate_precision: The candidate precision.
+            candidate_precision: Candidate precision.
 
         Returns:
-            The graph and how it was made.
+            The converted graph.
 
         Raises:
-            PrecisionError: If the graph does not convert, or the cached calibration is stale.
+            PrecisionError: If the graph cannot be converted, or the cached calibration is stale.
             DataError: If there are too few images to calibrate on.
             MissingExtraError: If onnx is missing.
         """
@@ -153,8 +163,12 @@ class PrecisionConverter:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """Of the INT8 candidate precisions: read from the cache, or measured and written there; raises as `graph`
-        does.
+        """Calibration of the INT8 candidate precisions, read from the cache, or measured and written there.
+
+        Raises:
+            PrecisionError: If the cached calibration is stale.
+            DataError: If there are too few images to calibrate on.
+            MissingExtraError: If onnx is missing.
         """
         with needs_extra("build", _PURPOSE):
             from edgead.export.precision.calibration import (
@@ -179,6 +193,7 @@ class PrecisionConverter:
 
     @cached_property
     def _exact(self) -> Any:
+        """Parse the float32 graph."""
         with needs_extra("build", _PURPOSE):
             import onnx
 
@@ -186,6 +201,7 @@ class PrecisionConverter:
 
     @cached_property
     def _absolute_maxima(self) -> dict[str, float]:
+        """Measure the absolute maximum of each computed tensor on the watched images."""
         from edgead.export.graph_sections import computed_tensors
         from edgead.export.precision.calibration import absolute_maxima_of
 
@@ -193,12 +209,14 @@ class PrecisionConverter:
 
     @cached_property
     def _calibration_images(self) -> UInt8Array:
+        """Load the calibration images, (N, H, W, 3) uint8 RGB."""
         return calibration_images(
             self._calibrating.calibrate_on, self._watched.shape[1:], self._training_images
         )
 
     @cached_property
     def _sensitive(self) -> tuple[str, ...]:
+        """Find the names of the sensitive layers on some of the calibration images."""
         from edgead.export.precision.sensitivity import sensitive_layers
 
         images = self._calibration_images
@@ -209,6 +227,7 @@ class PrecisionConverter:
         )
 
     def _half(self, with_tail: bool) -> ConvertedModel:
+        """Convert to float16; without `with_tail`, the last convolution of each feature and later nodes stay fp32."""
         with needs_extra("build", _PURPOSE):
             from edgead.export.graph_sections import computed_tensors, tail
             from edgead.export.precision.float16 import float16_from_float32
@@ -219,6 +238,7 @@ class PrecisionConverter:
         return ConvertedModel(half.SerializeToString(), "fp16", {})
 
     def _int8(self, candidate_precision: CandidatePrecision) -> ConvertedModel:
+        """Convert to one of the INT8 candidate precisions."""
         calibration = self.calibration
         from edgead.export.graph_sections import with_followers
         from edgead.export.precision.float16 import float16_from_float32
@@ -246,31 +266,9 @@ class PrecisionConverter:
         )
 
 
-def calibration_images(
-    calibrate_on: CalibrateOn, shape: tuple[int, ...], calibration_images: Callable[[int], UInt8Array]
-) -> UInt8Array:
-    """The images (N, H, W, 3) uint8 RGB that INT8 is calibrated on; shape: (H, W, 3).
-
-    The same each time. Raises DataError when the good images are fewer than `MIN_CALIBRATION_IMAGES`.
-    """
-    if calibrate_on == "noise":
-        noise = np.random.default_rng(_DEFECT_SEED).integers(0, 256, (CALIBRATION_IMAGES, *shape), np.uint8)
-        return np.asarray(noise, np.uint8)
-    good = calibration_images(CALIBRATION_IMAGES)
-    if len(good) < MIN_CALIBRATION_IMAGES:
-        raise DataError(
-            f"{len(good)} images to calibrate int8 on, at least {MIN_CALIBRATION_IMAGES} are needed: "
-            "train on more, or give --calibrate-on noise"
-        )
-    if calibrate_on == "train":
-        return good
-    if calibrate_on == "cutpaste":
-        return synthetic_defects(good, _DEFECT_SEED)
-    return np.concatenate([good[::2], synthetic_defects(good[1::2], _DEFECT_SEED)])
-
-
 def _known(option: str, value: str, known: tuple[Name, ...]) -> Name:
+    """Return the known name that equals the value of an option, or raise InputError."""
     for name in known:
         if name == value:
             return name
-    raise InputError(f"unknown {option} {value!r}: choose one of {', '.join(known)}")
+    raise InputError(f"unknown {option} {value!r}", hint=f"choose one of {', '.join(known)}")

@@ -1,11 +1,11 @@
-"""From a bundle to another one, where the run is not at hand: no torch is needed.
+"""Builds a bundle from another bundle, without the run and without torch.
 
-With the images that the model was trained from, a float32 bundle becomes one of any precision and backend, judged as
-a run's would be. The bundle says by hash which images held its thresholds; those judge again, whatever folder they
-lie in now, and the other good images there calibrate. So no image that was trained on can set a threshold.
+With the images of the training, a float32 bundle can become a bundle of any precision and backend. The verification is
+the same as for a run. The bundle records the hashes of its validation images, so they are found again in any folder.
+The other good images of the folder calibrate. Therefore no image that the model was trained on can set a threshold.
 
-Without images, a bundle of any precision is compiled for another target: its graph and its threshold stay, and the
-engine is judged by the answers that the bundle carries. That is how a device makes its own engine.
+Without images, a bundle of any precision is compiled for another target. Its graph and its thresholds stay, and the
+engine is compared with the golden answers of the bundle. This is how a device builds its own engine.
 """
 
 from __future__ import annotations
@@ -46,15 +46,17 @@ from edgead.types import UInt8Array
 
 _log = logging.getLogger(__name__)
 
-_GOLDEN = "the golden answers of the bundle that it was made from"
+_GOLDEN = "the golden answers of the bundle that it was built from"
 
 
 @dataclass(frozen=True, slots=True)
 class FoundImages:
-    """The images of one part of a bundle.
+    """Images of one part of a bundle.
 
-    good: (N, H, W, 3) uint8 RGB, those that hold its threshold. others: the other good ones. labelled: test images,
-    None where there are none.
+    Attributes:
+        good: Good images that the threshold was set on, (N, H, W, 3) uint8 RGB.
+        others: Samples of the other good images.
+        labelled: Test images; None if there are none.
     """
 
     good: UInt8Array
@@ -64,7 +66,7 @@ class FoundImages:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A dataset: its good images with a known hash, by that, and the others. part: whose it is, None until found."""
+    """A dataset: its good images with a known hash, by hash, the other good ones, and its part (None if unknown)."""
 
     path: Path
     dataset: Dataset
@@ -74,22 +76,22 @@ class _Folder:
 
 
 def rebuild_bundle(bundle: Bundle, data: Sequence[Path], out: Path, plan: Plan) -> Bundle:
-    """Build a bundle from a float32 one.
+    """Build a bundle from a float32 bundle.
 
     Args:
         bundle: Bundle of precision fp32 on ONNX Runtime.
-        data: Datasets that the model was trained on, one for each part.
-        out: Directory to write, in place of the bundle that may be there.
-        plan: What to build.
+        data: Folders of the datasets that the model was trained on, one for each part.
+        out: Directory to write. An existing bundle there is replaced.
+        plan: Target, precisions and options of the build.
 
     Returns:
         The new bundle, opened.
 
     Raises:
-        InputError: If the bundle is of another precision, or the directory holds something else.
-        DataError: If the images that a threshold was set on are not all there.
-        VerificationError: If what was built does not decide as the bundle.
-        EdgeadError: For what `first_within_tolerance` raises.
+        InputError: If the bundle has another precision, or the directory holds anything other than a bundle.
+        DataError: If images that a threshold was set on are missing.
+        VerificationError: If the result does not make the decisions of the bundle.
+        EdgeadError: Any error that `first_within_tolerance` raises.
     """
     check_out(out)
     manifest = bundle.manifest
@@ -118,20 +120,21 @@ def rebuild_bundle(bundle: Bundle, data: Sequence[Path], out: Path, plan: Plan) 
 
 
 def recompile_bundle(bundle: Bundle, out: Path, plan: Plan) -> Bundle:
-    """Compile the graph of a bundle for another target. Precision, threshold and golden answers stay.
+    """Compile the graph of a bundle for another target. Precision, thresholds and golden answers stay the same.
 
     Args:
         bundle: Bundle of any precision and backend.
-        out: Directory to write, in place of the bundle that may be there.
-        plan: What to build; only its target and head count.
+        out: Directory to write. An existing bundle there is replaced.
+        plan: Plan of the build, of which only the target and the head are used.
 
     Returns:
         The new bundle, opened.
 
     Raises:
-        InputError: If the directory holds something else.
-        VerificationError: If the result does not give these answers within the tolerance.
-        BackendError: If the library is missing, refuses the graph or fails.
+        InputError: If the directory holds anything other than a bundle.
+        VerificationError: If the answers of the result are not within the tolerance of the golden answers.
+        BackendError: If the library is missing, rejects the graph or fails.
+        BundleError: If the bundle has an unknown precision.
     """
     check_out(out)
     manifest = bundle.manifest
@@ -142,7 +145,7 @@ def recompile_bundle(bundle: Bundle, out: Path, plan: Plan) -> Bundle:
         TemporaryDirectory(prefix="edgead-") as directory,
         open_candidate(converted, plan, manifest.size, Path(directory)) as candidate,
     ):
-        _log.info("checking that it gives the %d answers that %s carries", len(golden.images), bundle.path)
+        _log.info("comparing with the %d golden answers of %s", len(golden.images), bundle.path)
         compared = _compared(bundle, candidate.session, plan.target.tolerances.of(precision))
         require_each(compared, "build from the run for this target, in a higher precision")
         files: dict[str, Path | bytes] = dict(candidate.files)
@@ -156,24 +159,24 @@ def recompile_bundle(bundle: Bundle, out: Path, plan: Plan) -> Bundle:
 
 
 def images_of(bundle: Bundle, data: Sequence[Path]) -> dict[str, FoundImages]:
-    """Find the images of each part of a float32 bundle, by the images that its threshold was set on.
+    """Find the images of each part of a float32 bundle, by the hashes of the images that its threshold was set on.
 
     Args:
         bundle: Bundle of precision fp32.
-        data: Datasets, one for each part; a folder may have another name than at the training.
+        data: Folders of datasets, one for each part. A folder may have another name than at the training.
 
     Returns:
         The images by part.
 
     Raises:
-        InputError: If the bundle is of another precision, or does not record which images set its thresholds.
-        DataError: If these images are not all there, or a dataset belongs to no part.
+        InputError: If the bundle has another precision, or does not record which images its thresholds were set on.
+        DataError: If some of these images are missing, or a dataset belongs to no part.
     """
     manifest = bundle.manifest
     if manifest.precision != "fp32":
         raise InputError(
-            f"{bundle.path} is {manifest.precision}, and another precision is made from fp32: give an fp32 bundle, or "
-            "leave out --data and --precision to compile it as it is"
+            f"{bundle.path} is {manifest.precision}, and another precision can only be built from fp32",
+            hint="give an fp32 bundle, or leave out --data and --precision to compile it as it is",
         )
     known = {part: _hashes_of(bundle, part) for part in manifest.thresholds}
     folders = []
@@ -187,14 +190,14 @@ def images_of(bundle: Bundle, data: Sequence[Path]) -> dict[str, FoundImages]:
         folder = folders[best]
         if not held[best] and any(folder.part is not None or folder.found for folder in folders):
             raise DataError(
-                f"no --data holds the images that the threshold of {bundle.path} for {part} was set on: give the "
-                "folder of that part too"
+                f"no --data holds the images that the threshold of {bundle.path} for {part} was set on",
+                hint="give the folder of that part too",
             )
         if held[best] != len(hashes):
             raise DataError(
                 f"{folder.path} holds {held[best]} of the {len(hashes)} images that the threshold of "
-                f"{bundle.path}{f' for {part}' if len(known) > 1 else ''} was set on: give the folder that the model "
-                "was trained on, unchanged"
+                f"{bundle.path}{f' for {part}' if len(known) > 1 else ''} was set on",
+                hint="give the folder that the model was trained on, unchanged",
             )
         good = np.stack([folder.found[name] for name in sorted(hashes)])
         test = folder.dataset.test
@@ -203,12 +206,21 @@ def images_of(bundle: Bundle, data: Sequence[Path]) -> dict[str, FoundImages]:
         folders[best] = replace(folder, part=part)
     for folder in folders:
         if folder.part is None:
-            raise DataError(f"{folder.path} is of no part of {bundle.path}: leave it out")
+            raise DataError(f"{folder.path} belongs to no part of {bundle.path}", hint="leave it out")
     return images
 
 
 def spread(images: Mapping[str, FoundImages], size: ModelSize) -> Callable[[int], UInt8Array]:
-    """Gives about so many of the other good images, (N, H, W, 3) uint8 RGB, spread over all parts."""
+    """Make the function that loads the calibration images of a `PrecisionConverter`.
+
+    Args:
+        images: Images by part.
+        size: Size of the images that the model takes, in pixels.
+
+    Returns:
+        Function that takes an approximate number and returns other good images, (N, H, W, 3) uint8 RGB, spread evenly
+        over all parts.
+    """
     return lambda count: (
         load_images(spread_over([part.others for part in images.values()], count), size).images
     )
@@ -222,7 +234,7 @@ def _details(bundle: Bundle) -> ModelDetails:
 def _compared(
     bundle: Bundle, session: Session, tolerance: Tolerance
 ) -> dict[str, tuple[FidelityReport, ToleranceLimits]]:
-    """How far a session is from the golden answers of a bundle on each part, and how far it may be."""
+    """Measure the differences between a session and the golden answers of a bundle; return them and limits by part."""
     thresholds = bundle.manifest.thresholds
     return {
         part: (FidelityReport(fidelity), tolerance.limits(fidelity.n))
@@ -233,7 +245,7 @@ def _compared(
 def _verification(
     bundle: Bundle, compared: Mapping[str, tuple[FidelityReport, ToleranceLimits]]
 ) -> dict[str, Any]:
-    """What the new bundle says of these comparisons, and what stays so of the old one's: whose judgement it is."""
+    """Return the record of the comparisons for the new bundle, with the calibration and image hashes of the old one."""
     earlier = bundle.manifest.verification
     kept = {"calibration": earlier["calibration"]} if "calibration" in earlier else {}
     parts = {}
@@ -249,30 +261,33 @@ def _precision(bundle: Bundle) -> Precision:
     for precision in PRECISIONS:
         if bundle.manifest.precision == precision:
             return precision
-    raise BundleError(f"{bundle.path} is of precision {bundle.manifest.precision[:80]!r}: {REBUILD}")
+    raise BundleError(
+        f"{bundle.path} has the unknown precision {bundle.manifest.precision[:80]!r}", hint=REBUILD
+    )
 
 
 def _validation_images_of(bundle: Bundle, part: str) -> Any:
-    """What a bundle says of which images hold the threshold of a part; None where it does not."""
+    """Return the unchecked image hashes that a bundle records for a part; None if it records none."""
     parts = bundle.manifest.verification.get("parts")
     judged = parts.get(part) if isinstance(parts, Mapping) else None
     return judged.get("validation_images") if isinstance(judged, Mapping) else None
 
 
 def _hashes_of(bundle: Bundle, part: str) -> frozenset[str]:
+    """Return the hashes of the images that the threshold of a part was set on, or raise InputError."""
     names = _validation_images_of(bundle, part)
     if not isinstance(names, list) or not names:
-        raise InputError(f"{bundle.path} does not say which images hold its threshold: {REBUILD}")
+        raise InputError(f"{bundle.path} does not record the validation images of {part}", hint=REBUILD)
     return frozenset(map(str, names))
 
 
 def _read(path: Path, known: frozenset[str], size: ModelSize) -> _Folder:
-    """Open a dataset, and tell its good images with a known hash from all others that can be read."""
+    """Open a dataset, and separate its good images with a known hash from the other readable ones."""
     dataset = open_dataset(path)
     found: dict[str, UInt8Array] = {}
     others = []
     for sample in dataset.train:
-        # One at a time: a dataset may be larger than the memory.
+        # Images are read one at a time, because a dataset may be larger than the memory.
         try:
             image = resize_to_model(read_image(sample.path), size)
         except ImageError:

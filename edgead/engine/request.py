@@ -1,7 +1,7 @@
-"""What is asked of an engine: by whoever wants one, and of the process that compiles it.
+"""The request for an engine, and the task of the process that compiles it.
 
 `edgead.engine.tensorrt_build` writes an `EngineTask` as JSON to the standard input of `edgead.engine.tensorrt_worker`,
-which reads it strictly. Knows no vendor's library.
+which reads it strictly. This module imports no library of a vendor.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from edgead.runtime.tensorrt.library import TensorRTBackend
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """The engine that is wanted.
+    """Request for an engine.
 
     Attributes:
-        backend: Library that compiles and runs it.
-        precision: Precision of the graph, for the record; nothing is chosen by it.
-        target: Name of the target, for the record.
-        batch: Numbers of images that it takes.
-        settings: How it is compiled.
-        gpu: Compute capability of this machine's GPU, as "8.6"; None where there is none.
-        head: What computes the anomaly map, see `EngineRecord`.
+        backend: Library that compiles and runs the engine.
+        precision: Precision of the graph. It is only recorded.
+        target: Name of the target. It is only recorded.
+        batch: Numbers of images that the engine takes.
+        settings: Settings of the compiler.
+        gpu: Compute capability of this machine's GPU, such as "8.6"; None without a GPU.
+        head: Head that computes the anomaly map, see `EngineRecord`.
     """
 
     backend: TensorRTBackend
@@ -40,7 +40,12 @@ class EngineRequest:
 
 @dataclass(frozen=True, slots=True)
 class PluginLibrary:
-    """A compiled plugin: its path, and its SHA-256 in hex."""
+    """A compiled plugin.
+
+    Attributes:
+        path: Path of the shared library.
+        sha256: SHA-256 of the shared library, in hex.
+    """
 
     path: Path
     sha256: str
@@ -48,15 +53,15 @@ class PluginLibrary:
 
 @dataclass(frozen=True, slots=True)
 class EngineTask:
-    """The work of one process.
+    """Task of a process that compiles one engine.
 
     Attributes:
-        request: The engine that is wanted.
-        graph: ONNX file that the library's parser takes.
+        request: Request for the engine.
+        graph: ONNX file in the form that the parser of the library takes.
         engine: File to write.
-        timing_cache: File of measured timings, read and written; None for a library without one.
-        plugin: Library that holds the graph's head; a version-compatible engine carries it. None for another head.
-        features: What the graph gives where it ends in features; None where it gives map and score.
+        timing_cache: File of measured timings, read and written; None for a library without a timing cache.
+        plugin: Plugin with the head of the graph, which a version-compatible engine contains; None for another head.
+        features: Outputs of a graph that ends in features; None for a graph that ends in map and score.
     """
 
     request: EngineRequest

@@ -1,6 +1,6 @@
-"""What a target may choose of an engine, checked before an hour of building is spent on it.
+"""Settings of an engine in a target, checked before a build that may take an hour.
 
-Knows the standard library alone, so that a target is read where no compiler is.
+This module imports no library of a vendor, so a target can be read on a machine without a compiler.
 """
 
 from __future__ import annotations
@@ -17,9 +17,15 @@ MAX_WORKSPACE_MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class BatchProfile:
-    """How many images an engine takes at once: at least `min`, at most `max`, and it is tuned for `opt`.
+    """Numbers of images that an engine takes in one batch.
 
-    Raises InputError unless 1 <= min <= opt <= max <= `MAX_BATCH`.
+    Attributes:
+        min: Smallest number of images.
+        opt: Number of images that the engine is tuned for.
+        max: Largest number of images.
+
+    Raises:
+        InputError: If the numbers are not integers with 1 <= min <= opt <= max <= `MAX_BATCH`.
     """
 
     min: int = 1
@@ -32,23 +38,29 @@ class BatchProfile:
             or not 1 <= self.min <= self.opt <= self.max <= MAX_BATCH
         ):
             raise InputError(
-                f"batch min {self.min}, opt {self.opt}, max {self.max}: "
-                f"give whole numbers with 1 <= min <= opt <= max <= {MAX_BATCH}"
+                f"batch is min {self.min}, opt {self.opt}, max {self.max}",
+                hint=f"give whole numbers with 1 <= min <= opt <= max <= {MAX_BATCH}",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class TensorRTSettings:
-    """How an engine is compiled.
+    """Settings of the compiler of an engine.
 
-    workspace_mib: memory that a layer may take for its work, in MiB. optimization_level: 0 builds fastest, 5 searches
-    longest; 3 is NVIDIA's default. version_compatible: later TensorRTs of the same major version can run it, for it
-    carries NVIDIA's runtime, and the library of its plugin where it has one. hardware_compatibility: "none"; "ampere+"
-    for all GPUs from compute capability 8.0 on; "same-compute-capability" for all models of the GPU built on.
-    compute_capabilities: those to build for, as "8.6"; empty for this machine's GPU. Only TensorRT for RTX builds for a
-    list, and only TensorRT has the two kinds of compatibility.
+    TensorRT for RTX has no version compatibility and no hardware compatibility; it builds for a list of compute
+    capabilities instead. TensorRT does not.
 
-    Raises InputError, naming the field, for a value that is none of these.
+    Attributes:
+        workspace_mib: Memory that a layer may use for its computation, in MiB.
+        optimization_level: 0 builds fastest, 5 searches longest. 3 is NVIDIA's default.
+        version_compatible: Whether later TensorRT versions of the same major version can run the engine. The engine
+            then contains NVIDIA's runtime, and the library of its plugin if it has one.
+        hardware_compatibility: "none"; "ampere+" for all GPUs with compute capability 8.0 or higher;
+            "same-compute-capability" for all GPUs with the compute capability of the GPU that builds.
+        compute_capabilities: Compute capabilities to build for, such as "8.6"; empty for this machine's GPU.
+
+    Raises:
+        InputError: If a value is not valid. The message names the field.
     """
 
     workspace_mib: int = 1024
@@ -60,23 +72,29 @@ class TensorRTSettings:
     def __post_init__(self) -> None:
         if type(self.workspace_mib) is not int or not 1 <= self.workspace_mib <= MAX_WORKSPACE_MIB:
             raise InputError(
-                f"workspace_mib is {self.workspace_mib!r}: give MiB, a whole number from 1 to {MAX_WORKSPACE_MIB}"
+                f"workspace_mib is {self.workspace_mib!r}",
+                hint=f"give MiB, a whole number from 1 to {MAX_WORKSPACE_MIB}",
             )
         if type(self.optimization_level) is not int or not 0 <= self.optimization_level <= 5:
-            raise InputError(f"optimization_level is {self.optimization_level!r}: give 0 to 5")
+            raise InputError(
+                f"optimization_level is {self.optimization_level!r}", hint="give a whole number from 0 to 5"
+            )
         if type(self.version_compatible) is not bool:
-            raise InputError(f"version_compatible is {self.version_compatible!r}: give true or false")
+            raise InputError(f"version_compatible is {self.version_compatible!r}", hint="give true or false")
         if self.hardware_compatibility not in HARDWARE_COMPATIBILITIES:
             raise InputError(
-                f"hardware_compatibility is {self.hardware_compatibility!r}: "
-                f"choose one of {', '.join(HARDWARE_COMPATIBILITIES)}"
+                f"hardware_compatibility is {self.hardware_compatibility!r}",
+                hint=f"choose one of {', '.join(HARDWARE_COMPATIBILITIES)}",
             )
         if type(self.compute_capabilities) is not tuple or not all(
             isinstance(value, str) and re.fullmatch(r"\d{1,2}\.\d", value, re.ASCII)
             for value in self.compute_capabilities
         ):
             raise InputError(
-                f'compute_capabilities is {self.compute_capabilities!r}: give a list such as "8.6", "8.9"'
+                f"compute_capabilities is {self.compute_capabilities!r}",
+                hint='give a list such as "8.6", "8.9"',
             )
         if len(set(self.compute_capabilities)) != len(self.compute_capabilities):
-            raise InputError(f"compute_capabilities is {self.compute_capabilities!r}: give each once")
+            raise InputError(
+                f"compute_capabilities is {self.compute_capabilities!r}", hint="give each of them once"
+            )

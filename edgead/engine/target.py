@@ -1,8 +1,8 @@
-"""A target: what a device needs of a build, as TOML in `engines/targets/` or a file of the user's own.
+"""Targets: requirements of a device, as TOML files in `engines/targets/` or files of the user.
 
-Which library compiles, for which GPUs and batch sizes, how far what was built may be from the float32 model at each
-precision, and in which order `--precision auto` tries precisions. A target is checked whole when it is read: an
-unknown or missing key, a wrong type or a number out of range is refused with the key's name.
+A target sets the backend, GPUs, batch sizes, the tolerance of each precision, and the fallback order of `--precision
+auto`. A target is checked completely when it is read. An unknown or missing key, a wrong type, or a number out of range
+is rejected with the name of the key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgead.types import BACKENDS, Backend
 
 MAX_TARGET_BYTES = 2**16
 
-# It goes into the record of an engine, and into commands that a user copies.
+# The name is written to the record of an engine, and to commands that a user copies.
 _NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}")
 
 _DEFAULTS: Mapping[str, str] = {"onnxruntime": "cpu", "tensorrt-rtx": "rtx-desktop"}
@@ -30,26 +30,43 @@ _DEFAULTS: Mapping[str, str] = {"onnxruntime": "cpu", "tensorrt-rtx": "rtx-deskt
 
 @dataclass(frozen=True, slots=True)
 class Tolerances:
-    """How far a graph of each precision may be from the float32 one."""
+    """Tolerance of each precision for differences from the float32 graph.
+
+    Attributes:
+        fp32: Tolerance of a float32 engine.
+        fp16: Tolerance of float16.
+        int8: Tolerance of INT8.
+    """
 
     fp32: Tolerance
     fp16: Tolerance
     int8: Tolerance
 
     def of(self, precision: Precision) -> Tolerance:
-        """The tolerance of one precision."""
+        """Return the tolerance of one precision.
+
+        Args:
+            precision: Precision, one of `PRECISIONS`.
+        """
         tolerance: Tolerance = getattr(self, precision)
         return tolerance
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a device needs of a build.
+    """Requirements of a device.
 
-    description: one line. backend: of `BACKENDS`. fallback_order: what `--precision auto` tries, the fastest first.
-    batch: images in one inference. tolerances: by precision. tensorrt: None for onnxruntime. Raises InputError for an
-    empty fallback order, one that names a precision twice, and settings of TensorRT with another backend or without
-    them.
+    Attributes:
+        description: Description of the device, one line.
+        backend: Backend that runs the bundle, one of `BACKENDS`.
+        fallback_order: Candidate precisions that `--precision auto` tries, fastest first.
+        batch: Numbers of images in one inference.
+        tolerances: Tolerance of each precision.
+        tensorrt: Settings of the compiler; None for onnxruntime.
+
+    Raises:
+        InputError: If the fallback order is empty or names a precision twice, a TensorRT backend has no settings, or
+            onnxruntime has settings.
     """
 
     description: str
@@ -62,50 +79,76 @@ class Target:
     def __post_init__(self) -> None:
         order = self.fallback_order
         if not order or len(set(order)) != len(order):
-            raise InputError(f"fallback_order {list(order)} names no precision, or one twice: name each once")
+            raise InputError(
+                f"fallback_order is {list(order)}", hint="name one precision or more, and each of them once"
+            )
         if (self.tensorrt is None) != (self.backend == "onnxruntime"):
             raise InputError(
-                f"backend {self.backend!r} {'wants' if self.tensorrt is None else 'takes no'} table [tensorrt]"
+                f"backend {self.backend!r} is {'without' if self.tensorrt is None else 'with'} a table [tensorrt]",
+                hint=f"{'add' if self.tensorrt is None else 'remove'} the table",
             )
 
 
 def target_names() -> tuple[str, ...]:
-    """Names of the targets that come with edgead."""
+    """List the names of the targets that edgead contains, sorted."""
     return tuple(sorted(file.stem for file in _folder().glob("*.toml")))
 
 
 def find_target(backend: str | None, target: str | None) -> tuple[str, Target]:
-    """The target that a user asked for, and its name; that of a file of the user's own has its ending.
+    """Find the target for the options of a user.
 
-    backend: one of `BACKENDS`, None for the target's. target: a name of `target_names` or the path of a TOML file, None
-    for the backend's usual one; `cpu` without either. Raises InputError for a name that is unknown, a backend that is
-    not the target's, and what `read_target` raises.
+    Args:
+        backend: Value of `--backend`, one of `BACKENDS`. None takes the backend of the target.
+        target: Value of `--target`: a name of `target_names` or the path of a TOML file. None takes the usual target of
+            the backend, which is `cpu` without a backend.
+
+    Returns:
+        The name and the target. The name of a TOML file includes the suffix.
+
+    Raises:
+        InputError: If a name is unknown, the target has another backend, or `read_target` rejects the file.
     """
     if backend is not None and backend not in BACKENDS:
-        raise InputError(f"unknown --backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+        raise InputError(f"unknown --backend {backend!r}", hint=f"choose one of {', '.join(BACKENDS)}")
     names = target_names()
     if target is None:
         if (target := _DEFAULTS.get(backend or "onnxruntime")) is None:
             usable = [name for name in names if read_target(_folder() / f"{name}.toml").backend == backend]
             raise InputError(
-                f"--backend {backend} needs to know the device: give --target {', '.join(usable)} or a file"
+                f"--backend {backend} has no default target",
+                hint=f"give --target with one of {', '.join(usable)} or a .toml file",
             )
     elif target not in names and not target.endswith(".toml"):
         raise InputError(
-            f"unknown --target {target!r}: choose one of {', '.join(names)} or give a .toml file"
+            f"unknown --target {target!r}", hint=f"choose one of {', '.join(names)} or give a .toml file"
         )
     file = _folder() / f"{target}.toml" if target in names else Path(target)
     found = read_target(file)
     if backend is not None and found.backend != backend:
-        raise InputError(f"target {target!r} is for {found.backend}, not for {backend}: leave out --backend")
+        raise InputError(
+            f"target {target!r} is for {found.backend}, not for {backend}", hint="leave out --backend"
+        )
     name = target if target in names else file.name
     if not _NAME.fullmatch(name):
-        raise InputError(f"target file {name!r}: rename it to letters, digits, '.', '_', '+' and '-' alone")
+        raise InputError(
+            f"target file {name!r} has a name that no record can hold",
+            hint="rename it to at most 128 letters, digits, '_', '+', '-' and '.', without '.' at the start",
+        )
     return name, found
 
 
 def read_target(file: Path) -> Target:
-    """Read a target; InputError, one line with the file and the key, for anything that is none."""
+    """Read and check a target.
+
+    Args:
+        file: TOML file.
+
+    Returns:
+        The target.
+
+    Raises:
+        InputError: If the file cannot be read or is not a valid target. The message names the file and the key.
+    """
     hint = "check the path, and see engines/targets for how a target is written"
     with record_errors(InputError, f"target {file} cannot be used", hint):
         table = parse_toml(read_bounded(file, MAX_TARGET_BYTES), MAX_TARGET_BYTES)
@@ -113,7 +156,7 @@ def read_target(file: Path) -> Target:
 
 
 def _folder() -> Path:
-    """Where the targets lie: inside the installed package, or in the checkout beside it."""
+    """Find the folder of the targets: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
     installed = package / "targets"
     return installed if installed.is_dir() else package.parent.parent / "engines" / "targets"

@@ -1,8 +1,8 @@
-"""From an ONNX graph to an engine of TensorRT or TensorRT for RTX, in a process of its own.
+"""Compiles an ONNX graph to an engine of TensorRT or TensorRT for RTX, in a separate process.
 
-The vendor's parser and compiler may abort the process that they run in, and a long build may run out of memory. Both
-must end in one line of ours, not in a dead `edgead build` without a bundle or a word. So `tensorrt_worker` builds, and
-this end feeds it, logs its progress, and reports the result.
+The vendor's parser and compiler may abort their process, and a long build may run out of memory. In both cases `edgead
+build` must report one error line instead of dying silently. So the process `tensorrt_worker` builds, and this module
+gives it the task, logs its progress, and reports the result.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ENGINE_FILE = "model.engine"
 
 _LAST_WORDS_BYTES = 4096
 
-# No module that happens to lie in the working directory; Python 3.10 has neither -P nor PYTHONSAFEPATH.
+# The worker must not import modules from the working directory. Python 3.10 has neither -P nor PYTHONSAFEPATH.
 _WORKER = (
     "import sys; sys.path[:] = [path for path in sys.path if path]; "
     "from edgead.engine.tensorrt_worker import main; main()"
@@ -46,8 +46,11 @@ _WORKER = (
 class BuiltEngine:
     """An engine on disk.
 
-    path: of the engine. record: what it was built for; the caller writes it beside the engine. layers: the compiler's
-    report of its layers, JSON; None where this machine cannot open the engine. seconds: that the build took.
+    Attributes:
+        path: File of the engine.
+        record: Record of the engine. The caller writes it beside the engine.
+        layers: Report of the compiler about the layers, JSON; None if this machine cannot open the engine.
+        seconds: Duration of the build, in seconds.
     """
 
     path: Path
@@ -57,25 +60,25 @@ class BuiltEngine:
 
 
 def build_engine(model: Path, request: EngineRequest, *, directory: Path, timing_caches: Path) -> BuiltEngine:
-    """Compile an ONNX file that edgead wrote to `directory` / `ENGINE_FILE`, which is written whole or not at all.
+    """Compile an ONNX file that edgead wrote.
 
-    The steps of the compiler are logged, a few lines a second at most.
+    The engine is written whole or not at all. The steps of the compiler are logged, at most a few lines a second.
 
     Args:
-        model: The ONNX file.
-        request: The engine that is wanted. With head "plugin" the library is this user's, of `plugin_file`, and a
-            version-compatible engine gets a copy of it inside.
-        directory: Directory to write the engine to.
+        model: ONNX file.
+        request: Request for the engine. For head "plugin" the library of this user is used, `plugin_file`. A
+            version-compatible engine contains a copy of it.
+        directory: Directory to write the engine to, as `ENGINE_FILE`.
         timing_caches: Directory of TensorRT's timing caches, one for each version and GPU, read and written. TensorRT
-            for RTX has none.
+            for RTX has no timing cache.
 
     Returns:
-        The engine, and the record to write beside it.
+        The engine and its record.
 
     Raises:
-        InputError: If the backend does not have one of the settings.
-        BackendError: If the library or the plugin is missing, there is no GPU where one is needed, or the library
-            refuses the graph or dies of it.
+        InputError: If the backend does not support one of the settings.
+        BackendError: If the library or the plugin is missing, a GPU is needed and there is none, or the library
+            rejects the graph or crashes.
         MissingExtraError: If onnx is not installed.
     """
     library = load_library(request.backend)
@@ -110,7 +113,7 @@ def build_engine(model: Path, request: EngineRequest, *, directory: Path, timing
 def _record(
     task: EngineTask, library: Library, compute_capabilities: tuple[str, ...], graph_sha256: str
 ) -> EngineRecord:
-    """Record what an engine was built for."""
+    """Make the record of an engine: the machines and versions that it was built for."""
     request = task.request
     return EngineRecord(
         backend=request.backend,
@@ -130,43 +133,46 @@ def _record(
 
 
 def _compute_capabilities(request: EngineRequest, library: Library) -> tuple[str, ...]:
-    """The compute capabilities that an engine is built for; BackendError where the library builds for none of them."""
+    """Return the compute capabilities to build for, or raise BackendError if the library cannot build for them."""
     settings = request.settings
     built_for = settings.compute_capabilities or ((request.gpu,) if request.gpu else ())
     if not built_for:
         raise BackendError(
-            f"no GPU to build for with {library.name}: build on a machine with an NVIDIA GPU and its driver"
-            + (f", or give compute_capabilities, of {', '.join(library.targets())}" * library.for_rtx)
+            f"{library.name} has no GPU to build for",
+            hint="build on a machine with an NVIDIA GPU and its driver"
+            + (f", or give compute_capabilities, of {', '.join(library.targets())}" * library.for_rtx),
         )
     for compute_capability in settings.compute_capabilities:
         library.target(compute_capability)
     if settings.hardware_compatibility == "same-compute-capability" and not library.same_compute_capability:
         raise BackendError(
-            f"{library.name} has no hardware_compatibility 'same-compute-capability', TensorRT 10.9 brought it: "
-            "choose another"
+            f"{library.name} does not support hardware_compatibility 'same-compute-capability'",
+            hint="install TensorRT 10.9 or newer, or choose another hardware_compatibility",
         )
     return built_for
 
 
 def _check_settings(request: EngineRequest) -> None:
+    """Raise InputError if the backend does not support one of the settings."""
     settings = request.settings
     if request.backend == "tensorrt-rtx":
         if request.head == "plugin":
-            raise InputError("TensorRT for RTX takes no plugin: build with --head standard")
+            raise InputError("TensorRT for RTX does not support plugins", hint="build with --head standard")
         if settings.version_compatible or settings.hardware_compatibility != "none":
             raise InputError(
-                "TensorRT for RTX has no version_compatible and no hardware_compatibility: "
-                "give compute_capabilities, and rebuild for another version"
+                "TensorRT for RTX does not support version_compatible and hardware_compatibility",
+                hint="give compute_capabilities, and rebuild for another version",
             )
     elif settings.compute_capabilities:
         raise InputError(
-            f"compute_capabilities {', '.join(settings.compute_capabilities)}: TensorRT builds for this machine's GPU "
-            "alone; build on such a machine, or give hardware_compatibility"
+            f"TensorRT builds only for this machine's GPU, not for compute_capabilities "
+            f"{', '.join(settings.compute_capabilities)}",
+            hint="build on a machine with such a GPU, or give hardware_compatibility",
         )
 
 
 def _headed(content: bytes, head: Head, model: Path) -> tuple[bytes, FeatureRecord | None]:
-    """The graph with this head, as the library takes it, and what it gives where it ends in features."""
+    """Return the graph with a head, in the form that the library takes, and its features if it ends in features."""
     with needs_extra("build", "building an engine"):
         import onnx
 
@@ -183,15 +189,15 @@ def _headed(content: bytes, head: Head, model: Path) -> tuple[bytes, FeatureReco
         return without_head_function(graph).SerializeToString(), features
     except BackendError:
         raise
-    except Exception as error:  # those of onnx and of protobuf have no common base below
+    except Exception as error:  # the errors of onnx and protobuf have no common base class below this one
         raise BackendError(
-            f"{model} is no ONNX graph that edgead wrote ({' '.join(str(error).split())[:200]}): "
-            "rebuild the bundle with 'edgead build'"
+            f"{model} is no ONNX graph that edgead wrote ({' '.join(str(error).split())[:200]})",
+            hint="rebuild the bundle with 'edgead build'",
         ) from error
 
 
 def _work(task: EngineTask, library: str, model: Path) -> str | None:
-    """Let the worker build, and return its report of the layers."""
+    """Run the worker, and return its report of the layers."""
     answers: dict[str, Any] = {}
     with (
         tempfile.TemporaryFile() as words,
@@ -205,12 +211,12 @@ def _work(task: EngineTask, library: str, model: Path) -> str | None:
         assert worker.stdin is not None
         assert worker.stdout is not None
         try:
-            # It may die before it received anything; how, is said below.
+            # The worker may die before it has read the task. The error is raised below.
             with suppress(BrokenPipeError), worker.stdin:
                 worker.stdin.write(json_text(asdict(task), indent=None).encode())
             for line in worker.stdout:
                 if not line.endswith(b"\n"):
-                    break  # it died in the middle of an answer
+                    break  # the worker died in the middle of an answer
                 answer = json.loads(line)
                 if "progress" in answer:
                     _log.info("%s", answer["progress"])
@@ -222,18 +228,21 @@ def _work(task: EngineTask, library: str, model: Path) -> str | None:
         words.seek(max(0, words.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
         last_words = words.read().decode(errors="replace")
     if "error" in answers:
-        raise BackendError(answers["error"])
+        raise BackendError(answers["error"], hint=answers["hint"])
     if "built" in answers:
-        # A library that dies over its own report has built the engine all the same.
+        # The engine is complete even if the library crashes when it makes the report.
         layers: str | None = answers.get("layers")
         return layers
-    raise BackendError(f"{library} {_death(worker.returncode, last_words)}: the graph was {model}")
+    raise _death(library, worker.returncode, last_words, model)
 
 
-def _death(code: int, last_words: str) -> str:
-    said = " ".join(last_words.split())[-300:] or "nothing"
-    if code >= 0:
-        return f"ended the build with exit code {code} (it said: {said})"
-    name = signal.Signals(-code).name
-    advice = "; the system may have run out of memory" if -code == signal.SIGKILL else ""
-    return f"died of {name} while it built the engine (it said: {said}{advice})"
+def _death(library: str, code: int, last_words: str, model: Path) -> BackendError:
+    """Make the error for a worker that ended without an answer."""
+    printed = " ".join(last_words.split())[-300:] or "nothing"
+    end = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return BackendError(
+        f"{library} {end} while it built an engine of {model} (it printed: {printed})",
+        hint="close other programs, because the system may have run out of memory"
+        if code == -signal.SIGKILL
+        else None,
+    )

@@ -1,9 +1,9 @@
-"""The configuration of TensorRT's builder: what the settings of a target mean to each version, and its timing cache.
+"""Configures TensorRT's builder: the settings of a target for each version, and the timing cache.
 
-TensorRT 10 and newer, and TensorRT for RTX, take the types of the graph as they are. TensorRT 8.6 does not: once FP16
-is allowed, its builder may choose half for any layer. So where FP16 is allowed, layers that give float32 are held to
-it; not in a graph with Q/DQ pairs, where such a layer may be one that the builder fuses into int8: there half may still
-be chosen for any layer.
+TensorRT 10 and newer, and TensorRT for RTX, compute in the types of the graph. TensorRT 8.6 does not: as soon as FP16
+is allowed, its builder may choose float16 for any layer. Therefore layers with float32 outputs are constrained to
+float32 if FP16 is allowed. A graph with Q/DQ pairs is an exception, because the builder may fuse such a layer into an
+INT8 layer. In such a graph the builder may still choose float16 for any layer.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ def builder_config(library: Library, builder: Any, network: Any, settings: Tenso
     """Make the configuration of a build.
 
     Args:
-        library: The TensorRT that compiles.
-        builder: Its builder.
-        network: The parsed graph; TensorRT 8.6 gets the precisions of its layers here.
+        library: Library that compiles.
+        builder: Builder of the library.
+        network: Parsed graph. For TensorRT 8.6 the precisions of its layers are set here.
         settings: Settings of the target.
 
     Returns:
         The configuration, an object of the library.
 
     Raises:
-        BackendError: If the library does not build for one of the compute capabilities.
+        BackendError: If the library cannot build for one of the compute capabilities.
     """
     trt = library.module
     config = builder.create_builder_config()
-    # On by default, and it rounds float32 to 10 bits: the engine has to give what the graph gives.
+    # TF32 is on by default and rounds float32 to 10 bits, but the engine must compute the results of the graph.
     config.clear_flag(trt.BuilderFlag.TF32)
     if not library.strongly_typed:
         _allow_precisions(trt, network, config)
-        # A session has a context for each size of batch; newer versions share the profile by themselves.
+        # A session has a context for each batch size. Newer versions share the profile without a setting.
         config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mib * 2**20)
     config.builder_optimization_level = settings.optimization_level
@@ -60,12 +60,15 @@ def builder_config(library: Library, builder: Any, network: Any, settings: Tenso
         config.num_compute_capabilities = len(targets)
         for index, target in enumerate(targets):
             if not config.set_compute_capability(target, index):
-                raise BackendError(f"{library.name} does not build for {target.name}: {library.said()}")
+                raise BackendError(
+                    f"{library.name} does not build for {target.name} ({library.said()})",
+                    hint="leave it out of compute_capabilities in the target",
+                )
     return config
 
 
 def _allow_precisions(trt: Any, network: Any, config: Any) -> None:
-    """Allow a builder of 8.6 what the graph holds, and hold it to float32 where the graph has that beside half."""
+    """Allow the builder of 8.6 the types of the graph, and constrain the float32 layers of a float16 graph."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     given = [{layer.get_output(index).dtype for index in range(layer.num_outputs)} for layer in layers]
     quantised = any(layer.type == trt.LayerType.QUANTIZE for layer in layers)
@@ -76,7 +79,7 @@ def _allow_precisions(trt: Any, network: Any, config: Any) -> None:
     config.set_flag(trt.BuilderFlag.FP16)
     if quantised:
         return
-    # A constant and a shape compute nothing, and a plugin says itself which types it takes.
+    # Constants and shapes compute nothing, and a plugin declares its own types.
     free = {trt.LayerType.CONSTANT, trt.LayerType.SHAPE, trt.LayerType.PLUGIN_V2}
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     for layer, dtypes in zip(layers, given, strict=True):
@@ -85,25 +88,41 @@ def _allow_precisions(trt: Any, network: Any, config: Any) -> None:
 
 
 def set_batch(builder: Any, network: Any, config: Any, batch: BatchProfile) -> None:
-    """Set the numbers of images that the engine takes; BackendError if the graph does not take them."""
+    """Set the numbers of images that the engine takes in one batch.
+
+    Args:
+        builder: Builder of the library.
+        network: Parsed graph.
+        config: Configuration of the build, changed in place.
+        batch: Numbers of images.
+
+    Raises:
+        BackendError: If the graph does not take these numbers of images.
+    """
     images = network.get_input(0)
     image = tuple(images.shape)[1:]
     profile = builder.create_optimization_profile()
     profile.set_shape(images.name, *((count, *image) for count in (batch.min, batch.opt, batch.max)))
     if config.add_optimization_profile(profile) < 0:
         raise BackendError(
-            f"the graph does not take batches of {batch.min} to {batch.max} images: export it again"
+            f"the graph does not take batches of {batch.min} to {batch.max} images",
+            hint="export it again with 'edgead build'",
         )
 
 
 def read_timings(config: Any, file: Path) -> None:
-    """Give the builder the timings of earlier builds; it checks that they are of this GPU and version."""
+    """Give the builder the timings of earlier builds. The builder checks that they fit its GPU and version.
+
+    Args:
+        config: Configuration of the build, changed in place.
+        file: Timing cache. If it is missing or unreadable, everything is measured.
+    """
     content = b""
     try:
         if file.is_file() and file.stat().st_size <= _MAX_CACHE_BYTES:
             content = file.read_bytes()
     except OSError:
-        content = b""  # what cannot be read is measured again
+        content = b""  # timings that cannot be read are measured again
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, False):
         _log.info("the timing cache %s is of another GPU or version: measuring anew", file)
@@ -111,7 +130,12 @@ def read_timings(config: Any, file: Path) -> None:
 
 
 def keep_timings(config: Any, file: Path) -> None:
-    """Write the timings for later builds; the engine is built by now, so an error is only logged."""
+    """Write the timings for later builds. An error is only logged, because the engine is complete.
+
+    Args:
+        config: Configuration of the finished build.
+        file: Timing cache to write.
+    """
     try:
         with replace_file(file) as partial:
             partial.write_bytes(memoryview(config.get_timing_cache().serialize()))

@@ -1,14 +1,15 @@
 """The process that compiles one engine: ``python -m edgead.engine.tensorrt_worker``.
 
-`edgead.engine.tensorrt_build` starts it and gives it an `EngineTask` as JSON on standard input. It answers in lines of
-JSON: {"progress": line} for every line that is logged, then {"error": line}, or {"built": true} once the engine is
-written, and {"layers": report or null}. Whatever else ends it, the other end reads from the exit status, and from
-standard error, where the library's complaints go as they come.
+`edgead.engine.tensorrt_build` starts it and writes an `EngineTask` as JSON to its standard input. It answers in lines
+of JSON: {"progress": line} for every logged line, then {"error": text, "hint": text or null}, or {"built": true} as
+soon as the engine is written, and {"layers": report or null}. If the process ends in another way, the parent reads the
+exit status and standard error, which has the messages of the library.
 
-A plugin is opened as any library, whose creator is then in the registry of the whole process. One that the engine is to
-carry is not: the builder loads it into a registry of its own, and the runtime that opens the engine for its report
-loads the engine's copy into another. Each knows it once, since a registry refuses a second creator of one name.
-NVIDIA's trtexec has this order too (--dynamicPlugins with --setPluginsToSerialize).
+A plugin is usually opened like any shared library, which registers its creator for the whole process. A plugin that the
+engine will contain is loaded differently. The builder loads it into its own registry, and the runtime that opens the
+engine for the report loads the copy of the engine into another registry. Each registry loads the plugin only once,
+because a registry rejects a second creator with the same name. NVIDIA's trtexec uses the same order
+(--dynamicPlugins with --setPluginsToSerialize).
 """
 
 from __future__ import annotations
@@ -40,19 +41,24 @@ _MAX_TASK_BYTES = 2**16
 
 
 class _Answers(logging.Handler):
-    """Sends what is logged to the other end; if that no longer reads, `logging` raises OSError where it is called."""
+    """Handler that sends log records to the parent. If the parent no longer reads, the logging call raises OSError.
+
+    Args:
+        answer: Function that writes an answer from its keyword arguments.
+    """
 
     def __init__(self, answer: Callable[..., None]) -> None:
         super().__init__()
         self._answer = answer
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Send one log record, see `logging.Handler.emit`."""
         self._answer(progress=record.getMessage())
 
 
 def main() -> None:
-    """Read the task, build, answer."""
-    # The library may print; what it prints must not get between the answers.
+    """Read the task from standard input, build the engine, and write the answers to standard output."""
+    # The library may print to standard output, and its text must not get between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -60,31 +66,31 @@ def main() -> None:
         answers.write(json.dumps(content) + "\n")
         answers.flush()
 
-    # The process is ours alone, and so is its root logger.
+    # No other code runs in this process, so its root logger may be configured.
     logging.basicConfig(level=logging.INFO, handlers=[_Answers(answer)])
     try:
-        with record_errors(BackendError, "the task of the build is broken", "build again"):
+        with record_errors(BackendError, "the worker cannot read the task of the build", "build again"):
             content = sys.stdin.buffer.read(_MAX_TASK_BYTES + 1)
             task = record_from(EngineTask, parse_json(content, _MAX_TASK_BYTES))
         library, engine = build(task)
     except EdgeadError as error:
-        answer(error=str(error))
+        answer(error=error.what, hint=error.hint)
     else:
         answer(built=True)
         answer(layers=_layers(library, engine, host_code=task.request.settings.version_compatible))
 
 
 def build(task: EngineTask) -> tuple[Library, Any]:
-    """Build and write the engine. The steps are logged.
+    """Build and write an engine. The steps are logged.
 
     Args:
-        task: The work.
+        task: Task of this process.
 
     Returns:
-        The library, and the engine's content, a buffer of the library's.
+        The library, and the content of the engine, a buffer of the library.
 
     Raises:
-        BackendError: If the library refuses.
+        BackendError: If the library is missing or rejects the graph, the plugin or a setting.
     """
     _log.info("loading the library")
     library = load_library(task.request.backend)
@@ -93,7 +99,10 @@ def build(task: EngineTask) -> tuple[Library, Any]:
     try:
         builder = library.module.Builder(library.logger)
     except TypeError as error:
-        raise BackendError(f"{library.name} cannot start to build: {library.said()}") from error
+        raise BackendError(
+            f"{library.name} cannot start to build ({library.said()})",
+            hint="check the GPU with 'edgead doctor'",
+        ) from error
     carried = _take_plugin(library, builder, task.plugin, settings) if task.plugin else []
     _log.info("reading the graph")
     network, parser = parsed_network(library, builder, task.graph, task.features)
@@ -109,9 +118,12 @@ def build(task: EngineTask) -> tuple[Library, Any]:
         config.progress_monitor = monitor
     _log.info("compiling")
     engine = builder.build_serialized_network(network, config)
-    del parser  # the network's weights are its own, so not earlier
+    del parser  # not earlier, because it owns the weights of the network
     if engine is None:
-        raise BackendError(f"{library.name} cannot build an engine of the graph: {library.said()}")
+        raise BackendError(
+            f"{library.name} cannot build an engine of the graph ({library.said()})",
+            hint="check the GPU with 'edgead doctor', or build with another --precision",
+        )
     _log.info("writing the engine")
     with replace_file(task.engine) as partial:
         partial.write_bytes(memoryview(engine))
@@ -123,32 +135,34 @@ def build(task: EngineTask) -> tuple[Library, Any]:
 def _take_plugin(
     library: Library, builder: Any, plugin: PluginLibrary, settings: TensorRTSettings
 ) -> list[str]:
-    """Have the parser find the plugin, and return the paths of the libraries that the engine is to carry."""
+    """Load the plugin for the parser, and return the paths of the libraries that the engine will contain."""
     if not settings.version_compatible:
         load_plugin(plugin.path, plugin.sha256)
         return []
     if not hasattr(library.module.IBuilderConfig, "plugins_to_serialize"):
         raise BackendError(
-            f"{library.name} puts no plugin into a version-compatible engine, it has no plugins_to_serialize: build "
-            "with --head standard, or leave version_compatible out of the target"
+            f"{library.name} cannot put a plugin into a version-compatible engine, because it has no "
+            "plugins_to_serialize",
+            hint="build with --head standard, or leave version_compatible out of the target",
         )
     path = checked_plugin(plugin.path, plugin.sha256)
     if builder.get_plugin_registry().load_library(path) is None:
         raise BackendError(
-            f"{library.name} does not take the plugin {path} ({library.said()}): it is for the TensorRT that it was "
-            "compiled with; compile it again here with 'edgead plugin build'"
+            f"{library.name} does not load the plugin {path}, which may be compiled for another TensorRT "
+            f"({library.said()})",
+            hint="compile it again on this machine with 'edgead plugin build'",
         )
     return [path]
 
 
 def _monitor(library: Library) -> Any:
-    """Log the phases of the build, a few lines a second; an end that no longer listens stops the build."""
+    """Make a progress monitor that logs a few lines a second, and stops the build if the parent no longer reads."""
     base: Any = library.module.IProgressMonitor
 
     class Monitor(base):  # type: ignore[misc]
         def __init__(self) -> None:
             base.__init__(self)
-            self._lock = threading.Lock()  # phases run in threads of the library
+            self._lock = threading.Lock()  # the library calls from several threads
             self._steps: dict[str, int] = {}
             self._said_at = 0.0
             self._listening = True
@@ -177,9 +191,12 @@ def _monitor(library: Library) -> Any:
 
 
 def _layers(library: Library, engine: Any, *, host_code: bool) -> str | None:
-    """The inspector's report, JSON; it takes an opened engine, so a GPU that the engine is for.
+    """Return the report of the inspector, JSON, or None if this machine has no GPU that can open the engine.
 
-    host_code: it carries code for the processor, which this process has just put in.
+    Args:
+        library: Library that built the engine.
+        engine: Content of the engine.
+        host_code: Whether the engine contains code for the CPU. It is safe, because this process has built the engine.
     """
     trt = library.module
     runtime = trt.Runtime(library.logger)

@@ -1,7 +1,7 @@
-"""The images that set the threshold of a part and judge what was built: its validation set.
+"""Validation images of a part, which set its threshold and verify what was built.
 
-They are good images that no training and no calibration has seen, and a synthetic defect made of each. A model of
-several parts has such images of each part: every part has its own threshold, as if it were alone.
+They are good images that neither the training nor the calibration has used, and a synthetic defect made from each. A
+model of several parts has validation images of each part, because every part has its own threshold.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class ValidationImages:
 
     Args:
         good: Held-out good images, (N, H, W, 3) uint8 RGB at the model's size, N >= 1.
-        labelled: Test images of which some are good and some are defects, or None. They compare AUROCs only.
+        labelled: Test images, good ones and defects, or None. They are only used for the AUROC.
         false_alarm_rate: Share of good parts that may be called defective, see `edgead.scoring.threshold`.
-        confidence: Confidence that this share is kept, from 0 to 1.
+        confidence: Confidence that this share is not exceeded, from 0 to 1.
 
     Attributes:
-        good: The good images, as given.
-        defects: A synthetic defect of each good image, in the same order; same shape and type.
-        all: Good images, then synthetic defects: (2N, H, W, 3) uint8 RGB.
+        good: Held-out good images, (N, H, W, 3) uint8 RGB.
+        defects: Synthetic defect of each good image in the same order, (N, H, W, 3) uint8 RGB.
+        all: Good images, then synthetic defects, (2N, H, W, 3) uint8 RGB.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class ValidationImages:
         """Set the threshold from the scores of the good images.
 
         Args:
-            *sessions: Sessions that must agree on it. Each image counts with the larger of their scores, in the batches
-                that it is compared in.
+            *sessions: Sessions that share the threshold. Each image counts with the larger of their scores. The
+                batches are the same as in the comparison, because a score can depend on its batch in the last bit.
 
         Returns:
             The threshold, an order statistic of these scores.
@@ -59,10 +59,10 @@ class ValidationImages:
         """Compute the image AUROC on the labelled images.
 
         Args:
-            session: Session that scores them.
+            session: Session that scores the images.
 
         Returns:
-            The AUROC, 0.0 if a score is not finite, None if there are not both good images and defects.
+            The AUROC, 0.0 if a score is not finite, or None if there are no good images or no defects.
         """
         if self._labelled is None:
             return None
@@ -74,19 +74,23 @@ class ValidationImages:
         return metrics.auroc(scores, labels[known] == 1) if np.isfinite(scores).all() else 0.0
 
     def hashes(self) -> list[str]:
-        """Return the IDs of the good images in a bundle, see `image_hash`."""
+        """Return the IDs of the good images that a bundle records, see `image_hash`."""
         return [image_hash(image) for image in self.good]
 
 
 def image_hash(image: UInt8Array) -> str:
-    """Compute the ID of a held-out image: the first 128 bits of the SHA-256 of its pixels, in hex.
+    """Compute the ID of a held-out image.
 
     Args:
         image: Image at the model's size, (H, W, 3) uint8 RGB.
+
+    Returns:
+        The first 128 bits of the SHA-256 of the pixels, in hex.
     """
     return hashlib.sha256(image.tobytes()).hexdigest()[:32]
 
 
 def _scores(session: Session, images: UInt8Array) -> Float32Array:
+    """Score images (N, H, W, 3) in batches of `BATCH`; return (N,) float32."""
     batches = range(0, len(images), BATCH)
     return np.concatenate([session.infer(images[start : start + BATCH]).anomaly_score for start in batches])

@@ -1,4 +1,4 @@
-"""The last step of every build: golden answers and manifest, and the bundle written at once."""
+"""Last step of every build: makes the golden answers and the manifest, and writes the bundle."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a build gives to a bundle.
+    """Result of a build.
 
     Attributes:
         model: Content of the ONNX file.
         precision: Precision of the graph.
         thresholds: Thresholds by part.
-        verification: What was compared and what was allowed, JSON values.
-        golden: Images and the answers to them.
+        verification: Measures of the verification and their limits, JSON values.
+        golden: Golden images and answers.
         files: Other files of the bundle, by name.
-        verified: Whether the thing that runs on the target was compared, and not the graph in its place.
+        verified: True if the file that runs on the target was verified; False if its graph was verified instead.
     """
 
     model: bytes
@@ -49,10 +49,10 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
-    """The trained model that a bundle is made of, as its manifest names it.
+    """Description of the trained model for the manifest.
 
     Attributes:
-        size: Size of the images that the model takes.
+        size: Size of the images that the model takes, in pixels.
         method: Name of the method.
         teacher: Name of the teacher.
         training: Figures of the training, JSON values.
@@ -65,14 +65,14 @@ class ModelDetails:
 
 
 def answers(session: Session, validation_images: Mapping[str, ValidationImages]) -> Golden:
-    """Score the golden images: the first good ones of each part, their synthetic defects, and the chart.
+    """Score the golden images: the first good images of each part, their synthetic defects, and the chart.
 
     Args:
-        session: Session whose answers are kept.
+        session: Session that gives the answers.
         validation_images: Validation images by part.
 
     Returns:
-        Images and answers.
+        The golden images and answers.
     """
     pairs = max(1, GOLDEN_PAIRS // len(validation_images))
     images: list[UInt8Array] = []
@@ -87,27 +87,27 @@ def answers(session: Session, validation_images: Mapping[str, ValidationImages])
         images=batch,
         anomaly_map=np.concatenate([prediction.anomaly_map for prediction in found]),
         anomaly_score=np.concatenate([prediction.anomaly_score for prediction in found]),
-        # The chart is made of an image of the first part, and is compared with the threshold of that part.
+        # The chart is made from an image of the first part, so it is compared with the threshold of this part.
         part=np.array([*parts, 0], np.uint8),
         chart=chart,
     )
 
 
 def install(out: Path, built: Built, model: ModelDetails, backend: Backend, target_name: str) -> Bundle:
-    """Write the bundle of what was built, whole or not at all.
+    """Write a bundle, whole or not at all.
 
     Args:
-        out: Directory to write, in place of the bundle that may be there.
+        out: Directory to write. An existing bundle there is replaced.
         built: Result of the build.
-        model: Trained model that it was built from.
+        model: Description of the trained model.
         backend: Backend that runs the bundle.
-        target_name: Name of the target that it was built for.
+        target_name: Name of the target.
 
     Returns:
         The bundle, opened.
 
     Raises:
-        InputError: If the directory holds something else, see `write_bundle`.
+        InputError: If the directory holds anything other than a bundle, see `write_bundle`.
     """
     _log.info("writing %s", out)
     manifest = Manifest(

@@ -9,9 +9,9 @@ from edgead.cli import choices
 from edgead.data.layouts import LAYOUTS
 from edgead.data.synthetic.parts import KINDS
 from edgead.doctor import HUB_TEACHERS, PACKAGE_TEACHERS
+from edgead.engine.calibration_images import CALIBRATE_ON
 from edgead.engine.fidelity import PRECISIONS
 from edgead.engine.plan import HEADS
-from edgead.engine.precision_converter import CALIBRATE_ON
 from edgead.engine.target import target_names
 from edgead.export.precision.clipping import ALGORITHMS
 from edgead.models import METHODS

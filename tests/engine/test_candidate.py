@@ -1,4 +1,4 @@
-"""Bundles with real engines of TensorRT for RTX, built where no GPU is: what they say, and who refuses them."""
+"""Bundles with real engines of TensorRT for RTX, built without a GPU: their content, and where they are rejected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.runtime.tensorrt import session as tensorrt
 from edgead.runtime.tensorrt.engine_record import EngineRecord, this_platform
 from edgead.runtime.tensorrt.library import load_library
+from tests.helpers.no_gpu import gpu_error
 from tests.helpers.tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
 from tests.helpers.toy_run import PART, ToyRun
 
@@ -54,7 +55,7 @@ def exact(folder: Path) -> Bundle:
 
 @pytest.fixture(scope="module")
 def bundles(folder: Path, exact: Bundle) -> dict[str, Bundle]:
-    """Of each precision, for RTX. The run is exported once."""
+    """Bundles of each precision for RTX. The run is exported once."""
     with pytest.MonkeyPatch.context() as patch:
         graph = exact.file("model.onnx").read_bytes()
         patch.setattr("edgead.engine.build.onnx_from_run", lambda _: graph)
@@ -88,7 +89,7 @@ def test_a_bundle_holds_an_engine_that_nobody_ran(precision: str, bundles: dict[
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_the_graph_was_judged_in_the_engines_place(precision: str, bundles: dict[str, Bundle]) -> None:
+def test_the_graph_was_verified_instead_of_the_engine(precision: str, bundles: dict[str, Bundle]) -> None:
     bundle = bundles[precision]
     golden = bundle.golden()
     with OnnxRuntimeSession(bundle.file("model.onnx")) as session:
@@ -98,7 +99,7 @@ def test_the_graph_was_judged_in_the_engines_place(precision: str, bundles: dict
     assert bundle.manifest.verification["parts"][PART]["map_error_max"] > 0.0
 
 
-def test_float32_is_judged_again_for_another_backend(bundles: dict[str, Bundle], exact: Bundle) -> None:
+def test_float32_is_verified_again_for_another_backend(bundles: dict[str, Bundle], exact: Bundle) -> None:
     found = bundles["fp32"].manifest.verification
     assert found["reference"] == "onnxruntime fp32"
     judged = found["parts"][PART]
@@ -106,26 +107,17 @@ def test_float32_is_judged_again_for_another_backend(bundles: dict[str, Bundle],
     assert judged["limits"]["map_error_max"] == 0.01
 
 
-def test_the_table_says_that_the_engine_was_not_run(bundles: dict[str, Bundle], exact: Bundle) -> None:
+def test_the_table_has_a_row_for_an_engine_that_was_not_run(
+    bundles: dict[str, Bundle], exact: Bundle
+) -> None:
     lines = _report(bundles["int8"])
-    assert lines[0].split() == [
-        "graph",
-        "int8",
-        "for",
-        "rtx-desktop",
-        "against",
-        "onnxruntime",
-        "fp32,",
-        "24",
-        "images",
-    ]
-    assert (
-        "engine       not run on this machine: the device compares it with the golden answers at its start"
-        in lines
-    )
+    first = lines[0].replace(",", "").split()
+    assert first[0] == "graph"
+    assert {"int8", "rtx-desktop", "onnxruntime", "fp32", "24"} <= set(first)
+    assert len([line for line in lines if line.split()[0] == "engine"]) == 1
     of_exact = _report(exact)
-    assert of_exact[0].startswith("verified ")
-    assert not [line for line in of_exact if line.startswith("engine")]
+    assert of_exact[0].split()[0] == "verified"
+    assert not [line for line in of_exact if line.split()[0] == "engine"]
 
 
 def test_the_build_logs_it_too(
@@ -134,21 +126,19 @@ def test_the_build_logs_it_too(
     caplog.set_level(logging.INFO, "edgead")
     bundle = recompile_bundle(exact, tmp_path / "x", plan(folder, "fp32"))
     lines = caplog.messages
-    assert (
-        "the engine is not run here (no NVIDIA driver): its graph is judged, and the device proves the engine"
-        in lines
-    )
-    assert [line for line in lines if re.match(r"compiled an engine of \d+\.\d MB in \d+ s$", line)]
+    assert len([line for line in lines if gpu_error().what in line]) == 1
+    assert [line for line in lines if re.search(r" \d+\.\d MB in \d+ s$", line)]
     assert bundle.manifest.verified is False
     assert bundle.manifest.thresholds[PART] == exact.manifest.thresholds[PART]
     assert (
         bundle.manifest.verification["parts"][PART]["validation_images"]
         == exact.manifest.verification["parts"][PART]["validation_images"]
     )
-    assert bundle.manifest.verification["reference"].startswith("the golden answers")
+    assert "golden" in bundle.manifest.verification["reference"]
 
 
 def refusal(bundle: Bundle, kind: type[EdgeadError] = BackendError) -> str:
+    """The message with which a bundle does not open."""
     with pytest.raises(kind) as caught:
         open_session(bundle)
     assert "\n" not in str(caught.value)
@@ -157,8 +147,7 @@ def refusal(bundle: Bundle, kind: type[EdgeadError] = BackendError) -> str:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_without_a_gpu_it_does_not_open(precision: str, bundles: dict[str, Bundle]) -> None:
-    message = refusal(bundles[precision])
-    assert message.startswith("no NVIDIA driver")
+    assert refusal(bundles[precision]) == str(gpu_error())
 
 
 @pytest.mark.parametrize("name", ["model.engine", "engine.json", "model.onnx"])
@@ -167,12 +156,13 @@ def test_a_changed_byte_is_refused(name: str, bundles: dict[str, Bundle], tmp_pa
     content = bytearray(bundle.file(name).read_bytes())
     content[len(content) // 2] ^= 1
     bundle.file(name).write_bytes(content)
-    with pytest.raises(BundleError, match=rf"{re.escape(name)} has changed since it was built"):
+    with pytest.raises(BundleError) as caught:
         open_bundle(bundle.path)
+    assert str(bundle.path / name) in caught.value.what
 
 
 def copy(bundle: Bundle, target: Path, **files: bytes) -> Bundle:
-    """The bundle at another place, with some files replaced and all hashes right."""
+    """Copy the bundle with some files replaced and all hashes right."""
     contents: dict[str, Path | bytes] = {name: bundle.file(name) for name in bundle.manifest.files}
     changed = {name.replace("_", "."): content for name, content in files.items()}
     return write_bundle(target, bundle.manifest, contents | changed)
@@ -184,33 +174,30 @@ def with_record(bundle: Bundle, target: Path, **changes: object) -> Bundle:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "here"),
     [
-        ({"library_version": "1.0.0.1"}, "built for TensorRT for RTX 1.0.0.1, this machine has "),
-        (
-            {"platform": "linux-riscv64"},
-            f"built for platform linux-riscv64, this machine is {this_platform()}",
-        ),
+        ({"library_version": "1.0.0.1"}, lambda: load_library("tensorrt-rtx").version_text),
+        ({"platform": "linux-riscv64"}, this_platform),
     ],
 )
 def test_an_engine_of_another_machine_is_refused_by_name(
-    changes: dict[str, str], said: str, bundles: dict[str, Bundle], tmp_path: Path
+    changes: dict[str, str], here: Callable[[], str], bundles: dict[str, Bundle], tmp_path: Path
 ) -> None:
     bundle = with_record(bundles["fp32"], tmp_path / "x", **changes)
     message = refusal(bundle)
-    assert said in message
-    assert message.endswith(
-        f"rebuild it with edgead build {bundle.path} --target rtx-desktop --out {bundle.path}-here"
-    )
+    for value in (*changes.values(), here()):
+        assert value in message
+    assert message.endswith(f"edgead build {bundle.path} --target rtx-desktop --out {bundle.path}-here")
 
 
 def test_an_engine_for_another_gpu_is_refused_by_name(
     bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The GPU alone is not real here; RTX 20 has 7.5.
+    # Only the GPU is not real here; RTX 20 has 7.5.
     monkeypatch.setattr(tensorrt, "Gpu", lambda: SimpleNamespace(compute_capability=(7, 5)))
     message = refusal(bundles["fp32"])
-    assert "compute capability (SM) 8.6 and 8.9 and 12.0, this machine's GPU has 7.5" in message
+    for compute_capability in ("8.6", "8.9", "12.0", "7.5"):
+        assert compute_capability in message
     assert f"edgead build {bundles['fp32'].path} --target rtx-desktop" in message
 
 
@@ -218,14 +205,14 @@ def test_an_engine_for_another_gpu_is_refused_by_name(
 def test_a_record_that_is_none_is_refused(text: bytes, bundles: dict[str, Bundle], tmp_path: Path) -> None:
     bundle = copy(bundles["fp32"], tmp_path / "x", engine_json=text)
     message = refusal(bundle, BundleError)
-    assert "engine.json is no record of an engine" in message
+    assert "engine.json" in message
     assert "edgead build" in message
 
 
 def test_an_engine_is_missing_from_the_bundle(exact: Bundle, tmp_path: Path) -> None:
     files: dict[str, Path | bytes] = {name: exact.file(name) for name in exact.manifest.files}
     bundle = write_bundle(tmp_path / "x", replace(exact.manifest, backend="tensorrt-rtx"), files)
-    assert "has no engine.json" in refusal(bundle, BundleError)
+    assert "engine.json" in refusal(bundle, BundleError)
 
 
 COMMAND = """
@@ -251,8 +238,9 @@ def test_an_int8_bundle_is_compiled_as_it_is_without_images_and_torch(
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "int8 for rtx-desktop against the golden answers of the bundle" in done.stdout
-    assert "not run on this machine" in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert {"int8", "rtx-desktop", "golden"} <= set(rows[0])
+    assert [row for row in rows if row[0] == "engine"]
     compiled = open_bundle(tmp_path / "rtx")
     for name in ("model.onnx", "golden.npz", "calibration.json"):
         assert compiled.manifest.files[name] == int8.manifest.files[name]
@@ -268,7 +256,7 @@ def test_a_graph_that_gives_other_answers_is_not_compiled(
     folder: Path, exact: Bundle, tmp_path: Path
 ) -> None:
     liar = copy(exact, tmp_path / "liar", golden_npz=wrong_golden(exact))
-    with pytest.raises(VerificationError, match="nothing was written") as refused:
+    with pytest.raises(VerificationError) as refused:
         recompile_bundle(liar, tmp_path / "x", plan(folder, "fp32", "cpu"))
     assert refused.value.exit_code == 3
     assert not (tmp_path / "x").exists()

@@ -1,7 +1,7 @@
-"""`--precision auto`: the first candidate precision that decides as the model is kept, what was tried is reported, or
-nothing is written.
+"""`--precision auto` keeps the first candidate precision that decides as the model and records the others.
 
-The run's graph is the toy one, made by hand, so that every build here is quick; all else is real.
+If no candidate precision does, nothing is written. The graph of the run is a hand-made toy, so that every build is
+quick; everything else is real.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ TARGET = replace(Plan().target, fallback_order=CANDIDATE_PRECISIONS)
 
 @dataclass
 class GraphRun(ToyRun):
-    """A run of which the export is this graph; its reference is the graph too."""
+    """A run that exports this graph, which is also its reference."""
 
     size: ModelSize = SIZE
     graph: bytes = toy_graph().SerializeToString()
@@ -88,12 +88,12 @@ def plan(folder: Path, *candidate_precisions: CandidatePrecision, **tolerances: 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds what was calibrated, once for all builds of the same graph."""
+    """Folder of the calibration, which all builds of the same graph share."""
     return tmp_path_factory.mktemp("fallback_order")
 
 
 def sabotage(monkeypatch: pytest.MonkeyPatch, *candidate_precisions: str) -> None:
-    """Let one weight scale of the graphs of these candidate precisions be eight times what it should be."""
+    """Multiply one weight scale of the graphs of these candidate precisions by eight."""
     graph = PrecisionConverter.graph
 
     def sabotaging(self: PrecisionConverter, asked: CandidatePrecision) -> ConvertedModel:
@@ -106,6 +106,11 @@ def sabotage(monkeypatch: pytest.MonkeyPatch, *candidate_precisions: str) -> Non
         return replace(honest, model=model.SerializeToString())
 
     monkeypatch.setattr(PrecisionConverter, "graph", sabotaging)
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[Any]:
+    """The candidate precision of each line that was logged while candidate precisions were tried."""
+    return [record.args[0] for record in caplog.records if record.module == "candidate_precisions"]  # type: ignore[index]
 
 
 def fallback_order(bundle: Bundle) -> list[tuple[str, bool]]:
@@ -123,8 +128,8 @@ def test_an_honest_graph_stays_on_the_first_candidate_precision(
     manifest = open_bundle(bundle.path).manifest
     assert (manifest.precision, manifest.verification["candidate_precision"]) == ("int8", "int8")
     assert fallback_order(bundle) == [("int8", True)]
-    assert [line for line in caplog.messages if line.startswith("building")] == ["building int8 for cpu"]
-    # What the fallback order says of the candidate precision that was kept is what the table says.
+    assert set(logged(caplog)) == {"int8"}
+    # The fallback order has the same measures for the kept candidate precision as the table.
     (kept,) = manifest.verification["fallback_order"]
     for name in ("map_error_max", "score_error_max", "rank_correlation", "decision_flips", "n"):
         assert kept["parts"][PART][name] == manifest.verification["parts"][PART][name]
@@ -136,7 +141,7 @@ def test_one_candidate_precision_alone_is_no_fallback_order(folder: Path, tmp_pa
     assert {"candidate_precision", "fallback_order"}.isdisjoint(bundle.manifest.verification)
 
 
-def test_a_sabotaged_candidate_precision_is_passed_over_and_told(
+def test_a_sabotaged_candidate_precision_is_skipped_and_recorded(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sabotage(monkeypatch, "int8")
@@ -146,8 +151,10 @@ def test_a_sabotaged_candidate_precision_is_passed_over_and_told(
     assert fallback_order(bundle) == [("int8", False), ("int8-sensitive-fp16", True)]
     first, second = bundle.manifest.verification["fallback_order"]
     assert first["parts"][PART]["map_error_max"] > second["parts"][PART]["map_error_max"]
-    (over,) = (line for line in caplog.messages if "is out of tolerance" in line)
-    assert over.startswith("int8 is out of tolerance: on 24 images the maps differ by up to ")
+    # Both are built and compared, and one line more says how far the first one is out of tolerance.
+    assert logged(caplog) == ["int8"] * 3 + ["int8-sensitive-fp16"] * 2
+    (over,) = (line for line in caplog.messages if f"{first['parts'][PART]['map_error_max']:.3g} " in line)
+    assert " 24 " in over
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -188,7 +195,7 @@ def test_float32_is_the_last_resort_and_is_what_it_was(folder: Path, tmp_path: P
     assert bundle.manifest.verification["reference"] == "torch"
 
 
-def test_a_budget_that_nothing_holds_writes_nothing(folder: Path, tmp_path: Path) -> None:
+def test_a_tolerance_that_nothing_holds_writes_nothing(folder: Path, tmp_path: Path) -> None:
     old = build_bundle(GraphRun(), tmp_path / "old").path
     before = {file.name: file.read_bytes() for file in old.iterdir()}
     wanted = plan(folder, *CANDIDATE_PRECISIONS[:-1], int8=NOTHING, fp16=NOTHING)
@@ -196,16 +203,17 @@ def test_a_budget_that_nothing_holds_writes_nothing(folder: Path, tmp_path: Path
         with pytest.raises(VerificationError) as refusal:
             build_bundle(GraphRun(), target, wanted)
         assert refusal.value.exit_code == 3
-        message = str(refusal.value)
-        assert "\n" not in message
-        assert f"none of {', '.join(CANDIDATE_PRECISIONS[:-1])} decides as the model" in message
-        assert "target 'cpu'; nothing was written" in message
+        assert "\n" not in str(refusal.value)
+        assert ", ".join(CANDIDATE_PRECISIONS[:-1]) in refusal.value.what
+        assert "'cpu'" in refusal.value.what
+        assert refusal.value.hint is not None
+        assert "--target" in refusal.value.hint
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert {file.name: file.read_bytes() for file in old.iterdir()} == before
 
 
 def overflowing() -> GraphRun:
-    """A run with weights that half cannot hold, on a channel so faint that what they give fits well."""
+    """A run with weights that float16 cannot hold, on a channel so faint that their results fit well."""
     model = toy_graph()
     weights = {weight.name: weight for weight in model.graph.initializer}
     faint: dict[str, tuple[Any, float]] = {
@@ -220,22 +228,23 @@ def overflowing() -> GraphRun:
     return GraphRun(graph=model.SerializeToString())
 
 
-def test_a_candidate_precision_that_does_not_convert_is_passed_over_and_told(tmp_path: Path) -> None:
+def test_a_candidate_precision_that_does_not_convert_is_skipped_and_recorded(tmp_path: Path) -> None:
     bundle = build_bundle(overflowing(), tmp_path / "x", plan(tmp_path, "fp16", "fp32"))
     assert bundle.manifest.precision == "fp32"
     (tried,) = bundle.manifest.verification["fallback_order"]
     assert (tried["candidate_precision"], tried["holds"]) == ("fp16", False)
-    assert "weights that half precision cannot hold" in tried["error"]
     assert "down_w" in tried["error"]
-    with pytest.raises(PrecisionError, match="down_w"):
+    with pytest.raises(PrecisionError) as refusal:
         build_bundle(overflowing(), tmp_path / "y", plan(tmp_path, "fp16"))
-    with pytest.raises(VerificationError, match="none of fp16, fp16-fp32-tail decides"):
+    assert "down_w" in refusal.value.what
+    with pytest.raises(VerificationError) as none:
         build_bundle(overflowing(), tmp_path / "y", plan(tmp_path, "fp16", "fp16-fp32-tail"))
+    assert "fp16, fp16-fp32-tail" in none.value.what
     assert not (tmp_path / "y").exists()
 
 
 def labelled_run() -> GraphRun:
-    """Labels that float32 tells apart perfectly: above the middle of its own scores is a defect; one is unknown."""
+    """A run with labels that float32 separates perfectly: defects have scores above the median; one is unknown."""
     images = toy_images(300, seed=7)
     with OnnxRuntimeSession(GraphRun().graph) as session:
         scores = session.infer(images).anomaly_score
@@ -244,7 +253,7 @@ def labelled_run() -> GraphRun:
     return GraphRun(labelled=loaded(images, labels))
 
 
-def test_the_change_of_auroc_is_that_of_scikit_learn(folder: Path, tmp_path: Path) -> None:
+def test_the_change_of_auroc_is_the_same_as_with_scikit_learn(folder: Path, tmp_path: Path) -> None:
     run = labelled_run()
     assert run.labelled is not None
     bundle = build_bundle(run, tmp_path / "x", plan(folder, "int8", int8=ANYTHING))
@@ -266,10 +275,11 @@ def test_a_loss_of_auroc_alone_refuses(limit: str | None, folder: Path, tmp_path
     if limit is None:
         build_bundle(labelled_run(), tmp_path / "x", wanted)
         return
-    with pytest.raises(VerificationError, match=r"AUROC changes by -0\.\d+ \(allowed: -?0 or more\)"):
+    with pytest.raises(VerificationError) as refusal:
         build_bundle(labelled_run(), tmp_path / "x", wanted)
+    assert "AUROC" in refusal.value.what
     assert list(tmp_path.iterdir()) == []
-    # Without labels nobody knows of it.
+    # Without labels the loss cannot be measured.
     bundle = build_bundle(GraphRun(), tmp_path / "x", wanted)
     assert bundle.manifest.verification["parts"][PART]["auroc"] is None
     assert bundle.manifest.verification["parts"][PART]["auroc_change"] is None
@@ -283,7 +293,7 @@ def test_labels_of_one_kind_give_no_auroc(label: int | None, folder: Path, tmp_p
 
 
 class Rounded(OnnxRuntimeSession):
-    """The same engine on another machine: everything a little higher."""
+    """The same engine on another machine, where all results are a little higher."""
 
     def infer(self, batch: np.ndarray) -> Prediction:
         exact = super().infer(batch)
@@ -357,9 +367,9 @@ def test_fewer_int8_layers_are_nearer_to_float32(folder: Path) -> None:
     assert 0.0 < error("fp16") < error("int8-sensitive-fp16") < error("int8") / 2
 
 
-def test_the_tail_is_float32_and_what_comes_before_is_half(folder: Path) -> None:
+def test_the_tail_is_float32_and_the_layers_before_it_are_float16(folder: Path) -> None:
     found = types_of(made(folder, "fp16-fp32-tail")[0])
-    # The features are `teacher` and `student`: up to their last convolutions, and the image, float32 it is.
+    # The features are `teacher` and `student`. Their last convolutions and the image stay float32.
     for name in ("image", "conv_t", "teacher", "up", "student", "anomaly_map"):
         assert found[name] == TensorProto.FLOAT, name
     for name in ("down", "embedding", "main", "sum", "residual"):

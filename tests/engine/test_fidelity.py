@@ -1,4 +1,4 @@
-"""Refusal of a graph that differs from its reference, and the damaged images it is tried on."""
+"""Rejection of a graph that differs from its reference, and the synthetic defects for the comparison."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_images(count: int) -> np.ndarray:
     return np.random.default_rng(2).integers(0, 256, (count, 32, 64, 3), np.uint8)
 
 
-def test_what_agrees_is_let_through() -> None:
+def test_equal_sessions_pass() -> None:
     fidelity = verify(FakeSession(SIZE), FakeSession(SIZE), make_images(3), threshold=0.9).fidelity
     assert fidelity.n == 3
     assert fidelity.map_error_max == 0.0
@@ -38,35 +38,36 @@ def test_what_agrees_is_let_through() -> None:
 
 
 def test_a_map_beyond_the_tolerance_is_refused() -> None:
-    # No decision flips: both scores are far below the threshold.
-    with pytest.raises(VerificationError, match="0 decisions flip"):
-        verify(
-            FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.1 + 2 * MAP_TOLERANCE), make_images(3), threshold=0.9
-        )
+    sessions = FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.1 + 2 * MAP_TOLERANCE)
+    # No decision flips, because both scores are far below the threshold.
+    assert compare_sessions(*sessions, make_images(3), 0.9).decision_flips == 0
+    with pytest.raises(VerificationError):
+        verify(*sessions, make_images(3), threshold=0.9)
 
 
 def test_small_maps_have_a_small_tolerance() -> None:
-    # A thousandth as large as maps of one scale: a tolerance of 1e-4 would let everything through.
+    # These maps are a thousand times smaller than usual, so that a tolerance of 1e-4 would accept everything.
     small = FakeSession(SIZE, 1e-4), FakeSession(SIZE, 1.5e-4)
     assert abs(1.5e-4 - 1e-4) < MAP_TOLERANCE
-    with pytest.raises(VerificationError, match="0 decisions flip"):
+    assert compare_sessions(*small, make_images(3), 1e-3).decision_flips == 0
+    with pytest.raises(VerificationError):
         verify(*small, make_images(3), threshold=1e-3)
 
 
 @pytest.mark.parametrize(
     ("reference", "other", "share"),
     [
-        # Below the threshold of 0.1 and at it, shares of the threshold.
+        # Up to the threshold of 0.1, errors are shares of the threshold.
         (0.01, 0.03, 0.2),
         (0.1, 0.08, 0.2),
-        # A defect: a tenth less of it says the same of the part, nothing of it does not.
+        # A defect: a score that is a tenth smaller makes the same decision; a score of zero does not.
         (9.0, 8.1, 0.1),
         (9.0, 0.0, 1.0),
         # A good part seen as a defect.
         (0.05, 9.0, 89.5),
     ],
 )
-def test_errors_are_shares_of_the_threshold_or_of_what_is_above_it(
+def test_errors_are_relative_to_the_threshold_or_to_a_larger_value(
     reference: float, other: float, share: float
 ) -> None:
     found = compare_sessions(FakeSession(SIZE, reference), FakeSession(SIZE, other), make_images(2), 0.1)
@@ -74,32 +75,32 @@ def test_errors_are_shares_of_the_threshold_or_of_what_is_above_it(
     assert found.score_error_max == pytest.approx(share, rel=1e-5)
 
 
-def test_nothing_is_a_share_of_a_threshold_of_zero() -> None:
+def test_no_difference_is_accepted_with_a_threshold_of_zero() -> None:
     still = FakeSession(SIZE, 0.0)
     assert compare_sessions(still, still, make_images(2), 0.0).map_error_max == 0.0
     for other in (-1e-6, -10.0):
-        with pytest.raises(VerificationError, match="0 decisions flip"):
+        assert compare_sessions(still, FakeSession(SIZE, other), make_images(2), 0.0).decision_flips == 0
+        with pytest.raises(VerificationError):
             verify(still, FakeSession(SIZE, other), make_images(2), 0.0)
 
 
 def test_a_flipped_decision_is_refused_however_small_the_difference() -> None:
     nearly = 0.1 + MAP_TOLERANCE / 2
-    assert verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, nearly), make_images(3), threshold=0.2)
-    with pytest.raises(VerificationError, match="3 decisions flip"):
-        verify(
-            FakeSession(SIZE, 0.1),
-            FakeSession(SIZE, nearly),
-            make_images(3),
-            threshold=0.1 + MAP_TOLERANCE / 4,
-        )
+    sessions, between = (FakeSession(SIZE, 0.1), FakeSession(SIZE, nearly)), 0.1 + MAP_TOLERANCE / 4
+    assert verify(*sessions, make_images(3), threshold=0.2)
+    assert compare_sessions(*sessions, make_images(3), between).decision_flips == 3
+    with pytest.raises(VerificationError):
+        verify(*sessions, make_images(3), threshold=between)
 
 
-def test_numbers_that_are_none_are_refused() -> None:
-    with pytest.raises(VerificationError, match="inf"):
-        verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, float("nan")), make_images(2), threshold=0.9)
+def test_nan_is_refused() -> None:
+    sessions = FakeSession(SIZE, 0.1), FakeSession(SIZE, float("nan"))
+    assert compare_sessions(*sessions, make_images(2), 0.9).map_error_max == float("inf")
+    with pytest.raises(VerificationError):
+        verify(*sessions, make_images(2), threshold=0.9)
 
 
-def test_the_refusal_is_one_line_and_exits_with_two() -> None:
+def test_the_refusal_is_one_line_and_exits_with_three() -> None:
     with pytest.raises(VerificationError) as refusal:
         verify(FakeSession(SIZE, 0.1), FakeSession(SIZE, 0.9), make_images(1), threshold=0.5)
     assert "\n" not in str(refusal.value)
@@ -155,7 +156,7 @@ def test_each_error_has_its_own_limit(limits: ToleranceLimits, lets_through: boo
     if lets_through:
         check()
     else:
-        with pytest.raises(VerificationError, match="nothing was written"):
+        with pytest.raises(VerificationError):
             check()
 
 
@@ -166,8 +167,9 @@ def test_another_order_is_refused() -> None:
     loose = ToleranceLimits(10.0, 10.0, 0.9, 100, 0.01)
     brightness = FakeSession(SIZE, lambda image: float(image.mean()) / 255)
     verify(brightness, brightness, make_images(5), 0.9, loose)
-    with pytest.raises(VerificationError, match=r"rank correlation is -1.000 \(allowed: 0.9 or more\)"):
+    with pytest.raises(VerificationError) as refusal:
         verify(brightness, FakeSession(SIZE, reversed_brightness), make_images(5), 0.9, loose)
+    assert "-1.000" in refusal.value.what
 
 
 def test_a_loss_of_auroc_is_refused_and_a_gain_is_not() -> None:
@@ -178,13 +180,14 @@ def test_a_loss_of_auroc_is_refused_and_a_gain_is_not() -> None:
     assert FidelityReport(same).holds(limits)
     assert not FidelityReport(same, 0.95, 0.93).holds(limits)
     assert not FidelityReport(same, 0.95, float("nan")).holds(limits)
-    with pytest.raises(
-        VerificationError, match=r"AUROC changes by -0.0200 \(allowed: -0.01 or more\).*: try this"
-    ):
-        require(FidelityReport(same, 0.95, 0.93), limits, "try this")
+    with pytest.raises(VerificationError) as refusal:
+        require(FidelityReport(same, 0.95, 0.93), limits, "try this", part="left")
+    for value in ("-0.0200", "-0.01", "left"):
+        assert value in refusal.value.what
+    assert refusal.value.hint == "try this"
 
 
-def test_what_is_infinite_is_left_out_of_json() -> None:
+def test_infinite_measures_are_null_in_json() -> None:
     broken = compare_sessions(FakeSession(SIZE, 0.1), FakeSession(SIZE, float("nan")), make_images(2), 0.9)
     measures = FidelityReport(broken).measures()
     assert measures["map_error_max"] is None
@@ -194,9 +197,11 @@ def test_what_is_infinite_is_left_out_of_json() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("map_error", -0.1), ("rank_correlation_min", 1.5), ("auroc_loss", float("nan"))]
 )
-def test_a_budget_out_of_range_is_refused_by_name(name: str, value: float) -> None:
-    with pytest.raises(InputError, match=f"tolerance {name} is"):
+def test_a_tolerance_out_of_range_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(InputError) as refusal:
         replace(HALF, **{name: value})
+    assert name in refusal.value.what
+    assert str(value) in refusal.value.what
 
 
 def test_the_table_shows_each_measure_beside_its_limit() -> None:

@@ -1,4 +1,4 @@
-"""What a user asks for: the head of an engine, options that do not fit together, and the defaults."""
+"""Options of a build: the head of an engine, options that contradict each other, and the defaults."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_with_a_plugin(plugin, target, head, expected):
     [
         ("jetson-orin", "auto", "standard"),
         ("jetson-orin", "standard", "standard"),
-        # Compiled when the session starts, not before.
+        # The kernels are compiled when the session starts.
         ("rtx-desktop", "plugin", "kernels"),
     ],
 )
@@ -62,33 +62,37 @@ def test_without_a_plugin(target, head, expected):
     assert parse(target, head).engine_head() == expected
 
 
-def test_a_plugin_that_is_compiled_later_is_taken_by_auto_then():
+def test_auto_uses_a_plugin_that_is_compiled_later():
     plan = parse("jetson-orin")
     plugin_file().parent.mkdir(parents=True)
     plugin_file().write_bytes(b"library")
     assert plan.engine_head() == "plugin"
 
 
-def test_asked_for_and_not_compiled_is_one_line_with_the_command(tmp_path):
+def test_a_plugin_that_is_not_compiled_is_refused_with_the_command(tmp_path):
     place = tmp_path / "edgead" / "plugin" / "libedgead_plugin.so"
     with pytest.raises(InputError) as caught:
         parse("jetson-orin", "plugin")
-    assert str(caught.value) == (
-        f"--head plugin needs {place}, which is not there: compile it with 'edgead plugin build'"
-    )
+    assert "\n" not in str(caught.value)
+    assert "--head plugin" in caught.value.what
+    assert str(place) in caught.value.what
+    assert "'edgead plugin build'" in caught.value.hint
 
 
 def test_onnxruntime_has_no_engine(plugin):
-    with pytest.raises(
-        InputError, match=r"for engines, and target 'cpu' is for onnxruntime: leave it out, or give"
-    ):
+    with pytest.raises(InputError) as caught:
         parse("cpu", "plugin")
+    for value in ("--head plugin", "'cpu'", "onnxruntime"):
+        assert value in caught.value.what
+    assert "--backend" in caught.value.hint
 
 
 @pytest.mark.parametrize("target", ["cpu", "rtx-desktop", "jetson-orin"])
-def test_an_unknown_head_is_refused_with_those_there_are(target):
-    with pytest.raises(InputError, match=f"unknown --head 'kernels': choose one of {', '.join(HEADS)}"):
+def test_an_unknown_head_is_refused_with_the_choices(target):
+    with pytest.raises(InputError) as caught:
         parse(target, "kernels")
+    assert "--head 'kernels'" in caught.value.what
+    assert ", ".join(HEADS) in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -106,13 +110,13 @@ OF_INT8 = {"calibrate_on": "noise", "algorithm": "minmax", "quantize": "all", "c
 @pytest.mark.parametrize("option", OF_INT8)
 @pytest.mark.parametrize(
     ("target", "precision"),
-    # The fallback order of a CPU is float32 alone.
+    # The fallback order of a CPU has only float32.
     [("cpu", "fp32"), ("rtx-desktop", "fp16"), ("rtx-desktop", None), ("cpu", "auto")],
 )
 def test_an_option_of_int8_is_refused_by_name_where_no_int8_is_tried(option, target, precision):
     with pytest.raises(InputError) as caught:
         Plan.parse(target=target, precision=precision, **{option: OF_INT8[option]})
-    assert f"--{option.replace('_', '-')}" in str(caught.value)
+    assert f"--{option.replace('_', '-')}" in caught.value.what
     assert "\n" not in str(caught.value)
 
 

@@ -1,8 +1,9 @@
-"""From a bundle to one of lower precision, with the same validation images and without torch."""
+"""Builds a bundle of lower precision from a bundle, with the same validation images and without torch."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,6 +24,7 @@ from edgead.engine.precision_converter import Calibrating
 from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
 from edgead.engine.target import find_target
 from edgead.errors import BackendError, DataError, InputError, VerificationError
+from tests.helpers.no_gpu import gpu_error
 from tests.helpers.tensorrt_rtx_here import needs_no_gpu
 from tests.helpers.toy_run import PART, ToyRun
 
@@ -36,7 +38,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The images of the toy run, those trained on and those held out in one folder, and a broken one."""
+    """A folder with the training images of the toy run, its held-out images, and a broken image file."""
     folder, run = tmp_path_factory.mktemp("data"), ToyRun()
     of_split = {"t": run.training_images(100).images, "h": run.holdout_images()[PART].images}
     for name, images in of_split.items():
@@ -53,7 +55,7 @@ def test_a_bundle_gives_what_its_run_gives(precision: str, exact: Bundle, data: 
         calibrating=Calibrating("mixed", "minmax", tmp_path / "clipping_limits.json"),
     )
     from_run = build_bundle(ToyRun(), tmp_path / "a", plan)
-    # The same calibration images in the same order, or its cache would be refused.
+    # With other calibration images, or in another order, the cache of the first build would be rejected.
     from_bundle = rebuild_bundle(exact, [data], tmp_path / "b", plan)
     assert from_bundle.file("model.onnx").read_bytes() == from_run.file("model.onnx").read_bytes()
     assert from_bundle.manifest.thresholds[PART].value == pytest.approx(
@@ -65,6 +67,17 @@ def test_a_bundle_gives_what_its_run_gives(precision: str, exact: Bundle, data: 
     assert from_bundle.manifest.verification["parts"][PART]["n"] == 24
 
 
+def numbers_in_refusal(bundle: Bundle, folder: Path, out: Path) -> list[int]:
+    """The numbers in the message for a folder that does not hold all validation images."""
+    with pytest.raises(DataError) as refusal:
+        rebuild_bundle(bundle, [folder], out, FP16)
+    text = refusal.value.what
+    for path in (folder, bundle.path):
+        assert str(path) in text
+        text = text.replace(str(path), "")
+    return [int(number) for number in re.findall(r"\d+", text)]
+
+
 def test_a_folder_without_the_validation_images_is_refused(exact: Bundle, data: Path, tmp_path: Path) -> None:
     some = tmp_path / "some"
     some.mkdir()
@@ -72,29 +85,33 @@ def test_a_folder_without_the_validation_images_is_refused(exact: Bundle, data: 
         (some / file.name).write_bytes(file.read_bytes())
     held_out = len(list(some.glob("*h.png")))
     assert 0 < held_out < 12
-    with pytest.raises(DataError, match=f"holds {held_out} of the 12 images"):
-        rebuild_bundle(exact, [some], tmp_path / "x", FP16)
+    assert numbers_in_refusal(exact, some, tmp_path / "x") == [held_out, 12]
     for file in some.glob("*h.png"):
         file.unlink()
-    with pytest.raises(DataError, match="holds 0 of the 12 images"):
-        rebuild_bundle(exact, [some], tmp_path / "x", FP16)
+    assert numbers_in_refusal(exact, some, tmp_path / "x") == [0, 12]
     assert not (tmp_path / "x").exists()
 
 
 def test_only_a_float32_bundle_becomes_another(exact: Bundle, data: Path, tmp_path: Path) -> None:
     half = rebuild_bundle(exact, [data], tmp_path / "half", FP16)
-    with pytest.raises(InputError, match="is fp16, and another precision is made from fp32"):
+    with pytest.raises(InputError) as refusal:
         rebuild_bundle(half, [data], tmp_path / "x", Plan(candidate_precisions=("int8",)))
+    for value in (str(half.path), "fp16", "fp32"):
+        assert value in refusal.value.what
 
 
-def test_a_bundle_that_does_not_say_its_validation_images_is_refused(
+def test_a_bundle_that_does_not_record_its_validation_images_is_refused(
     exact: Bundle, data: Path, tmp_path: Path
 ) -> None:
     manifest = replace(exact.manifest, verification={})
     files = {name: exact.file(name) for name in exact.manifest.files}
     older = write_bundle(tmp_path / "older", manifest, files)
-    with pytest.raises(InputError, match="does not say which images"):
+    with pytest.raises(InputError) as refusal:
         rebuild_bundle(older, [data], tmp_path / "x", FP16)
+    assert str(older.path) in refusal.value.what
+    assert PART in refusal.value.what
+    assert refusal.value.hint is not None
+    assert "edgead build" in refusal.value.hint
 
 
 COMMAND = """
@@ -119,7 +136,7 @@ def test_the_command_needs_no_torch(exact: Bundle, data: Path, tmp_path: Path) -
     out, cache = tmp_path / "x", tmp_path / "clipping_limits.json"
     done = command(exact.path, "--data", data, "--out", out, "--precision", "int8", "--cache", cache)
     assert done.returncode == 0, done.stderr
-    assert "int8 for cpu against onnxruntime fp32" in done.stdout
+    assert {"int8", "cpu", "onnxruntime"} <= set(done.stdout.split())
     manifest = open_bundle(out).manifest
     assert manifest.precision == "int8"
     assert manifest.verification["calibration"]["key"] == json.loads(cache.read_text())["key"]
@@ -127,10 +144,12 @@ def test_the_command_needs_no_torch(exact: Bundle, data: Path, tmp_path: Path) -
     assert np.isfinite(golden.anomaly_map).all()
     refused = command(exact.path, "--out", out, "--precision", "int8")
     assert refused.returncode == 1
-    assert "with --data, or leave out --precision" in refused.stderr
+    for value in (str(exact.path), "--data", "--precision"):
+        assert value in refused.stderr.splitlines()[-1]
     refused = command(data, "--data", data, "--out", out)
     assert refused.returncode == 1
-    assert "leave out --data" in refused.stderr
+    assert str(data) in refused.stderr.splitlines()[-1]
+    assert "--data" in refused.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -145,19 +164,21 @@ def test_the_command_needs_no_torch(exact: Bundle, data: Path, tmp_path: Path) -
         ("--cache", "x.json"),
     ],
 )
-def test_what_would_count_for_nothing_is_refused(
+def test_an_option_that_would_have_no_effect_is_refused(
     option: tuple[str, str], exact: Bundle, tmp_path: Path
 ) -> None:
     app = typer.Typer()
     app.command()(build)
-    with pytest.raises(InputError, match=f"leave out {option[0]} to compile it as it is"):
+    with pytest.raises(InputError) as refusal:
         CliRunner().invoke(
             app, [str(exact.path), "--out", str(tmp_path / "x"), *option], catch_exceptions=False
         )
+    assert option[0] in str(refusal.value)
+    assert "--data" in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_recompiled_bundle_tells_nothing_of_another_build(exact: Bundle, tmp_path: Path) -> None:
+def test_a_recompiled_bundle_does_not_keep_the_record_of_another_build(exact: Bundle, tmp_path: Path) -> None:
     judged = {**exact.manifest.verification["parts"][PART], "reference_threshold": 9.0}
     verification = {
         "reference": "torch",
@@ -182,15 +203,20 @@ def test_a_graph_that_does_not_give_its_bundles_answers_is_no_source(
     other = golden._replace(anomaly_score=golden.anomaly_score + 1.0)
     files = {"model.onnx": exact.file("model.onnx"), "golden.npz": golden_bytes(other)}
     source = write_bundle(tmp_path / "a", exact.manifest, files)
-    with pytest.raises(VerificationError, match=r"the scores by 0\.\d+ \(allowed: 0\.005\)"):
+    with pytest.raises(VerificationError) as refusal:
         rebuild_bundle(source, [data], tmp_path / "b", FP16)
+    # The limit of float32 for scores.
+    assert "0.005" in refusal.value.what
     assert not (tmp_path / "b").exists()
 
 
 @needs_no_gpu
-def test_an_engine_for_this_machine_says_why_it_cannot_be_built_here(exact: Bundle, tmp_path: Path) -> None:
+def test_an_engine_for_this_machine_is_refused_with_the_error_of_its_gpu(
+    exact: Bundle, tmp_path: Path
+) -> None:
     plan = Plan(*find_target(None, "jetson-orin"))
-    # Not only that there is no GPU to build for: what is wrong with it, and the hint.
-    with pytest.raises(BackendError, match="no NVIDIA driver: libcuda cannot be loaded; install"):
+    with pytest.raises(BackendError) as refusal:
         recompile_bundle(exact, tmp_path / "x", plan)
+    # Not only that there is no GPU to build for, but the reason and the hint.
+    assert str(refusal.value) == str(gpu_error())
     assert not (tmp_path / "x").exists()

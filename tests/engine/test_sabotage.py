@@ -1,4 +1,4 @@
-"""What answers otherwise than its bundle is refused at its start, on a CPU as on a GPU; an honest session starts."""
+"""A session that does not give the golden answers is rejected at its start; an honest session starts."""
 
 from __future__ import annotations
 

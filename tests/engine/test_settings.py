@@ -1,3 +1,5 @@
+"""Settings of an engine: valid values are kept, and invalid ones are rejected with the field and the value."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -18,9 +20,13 @@ def test_what_is_given_is_kept():
 @pytest.mark.parametrize(
     "values", [(0, 1, 1), (2, 1, 4), (1, 8, 4), (1, 1, 4097), (1, 1, 1.5), (True, 1, 1), ("1", 1, 1)]
 )
-def test_a_batch_that_is_none_is_refused(values):
-    with pytest.raises(InputError, match=r"^batch min .*1 <= min <= opt <= max <= 4096$"):
+def test_an_invalid_batch_is_refused_with_its_values(values):
+    with pytest.raises(InputError) as caught:
         BatchProfile(*values)
+    assert "batch" in caught.value.what
+    for value in values:
+        assert str(value) in caught.value.what
+    assert "1 <= min <= opt <= max <= 4096" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -44,8 +50,10 @@ def test_a_batch_that_is_none_is_refused(values):
         ("compute_capabilities", ("8.6", "8.6")),
     ],
 )
-def test_a_setting_that_is_none_is_refused_by_name(field, value):
-    with pytest.raises(InputError, match=f"^{field} is ") as caught:
+def test_an_invalid_setting_is_refused_by_name(field, value):
+    with pytest.raises(InputError) as caught:
         TensorRTSettings(**{field: value})
     assert "\n" not in str(caught.value)
-    assert "give" in str(caught.value) or "choose" in str(caught.value)
+    assert field in caught.value.what
+    assert repr(value) in caught.value.what
+    assert caught.value.hint

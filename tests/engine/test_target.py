@@ -1,4 +1,4 @@
-"""Targets: those that come with edgead make sense, and whatever is no target is refused by file and key."""
+"""Targets: the ones in edgead make sense, and an invalid target is rejected with its file and key."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHIPPED = REPOSITORY / "engines" / "targets"
 NAMES = ("cpu", "datacenter", "jetson-orin", "jetson-thor", "rtx-desktop")
 
 
-def test_the_names_are_those_of_the_files() -> None:
+def test_the_names_are_the_names_of_the_files() -> None:
     assert target_names() == NAMES
     assert sorted(file.stem for file in SHIPPED.iterdir()) == list(NAMES)
 
@@ -38,7 +38,7 @@ def test_a_shipped_target_reads_and_makes_sense(name: str) -> None:
     assert target.backend in BACKENDS
     assert target.description
     assert "\n" not in target.description
-    # Whatever else is refused, float32 decides as the model: it is the last to be tried.
+    # Float32 always decides as the model, so it is the last to try.
     assert target.fallback_order[-1] == "fp32"
     assert set(target.fallback_order) <= set(CANDIDATE_PRECISIONS)
     assert list(target.fallback_order) == [
@@ -80,7 +80,7 @@ def test_a_target_holds_what_its_file_says() -> None:
 
 
 @pytest.mark.parametrize("name", ["jetson-orin", "jetson-thor", "datacenter"])
-def test_what_is_built_on_the_device_is_for_its_gpu(name: str) -> None:
+def test_an_engine_that_a_device_builds_is_for_its_gpu(name: str) -> None:
     target = read_target(SHIPPED / f"{name}.toml")
     assert target.backend == "tensorrt"
     assert target.tensorrt is not None
@@ -93,7 +93,7 @@ INT8 = "[tolerances.int8]"
 
 
 def with_line(key: str, line: str, after: str = "") -> str:
-    """The target with the line of a key, the first after some text, replaced."""
+    """Replace the line of a key in the target, the first one after some text."""
     start = GOOD.index(after)
     changed, count = re.subn(rf"^{key} = .*$", line, GOOD[start:], count=1, flags=re.MULTILINE)
     assert count == 1
@@ -113,7 +113,7 @@ BAD: list[tuple[str, str, str]] = [
     ("missing table", GOOD[: GOOD.index(INT8)], "int8"),
     ("missing batch", re.sub(r"\[batch\]\n(.+\n)+", "", GOOD), "batch"),
     (
-        "table that is none",
+        "no table",
         re.sub(r"\[batch\]\n(.+\n)+", "", "batch = 3\n" + GOOD),
         "batch",
     ),
@@ -171,14 +171,14 @@ BAD: list[tuple[str, str, str]] = [
     ("table without TensorRT", CPU + "[tensorrt]\n", "tensorrt"),
     ("no TOML", "backend: onnxruntime\n", "line 1"),
     ("key twice", CPU + "[batch]\nmin = 2\n", "batch"),
-    ("too large", GOOD + "#" * MAX_TARGET_BYTES, f"larger than {MAX_TARGET_BYTES} bytes"),
+    ("too large", GOOD + "#" * MAX_TARGET_BYTES, str(MAX_TARGET_BYTES)),
     ("deep", "a = " + "[" * 30000 + "]" * 30000, ""),
     ("empty", "", "description"),
 ]
 
 
-@pytest.mark.parametrize(("text", "said"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
-def test_what_is_no_target_is_refused_by_file_and_key(text: str, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("text", "key"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_an_invalid_target_is_refused_by_file_and_key(text: str, key: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(text)
     with pytest.raises(InputError) as refusal:
@@ -186,11 +186,11 @@ def test_what_is_no_target_is_refused_by_file_and_key(text: str, said: str, tmp_
     message = str(refusal.value)
     assert "\n" not in message
     assert str(file) in message
-    assert said in message
+    assert key in message
     assert "engines/targets" in message
 
 
-def test_the_target_that_the_bad_ones_are_made_of_is_a_good_one(tmp_path: Path) -> None:
+def test_the_target_that_the_invalid_ones_are_made_from_is_valid(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(GOOD)
     assert read_target(file) == read_target(SHIPPED / "rtx-desktop.toml")
@@ -208,10 +208,14 @@ def not_utf8(file: Path) -> None:
     ("make", "said"),
     [(not_utf8, "utf-8"), (Path.mkdir, "Is a directory"), (lambda _: None, "No such file or directory")],
 )
-def test_what_is_no_text_is_refused_by_file(make: Callable[[Path], None], said: str, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_refused_with_the_reason(
+    make: Callable[[Path], None], said: str, tmp_path: Path
+) -> None:
     make(tmp_path / "mine.toml")
-    with pytest.raises(InputError, match=f"target {tmp_path / 'mine.toml'}.*{said}") as refusal:
+    with pytest.raises(InputError) as refusal:
         find_target(None, str(tmp_path / "mine.toml"))
+    assert str(tmp_path / "mine.toml") in str(refusal.value)
+    assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
@@ -229,7 +233,7 @@ def test_a_target_is_found_by_name_or_by_backend(backend: str | None, target: st
     assert find_target(backend, target) == (name, read_target(SHIPPED / f"{name}.toml"))
 
 
-def test_a_file_of_ones_own_goes_by_its_name_with_its_ending(tmp_path: Path) -> None:
+def test_the_name_of_a_target_file_includes_the_suffix(tmp_path: Path) -> None:
     file = tmp_path / "line-3.toml"
     file.write_text(CPU.replace("max = 64", "max = 5"))
     name, target = find_target("onnxruntime", str(file))
@@ -237,25 +241,34 @@ def test_a_file_of_ones_own_goes_by_its_name_with_its_ending(tmp_path: Path) -> 
 
 
 def test_tensorrt_alone_asks_for_the_device() -> None:
-    with pytest.raises(InputError, match="--backend tensorrt needs to know the device") as refusal:
+    with pytest.raises(InputError) as refusal:
         find_target("tensorrt", None)
-    assert "datacenter, jetson-orin, jetson-thor or a file" in str(refusal.value)
+    assert "--backend tensorrt" in refusal.value.what
+    assert refusal.value.hint is not None
+    for value in ("--target", "datacenter, jetson-orin, jetson-thor", ".toml"):
+        assert value in refusal.value.hint
     assert "rtx-desktop" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("backend", "target", "said"),
+    ("backend", "target", "values", "hint"),
     [
-        ("tensorrt", "cpu", "target 'cpu' is for onnxruntime, not for tensorrt: leave out --backend"),
-        ("onnxruntime", "rtx-desktop", "target 'rtx-desktop' is for tensorrt-rtx, not for onnxruntime"),
-        ("abacus", None, f"unknown --backend 'abacus': choose one of {', '.join(BACKENDS)}"),
-        (None, "jetson", f"unknown --target 'jetson': choose one of {', '.join(NAMES)} or give a .toml file"),
-        (None, "", "unknown --target ''"),
+        ("tensorrt", "cpu", ("'cpu'", "onnxruntime", "tensorrt"), "--backend"),
+        ("onnxruntime", "rtx-desktop", ("'rtx-desktop'", "tensorrt-rtx", "onnxruntime"), "--backend"),
+        ("abacus", None, ("--backend 'abacus'",), ", ".join(BACKENDS)),
+        (None, "jetson", ("--target 'jetson'",), ", ".join(NAMES)),
+        (None, "", ("--target ''",), ", ".join(NAMES)),
     ],
 )
-def test_contradictions_and_unknown_names_are_refused(backend: str | None, target: str, said: str) -> None:
-    with pytest.raises(InputError, match=re.escape(said)):
+def test_contradictions_and_unknown_names_are_refused(
+    backend: str | None, target: str, values: tuple[str, ...], hint: str
+) -> None:
+    with pytest.raises(InputError) as refusal:
         find_target(backend, target)
+    for value in values:
+        assert value in refusal.value.what
+    assert refusal.value.hint is not None
+    assert hint in refusal.value.hint
 
 
 def test_a_plan_takes_the_fallback_order_of_its_target() -> None:
@@ -266,11 +279,14 @@ def test_a_plan_takes_the_fallback_order_of_its_target() -> None:
     assert plan("cpu", "auto").candidate_precisions == ("fp32",)
     assert plan("rtx-desktop", "int8").candidate_precisions == ("int8",)
     assert plan("cpu", "int8", "student").candidate_precisions == ("int8-student",)
-    with pytest.raises(InputError, match="--quantize student goes with --precision int8, not auto"):
+    with pytest.raises(InputError) as refusal:
         plan("cpu", "auto", "student")
-    # A candidate precision is what `auto` chooses among, not what a user types.
-    with pytest.raises(InputError, match="unknown --precision 'fp16-fp32-tail'"):
+    for value in ("--quantize student", "--precision auto"):
+        assert value in refusal.value.what
+    # Only `auto` chooses among all candidate precisions; a user cannot name each of them.
+    with pytest.raises(InputError) as unknown:
         plan("cpu", "fp16-fp32-tail")
+    assert "--precision 'fp16-fp32-tail'" in unknown.value.what
 
 
 def test_an_installed_package_reads_its_own_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +298,7 @@ def test_an_installed_package_reads_its_own_targets(tmp_path: Path, monkeypatch:
     assert find_target(None, None)[1].batch.max == 7
 
 
-def test_the_wheel_takes_the_targets_along() -> None:
+def test_the_wheel_includes_the_targets() -> None:
     wheel = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
         "wheel"
     ]
@@ -307,8 +323,9 @@ def test_a_wheel_that_is_built_holds_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["my line.toml", "x;y.toml", "-" * 130 + ".toml"])
-def test_a_file_whose_name_no_record_can_hold_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_file_name_that_no_record_can_hold_is_refused(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_text((SHIPPED / "cpu.toml").read_text())
-    with pytest.raises(InputError, match="rename it"):
+    with pytest.raises(InputError) as refusal:
         find_target(None, str(file))
+    assert repr(name) in refusal.value.what

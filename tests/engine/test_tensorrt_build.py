@@ -1,4 +1,4 @@
-"""Real engines, built by TensorRT for RTX on whatever machine this is; it needs no GPU for that."""
+"""Real engines, built by TensorRT for RTX on this machine; it needs no GPU for that."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def int8_graph() -> ModelProto:
 
 
 def with_student(**changes: Any) -> ModelProto:
-    """The toy with the Relu before the student replaced."""
+    """The toy graph with a replaced Relu before the student."""
     model = toy_graph()
     relu = model.graph.node[7]
     assert relu.op_type == "Relu"
@@ -78,11 +78,12 @@ def with_student(**changes: Any) -> ModelProto:
     return model
 
 
-def refusal(build: Callable[..., BuiltEngine], *arguments: Any, **changes: Any) -> str:
+def refusal(build: Callable[..., BuiltEngine], *arguments: Any, **changes: Any) -> BackendError:
+    """The error of a build, which is one line."""
     with pytest.raises(BackendError) as caught:
         build(*arguments, **changes)
     assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_every_precision_becomes_an_engine_of_its_record(build, tmp_path, precis
     )
     assert EngineRecord.from_json(built.record.to_json(), "") == built.record
     assert built.seconds > 0
-    # TensorRT for RTX knows its own: what it says of the file may be about the GPU, not about the file.
+    # TensorRT for RTX recognises its own engines. It may complain about the GPU, but not about the file.
     library = load_library("tensorrt-rtx")
     _, found = library.module.Runtime(library.logger).get_engine_validity(built.path.read_bytes())
     malformed = library.module.EngineInvalidityDiagnostics.MALFORMED_ENGINE
@@ -125,14 +126,14 @@ def test_every_precision_becomes_an_engine_of_its_record(build, tmp_path, precis
     ],
 )
 def test_every_precision_becomes_an_engine_of_features(build, tmp_path, precision, graph, dtype):
-    # The worker holds what the library's parser says that it gives to the record's names, types and axes.
+    # The worker compares the outputs that the parser finds with the names, types and axes of the record.
     model = graph()
     whole = build(model, precision=precision, directory=tmp_path / "whole")
     built = build(model, precision=precision, head="kernels")
     features = FeatureRecord(dtype, ((8, HEIGHT // 4, WIDTH // 4),), HeadSpec(HEIGHT, WIDTH, sigma=1.0))
     assert built.record == dataclasses.replace(whole.record, head="kernels", features=features)
     assert EngineRecord.from_json(built.record.to_json(), "") == built.record
-    # The head's matrices and layers are gone, and what computes the features is there.
+    # The matrices and layers of the head are gone, and the layers of the features are there.
     assert 0.1 * whole.path.stat().st_size < built.path.stat().st_size < whole.path.stat().st_size
 
 
@@ -149,28 +150,31 @@ def test_features_of_mixed_types_are_built_as_float32(build):
     assert built.record.features.dtype == "float32"
 
 
-def test_a_head_beyond_the_kernels_says_so_itself(build):
+def test_a_head_that_the_kernels_cannot_compute_is_refused_with_its_sigma(build):
     model = toy_graph()
     (sigma,) = (a for a in model.graph.node[-1].attribute if a.name == "sigma")
     sigma.f = 33.0
-    said = refusal(build, model, head="kernels")
-    assert said == ("the plugin's kernels take a sigma of 32.0 at most, not 33.0: build with --head standard")
+    message = str(refusal(build, model, head="kernels"))
+    for value in ("32.0", "33.0", "--head standard"):
+        assert value in message
 
 
 def test_features_of_a_graph_without_a_head_are_refused(build):
     model = toy_graph()
     del model.graph.node[-1]
-    assert "0 nodes edgead::AnomalyMap where it should have one" in refusal(build, model, head="kernels")
+    assert "edgead::AnomalyMap" in str(refusal(build, model, head="kernels"))
 
 
-def test_a_plugin_is_refused_where_there_are_none(build):
-    with pytest.raises(InputError, match=r"^TensorRT for RTX takes no plugin: build with --head standard$"):
+def test_a_plugin_is_refused_for_a_library_without_plugins(build):
+    with pytest.raises(InputError) as caught:
         build(toy_graph(), head="plugin")
+    assert "TensorRT for RTX" in caught.value.what
+    assert "--head standard" in caught.value.hint
 
 
 def test_the_weights_of_half_a_graph_take_half_the_engine(build):
     model = toy_graph()
-    # A student wide enough for weights to outweigh kernels.
+    # The student is so wide that its weights are larger than the kernels.
     width = 1024
     weights = {weight.name: weight for weight in model.graph.initializer}
     for name, shape in {
@@ -185,7 +189,7 @@ def test_the_weights_of_half_a_graph_take_half_the_engine(build):
     half = build(float16_from_float32(model)).path.stat().st_size
     clipping_limits = calibrate(model, toy_images(2), "minmax").clipping_limits
     quarter = build(int8_from_float32(model, clipping_limits)).path.stat().st_size
-    # 9.5 million weights and less than 1.5 MB of all else.
+    # 9.5 million weights, and less than 1.5 MB of everything else.
     assert 0.5 <= half / exact <= 0.54
     assert 0.25 <= quarter / exact <= 0.30
 
@@ -194,11 +198,11 @@ def test_progress_comes_in_order_and_no_more_than_a_few_lines_a_second(build, ca
     caplog.set_level(logging.INFO, "edgead")
     built = build(toy_graph())
     lines = caplog.messages
-    assert lines[:3] == ["loading the library", "reading the graph", "compiling"]
-    assert lines[-1] == "writing the engine"
-    told = [line for line in lines if line.endswith(" %")]
-    assert 1 <= len(told) <= 1 + built.seconds / 0.3
-    assert all(0 <= int(line.split(", ")[1].removesuffix(" %")) <= 100 for line in told)
+    # The library is loaded, the graph is read, and the engine is compiled in steps and written.
+    steps = lines[3:-1]
+    assert [line.endswith(" %") for line in lines] == [False] * 3 + [True] * len(steps) + [False]
+    assert 1 <= len(steps) <= 1 + built.seconds / 0.3
+    assert all(0 <= int(line.split(", ")[1].removesuffix(" %")) <= 100 for line in steps)
 
 
 def test_an_engine_is_replaced_and_kept_when_the_next_build_fails(build):
@@ -219,30 +223,29 @@ def test_without_a_gpu_there_is_no_report_of_layers_and_no_error(build):
 
 @needs_no_gpu
 def test_for_this_machines_gpu_without_one_the_driver_is_named(build):
-    assert "no NVIDIA driver, or one too old" in refusal(
-        build, toy_graph(), settings=TensorRTSettings(), gpu="8.6"
-    )
+    assert "NVIDIA driver" in str(refusal(build, toy_graph(), settings=TensorRTSettings(), gpu="8.6"))
 
 
 @needs_no_gpu
 def test_without_a_gpu_a_whole_engine_is_not_called_broken(build):
     engine = build(toy_graph()).path.read_bytes()
-    with pytest.raises(
-        BackendError, match=r"cannot open the engine: no NVIDIA driver, or one too old"
-    ) as caught:
+    with pytest.raises(BackendError) as caught:
         check_engine(load_library("tensorrt-rtx"), engine, "the engine", "edgead build")
-    assert "rebuild" not in str(caught.value)
+    assert "NVIDIA driver" in str(caught.value)
+    assert "edgead build" not in str(caught.value)
 
 
-def test_no_gpu_to_build_for_is_refused_with_those_that_are_known(build):
-    said = refusal(build, toy_graph(), settings=TensorRTSettings())
-    assert "no GPU to build for" in said
-    assert "compute_capabilities, of 7.5, 8.0, 8.6, 8.9, 12.0" in said
+def test_no_gpu_to_build_for_is_refused_with_the_known_compute_capabilities(build):
+    error = refusal(build, toy_graph(), settings=TensorRTSettings())
+    assert "TensorRT for RTX" in error.what
+    assert "compute_capabilities" in error.hint
+    assert "7.5, 8.0, 8.6, 8.9, 12.0" in error.hint
 
 
 def test_an_unknown_compute_capability_is_refused_with_the_known(build):
-    said = refusal(build, toy_graph(), settings=TensorRTSettings(compute_capabilities=("8.6", "8.7")))
-    assert "compute capability 8.7: choose of 7.5, 8.0, 8.6" in said
+    error = refusal(build, toy_graph(), settings=TensorRTSettings(compute_capabilities=("8.6", "8.7")))
+    assert "8.7" in error.what
+    assert "7.5, 8.0, 8.6" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -250,21 +253,23 @@ def test_an_unknown_compute_capability_is_refused_with_the_known(build):
     [TensorRTSettings(version_compatible=True), TensorRTSettings(hardware_compatibility="ampere+")],
 )
 def test_settings_that_it_does_not_have_are_refused(build, settings):
-    with pytest.raises(InputError, match="TensorRT for RTX has no version_compatible"):
+    with pytest.raises(InputError) as caught:
         build(toy_graph(), settings=settings)
+    for value in ("TensorRT for RTX", "version_compatible", "hardware_compatibility"):
+        assert value in caught.value.what
 
 
 def test_a_head_without_a_body_ends_in_the_parsers_error(build):
     model = toy_graph()
     del model.functions[:]
-    said = refusal(build, model)
-    assert "does not take the graph: node anomaly_map_head (AnomalyMap): " in said
-    assert "Plugin not found" in said
+    error = refusal(build, model)
+    assert "node anomaly_map_head (AnomalyMap): " in error.what
+    assert "Plugin not found" in error.what
 
 
 def test_an_unknown_operator_ends_in_the_parsers_error(build):
-    said = refusal(build, with_student(op_type="Strange", domain="com.example", name="odd_one"))
-    assert "does not take the graph: node odd_one (Strange): " in said
+    error = refusal(build, with_student(op_type="Strange", domain="com.example", name="odd_one"))
+    assert "node odd_one (Strange): " in error.what
 
 
 def test_an_operator_that_it_does_not_support_ends_in_the_parsers_error(build):
@@ -274,14 +279,14 @@ def test_an_operator_that_it_does_not_support_ends_in_the_parsers_error(build):
     head.input[1] = "noise"
     model.graph.node.extend([noise, head])
     onnx.checker.check_model(model)
-    assert "does not take the graph: node dice (Bernoulli): " in refusal(build, model)
+    assert "node dice (Bernoulli): " in refusal(build, model).what
 
 
-def test_a_library_that_dies_takes_nothing_with_it(build):
-    # A plugin of the library's own, made without its fields: it ends the process that it is made in.
-    said = refusal(build, with_student(op_type="MyelinWeightsTransformPlugin", domain="com.example"))
-    assert "TensorRT for RTX" in said
-    assert "died of SIGSEGV while it built the engine" in said or "does not take the graph" in said
+def test_a_library_that_crashes_ends_in_one_error(build):
+    # A plugin of the library, created without its fields, crashes the process.
+    error = refusal(build, with_student(op_type="MyelinWeightsTransformPlugin", domain="com.example"))
+    assert "TensorRT for RTX" in error.what
+    assert "SIGSEGV" in error.what or "MyelinWeightsTransformPlugin" in error.what
 
 
 @pytest.mark.parametrize(
@@ -289,8 +294,10 @@ def test_a_library_that_dies_takes_nothing_with_it(build):
     [toy_graph().SerializeToString()[:5000], b"x" * 3000, b"", toy_graph().SerializeToString() + b"\x07"],
     ids=["cut", "garbage", "empty", "longer"],
 )
-def test_what_is_no_graph_is_refused(build, content):
-    assert "model.onnx is no ONNX graph that edgead wrote" in refusal(build, content)
+def test_an_invalid_graph_is_refused(build, content):
+    error = refusal(build, content)
+    assert "model.onnx" in error.what
+    assert "'edgead build'" in error.hint
 
 
 @pytest.mark.parametrize("tensor", ["images", "anomaly_map"])
@@ -303,36 +310,37 @@ def test_a_graph_of_other_inputs_or_outputs_is_refused(build, tensor):
                     names[index] = "other"
     value = model.graph.input[0] if tensor == "images" else model.graph.output[0]
     value.name = "other"
-    said = refusal(build, model)
-    assert "reads the graph as one that takes " in said
-    assert "other" in said
+    error = refusal(build, model)
+    assert "other UINT8" in error.what if tensor == "images" else "other FLOAT" in error.what
+    assert "'edgead build'" in error.hint
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("script", "values"),
     [
-        ("echo 'assertion one' >&2; echo 'and two' >&2; kill -ABRT $$", "died of SIGABRT while it built the engine "
-         "(it said: assertion one and two)"),
-        ("cat >/dev/null; kill -KILL $$", "died of SIGKILL while it built the engine (it said: nothing; the system "
-         "may have run out of memory)"),
-        ("cat >/dev/null; printf '{\"progress\": \"ha'; kill -SEGV $$", "died of SIGSEGV"),
-        ("exec 0<&-; echo 'no such module' >&2; exit 3", "ended the build with exit code 3 (it said: no such module)"),
+        (
+            "echo 'assertion one' >&2; echo 'and two' >&2; kill -ABRT $$",
+            ("SIGABRT", "assertion one and two"),
+        ),
+        ("cat >/dev/null; kill -KILL $$", ("SIGKILL",)),
+        ('cat >/dev/null; printf \'{"progress": "ha\'; kill -SEGV $$', ("SIGSEGV",)),
+        ("exec 0<&-; echo 'no such module' >&2; exit 3", (" 3 ", "no such module")),
     ],
     ids=["abort", "killed", "cut answer", "exit"],
-)  # fmt: skip
-def test_however_the_other_process_ends_it_is_one_line(build, tmp_path, monkeypatch, script, words):
+)
+def test_every_end_of_the_worker_is_one_line(build, tmp_path, monkeypatch, script, values):
     worker = tmp_path / "worker.sh"
     worker.write_text(f"#!/bin/sh\n{script}\n")
     worker.chmod(stat.S_IRWXU)
     monkeypatch.setattr(sys, "executable", str(worker))
-    said = refusal(build, toy_graph())
-    assert words in said
-    assert said.endswith("model.onnx")
+    error = refusal(build, toy_graph())
+    for value in (*values, "model.onnx"):
+        assert value in error.what
+    # Linux kills a process with this signal when memory runs out, so only then there is a hint.
+    assert (error.hint is not None) == ("SIGKILL" in values)
 
 
-def test_an_engine_that_is_written_counts_though_the_library_dies_over_its_report(
-    build, tmp_path, monkeypatch
-):
+def test_an_engine_that_is_written_counts_if_the_library_crashes_in_the_report(build, tmp_path, monkeypatch):
     worker = tmp_path / "worker.sh"
     worker.write_text(f"#!/bin/sh\ncat >/dev/null; echo '{json.dumps({'built': True})}'; kill -SEGV $$\n")
     worker.chmod(stat.S_IRWXU)

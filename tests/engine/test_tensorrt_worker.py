@@ -1,4 +1,4 @@
-"""What the worker asks of TensorRT 8.6, 10 and 11, by a stand-in that has what each version has and no more."""
+"""Calls of the worker to TensorRT 8.6, 10 and 11, recorded by a stand-in that has the interface of each version."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def work(tmp_path: Path) -> Work:
         features: FeatureRecord | None = None,
         **environment: str,
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """Answers of the worker, and what the stand-in received."""
+        """Answers of the worker, and the record of the stand-in."""
         graph, engine = tmp_path / "graph.onnx", tmp_path / "out" / "model.engine"
         graph.write_bytes(model.SerializeToString())
         task = EngineTask(
@@ -179,7 +179,7 @@ def test_compatibility_reaches_the_builder(work, version):
     assert told["flags"] == ["VERSION_COMPATIBLE"]
     assert told["hardware"] == "AMPERE_PLUS"
     assert "carried" not in told
-    # Its own engine is opened with the code for the host that it has.
+    # The worker opens its own engine, which contains code for the host.
     assert json.loads(answers["layers"]) == {"Layers": [], "form": "JSON"}
 
 
@@ -192,29 +192,28 @@ def test_timings_are_read_and_written_back(work, tmp_path):
     assert [path.name for path in cache.parent.iterdir()] == [cache.name]
 
 
-def test_timings_of_another_gpu_are_said_and_measured_anew(work, tmp_path):
+def test_timings_of_another_gpu_are_logged_and_measured_again(work, tmp_path):
     cache = tmp_path / "timings" / "file.timing"
     cache.parent.mkdir()
     cache.write_bytes(b"of the other GPU")
     answers, told = work("8.6.1", fp32())
     assert told is not None
-    assert any("file.timing is of another GPU or version" in line for line in answers["progress"])
+    assert any("file.timing" in line for line in answers["progress"])
     assert cache.read_bytes() == b"+measured"
 
 
-def test_timings_that_cannot_be_kept_are_only_said(work, tmp_path):
+def test_timings_that_cannot_be_written_are_only_logged(work, tmp_path):
     (tmp_path / "timings").write_text("a file where the directory would be\n")
     answers, told = work("10.3.0", fp32())
     assert answers["built"] is True
     assert told is not None
-    (line,) = (line for line in answers["progress"] if line.startswith("timings not kept: "))
-    assert str(tmp_path / "timings") in line
+    assert len([line for line in answers["progress"] if str(tmp_path / "timings") in line]) == 1
 
 
-def test_timings_that_cannot_be_read_are_measured_anew(work, tmp_path):
+def test_timings_that_cannot_be_read_are_measured_again(work, tmp_path):
     cache = tmp_path / "timings" / "file.timing"
     cache.parent.mkdir()
-    # A file that is there and whose first byte cannot be read, whoever asks.
+    # Nobody can read the first byte of this file.
     cache.symlink_to("/proc/self/mem")
     answers, _ = work("10.3.0", fp32())
     assert answers["built"] is True
@@ -224,16 +223,17 @@ def test_timings_that_cannot_be_read_are_measured_anew(work, tmp_path):
 @pytest.mark.parametrize(
     ("version", "node"), [("8.6.1", "node 13: no"), ("10.3.0", "node anomaly_map_head (AnomalyMap): no")]
 )
-def test_an_error_of_the_parser_has_what_the_version_tells_of_the_node(work, version, node):
+def test_an_error_of_the_parser_has_the_node_as_the_version_reports_it(work, version, node):
     model = toy_graph()
     del model.functions[:]
     answers, told = work(version, model)
-    assert answers["error"] == f"TensorRT {version} does not take the graph: {node} importer"
+    assert f"TensorRT {version}" in answers["error"]
+    assert f"{node} importer" in answers["error"]
     assert told is None
 
 
 def test_a_score_without_a_batch_axis_is_refused(work):
-    # What the parser of 8.6 makes of a ReduceMax whose axes are an input: the maximum over the batch too.
+    # The parser of 8.6 reads a ReduceMax with axes as an input as a maximum over all axes, including the batch.
     model = fp32()
     del model.graph.output[1].type.tensor_type.shape.dim[:]
     answers, told = work("8.6.1", model)
@@ -243,14 +243,13 @@ def test_a_score_without_a_batch_axis_is_refused(work):
 
 def test_no_driver_is_named(work):
     answers, _ = work("8.6.1", fp32(), FAKE_TENSORRT_NO_DRIVER="1")
-    assert answers["error"].startswith(
-        "TensorRT 8.6.1 cannot start to build: no NVIDIA driver, or one too old"
-    )
+    assert "TensorRT 8.6.1" in answers["error"]
+    assert "NVIDIA driver" in answers["error"]
 
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> dict[str, str]:
-    """A library that tells the stand-in that it was loaded, as a plugin tells TensorRT's registry."""
+    """A library that sets a variable for the stand-in when it is loaded, as a plugin registers itself in TensorRT."""
     if shutil.which("gcc") is None:
         pytest.skip("no gcc: apt-get install gcc")
     source, library = tmp_path / "plugin.c", tmp_path / "plugin.so"
@@ -288,7 +287,7 @@ def test_a_version_compatible_engine_carries_its_plugin(work, plugin, version, g
     assert "error" not in answers
     assert told["carried"] == [plugin["path"]]
     assert "VERSION_COMPATIBLE" in told["flags"]
-    # Which this process could open again, since it has the plugin in no registry but the builder's.
+    # The worker could open the engine again, because only the registry of the builder has the plugin.
     assert json.loads(answers["layers"]) == {"Layers": [], "form": "JSON"}
 
 
@@ -299,34 +298,37 @@ def test_a_plugin_is_carried_by_its_whole_path(work, plugin, tmp_path, monkeypat
     assert work("10.3.0", model, COMPATIBLE, plugin=relative)[1]["carried"] == [plugin["path"]]
 
 
-def test_a_version_that_lets_no_engine_carry_a_plugin_is_named(work, plugin):
+def test_a_version_without_plugins_in_engines_is_named(work, plugin):
     model = without_head_function(plugin_head(toy_graph()))
     answers, told = work("8.6.1", model, COMPATIBLE, plugin=plugin, FAKE_TENSORRT_CARRIES_NOTHING="1")
-    assert answers["error"] == (
-        "TensorRT 8.6.1 puts no plugin into a version-compatible engine, it has no plugins_to_serialize: build with "
-        "--head standard, or leave version_compatible out of the target"
-    )
+    for value in ("TensorRT 8.6.1", "plugins_to_serialize"):
+        assert value in answers["error"]
+    for value in ("--head standard", "version_compatible"):
+        assert value in answers["hint"]
     assert told is None
-    # Where the engine carries none, nobody asks for that.
+    # An engine without a plugin does not need it.
     assert work("8.6.1", model, plugin=plugin, FAKE_TENSORRT_CARRIES_NOTHING="1")[1] is not None
 
 
 def test_a_plugin_that_the_builder_refuses_is_one_line(work, plugin):
     model = without_head_function(plugin_head(toy_graph()))
     answers, told = work("10.3.0", model, COMPATIBLE, plugin=plugin, FAKE_TENSORRT_NO_PLUGIN="1")
-    assert answers["error"] == (
-        f"TensorRT 10.3.0 does not take the plugin {plugin['path']} (Cannot register the library as plugin creator "
-        "exists already.): it is for the TensorRT that it was compiled with; compile it again here with 'edgead plugin "
-        "build'"
-    )
+    for value in (
+        "TensorRT 10.3.0",
+        plugin["path"],
+        "Cannot register the library as plugin creator exists already.",
+    ):
+        assert value in answers["error"]
+    assert "'edgead plugin build'" in answers["hint"]
     assert told is None
 
 
 @pytest.mark.parametrize("settings", [None, COMPATIBLE], ids=["loaded", "carried"])
-def test_a_plugin_that_was_changed_is_not_taken(work, plugin, settings):
+def test_a_plugin_that_was_changed_is_not_loaded(work, plugin, settings):
     model = without_head_function(plugin_head(toy_graph()))
     answers, told = work("10.3.0", model, settings, plugin=plugin | {"sha256": "0" * 64})
-    assert "is not the plugin that was compiled" in answers["error"]
+    for value in (plugin["path"], plugin["sha256"], "0" * 64):
+        assert value in answers["error"]
     assert told is None
 
 
@@ -349,22 +351,18 @@ def test_a_graph_of_other_features_is_refused(work):
         None,
     ):
         answers, told = work("10.3.0", without_head_function(model), features=changed)
-        assert (
-            "student_features_1 FLOAT of 4 axes, teacher_features_1 FLOAT of 4 axes, not" in answers["error"]
-        )
+        assert "student_features_1 FLOAT of 4 axes, teacher_features_1 FLOAT of 4 axes" in answers["error"]
         assert told is None
 
 
 def test_a_whole_graph_is_no_graph_of_features(work):
     answers, _ = work("10.3.0", fp32(), features=features_of(toy_graph())[1])
-    assert answers["error"].endswith(
-        "not images UINT8 of 4 axes and student_features_1 FLOAT of 4 axes, teacher_features_1 FLOAT of 4 axes: "
-        "export it again with 'edgead build'"
-    )
+    assert answers["error"].endswith("student_features_1 FLOAT of 4 axes, teacher_features_1 FLOAT of 4 axes")
+    assert "'edgead build'" in answers["hint"]
 
 
 @pytest.mark.parametrize("task", ["", "{}", "[" * 100_000, '{"request": 1}', "\udcff", " " * 2**17])
-def test_a_task_that_is_none_is_answered_in_one_line(task):
+def test_an_invalid_task_is_answered_in_one_line(task):
     result = subprocess.run(
         [sys.executable, "-m", "edgead.engine.tensorrt_worker"],
         input=task.encode(errors="surrogateescape"),
@@ -372,7 +370,7 @@ def test_a_task_that_is_none_is_answered_in_one_line(task):
     )
     assert result.returncode == 0
     (line,) = result.stdout.splitlines()
-    assert list(json.loads(line)) == ["error"]
+    assert list(json.loads(line)) == ["error", "hint"]
 
 
 BUILD = """
@@ -388,13 +386,13 @@ from edgead.errors import EdgeadError
 class Log(logging.Handler):
     def emit(self, record):
         if "gone" in sys.argv:
-            raise BrokenPipeError("nobody reads what the build says")
+            raise BrokenPipeError("nobody reads the log")
 
 logging.basicConfig(level=logging.INFO, handlers=[Log()])
 folder = Path(sys.argv[1])
 if "among-modules" in sys.argv:
     os.chdir(folder / "modules")
-    # As Python 3.10, which does not know the variable.
+    # Like Python 3.10, which ignores the variable.
     sys.executable = str(folder / "python3.10")
 try:
     built = build_engine(
@@ -440,14 +438,15 @@ def test_an_engine_with_the_plugin_names_its_library(build, plugin):
     assert result.returncode == 0, result.stderr
     record = EngineRecord.from_json(result.stdout, "")
     assert (record.head, record.plugin_sha256, record.features) == ("plugin", plugin["sha256"], None)
-    # The graph of the bundle, and not what was made of it for the library.
+    # This is the graph of the bundle, not the graph that was made from it for the library.
     assert record.graph_sha256 == hashlib.sha256(toy_graph().SerializeToString()).hexdigest()
 
 
-def test_without_a_library_the_command_is_told(build):
-    said = build(toy_graph(), with_plugin=False).stderr
-    assert said.startswith("BackendError: cannot read the plugin ")
-    assert said.endswith("compile it with 'edgead plugin build'\n")
+def test_without_a_library_the_error_names_the_command(build):
+    error = build(toy_graph(), with_plugin=False).stderr
+    assert error.startswith("BackendError: ")
+    assert "libedgead_plugin.so" in error
+    assert error.endswith("'edgead plugin build'\n")
 
 
 def test_a_version_compatible_engine_with_the_plugin_names_and_carries_its_library(build, plugin, tmp_path):
@@ -461,20 +460,21 @@ def test_a_version_compatible_engine_with_the_plugin_names_and_carries_its_libra
     assert carried == str(tmp_path / "cache" / "edgead" / "plugin" / "libedgead_plugin.so")
 
 
-def test_a_head_beyond_the_plugin_says_so_itself(build):
+def test_a_head_that_the_plugin_cannot_compute_is_refused_with_its_sigma(build):
     model = toy_graph()
     (sigma,) = (a for a in model.graph.node[-1].attribute if a.name == "sigma")
     sigma.f = 33.0
-    assert build(model).stderr == (
-        "BackendError: the plugin's kernels take a sigma of 32.0 at most, not 33.0: build with --head standard\n"
-    )
+    error = build(model).stderr
+    assert error.startswith("BackendError: ")
+    for value in ("32.0", "33.0", "--head standard"):
+        assert value in error
 
 
-def test_a_caller_whose_own_output_broke_is_told_that(build):
-    assert build(toy_graph(), "gone").stderr == "the caller's own: nobody reads what the build says\n"
+def test_an_error_in_the_log_of_the_caller_reaches_the_caller(build):
+    assert build(toy_graph(), "gone").stderr == "the caller's own: nobody reads the log\n"
 
 
-def test_no_module_of_the_working_directory_is_taken(build, tmp_path):
+def test_no_module_of_the_working_directory_is_imported(build, tmp_path):
     (tmp_path / "modules").mkdir()
     for name in ("json", "edgead", "threading"):
         (tmp_path / "modules" / f"{name}.py").write_text("raise SystemExit(7)\n")
