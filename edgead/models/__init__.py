@@ -1,4 +1,4 @@
-"""The methods by name, one file each."""
+"""Registry of the methods: their names and classes. Each method is one file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from edgead.models.base import (
     STANDARD_VARIANT,
     Alignment,
     DistillationMethod,
-    Hyperparameters,
     MethodConfig,
     Preset,
 )
+from edgead.models.hyperparameters import Hyperparameters
 from edgead.models.imported import (
     ImportedFeaturePyramidMatching,
     ImportedProductDistillation,
@@ -41,7 +41,7 @@ METHODS: dict[str, type[DistillationMethod]] = {
     "uninformed-students": UninformedStudents,
 }
 
-# What `edgead import` makes of another library's models, and nobody trains here.
+# Methods of models that `edgead import` reads. They cannot be trained.
 IMPORTED: dict[str, type[DistillationMethod]] = {
     "rd-anomalib": ImportedReverseDistillation,
     "rd-anomalib-multiply": ImportedProductDistillation,
@@ -50,19 +50,41 @@ IMPORTED: dict[str, type[DistillationMethod]] = {
 
 
 def method_class(name: str) -> type[DistillationMethod]:
-    """The method of a name in METHODS or IMPORTED. Raises InputError for another."""
+    """Look up the class of a method.
+
+    Args:
+        name: Key of METHODS or IMPORTED.
+
+    Returns:
+        Class of the method.
+
+    Raises:
+        InputError: The name is unknown.
+    """
     if (method := METHODS.get(name, IMPORTED.get(name))) is None:
-        raise InputError(f"unknown method {name!r}: give --method {' or '.join(METHODS)}")
+        raise InputError(f"unknown method {name!r}", hint=f"give --method {' or '.join(METHODS)}")
     return method
 
 
 def hyperparameters_of(name: str, preset: str) -> Hyperparameters:
-    """How a method is trained by a preset. Raises InputError for a name of either that is unknown or is not trained."""
+    """Look up the hyperparameters of a method for a preset.
+
+    Args:
+        name: Key of METHODS.
+        preset: One of PRESETS.
+
+    Returns:
+        Hyperparameters of the method.
+
+    Raises:
+        InputError: The method or the preset is unknown, or the method is imported and cannot be trained.
+    """
     if preset not in PRESETS:
-        raise InputError(f"unknown preset {preset!r}: give --preset {' or '.join(PRESETS)}")
+        raise InputError(f"unknown preset {preset!r}", hint=f"give --preset {' or '.join(PRESETS)}")
     if name in IMPORTED:
         raise InputError(
-            f"method {name!r} is what edgead import gives: to train, give --method {' or '.join(METHODS)}"
+            f"method {name!r} is for imported models and cannot be trained",
+            hint=f"give --method {' or '.join(METHODS)}",
         )
     return method_class(name).presets[preset]
 
@@ -77,11 +99,23 @@ def create_method(
     textures: Textures | None = None,
     variant: str = STANDARD_VARIANT,
 ) -> DistillationMethod:
-    """Make an untrained method around a teacher.
+    """Create an untrained method around a teacher.
 
-    name: a key of METHODS or IMPORTED. teacher: what the method's `create_teacher` gave. loss: one that the method
-    knows. alignment: how the parts lie. textures: of pseudo-anomalies, drawn ones where none are given. variant: one
-    that the method knows. Raises InputError for an unknown method, loss or variant.
+    Args:
+        name: Key of METHODS or IMPORTED.
+        teacher: Teacher that `create_teacher` of the method returned.
+        size: Size of the images.
+        loss: One of the losses of the method.
+        alignment: How the parts lie in their images.
+        preset: Hyperparameters to use.
+        textures: Textures of pseudo-anomalies; procedural textures if None.
+        variant: One of the variants of the method.
+
+    Returns:
+        The method with a random student.
+
+    Raises:
+        InputError: The method does not exist or does not have the loss or the variant.
     """
     config = MethodConfig(size, loss, alignment, preset, textures or ProceduralTextures(), variant)
     return method_class(name)(teacher, config)

@@ -1,10 +1,10 @@
-"""What the training loop, the exporter and the evaluation know of a method: this class, and no method's name.
+"""Base class of the methods: training loop, exporter and evaluation use it and know no method by name.
 
-A method is a frozen teacher, a student that is trained on images of good parts alone, a loss, and the head that turns
-the disagreement of the two into an anomaly map. Everything that depends on the frozen side only is given by
-`teacher_features`, so that the loop can compute it once for a fixed training set. What differs in training, from the
-optimiser to the number of epochs, the method says too, in hyperparameters for each preset. A method of several
-networks, each of which learns from the one before, is trained in stages.
+A method consists of a frozen teacher, a student that is trained on images of good parts only, a loss, and a head that
+turns the difference between teacher and student into an anomaly map. `teacher_features` returns everything that depends
+on the frozen side only, so the loop can compute it once for a fixed training set. The method also defines its training,
+from the optimiser to the number of epochs, as hyperparameters for each preset. If a method has several networks and
+each learns from the previous one, it is trained in stages.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from edgead.data.pseudo_anomalies.textures import ProceduralTextures, Textures
 from edgead.errors import InputError
 from edgead.imaging.preprocess import ModelSize
 from edgead.models.components.teacher import create_teacher
+from edgead.models.hyperparameters import Hyperparameters
 from edgead.types import BoolArray, Fusion, HeadSpec, UInt8Array
 
-# How the parts lie in their images: always the same way, or any way.
+# How the parts lie in their images: always in the same position, or in any position.
 Alignment = Literal["aligned", "unaligned"]
 ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
 
@@ -34,44 +35,24 @@ ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
 Preset = Literal["edge", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
-# The variant that a method has unless it names others.
+# Every method has this variant.
 STANDARD_VARIANT = "standard"
 
-Schedule = Literal["one-cycle", "constant"]
-
-# Of the pseudo-anomalies in held-out images.
+# Seed of the pseudo-anomalies in held-out images.
 _HELD_OUT_SEED = 0
-
-# Adam with betas (0.5, 0.999), as Reverse Distillation has it (section 4.1); stochastic gradient descent with momentum
-# 0.9 and weight decay 1e-4, as STFPM has it (section 6.2).
-Optimizer = Literal["adam", "sgd"]
-
-
-@dataclass(frozen=True, slots=True)
-class Hyperparameters:
-    """How a method is trained and scored where the user does not say otherwise.
-
-    loss: one of the method's. sigma: of the head's smoothing, in pixels. learning_rate: the peak of `one-cycle`, or all
-    there is of `constant`. optimizer: of a method that does not override it. stages: the share of the epochs that each
-    stage has.
-    """
-
-    loss: str
-    sigma: float
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    schedule: Schedule
-    optimizer: Optimizer = field(default="adam", kw_only=True)
-    stages: tuple[float, ...] = field(default=(1.0,), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class MethodConfig:
-    """What one method is made for.
+    """Configuration of one method.
 
-    size: of the images. loss, variant: two of the method's. alignment: how the parts lie. textures: of
-    pseudo-anomalies.
+    Attributes:
+        size: Size of the images.
+        loss: One of the losses of the method.
+        alignment: How the parts lie in their images.
+        preset: Hyperparameters to use.
+        textures: Textures of pseudo-anomalies.
+        variant: One of the variants of the method.
     """
 
     size: ModelSize
@@ -85,13 +66,22 @@ class MethodConfig:
 class DistillationMethod(nn.Module, ABC):
     """Teacher, student, loss and head of one method.
 
-    A subclass names its losses, presets and fusion, calls `__init__`, adds its trainable modules and implements
-    `student_features` and `loss`. What else it does in another way, it overrides.
+    A subclass defines its losses, presets and fusion, calls `__init__`, adds its trainable modules and implements
+    `student_features` and `loss`. It overrides other methods only where it differs.
 
-    losses, variants: names to choose from. presets: hyperparameters for each preset. fusion: how the head joins the
-    scales.
-    uses_textures: whether it trains on pseudo-anomalies. Raises InputError for a loss or a variant that is not among
-    them.
+    Args:
+        teacher: Teacher that `create_teacher` returned.
+        config: Configuration of the method.
+
+    Attributes:
+        losses: Choices of the loss.
+        variants: Choices of the variant.
+        presets: Hyperparameters for each preset.
+        fusion: How the head joins the scales.
+        uses_textures: Whether the method trains on pseudo-anomalies.
+
+    Raises:
+        InputError: The method does not have the loss or the variant of `config`.
     """
 
     losses: ClassVar[tuple[str, ...]]
@@ -113,69 +103,139 @@ class DistillationMethod(nn.Module, ABC):
 
     @classmethod
     def check_choices(cls, loss: str, variant: str) -> None:
-        """Raise InputError, with the choices, for a loss or a variant that the method does not have."""
+        """Check that the method has a loss and a variant.
+
+        Args:
+            loss: Name of a loss.
+            variant: Name of a variant.
+
+        Raises:
+            InputError: The method does not have the loss or the variant; the hint lists the choices.
+        """
         if loss not in cls.losses:
-            raise InputError(f"unknown loss {loss!r}: give --loss {' or '.join(cls.losses)}")
+            raise InputError(f"unknown loss {loss!r}", hint=f"give --loss {' or '.join(cls.losses)}")
         if variant not in cls.variants:
-            raise InputError(f"unknown variant {variant!r}: give --variant {' or '.join(cls.variants)}")
+            raise InputError(
+                f"unknown variant {variant!r}", hint=f"give --variant {' or '.join(cls.variants)}"
+            )
 
     @classmethod
     def create_teacher(cls, name: str, weights: str) -> nn.Module:
-        """Make the frozen side, with its weights: `random` where they are loaded later."""
+        """Create the frozen side with its weights.
+
+        Args:
+            name: Name of the teacher in timm.
+            weights: `package`, `hub`, the path of a file, or `random` if the weights are loaded later.
+
+        Returns:
+            Frozen teacher in evaluation mode.
+
+        Raises:
+            TeacherError: The teacher is unknown, or its weights are not available or do not fit.
+        """
         return create_teacher(name, weights)
 
     @torch.no_grad()
     def teacher_features(self, images: Tensor) -> list[Tensor]:
-        """Features of the frozen side: (N, H, W, 3) uint8 RGB to tensors (N, C_k, H_k, W_k)."""
+        """Compute the features of the frozen side.
+
+        Args:
+            images: (N, H, W, 3) uint8 RGB.
+
+        Returns:
+            Tensors (N, C_k, H_k, W_k), without gradients.
+        """
         features: list[Tensor] = self.teacher(images)
         return features
 
     @abstractmethod
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
-        """What the student gives for a batch, as `loss` and `head_features` take it.
+        """Compute the features of the student for a batch.
 
-        images: (N, H, W, 3) uint8 RGB. teacher_features: those of the same images.
+        Args:
+            images: (N, H, W, 3) uint8 RGB.
+            teacher_features: Features that `teacher_features` returned for the same images.
+
+        Returns:
+            Features as `loss` and `head_features` take them.
         """
 
     @abstractmethod
     def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
-        """The training loss of a batch: a scalar, the mean over its images."""
+        """Compute the training loss of a batch.
+
+        Args:
+            teacher_features: Features of the frozen side.
+            student_features: Features of the student for the same images.
+
+        Returns:
+            Scalar, the mean over the images.
+        """
 
     def head_features(
         self, teacher_features: list[Tensor], student_features: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """What the head takes: K pairs of one shape, whose cosine map is the method's map of that scale.
+        """Compute the inputs of the head: K pairs of tensors with equal shapes.
 
-        A method with more than one student or teacher joins them here, and lets the student's side alone depend on its
-        student, because precision is chosen by side.
+        The cosine map of each pair is the map of the method at that scale. A method with several students or teachers
+        joins them here. Only the student side may depend on a student, because precision is chosen by side.
+
+        Args:
+            teacher_features: Features of the frozen side.
+            student_features: Features of the student for the same images.
+
+        Returns:
+            Teacher side and student side, K tensors (N, C_k, H_k, W_k) each.
         """
         return teacher_features, student_features
 
     def features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Both sides for a batch (N, H, W, 3) uint8 RGB: what the head takes, and what is exported."""
+        """Compute both sides of a batch, as the head takes them and as they are exported.
+
+        Args:
+            images: (N, H, W, 3) uint8 RGB.
+
+        Returns:
+            Teacher side and student side, see `head_features`.
+        """
         teacher = self.teacher(images)
         return self.head_features(teacher, self.student_features(images, teacher))
 
     def forward(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
-        """The loss of a batch; one call, so that data-parallel wrappers see it.
+        """Compute the loss of a batch in one call, so that data-parallel wrappers see it.
 
-        In training mode it may draw random numbers, from torch's generator, which the loop sets for each epoch. In
-        evaluation mode the same images have the same loss each time.
+        In training mode the method may draw random numbers from torch's generator, which the loop sets for each epoch.
+        In evaluation mode the same images have the same loss each time.
+
+        Args:
+            images: (N, H, W, 3) uint8 RGB.
+            teacher_features: Features that `teacher_features` returned for the same images.
+
+        Returns:
+            Scalar loss.
         """
         return self.loss(teacher_features, self.student_features(images, teacher_features))
 
     def disturbed(self, images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray] | None:
-        """Good images with something wrong on them, as training shows them, and where.
+        """Disturb good images as training does: with pseudo-anomalies if the method uses textures.
 
-        images: (N, H, W, 3) uint8 RGB. Returns such images and masks (N, H, W), True where a pixel differs:
-        pseudo-anomalies where the method uses textures; None for a method that sees good images alone.
+        Args:
+            images: (N, H, W, 3) uint8 RGB.
+            rng: Source of random numbers.
+
+        Returns:
+            Disturbed images and masks (N, H, W), True where a pixel differs; None if the method sees good images only.
         """
         return pseudo_anomalies(images, self.textures, rng) if self.uses_textures else None
 
     def disturbed_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch as `disturbed` gives it, drawn from torch's generator in training mode, else the same each time.
+        """Disturb a batch, at random from torch's generator in training mode, else the same way each time.
 
-        images: (N, H, W, 3) uint8 RGB. Returns such images and masks (N, H, W) bool, on the same device.
+        Args:
+            images: (N, H, W, 3) uint8 RGB.
+
+        Returns:
+            Disturbed images and masks (N, H, W) bool, on the device of the images.
         """
         seed = int(torch.randint(2**62, ())) if self.training else _HELD_OUT_SEED
         found = self.disturbed(images.cpu().numpy(), np.random.default_rng(seed))
@@ -184,29 +244,48 @@ class DistillationMethod(nn.Module, ABC):
         return disturbed, masks
 
     def enter_stage(self, stage: int) -> None:
-        """Begin a stage, or go on with it: from here on `loss`, `trained` and `optimizer` are those of this stage.
+        """Begin or resume a stage. From here on `loss`, `trained` and `optimizer` belong to this stage.
 
-        stage: from 0. A method of several stages lets gradients into what the stage trains, and into nothing else.
+        A method with several stages enables gradients only for the parameters that the stage trains.
+
+        Args:
+            stage: Number of the stage, from 0.
         """
         self.stage = stage
 
     def finish_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
-        """End a stage: keep in buffers what the next one or the map needs to know of the good images as a whole.
+        """End a stage: store the statistics of all good images that the next stage or the map needs in buffers.
 
-        batches: images (N, H, W, 3) uint8 RGB and their teacher features, every training image once. The method is
-        in evaluation mode, and no gradients are kept.
+        The method is in evaluation mode, and no gradients are kept.
+
+        Args:
+            batches: Images (N, H, W, 3) uint8 RGB and their teacher features, every training image once.
         """
 
     def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
-        """What trains the student, in as many groups of parameters as it has learning rates; each stage has its own."""
+        """Create the optimiser of the stage under way.
+
+        Args:
+            learning_rate: Learning rate of the student. A method may give other parameters a group with another rate.
+
+        Returns:
+            Optimiser with one group of parameters for each learning rate.
+        """
         if self.hyperparameters.optimizer == "sgd":
             return torch.optim.SGD(self.trained(), lr=learning_rate, momentum=0.9, weight_decay=1e-4)
         return torch.optim.Adam(self.trained(), lr=learning_rate, betas=(0.5, 0.999))
 
     def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-        """The learning rate over all steps of a stage, as the hyperparameters say; each group keeps its own peak.
+        """Create the schedule of the learning rate from the hyperparameters; each group keeps its own peak.
 
-        `one-cycle` is PyTorch's, which moves momentum, of Adam the first beta, between 0.95 and 0.85 as well.
+        `one-cycle` is PyTorch's OneCycleLR. It also moves the momentum (the first beta of Adam) between 0.95 and 0.85.
+
+        Args:
+            optimizer: Optimiser of the stage.
+            steps: Number of steps of the stage.
+
+        Returns:
+            Scheduler, stepped once after each step.
         """
         if self.hyperparameters.schedule == "constant":
             return ConstantLR(optimizer, factor=1.0)
@@ -214,5 +293,5 @@ class DistillationMethod(nn.Module, ABC):
         return OneCycleLR(optimizer, max_lr=peaks, total_steps=steps)
 
     def trained(self) -> list[nn.Parameter]:
-        """The parameters that the stage under way changes."""
+        """Return the parameters that the stage under way trains."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]

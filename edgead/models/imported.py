@@ -1,9 +1,9 @@
-"""Models that another library trained: the methods as that library has them, and its names of the tensors.
+"""Models that another library trained: the methods as implemented there, and the names of their tensors.
 
-anomalib's Reverse Distillation differs from the authors' in the embedding, which has basic blocks of a ResNet18 or
-bottlenecks of a ResNet50 whatever the backbone. Its STFPM enlarges the maps with unaligned corners. RD4AD is the
-authors' own code, and its student is that of `edgead.models.rd`. What none of the tables below names is refused, so
-that a model is taken over whole or not at all.
+anomalib's Reverse Distillation differs from the authors' code in the embedding: it has basic blocks of a ResNet18 or
+bottlenecks of a ResNet50, whatever the backbone is. anomalib's STFPM enlarges the maps with unaligned corners. RD4AD is
+the code of the authors, and `edgead.models.rd` has the same student. Tensors that no table below lists are rejected, so
+a model is imported completely or not at all.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from types import MappingProxyType
 from torch import Tensor
 
 from edgead.errors import InputError
-from edgead.models.base import DistillationMethod, Hyperparameters, MethodConfig
+from edgead.models.base import DistillationMethod, MethodConfig
 from edgead.models.components.blocks import initialise
 from edgead.models.components.teacher import Teacher
 from edgead.models.components.teacher_weights import is_plain
+from edgead.models.hyperparameters import Hyperparameters
 from edgead.models.rd import ReverseDistillation, mirrored_embedding
 from edgead.models.stfpm import FeaturePyramidMatching
 
-# `get_bottleneck_layer` of anomalib: timm's name -> (blocks of the embedding, width of its 3x3 convolutions).
+# `get_bottleneck_layer` of anomalib: name in timm -> (blocks of the embedding, width of its 3x3 convolutions).
 _EMBEDDINGS: dict[str, tuple[int, float | None]] = {
     "resnet18": (2, None),
     "resnet34": (2, None),
@@ -33,7 +34,12 @@ MIRRORED_BACKBONES = tuple(_EMBEDDINGS)
 
 
 class ImportedReverseDistillation(ReverseDistillation):
-    """anomalib's ReverseDistillation with `anomaly_map_mode="add"`, for the ResNets of MIRRORED_BACKBONES."""
+    """anomalib's ReverseDistillation with `anomaly_map_mode="add"`, for the ResNets of MIRRORED_BACKBONES.
+
+    Args:
+        teacher: ResNet teacher.
+        config: Configuration of the method.
+    """
 
     presets = MappingProxyType(
         dict.fromkeys(("edge", "paper"), Hyperparameters("flattened", 4.0, 200, 32, 5e-3, "constant"))
@@ -53,7 +59,12 @@ class ImportedProductDistillation(ImportedReverseDistillation):
 
 
 class ImportedFeaturePyramidMatching(FeaturePyramidMatching):
-    """anomalib's Stfpm: not smoothed, and corners not aligned."""
+    """anomalib's Stfpm: the map is not smoothed, and corners are not aligned.
+
+    Args:
+        teacher: Teacher of any architecture.
+        config: Configuration of the method.
+    """
 
     presets = MappingProxyType(
         dict.fromkeys(
@@ -68,10 +79,13 @@ class ImportedFeaturePyramidMatching(FeaturePyramidMatching):
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """How one source names the tensors of a method.
+    """Names of the tensors of a method in one library.
 
-    ours: beginning of a name there -> here. unused: beginnings of names that no result of that model depends on.
-    carries_teacher: whether the teacher's tensors are among them. differences: in what the numbers differ all the same.
+    Attributes:
+        ours: Beginning of a name in the library -> beginning of our name.
+        unused: Beginnings of names of tensors that do not affect any result of the model.
+        carries_teacher: Whether the checkpoint contains the tensors of the teacher.
+        differences: Remaining differences between the results of the library and ours.
     """
 
     ours: Mapping[str, str]
@@ -82,12 +96,16 @@ class Names:
 
 _RESIZING = "an image larger than the model's is shrunk by averaging areas, not by a bilinear filter"
 _BORDER = (
-    "the map is smoothed as if mirrored about the edge of its outer pixels, not their centres: 16 pixels deep"
+    "smoothing mirrors the map at the edge of its outer pixels, not at their centres, "
+    "so a border of 16 pixels differs"
 )
+
+# Hint for a checkpoint with other tensors than the model.
+_ANOTHER_MODEL = "give the complete checkpoint of one model that edgead import supports"
 
 
 def _student(bottleneck: str, decoder: str) -> dict[str, str]:
-    """The student of RD4AD, which anomalib took over name by name."""
+    """Names of the student of RD4AD; anomalib uses the same names with other prefixes."""
     return {
         f"{bottleneck}conv1.": "bottleneck.from_stride_4.0.0.",
         f"{bottleneck}bn1.": "bottleneck.from_stride_4.0.1.",
@@ -102,8 +120,8 @@ def _student(bottleneck: str, decoder: str) -> dict[str, str]:
     }
 
 
-# conv4 and bn4 of the bottleneck are made and never called, in both. What an anomalib checkpoint holds beside its
-# `model` is thresholds, ranges of scores and metrics.
+# Both libraries create conv4 and bn4 of the bottleneck and never call them. Beside `model` an anomalib checkpoint
+# contains thresholds, minima and maxima of scores, and metrics.
 ANOMALIB_RD = Names(
     {
         "model.encoder.feature_extractor.": "teacher.layers.",
@@ -128,10 +146,16 @@ RD4AD = Names(
 
 
 def load_imported(method: DistillationMethod, tensors: Mapping[str, Tensor], names: Names) -> None:
-    """Load every tensor of a method, of its student alone where the teacher's are not among them.
+    """Load every tensor of a method, or of its student only if the checkpoint does not contain the teacher.
 
-    tensors: by the source's names. Raises InputError, naming the tensor, for one that is missing, unknown, of another
-    shape or not of finite real numbers.
+    Args:
+        method: Method to load the tensors into.
+        tensors: Tensors by the names of the library.
+        names: Names of the library.
+
+    Raises:
+        InputError: A tensor is missing, unknown, of another shape or not of finite real numbers. The message has its
+            name.
     """
     wanted = {
         name: tensor
@@ -145,37 +169,41 @@ def load_imported(method: DistillationMethod, tensors: Mapping[str, Tensor], nam
         name = _our_name(theirs, names)
         if name not in wanted:
             raise InputError(
-                f"the checkpoint has a tensor {theirs!r} that this model does not have: it is of another model"
+                f"the checkpoint has a tensor {theirs!r} that this model does not have", hint=_ANOTHER_MODEL
             )
         if not is_plain(tensor) or tensor.shape != wanted[name].shape:
             raise InputError(
-                f"tensor {theirs!r} of the checkpoint is {_shape(tensor)}, not {_shape(wanted[name])}: it is of "
-                "another model"
+                f"tensor {theirs!r} of the checkpoint is {_shape(tensor)}, not {_shape(wanted[name])}",
+                hint=_ANOTHER_MODEL,
             )
         if not bool(tensor.isfinite().all()):
             raise InputError(
-                f"tensor {theirs!r} of the checkpoint has values that are not finite: train it again"
+                f"tensor {theirs!r} of the checkpoint has values that are not finite",
+                hint="train the model again",
             )
         given[name] = tensor
     if missing := sorted(wanted.keys() - given.keys()):
         raise InputError(
-            f"the checkpoint has no tensor for {missing[0]!r}: it is of another model, or not whole"
+            f"the checkpoint has no tensor for {missing[0]!r}",
+            hint=_ANOTHER_MODEL,
         )
     method.load_state_dict(given, strict=False)
 
 
 def _our_name(theirs: str, names: Names) -> str | None:
+    """Our name of a tensor; None if there is none."""
     for beginning, ours in names.ours.items():
         if theirs.startswith(beginning):
             name = ours + theirs.removeprefix(beginning)
             if name.startswith(("bottleneck.", "decoder.")):
-                # A shortcut is a downsampling in the embedding and an upsampling in the decoder.
+                # The libraries call a shortcut `downsample` in the embedding and `upsample` in the decoder.
                 name = name.replace(".downsample.", ".shortcut.").replace(".upsample.", ".shortcut.")
             return name
     return None
 
 
 def _shape(tensor: object) -> str:
+    """Shape of a tensor for a message; also dtype and layout if the tensor is not plain."""
     if not isinstance(tensor, Tensor):
         return "no tensor"
     kind = "" if is_plain(tensor) else f" of {tensor.dtype} in {tensor.layout}"

@@ -1,13 +1,13 @@
 """Reverse Distillation (RD): an encoder teaches a decoder through a narrow embedding.
 
-Deng & Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022. The teacher E gives
+Deng & Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022. The teacher E computes
 features at strides 4, 8 and 16. The one-class bottleneck embedding (OCBE, section 3.2) brings them to stride 16 and
-fuses them (MFF), then condenses them to stride 32 (OCE). The student decoder D (section 3.1) rebuilds E's features from
-that embedding alone; what a defect changed does not fit through, so there the two differ.
+fuses them (MFF), then condenses them to stride 32 (OCE). The student decoder D (section 3.1) reconstructs E's features
+from that embedding only. Changes by a defect do not fit through the embedding, so the two sides differ there.
 
-A ResNet teacher gets the mirrored ResNet of the authors' implementation, layer for layer. Any other teacher gets a lean
-student of basic blocks, whose widths follow from the teacher's channel counts, with a 1x1 convolution per scale to the
-channels of the teacher.
+For a ResNet teacher the student is the mirrored ResNet of the authors' implementation, layer for layer. For any other
+teacher it is a lean student of basic blocks. Its widths follow from the channel counts of the teacher, and a 1x1
+convolution for each scale produces the channels of the teacher.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from edgead.imaging.preprocess import ModelSize
-from edgead.models.base import Alignment, DistillationMethod, Hyperparameters, MethodConfig
+from edgead.models.base import Alignment, DistillationMethod, MethodConfig
 from edgead.models.components.blocks import (
     BasicBlock,
     BottleneckBlock,
@@ -32,20 +32,21 @@ from edgead.models.components.blocks import (
 )
 from edgead.models.components.head import cosine_map
 from edgead.models.components.teacher import Teacher
+from edgead.models.hyperparameters import Hyperparameters
 from edgead.types import Fusion
 
 # The first is the default.
 Loss = Literal["hard-positions", "per-position", "flattened"]
 LOSSES: tuple[str, ...] = get_args(Loss)
 
-# Of `hard-positions`: share of the positions of a map, and the weight of their mean beside the mean over all.
+# Loss `hard-positions`: share of the positions of a map, and weight of their mean. The mean over all has weight 1.
 HARD_SHARE = 0.1
 HARD_WEIGHT = 0.5
 
-# A block: (channels in, channels out, what it does to the resolution).
+# Creates a block from its input channels, its output channels and its change of the resolution.
 BlockFactory = Callable[[int, int, Resample], nn.Module]
 
-# The ResNets that the authors' implementation mirrors: timm's name -> (blocks of the embedding, blocks of the decoder
+# The ResNets that the authors' implementation mirrors: name in timm -> (blocks of the embedding, blocks of the decoder
 # at strides 16, 8 and 4, width of the 3x3 convolutions of a bottleneck as a fraction of its channels, None for basic
 # blocks).
 _MIRRORED: dict[str, tuple[int, tuple[int, int, int], float | None]] = {
@@ -59,12 +60,20 @@ _MIRRORED: dict[str, tuple[int, tuple[int, int, int], float | None]] = {
 class ReverseDistillation(DistillationMethod):
     """RD for images of one size.
 
-    Loss: `per-position`, the mean over positions of the cosine map (the paper's equations 1 and 2); `flattened`, one
-    cosine over the whole feature tensor of an image, as the authors' script trains; `hard-positions`, `per-position`
-    plus half the mean over the tenth of the positions of each image and scale that the student rebuilds worst: an
-    image's score is the maximum of its map, and this pulls on the positions that decide it (hard example mining:
-    Shrivastava et al., CVPR 2016; for students: Batzner et al., "EfficientAD", WACV 2024, section 3.2).
+    There are three losses:
+
+    - `per-position`: the mean over positions of the cosine map (equations 1 and 2 of the paper).
+    - `flattened`: one cosine over the whole feature tensor of an image, as in the authors' script.
+    - `hard-positions`: `per-position` plus half the mean over the tenth of the positions of each image and scale that
+      the student reconstructs worst. The score of an image is the maximum of its map, and this loss trains the
+      positions that decide it (hard example mining: Shrivastava et al., CVPR 2016; for students: Batzner et al.,
+      "EfficientAD", WACV 2024, section 3.2).
+
     The alignment of the parts decides how small the embedding of the lean student is.
+
+    Args:
+        teacher: Teacher with features at strides 4, 8 and 16.
+        config: Configuration of the method.
     """
 
     losses = LOSSES
@@ -87,15 +96,31 @@ class ReverseDistillation(DistillationMethod):
         initialise(self.decoder)
 
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
-        """D(OCBE(E(x))): the student sees the images through the teacher's features only."""
+        """Compute D(OCBE(E(x))); the student sees the images only through the teacher's features.
+
+        Args:
+            images: Not used.
+            teacher_features: E(x), (N, C_k, H / s_k, W / s_k) at strides 4, 8 and 16.
+
+        Returns:
+            Tensors of the shapes of the teacher's features.
+        """
         return self.decoder(self.bottleneck(teacher_features))  # type: ignore[no-any-return]
 
     def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
-        """Sum over scales of the cosine distance, averaged as `loss_kind` says."""
+        """Sum the cosine distances over the scales; `loss_kind` defines the mean.
+
+        Args:
+            teacher_features: (N, C_k, H_k, W_k) for each scale.
+            student_features: Tensors of the same shapes.
+
+        Returns:
+            Scalar.
+        """
         distances = []
         for teacher, student in zip(teacher_features, student_features, strict=True):
             if self.loss_kind == "flattened":
-                # One position whose channels are the whole image.
+                # The whole image becomes the channels of one position.
                 teacher, student = (x.flatten(1)[:, :, None, None] for x in (teacher, student))
             distance = cosine_map(teacher, student).flatten(1)
             distances.append(distance.mean())
@@ -106,9 +131,12 @@ class ReverseDistillation(DistillationMethod):
 
 
 class Bottleneck(nn.Module):
-    """OCBE: multi-scale feature fusion to stride 16, then the one-class embedding at stride 32.
+    """OCBE: multi-scale feature fusion at stride 16, then the one-class embedding at stride 32.
 
-    channels: of the teacher at strides 4, 8, 16. fused: channels that each scale is brought to before concatenation.
+    Args:
+        channels: Number of channels of the teacher at strides 4, 8 and 16.
+        fused: Number of channels at strides 4, 8 and 16 inside the fusion.
+        embedding: Module from the concatenated features at stride 16 to stride 32.
     """
 
     def __init__(self, channels: tuple[int, ...], fused: tuple[int, int, int], embedding: nn.Module) -> None:
@@ -120,7 +148,7 @@ class Bottleneck(nn.Module):
         self.embedding = embedding
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Three (N, C_k, H / s_k, W / s_k) to one (N, C, H / 32, W / 32)."""
+        """Map three tensors (N, C_k, H / s_k, W / s_k) to one (N, C, H / 32, W / 32)."""
         fused = (self.from_stride_4(features[0]), self.from_stride_8(features[1]), features[2])
         return self.embedding(torch.cat(fused, dim=1))  # type: ignore[no-any-return]
 
@@ -128,7 +156,9 @@ class Bottleneck(nn.Module):
 class Decoder(nn.Module):
     """Residual stages that double the resolution, from stride 32 to 16, 8 and 4.
 
-    stages and outputs: one module per scale, coarse to fine; an output brings a stage to the teacher's channels.
+    Args:
+        stages: One module for each scale, coarse to fine.
+        outputs: One module for each scale, coarse to fine, from the channels of the stage to those of the teacher.
     """
 
     def __init__(self, stages: list[nn.Module], outputs: list[nn.Module]) -> None:
@@ -137,7 +167,14 @@ class Decoder(nn.Module):
         self.outputs = nn.ModuleList(outputs)
 
     def forward(self, embedding: Tensor) -> list[Tensor]:
-        """(N, C, H / 32, W / 32) to features at strides 4, 8, 16: fine to coarse, as the teacher gives them."""
+        """Reconstruct the teacher's features.
+
+        Args:
+            embedding: (N, C, H / 32, W / 32).
+
+        Returns:
+            Features at strides 4, 8 and 16, fine to coarse like the teacher's.
+        """
         features = []
         x = embedding
         for stage, output in zip(self.stages, self.outputs, strict=True):
@@ -147,16 +184,22 @@ class Decoder(nn.Module):
 
 
 def mirrored_embedding(coarse: int, blocks: int, width: float | None) -> nn.Sequential:
-    """The embedding of a ResNet's student, a layer4: three times `coarse` channels to twice as many, half the size.
+    """Create the embedding of the student of a ResNet, a layer4.
 
-    coarse: channels of the teacher at stride 16. width: as in `_MIRRORED`.
+    Args:
+        coarse: Number of channels of the teacher at stride 16.
+        blocks: Number of residual blocks.
+        width: Width of the 3x3 convolutions of a bottleneck as a fraction of its channels; None for basic blocks.
+
+    Returns:
+        Module from (N, 3 coarse, H, W) to (N, 2 coarse, H / 2, W / 2).
     """
     block = partial(_block, bottleneck_width=width)
     return _stage(block, 3 * coarse, 2 * coarse, blocks, Resample.HALVE)
 
 
 def _mirrored(teacher: Teacher) -> tuple[Bottleneck, Decoder]:
-    """The authors' student for a ResNet: the embedding is a layer4, the decoder mirrors layer3 to layer1."""
+    """Create the authors' student of a ResNet: the embedding is a layer4, the decoder mirrors layer3 to layer1."""
     embedding_blocks, decoder_blocks, bottleneck_width = _MIRRORED[teacher.architecture]
     fine, middle, coarse = teacher.channels
     embedding = mirrored_embedding(coarse, embedding_blocks, bottleneck_width)
@@ -173,12 +216,12 @@ def _mirrored(teacher: Teacher) -> tuple[Bottleneck, Decoder]:
 
 
 def _lean(teacher: Teacher, size: ModelSize, alignment: Alignment) -> tuple[Bottleneck, Decoder]:
-    """A student for any other teacher: as wide as the teacher, in powers of two.
+    """Create the student of any other teacher: as wide as the teacher, rounded up to powers of two.
 
-    For aligned parts the embedding passes stride 64 before the decoder starts at stride 32: with half the
-    positions each way, a code sees the whole part, and a part that is bent or in the wrong place does not fit through.
-    Such a student enlarges by repeating pixels. For unaligned parts it takes transposed convolutions: without
-    them the features of screws at any angle are rebuilt worse.
+    For aligned parts the embedding goes to stride 64 before the decoder starts at stride 32. With half the positions in
+    each direction a code sees the whole part, so a bent or misplaced part does not fit through. This student enlarges
+    by repeating pixels. For unaligned parts the student uses transposed convolutions; without them it reconstructs the
+    features of screws at any angle worse.
     """
     fine, middle, coarse = (power_of_two(channels) for channels in teacher.channels)
     embedded = 2 * coarse
@@ -209,6 +252,7 @@ def _lean(teacher: Teacher, size: ModelSize, alignment: Alignment) -> tuple[Bott
 
 
 def _block(in_channels: int, channels: int, resample: Resample, bottleneck_width: float | None) -> nn.Module:
+    """Create a basic block, or a bottleneck block if a width is given."""
     if bottleneck_width is None:
         return BasicBlock(in_channels, channels, resample)
     return BottleneckBlock(in_channels, channels, resample, width=int(channels * bottleneck_width))
@@ -217,5 +261,6 @@ def _block(in_channels: int, channels: int, resample: Resample, bottleneck_width
 def _stage(
     block: BlockFactory, in_channels: int, channels: int, blocks: int, resample: Resample
 ) -> nn.Sequential:
+    """Create a residual stage; its first block changes channels and resolution."""
     first = block(in_channels, channels, resample)
     return nn.Sequential(first, *(block(channels, channels, Resample.KEEP) for _ in range(blocks - 1)))

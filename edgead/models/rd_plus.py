@@ -1,23 +1,25 @@
-"""RD++: Reverse Distillation whose bottleneck sees the teacher's features through projections that drop what is wrong.
+"""RD++: Reverse Distillation with projections that remove anomalies from the teacher's features before the bottleneck.
 
-Tien et al., "Revisiting Reverse Distillation for Anomaly Detection", CVPR 2023. RD trusts its narrow embedding alone to
-keep a defect from the student; RD++ trains a projection for each scale to give good features back where a part is not
-good, with noisy copies of the good images that simplex noise was laid over.
+Tien et al., "Revisiting Reverse Distillation for Anomaly Detection", CVPR 2023. In RD only the narrow embedding keeps a
+defect from the student. RD++ trains a projection for each scale that restores good features where a part has a defect.
+It trains with noisy copies: good images with simplex noise.
 
-teacher  as of RD
-student  RD's, behind a projection for each scale, also when an image is scored: four 3x3 convolutions, to a half, a
-         quarter, a half and all of the channels, each with instance normalisation and a leaky ReLU
-loss     L_KD + 0.2 L_SSOT + 0.002 L_Recon + 0.02 L_Con, each summed over scales. L_KD is RD's. With z the features of
-         the noisy copy, p and n the projected features of the noisy copy and of the good image:
-         L_SSOT  optimal transport between a batch of p and a shuffled batch of n, each flattened and a softmax taken
+teacher  as in RD
+student  RD's student behind a projection for each scale, in training and in scoring. A projection has four 3x3
+         convolutions to a half, a quarter, a half and all of the channels, each with instance normalisation and a leaky
+         ReLU
+loss     L_KD + 0.2 L_SSOT + 0.002 L_Recon + 0.02 L_Con, each summed over scales. L_KD is the loss of RD. z are the
+         features of the noisy copy, p and n the projected features of the noisy copy and of the good image:
+         L_SSOT  optimal transport between a batch of p and a shuffled batch of n, each flattened, after a softmax
          L_Recon one minus the cosine of p and n, the mean over positions
-         L_Con   how far the cosine of z and n, flattened, is above 0.5: good features are not to look like wrong ones
-map      as of RD: the projections do not take part in it
-training Adam as of RD, for the projections with a fifth of its learning rate (0.001 beside 0.005)
+         L_Con   amount by which the cosine of z and n, flattened, exceeds 0.5, so that good features do not resemble
+                 anomalous ones
+map      as in RD, between the teacher's features without projection and the student's
+training Adam as in RD; the learning rate of the projections is a fifth of RD's (0.001 and 0.005)
 
-The authors' script takes L_SSOT between a batch of n and the same batch shuffled. Transport does not see the order of a
-set, so that loss is always 0; with p it is not. Their script also divides the sum of the last three by 1.11 and takes
-L_KD flattened (`--loss flattened`).
+The authors' script computes L_SSOT between a batch of n and the same batch shuffled. Transport does not depend on the
+order of a set, so their loss is always 0; with p it is not. Their script also divides the sum of the last three terms
+by 1.11 and flattens L_KD (`--loss flattened`).
 """
 
 from __future__ import annotations
@@ -31,10 +33,11 @@ import torch
 from torch import Tensor, nn
 
 from edgead.data.pseudo_anomalies.simplex import noisy_copies, noisy_images
-from edgead.models.base import Hyperparameters, MethodConfig
+from edgead.models.base import MethodConfig
 from edgead.models.components.head import cosine_map
 from edgead.models.components.sinkhorn import sinkhorn_divergence
 from edgead.models.components.teacher import Teacher
+from edgead.models.hyperparameters import Hyperparameters
 from edgead.models.rd import ReverseDistillation
 from edgead.types import BoolArray, UInt8Array
 
@@ -46,12 +49,17 @@ PROJECTION_LEARNING_RATE = 1 / 5
 
 
 class RevisitedReverseDistillation(ReverseDistillation):
-    """RD++ for images of one size; loss and alignment as of RD."""
+    """RD++ for images of one size; losses and alignment as in RD.
+
+    Args:
+        teacher: Teacher with features at strides 4, 8 and 16.
+        config: Configuration of the method.
+    """
 
     presets = MappingProxyType(
         {
             "edge": Hyperparameters("hard-positions", 4.0, 100, 16, 5e-3, "one-cycle"),
-            # The authors choose the number of epochs by category, on the test images: from 10 to 300.
+            # The authors choose from 10 to 300 epochs for each category, on the test images.
             "paper": Hyperparameters("per-position", 4.0, 200, 16, 5e-3, "constant"),
         }
     )
@@ -61,12 +69,20 @@ class RevisitedReverseDistillation(ReverseDistillation):
         self.projections = nn.ModuleList(_projection(channels) for channels in teacher.channels)
 
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
-        """RD's student, behind the projections."""
+        """Compute the features of RD's student behind the projections. See DistillationMethod.student_features."""
         return super().student_features(images, self._projected(teacher_features))
 
     def forward(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
-        """In training mode the whole loss, with noisy copies drawn from torch's generator; else L_KD, which needs
-        none.
+        """Compute the whole loss in training mode, and L_KD in evaluation mode.
+
+        In training mode the noisy copies are drawn from torch's generator. L_KD needs no noisy copies.
+
+        Args:
+            images: (N, H, W, 3) uint8 RGB.
+            teacher_features: Teacher's features of the images.
+
+        Returns:
+            Scalar loss.
         """
         if not self.training:
             return super().forward(images, teacher_features)
@@ -78,11 +94,11 @@ class RevisitedReverseDistillation(ReverseDistillation):
         return distillation + projection_loss(noisy_features, noisy, normal)
 
     def disturbed(self, images: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, BoolArray]:
-        """The noisy copies."""
+        """Create noisy copies. See DistillationMethod.disturbed."""
         return noisy_images(images, rng)
 
     def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
-        """Adam, with a group of its own for the projections."""
+        """Create Adam, with a separate group for the projections. See DistillationMethod.optimizer."""
         student = [*self.bottleneck.parameters(), *self.decoder.parameters()]
         projections = list(self.projections.parameters())
         groups: list[dict[str, Any]] = [
@@ -92,22 +108,28 @@ class RevisitedReverseDistillation(ReverseDistillation):
         return torch.optim.Adam(groups, lr=learning_rate, betas=(0.5, 0.999))
 
     def _projected(self, features: list[Tensor]) -> list[Tensor]:
+        """Project the teacher's features of every scale; the shapes stay."""
         return [projection(x) for projection, x in zip(self.projections, features, strict=True)]
 
 
 def projection_loss(copies: list[Tensor], noisy: list[Tensor], normal: list[Tensor]) -> Tensor:
-    """0.2 L_SSOT + 0.002 L_Recon + 0.02 L_Con: a scalar.
+    """Compute 0.2 L_SSOT + 0.002 L_Recon + 0.02 L_Con.
 
-    copies: the teacher's features of the noisy copies, noisy: those projected, normal: the good images' projected; each
-    (N, C_k, H_k, W_k) for every scale.
+    Args:
+        copies: Teacher's features of the noisy copies, (N, C_k, H_k, W_k) for every scale.
+        noisy: Projected features of the noisy copies, of the same shapes.
+        normal: Projected features of the good images, of the same shapes.
+
+    Returns:
+        Scalar.
     """
-    # One order for all scales. Transport does not depend on it; it is what the method says.
+    # One order for all scales. Transport does not depend on the order; the paper shuffles.
     order = torch.randperm(len(normal[0]))
     losses = []
     for z, p, n in zip(copies, noisy, normal, strict=True):
         transport = sinkhorn_divergence(p.flatten(1).softmax(1), n[order].flatten(1).softmax(1))
         reconstruction = cosine_map(p, n).mean()
-        # The cosine of a whole tensor: one position with all of its numbers as channels.
+        # The cosine of a whole tensor: one position, and all numbers are its channels.
         similarity = 1.0 - cosine_map(z.flatten(1)[..., None, None], n.flatten(1)[..., None, None])
         contrast = (similarity - CONTRAST_MARGIN).clamp_min(0.0).mean()
         losses += [
@@ -119,7 +141,7 @@ def projection_loss(copies: list[Tensor], noisy: list[Tensor], normal: list[Tens
 
 
 def _projection(channels: int) -> nn.Sequential:
-    """Four convolutions that narrow and widen again: (N, C, H, W) to the same."""
+    """Create four convolutions that narrow and widen again, from (N, C, H, W) to (N, C, H, W)."""
     widths = (channels, channels // 2, channels // 4, channels // 2, channels)
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):

@@ -1,20 +1,19 @@
-"""Student-Teacher Feature Pyramid Matching (STFPM): an untrained copy of the teacher learns the teacher's features from
-the image.
+"""Student-Teacher Feature Pyramid Matching (STFPM): an untrained copy of the teacher learns its features from images.
 
-Wang, Han, Ding & Huang, "Student-Teacher Feature Pyramid Matching for Anomaly Detection", BMVC 2021, as told by
+Wang, Han, Ding & Huang, "Student-Teacher Feature Pyramid Matching for Anomaly Detection", BMVC 2021, as described in
 Polidori, "Leveraging Student-Teacher learning framework", Politecnico di Milano 2022, section 3.3.
 
-teacher  a frozen network, its features at strides 4, 8 and 16 (of a ResNet18 in the paper)
-student  the same layers with random weights; it sees the image, not the teacher's features
+teacher  a frozen network with features at strides 4, 8 and 16 (a ResNet18 in the paper)
+student  the same layers with random weights; its input is the image, not the teacher's features
 loss     equation 5: half the squared distance of the two feature vectors at a position, each of length 1; the mean over
-         positions, summed over scales. Of vectors of length 1 that is one minus their cosine: the cosine map
-map      the same distances, enlarged bilinearly and multiplied over the scales (section 5.1), so that a scale which
-         sees nothing silences the others; not smoothed in the paper
-training `paper` as published: stochastic gradient descent. `edge` takes RD's Adam: on a few hundred images it brings
-         a student of EfficientNet-Lite as far in 6 epochs as the other in 20, by the loss on held-out good images
+         positions, summed over scales. For vectors of length 1 this is one minus their cosine, the cosine map
+map      the same distances, enlarged bilinearly and multiplied over the scales (section 5.1), so that a scale that
+         finds nothing silences the others; the paper does not smooth
+training `paper` as published: stochastic gradient descent. `edge` uses RD's Adam: on a few hundred images a student of
+         EfficientNet-Lite reaches the same loss on held-out good images in 6 epochs instead of 20
 
-The authors' script leaves out the half, so that with the same learning rate it takes steps twice as long, and
-multiplies maps of 64 x 64 before it enlarges the product.
+The authors' script omits the half, so with the same learning rate its steps are twice as long. It multiplies maps of
+64 x 64 before it enlarges the product.
 """
 
 from __future__ import annotations
@@ -24,13 +23,19 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from edgead.models.base import DistillationMethod, Hyperparameters, MethodConfig
+from edgead.models.base import DistillationMethod, MethodConfig
 from edgead.models.components.head import cosine_map
 from edgead.models.components.teacher import STRIDES, Backbone, Teacher
+from edgead.models.hyperparameters import Hyperparameters
 
 
 class FeaturePyramidMatching(DistillationMethod):
-    """STFPM with a student of the teacher's architecture."""
+    """STFPM with a student of the teacher's architecture.
+
+    Args:
+        teacher: Teacher with features at strides 4, 8 and 16.
+        config: Configuration of the method.
+    """
 
     losses = ("per-position",)
     fusion = "multiply"
@@ -46,20 +51,39 @@ class FeaturePyramidMatching(DistillationMethod):
         self.student: nn.Module = untrained_copy(teacher.name)
 
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
-        """The student's own view of the images, of the teacher's shapes."""
+        """Compute the student's features of the images. See DistillationMethod.student_features.
+
+        Args:
+            images: (N, H, W, 3) uint8 RGB.
+            teacher_features: Not used.
+
+        Returns:
+            Tensors of the shapes of the teacher's features.
+        """
         features: list[Tensor] = self.student(images)
         return features
 
     def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
-        """Equation 5, its mean over positions, summed over scales."""
+        """Compute equation 5, the mean over positions, summed over scales. See DistillationMethod.loss."""
         pairs = zip(teacher_features, student_features, strict=True)
         return torch.stack([cosine_map(teacher, student).mean() for teacher, student in pairs]).sum()
 
 
 def untrained_copy(name: str, strides: tuple[int, ...] = STRIDES) -> Backbone:
-    """An untrained student of the architecture that timm's name stands for.
+    """Create an untrained student of an architecture of timm.
 
-    All its batch normalisations start at 1, as in the authors' network; timm starts the last of a ResNet's block at 0.
+    All batch normalisations start at weight 1, as in the authors' network. timm starts the last batch normalisation of
+    a ResNet's block at 0.
+
+    Args:
+        name: Name in timm.
+        strides: Strides of the features, ascending.
+
+    Returns:
+        Backbone with random weights.
+
+    Raises:
+        TeacherError: See Backbone.
     """
     student = Backbone(name, strides, trimmed=True)
     for layer in student.modules():

@@ -1,12 +1,12 @@
 """STFPM with a slim student: the same features from fewer filters.
 
-Polidori, "Leveraging Student-Teacher learning framework", Politecnico di Milano 2022, solution 2 (section 4.3): a
-student with less room learns what good parts need and no more, so that it fails where a part is not good. Where a block
-adds its input to its output, and where features are compared, the number of channels is given; of the filters between,
-some go. How many are left is not said there; here it is a quarter, in every block.
+Polidori, "Leveraging Student-Teacher learning framework", Politecnico di Milano 2022, solution 2 (section 4.3). A
+student with less capacity learns only features of good parts, so it fails where a part has a defect. The number of
+channels is fixed where a block adds its input to its output and where features are compared. Some of the filters
+between are removed. The source does not say how many remain; here a quarter remains in every block.
 
 student  the teacher's architecture, each residual block with a quarter of the filters inside
-         teacher, loss, map and training are those of STFPM
+         teacher, loss, map and training are as in STFPM
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from edgead.models.base import MethodConfig
 from edgead.models.components.teacher import DEFAULT_TEACHER, Teacher
 from edgead.models.stfpm import FeaturePyramidMatching
 
-# Of the filters inside a block one in four is kept, but never fewer than eight.
+# One in four filters inside a block is kept, and at least eight.
 SLIMMING = 4
 MIN_FILTERS = 8
 
-# The layers of timm's blocks from the first whose filters are cut to the last that reads them, with depthwise ones
-# marked: a ResNet's basic block and bottleneck, and the inverted residual of EfficientNet-Lite and MobileNetV2.
+# Layers of timm's blocks, from the first layer with fewer filters to the last layer that reads them: basic block and
+# bottleneck of a ResNet, and inverted residual of EfficientNet-Lite and MobileNetV2.
 _BLOCKS = {
     "BasicBlock": ("conv1", "bn1", "conv2"),
     "Bottleneck": ("conv1", "bn1", "conv2", "bn2", "conv3"),
@@ -32,9 +32,14 @@ _BLOCKS = {
 
 
 class SlimFeaturePyramidMatching(FeaturePyramidMatching):
-    """STFPM whose student has a quarter of the filters inside each block.
+    """STFPM with a quarter of the filters inside each block of the student.
 
-    Raises TeacherError for a teacher without blocks that can be slimmed.
+    Args:
+        teacher: Teacher with features at strides 4, 8 and 16.
+        config: Configuration of the method.
+
+    Raises:
+        TeacherError: The teacher has no blocks that can be slimmed.
     """
 
     def __init__(self, teacher: Teacher, config: MethodConfig) -> None:
@@ -42,15 +47,16 @@ class SlimFeaturePyramidMatching(FeaturePyramidMatching):
         blocks = [block for block in self.student.modules() if type(block).__name__ in _BLOCKS]
         if not blocks or any(_joins_all_channels(block) for block in blocks):
             raise TeacherError(
-                f"no slim student for teacher {teacher.name!r}: give a plain ResNet, EfficientNet-Lite or MobileNetV2, "
-                f"for example {DEFAULT_TEACHER}, or --method stfpm"
+                f"no slim student for teacher {teacher.name!r}",
+                hint="give a plain ResNet, EfficientNet-Lite or MobileNetV2, for example "
+                f"{DEFAULT_TEACHER}, or --method stfpm",
             )
         for block in blocks:
             _slim(block)
 
 
 def _joins_all_channels(block: nn.Module) -> bool:
-    """Whether there is squeeze-and-excitation inside, whose own layers would have to be cut too."""
+    """Whether the block contains squeeze-and-excitation, which has layers that would have to be cut too."""
     return not isinstance(getattr(block, "se", None), nn.Identity | None)
 
 

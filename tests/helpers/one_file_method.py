@@ -7,8 +7,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from edgead.models.base import DistillationMethod, Hyperparameters, MethodConfig
+from edgead.models.base import DistillationMethod, MethodConfig
 from edgead.models.components.head import cosine_map
+from edgead.models.hyperparameters import Hyperparameters
 
 
 class SharedSeed(DistillationMethod):

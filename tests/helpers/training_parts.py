@@ -15,9 +15,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from edgead.files.progress import TrainingState, state_of
-from edgead.models.base import PRESETS, DistillationMethod, Hyperparameters, MethodConfig, Preset
+from edgead.models.base import PRESETS, DistillationMethod, MethodConfig, Preset
 from edgead.models.components.head import cosine_map
 from edgead.models.components.teacher import Teacher
+from edgead.models.hyperparameters import Hyperparameters
 from edgead.models.rd import LOSSES
 from edgead.training.config import TrainConfig
 

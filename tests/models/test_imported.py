@@ -1,6 +1,4 @@
-"""Tensors of other libraries in our modules: the numbers that their networks give, or a refusal."""
-
-import re
+"""Tensors of other libraries in our modules: the same numbers as in their networks, or a refusal."""
 
 import numpy as np
 import pytest
@@ -65,7 +63,7 @@ def test_reverse_distillation_of_anomalib(images, method, fuse):
     assert_features(made, images, teacher, student)
     maps = enlarged_maps(teacher, student, (SIZE.height_px, SIZE.width_px), align_corners=True)
     fused = getattr(np, fuse)(maps.numpy().astype(np.float64), axis=0)
-    # Theirs pads as SciPy's "mirror" does, which differs from ours as far as the smoothing reaches.
+    # anomalib pads like SciPy's "mirror", which differs from ours as far as the smoothing reaches.
     expected = gaussian_filter(fused, (0, 0, 4, 4), mode="mirror")
     inside = (..., slice(REACH_PX, -REACH_PX), slice(REACH_PX, -REACH_PX))
     found = TorchSession(made).infer(images.numpy()).anomaly_map
@@ -117,8 +115,8 @@ def test_rd4ad(images):
 )
 @pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
 def test_wider_and_deeper_students_have_their_shapes(method, backbone, title, names):
-    """Every tensor but the teacher's and, of anomalib, the decoder's, which both libraries share."""
-    # A teacher of shapes alone, because only its names and channels are asked.
+    """Every tensor except the teacher's and, for anomalib, the decoder's, which both libraries share."""
+    # A teacher with shapes only, because only its name and channels are read.
     teacher = Teacher.__new__(Teacher)
     nn.Module.__init__(teacher)
     teacher.name = teacher.architecture = backbone
@@ -129,8 +127,10 @@ def test_wider_and_deeper_students_have_their_shapes(method, backbone, title, na
     if names is RD4AD:
         load_imported(made, state, names)
         return
-    with pytest.raises(InputError, match=re.escape("has no tensor for 'decoder.stages.0.0.bn1.bias'")):
+    with pytest.raises(InputError) as refusal:
         load_imported(made, state, names)
+    # All tensors were accepted, and the decoder's first is missing.
+    assert "'decoder.stages.0.0.bn1.bias'" in refusal.value.what
 
 
 def changed(name: str, tensor: torch.Tensor | None) -> dict[str, torch.Tensor]:
@@ -140,34 +140,36 @@ def changed(name: str, tensor: torch.Tensor | None) -> dict[str, torch.Tensor]:
 
 
 FIRST = "model.student_model.feature_extractor.conv1.weight"
+LAYER4 = "model.student_model.feature_extractor.layer4.0.conv1.weight"
 
 
 @pytest.mark.parametrize(
-    ("name", "tensor", "words"),
+    ("name", "tensor", "values"),
     [
-        (FIRST, None, "no tensor for 'student.layers.model.conv1.weight'"),
-        (FIRST, torch.zeros(64, 3, 3, 3), f"'{FIRST}' of the checkpoint is 64x3x3x3, not 64x3x7x7"),
-        (FIRST, torch.full((64, 3, 7, 7), torch.nan), "not finite"),
-        (FIRST, torch.zeros(64, 3, 7, 7, dtype=torch.complex64), "of torch.complex64"),
-        (FIRST, torch.zeros(64, 3, 7, 7).to_sparse(), "in torch.sparse_coo"),
-        (FIRST, "weights", "is no tensor"),
-        (
-            "model.student_model.feature_extractor.layer4.0.conv1.weight",
-            torch.zeros(1),
-            "layer4.0.conv1.weight",
-        ),
-        ("model.attention.weight", torch.zeros(1), "'model.attention.weight' that this model has not"),
-        ("student.layers.model.conv1.bias", torch.zeros(64), "that this model has not"),
+        (FIRST, None, ("'student.layers.model.conv1.weight'",)),
+        (FIRST, torch.zeros(64, 3, 3, 3), (f"'{FIRST}'", "64x3x3x3", "64x3x7x7")),
+        (FIRST, torch.full((64, 3, 7, 7), torch.nan), (f"'{FIRST}'",)),
+        (FIRST, torch.zeros(64, 3, 7, 7, dtype=torch.complex64), (f"'{FIRST}'", "torch.complex64")),
+        (FIRST, torch.zeros(64, 3, 7, 7).to_sparse(), (f"'{FIRST}'", "torch.sparse_coo")),
+        (FIRST, "weights", (f"'{FIRST}'", "64x3x7x7")),
+        (LAYER4, torch.zeros(1), (f"'{LAYER4}'",)),
+        ("model.attention.weight", torch.zeros(1), ("'model.attention.weight'",)),
+        ("student.layers.model.conv1.bias", torch.zeros(64), ("'student.layers.model.conv1.bias'",)),
     ],
 )
-def test_what_does_not_fit_is_refused_by_its_name(name, tensor, words):
-    with pytest.raises(InputError, match=re.escape(words)) as refusal:
+def test_what_does_not_fit_is_refused_by_its_name(name, tensor, values):
+    with pytest.raises(InputError) as refusal:
         imported("stfpm-anomalib", changed(name, tensor), ANOMALIB_STFPM)
+    assert all(value in refusal.value.what for value in values)
+    # Only a tensor of another shape or kind is compared with the expected shape.
+    assert ("64x3x7x7" in refusal.value.what) == (len(values) > 1)
     assert "\n" not in str(refusal.value)
 
 
 def test_nobody_trains_an_imported_method():
     assert not IMPORTED.keys() & METHODS.keys()
     for name in IMPORTED:
-        with pytest.raises(InputError, match="is what edgead import gives: to train, give --method rd or"):
+        with pytest.raises(InputError) as refusal:
             hyperparameters_of(name, "edge")
+        assert f"{name!r}" in refusal.value.what
+        assert refusal.value.hint.endswith(f"--method {' or '.join(METHODS)}")

@@ -20,14 +20,14 @@ from edgead.imaging.anomaly_map import anomaly_map, bilinear_matrix, cosine_map
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method
 from edgead.models.base import PRESETS
-from edgead.models.components.patch_networks import pixels_of
-from edgead.models.uninformed_students import (
-    UninformedStudents,
+from edgead.models.components.descriptors import (
     compactness,
     lifted,
     pretrained_descriptors,
     squared_distance,
 )
+from edgead.models.components.patch_networks import pixels_of
+from edgead.models.uninformed_students import UninformedStudents
 from edgead.training.loop import Trainer, TrainingImages
 from edgead.training.session import TorchSession
 from tests.helpers.training_parts import cpu, good_parts, tiny_config

@@ -1,1 +1,1 @@
-"""What the methods are built from: teachers, blocks, the head, networks and losses."""
+"""Components of the methods: teachers, blocks, the head, networks and losses."""

@@ -1,8 +1,8 @@
-"""Residual blocks of the student side, and what several methods share.
+"""Residual blocks of the student side, and helpers that several methods share.
 
 The blocks are ResNet's (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016) and their mirror images
-(Deng & Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022): where an encoder's block
-halves the resolution with a 3x3 stride-2 convolution, a decoder's block doubles it with a 2x2 stride-2 transposed one.
+(Deng & Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022). An encoder block halves
+the resolution with a 3x3 stride-2 convolution; a decoder block doubles it with a 2x2 stride-2 transposed convolution.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Resample(Enum):
-    """What a block does to the resolution."""
+    """Change of the resolution in a block."""
 
     KEEP = "keep"
     HALVE = "halve"
@@ -21,7 +21,17 @@ class Resample(Enum):
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
-    """Convolution without bias, batch normalisation, ReLU: (N, C, H, W) to (N, C', H / stride, W / stride)."""
+    """Create a convolution without bias, a batch normalisation and a ReLU.
+
+    Args:
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        kernel_size: Height and width of the kernel; padding keeps the size at stride 1.
+        stride: Stride of the convolution.
+
+    Returns:
+        Module from (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride).
+    """
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -30,7 +40,13 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, stride: 
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; (N, C, H, W) to (N, channels, H', W')."""
+    """Basic block: two 3x3 convolutions and a shortcut.
+
+    Args:
+        in_channels: Number of input channels.
+        channels: Number of output channels.
+        resample: Change of the resolution, made by the first convolution and the shortcut.
+    """
 
     def __init__(self, in_channels: int, channels: int, resample: Resample) -> None:
         super().__init__()
@@ -42,7 +58,7 @@ class BasicBlock(nn.Module):
         self.shortcut = _shortcut(in_channels, channels, resample)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, channels, H', W')."""
+        """Map (N, in_channels, H, W) to (N, channels, H', W')."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         result: Tensor = self.relu(out + self.shortcut(x))
@@ -50,7 +66,14 @@ class BasicBlock(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """1x1, 3x3 at `width` channels, 1x1 and a shortcut; (N, C, H, W) to (N, channels, H', W')."""
+    """Bottleneck block: 1x1, 3x3 and 1x1 convolutions and a shortcut.
+
+    Args:
+        in_channels: Number of input channels.
+        channels: Number of output channels.
+        resample: Change of the resolution, made by the 3x3 convolution and the shortcut.
+        width: Number of channels of the 3x3 convolution.
+    """
 
     def __init__(self, in_channels: int, channels: int, resample: Resample, width: int) -> None:
         super().__init__()
@@ -64,7 +87,7 @@ class BottleneckBlock(nn.Module):
         self.shortcut = _shortcut(in_channels, channels, resample)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, channels, H', W')."""
+        """Map (N, in_channels, H, W) to (N, channels, H', W')."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
@@ -73,18 +96,32 @@ class BottleneckBlock(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """Initialise convolutions as He et al. do, like ResNet and Reverse Distillation; transposed ones keep PyTorch's."""
+    """Initialise convolutions after He et al., as ResNet and Reverse Distillation do.
+
+    Transposed convolutions keep PyTorch's initialisation.
+
+    Args:
+        module: Module to initialise in place, with all its submodules.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
 def power_of_two(channels: int) -> int:
-    """The smallest power of two from `channels` on: how wide a student of a teacher of odd widths is."""
+    """Round a number of channels up to a power of two: the width of a student of a teacher with odd widths.
+
+    Args:
+        channels: Number of channels, at least 1.
+
+    Returns:
+        Smallest power of two that is not less than `channels`.
+    """
     return 1 << (channels - 1).bit_length()
 
 
 def _resampling_conv(in_channels: int, out_channels: int, resample: Resample) -> nn.Module:
+    """Create a 3x3 convolution, or a 2x2 transposed one to double the resolution."""
     if resample is Resample.DOUBLE:
         return nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2, bias=False)
     stride = 2 if resample is Resample.HALVE else 1
@@ -92,6 +129,7 @@ def _resampling_conv(in_channels: int, out_channels: int, resample: Resample) ->
 
 
 def _shortcut(in_channels: int, out_channels: int, resample: Resample) -> nn.Module:
+    """Create the shortcut of a block; it has weights only if the block changes channels or resolution."""
     if resample is Resample.DOUBLE:
         conv: nn.Module = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2, bias=False)
     elif resample is Resample.HALVE or in_channels != out_channels:

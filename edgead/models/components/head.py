@@ -1,7 +1,7 @@
-"""The anomaly-map operator in PyTorch: the cosine map that losses train and the head that runs score with.
+"""Anomaly-map operator in PyTorch: the cosine map that losses use, and the head that scores images of a run.
 
-The same matrix form as the exported graph (`edgead.export.head.onnx_function`); both are held to the float64 oracle in
-`edgead.imaging.anomaly_map`.
+The head has the same matrix form as the exported graph (`edgead.export.head.onnx_function`). Tests compare both with
+the float64 oracle in `edgead.imaging.anomaly_map`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ from torch import Tensor, nn
 from edgead.imaging.anomaly_map import EPSILON, bilinear_matrix, gaussian_matrix
 from edgead.types import Float64Array, HeadSpec
 
-# Half precision holds this one, and no feature of any use is shorter.
+# Half precision can represent this number, and useful features are longer.
 UNIT_EPSILON = 1e-4
 
 
 def cosine_map(teacher: Tensor, student: Tensor) -> Tensor:
-    """1 - cosine similarity over channels, in float32 or better: two (N, C, H, W) tensors to (N, H, W).
+    """Compute 1 - cosine similarity over channels, in float32 or float64.
 
-    A zero vector on either side gives 1.
+    Args:
+        teacher: (N, C, H, W).
+        student: (N, C, H, W).
+
+    Returns:
+        (N, H, W), from 0 to 2; 1 where the vector of either side is zero.
     """
     dtype = torch.promote_types(teacher.dtype, torch.float32)
     t, s = teacher.to(dtype), student.to(dtype)
@@ -33,19 +38,27 @@ def cosine_map(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def unit(features: Tensor) -> Tensor:
-    """Feature vectors of length 1, as they are joined to others: (N, C, H, W) to the same; shorter ones than 1e-4 stay.
+    """Normalise feature vectors to length 1, so that they can be concatenated with others.
 
-    Of vectors that lie one below the other, each of length 1, the cosine map is the mean of their cosine maps. Written
-    out, so that a graph in half precision shows what its squares need.
+    If vectors of length 1 are concatenated, their cosine map is the mean of the single cosine maps. The formula is
+    written out, so that a graph in half precision shows the range of its squares.
+
+    Args:
+        features: (N, C, H, W).
+
+    Returns:
+        (N, C, H, W); vectors shorter than 1e-4 are divided by 1e-4.
     """
     length = (features * features).sum(1, keepdim=True).sqrt()
     return features / length.clamp_min(UNIT_EPSILON)
 
 
 class AnomalyMapHead(nn.Module):
-    """Cosine maps, bilinear resize, fusion, Gaussian smoothing and maximum, for features of one set of sizes.
+    """Cosine maps, bilinear resize, fusion, Gaussian smoothing and maximum, for features of fixed sizes.
 
-    sizes: (H_k, W_k) of the features, in the order they come in.
+    Args:
+        spec: Size of the map, fusion and smoothing.
+        sizes: (H_k, W_k) of the features, in their order.
     """
 
     smooth_rows: Tensor
@@ -67,7 +80,18 @@ class AnomalyMapHead(nn.Module):
             self._constant("smooth_columns", smooth_columns.T)
 
     def forward(self, teacher: Sequence[Tensor], student: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """K feature tensors (N, C_k, H_k, W_k) of each side to map (N, 1, H, W) and score (N,), float32."""
+        """Compute anomaly maps and scores.
+
+        Args:
+            teacher: K tensors (N, C_k, H_k, W_k) of the teacher side.
+            student: K tensors of the same shapes of the student side.
+
+        Returns:
+            Map (N, 1, H, W) float32 and score (N,) float32.
+
+        Raises:
+            ValueError: The two sides have different numbers of tensors.
+        """
         maps = [
             getattr(self, f"rows_{k}") @ cosine_map(t, s) @ getattr(self, f"columns_{k}")
             for k, (t, s) in enumerate(zip(teacher, student, strict=True))
@@ -80,4 +104,5 @@ class AnomalyMapHead(nn.Module):
         return anomaly_map[:, None], anomaly_map.amax((1, 2))
 
     def _constant(self, name: str, matrix: Float64Array) -> None:
+        """Register a matrix as a float32 buffer that is not saved."""
         self.register_buffer(name, torch.as_tensor(matrix, dtype=torch.float32), persistent=False)

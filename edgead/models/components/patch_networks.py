@@ -1,10 +1,11 @@
-"""Networks that describe the patch around each position of an image: convolutions that see 17, 33 or 65 pixels.
+"""Patch networks: convolutions that describe the patch of 17, 33 or 65 pixels around each position of an image.
 
-A patch network has one output position for `stride` pixels each way, and what it gives there depends on a square of
-4 stride + 1 pixels and on nothing else: a 5x5 convolution of stride 2 (5 pixels), a 3x3 one of stride 2 for each
-further halving (9, 17, 33) and one 3x3 without (17, 33, 65 at strides 4, 8, 16), then a 1x1 one. Patches are centred on
-the first pixel of their cell; beyond the border a layer sees zeros. There are leaky rectifiers between the layers and
-no batch normalisation, as in published re-implementations of Bergmann et al., "Uninformed Students", CVPR 2020.
+A patch network has one output position for `stride` pixels in each direction. The output there depends only on a square
+of 4 stride + 1 pixels. The layers are a 5x5 convolution of stride 2 (5 pixels), a 3x3 convolution of stride 2 for each
+further halving (9, 17, 33), a 3x3 convolution of stride 1 (17, 33, 65 at strides 4, 8, 16) and a 1x1 convolution.
+Patches are centred on the first pixel of their cell; beyond the border a layer sees zeros. There are leaky rectifiers
+between the layers and no batch normalisation, as in published re-implementations of Bergmann et al., "Uninformed
+Students", CVPR 2020.
 """
 
 from __future__ import annotations
@@ -21,16 +22,26 @@ SLOPE = 5e-3
 
 @dataclass(frozen=True, slots=True)
 class PatchSpec:
-    """Size of a patch network. widths: channels at strides 2, 4, 8 and 16. descriptor: channels that it gives."""
+    """Size of a patch network.
+
+    Attributes:
+        widths: Number of channels at strides 2, 4, 8 and 16.
+        descriptor: Number of output channels.
+    """
 
     widths: tuple[int, int, int, int]
     descriptor: int
 
 
 def patch_network(stride: int, spec: PatchSpec) -> nn.Sequential:
-    """An untrained network (N, 3, H, W) to (N, descriptor, H / stride, W / stride), each of 4 stride + 1 pixels.
+    """Create an untrained patch network with a receptive field of 4 stride + 1 pixels.
 
-    stride: 4, 8 or 16; height and width are its multiples.
+    Args:
+        stride: 4, 8 or 16; height and width of the images are multiples of it.
+        spec: Size of the network.
+
+    Returns:
+        Module from (N, 3, H, W) to (N, descriptor, H / stride, W / stride).
     """
     widths = spec.widths[: int(math.log2(stride))]
     layers: list[nn.Module] = []
@@ -47,14 +58,26 @@ def patch_network(stride: int, spec: PatchSpec) -> nn.Sequential:
 
 
 def pixels_of(images: Tensor) -> Tensor:
-    """(N, H, W, 3) uint8 RGB to (N, 3, H, W) float32 from -1 to 1, as patch networks take it."""
+    """Convert images to the input of patch networks.
+
+    Args:
+        images: (N, H, W, 3) uint8 RGB.
+
+    Returns:
+        (N, 3, H, W) float32 from -1 to 1.
+    """
     return (images.float().permute(0, 3, 1, 2) - 127.5) / 127.5
 
 
 def mean_and_std(batches: Iterable[list[Tensor]], by_position: bool = False) -> list[tuple[Tensor, Tensor]]:
-    """Mean and standard deviation, that of a population, over images and positions, or at each position, in float64.
+    """Compute mean and population standard deviation over images and positions, or at each position.
 
-    batches: each K tensors (N, C_k, H_k, W_k). Returns K pairs (C_k, 1, 1), or (C_k, H_k, W_k) by position.
+    Args:
+        batches: Batches of K tensors (N, C_k, H_k, W_k).
+        by_position: Whether each position has its own mean and standard deviation.
+
+    Returns:
+        K pairs (C_k, 1, 1) float64, or (C_k, H_k, W_k) float64 by position.
     """
     sums: list[Tensor] = []
     for batch in batches:
@@ -68,4 +91,5 @@ def mean_and_std(batches: Iterable[list[Tensor]], by_position: bool = False) -> 
 
 
 def _rectifier() -> nn.Module:
+    """Create a leaky rectifier."""
     return nn.LeakyReLU(SLOPE, inplace=True)

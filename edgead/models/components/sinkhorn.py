@@ -1,7 +1,8 @@
-"""Optimal transport between two sets of points: how far a projected batch is from another, whatever the order.
+"""Optimal transport between two sets of points: distance of two projected batches, independent of their order.
 
-Cuturi, "Sinkhorn Distances", NIPS 2013, in the log domain; debiased as in Feydy et al., "Interpolating between Optimal
-Transport and MMD using Sinkhorn Divergences", AISTATS 2019, so that a set is at distance 0 from itself.
+The algorithm is Cuturi, "Sinkhorn Distances", NIPS 2013, in the log domain. It is debiased as in Feydy et al.,
+"Interpolating between Optimal Transport and MMD using Sinkhorn Divergences", AISTATS 2019, so that the distance of a
+set from itself is 0.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import math
 import torch
 from torch import Tensor
 
-# The entropy is brought down by this factor a step, from the largest cost to what is asked for, and held there until
-# the potentials rest: to this share of it, or to what single precision tells apart. Costs thousands of times the
-# entropy would take more steps than these; a softmax's are at most 400 times it.
+# Each step multiplies the entropy weight by COOLING, from the largest cost down to blur^2. It stays there until the
+# potentials change by at most REST times the weight, or by the ROUNDING of single precision. If costs were thousands of
+# times the weight, MOST_STEPS would not suffice; costs of a softmax are at most 400 times the weight.
 COOLING = 0.8
 REST = 1e-4
 ROUNDING = 1e-6
@@ -21,10 +22,17 @@ MOST_STEPS = 1000
 
 
 def sinkhorn_divergence(x: Tensor, y: Tensor, blur: float = 0.05) -> Tensor:
-    """OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2: (n, d) and (m, d) points of equal weight to a scalar, differentiable.
+    """Compute OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2; differentiable.
 
-    Moving a point by a distance costs half its square. blur: length below which points are not told apart; the weight
-    of the entropy is its square.
+    The cost of moving a point is half the squared distance.
+
+    Args:
+        x: (n, d) points of equal weight.
+        y: (m, d) points of equal weight.
+        blur: Length below which points are not distinguished; its square is the weight of the entropy.
+
+    Returns:
+        Scalar.
     """
     return (
         _half_transport(x, y, blur)
@@ -35,12 +43,21 @@ def sinkhorn_divergence(x: Tensor, y: Tensor, blur: float = 0.05) -> Tensor:
 
 
 def transport(x: Tensor, y: Tensor, blur: float = 0.05) -> Tensor:
-    """OT(x, y): the least mean cost of moving x to y, plus the entropy's weight times that of the plan: a scalar."""
+    """Compute OT(x, y): the least mean cost of moving x to y, plus the weighted entropy of the plan.
+
+    Args:
+        x: (n, d) points of equal weight.
+        y: (m, d) points of equal weight.
+        blur: Square root of the weight of the entropy.
+
+    Returns:
+        Scalar.
+    """
     return _half_transport(x, y, blur) + _half_transport(y, x, blur)
 
 
 def _half_transport(x: Tensor, y: Tensor, blur: float) -> Tensor:
-    """The mean over x of its potential, whose gradient is the transport's by x: at the optimum the rest has none."""
+    """Mean potential of x. At the optimum its gradient is the gradient of the transport with respect to x."""
     cost = torch.cdist(x, y.detach(), compute_mode="donot_use_mm_for_euclid_dist").square() / 2.0
     epsilon = blur**2
     other = _potentials(cost.detach(), epsilon)[1]
@@ -48,7 +65,7 @@ def _half_transport(x: Tensor, y: Tensor, blur: float) -> Tensor:
 
 
 def _potentials(cost: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """The dual potentials of both sides for a cost (n, m), by steps that are the mean of old and new."""
+    """Dual potentials (n,) and (m,) of a cost (n, m); each step takes the mean of the old and the new potential."""
     f, g = cost.new_zeros(cost.shape[0]), cost.new_zeros(cost.shape[1])
     largest = max(float(cost.max()), epsilon)
     cooling = math.ceil(math.log(epsilon / largest) / math.log(COOLING))

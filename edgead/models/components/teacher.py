@@ -1,10 +1,9 @@
-"""The teacher: a frozen, ImageNet-pretrained network of timm that gives features at strides 4, 8 and 16.
+"""The teacher: a frozen, ImageNet-pretrained network of timm with features at strides 4, 8 and 16.
 
-Without weights and not frozen, the same layers are the student of the methods whose student is an untrained copy of the
-teacher.
+In some methods the student is an untrained copy of the teacher. It has the same layers, without weights and not frozen.
 
-Each teacher is fed with its own mean and standard deviation. Where its weights come from is the user's word, see
-`edgead.models.components.teacher_weights`; `random` is for tests of everything but accuracy.
+Each teacher normalises images with its own mean and standard deviation. The user chooses the source of its weights, see
+`edgead.models.components.teacher_weights`; `random` is for tests that do not measure accuracy.
 """
 
 from __future__ import annotations
@@ -24,12 +23,23 @@ PROBE_PX = 64
 
 
 class Backbone(nn.Module):
-    """The layers of a timm network up to a stride, with random weights, fed with images as they are.
+    """Layers of a timm network up to a stride, with random weights; it takes images as they are.
 
-    name: timm's, with or without a tag for the weights (`resnet18`, `resnet18.tv_in1k`); `architecture` is the part
-    before the tag. `channels` has one entry per stride. trimmed: whether the layers that no feature needs are cut off;
-    it changes the names of the tensors. Raises TeacherError for a name that timm does not know or a network without
-    feature maps at these strides.
+    Args:
+        name: Name in timm, with or without a tag for the weights (`resnet18`, `resnet18.tv_in1k`).
+        strides: Strides of the features, ascending.
+        trimmed: Whether to cut off the layers that no feature needs. This changes the names of the tensors.
+
+    Attributes:
+        name: As given.
+        architecture: Name without the tag.
+        layers: Network of timm.
+        channels: Number of channels at each stride.
+        mean: Mean of the pixels, (3, 1, 1), for pixels from 0 to 255.
+        std: Standard deviation of the pixels, (3, 1, 1), for pixels from 0 to 255.
+
+    Raises:
+        TeacherError: Timm does not know the name, or the network has no feature maps at these strides.
     """
 
     channels: tuple[int, ...]
@@ -47,11 +57,16 @@ class Backbone(nn.Module):
         self.register_buffer("std", _colour(layers.pretrained_cfg["std"]), persistent=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Features of images.
+        """Compute the features of images.
 
-        images: (N, H, W, 3) RGB from 0 to 255, uint8 as a rule. Returns one (N, C_k, H / s_k, W / s_k) float tensor per
-        stride s_k. The cast comes first, because TensorRT lets a uint8 input feed nothing else, and the normalisation
-        last, because ONNX Runtime broadcasts over a last axis of 3 slowly.
+        The cast comes first, because TensorRT accepts nothing else after a uint8 input. The normalisation comes after
+        the transposition, because ONNX Runtime is slow at broadcasting over a last axis of 3.
+
+        Args:
+            images: (N, H, W, 3) RGB from 0 to 255, usually uint8.
+
+        Returns:
+            One float tensor (N, C_k, H / s_k, W / s_k) for each stride s_k.
         """
         pixels = images.to(self.mean.dtype).permute(0, 3, 1, 2)
         features: list[Tensor] = self.layers((pixels - self.mean) / self.std)
@@ -59,7 +74,15 @@ class Backbone(nn.Module):
 
 
 class Teacher(Backbone):
-    """A frozen backbone, always in evaluation mode."""
+    """Frozen backbone, always in evaluation mode.
+
+    Args:
+        name: Name in timm, see Backbone.
+        strides: Strides of the features, ascending.
+
+    Raises:
+        TeacherError: See Backbone.
+    """
 
     def __init__(self, name: str, strides: tuple[int, ...] = STRIDES) -> None:
         super().__init__(name, strides)
@@ -67,15 +90,30 @@ class Teacher(Backbone):
         self.eval()
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stay in evaluation mode: the statistics of a frozen network do not move."""
+        """Stay in evaluation mode, so that the statistics of the frozen network do not change.
+
+        Args:
+            mode: Ignored.
+
+        Returns:
+            The teacher.
+        """
         return super().train(False)
 
 
 def create_teacher(name: str, weights: str, strides: tuple[int, ...] = STRIDES) -> Teacher:
-    """Make a teacher with weights.
+    """Create a teacher with weights.
 
-    name: of a timm network. weights: `package`, `hub`, `random` or the path of a file (safetensors, or a PyTorch file
-    of plain tensors). Raises TeacherError when the name is unknown, or the weights are not at hand or do not fit.
+    Args:
+        name: Name of a timm network.
+        weights: `package`, `hub`, `random` or the path of a file (safetensors, or a PyTorch file of plain tensors).
+        strides: Strides of the features, ascending.
+
+    Returns:
+        Frozen teacher in evaluation mode.
+
+    Raises:
+        TeacherError: The name is unknown, or the weights are not available or do not fit.
     """
     teacher = Teacher(name, strides)
     if weights != "random":
@@ -84,15 +122,15 @@ def create_teacher(name: str, weights: str, strides: tuple[int, ...] = STRIDES) 
 
 
 def _features_only(name: str, strides: tuple[int, ...], trimmed: bool) -> Any:
-    """The network of timm that gives features at these strides, in evaluation mode."""
+    """Create the timm network with features at these strides, in evaluation mode."""
     if name not in timm.list_models() and name not in timm.list_pretrained():
         raise TeacherError(
-            f"unknown teacher {name!r}: give a network that timm knows, for example {DEFAULT_TEACHER}, resnet18 or "
-            "wide_resnet50_2"
+            f"unknown teacher {name!r}",
+            hint=f"give a network that timm knows, for example {DEFAULT_TEACHER}, resnet18 or wide_resnet50_2",
         )
     refusal = TeacherError(
-        f"teacher {name!r} has no feature maps at strides {', '.join(map(str, strides[:-1]))} and {strides[-1]}: "
-        f"take a convolutional network, for example {DEFAULT_TEACHER}"
+        f"teacher {name!r} has no feature maps at strides {', '.join(map(str, strides[:-1]))} and {strides[-1]}",
+        hint=f"give a convolutional network, for example {DEFAULT_TEACHER}",
     )
     try:
         reductions = timm.create_model(name, pretrained=False, features_only=True).feature_info.reduction()
@@ -101,10 +139,10 @@ def _features_only(name: str, strides: tuple[int, ...], trimmed: bool) -> Any:
         layers = timm.create_model(
             name, pretrained=False, features_only=True, out_indices=indices, **way
         ).eval()
-        # Asked, because some give their channels last, and some take images of one size only.
+        # A trial run, because some networks return channels last, and some accept only one image size.
         with torch.no_grad():
             shapes = [tuple(x.shape[1:]) for x in layers(torch.zeros(1, 3, PROBE_PX, PROBE_PX))]
-    except Exception as error:  # what a network without feature maps raises differs from one to the next
+    except Exception as error:  # networks without feature maps raise different errors
         raise refusal from error
     expected = zip(layers.feature_info.channels(), strides, strict=True)
     if shapes != [(channels, PROBE_PX // stride, PROBE_PX // stride) for channels, stride in expected]:
@@ -113,5 +151,5 @@ def _features_only(name: str, strides: tuple[int, ...], trimmed: bool) -> Any:
 
 
 def _colour(values: tuple[float, float, float]) -> Tensor:
-    """Timm's mean or standard deviation, given for pixels from 0 to 1, for pixels from 0 to 255."""
+    """Convert timm's mean or standard deviation from pixels in 0 to 1 to pixels in 0 to 255: (3, 1, 1)."""
     return torch.tensor(values, dtype=torch.float32)[:, None, None] * 255.0

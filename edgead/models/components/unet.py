@@ -1,9 +1,9 @@
-"""A small U-Net: a network that looks at maps fine and coarse at once, and gives one map of the same size.
+"""A small U-Net: a network that reads maps at fine and coarse resolutions and returns one map of the same size.
 
-Ronneberger, Fischer & Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015: a path that
-halves the resolution, a path that doubles it again, and at each resolution what the first path gave is laid beside what
-the second one takes. With padding, so that sizes stay, with batch normalisation, and halved by 3x3 convolutions of
-stride 2 instead of a maximum: all of it is what an engine computes in any precision.
+Ronneberger, Fischer & Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015. One path
+halves the resolution and a second path doubles it again. At each resolution the output of the first path is
+concatenated with the input of the second. Differences from the paper: padding, so that sizes stay; batch normalisation;
+3x3 convolutions of stride 2 in place of maximum pooling. An engine can compute all of these layers in any precision.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from edgead.models.components.blocks import conv_bn_relu, initialise
 
 
 class UNet(nn.Module):
-    """Two 3x3 convolutions at each resolution on the way down and up, and a 1x1 convolution at the end, `output`.
+    """Two 3x3 convolutions at each resolution on both paths, and the 1x1 convolution `output` at the end.
 
-    in_channels: of what it takes. widths: channels at each resolution, from fine to coarse.
+    Args:
+        in_channels: Number of input channels.
+        widths: Number of channels at each resolution, from fine to coarse.
     """
 
     def __init__(self, in_channels: int, widths: tuple[int, ...]) -> None:
@@ -34,7 +36,14 @@ class UNet(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, 1, H, W), with H and W multiples of 2 for every resolution below the first."""
+        """Compute the logits of each position.
+
+        Args:
+            x: (N, in_channels, H, W); H and W are multiples of 2^(number of widths - 1).
+
+        Returns:
+            (N, 1, H, W).
+        """
         passed = [self.first(x)]
         for down in self.down:
             passed.append(down(passed[-1]))
@@ -46,4 +55,5 @@ class UNet(nn.Module):
 
 
 def _double(in_channels: int, channels: int, stride: int) -> nn.Sequential:
+    """Create two 3x3 convolutions; the first one has the stride."""
     return nn.Sequential(conv_bn_relu(in_channels, channels, 3, stride), conv_bn_relu(channels, channels, 3))
