@@ -1,6 +1,7 @@
-"""One model for two parts, from images to verdicts, by the commands that a user types."""
+"""One model for two parts, from images to verdicts, with the commands of a user."""
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -39,7 +40,7 @@ COUNTS = {"disc": 24, "plate": 12}
 
 
 class Exportable(Template):
-    """With a student that hangs on its input, though by nothing: a constant would be no output of a graph."""
+    """A template that reads its input and adds zero times it, because a graph cannot have a constant output."""
 
     def student_features(self, images, teacher_features):
         return [template + 0.0 * x for template, x in zip(self.templates, teacher_features, strict=True)]
@@ -50,7 +51,7 @@ def edgead(*arguments: object):
 
 
 def plates(count):
-    """Parts of another kind, much noisier, so that their scores lie higher."""
+    """Draw parts of another kind with much more noise, so that their scores are higher."""
     rng = np.random.default_rng(3)
     images = np.full((count, SIZE_PX, SIZE_PX, 3), 90.0)
     images[:, 12:52, 20:44] = 200.0
@@ -59,7 +60,7 @@ def plates(count):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """disc and plate, each arranged as MVTec AD does, with defects to test on."""
+    """Write datasets disc and plate in the layout of MVTec AD, with defects in the test folder."""
     root = tmp_path_factory.mktemp("data")
     for part, make in zip(PARTS, (good_parts, plates), strict=True):
         images, rng = make(COUNTS[part] + 8), np.random.default_rng(4)
@@ -107,7 +108,7 @@ def held_out(data, part):
     return samples
 
 
-def test_every_part_holds_out_its_own_images_as_if_it_were_alone(data, run, trained):
+def test_every_part_holds_out_its_own_images_like_a_single_part(data, run, trained):
     record = open_run(run).record
     assert list(record.parts) == list(PARTS)
     for part, found in record.parts.items():
@@ -115,11 +116,10 @@ def test_every_part_holds_out_its_own_images_as_if_it_were_alone(data, run, trai
         assert len(expected) == {"disc": 2, "plate": 1}[part]
         assert found.holdout == tuple(f"train/good/{sample.path.name}" for sample in expected)
         assert found.train_images == COUNTS[part] - len(expected)
-    said = trained[1].stderr
-    assert "disc (mvtec): 22 good images to train on, 2 held out" in said
-    assert "plate (mvtec): 11 good images to train on, 1 held out" in said
-    assert "aligned (spread" in said
-    assert ", plate " in said
+    logged = trained[1].stderr.splitlines()
+    for values in (("disc", "22 good images", "2 held out"), ("plate", "11 good images", "1 held out")):
+        assert any(all(value in line for value in values) for line in logged)
+    assert any("--alignment" in line and "disc 0." in line and "plate 0." in line for line in logged)
 
 
 def test_calibration_sees_all_parts(data, run):
@@ -127,11 +127,11 @@ def test_calibration_sees_all_parts(data, run):
         return [sample.path.relative_to(data).parts[0] for sample in images.samples]
 
     assert parts(open_run(run).training_images(10)) == ["disc"] * 5 + ["plate"] * 4
-    # As many of one as of another, as long as there are so many.
+    # Both parts have the same number of images, unless a part has fewer.
     assert parts(open_run(run).training_images(100)) == ["disc"] * 22 + ["plate"] * 11
 
 
-def test_calibration_from_a_bundle_sees_all_parts_and_no_judge(data, bundle):
+def test_calibration_from_a_bundle_sees_all_parts_and_no_validation_image(data, bundle):
     opened = open_bundle(bundle)
     images = images_of(opened, [data / "plate", data / "disc"])
     found = spread(images, opened.manifest.size)(10)
@@ -158,11 +158,11 @@ def test_every_part_has_the_threshold_of_its_own_scores(data, run, bundle):
             assert thresholds[part].n_normal == len(images)
             scores = reference.infer(images).anomaly_score
             assert opened.thresholds[part].value == pytest.approx(scores.max(), abs=1e-5)
-    # Far enough apart for the tests below to tell one from the other.
+    # The tests below need thresholds that differ clearly.
     assert abs(thresholds["disc"].value - thresholds["plate"].value) > 0.02
 
 
-def test_every_part_is_judged_as_if_it_were_alone(data, built):
+def test_every_part_is_verified_like_a_single_part(data, built):
     bundle, done = open_bundle(built[0]), built[1]
     judged = bundle.manifest.verification["parts"]
     assert {part: judged[part]["n"] for part in PARTS} == {"disc": 4, "plate": 2}
@@ -170,8 +170,9 @@ def test_every_part_is_judged_as_if_it_were_alone(data, built):
         assert judged[part]["decision_flips"] == 0
         threshold = bundle.manifest.thresholds[part].value
         assert judged[part]["limits"]["map_error_max"] == pytest.approx(min(1e-4 / threshold, 0.01))
-        assert f"{threshold:.4g} for a false-alarm rate of 0.01 of {part}" in done.stdout
-        assert f"warning: {part}: threshold from" in done.stderr
+        lines = done.stdout.splitlines()
+        assert any(f"{threshold:.4g}" in line and line.endswith(part) for line in lines)
+        assert f"warning: {part}: " in done.stderr
     golden = bundle.golden()
     assert golden.part.tolist() == [0, 0, 0, 0, 1, 1, 0]
     disc = np.stack([read_image(sample.path) for sample in held_out(data, "disc")])
@@ -194,12 +195,15 @@ def test_a_dataset_is_judged_by_the_threshold_of_its_part(data, run, bundle, tmp
     renamed.mkdir()
     for folder in ("train", "test"):
         (renamed / folder).symlink_to(data / "disc" / folder)
-    with pytest.raises(InputError, match="the model knows several parts: give --part disc or plate"):
+    with pytest.raises(InputError) as caught:
         edgead("eval", bundle, renamed)
+    assert "--part disc or plate" in str(caught.value)
     done = edgead("eval", bundle, renamed, "--part", "disc", "--json")
     assert decisions(done.stdout) == decisions(edgead("eval", bundle, data / "disc", "--json").stdout)
-    with pytest.raises(InputError, match="the model knows no part 'tuesday': give --part disc or plate"):
+    with pytest.raises(InputError) as caught:
         edgead("eval", bundle, data / "disc", "--part", "tuesday")
+    assert "'tuesday'" in str(caught.value)
+    assert "--part disc or plate" in str(caught.value)
 
 
 def test_a_stream_is_judged_by_the_threshold_of_its_part(data, bundle, tmp_path):
@@ -215,19 +219,22 @@ def test_a_stream_is_judged_by_the_threshold_of_its_part(data, bundle, tmp_path)
         assert {line["threshold"] for line in lines[part]} == {thresholds[part].value}
     scores = [line["anomaly_score"] for line in lines[low]]
     assert [line["anomaly_score"] for line in lines[high]] == scores
-    # Good parts of one kind, judged as if they were of the other.
+    # Good parts of one kind exceed the lower threshold of the other kind.
     assert all(line["is_anomalous"] for line in lines[low])
     assert not all(line["is_anomalous"] for line in lines[high])
     done = edgead("stream", bundle, "--source", source, "--sink", "status:", "--part", high)
     assert all(line.endswith(f" ms  {high}") for line in done.stderr.splitlines() if " scored " in line)
-    with pytest.raises(InputError, match="the model knows several parts: give --part disc or plate"):
+    with pytest.raises(InputError) as caught:
         edgead("stream", bundle, "--source", source)
-    with pytest.raises(InputError, match="the model knows no part 'nut': give --part disc or plate"):
+    assert "--part disc or plate" in str(caught.value)
+    with pytest.raises(InputError) as caught:
         edgead("stream", bundle, "--source", source, "--part", "nut")
+    assert "'nut'" in str(caught.value)
+    assert "--part disc or plate" in str(caught.value)
 
 
-def test_a_lower_precision_is_judged_part_by_part(data, bundle, tmp_path):
-    # From the bundle and the images of all parts, in any order.
+def test_a_lower_precision_is_verified_part_by_part(data, bundle, tmp_path):
+    # The folders of images may be given in any order.
     given = [word for part in reversed(PARTS) for word in ("--data", data / part)]
     edgead("build", bundle, *given, "--out", tmp_path / "half", "--precision", "fp16")
     manifest, exact = open_bundle(tmp_path / "half").manifest, open_bundle(bundle).manifest
@@ -244,20 +251,23 @@ def test_a_lower_precision_is_judged_part_by_part(data, bundle, tmp_path):
             assert manifest.thresholds[part].value == pytest.approx(scores.max(), abs=1e-6)
 
 
-def test_images_of_every_part_and_of_no_other_are_needed(data, bundle, tmp_path):
+def test_images_of_every_part_and_of_no_other_part_are_needed(data, bundle, tmp_path):
     options = ["--out", tmp_path / "x", "--precision", "fp16"]
-    with pytest.raises(
-        DataError, match=r"no --data holds the images .* for plate was set on: give the folder"
-    ):
+    with pytest.raises(DataError) as caught:
         edgead("build", bundle, "--data", data / "disc", *options)
+    assert "--data" in str(caught.value)
+    assert "plate" in str(caught.value)
     other = tmp_path / "other"
     other.mkdir()
     assert cv2.imwrite(str(other / "0.png"), plates(1)[0] // 2)
     given = [word for folder in (other, data / "plate", data / "disc") for word in ("--data", folder)]
-    with pytest.raises(DataError, match=r"other is of no part of .*: leave it out"):
+    with pytest.raises(DataError) as caught:
         edgead("build", bundle, *given, *options)
-    with pytest.raises(DataError, match="for plate"):
+    assert str(other) in str(caught.value)
+    with pytest.raises(DataError) as caught:
         edgead("calibrate", bundle, "--data", data / "disc", "--out", tmp_path / "x.json")
+    assert "plate" in str(caught.value)
+    assert not (tmp_path / "x.json").exists()
     assert not (tmp_path / "x").exists()
 
 
@@ -273,7 +283,7 @@ def test_a_bundle_is_recompiled_with_its_thresholds(bundle, tmp_path):
         )
 
 
-def test_answers_to_one_part_alone_prove_nothing_of_another(bundle, tmp_path):
+def test_golden_answers_are_checked_for_every_part(bundle, tmp_path):
     opened = open_bundle(bundle)
     golden = opened.golden()
     files = {"model.onnx": opened.file("model.onnx")}
@@ -287,15 +297,24 @@ def test_answers_to_one_part_alone_prove_nothing_of_another(bundle, tmp_path):
     wrong = with_golden("wrong", anomaly_score=scores)
     with open_session(opened) as session:
         check_golden(session, opened)
-        with pytest.raises(VerificationError, match=r"on 2 images of plate .* its scores by 0\.[1-9]"):
+        with pytest.raises(VerificationError) as caught:
             check_golden(session, wrong)
-        for part in (np.zeros(6, np.uint8), np.array([0, 0, 0, 0, 1, 2], np.uint8)):
-            with pytest.raises(BundleError, match="has not golden images of each of its parts"):
-                check_golden(session, with_golden("less", part=part))
+        assert "2 images of plate" in str(caught.value)
+        # The relative error of the changed score.
+        assert re.search(r" 0\.[1-9]\d* ", str(caught.value))
+        # The last entry is the part of the chart.
+        for part in ([0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 2, 0]):
+            less = with_golden("less", part=np.array(part, np.uint8))
+            with pytest.raises(BundleError) as refused:
+                check_golden(session, less)
+            assert str(less.path) in str(refused.value)
 
 
 def test_two_parts_of_one_name_are_refused(data, tmp_path):
     (tmp_path / "disc").mkdir()
-    with pytest.raises(InputError, match="two datasets are named disc: rename one of the folders"):
+    for folder in ("train", "test"):
+        (tmp_path / "disc" / folder).symlink_to(data / "disc" / folder)
+    with pytest.raises(InputError) as caught:
         edgead("train", data / "disc", tmp_path / "disc", "--out", tmp_path / "run", "--accelerator", "cpu")
+    assert "disc" in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -1,1 +1,1 @@
-"""Checkpoints of other libraries, read without running them, become training runs."""
+"""Import of other libraries' checkpoints as training runs, without running the code in them."""

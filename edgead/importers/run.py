@@ -1,11 +1,11 @@
-"""From another library's checkpoint to a finished run: what `edgead import` does.
+"""Turn another library's checkpoint into a finished run: the work of `edgead import`.
 
 A threshold must come from good images that the model was not trained on, and the other library trained on all good
-images of the training folder. So those of the test folder are held out, where there are any; where there are none, a
-tenth of the training images is, and the user is warned that such a threshold is too low.
+images of the training folder. So the good images of the test folder are held out. If there are none, a tenth of the
+training images is held out, and a warning tells the user that this threshold is too low.
 
-Whether model and dataset belong together is asked of the held-out images before anything is written: of the loss
-without and with the imported tensors, of defects drawn onto them, and of the highest score that the library itself saw.
+Before a file is written, the held-out images show whether model and dataset belong together. The check uses the loss
+without and with the imported tensors, defects drawn onto the images, and the highest score that the library itself saw.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,37 +37,51 @@ from edgead.training.session import TorchSession
 
 _log = logging.getLogger(__name__)
 
-# Images that the loss is asked of: each costs two runs of the model.
+# Number of images for the loss. Each of them costs two runs of the model.
 LOSS_IMAGES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class _HeldOut:
-    """Images for the threshold. trained_on: whether they may be among those that the model was trained on."""
+    """Images for the threshold.
+
+    Attributes:
+        samples: The images.
+        trained_on: Whether they are training images of the model.
+    """
 
     samples: Sequence[Sample]
     trained_on: bool
 
 
 def import_run(file: Path, data: Path, out: Path, teacher_weights: str | None) -> Run:
-    """Write the run of a checkpoint, whole or not at all, and return it.
+    """Import a checkpoint as a run. If it fails, nothing is written.
 
-    data: the dataset that the model was trained on. out: a directory that is not there, or is empty. teacher_weights:
-    as `create_teacher` takes them, for a checkpoint that holds its student alone; None for the model hub.
+    Args:
+        file: Checkpoint of anomalib (.ckpt, .pt) or of RD4AD (.pth).
+        data: Dataset that the model was trained on.
+        out: Run directory to write; it must not exist, or be empty.
+        teacher_weights: Source of the teacher's weights, see `create_teacher`, for a checkpoint that holds only the
+            student; None for the model hub.
 
-    Raises InputError for the checkpoint, `out` or `teacher_weights`, DataError for the dataset or where the two do not
-    belong together, TeacherError for weights of a teacher.
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: The checkpoint, `out` or `teacher_weights` cannot be used.
+        DataError: The dataset cannot be used, or the model was not trained on it.
+        TeacherError: The teacher's weights are not available.
     """
     check_directory(out)
     if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"--out {out} is not empty: choose another directory")
+        raise InputError(f"--out {out} is not empty", hint="choose another directory")
     external = read_external_checkpoint(file)
     if external.names.carries_teacher and teacher_weights is not None:
-        raise InputError(f"{file} holds the teacher's weights too: leave out --teacher-weights")
+        raise InputError(f"{file} holds the teacher's weights too", hint="leave out --teacher-weights")
     _log.info("%s with %s at %s", external.source, external.backbone, external.size)
     for difference in external.names.differences:
-        _log.info("unlike there, %s", difference)
-    # The record names images from the folder's full path, as that of a training does.
+        _log.info("unlike in the original model, %s", difference)
+    # The record holds absolute paths of datasets.
     data = data.resolve()
     dataset = open_dataset(data)
     held_out = _held_out(dataset)
@@ -91,15 +106,7 @@ def import_run(file: Path, data: Path, out: Path, teacher_weights: str | None) -
         state="finished",
         parts={dataset.name: part},
         alignment="unaligned",
-        summary={
-            "imported_from": external.source,
-            "imported_sha256": _sha256(file),
-            "differences": list(external.names.differences),
-            "holdout_trained_on": held_out.trained_on,
-            "holdout_loss": sanity.losses[0][1],
-            "holdout_loss_before": sanity.losses[0][0],
-            "raised_share": sanity.raised_share,
-        },
+        summary=_summary(external, file, held_out, sanity),
     )
     _write(out, record, method)
     if part.threshold is not None and (warning := part.threshold.warning()) is not None:
@@ -107,7 +114,21 @@ def import_run(file: Path, data: Path, out: Path, teacher_weights: str | None) -
     return Run(out, record)
 
 
+def _summary(external: ExternalCheckpoint, file: Path, held_out: _HeldOut, sanity: Sanity) -> dict[str, Any]:
+    """Return the figures of an import for its record."""
+    return {
+        "imported_from": external.source,
+        "imported_sha256": _sha256(file),
+        "differences": list(external.names.differences),
+        "holdout_trained_on": held_out.trained_on,
+        "holdout_loss": sanity.losses[0][1],
+        "holdout_loss_before": sanity.losses[0][0],
+        "raised_share": sanity.raised_share,
+    }
+
+
 def _held_out(dataset: Dataset) -> _HeldOut:
+    """Choose the images for the threshold: the good test images, or a tenth of the training images."""
     if good := [sample for sample in dataset.test if sample.label == 0]:
         return _HeldOut(good, trained_on=False)
     _, samples = split_holdout(dataset.train, HOLDOUT_SHARE)
@@ -115,24 +136,24 @@ def _held_out(dataset: Dataset) -> _HeldOut:
 
 
 def _log_origin(held_out: _HeldOut, count: int) -> None:
-    """Log which images set the threshold, and what follows from it."""
+    """Log which images set the threshold, and the consequence for the user."""
     if held_out.trained_on:
         _log.warning(
-            "the dataset has no good test images, so %d that the model was trained on set the threshold: it is too "
-            "low, and there will be more false alarms than asked for; put good images that it was not trained on "
-            "into test/good, and import again",
+            "the dataset has no good test images, so %d images that the model was trained on set the threshold: it "
+            "is too low and gives more false alarms than the given rate; put good images that the model was not "
+            "trained on into test/good, and import again",
             count,
         )
     else:
         _log.info(
-            "%d good test images set the threshold, so false alarms counted on these say nothing new; AUROC is not "
-            "touched by it",
+            "%d good test images set the threshold, so do not estimate the false-alarm rate on the same images; "
+            "AUROC does not depend on the threshold",
             count,
         )
 
 
 def _config(external: ExternalCheckpoint, data: Path, dataset: Dataset, weights: str) -> TrainConfig:
-    """What is known of the training; what only its repetition would ask for is the hyperparameters of the method."""
+    """Describe the training. Settings that the checkpoint does not hold are the method's paper hyperparameters."""
     hyperparameters = method_class(external.method).presets["paper"]
     return TrainConfig(
         data=(str(data),),
@@ -153,26 +174,29 @@ def _config(external: ExternalCheckpoint, data: Path, dataset: Dataset, weights:
 def _untrained(
     external: ExternalCheckpoint, seed: int, teacher_weights: str, loss: str
 ) -> DistillationMethod:
-    """The method with the teacher's weights where the checkpoint does not hold them, and a student without any."""
+    """Create the method with an untrained student; the teacher has its weights if the checkpoint has none."""
     torch.manual_seed(seed)
     weights = "random" if external.names.carries_teacher else teacher_weights
     teacher = method_class(external.method).create_teacher(external.backbone, weights)
     for name, values in (("mean", MEAN), ("std", STD)):
         if not torch.allclose(getattr(teacher, name).flatten() / 255.0, torch.tensor(values)):
             raise InputError(
-                f"the checkpoint feeds {external.backbone} with ImageNet's mean and std, and edgead with those of "
-                "timm's own weights: train it again by edgead train"
+                "the checkpoint normalises images with ImageNet's mean and std, and edgead normalises images for "
+                f"{external.backbone} with the mean and std of timm's weights",
+                hint="train the model again with edgead train",
             )
     return create_method(external.method, teacher, external.size, loss, "unaligned", "paper").eval()
 
 
 @torch.no_grad()
 def _loss(method: DistillationMethod, loaded: LoadedImages) -> float:
+    """Mean loss over the first images."""
     images = (torch.from_numpy(image[None]) for image in loaded.images[:LOSS_IMAGES])
     return float(np.mean([float(method(image, method.teacher_features(image))) for image in images]))
 
 
 def _check_belonging(external: ExternalCheckpoint, sanity: Sanity, scores: np.ndarray, data: Path) -> None:
+    """Raise DataError if the scores of the held-out images show that the model belongs to other parts."""
     reason = sanity.collapse()
     median = float(np.median(scores))
     if external.highest_score is not None and median > external.highest_score:
@@ -182,11 +206,13 @@ def _check_belonging(external: ExternalCheckpoint, sanity: Sanity, scores: np.nd
         )
     if reason is not None:
         raise DataError(
-            f"the model does not fit the images in {data} ({reason}): give the dataset it was trained on"
+            f"the model does not fit the images in {data} ({reason})",
+            hint="give the dataset that it was trained on",
         )
 
 
 def _write(out: Path, record: RunRecord, method: DistillationMethod) -> None:
+    """Write the run directory beside its place and rename it."""
     from safetensors.torch import save
 
     state = {name: tensor.cpu().contiguous() for name, tensor in method.state_dict().items()}
@@ -197,6 +223,7 @@ def _write(out: Path, record: RunRecord, method: DistillationMethod) -> None:
 
 
 def _sha256(file: Path) -> str:
+    """SHA-256 of a file, in hex."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while part := stream.read(2**20):

@@ -1,9 +1,10 @@
-"""Read a checkpoint of another library without running anything that it holds.
+"""Read a checkpoint of another library without running any code in it.
 
-A PyTorch file is a zip of raw tensors and one pickle, and a pickle is a program: it may name any function and call it.
-torch's own `weights_only` reader knows tensors, containers and plain values alone, and refuses every other name. Of
-the names that a library's checkpoints are known to hold, each is answered here by a class of ours that keeps what it is
-given and does nothing: no module of the file is imported, no class of it is made. Any other name refuses the file.
+A PyTorch file is a zip of raw tensors and one pickle. A pickle is a program: it may name any function and call it.
+torch's `weights_only` reader accepts tensors, containers and plain values, and refuses every other name. This module
+substitutes an opaque class for each name that checkpoints of the known libraries hold. The opaque class keeps its
+arguments and does nothing else. No module of the file is imported, and no class of it is instantiated. A file with any
+other name is refused.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from typing_extensions import Self
 
 from edgead.errors import InputError
 
-# Reverse Distillation with WideResNet50-2 and the moments of its optimiser are 1.3 GiB.
+# A checkpoint of Reverse Distillation with WideResNet50-2 and its optimiser's moments has 1.3 GiB.
 MAX_FILE_BYTES = 4 * 2**30
-# The pickle of it is 0.2 MiB.
+# The pickle of that checkpoint has 0.2 MiB.
 MAX_PICKLE_BYTES = 16 * 2**20
 MAX_MODULES = 20_000
 
-# Libraries whose classes anomalib's checkpoints name, and bound methods, which exported modules keep.
+# Libraries with classes that anomalib's checkpoints name.
 _KNOWN = (
     "anomalib.",
     "kornia.",
@@ -39,15 +40,22 @@ _KNOWN = (
     "torchmetrics.",
     "torchvision.",
 )
+# Exported modules keep bound methods, which are pickled as calls of getattr.
 _KNOWN_FUNCTIONS = ("builtins.getattr",)
-# A dictionary of Lightning's: a plain one has the same items.
+# Dictionary classes of Lightning. An OrderedDict holds the same items.
 _DICTIONARIES = ("lightning.fabric.utilities.data.AttributeDict",)
 
 
 class OpaqueObject:
-    """What stands in the place of an object of another library: its class's name, and what it was made from.
+    """Replaces an object of another library: the name of its class, its arguments and its attributes.
 
-    path: module and name of the class. args: what it was made with. state: its attributes, where the file has them.
+    Args:
+        *args: Arguments that the object was created with.
+
+    Attributes:
+        path: Module and name of the class.
+        args: Arguments that the object was created with.
+        state: Attributes of the object; empty if the file has none.
     """
 
     path: str
@@ -55,13 +63,13 @@ class OpaqueObject:
     state: dict[str, Any]
 
     def __new__(cls, *args: Any) -> Self:
-        """Keep the arguments."""
+        """Keep the arguments, because pickle may create an object without `__init__`."""
         self = super().__new__(cls)
         self.args, self.state = args, {}
         return self
 
     def __init__(self, *args: Any) -> None:
-        """Take any arguments; they are kept already."""
+        """Accept any arguments; `__new__` has kept them."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state if isinstance(state, dict) else {}
@@ -73,21 +81,28 @@ class OpaqueObject:
 
 
 def read_opaque(file: Path) -> Any:
-    """What `torch.save` wrote, on the CPU: tensors, containers and plain values as they are, the rest as OpaqueObject.
+    """Read a file of `torch.save` onto the CPU.
 
-    Raises InputError for a file that is missing, too large, cut short, not of `torch.save`, or that names a class or
-    function which no known library's checkpoint needs.
+    Args:
+        file: The file.
+
+    Returns:
+        The content: tensors, containers and plain values as they are, other objects as OpaqueObject.
+
+    Raises:
+        InputError: The file is missing, too large, cut short or not from `torch.save`, or it names a class or function
+            that no checkpoint of a known library needs.
     """
     _check_bounds(file)
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
-    except Exception as error:  # a broken pickle makes torch raise nearly anything, an IndexError for one
+    except Exception as error:  # a broken pickle makes torch raise nearly any exception, even an IndexError
         raise _not_a_checkpoint(file) from error
     for name in names:
         if not name.startswith(_KNOWN) and name not in _KNOWN_FUNCTIONS:
             raise InputError(
-                f"{file} wants to run {name[:100]!r}, which no checkpoint of a model needs, and was not opened: get "
-                "the file again from whom you trust"
+                f"{file} was not opened, because it would run {name[:100]!r}, which no checkpoint of a model needs",
+                hint="get the file again from a source that you trust",
             )
     answers: list[Any] = [
         (
@@ -104,9 +119,16 @@ def read_opaque(file: Path) -> Any:
 
 
 def tensors_of(module: OpaqueObject) -> dict[str, Tensor]:
-    """The state dict of a pickled `torch.nn.Module`: its parameters and buffers by their full names.
+    """Return the state dict of a pickled `torch.nn.Module`.
 
-    Raises ValueError when what is below it is no tree of modules.
+    Args:
+        module: The pickled module.
+
+    Returns:
+        Parameters and buffers by their full names.
+
+    Raises:
+        ValueError: The object is not a tree of modules.
     """
     return {
         f"{prefix}{name}": tensor
@@ -118,14 +140,14 @@ def tensors_of(module: OpaqueObject) -> dict[str, Tensor]:
 
 
 def _modules(module: OpaqueObject) -> Iterator[tuple[str, OpaqueObject]]:
-    """A module and those below it, each with what its tensors' names begin with."""
+    """Iterate over a module and its submodules, each with the prefix of its tensors' names."""
     waiting, seen = [("", module)], 0
     while waiting:
         prefix, part = waiting.pop()
         seen += 1
-        # Two modules that hold each other would go on for ever.
+        # Without a limit, two modules that hold each other would never end.
         if seen > MAX_MODULES or not isinstance(part, OpaqueObject):
-            raise ValueError("no tree of modules")
+            raise ValueError("not a tree of modules")
         yield prefix, part
         waiting += [
             (f"{prefix}{name}.", child)
@@ -135,34 +157,41 @@ def _modules(module: OpaqueObject) -> Iterator[tuple[str, OpaqueObject]]:
 
 
 def _dictionary(module: OpaqueObject, name: str) -> dict[str, Any]:
+    """Return a dictionary attribute of a pickled module; ValueError if it is something else."""
     value = module.state.get(name, {})
     if not isinstance(value, dict):
-        raise ValueError(f"{name} is no dictionary")
+        raise ValueError(f"not a tree of modules ({name} is not a dictionary)")
     return value
 
 
 def _check_bounds(file: Path) -> None:
+    """Raise InputError for a file that is missing, not a zip archive, or too large when unpacked."""
     if not file.is_file():
-        raise InputError(f"no file {file}: give a checkpoint of anomalib (.ckpt, .pt) or of RD4AD (.pth)")
+        raise InputError(
+            f"no file {file}", hint="give a checkpoint of anomalib (.ckpt, .pt) or of RD4AD (.pth)"
+        )
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise _not_a_checkpoint(file) from error
-    # Both, because what is unpacked may be larger than the file.
+    # Both sizes, because a compressed entry may be larger than the file.
     size = max(file.stat().st_size, sum(entry.file_size for entry in entries))
     if size > MAX_FILE_BYTES:
         raise InputError(
-            f"{file} holds {size} bytes, more than the {MAX_FILE_BYTES} allowed: not a checkpoint"
+            f"{file} has {size} bytes, more than the limit of {MAX_FILE_BYTES}",
+            hint="give a checkpoint of anomalib or of RD4AD",
         )
     pickles = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
     if pickles > MAX_PICKLE_BYTES:
         raise InputError(
-            f"{file} has a pickle of {pickles} bytes, more than the {MAX_PICKLE_BYTES} allowed: not a checkpoint"
+            f"{file} has a pickle of {pickles} bytes, more than the limit of {MAX_PICKLE_BYTES}",
+            hint="give a checkpoint of anomalib or of RD4AD",
         )
 
 
 def _not_a_checkpoint(file: Path) -> InputError:
     return InputError(
-        f"{file} is cut short or not a file of torch.save: copy it again from where it was trained"
+        f"{file} is cut short or not a file of torch.save",
+        hint="copy the checkpoint again from the machine that trained it",
     )

@@ -1,1 +1,1 @@
-"""Training: from images of good parts to a run on disk."""
+"""Training: from images of good parts to a run directory on disk."""

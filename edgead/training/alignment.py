@@ -1,9 +1,10 @@
-"""Whether the parts lie the same way in every image, found out from good images alone.
+"""Decide from good images alone whether the parts lie the same way in every image.
 
-Where they do, a student may rebuild the teacher's features from a code so small that a bent or misplaced part does not
-fit through, and errors may be measured against what is usual at their place; where they lie any way, such a code would
-not hold the alignment itself, and no place has anything usual. The question is put to the teacher's coarsest features:
-how much of them does the mean image explain, position by position, that one mean feature for all positions does not?
+If the parts are aligned, a student may rebuild the teacher's features from a small code that cannot represent a bent or
+misplaced part, and errors may be measured relative to the usual error of each position. If the parts lie in any
+position or rotation, a small code could not even represent their position, and no position has a usual error. The
+decision uses the teacher's coarsest features: how much of them does the mean image explain, position by position,
+beyond one mean feature for all positions?
 """
 
 from __future__ import annotations
@@ -18,25 +19,38 @@ from edgead.models.components.teacher import STRIDES
 # Measured with EfficientNet-Lite0 at 256 px: 0.30 for transistors in a fixture, 0.75 for screws that lie at any angle.
 ALIGNED_BELOW = 0.5
 IMAGES = 64
-# Of what a teacher gives: stride 16. Some methods ask theirs for more.
+# Index of the stride-16 features. The teachers of some methods give coarser features too.
 COARSEST = STRIDES.index(16)
 
 
 @torch.no_grad()
 def alignment_spread(teacher: nn.Module, images: Tensor, holdout: Tensor) -> float:
-    """Mean cosine distance of held-out features to the mean image's, over that to one mean feature.
+    """Measure how much of the held-out features the mean image leaves unexplained.
 
-    images: (N, H, W, 3) and holdout: (M, H, W, 3) uint8 RGB on the teacher's device; the first 64 of each are taken.
-    Near 0 for parts that always lie the same way, near 1 for parts of which a mean image says nothing.
+    The spread is a ratio of two mean cosine distances of the held-out features: the distance to the mean image's
+    features, divided by the distance to one mean feature for all positions.
+
+    Args:
+        teacher: The teacher; from (1, H, W, 3) uint8 RGB to feature tensors of increasing stride.
+        images: Good images, (N, H, W, 3) uint8 RGB, on the teacher's device. The first 64 are used.
+        holdout: Other good images, (M, H, W, 3) uint8 RGB, on the teacher's device. The first 64 are used.
+
+    Returns:
+        The spread: near 0 for parts that always lie the same way, near 1 for parts that the mean image does not
+        describe.
     """
     known = torch.cat([teacher(image[None])[COARSEST] for image in images[:IMAGES]])
     unknown = torch.cat([teacher(image[None])[COARSEST] for image in holdout[:IMAGES]])
     to_image = cosine_map(unknown, known.mean(0, keepdim=True).expand_as(unknown)).mean()
     to_feature = cosine_map(unknown, known.mean((0, 2, 3), keepdim=True).expand_as(unknown)).mean()
-    # Images of one colour leave nothing to explain.
+    # Images of one colour have no distances, and 0 / 0 would be NaN.
     return float(to_image / to_feature.clamp_min(1e-6))
 
 
 def alignment_from_spread(spread: float) -> Alignment:
-    """`aligned` where the mean image explains more than half, else `unaligned`."""
+    """Return "aligned" if the mean image explains more than half of the features, else "unaligned".
+
+    Args:
+        spread: Result of `alignment_spread`.
+    """
     return "aligned" if spread < ALIGNED_BELOW else "unaligned"

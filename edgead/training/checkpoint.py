@@ -1,4 +1,4 @@
-"""The state of an unfinished training: everything its continuation depends on, as plain tensors and numbers."""
+"""The checkpoint of an unfinished training: everything that continuing it needs, as plain tensors and numbers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,17 @@ from edgead.models.base import DistillationMethod
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The state after an epoch.
+    """The state of a training after an epoch.
 
-    epoch: number of epochs done. images: digest of the images trained on and held out. precision: state of mixed
-    precision, empty without. losses_before: held-out loss before each stage begun. metrics: a row per epoch.
+    Attributes:
+        epoch: Number of finished epochs.
+        images: Digest of the training images, the held-out images and the textures.
+        student: Tensors of the student, by name.
+        optimizer: State dict of the optimiser.
+        scheduler: State dict of the learning-rate scheduler.
+        precision: State dict of mixed precision; empty in single precision.
+        losses_before: Held-out loss before each stage that has begun.
+        metrics: One row for each finished epoch.
     """
 
     epoch: int
@@ -36,12 +43,27 @@ class Checkpoint:
 
 
 def student_state(method: DistillationMethod) -> dict[str, Tensor]:
-    """The tensors of a method without its teacher's, which never change."""
+    """Return the tensors of a method except the teacher's, which never change.
+
+    Args:
+        method: The method.
+
+    Returns:
+        Tensors by their names in `method.state_dict()`.
+    """
     return {key: value for key, value in method.state_dict().items() if not key.startswith("teacher.")}
 
 
 def load_student(method: DistillationMethod, state: dict[str, Tensor]) -> None:
-    """Put back what `student_state` gave. Raises RuntimeError when a tensor is missing or does not fit."""
+    """Load the tensors of a student.
+
+    Args:
+        method: The method to load them into; its teacher stays as it is.
+        state: Result of `student_state`.
+
+    Raises:
+        RuntimeError: A tensor is missing, unknown or of another shape.
+    """
     missing, unexpected = method.load_state_dict(state, strict=False)
     lost = [key for key in missing if not key.startswith("teacher.")]
     if lost or unexpected:
@@ -49,38 +71,53 @@ def load_student(method: DistillationMethod, state: dict[str, Tensor]) -> None:
 
 
 def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
-    """Write beside and rename: a kill leaves the last checkpoint whole. Raises EdgeadError when the disk is full."""
+    """Write a checkpoint beside the old one and rename it, so that a kill leaves a complete checkpoint.
+
+    Args:
+        file: File to write.
+        checkpoint: The state to write.
+
+    Raises:
+        EdgeadError: The disk is full.
+    """
     value = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
     with replace_file(file) as partial, partial.open("wb") as stream:
         try:
             torch.save(value, stream)
         except RuntimeError as error:
-            # torch hides why the stream could not be written.
+            # torch replaces the OSError of the stream, which names the reason, by its own error.
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def read_checkpoint(file: Path) -> Checkpoint | None:
-    """Read a checkpoint onto the CPU, None where there is none. Nothing in the file is executed.
+    """Read a checkpoint onto the CPU. Code in the file is not executed.
 
-    Raises RunError when it is not a checkpoint.
+    Args:
+        file: File of `write_checkpoint`.
+
+    Returns:
+        The checkpoint; None if the file does not exist.
+
+    Raises:
+        RunError: The file is not a checkpoint.
     """
     if not file.exists():
         return None
     try:
         return Checkpoint(**torch.load(file, map_location="cpu", weights_only=True))
-    except Exception as error:  # a broken pickle makes torch raise nearly anything, an IndexError for one
-        raise RunError(f"{file} is not a checkpoint: remove it to train from the start") from error
+    except Exception as error:  # a broken pickle makes torch raise nearly any exception, even an IndexError
+        raise RunError(f"{file} is not a checkpoint", hint="remove it to train from the start") from error
 
 
 class CheckpointKeeper:
-    """Writes the state after an epoch now and then, and the last one when the training is interrupted.
+    """Writes a checkpoint at intervals, and one more if the training is interrupted.
 
-    A context manager: on KeyboardInterrupt the state of the last finished epoch is written, so Ctrl-C costs the epoch
-    under way alone. A kill costs the epochs since the last file, too.
+    It is a context manager. On KeyboardInterrupt it writes the state of the last finished epoch, so Ctrl-C loses only
+    the epoch under way. A kill also loses the epochs since the last checkpoint.
 
     Args:
         file: File to write.
-        every_s: Seconds between two files. Writing the checkpoint of a large student takes seconds.
+        every_s: Minimum time between two checkpoints, in seconds; a large student takes seconds to write.
     """
 
     def __init__(self, file: Path, every_s: float) -> None:
@@ -89,7 +126,10 @@ class CheckpointKeeper:
         self._waiting: Checkpoint | None = None
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Write the state, or keep a copy until the next one comes.
+        """Write the state, or keep a copy of it in memory until the next one.
+
+        Args:
+            checkpoint: State after the epoch that has just finished.
 
         Raises:
             EdgeadError: The disk is full.
@@ -113,7 +153,7 @@ class CheckpointKeeper:
 
 
 def _copied(value: Any) -> Any:
-    """A copy on the CPU of tensors in dictionaries and lists, which training goes on changing."""
+    """Copy the tensors in dictionaries and lists to the CPU, because training changes them in place."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What one training is asked to do; written into the run, so that a later start knows whether it is the same."""
+"""The configuration of a training. The run stores it, so that a later start can check that it is the same."""
 
 from __future__ import annotations
 
@@ -13,23 +13,39 @@ from edgead.models.components.teacher import DEFAULT_TEACHER
 from edgead.models.rd import LOSSES
 from edgead.training.schedule import Schedule
 
-# What every generator of random numbers takes.
+# The largest seed that every random number generator accepts.
 MAX_SEED = 2**32 - 1
 
-# Textures that are drawn and not read.
+# Textures that are generated instead of read from image files.
 PROCEDURAL = "procedural"
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """Settings that the result of a training depends on; where it runs is not one of them.
+    """Settings that determine the result of a training. The machine is not one of them.
 
-    data: absolute paths of the datasets, one for each part, which is called as its folder. variant: of the method.
-    preset: whose hyperparameters schedules the learning rate and smooths the map; `epochs`, `batch_size`,
-    `learning_rate` and `loss` are what was taken from that hyperparameters or given instead. learning_rate: peak of the
-    one-cycle schedule, or all there is of a constant one. alignment: `auto` finds it from the good images. textures: of
-    pseudo-anomalies, `procedural` or the absolute path of a folder of images. Raises InputError for a value out of
-    range.
+    Attributes:
+        data: Absolute paths of the datasets, one for each part. The name of a part is the name of its folder.
+        layout: Folder layout of the datasets: "auto", "mvtec", "btad", "visa" or "folder".
+        method: Name of the method, such as "rd".
+        variant: Variant of the method.
+        preset: Preset of the method, "edge" or "paper". Its hyperparameters set the learning-rate schedule and the
+            smoothing of the map, and are the defaults of the epochs, batch size, learning rate and loss.
+        teacher: timm's name of the teacher.
+        teacher_weights: Source of the teacher's weights: "package", "hub", "random" or a file.
+        size: Image size of the model in pixels: "256" or "256x320" (height x width).
+        epochs: Number of epochs.
+        batch_size: Number of images in a batch of one process.
+        learning_rate: Peak of the one-cycle schedule, or the constant learning rate.
+        loss: One of the method's losses.
+        alignment: Alignment of the parts: "aligned", "unaligned", or "auto" to determine it from the good images.
+        textures: Textures of pseudo-anomalies: "procedural" or the absolute path of a folder of images.
+        seed: Seed of the hold-out, the initial weights and the order of the images.
+        skip_broken: Whether to skip image files that cannot be read.
+        training_precision: "32-true", "16-mixed" or "bf16-mixed".
+
+    Raises:
+        InputError: A value is out of range.
     """
 
     data: tuple[str, ...]
@@ -55,26 +71,31 @@ class TrainConfig:
         ModelSize.parse(self.size)
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name.replace('_', ' ')} is {getattr(self, name)}: give 1 or more")
+                raise InputError(
+                    f"{name.replace('_', ' ')} is {getattr(self, name)}",
+                    hint=f"give --{name.replace('_', '-')} 1 or more",
+                )
         if self.preset not in PRESETS:
-            raise InputError(f"unknown preset {self.preset!r}: give --preset {' or '.join(PRESETS)}")
+            raise InputError(f"unknown preset {self.preset!r}", hint=f"give --preset {' or '.join(PRESETS)}")
         if self.alignment not in ("auto", *ALIGNMENTS):
             raise InputError(
-                f"unknown alignment {self.alignment!r}: give --alignment auto, {' or '.join(ALIGNMENTS)}"
+                f"unknown alignment {self.alignment!r}",
+                hint=f"give --alignment auto, {' or '.join(ALIGNMENTS)}",
             )
         if not 0 <= self.seed <= MAX_SEED:
-            raise InputError(f"seed is {self.seed}: give a number from 0 to {MAX_SEED}")
+            raise InputError(f"seed is {self.seed}", hint=f"give --seed a number from 0 to {MAX_SEED}")
         if not 0.0 < self.learning_rate <= 1.0:
             raise InputError(
-                f"learning rate {self.learning_rate} is not between 0 and 1: give 0.005, for example"
+                f"learning rate {self.learning_rate} is not between 0 and 1",
+                hint="give --learning-rate 0.005, for example",
             )
 
     @property
     def parts(self) -> dict[str, Path]:
-        """The dataset of each part, by the part's name."""
+        """Dataset folders by name of the part."""
         return {Path(folder).name: Path(folder) for folder in self.data}
 
     @property
     def schedule(self) -> Schedule:
-        """What the training loop needs."""
+        """The settings that the training loop needs."""
         return Schedule(self.epochs, self.batch_size, self.learning_rate, self.seed)

@@ -1,4 +1,4 @@
-"""Where a training runs: the devices and the precision that Lightning Fabric is started with."""
+"""The devices and the precision of a training, by Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 @dataclass(frozen=True, slots=True)
 class FabricConfig:
-    """Where a training runs; the result does not depend on it beyond rounding.
+    """The devices that a training runs on. The result depends on them only by rounding.
 
-    accelerator: `auto`, `cpu` or `cuda`. devices, nodes: processes per machine, and machines; machines are joined by
-    `fabric run` or torchrun.
+    Attributes:
+        accelerator: "auto", "cpu" or "cuda".
+        devices: Number of processes on each machine.
+        nodes: Number of machines, joined by `fabric run` or torchrun.
     """
 
     accelerator: str = "auto"
@@ -28,21 +30,33 @@ class FabricConfig:
 
 
 def create_fabric(config: FabricConfig, precision: str | None) -> tuple[Fabric, str]:
-    """Start Fabric on a machine; give it and the precision it trains in.
+    """Start Fabric on this machine.
 
-    precision: one of PRECISIONS, or None for `32-true` on a CPU and mixed precision on a GPU. Raises InputError for an
-    unknown name, and when the machine has no such device.
+    Args:
+        config: The devices.
+        precision: One of PRECISIONS; None selects "32-true" on a CPU and mixed precision on a GPU.
+
+    Returns:
+        The launched Fabric and the name of its precision.
+
+    Raises:
+        InputError: A name is unknown, or the machine has no such devices.
     """
     cuda = torch.cuda.is_available()
     if config.accelerator not in ACCELERATORS:
-        raise InputError(f"unknown accelerator {config.accelerator!r}: give {' or '.join(ACCELERATORS)}")
+        raise InputError(
+            f"unknown accelerator {config.accelerator!r}",
+            hint=f"give --accelerator {' or '.join(ACCELERATORS)}",
+        )
     if config.devices < 1 or config.nodes < 1:
         raise InputError(
-            f"{config.devices} devices on {config.nodes} machines: give --devices and --nodes of 1 or more"
+            f"{config.devices} devices on {config.nodes} machines",
+            hint="give --devices and --nodes of 1 or more",
         )
     if config.accelerator == "cuda" and not cuda:
         raise InputError(
-            "--accelerator cuda, but PyTorch finds no CUDA device here: see edgead doctor, or give cpu"
+            "--accelerator cuda, but PyTorch finds no CUDA device on this machine",
+            hint="run edgead doctor, or give --accelerator cpu",
         )
     accelerator = "cuda" if cuda and config.accelerator != "cpu" else "cpu"
     if precision is None:
@@ -50,10 +64,13 @@ def create_fabric(config: FabricConfig, precision: str | None) -> tuple[Fabric, 
         precision = mixed if accelerator == "cuda" else "32-true"
     if precision not in PRECISIONS:
         raise InputError(
-            f"unknown training precision {precision!r}: give --training-precision {' or '.join(PRECISIONS)}"
+            f"unknown training precision {precision!r}",
+            hint=f"give --training-precision {' or '.join(PRECISIONS)}",
         )
     if (accelerator, precision) == ("cpu", "16-mixed"):
-        raise InputError("a CPU does not train in 16-mixed: give --training-precision 32-true or bf16-mixed")
+        raise InputError(
+            "a CPU does not train in 16-mixed", hint="give --training-precision 32-true or bf16-mixed"
+        )
     try:
         fabric = Fabric(
             accelerator=accelerator,
@@ -63,7 +80,8 @@ def create_fabric(config: FabricConfig, precision: str | None) -> tuple[Fabric, 
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise InputError(
-            f"cannot train on {config.devices} x {accelerator} in {precision}: {str(error).splitlines()[0]}"
+            f"cannot train on {config.devices} x {accelerator} in {precision} ({str(error).splitlines()[0]})",
+            hint="change --devices, --accelerator or --training-precision",
         ) from error
     fabric.launch()
     return fabric, precision

@@ -1,7 +1,8 @@
-"""Teacher features of the fixed training set, computed once where memory allows.
+"""Teacher features of the fixed training set, computed once if memory allows.
 
-The teacher is frozen and the images do not change, so every epoch would compute the same features again. They are
-kept on the training device when they take at most half of its free memory; otherwise each batch asks the teacher.
+The teacher is frozen and the images do not change, so every epoch would compute the same features again. The features
+are cached on the training device if they take at most half of its free memory. Otherwise the teacher computes them for
+each batch.
 """
 
 from __future__ import annotations
@@ -19,9 +20,17 @@ TEACHER_BATCH = 16
 
 
 class TeacherFeatures:
-    """Batches of teacher features by image number.
+    """Batches of images and teacher features, by image number.
 
-    images: (N, H, W, 3) uint8 on the host. `count` is N; `cached` says whether the features are held in memory.
+    Args:
+        method: The method with the teacher, on the training device.
+        images: Images, (N, H, W, 3) uint8 RGB, on the host.
+        device: The training device.
+
+    Attributes:
+        count: Number of images, N.
+        bytes: Size of the features of all images, in bytes.
+        cached: Whether the features are held in memory.
     """
 
     def __init__(self, method: DistillationMethod, images: Tensor, device: torch.device) -> None:
@@ -35,7 +44,14 @@ class TeacherFeatures:
         self._features = self._compute(first) if self.cached else []
 
     def batch(self, numbers: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images and teacher features of the images `numbers` (int64, on the host), on the training device."""
+        """Return images and their teacher features on the training device.
+
+        Args:
+            numbers: Numbers of the images, (B,) int64, on the host.
+
+        Returns:
+            Images, (B, H, W, 3) uint8 RGB, and feature tensors, (B, C_k, H_k, W_k).
+        """
         images = self._images[numbers].to(self._device)
         if not self.cached:
             return images, self._method.teacher_features(images)
@@ -43,7 +59,14 @@ class TeacherFeatures:
         return images, [_channels_last(x[chosen]) for x in self._features]
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Every image once, in order, in batches of at most `size`, as `batch` gives them."""
+        """Iterate over all images once, in order.
+
+        Args:
+            size: Largest number of images in a batch.
+
+        Yields:
+            Batches as `batch` returns them.
+        """
         for numbers in torch.split(torch.arange(self.count), size):
             yield self.batch(numbers)
 

@@ -1,4 +1,4 @@
-"""The end of a training: thresholds, the check for collapse, and the files of a finished run."""
+"""The end of a training: thresholds, the check for a collapse, and the files of a finished run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from edgead.training.run import (
     WEIGHTS_FILE,
     Run,
     RunRecord,
+    State,
     read_record,
     write_record,
 )
@@ -39,7 +41,19 @@ def finish_run(
     parts: Mapping[str, PartImages],
     seconds: float,
 ) -> None:
-    """Write what a finished run holds; the record last, because it is what says that the run is finished."""
+    """Write the files of a finished run. The record is last, because it marks the run as finished.
+
+    Args:
+        fresh: Record of the training as it began.
+        out: Run directory.
+        method: The trained method.
+        fitted: Losses and metrics of the training.
+        parts: Good images, by name of the part.
+        seconds: Duration of the training.
+
+    Raises:
+        EdgeadError: The disk is full.
+    """
     from safetensors.torch import save
 
     session = TorchSession(method)
@@ -49,15 +63,15 @@ def finish_run(
         scores = np.concatenate([session.infer(image[None]).anomaly_score for image in images])
         records[name] = replace(fresh.parts[name], threshold=threshold_from_normal_scores(scores))
         raised[name] = raised_share(session, images, fresh.config.seed)
-    # The last row of a stage is the one that counts.
+    # Later rows of a stage replace earlier ones, so the loss of its last epoch remains.
     after = {row["stage"]: row["holdout_loss"] for row in fitted.metrics}
     losses = list(zip(fitted.losses_before, after.values(), strict=True))
-    # A model that is blind to one part is no model of these parts.
+    # A model that sees no defects on one of its parts has collapsed, whatever it sees on the others.
     worst = min(raised, key=lambda name: raised[name])
     sanity = Sanity(losses, raised[worst])
     state = {key: value.cpu().contiguous() for key, value in method.state_dict().items()}
     with replace_file(out / WEIGHTS_FILE) as partial:
-        # Written here and not by safetensors, whose error does not say that the disk is full.
+        # Not by safetensors' save_file, which does not report a full disk as an OSError.
         partial.write_bytes(save(state))
     write_json(out / METRICS_FILE, fitted.metrics)
     with replace_file(out / LOSS_IMAGE) as partial:
@@ -65,36 +79,46 @@ def finish_run(
     collapse = sanity.collapse()
     if collapse is not None and len(parts) > 1 and Sanity(losses, 1.0).collapse() is None:
         collapse = f"{collapse} (on images of {worst})"
-    broken = sum(len(part.trained.broken) + len(part.held_out.broken) for part in parts.values())
-    summary = {
-        "loss": fitted.metrics[-1]["loss"],
-        "holdout_loss": losses[-1][1],
-        "holdout_loss_before": losses[-1][0],
-        "raised_share": sanity.raised_share,
-        "broken_images": broken,
-        "seconds": round(seconds, 3),
-        "trained_on": {name: len(part.trained.samples) for name, part in parts.items()},
-        "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "collapse": collapse,
-    }
-    write_record(
-        out,
-        replace(
-            fresh,
-            state="finished" if collapse is None else "collapsed",
-            parts=records,
-            summary=summary,
-        ),
-    )
+    summary = _summary(fitted, sanity, parts, seconds) | {"collapse": collapse}
+    outcome: State = "finished" if collapse is None else "collapsed"
+    write_record(out, replace(fresh, state=outcome, parts=records, summary=summary))
     (out / CHECKPOINT_FILE).unlink(missing_ok=True)
 
 
 def finished_run(out: Path) -> Run:
-    """The run that was just written; CollapseError where the student learnt nothing."""
+    """Open the run that `finish_run` has just written.
+
+    Args:
+        out: Run directory.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        CollapseError: The student learnt nothing, or the score sees no defects.
+    """
     record = read_record(out)
     assert record is not None
     if record.state == "collapsed":
         raise CollapseError(
-            f"the training in {out} collapsed: {record.summary['collapse']}; try more epochs, another seed or teacher"
+            f"the training in {out} collapsed ({record.summary['collapse']})",
+            hint="try more --epochs, another --seed or another --teacher",
         )
     return Run(out, record)
+
+
+def _summary(
+    fitted: Fitted, sanity: Sanity, parts: Mapping[str, PartImages], seconds: float
+) -> dict[str, Any]:
+    """Return the figures of a training for its record."""
+    before, after = sanity.losses[-1]
+    return {
+        "loss": fitted.metrics[-1]["loss"],
+        "holdout_loss": after,
+        "holdout_loss_before": before,
+        "raised_share": sanity.raised_share,
+        "broken_images": sum(len(part.trained.broken) + len(part.held_out.broken) for part in parts.values()),
+        "seconds": round(seconds, 3),
+        "trained_on": {name: len(part.trained.samples) for name, part in parts.items()},
+        "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }

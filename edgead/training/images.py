@@ -1,6 +1,6 @@
-"""The good images of a training, part by part: those to train on, and those held out.
+"""The good images of a training, part by part: training images and held-out images.
 
-Every part holds out its own, as if it were alone, because each has a threshold of its own.
+Each part holds out images of its own, as if it were the only one, because each part has its own threshold.
 """
 
 from __future__ import annotations
@@ -25,13 +25,25 @@ HOLDOUT_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class PartImages:
-    """The good images of one part, at the model's size: those to train on, and those held out."""
+    """The good images of one part, at the model's size.
+
+    Attributes:
+        trained: Images to train on.
+        held_out: Images that are held out for the threshold.
+    """
 
     trained: LoadedImages
     held_out: LoadedImages
 
     def names_held_out(self, root: Path) -> tuple[str, ...]:
-        """Paths of the images held out, relative to the dataset's folder."""
+        """Return the paths of the held-out images.
+
+        Args:
+            root: Folder of the dataset.
+
+        Returns:
+            Paths relative to `root`, with `/` between their parts.
+        """
         return tuple(sample.path.relative_to(root).as_posix() for sample in self.held_out.samples)
 
 
@@ -40,12 +52,15 @@ def read_images(dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool)
 
     Args:
         dataset: The part's dataset.
-        size: Size of the images that the model takes.
-        seed: Chooses the images that are held out.
-        skip_broken: Leave out images that cannot be read, and log them.
+        size: Image size of the model.
+        seed: Seed of the choice of held-out images.
+        skip_broken: Whether to skip and log image files that cannot be read.
+
+    Returns:
+        The images, resized.
 
     Raises:
-        DataError: If there are too few images, or one of them cannot be read.
+        DataError: There are too few images, or an image cannot be read.
     """
     chosen, held_out = split_holdout(dataset.train, HOLDOUT_SHARE, seed)
     images = load_images(chosen, size, skip_broken)
@@ -63,6 +78,13 @@ def read_images(dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool)
 
 
 def stacked(images: Iterable[UInt8Array]) -> Tensor:
-    """Images of all parts, (N, H, W, 3) uint8, part after part; without a copy where there is one part."""
+    """Join the images of all parts; a single part is not copied.
+
+    Args:
+        images: Images of each part, (N_k, H, W, 3) uint8.
+
+    Returns:
+        (N, H, W, 3) uint8, part after part.
+    """
     parts = list(images)
     return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))

@@ -1,10 +1,9 @@
-"""The one training loop, for every method and every kind of machine (Lightning Fabric).
+"""The training loop for every method and every kind of machine (Lightning Fabric).
 
-What the result depends on is decided by the configuration alone: the order of the images in an epoch, and what a
-method draws at random, follow from the seed and the epoch's number, so a training that was killed and continued ends in
-the same weights. A method's stages come one after the other, each with an optimiser and a schedule of its own. The
-number of epochs is fixed in advance and the last weights are kept; the held-out good images are only watched, and no
-other image is looked at.
+The configuration alone determines the result. The order of the images in an epoch and the random numbers of a method
+follow from the seed and the epoch's number, so a training that was killed and continued ends with the same weights.
+The stages of a method follow each other, each with its own optimiser and schedule. The number of epochs is fixed in
+advance and the last weights are kept. The held-out good images only give a loss to watch, and no other image is used.
 """
 
 from __future__ import annotations
@@ -34,13 +33,18 @@ from edgead.training.schedule import Schedule, check_training, stage_ends
 
 _log = logging.getLogger(__name__)
 
-# A checkpoint of a large student takes seconds to write; a kill costs at most this much work and the epoch under way.
+# A checkpoint of a large student takes seconds to write. A kill loses at most this much work and the epoch under way.
 CHECKPOINT_EVERY_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """losses_before: held-out, of each stage. metrics: epoch, stage, loss, holdout_loss, learning_rate, seconds."""
+    """Losses and metrics of a training.
+
+    Attributes:
+        losses_before: Held-out loss before each stage.
+        metrics: One row for each epoch: epoch, stage, loss, holdout_loss, learning_rate, seconds.
+    """
 
     losses_before: list[float]
     metrics: list[dict[str, float]]
@@ -51,9 +55,9 @@ class TrainingImages:
     """Good images of a training, on the host.
 
     Attributes:
-        train: (N, H, W, 3) uint8 RGB to train on.
-        holdout: (M, H, W, 3) uint8 RGB to watch.
-        counts: How many of `train` each part has, part after part; empty where all are of one part.
+        train: Images to train on, (N, H, W, 3) uint8 RGB, part after part.
+        holdout: Held-out images to watch, (M, H, W, 3) uint8 RGB.
+        counts: Number of training images of each part; empty if there is one part.
     """
 
     train: Tensor
@@ -63,7 +67,7 @@ class TrainingImages:
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """One stage under way: epochs `begin` to `end`, and what trains in them."""
+    """One stage under way: its epochs `begin` to `end`, and its module, optimiser and scheduler."""
 
     number: int
     begin: int
@@ -78,15 +82,15 @@ class Trainer:
     """Trains the student of a method in place; logs its state after every batch.
 
     Args:
-        fabric: The machine, and the precision.
-        method: The method; its student is trained, its teacher never changes.
+        fabric: Devices and precision.
+        method: The method. Its student is trained, its teacher never changes.
         schedule: Epochs, batch size, learning rate and seed.
         images: Images to train on, and images to watch.
-        checkpoint_file: File of the state, written after an epoch.
-        checkpoint_every_s: Shortest time between two checkpoints, in seconds.
+        checkpoint_file: File of the checkpoint, written after an epoch.
+        checkpoint_every_s: Minimum time between two checkpoints, in seconds.
 
     Raises:
-        TrainingError: If there are too few images or epochs.
+        TrainingError: There are too few images or epochs.
     """
 
     def __init__(
@@ -113,18 +117,18 @@ class Trainer:
         self._metrics: list[dict[str, float]] = []
 
     def fit(self, checkpoint: Checkpoint | None = None) -> Fitted:
-        """Train all epochs, or those that a checkpoint leaves.
+        """Train all epochs, or the epochs after a checkpoint.
 
         Args:
-            checkpoint: State to continue from.
+            checkpoint: State to continue from; None trains from the start.
 
         Returns:
-            Losses and metrics of all epochs, those before the checkpoint too.
+            Losses and metrics of all epochs, including those before the checkpoint.
 
         Raises:
-            TrainingError: If a loss is not finite.
-            RunError: If the checkpoint is of other images, or of a method built in another way.
-            KeyboardInterrupt: On Ctrl-C; the checkpoint then holds the last finished epoch.
+            TrainingError: A loss is not finite.
+            RunError: The checkpoint belongs to other images or to a method with other tensors.
+            KeyboardInterrupt: The user pressed Ctrl-C; the checkpoint then holds the last finished epoch.
         """
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -138,24 +142,24 @@ class Trainer:
         return Fitted(self._losses_before, self._metrics)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from the student and the figures of a checkpoint; RunError for one of another training."""
+        """Load the student, losses and metrics of a checkpoint; RunError if it belongs to another training."""
         if checkpoint.images != self._digest:
             raise RunError(
-                f"the training images changed since {self._file} was written: choose another --out, or remove that "
-                "file to train from the start"
+                f"the training images changed since {self._file} was written",
+                hint="choose another --out, or remove that file to train from the start",
             )
         try:
             load_student(self._method, checkpoint.student)
         except RuntimeError as error:
             raise RunError(
-                f"{self._file} is of a method that was built in another way ({error}): remove it to train from the "
-                "start"
+                f"{self._file} does not fit the method of this version ({error})",
+                hint="remove it to train from the start",
             ) from error
         self._epochs_done = checkpoint.epoch
         self._losses_before, self._metrics = list(checkpoint.losses_before), list(checkpoint.metrics)
 
     def _enter_stage(self, number: int, begin: int, end: int, checkpoint: Checkpoint | None) -> _Stage:
-        """Begin a stage, or continue the one that a checkpoint is of."""
+        """Begin a stage, or continue the stage of a checkpoint."""
         method, fabric = self._method, self._fabric
         method.enter_stage(number)
         optimizer = method.optimizer(self._schedule.learning_rate)
@@ -193,10 +197,10 @@ class Trainer:
                 self._keeper.keep(self._checkpoint(stage))
 
     def _train_epoch(self, stage: _Stage, epoch: int, started_at: float) -> tuple[float, float]:
-        """Train one epoch; mean loss of its batches, and learning rate of the last one."""
+        """Train one epoch; return the mean loss of its batches and the learning rate of the last one."""
         fabric, schedule = self._fabric, self._schedule
         stage.module.train()
-        # What a method draws at random follows from the epoch, too, and differs from one process to the next.
+        # The random numbers of a method depend on the epoch, for continued trainings, and differ between processes.
         torch.manual_seed(_epoch_seed(schedule.seed, epoch) * fabric.world_size + fabric.global_rank)
         total, learning_rate = 0.0, math.nan
         for done, chosen in enumerate(self._order(epoch), start=1):
@@ -212,7 +216,7 @@ class Trainer:
         return total / self._batches, learning_rate
 
     def _order(self, epoch: int) -> list[Tensor]:
-        """Numbers of the images of every batch of one process in one epoch; a last, incomplete batch is left out."""
+        """Image numbers of each batch of this process in one epoch; an incomplete last batch is dropped."""
         generator = torch.Generator().manual_seed(_epoch_seed(self._schedule.seed, epoch))
         order = epoch_order(self._counts, generator)[self._fabric.global_rank :: self._fabric.world_size]
         return list(torch.split(order, self._schedule.batch_size)[: self._batches])
@@ -231,8 +235,9 @@ class Trainer:
     def _finite(self, name: str, value: float, epoch: int) -> float:
         if not math.isfinite(value):
             raise TrainingError(
-                f"{name} is {value} in epoch {epoch + 1}: give a smaller --learning-rate than "
-                f"{self._schedule.learning_rate}, or --training-precision 32-true"
+                f"{name} is {value} in epoch {epoch + 1}",
+                hint=f"give a smaller --learning-rate than {self._schedule.learning_rate}, or --training-precision "
+                "32-true",
             )
         return value
 
@@ -254,6 +259,7 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 
 def _digest(textures: str, *arrays: Tensor) -> str:
+    """SHA-256, in hex, of the fingerprint of the textures and the shapes and pixels of images."""
     digest = hashlib.sha256(textures.encode())
     for images in arrays:
         digest.update(str(tuple(images.shape)).encode())

@@ -1,4 +1,4 @@
-"""The loss curve of a training as an image."""
+"""The loss curve of a training, as an image file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from pathlib import Path
 
 
 def draw_loss_curve(metrics: Sequence[dict[str, float]], file: Path) -> None:
-    """Draw training and held-out loss over the epochs, logarithmic, as a PNG; metrics as `fit` gives them.
+    """Draw the training loss and the held-out loss over the epochs, on a logarithmic axis.
 
-    The loss of one stage is not that of another, so no line leads from one to the next.
+    Losses of different stages are not comparable, so no line connects two stages.
+
+    Args:
+        metrics: Rows of `edgead.training.loop.Fitted`, at least one.
+        file: PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,13 +1,13 @@
-"""A training run: a directory that says what was trained, on what, and how it went.
+"""A training run: a directory with the configuration, the weights and the results of a training.
 
-    run.json            configuration, images held out, state, and the summary once finished
-    metrics.json        one row per epoch
-    checkpoint.pt       the state of an unfinished training (plain tensors and numbers); gone when it is finished
-    model.safetensors   teacher and student, once finished: a run builds without the teacher's package or hub
-    pseudo_anomalies.png  what the method is shown beside good images, where it is shown anything
-    loss.png            loss of the training and the held-out images over the epochs
+    run.json              configuration, held-out images, state; the summary when the training is finished
+    metrics.json          one row per epoch
+    checkpoint.pt         the state of an unfinished training (plain tensors and numbers); removed at the end
+    model.safetensors     teacher and student of a finished run, so that a build needs no package or hub for the teacher
+    pseudo_anomalies.png  examples of the pseudo-anomalies, if the method trains on any
+    loss.png              loss of the training images and the held-out images over the epochs
 
-Every file is written beside and renamed, so a kill at any moment leaves a run that the same command continues.
+Every file is written beside its place and renamed, so a kill at any moment leaves a run that can be continued.
 """
 
 from __future__ import annotations
@@ -44,10 +44,12 @@ State = Literal["training", "finished", "collapsed"]
 
 @dataclass(frozen=True, slots=True)
 class PartRecord:
-    """What run.json holds of one part.
+    """The entry of one part in run.json.
 
-    train_images: number trained on. holdout: paths, relative to the dataset, of the good images held out for the
-    threshold. threshold: of the torch model on the held-out images.
+    Attributes:
+        train_images: Number of training images.
+        holdout: Paths of the good images that are held out for the threshold, relative to the dataset.
+        threshold: Threshold of the torch model on the held-out images; None before the training is finished.
     """
 
     train_images: int
@@ -57,10 +59,14 @@ class PartRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What run.json holds.
+    """The content of run.json.
 
-    parts: by name, those of the configuration. alignment: how the parts lie, found or given. summary: figures of a
-    finished training.
+    Attributes:
+        config: Configuration of the training.
+        state: "training", "finished" or "collapsed".
+        parts: Entries of the parts, by name, in the order of the configuration.
+        alignment: Alignment of the parts, given by the user or determined from the images.
+        summary: Figures of a finished training.
     """
 
     config: TrainConfig
@@ -72,47 +78,56 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run that was opened."""
+    """A finished run.
+
+    Attributes:
+        path: Run directory.
+        record: Content of run.json.
+    """
 
     path: Path
     record: RunRecord
 
     @property
     def method_name(self) -> str:
-        """Name of the method, as `rstpm:deep` where it is not the standard variant."""
+        """Name of the method, with its variant if that is not the standard one, such as "rstpm:deep"."""
         config = self.record.config
         return config.method if config.variant == STANDARD_VARIANT else f"{config.method}:{config.variant}"
 
     @property
     def teacher_name(self) -> str:
-        """Timm's name of the teacher."""
+        """Name of the teacher in timm."""
         return self.record.config.teacher
 
     @property
     def size(self) -> ModelSize:
-        """Size of the images the model takes."""
+        """Image size of the model."""
         return ModelSize.parse(self.record.config.size)
 
     @property
     def thresholds(self) -> dict[str, Threshold | None]:
-        """Decision thresholds of the torch model, by part."""
+        """Decision thresholds of the torch model, by name of the part."""
         return {name: part.threshold for name, part in self.record.parts.items()}
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """Figures of the training: losses, seconds, images."""
+        """Figures of the training, such as losses, seconds and numbers of images."""
         return self.record.summary
 
     def load_model(self) -> DistillationMethod:
-        """Build the method and load its weights, on the CPU, in evaluation mode.
+        """Build the method and load its weights.
 
-        Raises RunError when they are missing, broken or do not fit.
+        Returns:
+            The method on the CPU, in evaluation mode.
+
+        Raises:
+            RunError: The weights are missing, broken or belong to another model.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         config = self.record.config
-        # Their weights are in the run, whatever they were trained from.
+        # The run holds the teacher's weights, wherever they came from.
         teacher = method_class(config.method).create_teacher(config.teacher, "random")
         preset = cast("Preset", config.preset)
         method = create_method(
@@ -128,17 +143,23 @@ class Run:
         try:
             method.load_state_dict(load_file(file), strict=True)
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise RunError(f"{file} is missing, broken or of another model: train the run again") from error
+            raise RunError(
+                f"{file} is missing, broken or of another model", hint="train the run again"
+            ) from error
         return method.eval()
 
     def session(self) -> TorchSession:
-        """Open the model as a session on the CPU."""
+        """Open the model as a session on the CPU. See `load_model` for its errors."""
         return TorchSession(self.load_model())
 
     def holdout_images(self) -> dict[str, LoadedImages]:
-        """Read the good images that the training held out, by part.
+        """Read the good images that the training held out.
 
-        Raises DataError or ImageError when they are gone.
+        Returns:
+            Images by name of the part.
+
+        Raises:
+            ImageError: An image is missing or cannot be read.
         """
         images = {}
         for name, root in self.record.config.parts.items():
@@ -146,18 +167,26 @@ class Run:
             try:
                 images[name] = load_images(samples, self.size)
             except ImageError as error:
-                # Without the advice to skip it: the threshold is that of the images that were held out.
+                # The hint of the original error is to skip the image, but the threshold depends on all of them.
                 raise ImageError(
-                    f"an image that {self.path} holds out for the threshold cannot be read: put {root} back as it "
-                    f"was, or train again ({error.__cause__})"
+                    f"an image that {self.path} holds out for the threshold cannot be read ({error.__cause__})",
+                    hint=f"restore the images in {root}, or train again",
                 ) from error
         return images
 
     def training_images(self, count: int) -> LoadedImages:
-        """Read about `count` of the good images that the run was trained on, spread over all of them.
+        """Read some of the run's training images, spread evenly over all of them.
 
-        count: 1 or more; as many of one part as of another, where there are so many. Raises DataError or ImageError
-        when they are gone.
+        Args:
+            count: Approximate number of images, 1 or more, divided equally among the parts. If a part has fewer
+                images, all of them are returned.
+
+        Returns:
+            The images, part after part.
+
+        Raises:
+            DataError: A dataset is missing.
+            ImageError: An image cannot be read.
         """
         config = self.record.config
         parts = []
@@ -168,7 +197,14 @@ class Run:
         return load_images(spread_over(parts, count), self.size, config.skip_broken)
 
     def labelled_images(self) -> dict[str, LoadedImages]:
-        """Read the test images of the datasets that have some, by part, those that can be read."""
+        """Read the test images of the datasets. Images that cannot be read are skipped.
+
+        Returns:
+            Images by name of the part, for the parts that have test images.
+
+        Raises:
+            DataError: A dataset is missing.
+        """
         config = self.record.config
         images = {}
         for name, root in config.parts.items():
@@ -178,21 +214,43 @@ class Run:
 
 
 def open_run(path: Path) -> Run:
-    """Open a finished run. Raises RunError when there is none, or its training is unfinished or collapsed."""
+    """Open a finished run.
+
+    Args:
+        path: Run directory.
+
+    Returns:
+        The run; its weights are not loaded yet.
+
+    Raises:
+        RunError: There is no run, or its training is unfinished or collapsed.
+    """
     record = read_record(path)
     if record is None:
-        raise RunError(f"no training run in {path}: give a directory that edgead train wrote")
+        raise RunError(f"no training run in {path}", hint="give a directory that edgead train wrote")
     if record.state == "collapsed":
         raise RunError(
-            f"the training in {path} collapsed ({record.summary.get('collapse')}): train another run"
+            f"the training in {path} collapsed ({record.summary.get('collapse')})", hint="train another run"
         )
     if record.state != "finished":
-        raise RunError(f"the training in {path} is unfinished: run the same edgead train command again")
+        raise RunError(
+            f"the training in {path} is unfinished", hint="run the same edgead train command again"
+        )
     return Run(path, record)
 
 
 def read_record(path: Path) -> RunRecord | None:
-    """Read run.json of a run directory, None where there is none. Raises RunError when it is not one of ours."""
+    """Read run.json of a run directory.
+
+    Args:
+        path: Run directory.
+
+    Returns:
+        The record; None if there is no run.json.
+
+    Raises:
+        RunError: The file is not a record of a training run, or a newer edgead wrote it.
+    """
     file = path / RUN_FILE
     if not file.exists():
         return None
@@ -203,21 +261,29 @@ def read_record(path: Path) -> RunRecord | None:
         version = record_from(str, value.pop("edgead_version", None), "edgead_version")
         if schema > SCHEMA:
             raise RunError(
-                f"{file} was written by edgead {version[:80]!r} with schema {schema}, this one reads {SCHEMA}: install "
-                "a newer edgead"
+                f"edgead {version[:80]!r} wrote {file} with schema {schema}, and this version reads schema {SCHEMA}",
+                hint="install a newer edgead",
             )
         if schema != SCHEMA:
             raise RecordError(f"its schema is {schema}, not {SCHEMA}")
         record = record_from(RunRecord, value)
         if list(record.parts) != list(record.config.parts):
-            raise RecordError("its parts are not those of its folders")
+            raise RecordError("the names of its parts differ from the names of its folders")
         for name, part in record.parts.items():
             _check_holdout(name, part.holdout)
     return record
 
 
 def write_record(path: Path, record: RunRecord) -> None:
-    """Write run.json of a run directory."""
+    """Write run.json of a run directory.
+
+    Args:
+        path: Run directory.
+        record: Content of the file.
+
+    Raises:
+        EdgeadError: The disk is full.
+    """
     value = {"schema": SCHEMA, "edgead_version": __version__, **asdict(record)}
     write_json(path / RUN_FILE, value)
 

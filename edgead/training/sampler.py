@@ -1,8 +1,8 @@
-"""The order in which an epoch shows the images, so that a student sees each part as often as any other.
+"""The order of the images in an epoch, so that the student sees all parts equally often.
 
-A model of several parts is bad at one that it rarely sees. So an epoch, which is as many images long as there are,
-gives every part the same share of it: parts with more images show some of them, drawn anew each epoch, and
-parts with fewer show theirs more than once.
+A model of several parts performs badly on a part that it rarely sees. So every part has the same share of an epoch,
+and an epoch has as many images as there are in total. A part with more images shows a random subset in each epoch. A
+part with fewer images shows them more than once.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from torch import Tensor
 
 
 def epoch_order(counts: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Numbers of the images of one epoch, int64 (N,), parts mixed; of one part each image once.
+    """Draw the order of the images in one epoch.
 
-    counts: how many images each part has, N in all, the images of the first part being the first.
+    Args:
+        counts: Number of images of each part, N in total. Images are numbered part after part.
+        generator: Random number generator.
+
+    Returns:
+        Numbers of the images, (N,) int64, with the parts mixed. If there is one part, each image occurs once.
     """
     total = sum(counts)
     share = -(-total // len(counts))

@@ -1,8 +1,8 @@
-"""Whether a training collapsed, found out from good images alone.
+"""Detect from good images alone whether a training collapsed.
 
-Two things can go wrong without an error: the student learnt nothing, or it copies the teacher everywhere, defects
-included (some published methods do so on some parts). The first shows in the loss on the held-out images, the second
-when defects drawn onto those images do not raise their score.
+Two failures raise no error. The student may learn nothing, or it may copy the teacher everywhere, defects included
+(some published methods do so on some parts). The loss on the held-out images shows the first failure. The second one
+shows when defects that are drawn onto these images do not raise the score.
 """
 
 from __future__ import annotations
@@ -16,22 +16,27 @@ from edgead.data.synthetic.dataset import DEFECTS, add_defect
 from edgead.runtime.base import Session
 from edgead.types import UInt8Array
 
-# Share of the loss before training that must be gone after it.
+# Training must reduce the held-out loss by at least this share.
 LEARNT_SHARE = 0.05
-# Drawn defects must raise the score of more images than a coin would.
+# Drawn defects must raise the score more often than chance.
 RAISED_SHARE = 0.5
 DRAWN_DEFECTS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Sanity:
-    """losses: held-out, before and after each stage. raised_share: of drawn defects, which raised the score."""
+    """Figures that show whether a training collapsed.
+
+    Attributes:
+        losses: Held-out loss before and after each stage.
+        raised_share: Share of drawn defects that raised the score, from 0 to 1.
+    """
 
     losses: Sequence[tuple[float, float]]
     raised_share: float
 
     def collapse(self) -> str | None:
-        """Why the training counts as collapsed; None when it does not."""
+        """Return the reason why the training counts as collapsed; None if it does not."""
         for stage, (before, after) in enumerate(self.losses, start=1):
             if not after <= (1.0 - LEARNT_SHARE) * before:
                 where = "training" if len(self.losses) == 1 else f"stage {stage} of {len(self.losses)}"
@@ -42,9 +47,15 @@ class Sanity:
 
 
 def raised_share(session: Session, images: UInt8Array, seed: int) -> float:
-    """Share of defects, drawn onto good images, that raise the score of their image.
+    """Draw 40 defects onto good images and count how many raise the score of their image.
 
-    images: (N, H, W, 3) uint8 RGB, taken in turn until 40 defects are drawn, all kinds in turn.
+    Args:
+        session: Session of the model.
+        images: Good images, (N, H, W, 3) uint8 RGB. The images and the kinds of defects take turns.
+        seed: Seed of the defects.
+
+    Returns:
+        Share of defects that raised the score, from 0 to 1.
     """
     rng = np.random.default_rng(seed)
     scores = np.array([session.infer(image[None]).anomaly_score[0] for image in images[:DRAWN_DEFECTS]])

@@ -1,4 +1,4 @@
-"""How a training's epochs and batches are divided, and whether there are images and epochs enough to begin."""
+"""The division of a training's epochs into stages, and the check for enough images and epochs to begin."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from edgead.models.base import DistillationMethod
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What the training loop needs of a configuration.
+    """The settings that the training loop needs.
 
     Attributes:
         epochs: Number of epochs.
-        batch_size: Images in one batch of one process.
+        batch_size: Number of images in a batch of one process.
         learning_rate: Peak of the one-cycle schedule, or the constant learning rate.
-        seed: Decides the order of the images and what a method draws at random.
+        seed: Seed of the order of the images and of the random numbers of a method.
     """
 
     epochs: int
@@ -28,23 +28,23 @@ class Schedule:
 
 
 def stage_ends(shares: tuple[float, ...], epochs: int) -> list[int]:
-    """Divide the epochs among the stages: by their shares, rounded, and no stage without an epoch.
+    """Divide the epochs among the stages by their shares, rounded. Every stage has at least one epoch.
 
     Args:
-        shares: Share of the epochs of each stage; any positive numbers.
+        shares: Share of each stage; any positive numbers.
         epochs: Number of epochs of the whole training.
 
     Returns:
-        Number of epochs that are done at the end of each stage.
+        Number of finished epochs at the end of each stage.
 
     Raises:
-        TrainingError: If there are fewer epochs than stages.
+        TrainingError: There are fewer epochs than stages.
     """
     stages = len(shares)
     if epochs < stages:
         raise TrainingError(
-            f"the method is trained in {stages} stages, for which --epochs {epochs} has no room: give --epochs "
-            f"{stages} or more"
+            f"the method trains in {stages} stages, which --epochs {epochs} is too few for",
+            hint=f"give --epochs {stages} or more",
         )
     ends: list[int] = []
     for stage in range(1, stages + 1):
@@ -54,20 +54,31 @@ def stage_ends(shares: tuple[float, ...], epochs: int) -> list[int]:
 
 
 def check_training(method: DistillationMethod, schedule: Schedule, images: Tensor, processes: int) -> None:
-    """Raise TrainingError where the epochs or the images, (N, H, W, 3), are too few to begin."""
+    """Check that there are enough epochs and images to begin.
+
+    Args:
+        method: The method to train.
+        schedule: Epochs and batch size.
+        images: Training images, (N, H, W, 3).
+        processes: Number of processes that train together.
+
+    Raises:
+        TrainingError: There are too few epochs or images.
+    """
     stage_ends(method.hyperparameters.stages, schedule.epochs)
     _check_batch(schedule.batch_size, images, processes)
 
 
 def _check_batch(batch_size: int, images: Tensor, processes: int) -> None:
-    """Raise TrainingError unless every batch gives batch normalisation two values a channel at stride 32."""
+    """Raise TrainingError unless batch normalisation gets two values per channel of each batch at stride 32."""
     smallest = min(batch_size, len(images) // processes)
     if smallest < 1:
         raise TrainingError(
-            f"{len(images)} good images to train on for {processes} processes: give more images or fewer --devices"
+            f"{len(images)} good images to train on are too few for {processes} processes",
+            hint="give more images or fewer --devices",
         )
     if smallest * (images.shape[1] // 32) * (images.shape[2] // 32) < 2:
         raise TrainingError(
-            f"a batch of 1 image of {images.shape[1]}x{images.shape[2]} is too little for batch normalisation: give "
-            "more images, a larger --batch-size or a larger --size"
+            f"a batch of 1 image of {images.shape[1]}x{images.shape[2]} is too small for batch normalisation",
+            hint="give more images, a larger --batch-size or a larger --size",
         )

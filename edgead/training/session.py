@@ -1,4 +1,4 @@
-"""A trained method behind the session protocol, so that a run is evaluated by the code that evaluates a bundle."""
+"""A trained method behind the session protocol, so that the same code evaluates runs and bundles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from edgead.types import Closing, Prediction, UInt8Array
 
 
 class TorchSession(Closing):
-    """Scores images with a method on the device its weights are on; puts the method into evaluation mode."""
+    """Scores images with a method, on the device of its weights.
+
+    Args:
+        method: The method; it is put into evaluation mode, and still belongs to the caller.
+
+    Attributes:
+        inputs: See Session.inputs.
+        outputs: See Session.outputs.
+    """
 
     def __init__(self, method: DistillationMethod) -> None:
         height, width = method.head.height, method.head.width
@@ -23,7 +31,7 @@ class TorchSession(Closing):
 
     @torch.no_grad()
     def infer(self, batch: UInt8Array) -> Prediction:
-        """Score (N, H, W, 3) uint8 RGB; InputError for another shape or dtype."""
+        """See Session.infer."""
         check_batch(batch, self._method.head.height, self._method.head.width)
         teacher, student = self._method.features(torch.from_numpy(batch).to(self._device))
         if self._head is None:
@@ -33,4 +41,4 @@ class TorchSession(Closing):
         return Prediction(anomaly_map.cpu().numpy(), anomaly_score.cpu().numpy())
 
     def close(self) -> None:
-        """Nothing is held beyond the method, which belongs to the caller."""
+        """See Session.close. There is nothing to release, because the method belongs to the caller."""

@@ -1,4 +1,4 @@
-"""From the options of a user to a training: what is not given is the preset's, and the machine is chosen."""
+"""Start a training with a user's options: the preset gives the defaults, and Fabric chooses the devices."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any
     """Train a run with the options of `edgead.train`.
 
     Args:
-        folders: Datasets, one for each part.
+        folders: Dataset folders, one for each part.
         out: Run directory to write, or to continue.
-        options: Options that are given, by the names of `edgead.files.arguments.TrainOptions`.
+        options: Options that the user gave, by their names in `edgead.files.arguments.TrainOptions`.
 
     Returns:
         The finished run.
 
     Raises:
-        EdgeadError: If an option is out of range, and what `train_run` raises.
+        EdgeadError: An option is out of range, or `train_run` raised an error.
     """
     given = {"method": "rd", "preset": PRESETS[0], "alignment": "auto", "textures": PROCEDURAL, **options}
     preset = hyperparameters_of(given["method"], given["preset"])

@@ -1,4 +1,4 @@
-"""From folders of good images, one for each part, to a finished run: what `edgead train` does."""
+"""Train a run from folders of good images, one for each part: the work of `edgead train`."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ _log = logging.getLogger(__name__)
 
 
 def train_run(config: TrainConfig, out: Path, fabric: Fabric) -> Run:
-    """Train a run, continue one that was killed, or find it finished.
+    """Train a run, or continue a training that was killed. A finished run is returned as it is.
 
     Args:
-        config: What to train.
+        config: Configuration of the training.
         out: Run directory.
-        fabric: The machine, and the precision.
+        fabric: Devices and precision.
 
     Returns:
         The finished run.
 
     Raises:
-        DataError: If a dataset cannot be used.
-        TeacherError: If the teacher cannot be had.
-        InputError: If `out` or the textures cannot be used.
-        RunError: If `out` holds another run.
-        TrainingError: If the GPU has too little memory, or a loss is not finite.
-        CollapseError: If the student learnt nothing; the run then says so too.
+        DataError: A dataset cannot be used.
+        TeacherError: The teacher is unknown, or its weights are not available.
+        InputError: `out`, the method, the loss, the variant or the textures cannot be used.
+        RunError: `out` holds another run.
+        TrainingError: There are too few epochs or images, the GPU has too little memory, or a loss is not finite.
+        CollapseError: The student learnt nothing, or the score sees no defects; the record of the run states it too.
     """
     started_at = time.monotonic()
     textures = _textures(config.textures, config.method)
@@ -69,18 +69,18 @@ def train_run(config: TrainConfig, out: Path, fabric: Fabric) -> Run:
         _log.info("%s is finished already (%d epochs): nothing to do", out, config.epochs)
         return Run(out, record)
 
-    # What can be refused is refused before a teacher is fetched and before images are read.
+    # Invalid options must fail before the teacher is fetched and the images are read, which takes minutes.
     kind, preset = method_class(config.method), cast("Preset", config.preset)
     kind.check_choices(config.loss, config.variant)
     stage_ends(kind.presets[preset].stages, config.epochs)
     datasets = {name: open_dataset(root, config.layout) for name, root in config.parts.items()}
-    # Random weights of a teacher, too, are the same when the training is continued.
+    # Random weights of a teacher must be the same when the training is continued.
     torch.manual_seed(config.seed)
     teacher = kind.create_teacher(config.teacher, config.teacher_weights)
     parts = _parts(datasets, config)
     method, alignment = _method(config, teacher, textures, parts, record)
     fresh, images = _fresh_record(config, parts, alignment), _images(parts)
-    # Before anything is written that would be in the way of a better command.
+    # Before the record is written, because a corrected command would be refused as another configuration.
     check_training(method, config.schedule, images.train, fabric.world_size)
     checkpoint = None
     if record is not None:
@@ -115,7 +115,7 @@ def _method(
     parts: Mapping[str, PartImages],
     record: RunRecord | None,
 ) -> tuple[DistillationMethod, Alignment]:
-    """Create the untrained method of a configuration, the same when the training is continued."""
+    """Create the untrained method of a configuration; a continued training creates the same."""
     if record is not None:
         alignment = record.alignment
     elif config.alignment != "auto":
@@ -131,7 +131,7 @@ def _method(
 
 
 def _fresh_record(config: TrainConfig, parts: Mapping[str, PartImages], alignment: Alignment) -> RunRecord:
-    """Return the record of a training that begins."""
+    """Create the record of a training that begins."""
     records = {
         name: PartRecord(len(part.trained.samples), part.names_held_out(config.parts[name]))
         for name, part in parts.items()
@@ -140,7 +140,7 @@ def _fresh_record(config: TrainConfig, parts: Mapping[str, PartImages], alignmen
 
 
 def _images(parts: Mapping[str, PartImages]) -> TrainingImages:
-    """Return the images of all parts, part after part."""
+    """Join the images of all parts, part after part."""
     return TrainingImages(
         stacked(part.trained.images for part in parts.values()),
         stacked(part.held_out.images for part in parts.values()),
@@ -149,10 +149,11 @@ def _images(parts: Mapping[str, PartImages]) -> TrainingImages:
 
 
 def _checkpoint_of(record: RunRecord, fresh: RunRecord, out: Path) -> Checkpoint | None:
-    """The state of an unfinished run; None where it was stopped before its first checkpoint."""
+    """Read the checkpoint of an unfinished run; None if it stopped before its first checkpoint."""
     if record.parts != fresh.parts:
         raise RunError(
-            f"the images in {_text(fresh.config.data)} changed since {out} was begun: choose another --out"
+            f"the images in {_text(fresh.config.data)} changed since the training in {out} began",
+            hint="choose another --out",
         )
     checkpoint = read_checkpoint(out / CHECKPOINT_FILE)
     begun = checkpoint.epoch if checkpoint else 0
@@ -161,52 +162,55 @@ def _checkpoint_of(record: RunRecord, fresh: RunRecord, out: Path) -> Checkpoint
 
 
 def _textures(source: str, method_name: str) -> Textures:
-    """What pseudo-anomalies are made of; a folder is looked into before anything else is done."""
+    """Open the textures of pseudo-anomalies; a folder without usable images is refused here."""
     if source == PROCEDURAL:
         return ProceduralTextures()
     if not method_class(method_name).uses_textures:
         using = [name for name, method in METHODS.items() if method.uses_textures]
         raise InputError(
-            f"--textures {source}, but {method_name} trains on no pseudo-anomalies: leave it out, or give "
-            f"--method {' or '.join(using)}"
+            f"--textures {source}, but {method_name} does not train on pseudo-anomalies",
+            hint=f"leave out --textures, or give --method {' or '.join(using)}",
         )
     return FolderTextures(Path(source))
 
 
 def _draw_disturbed(method: DistillationMethod, parts: Collection[PartImages], seed: int, out: Path) -> None:
-    """Show what training will show the method beside good images, before hours are spent on it."""
+    """Draw examples of the pseudo-anomalies, so that the user can check them before hours of training."""
     share = max(1, IMAGES_PER_SHEET // len(parts))
     shown = np.concatenate([part.held_out.images[:share] for part in parts])[:IMAGES_PER_SHEET]
     found = method.disturbed(shown, np.random.default_rng(seed))
     if found is not None:
         draw_contact_sheet(shown, *found, out / CONTACT_SHEET)
-        _log.info("it also trains on images like those in %s", out / CONTACT_SHEET)
+        _log.info("the training also uses pseudo-anomalies; examples are in %s", out / CONTACT_SHEET)
 
 
 def _record_of(config: TrainConfig, out: Path) -> RunRecord | None:
-    """The record of the run that `out` holds, which must be of the same configuration."""
+    """Read the record of the run in `out`, which must have the same configuration; None if there is no run."""
     check_directory(out)
     record = read_record(out)
     if record is None:
         if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
-            raise InputError(f"--out {out} holds files that are not a run: choose another directory")
+            raise InputError(f"--out {out} holds files that are not a run", hint="choose another directory")
         return None
     for field in fields(TrainConfig):
         begun, asked = getattr(record.config, field.name), getattr(config, field.name)
         if begun != asked:
             name = field.name.replace("_", " ")
             raise RunError(
-                f"{out} holds a run with {name} {_text(begun)}, not {_text(asked)}: choose another --out, or remove it"
+                f"{out} holds a run with {name} {_text(begun)}, not {_text(asked)}",
+                hint=f"choose another --out, or remove {out}",
             )
     if record.state == "collapsed":
-        raise RunError(f"the run in {out} collapsed ({record.summary.get('collapse')}): choose another --out")
+        raise RunError(
+            f"the run in {out} collapsed ({record.summary.get('collapse')})", hint="choose another --out"
+        )
     return record
 
 
 def _found_alignment(teacher: nn.Module, parts: Mapping[str, PartImages]) -> Alignment:
-    """How the parts lie, as the good images show.
+    """Determine the alignment of the parts from the good images.
 
-    One student serves all parts, so where one of them lies any way, it must be able to rebuild any alignment.
+    One student serves all parts, so it must be able to rebuild any position if one of the parts is unaligned.
     """
     spreads = {
         name: alignment_spread(
@@ -214,7 +218,7 @@ def _found_alignment(teacher: nn.Module, parts: Mapping[str, PartImages]) -> Ali
         )
         for name, part in parts.items()
     }
-    # The part that lies the most ways decides for all.
+    # The least aligned part decides for all.
     alignment = alignment_from_spread(max(spreads.values()))
     found = ", ".join(
         f"{name} {spread:.2f}" if len(parts) > 1 else f"{spread:.2f}" for name, spread in spreads.items()
@@ -229,4 +233,5 @@ def _found_alignment(teacher: nn.Module, parts: Mapping[str, PartImages]) -> Ali
 
 
 def _text(setting: Any) -> str:
+    """Write a setting as the user typed it, a list of folders with spaces between."""
     return " ".join(setting) if isinstance(setting, tuple) else str(setting)

@@ -20,7 +20,7 @@ def method():
 
 
 @pytest.mark.parametrize("share", [0.5, 0.0])
-def test_a_batch_is_the_images_and_their_features(method, monkeypatch, share):
+def test_a_batch_has_images_and_their_features(method, monkeypatch, share):
     monkeypatch.setattr(features_module, "MEMORY_SHARE", share)
     features = TeacherFeatures(method, IMAGES, CPU)
     numbers = torch.tensor([20, 3, 16, 3])
@@ -42,7 +42,7 @@ def test_the_bytes_are_those_of_all_features(method):
     assert TeacherFeatures(method, IMAGES, CPU).bytes == 21 * floats * 4
 
 
-def test_the_memory_at_hand_decides(method, monkeypatch):
+def test_features_are_cached_if_memory_allows(method, monkeypatch):
     size = TeacherFeatures(method, IMAGES, CPU).bytes
     for free, cached in ((2 * size, True), (2 * size - 1, False)):
         monkeypatch.setattr(features_module, "free_bytes", lambda _, free=free: free)

@@ -10,9 +10,9 @@ def order(counts, seed=0):
     return epoch_order(counts, torch.Generator().manual_seed(seed)).tolist()
 
 
-def test_of_one_part_each_image_comes_once():
+def test_each_image_of_a_single_part_occurs_once():
     assert sorted(order([11])) == list(range(11))
-    # As `torch.randperm` has it, so that a training of one part does not hang on there being others elsewhere.
+    # The same as torch.randperm, so that the training of one part does not depend on the code for several parts.
     assert order([11]) == torch.randperm(11, generator=torch.Generator().manual_seed(0)).tolist()
 
 
@@ -27,22 +27,22 @@ def test_every_part_has_the_same_share_of_an_epoch(counts, shares):
     assert found == shares
 
 
-def test_images_of_a_small_part_come_equally_often_and_of_a_large_one_at_most_once():
+def test_images_of_a_small_part_occur_equally_often_and_of_a_large_part_at_most_once():
     shown = order([90, 10])
     assert [shown.count(number) for number in range(90, 100)] == [5] * 10
     assert max(shown.count(number) for number in range(90)) == 1
 
 
-def test_the_parts_are_mixed_and_another_epoch_shows_others():
+def test_the_parts_are_mixed_and_another_epoch_shows_other_images():
     shown = order([90, 10])
-    # One after the other, the parts would change once.
+    # Parts that are not mixed would change once.
     changes = sum((a < 90) != (b < 90) for a, b in pairwise(shown))
     assert changes > 20
     assert set(order([90, 10], seed=1)) != set(shown)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_where_shares_are_no_whole_numbers_the_epoch_stays_as_long(seed):
+def test_the_epoch_keeps_its_length_if_shares_are_not_whole_numbers(seed):
     shown = order([7, 3, 1], seed)
     assert len(shown) == 11
     found = [sum(n < 7 for n in shown), sum(7 <= n < 10 for n in shown), sum(n == 10 for n in shown)]

@@ -7,26 +7,32 @@ from edgead.training.sanity import Sanity, raised_share
 from tests.helpers.training_parts import SIZE_PX, good_parts
 
 
+@pytest.mark.parametrize(("before", "after", "raised"), [(2.0, 1.0, 0.9), (2.0, 1.89, 0.51)])
+def test_a_student_that_learnt_is_no_collapse(before, after, raised):
+    assert Sanity([(before, after)], raised).collapse() is None
+
+
 @pytest.mark.parametrize(
-    ("before", "after", "raised", "words"),
+    ("before", "after", "raised", "value"),
     [
-        (2.0, 1.0, 0.9, None),
-        (2.0, 1.89, 0.51, None),
-        (2.0, 1.91, 0.9, "learnt nothing: held-out loss 2 before and 1.91 after"),
-        (2.0, 2.5, 0.9, "learnt nothing"),
-        (2.0, float("nan"), 0.9, "learnt nothing"),
-        (2.0, 1.0, 0.5, "the score sees no defects: only 50% of drawn defects"),
-        (2.0, 1.0, 0.0, "only 0%"),
+        (2.0, 1.91, 0.9, " 1.91 "),
+        (2.0, 2.5, 0.9, " 2.5 "),
+        (2.0, float("nan"), 0.9, " nan "),
+        (2.0, 1.0, 0.5, " 50% "),
+        (2.0, 1.0, 0.0, " 0% "),
     ],
 )
-def test_a_collapse_is_told_by_its_reason(before, after, raised, words):
+def test_the_reason_of_a_collapse_has_the_loss_or_the_share(before, after, raised, value):
     reason = Sanity([(before, after)], raised).collapse()
-    assert (reason is None) if words is None else (words in reason)
+    assert reason is not None
+    assert value in reason
 
 
 def test_a_stage_that_learnt_nothing_is_named():
     reason = Sanity([(2.0, 1.0), (3.0, 2.9)], 0.9).collapse()
-    assert reason == "the student learnt nothing: held-out loss 3 before and 2.9 after stage 2 of 2"
+    assert reason is not None
+    assert "2.9" in reason
+    assert "stage 2 of 2" in reason
 
 
 def session(score):
@@ -46,7 +52,7 @@ def test_a_score_that_sees_every_change_is_raised_by_every_defect():
     assert raised_share(session(changed), images, seed=0) == 1.0
 
 
-def test_every_image_beyond_the_defects_drawn_is_left_alone():
+def test_no_more_images_than_drawn_defects_are_scored():
     images = np.concatenate([good_parts(2)] * 30)
     seen = []
 

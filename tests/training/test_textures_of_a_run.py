@@ -1,4 +1,4 @@
-"""Pseudo-anomalies of a training: what they are made of, and the image of them."""
+"""The textures of a training's pseudo-anomalies, and the image of examples."""
 
 import json
 from dataclasses import replace
@@ -45,14 +45,14 @@ def textures(tmp_path):
     return tmp_path / "textures"
 
 
-def test_a_run_shows_what_its_method_is_shown(config, textures, tmp_path, caplog):
+def test_a_run_has_an_image_of_its_pseudo_anomalies(config, textures, tmp_path, caplog):
     caplog.set_level("INFO")
     run = train_run(config, tmp_path / "run", cpu())
     sheet = tmp_path / "run" / "pseudo_anomalies.png"
     assert any(str(sheet) in line for line in caplog.messages)
     shown = cv2.imread(str(sheet))
     assert shown is not None
-    # The held-out images, one a row, of which the good ones are grey except their noise.
+    # One row for each held-out image. The good images are grey except for their noise.
     held_out = load_images(
         [Sample(tmp_path / "images" / name, label=0) for name in run.record.parts["images"].holdout],
         ModelSize(64, 64),
@@ -63,31 +63,34 @@ def test_a_run_shows_what_its_method_is_shown(config, textures, tmp_path, caplog
     assert np.ptp(disturbed.astype(int), axis=2).max() > 30
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["config"]["textures"] == str(textures)
-    # Built anew, it needs them no more.
+    # A finished run does not need the textures.
     textures.joinpath("green.png").unlink()
     assert isinstance(run.load_model(), Disturbed)
 
 
-def test_drawn_textures_need_no_folder(config, tmp_path):
+def test_procedural_textures_need_no_folder(config, tmp_path):
     train_run(replace(config, textures="procedural"), tmp_path / "run", cpu())
     assert (tmp_path / "run" / "pseudo_anomalies.png").is_file()
 
 
-def test_a_method_of_good_images_alone_has_no_such_image(config, tmp_path):
+def test_a_method_without_pseudo_anomalies_has_no_such_image(config, tmp_path):
     plain = replace(config, method="template", textures="procedural")
     train_run(plain, tmp_path / "run", cpu())
     assert not (tmp_path / "run" / "pseudo_anomalies.png").exists()
 
 
-def test_textures_for_a_method_that_takes_none_are_refused(config, textures, tmp_path):
-    with pytest.raises(
-        InputError, match=r"but template trains on no pseudo-anomalies: .*--method .*disturbed"
-    ):
+def test_textures_for_a_method_without_pseudo_anomalies_are_refused(config, textures, tmp_path):
+    with pytest.raises(InputError) as caught:
         train_run(replace(config, method="template"), tmp_path / "run", cpu())
+    assert f"--textures {textures}" in caught.value.what
+    assert "template" in caught.value.what
+    assert "--method" in caught.value.hint
+    assert "disturbed" in caught.value.hint
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_without_textures_is_refused_before_anything_is_written(config, tmp_path):
-    with pytest.raises(DataError, match="textures"):
+    with pytest.raises(DataError) as caught:
         train_run(config, tmp_path / "run", cpu())
+    assert str(tmp_path / "textures") in str(caught.value)
     assert not (tmp_path / "run").exists()

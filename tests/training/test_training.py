@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import subprocess
 from dataclasses import replace
@@ -61,12 +62,12 @@ def names(directory: Path) -> list[str]:
     return sorted(entry.name for entry in directory.iterdir())
 
 
-def test_a_run_holds_all_that_a_build_needs(config, tmp_path, caplog):
+def test_a_run_holds_everything_that_a_build_needs(config, tmp_path, caplog):
     caplog.set_level("INFO")
     run = train(config, tmp_path / "run")
 
     assert names(tmp_path / "run") == FILES
-    assert any("11 good images to train on, 1 held out" in line for line in caplog.messages)
+    assert any("11 good images" in line and "1 held out" in line for line in caplog.messages)
     assert cv2.imread(str(tmp_path / "run" / "loss.png")).shape == (480, 840, 3)
     opened = open_run(tmp_path / "run")
     assert opened == run
@@ -89,7 +90,7 @@ def test_a_run_holds_all_that_a_build_needs(config, tmp_path, caplog):
 
 @pytest.mark.parametrize("alignment", ["aligned", "unaligned"])
 def test_a_run_is_loaded_with_the_alignment_it_was_trained_with(images, tmp_path, alignment):
-    # Of so short a training nothing is asked but its student, so a collapse does no harm here.
+    # The test needs only the student's tensors, so the collapse of so short a training is no failure here.
     with contextlib.suppress(CollapseError):
         train(tiny_config(images, alignment=alignment, epochs=1), tmp_path)
     record = read_record(tmp_path)
@@ -132,20 +133,22 @@ def test_a_finished_run_is_left_alone(config, tmp_path, monkeypatch, caplog):
     again = train_run(config, tmp_path / "run", cpu())
 
     assert again == open_run(tmp_path / "run")
-    assert caplog.messages == [f"{tmp_path / 'run'} is finished already (8 epochs): nothing to do"]
+    (line,) = caplog.messages
+    assert str(tmp_path / "run") in line
     assert before == {f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in (tmp_path / "run").iterdir()}
 
 
 def test_another_configuration_is_refused(config, tmp_path):
     train(config, tmp_path / "run")
-    with pytest.raises(
-        RunError, match=r"holds a run with learning rate 0.005, not 0.01: choose another --out"
-    ):
+    with pytest.raises(RunError) as caught:
         train(replace(config, learning_rate=0.01), tmp_path / "run")
+    assert "learning rate 0.005" in caught.value.what
+    assert "0.01" in caught.value.what
+    assert "--out" in caught.value.hint
 
 
 def begun(config, out, monkeypatch) -> None:
-    """A run that was stopped after its first record."""
+    """Start a run and stop it after its first record."""
     import edgead.training.training as training
 
     def stopped(*_: object, **__: object) -> None:
@@ -160,11 +163,12 @@ def begun(config, out, monkeypatch) -> None:
 
 def test_a_begun_run_is_continued(config, tmp_path, monkeypatch, caplog):
     begun(config, tmp_path / "run", monkeypatch)
-    with pytest.raises(RunError, match="is unfinished: run the same edgead train command again"):
+    with pytest.raises(RunError) as caught:
         open_run(tmp_path / "run")
+    assert "edgead train" in caught.value.hint
     caplog.set_level("INFO")
     train(config, tmp_path / "run")
-    assert f"continuing {tmp_path / 'run'} after epoch 0 of 8" in caplog.messages
+    assert any(str(tmp_path / "run") in line and "epoch 0 of 8" in line for line in caplog.messages)
     assert names(tmp_path / "run") == FILES
 
 
@@ -173,36 +177,50 @@ def test_changed_images_are_refused(config, tmp_path, monkeypatch):
     config = replace(config, data=(str(data),))
     begun(config, tmp_path / "run", monkeypatch)
     write_images(tmp_path / "data", 13)
-    with pytest.raises(RunError, match=r"the images in .*data changed since .*run was begun"):
+    with pytest.raises(RunError) as caught:
         train(config, tmp_path / "run")
+    assert str(data) in caught.value.what
+    assert str(tmp_path / "run") in caught.value.what
+    assert "--out" in caught.value.hint
 
 
 def test_a_student_that_learns_nothing_is_a_collapse(config, tmp_path):
     config = replace(config, method="constant")
-    with pytest.raises(
-        CollapseError, match="collapsed: the student learnt nothing: held-out loss 3 before and 3"
-    ):
+    with pytest.raises(CollapseError) as collapsed:
         train(config, tmp_path / "run")
     record = read_record(tmp_path / "run")
     assert record is not None
     assert record.state == "collapsed"
-    with pytest.raises(RunError, match="collapsed"):
+    # The constant student's loss is 1 at each of three scales, before and after the training.
+    reason = record.summary["collapse"]
+    assert reason.count(" 3 ") == 2
+    assert reason in collapsed.value.what
+    with pytest.raises(RunError) as opening:
         open_run(tmp_path / "run")
-    with pytest.raises(RunError, match=r"collapsed .the student learnt nothing.*: choose another --out"):
+    assert reason in opening.value.what
+    with pytest.raises(RunError) as training_again:
         train(config, tmp_path / "run")
+    assert reason in training_again.value.what
+    assert "--out" in training_again.value.hint
 
 
 def test_an_untrained_student_is_a_collapse(config, tmp_path):
-    with pytest.raises(CollapseError, match="learnt nothing"):
+    with pytest.raises(CollapseError):
         train(replace(config, epochs=1, learning_rate=1e-9), tmp_path / "run")
+    record = read_record(tmp_path / "run")
+    assert record is not None
+    # Not because the score sees no defects, which the reason would give as a share in percent.
+    assert f"{record.summary['holdout_loss']:.4g}" in record.summary["collapse"]
 
 
 def test_broken_images_are_named_or_skipped_and_counted(config, tmp_path, caplog):
     data = write_images(tmp_path / "data", 12)
     (data / "note.png").write_text("this is no image")
     config = replace(config, data=(str(data),))
-    with pytest.raises(ImageError, match=r"note.png.*--skip-broken"):
+    with pytest.raises(ImageError) as caught:
         train(config, tmp_path / "run")
+    assert str(data / "note.png") in str(caught.value)
+    assert "--skip-broken" in str(caught.value)
     assert not (tmp_path / "run").exists()
 
     run = train(replace(config, skip_broken=True), tmp_path / "run")
@@ -214,37 +232,43 @@ def test_broken_images_are_named_or_skipped_and_counted(config, tmp_path, caplog
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_images(config, tmp_path, count):
     data = write_images(tmp_path / "data", count)
-    with pytest.raises(DataError) as error:
+    with pytest.raises(DataError) as caught:
         train(replace(config, data=(str(data),)), tmp_path / "run")
-    assert "\n" not in str(error.value)
-    assert ("data holds one good image" in str(error.value)) == (count == 1)
+    assert "\n" not in str(caught.value)
+    assert str(data) in str(caught.value)
+    # One image can be trained on, and then there is none for the threshold.
+    assert ("threshold" in str(caught.value)) == (count == 1)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind", "words"),
+    ("changes", "kind", "value"),
     [
-        ({"method": "magic"}, InputError, "unknown method 'magic'"),
-        ({"method": "rd", "loss": "mse"}, InputError, "unknown loss 'mse'"),
-        ({"teacher": "resnet19"}, TeacherError, "unknown teacher 'resnet19'"),
-        ({"teacher_weights": "none.pt"}, TeacherError, "no weights file none.pt"),
+        ({"method": "magic"}, InputError, "'magic'"),
+        ({"method": "rd", "loss": "mse"}, InputError, "'mse'"),
+        ({"teacher": "resnet19"}, TeacherError, "'resnet19'"),
+        ({"teacher_weights": "none.pt"}, TeacherError, "none.pt"),
         ({"layout": "tree"}, EdgeadError, "tree"),
         ({"data": ("/nowhere",)}, DataError, "/nowhere"),
     ],
 )
-def test_a_wrong_value_leaves_nothing_behind(config, tmp_path, changes, kind, words):
-    with pytest.raises(kind, match=words) as error:
+def test_a_wrong_value_leaves_nothing_behind(config, tmp_path, changes, kind, value):
+    with pytest.raises(kind) as caught:
         train(replace(config, **changes), tmp_path / "run")
-    assert "\n" not in str(error.value)
+    assert value in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_out_must_be_a_directory_of_a_run(config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file is a file .*: choose another path"):
+    with pytest.raises(InputError) as caught:
         train(config, tmp_path / "file")
-    with pytest.raises(InputError, match="holds files that are not a run"):
+    assert str(tmp_path / "file") in str(caught.value)
+    with pytest.raises(InputError) as caught:
         train(config, tmp_path)
+    assert f"--out {tmp_path} " in caught.value.what
+    assert names(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("content", [None, b"not weights"])
@@ -254,8 +278,9 @@ def test_a_run_without_its_weights_does_not_load(config, tmp_path, content):
         (tmp_path / "run" / "model.safetensors").unlink()
     else:
         (tmp_path / "run" / "model.safetensors").write_bytes(content)
-    with pytest.raises(RunError, match=r"model.safetensors is missing, broken or of another model"):
+    with pytest.raises(RunError) as caught:
         run.session()
+    assert str(tmp_path / "run" / "model.safetensors") in caught.value.what
 
 
 def test_a_full_disk_ends_in_one_line_and_a_run_to_continue(config, tmp_path):
@@ -266,10 +291,11 @@ def test_a_full_disk_ends_in_one_line_and_a_run_to_continue(config, tmp_path):
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("mounting a small file system takes root")
     try:
-        with pytest.raises(
-            EdgeadError, match=r"disk full while writing .*model.safetensors: free some space"
-        ):
+        with pytest.raises(EdgeadError) as caught:
             train(config, disk / "run")
+        assert str(disk / "run" / "model.safetensors") in str(caught.value)
+        assert isinstance(caught.value.__cause__, OSError)
+        assert caught.value.__cause__.errno == errno.ENOSPC
         assert names(disk / "run") == ["run.json"]
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         train(config, disk / "run")
