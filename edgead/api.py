@@ -1,8 +1,9 @@
-"""What `import edgead` offers: train, build, load, evaluate and stream, each in one call.
+"""The public functions of `import edgead`: train, build, load, evaluate and stream, each in one call.
 
-Each function does what the command of the same name does, with the same options. What a function needs is imported when
-it is called, so that a device without the training packages can load a bundle. Nothing is printed: steps are logged to
-the logger `edgead` at level INFO, and how far a long step has come at level DEBUG (see `edgead.files.progress`).
+Each function does the same as the command of its name, with the same options. A function imports its dependencies when
+it is called, so that a device without the training packages can load a bundle. The functions print nothing: steps are
+logged to the logger `edgead` at level INFO, and the progress of a long step at level DEBUG (see
+`edgead.files.progress`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[TrainOptions]) -> Run:
     """Train a model on images of good parts.
 
-    The same call again continues a training that was killed, and does nothing if it is finished.
+    The same call again continues a training that was killed, and does nothing if the training is finished.
 
     Args:
         data: Folder with images of good parts, or a list of folders for one model of several parts.
@@ -61,7 +62,7 @@ def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[
     """
     given = checked_options(TrainOptions, options)
     folders, run_path = paths_of(data, "data"), path_of(out, "out")
-    # What needs no torch is refused before the seconds that its import takes.
+    # Checks that need no torch come first, because its import takes seconds.
     from edgead.data import open_dataset
     from edgead.files.atomic import check_directory
     from edgead.imaging.preprocess import ModelSize
@@ -77,20 +78,20 @@ def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[
 
 
 def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOptions]) -> Bundle:
-    """Turn a run into a bundle that is proven to decide as the trained model does.
+    """Build a bundle from a run and verify that it decides as the trained model does.
 
     Args:
-        run: What `train` returned, or the directory of a run. A bundle is compiled for another target as it is, or
-            built anew with the images of `data`.
-        out: Bundle directory to write, in place of the bundle that may be there.
+        run: Run that `train` returned, or the directory of a run. A bundle may be given instead: it is compiled as it
+            is for another target, or built again with the images of `data`.
+        out: Bundle directory to write; an existing bundle is replaced.
         **options: `target`, `precision` and the other options of `edgead.files.arguments.BuildOptions`.
 
     Returns:
         The bundle, opened.
 
     Raises:
-        EdgeadError: If an option or the run is not usable, or what was built decides otherwise than the model
-            (VerificationError). Nothing is written then.
+        EdgeadError: If an option or the run is not usable, or the decisions of the built model differ from the trained
+            model (VerificationError). Nothing is written then.
 
     Example:
         >>> import edgead
@@ -132,9 +133,9 @@ def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model
     """Open a bundle or a run to decide on images; use the result as a context manager.
 
     Args:
-        model: Directory of a bundle or of a run, or what `build` or `train` returned. A run needs the training
-            packages.
-        threads: CPU threads of one inference, for a bundle on a CPU; by default one for each core.
+        model: Directory of a bundle or of a run, or the object that `build` or `train` returned. A run needs the
+            training packages.
+        threads: Number of CPU threads of one inference, for a bundle on a CPU; by default one for each core.
 
     Returns:
         The opened model, see `Model.predict`.
@@ -157,7 +158,7 @@ def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model
     restore_directory(path)
     if (path / "run.json").is_file():
         if threads is not None:
-            raise InputError(f"threads is {threads}, and {path} is a run: leave it out")
+            raise InputError(f"threads is {threads}, and {path} is a run", hint="leave threads out")
         with needs_extra("train", "a run"):
             from edgead.training.run import open_run
         run = open_run(path)
@@ -172,7 +173,7 @@ def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model
         description = f"{path} (bundle: {manifest.method}, {manifest.teacher}, {manifest.precision})"
         return Model(open_session(bundle, threads=threads), manifest.size, manifest.thresholds, description)
     state = "is neither a run nor a bundle" if path.exists() else "does not exist"
-    raise InputError(f"{path} {state}: give a directory that edgead train or edgead build wrote")
+    raise InputError(f"{path} {state}", hint="give a directory that edgead train or edgead build wrote")
 
 
 def evaluate(
@@ -184,18 +185,18 @@ def evaluate(
     out: PathLike | None = None,
     skip_broken: bool = False,
 ) -> Evaluation:
-    """Measure how well a bundle or a run tells defects from good parts.
+    """Measure how well a bundle or a run distinguishes defects from good parts.
 
     Args:
-        model: Directory of a bundle or of a run, or what `build` or `train` returned.
+        model: Directory of a bundle or of a run, or the object that `build` or `train` returned.
         data: Dataset with good and defective images to test on.
-        part: Name of the part on the images, if the model serves several; by default the name of the dataset.
+        part: Name of the part on the images, if the model has several parts; by default the name of the dataset.
         layout: Folder layout of the dataset: "auto", "mvtec", "btad", "visa" or "folder".
         out: Directory for `report.html` and `results.json`; needs the packages of `edgead[report]`.
         skip_broken: Whether to leave out and count image files that cannot be read.
 
     Returns:
-        The figures; `collapse` says why the model counts as failed, None if it does not.
+        The metrics; `collapse` is the reason why the model counts as failed, None if it does not.
 
     Raises:
         EdgeadError: If the model cannot be loaded, the part is unknown, the dataset has no test images, or an image
@@ -228,13 +229,14 @@ def stream(
     """Score a camera, a video or a folder until it ends or Ctrl-C is pressed.
 
     Args:
-        model: Directory of a bundle or of a run, or what `build` or `train` returned.
+        model: Directory of a bundle or of a run, or the object that `build` or `train` returned.
         source: Camera number, video file, folder of images, "rtsp://...", "http://..." or "synthetic:KIND?fps=10".
-        sinks: Where verdicts go: "jsonl:FILE", "video:FILE.mkv", "rejects:FOLDER?keep=1000", "status:", "window:".
+        sinks: Addresses that receive the verdicts: "jsonl:FILE", "video:FILE.mkv", "rejects:FOLDER?keep=1000",
+            "status:", "window:".
         watch: Whether to wait for new images in the source folder.
-        threads: CPU threads of one inference; by default one for each core.
+        threads: Number of CPU threads of one inference; by default one for each core.
         max_frames: Number of scored frames after which the stream ends.
-        part: Name of the part that is seen; needed if the model serves several.
+        part: Name of the part that the source shows; required if the model has several parts.
 
     Returns:
         Counts and latencies of the stream.
@@ -253,11 +255,11 @@ def stream(
     from edgead.streaming import stream as run_stream
 
     checked("max_frames", max_frames, int | None)
-    # An address stays as it is: a path would lose the second slash of rtsp://.
+    # An address is not converted to a path, which would lose the second slash of rtsp://.
     given = source if type(source) in (int, str) and source != "" else path_of(source, "source")
     if not isinstance(sinks, list | tuple) or not all(isinstance(sink, str) for sink in sinks):
-        raise InputError(f"sinks is {sinks!r}: give a list of addresses, such as ['status:']")
-    # The model first: a camera that is opened fills its buffer with frames that would be old when the model is ready.
+        raise InputError(f"sinks is {sinks!r}", hint="give a list of addresses, such as ['status:']")
+    # The model is opened before the camera, whose buffer would otherwise fill with frames that are old at the start.
     with load(model, threads=threads) as opened, ExitStack() as stack:
         chosen, threshold = opened.part_and_threshold(part)
         stop = stack.enter_context(stop_on_signals())

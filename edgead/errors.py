@@ -4,22 +4,22 @@ EdgeadError
  ├── InputError             a value the user gave: an option, a size, a name
  ├── MissingExtraError      an optional package is not installed
  ├── MissingLibraryError    the operating system lacks a library that OpenCV needs
- ├── DataError              a dataset folder, or what is in it
+ ├── DataError              a dataset folder or its content
  │    └── ImageError      one image file
  ├── RunError               a training run directory
- ├── TeacherError           a teacher's name or its weights
- ├── TrainingError          training cannot go on
- │    └── CollapseError     the student learnt nothing, or a constant
+ ├── TeacherError           a teacher's name or weights
+ ├── TrainingError          training cannot start or continue
+ │    └── CollapseError     the student learnt nothing, or gives a constant
  ├── BundleError            a bundle directory: missing, changed, too new
  ├── BackendError           an inference backend, its library, its engine
- ├── PrecisionError         a graph or a calibration that does not serve the precision asked for
+ ├── PrecisionError         a graph or a calibration that does not support the requested precision
  ├── StreamError            a source or a sink
  │    ├── SourceError
  │    └── SinkError
- └── VerificationError      what was built decides otherwise than the model
+ └── VerificationError      a built model whose decisions differ from the trained model
 
-An error has two parts: `what` was wrong, with the value, and the `hint`, how to fix it. Its text is one line of both.
-Errors of vendor libraries are translated where they are met, with ``raise ... from``; the command line prints
+An error has two parts: `what` describes the problem and has the value, `hint` describes the fix. Its text joins both in
+one line. Errors of vendor libraries are translated where they occur, with ``raise ... from``. The command line prints
 ``error: <what>: <hint>`` and exits with `exit_code`, one of `EXIT_CODES`.
 """
 
@@ -39,19 +39,20 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
         130: "interrupted by Ctrl-C",
     }
 )
-"""What a command ends with, for scripts."""
+"""Exit codes of commands and their meanings, for scripts."""
 
 
 class EdgeadError(Exception):
     """Base of every error that edgead raises on purpose.
 
     Args:
-        what: What was wrong, with the value, in one line.
-        hint: How to fix it: what to type, install or change.
+        what: Description of the problem, with the value, in one line.
+        hint: Description of the fix (text to type, package to install, setting to change) as one clause; None if there
+            is nothing to do.
 
     Attributes:
-        what: As given.
-        hint: As given; None if there is nothing to do.
+        what: Description of the problem.
+        hint: Description of the fix, or None.
         exit_code: Exit code of a command that ends with this error.
     """
 
@@ -63,11 +64,17 @@ class EdgeadError(Exception):
 
 
 class InputError(EdgeadError):
-    """A value that the user gave is not usable."""
+    """A value from the user is not usable."""
 
 
 class MissingExtraError(EdgeadError):
-    """An optional package is needed and not installed."""
+    """A required optional package is not installed.
+
+    Args:
+        package: Name of the missing package.
+        extra: Extra of edgead that installs the package.
+        purpose: Feature that needs the package, at the beginning of the message.
+    """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
@@ -76,7 +83,11 @@ class MissingExtraError(EdgeadError):
 
 
 class MissingLibraryError(EdgeadError):
-    """OpenCV is installed and cannot be loaded: a bare server or device lacks libraries that a desktop has."""
+    """OpenCV is installed but cannot be loaded: a bare server or device lacks libraries that a desktop has.
+
+    Args:
+        reason: Error of the import.
+    """
 
     def __init__(self, reason: ImportError) -> None:
         super().__init__(
@@ -86,11 +97,11 @@ class MissingLibraryError(EdgeadError):
 
 @contextmanager
 def needs_extra(extra: str, purpose: str) -> Iterator[None]:
-    """Translate the absence of a package that the block imports into MissingExtraError.
+    """Translate a failed import of a package in the block into MissingExtraError.
 
     Args:
-        extra: The extra of edgead that brings the package.
-        purpose: What needs the package, as the message begins.
+        extra: Extra of edgead that installs the package.
+        purpose: Feature that needs the package, at the beginning of the message.
 
     Raises:
         MissingExtraError: An imported package is not installed.
@@ -98,14 +109,14 @@ def needs_extra(extra: str, purpose: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        # A module of ours that is missing is a bug, and keeps its traceback.
+        # A missing module of edgead is a bug and keeps its traceback.
         if error.name is None or error.name.partition(".")[0] == "edgead":
             raise
         raise MissingExtraError(error.name, extra, purpose) from error
 
 
 class DataError(EdgeadError):
-    """A dataset folder is missing, empty or not of the expected layout."""
+    """A dataset folder is missing, empty or has an unexpected layout."""
 
 
 class ImageError(DataError):
@@ -113,15 +124,15 @@ class ImageError(DataError):
 
 
 class RunError(EdgeadError):
-    """A training run directory is missing, incomplete or of another configuration."""
+    """A training run directory is missing, incomplete or has another configuration."""
 
 
 class TeacherError(EdgeadError):
-    """A teacher is unknown or its weights cannot be had."""
+    """A teacher is unknown or its weights cannot be loaded."""
 
 
 class TrainingError(EdgeadError):
-    """Training cannot start or go on."""
+    """Training cannot start or continue."""
 
 
 class CollapseError(TrainingError):
@@ -131,7 +142,7 @@ class CollapseError(TrainingError):
 
 
 class BundleError(EdgeadError):
-    """A bundle directory is missing, changed, or of a newer schema."""
+    """A bundle directory is missing, changed, or has a newer schema."""
 
 
 class BackendError(EdgeadError):
@@ -139,11 +150,11 @@ class BackendError(EdgeadError):
 
 
 class PrecisionError(EdgeadError):
-    """A graph, or its calibration, does not serve the precision asked for."""
+    """A graph or its calibration does not support the requested precision."""
 
 
 class StreamError(EdgeadError):
-    """Base of what goes wrong at the ends of a stream."""
+    """Base of errors of sources and sinks."""
 
 
 class SourceError(StreamError):
@@ -155,21 +166,21 @@ class SinkError(StreamError):
 
 
 class VerificationError(EdgeadError):
-    """What was built decides otherwise than the model it was built from."""
+    """The decisions of a built model differ from the trained model."""
 
     exit_code = 3
 
 
 @contextmanager
 def vendor_errors(what: str, hint: str) -> Iterator[None]:
-    """Translate every error of a vendor's library into BackendError; theirs have no common base below Exception.
+    """Translate every error of a vendor library into BackendError; such errors share no base class except Exception.
 
     Args:
-        what: What failed.
-        hint: How to fix it.
+        what: Description of the failed operation.
+        hint: Description of the fix.
 
     Raises:
-        BackendError: The block raised an exception; a BackendError passes as it is.
+        BackendError: The block raised an exception. A BackendError of the block is not changed.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""The values that flow between the rooms of edgead; NumPy only.
+"""Data types that the packages of edgead exchange; they need NumPy only.
 
-A `Frame` comes from a source, its image goes through `edgead.imaging.preprocess` into a batch, a session turns the
-batch into a `Prediction`, and the stream's policy turns that into a `Verdict`.
+A source yields a `Frame`, `edgead.imaging.preprocess` converts its image into a batch, a session converts the batch
+into a `Prediction`, and `edgead.streaming.verdict` converts the prediction into a `Verdict`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 class Closing(ABC):
-    """Base of what a `with` block closes at its end: sessions, sources and sinks.
+    """Base of objects that a `with` block closes at its end: sessions, sources and sinks.
 
     Example:
         >>> class Door(Closing):
@@ -43,7 +43,7 @@ class Closing(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release what is held; may be called twice."""
+        """Release all resources; may be called twice."""
 
     def __enter__(self) -> Self:
         return self
@@ -58,9 +58,14 @@ class Closing(ABC):
 class Frame:
     """One image from a source.
 
-    image: (H, W, 3) uint8 RGB, any size. index: 0, 1, 2, ... in the source's order, gaps where frames were
-    dropped. captured_at_ns: `time.monotonic_ns` at capture. source: the URI it came from, for folders the
-    file's path.
+    Attributes:
+        image: Image, (H, W, 3) uint8 RGB, any size.
+        index: Index in the source's order: 0, 1, 2, ..., with gaps where frames were dropped.
+        captured_at_ns: Time of capture in nanoseconds, from `time.monotonic_ns`.
+        source: Address of the source, for folders the path of the image file.
+
+    Raises:
+        ValueError: The image has another shape or dtype.
     """
 
     image: UInt8Array
@@ -71,13 +76,19 @@ class Frame:
     def __post_init__(self) -> None:
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
             raise ValueError(
-                f"a frame's image is (H, W, 3) uint8 RGB, not {self.image.shape} {self.image.dtype}"
+                f"a frame's image is {self.image.shape} {self.image.dtype}, not (H, W, 3) uint8 RGB"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Name, NumPy dtype name and shape of a graph's input or output; None where a dimension is free."""
+    """Description of a graph's input or output.
+
+    Attributes:
+        name: Name of the tensor.
+        dtype: Name of the NumPy dtype, such as "float32".
+        shape: Size of each dimension; None if the dimension is free.
+    """
 
     name: str
     dtype: str
@@ -86,9 +97,11 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What every graph gives for a batch of N images; numbers only, no decision.
+    """Output of every graph for a batch of N images: numbers only, no decision.
 
-    anomaly_map: (N, 1, H, W) float32. anomaly_score: (N,) float32, the maximum over each map.
+    Attributes:
+        anomaly_map: Anomaly maps, (N, 1, H, W) float32.
+        anomaly_score: Anomaly scores, (N,) float32: the maximum of each map.
     """
 
     anomaly_map: Float32Array
@@ -97,7 +110,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected region of a map above the threshold, in pixels of the *image* (not of the map).
+    """A connected region of an anomaly map above the threshold, in pixels of the *image* (not of the map).
 
     Attributes:
         x_px: Left edge of the bounding box.
@@ -132,9 +145,9 @@ class Verdict:
         anomaly_score: Score of the frame.
         threshold: Decision threshold of the part.
         is_anomalous: Whether `anomaly_score > threshold`.
-        latency_ms: Time from capture to decision.
+        latency_ms: Time from capture to decision, in milliseconds.
         regions: Regions of the map above the threshold, the largest first; empty if the frame is good.
-        part: Name of the part that the threshold belongs to, None if it is not known.
+        part: Name of the part that the threshold belongs to, None if it is unknown.
     """
 
     frame_index: int
@@ -148,11 +161,17 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """The attributes of the anomaly-map operator: how features of several scales become one map.
+    """Attributes of the anomaly-map operator, which combines features of several scales into one map.
 
-    height, width: size of the map in pixels. fusion: `add` sums the scales, `multiply` multiplies them.
-    sigma: standard deviation of the Gaussian smoothing in pixels of the map, 0 for none. align_corners: of
-    the bilinear resize.
+    Attributes:
+        height: Height of the map in pixels, 1 or more.
+        width: Width of the map in pixels, 1 or more.
+        fusion: Combination of the scales: "add" for the sum, "multiply" for the product.
+        sigma: Standard deviation of the Gaussian, in pixels of the map; 0 for no smoothing.
+        align_corners: Alignment of the bilinear resize, as `align_corners` of `torch.nn.functional.interpolate`.
+
+    Raises:
+        ValueError: An attribute is out of range.
     """
 
     height: int

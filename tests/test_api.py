@@ -42,7 +42,7 @@ SIZE = ModelSize(32, 64)
 
 
 def make_image(height: int = 32, width: int = 64, bright: bool = True) -> np.ndarray:
-    """A dark image; if bright, with a white rectangle in the middle half of each axis."""
+    """Make a dark image; if bright, with a white rectangle in the middle half of each axis."""
     image = np.zeros((height, width, 3), np.uint8)
     if bright:
         image[height // 4 : height * 3 // 4, width // 4 : width * 3 // 4] = 255
@@ -98,7 +98,7 @@ def test_the_import_brings_only_the_standard_library() -> None:
 
 
 def test_a_device_without_the_training_packages_predicts(bundle: Path) -> None:
-    # All but ONNX Runtime are blocked.
+    # All packages except ONNX Runtime are blocked.
     code = (
         BLOCK + "HEAVY.remove('onnxruntime')\nimport edgead, numpy\nwith edgead.load(sys.argv[1]) as model:\n"
         "    print(model.predict(numpy.full((8, 8, 3), 255, numpy.uint8)).is_anomalous)"
@@ -138,7 +138,7 @@ def test_regions_and_the_full_map_are_in_pixels_of_the_image(bundle: Path) -> No
     assert full.anomaly_map.dtype == np.float32
     assert small.regions == full.regions
     assert [region.box for region in full.regions] == [(32, 32, 64, 64)]
-    # Far from the edges, which a resized map blurs, the map is the image's brightness.
+    # Far from the edges, which the resize blurs, the map is equal to the brightness of the image.
     assert full.anomaly_map[40:88, 40:88].min() == full.anomaly_map.max() == 1.0
     assert full.anomaly_map[:24].max() == 0.0
 
@@ -154,7 +154,7 @@ def test_an_image_file_and_its_pixels_give_the_same(bundle: Path, tmp_path: Path
 
 
 class Counting(edgead.FakeSession):
-    """Notes the size of each batch."""
+    """A session that records the size of each batch."""
 
     def __init__(self) -> None:
         super().__init__(SIZE)
@@ -232,14 +232,14 @@ def test_a_model_without_a_threshold_decides_nothing() -> None:
 
 
 @pytest.mark.parametrize("score", [np.nan, np.inf])
-def test_a_score_that_is_no_number_is_never_a_decision(score: float) -> None:
+def test_a_score_that_is_not_finite_is_never_a_decision(score: float) -> None:
     session = edgead.FakeSession(SIZE, score=score)
     with Model(session, SIZE, {"part": THRESHOLD}, "fake") as model, pytest.raises(BackendError):
         model.predict(make_image(bright=False))
 
 
 @pytest.mark.parametrize("path", [7, None, b"bundle", "", "gone", ".", "notes.txt"])
-def test_what_is_no_model_is_one_line(path: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_model_is_one_line(path: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("mine\n")
     calls = (
@@ -323,7 +323,7 @@ def test_options_of_train_reach_the_training(
     assert {name: getattr(config, name) for name in expected} == expected
 
 
-def test_a_run_is_trained_loaded_and_said_to_have_collapsed(tmp_path: Path) -> None:
+def test_a_collapsed_run_is_an_error_and_a_finished_one_is_loaded(tmp_path: Path) -> None:
     small = {
         "teacher": TINY_TEACHER,
         "teacher_weights": "random",
@@ -368,7 +368,7 @@ def test_a_wrong_option_of_build_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_evaluate_gives_the_figures_of_the_dataset(tmp_path: Path) -> None:
+def test_evaluate_returns_the_metrics_of_the_dataset(tmp_path: Path) -> None:
     size = ModelSize(SIZE_PX, SIZE_PX)
     path = write_brightness_bundle(tmp_path / "bundle", size, Threshold(0.2, 0.01, 0.95, 0.95, 299, 299))
     data = write_parts(tmp_path / "parts")

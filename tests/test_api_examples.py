@@ -34,7 +34,7 @@ edgead.stream("engines/my-parts", source=0, sinks=["status:"])
 
 @pytest.fixture(scope="module")
 def spaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, Any]]]:
-    """Names after each block of the document; the working directory is that of the examples."""
+    """Names after each block of the document, which runs in the working directory of the examples."""
     world = write_world(tmp_path_factory.mktemp("api"))
     names: dict[str, Any] = {"__name__": "api"}
     after = []

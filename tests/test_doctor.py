@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A machine without devices, driver, or caches, to which a test adds what it needs."""
+    """A machine without devices, driver or caches; a test adds the ones that it needs."""
     for name in ("dev", "names", "bin", "home"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr(doctor, "CAMERA_DEVICES", tmp_path / "dev")
@@ -62,18 +62,18 @@ def test_a_bare_machine(here):
     assert diagnosis.environment.libraries["onnxruntime"] == onnxruntime.__version__
 
 
-def test_without_a_driver_it_says_so_and_how_to_get_one(here):
+def test_a_missing_driver_comes_with_a_hint(here):
     if list(Path("/proc/driver").glob("nvidia")):
         pytest.skip("this machine has an NVIDIA driver")
     pytest.importorskip("cuda.core", reason="cuda-core is not installed")
     found = by_name(doctor.diagnose().backends)["cuda"]
     assert found.found is None
-    assert found.hint.startswith("no NVIDIA driver: libcuda cannot be loaded; install the driver")
+    assert "libcuda" in found.hint
 
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Make these the TensorRTs that load: version and the compute capabilities that RTX knows, by backend."""
+    """Return a function that makes these TensorRTs load: version and supported compute capabilities by backend."""
 
     def install(**libraries: tuple[str, tuple[str, ...]]) -> None:
         def load(backend):
@@ -95,7 +95,8 @@ def test_a_gpu_and_the_engines_it_runs(here, monkeypatch, installed):
     assert backends["cuda"].found == "CUDA 13.0 on Stand-in, compute capability 9.0"
     assert (backends["tensorrt"].found, backends["tensorrt"].hint) == ("10.13.0", None)
     assert backends["tensorrt-rtx"].found == "1.7.1"
-    assert backends["tensorrt-rtx"].hint == "it does not know compute capability 9.0: use tensorrt"
+    assert "9.0" in backends["tensorrt-rtx"].hint
+    assert backends["tensorrt-rtx"].hint.endswith("tensorrt")
 
 
 def test_a_tensorrt_without_a_gpu_or_none_at_all_comes_with_a_hint(here, monkeypatch, installed):
@@ -108,10 +109,10 @@ def test_a_tensorrt_without_a_gpu_or_none_at_all_comes_with_a_hint(here, monkeyp
         "tensorrt cannot be imported: get it",
     )
     assert backends["tensorrt-rtx"].found == "1.7.1"
-    assert "no engine without a GPU" in backends["tensorrt-rtx"].hint
+    assert "cuda" in backends["tensorrt-rtx"].hint
 
 
-def test_gpus_are_what_the_driver_lists(here):
+def test_the_gpus_of_the_driver_are_listed(here):
     program = here / "bin/nvidia-smi"
     program.write_text(
         "#!/bin/sh\necho 'NVIDIA A2, 8.6, 15356 MiB, 550.54'\necho 'NVIDIA T4, 7.5, 15360 MiB, 550.54'\n"
@@ -131,7 +132,7 @@ def test_a_driver_that_does_not_answer_is_no_gpu(here, script):
 
 
 @pytest.mark.parametrize(("model", "count"), [("NVIDIA Jetson Orin Nano\0", 1), ("Raspberry Pi 5\0", 0)])
-def test_a_jetson_is_known_by_its_board(here, model, count):
+def test_a_jetson_is_recognized_by_its_model(here, model, count):
     (here / "model").write_text(model)
     gpus = doctor.diagnose().gpus
     assert [gpu.name for gpu in gpus] == ["NVIDIA Jetson Orin Nano"][:count]
@@ -148,14 +149,14 @@ def test_cameras_are_the_capture_nodes_in_order_of_their_numbers(here):
     assert cameras[0].hint is None
 
 
-def test_a_camera_without_rights_says_how_to_get_them(here, monkeypatch):
+def test_a_camera_without_permission_comes_with_a_hint(here, monkeypatch):
     add_camera(here, 0, "Line 1", "0")
     monkeypatch.setattr(os, "access", lambda *_: False)
     (camera,) = doctor.diagnose().cameras
     assert "usermod -aG video" in camera.hint
 
 
-def test_opencv_reads_what_it_says_it_reads(here, tmp_path):
+def test_ffmpeg_is_found_if_opencv_can_write_a_video(here, tmp_path):
     import cv2
 
     video = by_name(doctor.diagnose().video)
@@ -170,9 +171,11 @@ def test_opencv_reads_what_it_says_it_reads(here, tmp_path):
 
 
 def test_a_window_needs_a_display(here, monkeypatch):
-    assert "no display" in by_name(doctor.diagnose().video)["window"].found
+    without = by_name(doctor.diagnose().video)["window"].found
     monkeypatch.setenv("DISPLAY", ":0")
-    assert "no display" not in by_name(doctor.diagnose().video)["window"].found
+    found = by_name(doctor.diagnose().video)["window"].found
+    assert found != without
+    assert without.startswith(found)
 
 
 def test_the_packages_are_those_of_the_train_extra(here):
@@ -185,7 +188,7 @@ def test_the_packages_are_those_of_the_train_extra(here):
     assert packages["torch"].found == importlib.metadata.version("torch")
 
 
-def test_what_is_missing_comes_with_the_command_that_gets_it(here, monkeypatch):
+def test_a_missing_package_comes_with_the_command_that_installs_it(here, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "distributions", lambda **_: iter(()))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     diagnosis = doctor.diagnose()
@@ -214,7 +217,7 @@ def test_weights_in_the_hub_cache_are_found(here, monkeypatch, variable):
     assert "--teacher-weights hub" in teachers["resnet34"].hint
 
 
-def test_the_page_names_everything_found_and_missing(here):
+def test_the_table_names_everything_found_and_missing(here):
     add_camera(here, 0, "Line 1", "0")
     text = CliRunner().invoke(app, ["doctor"]).stdout
     for name in (
@@ -229,7 +232,6 @@ def test_the_page_names_everything_found_and_missing(here):
         "resnet18",
     ):
         assert name in text
-    assert "edgead runs on the CPU" in text
 
 
 def test_json_holds_the_same(here):
@@ -239,7 +241,7 @@ def test_json_holds_the_same(here):
     assert content["edgead"] == __version__
 
 
-def test_asking_after_torch_does_not_load_it():
+def test_the_diagnosis_does_not_import_torch():
     code = (
         "import sys\nfrom edgead.doctor import diagnose\ndiagnose()\n"
         "assert not {'torch', 'timm', 'onnx', 'matplotlib'} & set(sys.modules)"
@@ -247,7 +249,7 @@ def test_asking_after_torch_does_not_load_it():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_teachers_of_packages_are_those_that_training_takes():
+def test_the_teachers_of_packages_are_equal_to_the_list_of_training():
     from edgead.models.components.teacher_weights import WEIGHT_PACKAGES
 
     assert set(doctor.PACKAGE_TEACHERS) == set(WEIGHT_PACKAGES)

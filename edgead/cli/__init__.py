@@ -1,1 +1,1 @@
-"""The command line: one file per command, registered in `edgead.cli.main`; nobody imports this room."""
+"""The command line: one module for each command, registered in `edgead.cli.main`. No other package imports it."""

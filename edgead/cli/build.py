@@ -1,4 +1,4 @@
-"""`edgead build`: from a training run, or a bundle and its images, to a verified bundle."""
+"""`edgead build`: builds a verified bundle from a training run, or from a bundle and its images."""
 
 from __future__ import annotations
 
@@ -26,22 +26,20 @@ if TYPE_CHECKING:
 
 def build(
     run: Annotated[
-        Path, typer.Argument(help="The run that edgead train wrote, or a bundle.", metavar="RUN|BUNDLE")
+        Path, typer.Argument(help="Run that edgead train wrote, or a bundle.", metavar="RUN|BUNDLE")
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="The bundle directory to write, such as engines/x.")
-    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Bundle directory to write, such as engines/x.")],
     target: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FILE.toml",
-            help=f"The machine at the line: {listed(TARGETS)}, or a TOML file of your own.",
+            help=f"Machine on the production line: {listed(TARGETS)}, or a TOML file of your own.",
             show_default="the backend's, or cpu",
             autocompletion=complete_target,
         ),
     ] = None,
     backend: Annotated[
-        Backend | None, typer.Option(help="The library that runs the bundle.", show_default="the target's")
+        Backend | None, typer.Option(help="Library that runs the bundle.", show_default="the target's")
     ] = None,
     precision: Annotated[
         Precision | None,
@@ -54,21 +52,21 @@ def build(
         float | None,
         typer.Option(
             metavar="RATE",
-            help="Share of good parts that may be called defective: 0.01 is 1 in 100.",
+            help="Share of good parts that may be rejected: 0.01 is 1 in 100.",
             show_default="0.01",
         ),
     ] = None,
     confidence: Annotated[
         float | None,
         typer.Option(
-            metavar="SHARE", help="How sure to be that the rate is kept, from 0 to 1.", show_default="0.95"
+            metavar="SHARE", help="Confidence that the rate is kept, from 0 to 1.", show_default="0.95"
         ),
     ] = None,
     data: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="DIR",
-            help="For a bundle: the images that it was trained from; once for each part. Without them it is compiled "
+            help="For a bundle: dataset that it was trained on; once for each part. Without it the bundle is compiled "
             "as it is.",
             show_default="none",
         ),
@@ -76,7 +74,7 @@ def build(
     head: Annotated[
         Head,
         typer.Option(
-            help="The anomaly map of an engine: CUDA kernels (see edgead plugin build), or operators of the engine. "
+            help="Anomaly map of an engine: CUDA kernels (see edgead plugin build), or operators of the engine. "
             "auto: for tensorrt the plugin if it was compiled, standard otherwise and for version-compatible engines."
         ),
     ] = Head.AUTO,
@@ -87,23 +85,25 @@ def build(
         ),
     ] = None,
     algorithm: Annotated[
-        Algorithm | None, typer.Option(help="For int8: how clipping limits are chosen.", show_default="mse")
+        Algorithm | None,
+        typer.Option(help="For int8: algorithm that chooses the clipping limits.", show_default="mse"),
     ] = None,
     quantize: Annotated[
-        Quantize | None, typer.Option(help="For int8: what is quantized.", show_default="all")
+        Quantize | None,
+        typer.Option(help="For int8: quantize the whole model, or the student only.", show_default="all"),
     ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
-            help="For int8: file of the calibration.", show_default="calibration/NAME.json", metavar="FILE"
+            help="For int8: calibration file.", show_default="calibration/NAME.json", metavar="FILE"
         ),
     ] = None,
 ) -> None:
-    """Turn a run into a verified bundle.
+    """Build a verified bundle from a run.
 
-    The bundle is proven to decide as the trained model does, or it is not written.
+    The bundle is written only if it is verified to decide as the trained model does.
 
-    The threshold is set from the good images that training held out, on the scores of what was built.
+    The threshold is computed from the scores of the built model on the good images that training held out.
     """
     from edgead.cli.progress import ProgressDisplay, first_line
 
@@ -131,6 +131,7 @@ def build(
 
 
 def _report(bundle: Bundle) -> list[str]:
+    """Return the lines of the report: candidates, verification, thresholds, and the path of the bundle."""
     from edgead.engine.fidelity import table
 
     manifest = bundle.manifest

@@ -1,4 +1,4 @@
-"""`edgead calibrate`: measure once what INT8 needs, so that builds of the same model need not."""
+"""`edgead calibrate`: measures the INT8 calibration of a model once, for all builds of this model."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ _log = logging.getLogger(__name__)
 
 def calibrate(
     model: Annotated[
-        Path, typer.Argument(help="The run that edgead train wrote, or an fp32 bundle.", metavar="RUN|BUNDLE")
+        Path, typer.Argument(help="Run that edgead train wrote, or an fp32 bundle.", metavar="RUN|BUNDLE")
     ],
     out: Annotated[Path, typer.Option(help="File to write, such as calibration/x.json.", metavar="FILE")],
     data: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="DIR",
-            help="For a bundle: the images that it was trained from; once for each part.",
+            help="For a bundle: dataset that it was trained on; once for each part.",
             show_default="none",
         ),
     ] = None,
     calibrate_on: Annotated[
         CalibrateOn, typer.Option(help="Images to calibrate on; mixed is train and cutpaste.")
     ] = CalibrateOn.MIXED,
-    algorithm: Annotated[Algorithm, typer.Option(help="How clipping limits are chosen.")] = Algorithm.MSE,
+    algorithm: Annotated[
+        Algorithm, typer.Option(help="Algorithm that chooses the clipping limits.")
+    ] = Algorithm.MSE,
 ) -> None:
-    """Measure what INT8 needs of a model.
+    """Measure the INT8 calibration of a model.
 
-    The file goes to edgead build --precision int8 --cache FILE, with the same --calibrate-on and --algorithm.
+    Give the file to edgead build --precision int8 --cache FILE, with the same --calibrate-on and --algorithm.
     """
     from edgead.cli.progress import ProgressDisplay, first_line
     from edgead.files.packages import require_packages
@@ -51,12 +53,14 @@ def calibrate(
     from edgead.errors import InputError
 
     if out.is_dir():
-        raise InputError(f"--out {out} is a directory: give a file, such as {out / 'calibration.json'}")
+        raise InputError(
+            f"--out {out} is a directory", hint=f"give a file, such as {out / 'calibration.json'}"
+        )
     require_packages("build", "edgead calibrate", "onnx")
     calibrating = Calibrating.parse(str(calibrate_on), str(algorithm), out)
     with ProgressDisplay(timed=True):
         content, size, training_images = _opened(model, data or [])
-        # No image to watch for what overflows half: that is of fp16.
+        # No validation images: they serve to find overflows of float16, and this is int8.
         none = np.empty((0, size.height_px, size.width_px, 3), np.uint8)
         graphs = PrecisionConverter(content, calibrating, out.stem, none, training_images)
         calibration = graphs.calibration
@@ -65,7 +69,7 @@ def calibrate(
 
 
 def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[int], UInt8Array]]:
-    """The float32 graph of a run or a bundle, the size of its images, and its training images."""
+    """Return the float32 ONNX graph of a run or a bundle, its image size, and a function that reads training images."""
     from edgead.errors import InputError, needs_extra
     from edgead.files.atomic import restore_directory
 
@@ -75,13 +79,17 @@ def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[
         from edgead.engine.rebuild import images_of, spread
 
         if not data:
-            raise InputError(f"{model} is a bundle: give the images that it was trained from, with --data")
+            raise InputError(
+                f"{model} is a bundle", hint="give the images that it was trained on, with --data"
+            )
         bundle = open_bundle(model)
         images = images_of(bundle, data)
         size = bundle.manifest.size
         return bundle.file("model.onnx").read_bytes(), size, spread(images, size)
     if data:
-        raise InputError(f"{model} is no bundle: leave out --data, a run knows its own images")
+        raise InputError(
+            f"{model} is not a bundle", hint="leave out --data, because a run records its own images"
+        )
     with needs_extra("train", "edgead calibrate of a run"):
         from edgead.training.run import open_run
     from edgead.engine.build import onnx_from_run

@@ -1,7 +1,7 @@
-"""What the options of the command line may be, known without torch, so that help and completion answer at once.
+"""Values of the options of the command line, listed without torch, so that help and completion are fast.
 
-The registries of the packages decide; a test holds these lists equal to them. A teacher may be any network that timm
-knows, and a target any TOML file, so these two are suggestions and the rest are choices.
+A test checks that these lists are equal to the registries of the packages. A teacher may be any network of timm, and a
+target any TOML file, so the lists of these two are suggestions; all others are complete.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from enum import Enum
 
 
 class Choice(str, Enum):
-    """One of a fixed set of words; its text is the word itself."""
+    """One of a fixed set of words; `str` gives the word itself."""
 
     def __str__(self) -> str:
         return str(self.value)
 
 
 class Method(Choice):
-    """Methods that `edgead train` knows."""
+    """Distillation methods of `edgead train`."""
 
     RD = "rd"
     RD_PLUS = "rd++"
@@ -30,7 +30,7 @@ class Method(Choice):
 
 
 class Variant(Choice):
-    """Variants of methods; all methods have the first, and rstpm has all."""
+    """Variants of methods: rstpm has all of them, every other method only the first."""
 
     STANDARD = "standard"
     MULTIPLIED = "multiplied"
@@ -42,7 +42,7 @@ class Variant(Choice):
 
 
 class Preset(Choice):
-    """Hyperparameters to train with."""
+    """Sets of hyperparameters for training."""
 
     EDGE = "edge"
     PAPER = "paper"
@@ -59,7 +59,7 @@ class Layout(Choice):
 
 
 class Alignment(Choice):
-    """How the parts lie in their images."""
+    """Alignments of the parts in their images."""
 
     AUTO = "auto"
     ALIGNED = "aligned"
@@ -67,7 +67,7 @@ class Alignment(Choice):
 
 
 class Accelerator(Choice):
-    """Where to train."""
+    """Devices for training."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -75,7 +75,7 @@ class Accelerator(Choice):
 
 
 class TrainingPrecision(Choice):
-    """Precisions to train in."""
+    """Precisions of training."""
 
     FULL = "32-true"
     FLOAT16 = "16-mixed"
@@ -91,7 +91,7 @@ class Backend(Choice):
 
 
 class Precision(Choice):
-    """Precisions to build in."""
+    """Precisions of a build."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -100,7 +100,7 @@ class Precision(Choice):
 
 
 class Head(Choice):
-    """What computes the anomaly map of an engine."""
+    """Implementations of the anomaly map of an engine."""
 
     AUTO = "auto"
     PLUGIN = "plugin"
@@ -108,7 +108,7 @@ class Head(Choice):
 
 
 class CalibrateOn(Choice):
-    """Images that INT8 is calibrated on."""
+    """Images for the INT8 calibration."""
 
     TRAIN = "train"
     NOISE = "noise"
@@ -117,7 +117,7 @@ class CalibrateOn(Choice):
 
 
 class Algorithm(Choice):
-    """How a clipping limit is chosen for INT8."""
+    """Algorithms that choose the clipping limits for INT8."""
 
     MINMAX = "minmax"
     ENTROPY = "entropy"
@@ -126,14 +126,14 @@ class Algorithm(Choice):
 
 
 class Quantize(Choice):
-    """Which side of a model becomes INT8."""
+    """Networks of a model that become INT8."""
 
     ALL = "all"
     STUDENT = "student"
 
 
 class Kind(Choice):
-    """Parts that the demo draws."""
+    """Kinds of synthetic parts."""
 
     WASHER = "washer"
     PCB = "pcb"
@@ -155,26 +155,26 @@ WEIGHTS = ("package", "hub", "random")
 
 
 def listed(values: tuple[str, ...]) -> str:
-    """The words as a sentence has them."""
+    """Join words with commas, for a sentence."""
     return ", ".join(values)
 
 
 def complete_target(incomplete: str) -> list[str]:
-    """Targets that begin with what was typed."""
+    """Return the targets that begin with the typed text."""
     return [name for name in TARGETS if name.startswith(incomplete)]
 
 
 def complete_teacher(incomplete: str) -> list[str]:
-    """Common teachers that begin with what was typed."""
+    """Return the common teachers that begin with the typed text."""
     return [name for name in TEACHERS if name.startswith(incomplete)]
 
 
 def complete_methods(incomplete: str) -> list[str]:
-    """Methods joined by commas, of which the last one is being typed."""
+    """Return completions of a comma-separated list of methods; the last method is incomplete."""
     before, comma, last = incomplete.rpartition(",")
     return [f"{before}{comma}{method}" for method in Method if method.value.startswith(last)]
 
 
 def value_of(choice: Choice | None) -> str | None:
-    """The word, None where the option was not given."""
+    """Return the word of a choice, or None if the option was not given."""
     return None if choice is None else str(choice)

@@ -1,4 +1,4 @@
-"""`edgead compare`: several methods on several parts, side by side."""
+"""`edgead compare`: compares several methods on several parts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def compare(
     data: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DATA", help="Datasets with test images, one folder a part.", show_default=False
+            metavar="DATA", help="Datasets with test images, one folder for each part.", show_default=False
         ),
     ],
     methods: Annotated[
@@ -38,14 +38,17 @@ def compare(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Directory for the comparison and all that leads to it.")
+        Path, typer.Option(metavar="DIR", help="Directory of the comparison, with all its runs and bundles.")
     ],
     seeds: Annotated[
         int,
-        typer.Option(metavar="N", min=1, help="Trainings of each method on each dataset: seeds 0, 1, ..."),
+        typer.Option(
+            metavar="N", min=1, help="Number of trainings of each method on each dataset: seeds 0, 1, ..."
+        ),
     ] = 3,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Epochs of each training.", show_default=_AS_TRAIN)
+        int | None,
+        typer.Option(metavar="N", min=1, help="Number of epochs of each training.", show_default=_AS_TRAIN),
     ] = None,
     teacher: Annotated[
         str | None,
@@ -60,7 +63,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="package|hub|random|FILE",
-            help="Where the teacher's weights come from.",
+            help="Source of the teacher's weights.",
             show_default=_AS_TRAIN,
         ),
     ] = None,
@@ -69,23 +72,23 @@ def compare(
         typer.Option(metavar="N|HxW", help="Image size in pixels, multiples of 32.", show_default=_AS_TRAIN),
     ] = None,
     preset: Annotated[
-        Preset | None, typer.Option(help="Hyperparameters to train with.", show_default=_AS_TRAIN)
+        Preset | None, typer.Option(help="Hyperparameters of each training.", show_default=_AS_TRAIN)
     ] = None,
     training_precision: Annotated[
-        TrainingPrecision | None, typer.Option(help="Precision to train in.", show_default=_AS_TRAIN)
+        TrainingPrecision | None, typer.Option(help="Precision of each training.", show_default=_AS_TRAIN)
     ] = None,
     list_: Annotated[
         bool,
         typer.Option(
-            "--list", help="Print a line for a shell for each cell that is left, and train nothing."
+            "--list", help="Print one shell command line for each unfinished cell, and train nothing."
         ),
     ] = False,
 ) -> None:
-    """Compare methods on datasets, some seeds each: train, build and evaluate, then write one page.
+    """Compare methods on datasets with several seeds: train, build and evaluate, then write one page.
 
-    A cell is one dataset, method and seed. The same command again continues a comparison that was killed, tries
-    failed cells again and leaves alone what is done. Cells may be done elsewhere: --list | parallel, for example;
-    then the same command without --list puts the figures together.
+    A cell is one dataset, method and seed. The same command again continues a comparison that was killed, runs failed
+    cells again and skips finished cells. Cells may run elsewhere, for example with --list | parallel; then the same
+    command without --list collects the results.
     """
     from edgead.cli.progress import ProgressDisplay, first_line
     from edgead.files.packages import require_packages
@@ -128,28 +131,32 @@ def compare(
     failed = [result for result in comparison.results if result.state == "failed"]
     if failed:
         raise EdgeadError(
-            f"{len(failed)} of {len(grid.cells)} cells failed, the first {failed[0].cell}: {failed[0].reason}; "
-            "the same command tries them again"
+            f"{len(failed)} of {len(grid.cells)} cells failed, the first {failed[0].cell} ({failed[0].reason})",
+            hint="run the same command again",
         )
     for baseline in comparison.baselines:
         if baseline.reason is not None:
-            raise EdgeadError(f"the nearest mean failed on {baseline.dataset}: {baseline.reason}")
+            raise EdgeadError(f"the nearest mean failed on {baseline.dataset} ({baseline.reason})")
 
 
 def _check_methods(names: list[str]) -> None:
-    """Raise InputError for a method or a variant that is unknown."""
+    """Raise InputError if a method or a variant is unknown."""
     from edgead.errors import InputError
 
     for name in names:
         method, colon, variant = name.partition(":")
         if method not in tuple(Method):
-            raise InputError(f"unknown method {method!r}: give --methods {','.join(Method)}, or some of them")
+            raise InputError(
+                f"unknown method {method!r}", hint=f"give --methods {','.join(Method)}, or some of them"
+            )
         if colon and (method != "rstpm" or variant not in tuple(Variant)):
-            raise InputError(f"unknown variant {name!r}: rstpm alone has some, {listed(tuple(Variant))}")
+            raise InputError(
+                f"unknown variant {name!r}", hint=f"give rstpm:VARIANT with one of {listed(tuple(Variant))}"
+            )
 
 
 def _from_anywhere(weights: str) -> str:
-    """The same weights with files by their whole path, since a listed line may be run in any directory."""
+    """Replace files by their absolute paths, because a listed line may run in any directory."""
     return ",".join(
         str(Path(part).resolve()) if Path(part).is_file() else part for part in weights.split(",")
     )

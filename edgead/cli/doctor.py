@@ -1,4 +1,4 @@
-"""`edgead doctor`: what this machine can do, and how to get the rest."""
+"""`edgead doctor`: shows which parts of edgead work on this machine, and how to install the others."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Say what this machine can do.
+    """Show what works on this machine.
 
-    Lists backends, GPUs, cameras and teachers, and how to get what is not here.
+    Lists backends, GPUs, cameras and teachers, and the commands that install missing ones.
     """
     from json import dumps
 
@@ -26,12 +26,13 @@ def doctor(
 
 
 def _text(diagnosis: Diagnosis) -> str:
+    """Format a diagnosis for a terminal."""
     lines = [f"edgead {diagnosis.edgead}, Python {diagnosis.python}, {diagnosis.machine}"]
-    lines += ["", "Answers depend on", f"  {diagnosis.environment}"]
+    lines += ["", "Results depend on", f"  {diagnosis.environment}"]
     for title, findings, none in (
         ("Backends", diagnosis.backends, ""),
-        ("GPUs", diagnosis.gpus, "none that NVIDIA's driver knows; edgead runs on the CPU"),
-        ("Cameras", diagnosis.cameras, "none at /dev/video*; a file, a folder or rtsp:// can be the source"),
+        ("GPUs", diagnosis.gpus, "NVIDIA's driver lists no GPU; edgead runs on the CPU"),
+        ("Cameras", diagnosis.cameras, "no /dev/video*; a file, a folder or rtsp:// can be the source"),
         ("Video", diagnosis.video, ""),
         ("Training and report packages", diagnosis.packages, ""),
         ("Teachers", diagnosis.teachers, ""),
@@ -41,9 +42,10 @@ def _text(diagnosis: Diagnosis) -> str:
 
 
 def _lines(findings: tuple[Finding, ...]) -> list[str]:
+    """Format findings as aligned lines."""
     width = max(len(finding.name) for finding in findings)
     lines = []
     for finding in findings:
-        text = finding.found or "not here"
+        text = finding.found or "missing"
         lines.append(f"  {finding.name:<{width}}  {text}{f' -> {finding.hint}' if finding.hint else ''}")
     return lines

@@ -1,4 +1,4 @@
-"""`edgead eval`: how well a run or a bundle tells defects from good parts."""
+"""`edgead eval`: measures how well a run or a bundle distinguishes defects from good parts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ def eval_(
     model: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN|BUNDLE", help="What edgead train or edgead build wrote.", show_default=False
+            metavar="RUN|BUNDLE",
+            help="Directory that edgead train or edgead build wrote.",
+            show_default=False,
         ),
     ],
     data: Annotated[
         Path,
         typer.Argument(
-            metavar="DATA", help="A dataset with good and defect images to test on.", show_default=False
+            metavar="DATA", help="Dataset with good and defective images to test on.", show_default=False
         ),
     ],
     part: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Which part DATA is of, where the model knows several.",
+            help="Name of the part in DATA, if the model has several parts.",
             show_default="the only one, or DATA's name",
         ),
     ] = None,
@@ -38,12 +40,12 @@ def eval_(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out and count images that cannot be read.")
+        bool, typer.Option("--skip-broken", help="Skip and count images that cannot be read.")
     ] = False,
 ) -> None:
     """Measure a run or a bundle on test images.
 
-    Prints a table; with --out it writes a page with curves and heat maps too.
+    Prints a table; with --out it also writes a page with curves and heat maps.
     """
     from edgead.cli.progress import ProgressDisplay, first_line
 
@@ -56,7 +58,9 @@ def eval_(
     from edgead.evaluation.report import results_json, text_report
 
     if not _is_model(model) and _is_model(data):
-        raise InputError(f"{data} is the model and {model} the data: edgead eval {data} {model}")
+        raise InputError(
+            f"{model} is the dataset and {data} the model", hint=f"run edgead eval {data} {model}"
+        )
     with ProgressDisplay():
         found = evaluate_model(lambda: load(model), data, part, str(layout), skip_broken, out)
     if json:
@@ -70,9 +74,11 @@ def eval_(
         typer.echo(f"report: {found.report}", err=json)
     if found.evaluation.collapse is not None:
         raise CollapseError(
-            f"{model} failed on {data}: {found.evaluation.collapse}; train longer or with another teacher"
+            f"{model} failed on {data} ({found.evaluation.collapse})",
+            hint="train longer or with another teacher",
         )
 
 
 def _is_model(path: Path) -> bool:
+    """Return True if a directory is a run or a bundle."""
     return any((path / name).is_file() for name in ("run.json", "manifest.json"))

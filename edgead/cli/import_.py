@@ -1,4 +1,4 @@
-"""edgead import: a checkpoint of anomalib or RD4AD to a training run."""
+"""`edgead import`: converts a checkpoint of anomalib or RD4AD to a training run."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import typer
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: .ckpt, .pt or .pth.")],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="The dataset it was trained on.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint: .ckpt, .pt or .pth.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Dataset that the model was trained on.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Run directory to write.")],
     teacher_weights: Annotated[
         str | None,
         typer.Option(
             metavar="hub|FILE",
-            help="Of RD4AD, whose checkpoint has the student alone: torchvision's ResNet.",
+            help="For RD4AD: weights of torchvision's ResNet, because the checkpoint has the student only.",
             show_default="hub",
         ),
     ] = None,
 ) -> None:
-    """Take over a model that was trained elsewhere.
+    """Import a model that was trained elsewhere.
 
-    Reverse Distillation and STFPM of anomalib, and RD4AD, become a run that edgead build takes. Nothing in FILE is
+    Converts Reverse Distillation and STFPM of anomalib, and RD4AD, to a run for edgead build. Nothing in FILE is
     executed.
     """
     from edgead.cli.progress import ProgressDisplay, first_line
@@ -32,7 +32,7 @@ def import_(
 
     first_line(f"importing {file} into {out}")
     require_packages("train", "edgead import", "torch", "timm")
-    # What needs no torch is refused before the seconds that its import takes.
+    # Checks that need no torch come first, because its import takes seconds.
     from edgead.data import open_dataset
     from edgead.files.atomic import check_directory
 

@@ -1,4 +1,4 @@
-"""`edgead info`: what a run or a bundle is, without torch."""
+"""`edgead info`: describes a run or a bundle, without torch."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ def info(
     model: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN|BUNDLE", help="What edgead train or edgead build wrote.", show_default=False
+            metavar="RUN|BUNDLE",
+            help="Directory that edgead train or edgead build wrote.",
+            show_default=False,
         ),
     ],
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Say what a run or a bundle is.
+    """Describe a run or a bundle.
 
-    Method, teacher, parts and thresholds, size, cost, precision, verification, and what it was trained on.
+    Prints method, teacher, parts and thresholds, size, cost, precision, verification, and training data.
     """
     from json import dumps
 
-    from edgead.cli.model_info import describe
+    from edgead.cli.describe import describe
 
     described = describe(model)
     typer.echo(dumps(described.to_json(), indent=2) if json else described.text())

@@ -1,4 +1,4 @@
-"""Ctrl-C in a command: one line that says what was kept and how to go on, and exit code 130."""
+"""Ctrl-C in a command: one line with the kept files and the way to continue, and exit code 130."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXIT_CODE = 130
 
 
 class CommandInterruptedError(Exception):
-    """Somebody pressed Ctrl-C. The message says what was kept and which command goes on."""
+    """The user pressed Ctrl-C. The message describes the kept files and the command that continues."""
 
 
 @contextmanager
@@ -22,10 +22,10 @@ def says_on_interrupt(kept: Callable[[], str]) -> Iterator[None]:
     """Turn KeyboardInterrupt in the block into CommandInterruptedError.
 
     Args:
-        kept: Gives the message. It is called when the interrupt comes.
+        kept: Function that returns the message; called when the interrupt comes.
 
     Raises:
-        CommandInterruptedError: Instead of KeyboardInterrupt.
+        CommandInterruptedError: The user pressed Ctrl-C in the block.
     """
     try:
         yield
@@ -34,11 +34,11 @@ def says_on_interrupt(kept: Callable[[], str]) -> Iterator[None]:
 
 
 def interruptible(command: Callable[P, T], kept: str) -> Callable[P, T]:
-    """Make a command answer to Ctrl-C in its own words.
+    """Give a command a message for Ctrl-C.
 
     Args:
-        command: The function of the command; Typer still sees its parameters.
-        kept: The message, for a command that does not give one of its own.
+        command: Function of the command; Typer still sees its parameters.
+        kept: Message, unless the command itself raises CommandInterruptedError.
 
     Returns:
         The function to register.

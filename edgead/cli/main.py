@@ -1,8 +1,8 @@
-"""The command line: registers the commands, and turns errors into one line and an exit code.
+"""The command line: registers the commands, and converts errors into one line and an exit code.
 
-Each command is one file beside this one, whose function imports what it needs when it runs, so that every
-``--help`` answers at once on a machine without the training stack. Help is plain text: Rich's formatting
-would double the time to the first letter.
+Each command is a module beside this one. Its function imports its dependencies when it runs, so that ``--help`` is
+fast and works on a machine without the training packages. Help is plain text, because Rich would double the time to the
+first character.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from edgead.cli.stream import stream
 from edgead.cli.train import train
 from edgead.errors import EdgeadError, InputError, MissingLibraryError
 
-# What the system answers to a path or an output that the user chose.
+# Errors of the operating system for a path or an output that the user chose.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ app = typer.Typer(
 
 
 class _Command(TyperCommand):
-    """Shows an argument by its metavar alone: some versions of Typer add a Python type behind it."""
+    """A command that shows an argument by its metavar only: some versions of Typer append a Python type."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -55,6 +55,7 @@ class _Command(TyperCommand):
 
 
 def _print_version(asked: bool) -> None:
+    """Print the version and exit, if `--version` was given."""
     if asked:
         typer.echo(f"edgead {__version__}")
         raise typer.Exit
@@ -70,16 +71,16 @@ def edgead(
     """Find defects at line speed: train on images of good parts, build an engine, stream a camera."""
 
 
-# Each command, and what it says when it is interrupted before it has a better answer.
+# Each command, and its message for Ctrl-C, unless the command itself has a more precise one.
 _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
-    ("train", train, "the same command begins, or continues what is there"),
-    ("import", import_, "nothing was written; the same command begins again"),
-    ("build", build, "no bundle was written, and one that was there stays; the same command begins again"),
-    ("calibrate", calibrate, "nothing was written; the same command begins again"),
+    ("train", train, "the same command starts the training, or continues it"),
+    ("import", import_, "nothing was written; the same command starts again"),
+    ("build", build, "no bundle was written, an existing bundle stays; the same command starts again"),
+    ("calibrate", calibrate, "nothing was written; the same command starts again"),
     ("info", info, "nothing was written"),
-    ("eval", eval_, "a report that was there stays; the same command begins again"),
+    ("eval", eval_, "an existing report stays; the same command starts again"),
     ("compare", compare, "finished cells are kept; the same command continues"),
-    ("stream", stream, "what the sinks have written is kept"),
+    ("stream", stream, "the output of the sinks is kept"),
     ("demo", demo, "finished steps are kept; the same command continues"),
     ("doctor", doctor, "nothing was written"),
 )
@@ -91,20 +92,21 @@ app.add_typer(plugin, name="plugin")
 def main() -> None:
     """Run the command line of this process and exit.
 
-    The exit codes are `edgead.errors.EXIT_CODES`. An error is ``error: <one line>`` on standard error, an interrupt
-    ``interrupted: <one line>``. What the machine may refuse to every command (a path, a right, space for the output, a
-    library of OpenCV) is an error too, as is a reader of standard output that went away, which says nothing. Any other
-    exception is a bug and keeps its traceback.
+    The exit codes are `edgead.errors.EXIT_CODES`. An error is printed as ``error: <one line>`` on standard error, an
+    interrupt as ``interrupted: <one line>``. Errors of the operating system that any command may meet (a path, a
+    permission, a full disk, a library that OpenCV lacks) are printed in the same way. If the reader of standard output
+    closes it, the command ends with exit code 1 and without a message. Any other exception is a bug and keeps its
+    traceback.
     """
-    # OpenCV and FFmpeg write to the terminal by themselves, and read this when they are imported; what
-    # matters of it comes as an error or a warning of ours.
+    # OpenCV and FFmpeg print to the terminal, and read these variables when they are imported. edgead reports the
+    # problems that matter as its own errors and warnings.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         try:
             app(prog_name="edgead")
         finally:
-            # What is still buffered would fail at the interpreter's exit, where nobody can catch it.
+            # A failure to flush at the exit of the interpreter could not be caught.
             sys.stdout.flush()
     except EdgeadError as error:
         _fail(error)
@@ -115,7 +117,7 @@ def main() -> None:
     except CommandInterruptedError as interrupt:
         _stop(str(interrupt))
     except KeyboardInterrupt:
-        _stop("nothing was begun")
+        _stop("nothing was started")
     except BrokenPipeError:
         _drop_output()
         sys.exit(1)
@@ -125,20 +127,27 @@ def main() -> None:
         if error.filename is None:
             _drop_output()
         where = error.filename or "standard output"
-        _fail(InputError(f"cannot use {where}: {error.strerror}; check the path, its rights and the disk"))
+        _fail(
+            InputError(
+                f"cannot use {where} ({error.strerror})", hint="check the path, its rights and the disk"
+            )
+        )
 
 
 def _drop_output() -> None:
+    """Redirect standard output to the null device, so that the flush at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop(kept: str) -> NoReturn:
-    # Ctrl-C reaches every process of a training.
+    """Print the line of an interrupt and exit."""
+    # Ctrl-C reaches all processes of a training, and one line is enough.
     if is_first_process():
         print(f"interrupted: {kept}", file=sys.stderr)
     sys.exit(INTERRUPTED)
 
 
 def _fail(error: EdgeadError) -> NoReturn:
+    """Print the line of an error and exit with its code."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(error.exit_code)

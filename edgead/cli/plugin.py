@@ -1,4 +1,4 @@
-"""`edgead plugin`: compile the anomaly map as a TensorRT plugin."""
+"""`edgead plugin`: compiles the anomaly map as a TensorRT plugin."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ plugin = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @plugin.callback()
 def group() -> None:
-    """The anomaly map as a plugin of TensorRT."""
+    """Anomaly map as a TensorRT plugin."""
 
 
 def build(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The directory to write libedgead_plugin.so into.",
-            show_default="where edgead build and edgead stream look for it",
+            help="Directory to write libedgead_plugin.so into.",
+            show_default="directory that edgead build and edgead stream search",
             metavar="DIR",
         ),
     ] = None,
     tensorrt_include: Annotated[
         Path | None,
-        typer.Option(help="Directory of NvInfer.h.", show_default="where packages put it", metavar="DIR"),
+        typer.Option(help="Directory of NvInfer.h.", show_default="location of the package", metavar="DIR"),
     ] = None,
 ) -> None:
-    """Compile the plugin with the TensorRT and the CUDA compiler that are here.
+    """Compile the plugin with the installed TensorRT and CUDA compiler.
 
-    Takes a minute. Engines that use it need the same major version of TensorRT, and the very same library.
+    Takes a minute. Engines with the plugin need the same major version of TensorRT and exactly this library.
     """
     from edgead.cli.progress import first_line
 
@@ -45,4 +45,4 @@ def build(
     typer.echo(f"{built.path} for TensorRT {built.tensorrt[0]}.{built.tensorrt[1]}\nsha256 {built.sha256}")
 
 
-plugin.command("build")(interruptible(build, "no library was written; the same command begins again"))
+plugin.command("build")(interruptible(build, "no library was written; the same command starts again"))

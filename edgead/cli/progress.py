@@ -1,8 +1,8 @@
-"""The one place that draws what a command does: its first line, its steps with their times, bars and counts.
+"""Display of the progress of a command: its first line, its steps with their times, bars and counts.
 
-The package logs (see `edgead.files.progress`), and `ProgressDisplay` is the handler that a command installs. Everything
-goes to standard error, because standard output belongs to results. On a terminal a line is completed or redrawn;
-anywhere else each line is whole.
+The package logs its progress (see `edgead.files.progress`), and a command installs `ProgressDisplay` as the handler.
+Everything goes to standard error, because standard output is for results. On a terminal a line is completed or redrawn;
+elsewhere each line is printed once, as a whole.
 """
 
 from __future__ import annotations
@@ -21,28 +21,32 @@ from edgead import __version__
 from edgead.files.progress import ScoringState, TrainingState, state_of
 
 LOG_LINES = 10
-# A step that is shorter is a message, and its time says nothing.
+# The time of a shorter step is not worth a line.
 WORTH_TELLING_S = 0.1
 
 
 def is_first_process() -> bool:
-    """Whether this is the only process of a training, or the one of many that reports."""
+    """Return True in the only process of a training, or in the first of several; this process prints."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "RANK"))
 
 
 def first_line(text: str) -> None:
-    """Print what the command is about to do, before anything slow is imported."""
+    """Print the version of edgead and the work of the command, before slow imports.
+
+    Args:
+        text: Work of the command, such as "training rd on parts".
+    """
     if is_first_process():
         report(f"edgead {__version__}: {text}")
 
 
 def report(line: str) -> None:
-    """Print a line."""
+    """Print a line to standard error."""
     typer.echo(line, err=True)
 
 
 def duration(seconds: float) -> str:
-    """A time as people read it: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`."""
+    """Format a time in seconds for people: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`."""
     if seconds < 10.0:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -54,33 +58,34 @@ def duration(seconds: float) -> str:
 
 
 class ProgressDisplay(logging.Handler):
-    """Shows what the package logs while a command works. A context manager, which installs and removes it.
+    """Logging handler that shows the progress of a command; a context manager, which installs and removes it.
 
-    Level INFO is a step, WARNING and above a line `warning: ...`. The state of a training is a bar on a terminal and a
-    line for each tenth elsewhere; the state of a scoring is a count on a terminal. Other records of level DEBUG are
-    left out. Only one of many processes of a training shows anything.
+    A record of level INFO is a step; a record of level WARNING or above is a line `warning: ...`. The state of a
+    training is a bar on a terminal and one line for each tenth elsewhere; the state of a scoring is a count on a
+    terminal. Other records of level DEBUG are ignored. Only the first of several processes of a training shows
+    anything.
 
     Args:
-        timed: Whether each step has the time that it took: behind the step on a terminal, elsewhere on a line of its
-            own, so that a log has the step when it begins.
+        timed: Whether the time of each step is shown: behind the step on a terminal, elsewhere on a line of its own, so
+            that a log has the step as soon as it begins.
     """
 
     def __init__(self, *, timed: bool = False) -> None:
         super().__init__(logging.DEBUG)
         self._timed, self._silent = timed, not is_first_process()
         self._started_at = self._step_at = time.monotonic()
-        # A step is under way; its line is not ended yet.
+        # Whether a step is running, and whether the cursor is still behind its text.
         self._in_step = self._in_line = False
         self._bar: _TrainingBar | None = None
         self._level_before = logging.NOTSET
 
     @property
     def total(self) -> str:
-        """The time since the display was made."""
+        """Time since the display was made, as text."""
         return duration(time.monotonic() - self._started_at)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a record."""
+        """Show a record. See `logging.Handler.emit`."""
         if self._silent:
             return
         state = state_of(record)
@@ -94,6 +99,7 @@ class ProgressDisplay(logging.Handler):
             self._begin_step(record.getMessage())
 
     def _begin_step(self, line: str) -> None:
+        """End the running step and print the next; on a terminal without a newline, so that the time can follow."""
         self._end_step()
         if not self._timed:
             self._print(line)
@@ -103,6 +109,7 @@ class ProgressDisplay(logging.Handler):
         self._in_step, self._step_at = True, time.monotonic()
 
     def _end_step(self) -> None:
+        """Print the time of the running step, if it was long enough."""
         seconds = time.monotonic() - self._step_at
         taken = duration(seconds) if self._in_step and seconds >= WORTH_TELLING_S else ""
         if self._in_line:
@@ -112,12 +119,13 @@ class ProgressDisplay(logging.Handler):
         self._in_step = self._in_line = False
 
     def _end_line(self) -> None:
+        """Print the newline of an unfinished line."""
         if self._in_line:
             report("")
         self._in_line = False
 
     def _print(self, line: str) -> None:
-        """Print a line: above the bar if there is one, below a step that goes on."""
+        """Print a line: above the bar if there is one, otherwise below the running step."""
         self._end_line()
         if self._bar is not None:
             self._bar.print(line)
@@ -125,11 +133,13 @@ class ProgressDisplay(logging.Handler):
             report(line)
 
     def _show_scoring(self, state: ScoringState) -> None:
+        """Redraw the count of scored images on a terminal."""
         if sys.stderr.isatty():
             self._end_line()
             typer.echo(f"\r{state}", nl=state.done == state.total, err=True)
 
     def _show_training(self, state: TrainingState) -> None:
+        """Start or update the bar; leave it at the end of the training."""
         if self._bar is None:
             self._end_step()
             self._bar = _TrainingBar()
@@ -138,6 +148,7 @@ class ProgressDisplay(logging.Handler):
             self._stop_bar()
 
     def _stop_bar(self) -> None:
+        """Leave the bar, if there is one."""
         if self._bar is not None:
             self._bar.stop()
         self._bar = None
@@ -159,14 +170,14 @@ class ProgressDisplay(logging.Handler):
         if kind is None:
             self._end_step()
         else:
-            # What went wrong begins on a line of its own.
+            # The error message begins on a line of its own.
             self._end_line()
 
 
 class _TrainingBar:
-    """Epoch, loss, images per second and the time: a bar on a terminal, a line for each tenth elsewhere.
+    """Display of epoch, loss, images per second and time: a bar on a terminal, one line for each tenth elsewhere.
 
-    The bar shows the time left, and the total time once the training ends.
+    The bar shows the remaining time, and the total time once the training ends.
 
     Raises:
         ModuleNotFoundError: If rich is not installed.
@@ -197,7 +208,7 @@ class _TrainingBar:
         self._console.print(line, markup=False)
 
     def update(self, state: TrainingState) -> None:
-        """Show the state after a batch."""
+        """Show the state of the training after a batch."""
         done = state.done
         first = self._began is None
         if self._began is None:

@@ -1,4 +1,4 @@
-"""``edgead stream``: a bundle and a camera in, verdicts out, until the source ends or somebody stops it."""
+"""`edgead stream`: scores the frames of a source with a bundle, until the source ends or the user stops it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from edgead.cli.choices import Kind, listed
 
 def stream(
     bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="The bundle that edgead build wrote.", show_default=False)
+        Path, typer.Argument(metavar="BUNDLE", help="Bundle that edgead build wrote.", show_default=False)
     ],
     source: Annotated[
         list[str],
         typer.Option(
-            help="One of: a camera number, a video file, a folder of images, rtsp://..., http://..., or "
+            help="Source of frames: a camera number, a video file, a folder of images, rtsp://..., http://..., or "
             f"synthetic:KIND?fps=10&size=256&defect_rate=0.1&frames=100&seed=0 with KIND {listed(tuple(Kind))}.",
             metavar="URI",
         ),
@@ -25,7 +25,7 @@ def stream(
     sink: Annotated[
         list[str],
         typer.Option(
-            help="Where verdicts go; may be repeated. jsonl:FILE (- for the terminal), video:FILE.mkv?fps=25, "
+            help="Sink of verdicts; may be repeated. jsonl:FILE (- for the terminal), video:FILE.mkv?fps=25, "
             "rejects:DIR?keep=1000, status:, window:.",
             metavar="URI",
         ),
@@ -34,41 +34,50 @@ def stream(
     threads: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="CPU threads of one inference.", show_default="one for each core"
+            metavar="N",
+            min=1,
+            help="Number of CPU threads of one inference.",
+            show_default="one for each core",
         ),
     ] = None,
     max_frames: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="End after so many scored frames.", show_default="no limit"),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Number of scored frames after which the stream ends.",
+            show_default="no limit",
+        ),
     ] = None,
     part: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Which part is seen, where the bundle knows several.",
+            help="Name of the part that the source shows, if the bundle has several parts.",
             show_default="the only one",
         ),
     ] = None,
 ) -> None:
     """Score a camera, a video or a folder.
 
-    Ctrl-C ends it cleanly, with a summary.
+    Ctrl-C ends the stream cleanly, with a summary.
     """
     from edgead.cli.progress import ProgressDisplay
     from edgead.errors import InputError
 
     if len(source) != 1:
         raise InputError(
-            f"{len(source)} sources, {' and '.join(source)}: give --source once, and a stream for each"
+            f"{len(source)} sources, {' and '.join(source)}",
+            hint="give --source once, and run one stream for each source",
         )
     from edgead.api import stream as run_stream
     from edgead.bundle import open_bundle
 
-    # A run is refused here: what streams on the command line was verified by a build.
+    # Only a bundle is accepted here, because a build has verified it; a run is rejected.
     opened = open_bundle(bundle)
     with ProgressDisplay():
         summary = run_stream(
             opened, source[0], sink, watch=watch, threads=threads, max_frames=max_frames, part=part
         )
-    # Standard output belongs to the verdicts where they go there.
+    # If verdicts go to standard output, the summary goes to standard error.
     typer.echo(summary.text(), err="jsonl:-" in sink)

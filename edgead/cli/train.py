@@ -1,4 +1,4 @@
-"""`edgead train`: from images of good parts, a folder for each part, to a training run."""
+"""`edgead train`: trains a model on images of good parts, one folder for each part."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def train(
         list[Path],
         typer.Argument(
             metavar="DATA",
-            help="Folder with images of good parts; several for one model of all.",
+            help="Folder with images of good parts; several folders train one model for all parts.",
             show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Run directory to write, or to continue.")],
     method: Annotated[Method, typer.Option(help="Distillation method.")] = Method.RD,
     variant: Annotated[
-        Variant, typer.Option(help="Variant of the method; rstpm has them all, every other one the first.")
+        Variant, typer.Option(help="Variant of the method; rstpm has all, every other method only the first.")
     ] = Variant.STANDARD,
     preset: Annotated[
         Preset,
         typer.Option(
-            help="Hyperparameters: tuned for few images and small teachers, or as the method was published."
+            help="Hyperparameters: tuned for few images and small teachers, or as published with the method."
         ),
     ] = Preset.EDGE,
     teacher: Annotated[
@@ -51,7 +51,7 @@ def train(
         ),
     ] = TEACHERS[0],
     teacher_weights: Annotated[
-        str, typer.Option(metavar="package|hub|random|FILE", help="Where the teacher's weights come from.")
+        str, typer.Option(metavar="package|hub|random|FILE", help="Source of the teacher's weights.")
     ] = "package",
     size: Annotated[
         str, typer.Option(metavar="N|HxW", help="Image size in pixels, multiples of 32.")
@@ -59,56 +59,65 @@ def train(
     layout: Annotated[Layout, typer.Option(help="Folder layout of DATA.")] = Layout.AUTO,
     alignment: Annotated[
         Alignment,
-        typer.Option(help="How the parts lie: always the same way, or any way; auto looks at the images."),
+        typer.Option(help="Alignment of the parts: all the same, or any; auto measures it on the images."),
     ] = Alignment.AUTO,
     epochs: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Epochs to train.", show_default="the preset's; rd: 100"),
+        typer.Option(metavar="N", min=1, help="Number of epochs.", show_default="the preset's; rd: 100"),
     ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Images per batch and device.", show_default="the preset's; rd: 16"
+            metavar="N",
+            min=1,
+            help="Number of images per batch and device.",
+            show_default="the preset's; rd: 16",
         ),
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(metavar="RATE", help="Peak of the schedule.", show_default="the preset's; rd: 0.005"),
+        typer.Option(
+            metavar="RATE",
+            help="Highest learning rate of the schedule.",
+            show_default="the preset's; rd: 0.005",
+        ),
     ] = None,
     loss: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="One of the method's; rd: hard-positions, per-position or flattened.",
+            help="Loss of the method; for rd: hard-positions, per-position or flattened.",
             show_default="the preset's; rd: hard-positions",
         ),
     ] = None,
     textures: Annotated[
         str,
         typer.Option(
-            metavar="procedural|DIR", help="What pseudo-anomalies are made of: drawn, or images of a folder."
+            metavar="procedural|DIR", help="Textures of pseudo-anomalies: drawn, or images of a folder."
         ),
     ] = "procedural",
     seed: Annotated[
-        int, typer.Option(metavar="N", help="Decides the hold-out, the start and the order.")
+        int, typer.Option(metavar="N", help="Seed of the hold-out, the initial weights and the order.")
     ] = 0,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Skip and count unreadable images.")
     ] = False,
-    accelerator: Annotated[Accelerator, typer.Option(help="Where to train.")] = Accelerator.AUTO,
-    devices: Annotated[int, typer.Option(metavar="N", min=1, help="Processes on this machine.")] = 1,
+    accelerator: Annotated[Accelerator, typer.Option(help="Device to train on.")] = Accelerator.AUTO,
+    devices: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of processes on this machine.")
+    ] = 1,
     nodes: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Machines, joined by fabric run or torchrun.")
+        int, typer.Option(metavar="N", min=1, help="Number of machines, joined by fabric run or torchrun.")
     ] = 1,
     training_precision: Annotated[
         TrainingPrecision | None,
-        typer.Option(help="Precision to train in.", show_default="32-true on a CPU, mixed on a GPU"),
+        typer.Option(help="Precision of the training.", show_default="32-true on a CPU, mixed on a GPU"),
     ] = None,
 ) -> None:
     """Train on images of good parts. The same command again continues a training that was killed.
 
-    Several folders train one model for several parts. The name of a part is the name of its folder, and each part has a
-    threshold of its own.
+    Several folders train one model for several parts. A part's name is the name of its folder, and each part has its
+    own threshold.
     """
     from edgead.cli.interrupt import says_on_interrupt
     from edgead.cli.progress import ProgressDisplay, first_line, is_first_process, report
@@ -147,11 +156,11 @@ def train(
 
 
 def _kept(out: Path) -> str:
-    """What a training that was interrupted left, and how to go on."""
+    """Describe the kept state of an interrupted training and the way to continue."""
     from edgead.training.checkpoint import read_checkpoint
     from edgead.training.run import CHECKPOINT_FILE
 
     checkpoint = read_checkpoint(out / CHECKPOINT_FILE)
     if checkpoint is None:
-        return f"no epoch was finished, so {out} keeps none; the same command begins again"
+        return f"no epoch was finished, so {out} keeps none; the same command starts again"
     return f"{out} keeps the training up to epoch {checkpoint.epoch}; the same command continues it"

@@ -1,4 +1,4 @@
-"""The stream: a source of frames, a session, and the sinks that verdicts go to. It knows no backend."""
+"""The stream: a source of frames, an inference session, and the sinks that take the verdicts; any backend."""
 
 from edgead.streaming.loop import NO_SIGNAL_AFTER_S, Summary, stream
 from edgead.streaming.sinks import Sink, open_sink

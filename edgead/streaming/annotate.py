@@ -1,4 +1,4 @@
-"""What people see of a verdict: its frame with heat map, a box around each defect, and the decision above it."""
+"""Annotated frames: the image with heat map, a box around each defect, and the decision in a bar above it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ _BAR_MIN_PX = 16
 
 
 def annotate(image: UInt8Array, verdict: Verdict, anomaly_map: Float32Array) -> UInt8Array:
-    """Draw a verdict over its frame: a new uint8 RGB image as wide, and higher by a bar that hides nothing.
+    """Draw a verdict over its frame, with the decision in a bar above the image.
 
-    image: (H, W, 3) uint8 RGB. anomaly_map: (h, w) float32, stretched over it. Returns (H + B, W, 3) with the
-    bar's height B a tenth of H, 16 at least.
+    Args:
+        image: Frame, (H, W, 3) uint8 RGB; it is not changed.
+        verdict: Decision on the frame.
+        anomaly_map: Anomaly map, (h, w) float32; it is resized to the frame.
+
+    Returns:
+        A new image, (H + B, W, 3) uint8 RGB. The bar's height B is a tenth of H, at least 16 pixels.
     """
     annotated = overlay(image, anomaly_map, verdict.threshold)
     for box in verdict.regions:
@@ -30,13 +35,22 @@ def annotate(image: UInt8Array, verdict: Verdict, anomaly_map: Float32Array) -> 
 
 
 def no_signal_image(height_px: int, width_px: int, reason: str) -> UInt8Array:
-    """A dark uint8 RGB image that says there is no signal, and why; sized as `annotate` makes of such a frame."""
+    """Draw the image that is shown while a source has no signal.
+
+    Args:
+        height_px: Height of the source's frames in pixels.
+        width_px: Width of the source's frames in pixels.
+        reason: Reason for the missing signal, as text.
+
+    Returns:
+        A dark uint8 RGB image of the size that `annotate` returns for such a frame.
+    """
     image = np.full((height_px, width_px, 3), _DARK, np.uint8)
     return _under_bar(image, f"NO SIGNAL: {reason}", _LOST)
 
 
 def _under_bar(image: UInt8Array, text: str, colour: tuple[int, int, int]) -> UInt8Array:
-    """Put a bar with text above an image, the text as large as the bar allows."""
+    """Put a bar above an image, with text as large as the bar allows."""
     height, width = image.shape[:2]
     bar = np.full((max(_BAR_MIN_PX, height // 10), width, 3), colour, np.uint8)
     (text_width, text_height), _ = cv2.getTextSize(text, _FONT, 1.0, 1)

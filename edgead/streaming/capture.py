@@ -1,8 +1,8 @@
-"""A thread that takes frames from a source, so that neither camera nor decision holds up the other.
+"""A thread that reads frames from a source, so that capture and inference do not block each other.
 
-From a live source the newest frame wins: it waits in a single slot and is replaced when the next one comes,
-because a verdict on a part that has long passed is worth nothing. From files every frame counts: a short
-queue lets decoding run ahead of inference, and the thread waits when it is full.
+For a live source only the newest frame is kept: it waits in a single slot, and the next frame replaces it, because a
+verdict on a part that passed long ago is useless. For files every frame is kept: a short queue lets decoding run ahead
+of inference, and the thread waits when the queue is full.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ _log = logging.getLogger(__name__)
 
 
 class Capture:
-    """Frames of a source, taken by a thread that runs while the context is open.
+    """Frames of a source, read by a thread that runs while the context is open.
 
-    source: stays the caller's to close; it is asked to stop when the context ends.
+    Args:
+        source: Opened source. It is stopped when the context ends; the caller closes it.
     """
 
     def __init__(self, source: Source) -> None:
@@ -38,24 +39,31 @@ class Capture:
         self._stopped = False
         self._finished = False
         self._error: BaseException | None = None
-        # A daemon: a read that hangs in a driver must not keep the process from ending.
+        # A daemon thread: a read that hangs in a driver must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="edgead-capture", daemon=True)
 
     @property
     def dropped(self) -> int:
-        """How many frames were replaced by a newer one before anybody took them."""
+        """Number of frames that a newer frame replaced before they were taken."""
         return self._dropped
 
     @property
     def ended(self) -> bool:
-        """Whether the source has given its last frame and it was taken."""
+        """Whether the source has ended and its last frame was taken."""
         with self._changed:
             return self._finished and not self._frames and self._error is None
 
     def take(self, timeout_s: float) -> Frame | None:
-        """The next frame, or None when none came in time or the source has ended.
+        """Wait for the next frame and take it.
 
-        Raises whatever ended the source, once the frames before it are taken.
+        Args:
+            timeout_s: Longest wait in seconds.
+
+        Returns:
+            The next frame, or None if no frame came in time or the source has ended.
+
+        Raises:
+            BaseException: The error that ended the source, after all frames before it are taken.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._finished, timeout_s)
@@ -80,7 +88,7 @@ class Capture:
             self._changed.notify_all()
 
     def _put(self, frame: Frame) -> bool:
-        """Hand over a frame; False when nobody takes frames any more."""
+        """Queue a frame; return False after the context has ended."""
         with self._changed:
             if self._source.live:
                 self._dropped += len(self._frames)
@@ -107,5 +115,7 @@ class Capture:
         self._thread.join(JOIN_S)
         if self._thread.is_alive():
             _log.warning(
-                "%s: still reading after %.0f s; left to end with the process", self._source.uri, JOIN_S
+                "%s: the read did not return within %.0f s; it ends with the process",
+                self._source.uri,
+                JOIN_S,
             )

@@ -1,9 +1,9 @@
-"""Whether a live source still shows the line: no verdict is ever given on an image that is not there.
+"""Detection of a lost signal: a live source that repeats its last image or shows one colour gets no verdict.
 
-A lost camera does not always say so. Drivers hand out the last image again and again, or a black or blue
-one. So an image counts only when it is new: not the same as the one before to the last bit (a sensor's noise
-makes every image differ), and not of one colour. Others are withheld from the model, and when no new one
-came for a while the source has no signal, which every sink gets, as it gets the return.
+Drivers do not always report a lost camera. Some return the last image again and again, others a black or blue image.
+Therefore an image counts as new only if it differs from the image before it in at least one bit (the noise of a sensor
+makes every image differ) and does not have one uniform colour. Other images are withheld from the model. If no new
+image comes for a while, the source has no signal. Every sink receives the loss of the signal and its return.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ import numpy as np
 
 from edgead.types import Frame, UInt8Array
 
-# Compression leaves a few levels of noise on the uniform image of a lost signal.
+# Compression adds a few levels of noise to the uniform image of a lost signal.
 BLANK_LEVELS = 3
-# Images are compared on every 16th row and column first: where they differ there, the rest need not be
-# read.
+# Every 16th row and column is compared first: most images differ there, and the rest need not be read.
 _STEP = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """The source's signal has been lost or has returned.
+    """A change of the signal: it was lost, or it has returned.
 
-    present: whether new images come. reason: why not, in words; empty where they do. silent_s: seconds
-    since the last new image when it was lost; the length of the gap when it returned.
+    Attributes:
+        present: Whether new images come.
+        reason: Reason for the loss, as text; empty if new images come.
+        silent_s: Seconds since the last new image if the signal was lost, or the length of the gap if it returned.
     """
 
     present: bool
@@ -35,9 +36,11 @@ class Signal:
 
 
 class SignalWatch:
-    """Scores the frames of a live source one after another. Times are seconds of one monotonic clock.
+    """Watches the frames of a live source, one after another. Times are seconds of one monotonic clock.
 
-    no_signal_after_s: how long without a new image means no signal. now_s: the time of the start.
+    Args:
+        no_signal_after_s: Time without a new image, in seconds, after which the signal counts as lost.
+        now_s: Start time in seconds.
     """
 
     def __init__(self, no_signal_after_s: float, now_s: float) -> None:
@@ -48,7 +51,7 @@ class SignalWatch:
         self._reason = "no image comes"
 
     def is_new(self, frame: Frame) -> bool:
-        """Whether the frame shows something new, and may be scored."""
+        """Return True if the frame is new and may be scored."""
         previous, self._previous = self._previous, frame.image
         if is_blank(frame.image):
             self._reason = "the image is of one colour"
@@ -59,7 +62,15 @@ class SignalWatch:
         return True
 
     def change(self, new: bool, now_s: float) -> Signal | None:
-        """Tell the time, and whether a new image has just come; returns what has changed, if anything."""
+        """Update the state of the signal.
+
+        Args:
+            new: Whether a new image has just come.
+            now_s: Current time in seconds.
+
+        Returns:
+            The change of the signal, or None if nothing changed.
+        """
         silent_s = now_s - self._last_new_s
         if new:
             self._last_new_s = now_s
@@ -74,7 +85,7 @@ class SignalWatch:
 
 
 def is_same(first: UInt8Array, second: UInt8Array) -> bool:
-    """Whether two images (H, W, 3) uint8 are equal to the last bit."""
+    """Return True if two images, (H, W, 3) uint8, are equal bit for bit."""
     return (
         first.shape == second.shape
         and np.array_equal(first[::_STEP, ::_STEP], second[::_STEP, ::_STEP])
@@ -83,7 +94,7 @@ def is_same(first: UInt8Array, second: UInt8Array) -> bool:
 
 
 def is_blank(image: UInt8Array) -> bool:
-    """Whether an image (H, W, 3) uint8 is of one colour: each channel within `BLANK_LEVELS` levels."""
+    """Return True if an image, (H, W, 3) uint8, has one colour: each channel spans at most `BLANK_LEVELS` levels."""
     return all(
         bool((np.ptp(pixels, axis=(0, 1)) <= BLANK_LEVELS).all())
         for pixels in (image[::_STEP, ::_STEP], image)

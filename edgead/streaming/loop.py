@@ -1,8 +1,8 @@
-"""The stream: frames in, verdicts out, all day.
+"""The loop of a stream: it takes frames from a source, scores them, and gives the verdicts to the sinks.
 
-One thread captures, this one decides and feeds the sinks; see `edgead.streaming.capture` for which frames are
-scored and `edgead.streaming.freshness` for which never are. Whatever goes wrong in either thread ends the stream
-with that error.
+One thread captures frames; the calling thread scores them and feeds the sinks. `edgead.streaming.capture` describes
+which frames are dropped, and `edgead.streaming.freshness` which frames are withheld. An error in either thread ends the
+stream with that error.
 """
 
 from __future__ import annotations
@@ -25,20 +25,29 @@ from edgead.streaming.sources import Source
 from edgead.streaming.verdict import verdict_from_prediction
 from edgead.types import Frame
 
-# How long a live source may give nothing new before the sinks learn of it.
+# Time without a new image from a live source after which the sinks receive the loss of the signal.
 NO_SIGNAL_AFTER_S = 3.0
-# How long the loop waits for a frame before it looks whether it should stop and gives the sinks a turn.
+# Longest wait for a frame before the loop checks whether it should stop, and calls `tick` of the sinks.
 TICK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a stream did; frames_seen = frames_scored + frames_dropped + frames_withheld.
+    """Counts and latencies of a stream.
 
-    frames_dropped: replaced by a newer frame of a live source. frames_withheld: from a live source, and the
-    same as the frame before or of one colour. rejected: scored above the threshold. signal_losses: times that
-    no new image came. latency_*_ms: capture to decision, waiting included, within 1 %; None where nothing
-    was scored. duration_s: from the first look at the source to the end.
+    Latencies are the time from capture to decision, waiting included, within 1 %; None if no frame was scored.
+
+    Attributes:
+        frames_seen: Number of all frames: frames_scored + frames_dropped + frames_withheld.
+        frames_scored: Number of frames with a verdict.
+        frames_dropped: Number of frames of a live source that a newer frame replaced.
+        frames_withheld: Number of frames of a live source that were the same as the frame before or had one colour.
+        rejected: Number of frames that scored above the threshold.
+        signal_losses: Number of times that the signal was lost.
+        latency_p50_ms: Median latency in milliseconds.
+        latency_p95_ms: 95th percentile of the latency in milliseconds.
+        latency_p99_ms: 99th percentile of the latency in milliseconds.
+        duration_s: Time from the start of capture to the end, in seconds.
     """
 
     frames_seen: int
@@ -53,7 +62,7 @@ class Summary:
     duration_s: float
 
     def text(self) -> str:
-        """The summary as lines for a terminal."""
+        """Return the summary as lines for a terminal."""
         rate = self.frames_scored / self.duration_s if self.duration_s > 0 else 0.0
         lines = [
             f"frames     {self.frames_seen} seen, {self.frames_scored} scored, "
@@ -81,16 +90,35 @@ def stream(
     max_frames: int | None = None,
     stop: threading.Event | None = None,
 ) -> Summary:
-    """Score the frames of a source until it ends, `stop` is set, a sink asks, or `max_frames` are scored.
+    """Score the frames of a source until it ends, `stop` is set, a sink stops it, or `max_frames` are scored.
 
-    size: of the images that the session takes. threshold: a score above it is a reject. part: name of the part that
-    it is of, for the verdicts. Source, session and sinks stay the caller's to close. Raises InputError for a limit out
-    of range, SourceError, ImageError, SinkError or BackendError as they occur.
+    The caller closes the session, the source and the sinks.
+
+    Args:
+        session: Opened inference session.
+        source: Opened source of frames.
+        sinks: Opened sinks, which receive the verdicts in this order.
+        size: Image size of the session.
+        threshold: Decision threshold; a frame with a higher score is rejected.
+        part: Name of the part that the threshold belongs to, for the verdicts.
+        max_frames: Number of scored frames after which the stream ends, 1 or more; None for no limit.
+        stop: Event that ends the stream once it is set.
+
+    Returns:
+        Counts and latencies of the stream.
+
+    Raises:
+        InputError: `max_frames` is below 1.
+        SourceError: The source failed.
+        ImageError: An image file of the source cannot be read.
+        SinkError: A sink failed.
+        BackendError: The inference failed, or a score is not a finite number.
     """
     if max_frames is not None and max_frames < 1:
-        raise InputError(f"max frames {max_frames} is no limit: give 1 or more, or leave it out")
+        raise InputError(f"max_frames is {max_frames}", hint="give 1 or more, or leave it out")
     run = _Run(session, sinks, size, threshold, part)
-    # The first inference allocates, on a GPU it may compile: not while parts go by, nor in the latencies.
+    # The first inference allocates memory, and on a GPU it may compile. It runs before the capture, so that it delays
+    # no frame and counts in no latency.
     session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))
     start_s = time.monotonic()
     watch = SignalWatch(NO_SIGNAL_AFTER_S, start_s) if source.live else None
@@ -114,7 +142,7 @@ def stream(
 
 
 class _Run:
-    """Session and sinks of one stream, and what it counts."""
+    """Session, sinks and counters of one stream."""
 
     def __init__(
         self, session: Session, sinks: Sequence[Sink], size: ModelSize, threshold: float, part: str | None
@@ -126,6 +154,7 @@ class _Run:
         self._withheld = self._rejected = self._signal_losses = 0
 
     def score(self, frame: Frame) -> None:
+        """Score a frame, count it, and give its verdict to the sinks."""
         prediction = self._session.infer(batch_from_images([frame.image], self._size))
         verdict = verdict_from_prediction(frame, prediction, self._threshold, self._part)
         self._latencies.add(verdict.latency_ms)
@@ -135,11 +164,13 @@ class _Run:
             sink.write(frame, verdict, prediction.anomaly_map[0, 0])
 
     def skip(self, frame: Frame | None) -> None:
+        """Count a withheld frame, if there is one, and call `tick` of the sinks."""
         self._withheld += frame is not None
         for sink in self._sinks:
             sink.tick()
 
     def report(self, signal: Signal | None) -> None:
+        """Count a loss of the signal, and give a change of the signal to the sinks."""
         if signal is None:
             return
         self._signal_losses += not signal.present
@@ -147,6 +178,7 @@ class _Run:
             sink.signal(signal)
 
     def summary(self, dropped: int, duration_s: float) -> Summary:
+        """Return the counts, with the number of dropped frames and the duration in seconds."""
         return Summary(
             frames_seen=self.scored + dropped + self._withheld,
             frames_scored=self.scored,

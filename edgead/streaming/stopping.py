@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a stream as its last frame would: sinks are closed and the summary is given."""
+"""Clean end of a stream on Ctrl-C and SIGTERM: the sinks are closed and the summary is printed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from types import FrameType
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT and SIGTERM set; outside the main thread, where none arrives, one that nothing sets.
+    """Set an event on SIGINT and SIGTERM while the context is open.
 
-    The second signal of a kind acts as if this had never been called, so that whoever presses Ctrl-C twice
-    gets out.
+    The second signal of a kind goes to the handler that was there before, so that pressing Ctrl-C twice ends the
+    process. Python runs signal handlers in the main thread only; in another thread no signal sets the event.
+
+    Yields:
+        The event, to be given to `stream` as `stop`.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -1,8 +1,7 @@
-"""What a source's or a sink's address says: ``kind:target?option=value&option=value``.
+"""Addresses of sources and sinks: ``kind:target?option=value&option=value``.
 
-Sources and sinks are named by one string on the command line. Reading it lives here once, so that an unknown
-option is refused in the same words everywhere and a password in a camera's address never reaches a log or a
-results file.
+All sources and sinks parse their options here, so that unknown options are rejected in the same way everywhere, and
+the password in a camera's address never reaches a log or a results file.
 """
 
 from __future__ import annotations
@@ -18,31 +17,50 @@ T = TypeVar("T")
 
 
 def split_options(target: str, known: Mapping[str, Callable[[str], T]]) -> tuple[str, dict[str, T]]:
-    """Split ``target?name=value&...`` into the target and its options, each read by `known[name]`.
+    """Split ``target?name=value&...`` into the target and its options.
 
-    A reader raises ValueError, with what it wants as the message, for a value that it refuses. Raises
-    InputError for an unknown option, one given twice, or a refused value.
+    Args:
+        target: Address without its kind.
+        known: Parser of the value by name of the option. For an invalid value a parser raises ValueError with the
+            expected values as its message.
+
+    Returns:
+        The target without options, and the parsed values of the options that are given.
+
+    Raises:
+        InputError: An option is unknown, is given twice, or has an invalid value.
     """
     target, _, query = target.partition("?")
     options: dict[str, T] = {}
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
     except ValueError:
-        raise InputError(f"options {query!r} are not of the form name=value&name=value") from None
+        raise InputError(f"cannot parse the options {query!r}", hint="write name=value&name=value") from None
     for name, value in pairs:
-        if name not in known or name in options:
-            problem = "is given twice" if name in options else "is unknown"
-            raise InputError(f"option {name!r} {problem}: the options here are {', '.join(known) or 'none'}")
+        if name in options:
+            raise InputError(f"option {name!r} is given twice", hint="give it once")
+        if name not in known:
+            hint = f"give one of {', '.join(known)}" if known else "leave it out"
+            raise InputError(f"option {name!r} is unknown", hint=hint)
         try:
             options[name] = known[name](value)
         except ValueError as error:
-            raise InputError(f"option {name}={value}: {error}") from error
+            raise InputError(f"option {name}={value} is not usable", hint=str(error)) from error
     return target, options
 
 
 def number_in(kind: Callable[[str], float], low: float, high: float = float("inf")) -> Callable[[str], float]:
-    """A reader of option values: a number of `kind` (int or float) from `low` to `high`."""
-    wanted = f"must be {'an integer' if kind is int else 'a number'} of at least {low:g}"
+    """Make a parser of numbers for `split_options`.
+
+    Args:
+        kind: `int` or `float`.
+        low: Smallest value.
+        high: Largest value; infinity for no limit, but the value itself must be finite.
+
+    Returns:
+        The parser. It raises ValueError, with the expected values, for other text.
+    """
+    wanted = f"give {'an integer' if kind is int else 'a number'} of at least {low:g}"
     if high != float("inf"):
         wanted += f" and at most {high:g}"
 
@@ -59,6 +77,6 @@ def number_in(kind: Callable[[str], float], low: float, high: float = float("inf
 
 
 def without_password(uri: str) -> str:
-    """The address as it may be logged and recorded: ``scheme://user:secret@host`` becomes ``scheme://***@host``."""
-    # Up to the last @ before the path: a password may itself hold an @.
+    """Hide the user and password of an address, for logs: ``scheme://user:secret@host`` to ``scheme://***@host``."""
+    # Up to the last @ before the path, because a password may contain an @.
     return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/]*@", r"\1***@", uri)

@@ -1,4 +1,4 @@
-"""From a prediction, which is numbers, to a verdict, which is a decision; the only place where they meet."""
+"""Conversion of a prediction (numbers) into a verdict (a decision); streams decide nowhere else."""
 
 from __future__ import annotations
 
@@ -13,18 +13,26 @@ from edgead.types import Frame, Prediction, Verdict
 def verdict_from_prediction(
     frame: Frame, prediction: Prediction, threshold: float, part: str | None = None
 ) -> Verdict:
-    """Decide on a frame from the prediction for it alone, (1, 1, H, W) map and (1,) score.
+    """Decide on a frame. The latency of the frame ends here.
 
-    threshold: of the part that is seen. part: its name.
+    Args:
+        frame: Frame that was scored.
+        prediction: Prediction for this frame alone: map (1, 1, H, W) and score (1,), float32.
+        threshold: Decision threshold of the part.
+        part: Name of the part.
 
-    The latency ends here. Raises BackendError for a score that is not a finite number: compared with a
-    threshold it would pass for a good part.
+    Returns:
+        The verdict, with regions if the frame is anomalous.
+
+    Raises:
+        BackendError: The score is not a finite number. No number is above the threshold then, so that the frame would
+            count as good.
     """
     score = float(prediction.anomaly_score[0])
     if not math.isfinite(score):
         raise BackendError(
-            f"the model scored frame {frame.index} of {frame.source} as {score}: no verdict can be given; "
-            "rebuild the bundle with edgead build"
+            f"the model scored frame {frame.index} of {frame.source} as {score}, which is not a finite number",
+            hint="rebuild the bundle with edgead build",
         )
     anomalous = score > threshold
     height_px, width_px = frame.image.shape[:2]

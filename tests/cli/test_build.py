@@ -1,4 +1,4 @@
-"""`edgead build` on a real run directory: random weights, few images, the rest as training leaves it."""
+"""`edgead build` on a real run directory with random weights and few images."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_a_run_becomes_a_bundle(run: Path, tmp_path: Path) -> None:
     assert threshold.false_alarm_rate == 0.02
     assert re.search(r"decision flips +0 +<= 0\n", result.stdout)
     assert f"{threshold.value:.4g}" in result.stdout
-    # log(0.05) / log(0.98) = 148.3: so many would be enough.
-    assert "149 images would be enough" in result.stderr
+    # log(0.05) / log(0.98) = 148.3: 149 images are enough for this rate.
+    assert " 149 " in result.stderr
 
 
 def test_a_precision_is_built_and_its_table_printed(run: Path, tmp_path: Path) -> None:
@@ -70,30 +70,34 @@ def test_a_precision_is_built_and_its_table_printed(run: Path, tmp_path: Path) -
     assert re.search(r"rank correlation +[01][.0-9]* +>= 0.99\n", result.stdout)
 
 
-def test_int8_wants_images_to_calibrate_on(run: Path, tmp_path: Path) -> None:
-    # The three images there are were all held out.
-    with pytest.raises(DataError, match="none of 0"):
+def test_int8_needs_images_to_calibrate_on(run: Path, tmp_path: Path) -> None:
+    # All three images were held out.
+    with pytest.raises(DataError) as caught:
         CliRunner().invoke(
             app, [str(run), "--out", str(tmp_path / "x"), "--precision", "int8"], catch_exceptions=False
         )
+    assert " 0 " in f"{caught.value} "
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mistakes_are_refused_by_name(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="nowhere"):
+def test_wrong_input_is_refused_with_its_value(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError) as missing:
         CliRunner().invoke(
             app, [str(tmp_path / "nowhere"), "--out", str(tmp_path / "x")], catch_exceptions=False
         )
+    assert str(tmp_path / "nowhere") in str(missing.value)
     (tmp_path / "model.onnx").write_bytes(b"a graph from elsewhere")
-    with pytest.raises(InputError, match=r"model.onnx is a file: give the directory"):
+    with pytest.raises(InputError) as caught:
         CliRunner().invoke(
             app, [str(tmp_path / "model.onnx"), "--out", str(tmp_path / "x")], catch_exceptions=False
         )
+    assert str(tmp_path / "model.onnx") in str(caught.value)
     (tmp_path / "model.onnx").unlink()
-    with pytest.raises(InputError, match="7"):
+    with pytest.raises(InputError) as caught:
         CliRunner().invoke(
             app, [str(run), "--out", str(tmp_path / "x"), "--false-alarm-rate", "7"], catch_exceptions=False
         )
+    assert "0.01" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -106,21 +110,19 @@ from edgead.errors import MissingExtraError
 try:
     build(Path(sys.argv[2]), Path(sys.argv[3]))
 except MissingExtraError as error:
-    print(error)
+    print(error.what, error.hint, sep="\\n")
 """
 
 
 @pytest.mark.parametrize("missing", ["torch", "onnxsim"])
-def test_without_the_training_packages_it_says_what_to_install(
-    missing: str, run: Path, tmp_path: Path
-) -> None:
+def test_a_missing_training_package_is_named_with_its_extra(missing: str, run: Path, tmp_path: Path) -> None:
     refused = subprocess.run(
         [sys.executable, "-c", WITHOUT, missing, str(run), str(tmp_path / "x")],
         check=True,
         capture_output=True,
         text=True,
     )
-    assert refused.stdout.strip() == (
-        f"edgead build needs {missing}, which is not installed: pip install 'edgead[train]'"
-    )
+    what, hint = refused.stdout.splitlines()
+    assert {"build", missing} <= set(what.replace(",", "").split())
+    assert hint == "pip install 'edgead[train]'"
     assert list(tmp_path.iterdir()) == []

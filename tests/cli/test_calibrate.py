@@ -1,4 +1,4 @@
-"""`edgead calibrate` of a bundle, without torch: the file that a build then reads, and what is refused."""
+"""`edgead calibrate` of a bundle, without torch: the file that a build reads, and rejected input."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_data(folder: Path, trained_on: int) -> Path:
-    """The images that hold the threshold of the toy run, and so many that it was trained on."""
+    """Write the held-out images of the toy run and `trained_on` of its training images."""
     run = ToyRun()
     for name, images in {
         "t": run.training_images(100).images[:trained_on],
@@ -62,13 +62,12 @@ def calibrated(exact: Bundle, data: Path, tmp_path_factory: pytest.TempPathFacto
         "--algorithm", "percentile",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    # Four convolutions of the toy take the image, two activations and what lies between: each tensor once.
     clipping_limits = json.loads(out.read_text())["clipping_limits"]
     assert done.stdout.splitlines() == [
         f"calibrated   {len(clipping_limits)} tensors on 20 images",
         f"calibration  {out}",
     ]
-    assert "calibrating int8 on 20 images (train, percentile)" in done.stderr
+    assert any("20 images" in line and "percentile" in line for line in done.stderr.splitlines())
     return out
 
 
@@ -81,8 +80,9 @@ def test_a_build_reads_the_file_and_does_not_calibrate(
     before = calibrated.read_bytes()
     done = command("build", exact.path, "--data", data, "--out", tmp_path / "x", *INT8, "--cache", calibrated)
     assert done.returncode == 0, done.stderr
-    assert f"int8 with the calibration in {calibrated}" in done.stderr
-    assert "calibrating" not in done.stderr
+    assert str(calibrated) in done.stderr
+    # The line of a calibration names its algorithm.
+    assert "percentile" not in done.stderr
     assert calibrated.read_bytes() == before
     bundle = open_bundle(tmp_path / "x")
     assert bundle.file("calibration.json").read_bytes() == before
@@ -122,8 +122,7 @@ def test_a_stale_file_is_refused_and_left_alone(
     for arguments in (("build", *of_build), ("calibrate", *again)):
         name, *rest = arguments
         message = refused(capsys, name, exact.path, "--data", data, *rest)
-        assert f"the calibration cache {calibrated} is stale" in message
-        assert "delete it to calibrate again" in message
+        assert str(calibrated) in message
     assert calibrated.read_bytes() == before
     assert list(tmp_path.iterdir()) == []
 
@@ -136,30 +135,32 @@ def test_too_few_images_to_calibrate_on(
     folder.mkdir()
     write_data(folder, trained_on)
     message = refused(capsys, "calibrate", exact.path, "--data", folder, "--out", tmp_path / "x.json")
-    assert ("3 images to calibrate int8 on" if trained_on else "none of 0 images") in message
+    assert f" {trained_on} " in message
     assert not (tmp_path / "x.json").exists()
-    # Noise needs none.
+    # Calibration on noise needs no images.
     noise = ("--calibrate-on", "noise", "--algorithm", "minmax")
     arguments = ("calibrate", exact.path, "--data", folder, "--out", tmp_path / "x.json", *noise)
     assert run_main(*map(str, arguments)) == 0
     assert json.loads((tmp_path / "x.json").read_text())["images"] == 64
 
 
-def test_a_directory_is_no_place_for_the_file(exact: Bundle, tmp_path: Path) -> None:
+def test_a_directory_is_refused_as_the_file(exact: Bundle, tmp_path: Path) -> None:
     assert (
         run_main("calibrate", str(exact.path), "--data", str(tmp_path / "gone"), "--out", str(tmp_path)) == 1
     )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_wants_images_and_a_run_has_its_own(
+def test_a_bundle_needs_images_and_a_run_has_its_own(
     exact: Bundle, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ("--out", tmp_path / "x.json")
     message = refused(capsys, "calibrate", exact.path, *out)
-    assert message.endswith("is a bundle: give the images that it was trained from, with --data")
+    assert str(exact.path) in message
+    assert "--data" in message
     message = refused(capsys, "calibrate", data, "--data", data, *out)
-    assert message.endswith("is no bundle: leave out --data, a run knows its own images")
+    assert str(data) in message
+    assert "--data" in message
     message = refused(capsys, "calibrate", tmp_path / "nowhere", *out)
     assert str(tmp_path / "nowhere") in message
     assert list(tmp_path.iterdir()) == []
@@ -170,4 +171,4 @@ def test_an_int8_bundle_is_not_calibrated_again(
 ) -> None:
     half = rebuild_bundle(exact, [data], tmp_path / "half", Plan(candidate_precisions=("fp16",)))
     message = refused(capsys, "calibrate", half.path, "--data", data, "--out", tmp_path / "x.json")
-    assert "is fp16, and another precision is made from fp32: give an fp32 bundle" in message
+    assert all(value in message for value in (str(half.path), "fp16", "fp32"))

@@ -1,4 +1,4 @@
-"""What help and completion offer is what the packages know."""
+"""The choices of help and completion are equal to the registries of the packages."""
 
 from typing import get_args
 
@@ -51,11 +51,11 @@ def test_every_variant_is_one_of_some_method():
     assert variants == set(map(str, choices.Variant))
 
 
-def test_the_teachers_are_networks_that_timm_knows():
+def test_the_teachers_are_networks_of_timm():
     assert set(choices.TEACHERS) <= set(timm.list_models())
 
 
-def test_completion_offers_what_begins_so():
+def test_completion_offers_words_with_the_typed_prefix():
     assert choices.complete_target("jetson") == ["jetson-orin", "jetson-thor"]
     assert choices.complete_teacher("wide") == ["wide_resnet50_2"]
     assert choices.complete_methods("rd,stfpm-") == ["rd,stfpm-slim", "rd,stfpm-ensemble"]

@@ -1,4 +1,4 @@
-"""`edgead compare` through the command line: one small grid for real, one that is killed."""
+"""`edgead compare` through the command line: one small real grid, and one that is killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIONS = ["--methods", "stfpm", "--seeds", "1", "--size", "64", "--epochs", "12
 
 @pytest.fixture(scope="module")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Discs, and discs with a chequered square that nobody would miss."""
+    """Write a dataset of discs, with obvious defects: a chequered square."""
     root = tmp_path_factory.mktemp("data") / "discs"
     images = good_parts(24)
     for number, image in enumerate(images):
@@ -33,7 +33,7 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mask = np.zeros(image.shape[:2], np.uint8)
         if number >= 20:
             mask[16:48, 2 * number - 28 : 2 * number + 4] = 255
-            # What no student of discs has seen.
+            # A pattern that does not occur in discs.
             image[mask > 0] = 255 * ((np.argwhere(mask) // 4).sum(axis=1, keepdims=True) % 2)
             masks = root / "ground_truth" / "square"
             masks.mkdir(parents=True, exist_ok=True)
@@ -73,30 +73,29 @@ def test_a_grid_from_images_to_the_page(discs, tmp_path, capfd):
     assert run_main(*command) == 0
     assert "edgead train" not in capfd.readouterr().err
 
-    # A cell that is broken later fails by its name, and the page is written all the same.
+    # A cell that breaks later is named in the error, and the page is written nevertheless.
     (cell / "bundle" / "model.onnx").write_bytes(b"")
     (cell / "report" / "results.json").unlink()
     (out / "index.html").unlink()
     assert run_main(*command) == 1
     error = the_error(capfd.readouterr().err.replace("  error: ", "  said: "))
-    assert error.startswith("error: 1 of 1 cells failed, the first discs/stfpm/seed0: ")
-    assert "model.onnx is 0 bytes" in error
+    assert all(value in error for value in ("1 of 1", "discs/stfpm/seed0", "model.onnx", " 0 bytes"))
     assert (out / "index.html").is_file()
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "named"),
     [
-        (["--methods", "magic"], "unknown method 'magic'"),
-        (["--methods", ","], "nothing to compare"),
-        (["--methods", "rstpm:shallow"], "unknown variant 'rstpm:shallow'"),
-        (["--methods", "rd:deep"], "unknown variant 'rd:deep'"),
+        (["--methods", "magic"], "'magic'"),
+        (["--methods", ","], "--methods"),
+        (["--methods", "rstpm:shallow"], "'rstpm:shallow'"),
+        (["--methods", "rd:deep"], "'rd:deep'"),
     ],
 )
-def test_a_wrong_option_is_an_error_and_leaves_nothing(tmp_path, capfd, options, words):
+def test_a_wrong_option_is_an_error_and_leaves_nothing(tmp_path, capfd, options, named):
     parts = write_parts(tmp_path / "parts")
     assert run_main("compare", str(parts), "--out", str(tmp_path / "out"), *options) == 1
-    assert words in the_error(capfd.readouterr().err)
+    assert named in the_error(capfd.readouterr().err)
     assert not (tmp_path / "out").exists()
 
 
@@ -124,7 +123,7 @@ def test_a_variant_is_a_cell_of_its_own(tmp_path, capfd):
     assert "--method rstpm --variant deep --seed 0" in deep
 
 
-def test_a_grid_that_was_killed_goes_on(tmp_path):
+def test_a_killed_grid_is_continued(tmp_path):
     parts, out = write_parts(tmp_path / "parts"), tmp_path / "out"
     tiny = {"teacher": TINY_TEACHER, "teacher-weights": "random", "size": "64"}
     grid = plan_grid([parts], ["rd"], 3, tiny, out)

@@ -1,4 +1,4 @@
-"""`edgead eval` through the command line, on a real bundle whose model is the brightness."""
+"""`edgead eval` through the command line, on a real bundle that scores brightness."""
 
 import json
 import subprocess
@@ -66,21 +66,22 @@ def test_json_is_the_only_output(bundle, data, tmp_path):
     assert (tmp_path / "page" / "report.html").is_file()
 
 
-def test_out_writes_the_page_and_says_where(bundle, data, tmp_path):
+def test_out_writes_the_page_and_prints_its_path(bundle, data, tmp_path):
     result = invoke(bundle, data, "--out", tmp_path / "page", "--layout", "mvtec")
     assert f"report: {tmp_path / 'page' / 'report.html'}" in result.stdout
 
 
-def test_too_few_normal_images_are_warned_of(data, tmp_path):
+def test_too_few_normal_images_cause_a_warning(data, tmp_path):
     result = invoke(make_bundle(tmp_path / "few", n_normal=20), data)
     assert result.exit_code == 0
-    assert "warning: threshold from 20 normal images" in result.stderr
+    (warning,) = (line for line in result.stderr.splitlines() if line.startswith("warning: "))
+    assert " 20 " in warning
 
 
-def test_a_collapsed_model_fails_after_showing_its_figures(data, tmp_path):
+def test_a_collapsed_model_fails_after_printing_its_metrics(data, tmp_path):
     result = invoke(make_bundle(tmp_path / "flat", gain=0.0), data, "--out", tmp_path / "page")
     assert isinstance(result.exception, CollapseError)
-    assert "constant" in str(result.exception)
+    assert str(tmp_path / "flat") in result.exception.what
     assert result.stdout.splitlines()[2].startswith("FAILED")
     assert (tmp_path / "page" / "report.html").is_file()
 
@@ -96,7 +97,7 @@ def test_broken_images(bundle, data):
     assert "broken, left out   1" in result.stdout
 
 
-def test_bad_arguments_are_one_line_naming_the_hint(bundle, data, tmp_path):
+def test_bad_arguments_are_errors_with_a_hint(bundle, data, tmp_path):
     missing = invoke(tmp_path / "nothing", data).exception
     assert isinstance(missing, InputError)
     assert "nothing" in str(missing)
@@ -110,10 +111,10 @@ def test_a_dataset_without_test_images_is_refused(bundle, data, tmp_path):
     images = data / "train" / "good"
     error = invoke(bundle, images).exception
     assert isinstance(error, DataError)
-    assert "no images to score" in str(error)
+    assert str(images) in str(error)
 
 
-def test_missing_report_packages_are_said_before_the_work(bundle, data, tmp_path, monkeypatch):
+def test_missing_report_packages_are_an_error_before_the_work(bundle, data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     error = invoke(bundle, data, "--out", tmp_path / "page").exception
     assert isinstance(error, MissingExtraError)

@@ -1,4 +1,4 @@
-"""One table of exit codes, in the code and in the documentation."""
+"""The table of exit codes is the same in the code and in the documentation."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every option of every command says what it does and what it is unless given, in words."""
+"""Every option of every command has a help text and a default in words."""
 
 import os
 import re
@@ -16,7 +16,7 @@ PYTHON_TYPES = r"INTEGER|FLOAT|TEXT|PATH|FILENAME|BOOLEAN|UUID|<\w*(path|int|flo
 
 
 def commands(command=ROOT, names=()):
-    """Every command that has options of its own, by the words that a user types."""
+    """Return every command with options of its own, by the words that a user types."""
     found = {} if hasattr(command, "commands") and names else {names: command}
     for name, below in getattr(command, "commands", {}).items():
         found |= commands(below, (*names, name))
@@ -37,7 +37,7 @@ def record(names, parameter):
     return parameter.get_help_record(context)
 
 
-def test_the_walk_sees_every_command():
+def test_all_commands_are_found():
     assert {"train", "build", "stream", "info", "plugin build"} <= {" ".join(names) for names in COMMANDS}
 
 

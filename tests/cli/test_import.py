@@ -1,4 +1,4 @@
-"""`edgead import` through the command line: one line and an exit code, whatever is given."""
+"""`edgead import` of bad files through the command line: one line and an exit code."""
 
 import os
 
@@ -10,7 +10,7 @@ from tests.helpers.training_parts import write_images
 
 
 class Hostile:
-    """Runs a command where its pickle is trusted."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -20,16 +20,16 @@ class Hostile:
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("kind", "named"),
     [
-        ("missing", "no file "),
-        ("folder", "no file "),
-        ("cut short", "is cut short or not a file of torch.save"),
-        ("hostile", "which no checkpoint of a model needs, and was not opened"),
-        ("another model", "is a model of anomalib, Patchcore: ReverseDistillation and Stfpm can be imported"),
+        ("missing", []),
+        ("folder", []),
+        ("truncated", ["torch.save"]),
+        ("hostile", ["system"]),
+        ("another model", ["Patchcore", "ReverseDistillation", "Stfpm"]),
     ],
 )
-def test_a_bad_file_is_one_line(tmp_path, capsys, kind, words):
+def test_a_bad_file_is_one_line(tmp_path, capsys, kind, named):
     file, mark = tmp_path / "model.ckpt", tmp_path / "ran"
     data = write_images(tmp_path / "discs", 4)
     if kind == "folder":
@@ -39,13 +39,13 @@ def test_a_bad_file_is_one_line(tmp_path, capsys, kind, words):
         torch.save(
             {"state_dict": state, "hyper_parameters": Hostile(mark) if kind == "hostile" else {}}, file
         )
-    if kind == "cut short":
+    if kind == "truncated":
         file.write_bytes(file.read_bytes()[:-40])
     out = tmp_path / "run"
     assert run_main("import", str(file), "--data", str(data), "--out", str(out)) == 1
     error = capsys.readouterr().err
     assert error.splitlines()[-1].startswith("error: ")
-    assert words in error
+    assert all(value in error.splitlines()[-1] for value in (str(file), *named))
     assert error.count("\n") == 2
     assert not mark.exists()
     assert not out.exists()

@@ -1,4 +1,4 @@
-"""A checkpoint of RD4AD through the command line: imported, built, evaluated, and its scores are those of its model."""
+"""A checkpoint of RD4AD through the command line: imported, built and evaluated, it scores as the original model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers.command_line import run_main
 from tests.helpers.other_libraries import State, enlarged_maps, pixels, random_state, resnet18, student_of_rd
 from tests.helpers.training_parts import good_parts, write_images
 
-# What RD4AD's scripts feed their model with; it is trained here at a quarter of it, which is as good for these discs.
+# RD4AD's scripts use images of 256 pixels; here it is trained on smaller ones, which is enough for these discs.
 SIZE_PX, TRAINED_PX = 256, 64
 # The smallest network that RD4AD has.
 NAMES = "anomalib ReverseDistillation resnet18"
@@ -28,7 +28,7 @@ GOOD_PARTS, DEFECTS = 3, 2
 
 
 def theirs() -> tuple[State, State]:
-    """The teacher's tensors, and the student's by RD4AD's names, after some steps on images of good parts."""
+    """Train RD4AD for some steps on images of good parts; return the tensors of teacher and student by name."""
     torch.manual_seed(0)
     network = timm.create_model("resnet18", pretrained=False)
     for layer in network.modules():
@@ -59,7 +59,7 @@ def theirs() -> tuple[State, State]:
 
 
 def score(image: Path, teacher: State, student: State) -> float:
-    """As RD4AD's `evaluation` has it: cosine maps, enlarged and added up, smoothed by SciPy; their maximum."""
+    """Score an image as RD4AD's `evaluation` does: the maximum of resized, summed cosine maps, smoothed by SciPy."""
     features = resnet18(pixels(torch.from_numpy(read_image(image)[None])), teacher, "")
     rebuilt = student_of_rd(features, student, "bn.", "decoder.")
     maps = enlarged_maps(features, rebuilt, (SIZE_PX, SIZE_PX), align_corners=True)
@@ -105,6 +105,6 @@ def test_a_bundle_of_rd4ad_scores_as_its_model(
     assert len(found) == GOOD_PARTS + DEFECTS
     expected = {path: score(Path(path), teacher, student) for path in found}
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-4)
-    # The threshold is the highest score of good test images; that of the other library's model is the same.
+    # The threshold is the highest score of good test images, which the original model scores the same.
     highest = max(value for path, value in expected.items() if "good" in path)
     assert manifest.thresholds["discs"].value == pytest.approx(highest, rel=1e-4)

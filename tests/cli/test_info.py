@@ -56,49 +56,57 @@ def run(tmp_path_factory):
     return root / "run"
 
 
-def test_a_bundle_says_what_its_manifest_and_graph_say(bundle):
-    said, manifest = info(bundle.path), bundle.manifest
+def test_a_bundle_is_described_by_its_manifest_and_graph(bundle):
+    described, manifest = info(bundle.path), bundle.manifest
     cost = cost_of(onnx.load(bundle.file("model.onnx")))
-    assert (said["kind"], said["state"]) == ("bundle", "finished")
-    assert (said["target"], said["backend"]) == ("cpu", "onnxruntime")
-    assert (said["method"], said["teacher"]) == (manifest.method, manifest.teacher)
-    assert (said["size"], said["precision"], said["verified"]) == (str(manifest.size), "fp32", True)
-    assert (said["parameters"], said["gflop"]) == (cost.parameters, cost.flop / 1e9)
-    assert said["model_mb"] == bundle.file("model.onnx").stat().st_size / 1e6
+    assert (described["kind"], described["state"]) == ("bundle", "finished")
+    assert (described["target"], described["backend"]) == ("cpu", "onnxruntime")
+    assert (described["method"], described["teacher"]) == (manifest.method, manifest.teacher)
+    assert (described["size"], described["precision"], described["verified"]) == (
+        str(manifest.size),
+        "fp32",
+        True,
+    )
+    assert (described["parameters"], described["gflop"]) == (cost.parameters, cost.flop / 1e9)
+    assert described["model_mb"] == bundle.file("model.onnx").stat().st_size / 1e6
     threshold = manifest.thresholds[PART]
-    assert said["parts"][PART]["threshold"] == threshold.value
-    assert said["parts"][PART]["held_out"] == threshold.n_normal
-    found = said["verification"][PART]
+    assert described["parts"][PART]["threshold"] == threshold.value
+    assert described["parts"][PART]["held_out"] == threshold.n_normal
+    found = described["verification"][PART]
     assert (found["reference"], found["n"]) == ("torch", manifest.verification["parts"][PART]["n"])
     assert found["measured"]["decision_flips"] == 0
     assert found["allowed"] == manifest.verification["parts"][PART]["limits"]
-    assert (said["written_at"], said["edgead_version"]) == (manifest.created_at, __version__)
+    assert (described["written_at"], described["edgead_version"]) == (manifest.created_at, __version__)
 
 
-def test_without_onnx_the_row_says_what_to_install(bundle):
-    said = info(bundle.path, blocked=f"{TRAINING},onnx")
-    assert said["parameters"] is said["gflop"] is None
-    assert set(said["absent"]) == {"parameters", "gflop"}
-    assert "edgead[build]" in said["absent"]["gflop"]
+def test_without_onnx_the_row_names_the_extra(bundle):
+    described = info(bundle.path, blocked=f"{TRAINING},onnx")
+    assert described["parameters"] is described["gflop"] is None
+    assert set(described["absent"]) == {"parameters", "gflop"}
+    assert "edgead[build]" in described["absent"]["gflop"]
 
 
-def test_a_run_says_what_its_record_says(run):
-    said, record = info(run), read_record(run)
-    assert (said["kind"], said["state"], said["method"]) == ("run", record.state, "rstpm:deep")
-    assert (said["teacher"], said["size"], said["precision"]) == (TINY_TEACHER, "64x64", "32-true")
-    assert said["data"] == list(record.config.data)
-    part = said["parts"]["discs"]
+def test_a_run_is_described_by_its_record(run):
+    described, record = info(run), read_record(run)
+    assert (described["kind"], described["state"], described["method"]) == ("run", record.state, "rstpm:deep")
+    assert (described["teacher"], described["size"], described["precision"]) == (
+        TINY_TEACHER,
+        "64x64",
+        "32-true",
+    )
+    assert described["data"] == list(record.config.data)
+    part = described["parts"]["discs"]
     assert (part["trained_on"], part["held_out"]) == (11, 1)
     assert part["threshold"] == record.parts["discs"].threshold.value
-    assert (said["gflop"], said["verified"]) == (None, None)
-    assert said["model_mb"] == (run / "model.safetensors").stat().st_size / 1e6
+    assert (described["gflop"], described["verified"]) == (None, None)
+    assert described["model_mb"] == (run / "model.safetensors").stat().st_size / 1e6
     record_file = run / "run.json"
     content = json.loads(record_file.read_text())
     record_file.write_text(json.dumps({**content, "state": "finished"}))
     learnt = sum(parameter.numel() for parameter in open_run(run).load_model().parameters())
-    assert said["parameters"] == learnt
-    assert said["edgead_version"] == __version__
-    assert said["written_at"] == record.summary["finished_at"]
+    assert described["parameters"] == learnt
+    assert described["edgead_version"] == __version__
+    assert described["written_at"] == record.summary["finished_at"]
 
 
 @pytest.mark.parametrize("kind", ["run", "bundle"])
@@ -106,13 +114,13 @@ def test_the_table_has_the_same_facts(kind, run, bundle, capsys):
     path = run if kind == "run" else bundle.path
     assert run_main("info", str(path)) == 0
     lines = capsys.readouterr().out.splitlines()
-    said = info(path)
+    described = info(path)
     facts = {line[:20].strip(): line[21:] for line in lines}
     assert facts[kind] == str(path)
-    assert facts["method"] == said["method"]
-    assert facts["parameters"] == f"{said['parameters']:,}"
+    assert facts["method"] == described["method"]
+    assert facts["parameters"] == f"{described['parameters']:,}"
     assert {"GFLOP", "verified"} <= facts.keys()
-    (part,) = said["parts"]
+    (part,) = described["parts"]
     assert facts["part"].startswith(f"{part}: ")
 
 
@@ -122,10 +130,10 @@ def test_an_unfinished_run_has_no_threshold_yet(run, tmp_path):
     (tmp_path / "run.json").write_text(
         json.dumps({**content, "state": "training", "parts": parts, "summary": {}})
     )
-    said = info(tmp_path)
-    assert said["state"] == "training"
-    assert said["parts"]["discs"]["threshold"] is None
-    assert said["model_mb"] is said["parameters"] is None
+    described = info(tmp_path)
+    assert described["state"] == "training"
+    assert described["parts"]["discs"]["threshold"] is None
+    assert described["model_mb"] is described["parameters"] is None
 
 
 @pytest.mark.parametrize(

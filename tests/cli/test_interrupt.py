@@ -1,4 +1,4 @@
-"""Ctrl-C: one line, exit code 130, and what was done is kept."""
+"""Ctrl-C: one line, exit code 130, and finished work is kept."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from edgead.training.run import CHECKPOINT_FILE, WEIGHTS_FILE, read_record
 from tests.helpers.command_line import files_in
 from tests.helpers.training_parts import TINY_TEACHER, same_tensors, write_images
 
-# The module that a command imports first, and the function in it that stands for all the work.
+# The module that a command imports, and the function in it that is interrupted.
 WORK = {
     "train": ("edgead.training.training", "train_run", ["data", "--out", "out"]),
     "import": ("edgead.importers.run", "import_run", ["x.ckpt", "--data", "data", "--out", "out"]),
@@ -40,7 +40,7 @@ main()
 
 
 @pytest.mark.parametrize("command", WORK)
-def test_any_command_says_one_line_and_exits_130(command, tmp_path):
+def test_any_command_prints_one_line_and_exits_130(command, tmp_path):
     module, function, arguments = WORK[command]
     write_images(tmp_path / "data", 2)
     before = files_in(tmp_path)
@@ -99,7 +99,7 @@ def test_a_training_keeps_its_last_finished_epoch(tmp_path):
     assert checkpoint is not None
     assert checkpoint.epoch == 2
     assert [row["epoch"] for row in checkpoint.metrics] == [1, 2]
-    # So short a training may collapse, which is no matter here.
+    # Such a short training may collapse, which does not matter here.
     assert train(data, out).returncode in (0, 4)
     assert train(data, tmp_path / "whole").returncode in (0, 4)
     assert same_tensors(load_file(out / WEIGHTS_FILE), load_file(tmp_path / "whole" / WEIGHTS_FILE))
@@ -115,7 +115,7 @@ def test_before_the_first_epoch_there_is_nothing_to_keep(tmp_path):
     assert record.state == "training"
 
 
-def test_what_is_kept_is_not_changed_by_the_next_epoch(tmp_path):
+def test_a_kept_checkpoint_is_not_changed_by_the_next_epoch(tmp_path):
     from edgead.training.checkpoint import Checkpoint, CheckpointKeeper
 
     weights = torch.zeros(3)

@@ -33,7 +33,7 @@ def edgead(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_main(monkeypatch, error: BaseException) -> int:
-    """Exit code of `main` where the command raises this."""
+    """Return the exit code of `main` if the command raises this error."""
 
     def command(**_: object) -> None:
         raise error
@@ -94,13 +94,18 @@ def test_each_error_has_its_exit_code(monkeypatch, capsys):
 
 def test_a_missing_right_is_one_line(monkeypatch, capsys):
     assert run_main(monkeypatch, PermissionError(errno.EACCES, "Permission denied", "/secret")) == 1
-    assert capsys.readouterr().err.startswith("error: cannot use /secret: Permission denied; ")
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "/secret" in error
+    assert "Permission denied" in error
+    assert error.count("\n") == 1
 
 
 def test_a_path_that_is_too_long_is_one_line(tmp_path):
     result = edgead("eval", str(tmp_path), str(tmp_path / ("x" * 300)))
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.splitlines()[1].startswith(f"error: cannot use {tmp_path}/xxx")
+    assert result.stderr.splitlines()[1].startswith("error: ")
+    assert f"{tmp_path}/xxx" in result.stderr.splitlines()[1]
     assert result.stderr.count("\n") == 2
 
 
@@ -108,13 +113,14 @@ def test_a_full_disk_under_the_output_is_one_line():
     with open("/dev/full", "wb") as full:
         result = subprocess.run([*EDGEAD, "doctor"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: cannot use standard output: No space left on device; ")
+    assert result.stderr.startswith("error: ")
+    assert os.strerror(errno.ENOSPC) in result.stderr
     assert result.stderr.count("\n") == 1
 
 
 @pytest.fixture
 def without_opencv(tmp_path, monkeypatch):
-    """A machine where the loader of the operating system refuses OpenCV, as it does without libGL."""
+    """A machine where the operating system cannot load OpenCV, as without libGL."""
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/cv2.so").write_bytes(b"no library")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
@@ -124,7 +130,8 @@ def without_opencv(tmp_path, monkeypatch):
 def test_an_opencv_that_cannot_be_loaded_is_one_line_with_the_hint(tmp_path):
     result = edgead("stream", str(tmp_path), "--source", "0")
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("error: OpenCV cannot be loaded (")
+    assert result.stderr.startswith("error: ")
+    assert "cv2.so" in result.stderr
     assert result.stderr.endswith("apt-get install libgl1 libglib2.0-0\n")
     assert result.stderr.count("\n") == 1
 
@@ -139,8 +146,9 @@ def test_the_doctor_works_where_opencv_does_not():
 def test_another_import_that_fails_is_a_bug(monkeypatch):
     error = ImportError("cannot import name 'x'", name="edgead.errors")
     monkeypatch.setattr(cli, "app", lambda **_: (_ for _ in ()).throw(error))
-    with pytest.raises(ImportError, match="cannot import name"):
+    with pytest.raises(ImportError) as caught:
         cli.main()
+    assert caught.value is error
 
 
 def test_an_interrupt_exits_130(monkeypatch, capsys):
@@ -157,7 +165,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         cli.main()
 
 
-def test_a_bug_is_not_dressed_up():
+def test_a_bug_is_not_reported_as_an_error():
     code = (
         "from edgead import doctor\nfrom edgead.cli.main import main\ndoctor.diagnose = lambda: 1 / 0\nmain()"
     )
@@ -168,7 +176,7 @@ def test_a_bug_is_not_dressed_up():
 
 
 @pytest.mark.parametrize("buffered", [True, False])
-def test_a_reader_that_went_away_is_no_traceback(buffered):
+def test_a_closed_standard_output_causes_no_traceback(buffered):
     read_end, write_end = os.pipe()
     os.close(read_end)
     environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
@@ -179,7 +187,7 @@ def test_a_reader_that_went_away_is_no_traceback(buffered):
     assert (result.returncode, result.stderr) == (1, "")
 
 
-def test_a_reader_that_went_away_before_the_last_flush_is_no_traceback():
+def test_a_standard_output_closed_before_the_last_flush_causes_no_traceback():
     read_end, write_end = os.pipe()
     os.close(read_end)
     code = (

@@ -1,4 +1,4 @@
-"""What the command line draws of what the package logs."""
+"""The display of the command line for the records that the package logs."""
 
 import logging
 
@@ -17,7 +17,7 @@ def train(first=0, epochs=20):
 
 
 def use_terminal(monkeypatch):
-    """Make standard error a terminal; called in the test itself, because capfd replaces standard error before it."""
+    """Make standard error a terminal; to be called in the test itself, because capfd replaces standard error first."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
@@ -37,14 +37,14 @@ def test_without_a_terminal_there_is_a_line_per_tenth(capfd):
     assert len(lines) == 11
 
 
-def test_a_continued_training_tells_what_is_left(capfd):
+def test_a_continued_training_shows_the_remaining_tenths(capfd):
     with ProgressDisplay():
         train(first=10)
     assert len(capfd.readouterr().err.splitlines()) == 5
 
 
 @pytest.mark.parametrize("name", ["LOCAL_RANK", "NODE_RANK", "RANK"])
-def test_only_one_of_many_processes_speaks(name, capfd, monkeypatch):
+def test_only_the_first_of_many_processes_prints(name, capfd, monkeypatch):
     monkeypatch.setenv(name, "1")
     first_line("training")
     with ProgressDisplay():
@@ -120,7 +120,7 @@ def test_scored_images_are_counted_in_one_line(capfd, monkeypatch):
         (7800, "2 h 10 min"),
     ],
 )
-def test_a_time_is_read_by_people(seconds, text):
+def test_a_time_is_formatted_for_people(seconds, text):
     assert duration(seconds) == text
 
 

@@ -1,4 +1,4 @@
-"""What can be refused before work is refused before work: nothing is read, trained or written."""
+"""Wrong input is refused before the work: nothing is read, trained or written."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from tests.helpers.training_parts import TINY_TEACHER, write_images
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """A folder of good parts, a dataset, a bundle, and a directory of somebody's files."""
+    """A folder of good parts, a dataset, bundles, and a directory with other files."""
     write_images(tmp_path / "good", 4)
     write_parts(tmp_path / "parts")
     threshold = Threshold(0.2, 0.01, 0.95, 0.95, 299, 299)
@@ -34,7 +34,7 @@ def world(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_image_is_read(monkeypatch):
-    """Any image that is read fails the test: by training, evaluation, or the search for a bundle's images."""
+    """Fail the test if training, evaluation or the search for a bundle's images reads an image."""
 
     def read(*_: object, **__: object) -> np.ndarray:
         raise AssertionError("an image was read")
@@ -105,7 +105,7 @@ def test_nothing_is_read_and_nothing_is_written(world: Path, line: str, code: in
     assert files_in(world) == before
 
 
-def test_swapped_arguments_are_given_the_right_way_round(world, capsys):
+def test_swapped_arguments_are_corrected_in_the_hint(world, capsys):
     assert run_main("eval", "parts", "bundle") == 1
     assert "edgead eval bundle parts" in capsys.readouterr().err
     assert run_main("eval", "bundle", "parts") == 0
@@ -162,7 +162,7 @@ def test_a_missing_package_is_refused_first(world, line, missing):
         "eval parts bundle",
     ],
 )
-def test_what_needs_no_torch_is_refused_before_it_is_imported(world, line):
+def test_checks_without_torch_come_before_its_import(world, line):
     code = (
         "import sys\nfrom edgead.cli.main import main\ntry:\n    main()\nfinally:\n"
         "    assert 'torch' not in sys.modules, 'torch was imported'\n"

@@ -74,22 +74,24 @@ def test_a_signal_ends_it_with_a_summary(bundle: Path, tmp_path: Path, number: s
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "values"),
     [
-        (["--source", "9876"], "no camera at camera:9876"),
-        (["--source", "nowhere.mp4"], "'nowhere.mp4' is not there"),
-        (["--source", "rtsp://me:secret@127.0.0.1:9/line"], "no camera at rtsp://***@127.0.0.1:9/line"),
-        (["--source", "synthetic:washer", "--watch"], "--watch is for a folder"),
-        (["--source", "synthetic:washer", "--sink", "csv:x"], "unknown sink 'csv:x'"),
-        (["--source", "0", "--source", "1"], "2 sources, 0 and 1"),
+        (["--source", "9876"], ["camera:9876", "edgead doctor"]),
+        (["--source", "nowhere.mp4"], ["'nowhere.mp4'"]),
+        (["--source", "rtsp://me:secret@127.0.0.1:9/line"], ["rtsp://***@127.0.0.1:9/line"]),
+        (["--source", "synthetic:washer", "--watch"], ["synthetic:washer", "--watch"]),
+        (["--source", "synthetic:washer", "--sink", "csv:x"], ["'csv:x'"]),
+        (["--source", "0", "--source", "1"], ["2", "0 and 1", "--source"]),
     ],
 )
-def test_bad_input_is_one_line_and_an_exit_code(bundle: Path, arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_line_and_an_exit_code(
+    bundle: Path, arguments: list[str], values: list[str]
+) -> None:
     done = edgead(bundle, *arguments)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1, done.stderr
-    assert message in done.stderr
+    assert all(value in done.stderr for value in values)
     assert done.stdout == ""
 
 
@@ -99,13 +101,13 @@ def test_opencv_adds_no_lines_of_its_own_to_a_broken_image(bundle: Path, tmp_pat
     (directory,) = struct.unpack_from("<I", data, 4)
     for entry in range(directory + 2, directory + 2 + 12 * data[directory], 12):
         tag, _, count, place = struct.unpack_from("<HHII", data, entry)
-        if tag == 273:  # where the strips begin
+        if tag == 273:  # StripOffsets
             struct.pack_into(f"<{count}I", data, place if count > 1 else entry + 8, *[2**30] * count)
     image.write_bytes(data)
     done = edgead(bundle, "--source", image, "--sink", "jsonl:-")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert "broken.tif is broken" in done.stderr
+    assert "broken.tif" in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
 
 
@@ -117,4 +119,5 @@ def test_a_bundle_with_a_changed_byte_is_not_streamed(bundle: Path) -> None:
     done = edgead(bundle, "--source", "synthetic:washer")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert "model.onnx has changed" in done.stderr
+    assert str(model) in done.stderr
+    assert "SHA-256" in done.stderr

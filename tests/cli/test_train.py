@@ -38,7 +38,7 @@ def data(tmp_path):
         (["--batch-size", "2"], (100, 2, 5e-3, "hard-positions")),
     ],
 )
-def test_what_is_not_given_is_the_presets(data, monkeypatch, options, hyperparameters):
+def test_the_preset_gives_the_missing_options(data, monkeypatch, options, hyperparameters):
     asked: list[TrainConfig] = []
     monkeypatch.setattr("edgead.training.start.train_run", lambda config, *_: asked.append(config))
     RUNNER.invoke(app, [str(data), "--out", "run", *options], catch_exceptions=False)
@@ -64,7 +64,7 @@ def test_a_folder_becomes_a_run_and_the_run_stays(data, tmp_path, monkeypatch):
     ]
     done = RUNNER.invoke(app, ["data", "--out", "run", *options], catch_exceptions=False)
     assert done.exit_code == 0
-    assert "data (folder): 11 good images to train on, 1 held out" in done.stderr
+    assert any({"data", "11", "1"} <= set(line.split()) for line in done.stderr.splitlines())
     assert "epoch 8/8  loss " in done.stderr
     assert done.stderr.splitlines()[-1] == "run in run"
     config = open_run(tmp_path / "run").record.config
@@ -73,30 +73,34 @@ def test_a_folder_becomes_a_run_and_the_run_stays(data, tmp_path, monkeypatch):
 
     again = RUNNER.invoke(app, ["data", "--out", "run", *options], catch_exceptions=False)
     assert again.exit_code == 0
-    assert "run is finished already (8 epochs): nothing to do" in again.stderr
+    assert "run" in again.stderr.splitlines()[-1]
+    assert "epoch 8/8" not in again.stderr
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "words"),
+    ("options", "kind", "value"),
     [
         (["--size", "100"], InputError, "100"),
-        (["--seed", "-1"], InputError, "seed is -1"),
-        (["--variant", "deep"], InputError, "unknown variant 'deep'"),
-        (["--method", "stfpm", "--loss", "flattened"], InputError, "unknown loss 'flattened'"),
+        (["--seed", "-1"], InputError, "-1"),
+        (["--variant", "deep"], InputError, "'deep'"),
+        (["--method", "stfpm", "--loss", "flattened"], InputError, "'flattened'"),
         (["--layout", "mvtec"], DataError, "data"),
     ],
 )
-def test_a_wrong_option_is_an_error_and_leaves_nothing(data, tmp_path, options, kind, words):
-    with pytest.raises(kind, match=words):
+def test_a_wrong_option_is_an_error_and_leaves_nothing(data, tmp_path, options, kind, value):
+    with pytest.raises(kind) as caught:
         RUNNER.invoke(app, [str(data), "--out", str(tmp_path / "run"), *options], catch_exceptions=False)
+    assert value in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
-def test_without_the_training_stack_it_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "edgead.training.start")  # so that it is imported anew
+def test_a_missing_training_package_is_named_with_its_extra(monkeypatch):
+    monkeypatch.delitem(sys.modules, "edgead.training.start")  # so that it is imported again
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'edgead\[train\]'"):
+    with pytest.raises(MissingExtraError) as caught:
         RUNNER.invoke(app, ["data", "--out", "run"], catch_exceptions=False)
+    assert "lightning_fabric" in caught.value.what
+    assert caught.value.hint == "pip install 'edgead[train]'"
 
 
 def test_two_processes_train_one_run(data, tmp_path):
@@ -118,8 +122,8 @@ def test_two_processes_train_one_run(data, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Starting with 2 processes" in done.stderr
-    # One process speaks.
-    assert done.stderr.count("11 good images to train on") == 1
+    # Only one process prints.
+    assert sum({"data", "11", "1"} <= set(line.split()) for line in done.stderr.splitlines()) == 1
     metrics = json.loads(Path(tmp_path / "run" / "metrics.json").read_text())
     assert len(metrics) == 4
     assert metrics[-1]["loss"] < metrics[0]["loss"]

@@ -1,4 +1,4 @@
-"""A working directory as the examples of `docs/api.md` expect it, and a training that is small enough for a test."""
+"""Working directory for the examples of `docs/api.md`, and a training that is small enough for a test."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_world(root: Path) -> Path:
 
 
 def smaller(train_run: Callable[..., Run]) -> Callable[..., Run]:
-    """Let `train_run` train as it does, but a small teacher on small images for a few epochs."""
+    """Wrap `train_run` so that it trains with a small teacher on small images for a few epochs."""
 
     @wraps(train_run)
     def train(config: TrainConfig, *others: object) -> Run:

@@ -1,4 +1,4 @@
-"""What the tests of bad input share: the command line in this process, and files to give it, whole and broken."""
+"""The command line in this process, and whole and broken files for it; for the tests of bad input."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ TRAIN = ["--accelerator", "cpu", "--batch-size", "4", *TINY]
 
 
 def run_main(*arguments: str) -> int | str | None:
-    """Exit code of the command line in this process; an exception that is no exit goes through."""
+    """Run the command line in this process and return its exit code; only SystemExit is caught."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["edgead", *arguments])
-        # What the command line sets for its process.
+        # The command line sets these variables for its process.
         patch.setenv("OPENCV_LOG_LEVEL", "SILENT")
         patch.setenv("OPENCV_FFMPEG_LOGLEVEL", "-8")
         try:
@@ -37,7 +37,7 @@ def run_main(*arguments: str) -> int | str | None:
 
 
 def files_in(folder: Path) -> dict[str, bytes | None]:
-    """Content of every file below a folder; None for a folder."""
+    """Return the content of every file below a folder by its path; None for a folder."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
@@ -45,7 +45,7 @@ def files_in(folder: Path) -> dict[str, bytes | None]:
 
 
 def the_error(text: str) -> str:
-    """The last line of standard error, which must be the only error of it."""
+    """Return the last line of standard error, which must be its only error."""
     lines = text.splitlines()
     assert lines, "nothing on standard error"
     assert lines[-1].startswith("error: "), text
@@ -55,7 +55,7 @@ def the_error(text: str) -> str:
 
 
 def make_world(world: Path) -> Path:
-    """Fill a folder with what commands may be given, whole and broken; return it."""
+    """Fill a folder with whole and broken input for commands; return the folder."""
     write_images(world / "good", 4)
     write_images(world / "one", 1)
     (world / "empty").mkdir()
@@ -68,7 +68,7 @@ def make_world(world: Path) -> Path:
     (world / "text.pt").write_text("a note, not weights\n")
     torch.save({"conv.weight": torch.zeros(3)}, world / "other.pt")
 
-    # So short a training counts as collapsed; what the model can is not the matter here.
+    # Such a short training counts as collapsed; the quality of the model does not matter here.
     assert run_main("train", str(world / "good"), "--out", str(world / "run"), *TRAIN) == 4
     record = json.loads((world / "run/run.json").read_text())
     (world / "run/run.json").write_text(json.dumps({**record, "state": "finished"}))

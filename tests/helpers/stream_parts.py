@@ -1,4 +1,4 @@
-"""Images, sources and sinks that the stream's tests share."""
+"""Images, sources and sinks for tests of the stream."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write_image(path: Path, image: UInt8Array) -> Path:
 
 
 class ScriptedSource(Source):
-    """A source whose images come from a generator, which may wait for what the stream does."""
+    """A source that takes its images from a generator, which may wait for events of the stream."""
 
     def __init__(self, script: Callable[[], Iterator[UInt8Array]], live: bool) -> None:
         super().__init__("scripted")
@@ -64,13 +64,13 @@ class ScriptedSource(Source):
 
 
 class Record(Sink):
-    """A sink that remembers."""
+    """A sink that records its calls."""
 
     def __init__(self) -> None:
         self.verdicts: list[Verdict] = []
         self.maps: list[Float32Array] = []
         self.signals: list[Signal] = []
-        self.turns = 0
+        self.ticks = 0
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
         self.verdicts.append(verdict)
@@ -80,4 +80,4 @@ class Record(Sink):
         self.signals.append(signal)
 
     def tick(self) -> None:
-        self.turns += 1
+        self.ticks += 1

@@ -14,12 +14,12 @@ from edgead.streaming.sinks import StopStream
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
 from tests.helpers.stream_parts import SIZE, Record, ScriptedSource, textured
 
-LIMIT_S = 20  # a test that would wait for ever fails instead
+LIMIT_S = 20  # a test that would wait forever fails instead
 NO_SIGNAL_AFTER_S = 0.5
 
 
 def level_of(image: UInt8Array) -> int:
-    """The `level` of a `textured` image after resizing: its speckles are averaged in, so a little above."""
+    """The `level` of a `textured` image after resizing, and a little more, because its speckles are averaged in."""
     return int(image.min())
 
 
@@ -87,10 +87,10 @@ def test_a_slow_decision_on_a_camera_scores_the_newest_frame_next() -> None:
 
 
 def wait_for(condition: Callable[[], bool]) -> Iterator[None]:
-    """Yield until the stream, in the other thread, has come so far."""
+    """Yield until the stream, in the other thread, meets the condition."""
     end = time.monotonic() + LIMIT_S
     while not condition():
-        assert time.monotonic() < end, "the stream did not come so far"
+        assert time.monotonic() < end, "the stream did not meet the condition"
         yield
         time.sleep(0.01)
 
@@ -103,7 +103,7 @@ def wait_for(condition: Callable[[], bool]) -> Iterator[None]:
         (None, "no image comes"),
     ],
 )
-def test_no_verdict_on_an_image_that_is_not_there(
+def test_no_verdict_without_a_new_image(
     bad: UInt8Array | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgead.streaming.loop.NO_SIGNAL_AFTER_S", NO_SIGNAL_AFTER_S)
@@ -130,17 +130,20 @@ def test_no_verdict_on_an_image_that_is_not_there(
     assert summary.signal_losses == 1
     assert (summary.frames_withheld > 0) == (bad is not None)
     assert summary.frames_seen == 2 + summary.frames_dropped + summary.frames_withheld
-    assert record.turns > 0
+    assert record.ticks > 0
 
 
 def test_an_error_of_the_source_surfaces_after_the_verdicts_before_it() -> None:
+    burnt = SourceError("the camera burnt down")
+
     def script() -> Iterator[UInt8Array]:
         yield from (textured(level) for level in range(5))
-        raise SourceError("the camera burnt down")
+        raise burnt
 
     record = Record()
-    with pytest.raises(SourceError, match="burnt down"):
+    with pytest.raises(SourceError) as caught:
         stream(FakeSession(SIZE), ScriptedSource(script, live=False), [record], size=SIZE, threshold=1.0)
+    assert caught.value is burnt
     assert len(record.verdicts) == 5
 
 
@@ -164,13 +167,14 @@ def endless(live: bool = False) -> ScriptedSource:
 
 
 def test_an_error_of_a_sink_surfaces_and_stops_the_source() -> None:
-    source = endless()
-    with pytest.raises(SinkError, match="disk full"):
-        stream(FakeSession(SIZE), source, [Failing(SinkError("disk full"))], size=SIZE, threshold=1.0)
+    source, full = endless(), SinkError("disk full")
+    with pytest.raises(SinkError) as caught:
+        stream(FakeSession(SIZE), source, [Failing(full)], size=SIZE, threshold=1.0)
+    assert caught.value is full
     assert source.stopped.is_set()
 
 
-def test_a_sink_may_ask_for_the_end() -> None:
+def test_a_sink_may_end_the_stream() -> None:
     sink = Failing(StopStream())
     summary = stream(FakeSession(SIZE), endless(), [sink], size=SIZE, threshold=1.0)
     assert summary.frames_scored == len(sink.verdicts) == 3
@@ -186,8 +190,9 @@ def test_an_error_of_the_session_surfaces() -> None:
 def test_a_score_that_is_no_number_ends_the_stream_without_a_verdict() -> None:
     record = Record()
     session = FakeSession(SIZE, score=float("nan"))
-    with pytest.raises(BackendError, match="scored frame 0 of test as nan"):
+    with pytest.raises(BackendError) as caught:
         stream(session, endless(), [record], size=SIZE, threshold=1.0)
+    assert all(value in caught.value.what for value in ("frame 0", "test", "nan"))
     assert record.verdicts == []
 
 
@@ -198,8 +203,9 @@ def test_max_frames_counts_scored_frames() -> None:
 
 
 def test_max_frames_below_one_is_refused() -> None:
-    with pytest.raises(InputError, match="max frames 0"):
+    with pytest.raises(InputError) as caught:
         stream(FakeSession(SIZE), endless(), [], size=SIZE, threshold=1.0, max_frames=0)
+    assert "0" in caught.value.what
 
 
 def test_a_source_without_a_frame_gives_a_summary() -> None:
@@ -209,7 +215,7 @@ def test_a_source_without_a_frame_gives_a_summary() -> None:
     assert "latency" not in summary.text()
 
 
-def test_the_summary_says_what_was_counted() -> None:
+def test_the_summary_has_the_counts() -> None:
     text = stream(FakeSession(SIZE), endless(), [], size=SIZE, threshold=0.0, max_frames=3).text()
     assert "3 scored, 0 dropped, 0 withheld" in text
     assert "rejected   3" in text
@@ -234,7 +240,7 @@ def test_a_signal_ends_the_stream_cleanly(number: signal.Signals) -> None:
     assert signal.getsignal(number) is before
 
 
-def test_a_second_ctrl_c_gets_out_at_once() -> None:
+def test_a_second_ctrl_c_interrupts_at_once() -> None:
     def ctrl_c_twice() -> None:
         with stop_on_signals() as stop:
             os.kill(os.getpid(), signal.SIGINT)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -48,7 +49,7 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
         sink.tick()
         image, _, anomaly_map = rejected(4)
         sink.write(image, verdict(4, 0.75, REGIONS), anomaly_map)
-        # Every line is there at once, not when the sink is closed.
+        # Every line is written at once, not when the sink is closed.
         lines = [json.loads(line) for line in path.read_text().splitlines()]
     for line in lines:
         assert datetime.fromisoformat(line.pop("time")).utcoffset().total_seconds() == 0  # type: ignore[union-attr]
@@ -88,35 +89,43 @@ def test_json_lines_are_appended_and_an_unfinished_one_removed(
     with JsonLines(str(path)) as sink:
         sink.write(frame(textured(1), 1), verdict(1), MAP)
     assert [json.loads(line)["frame_index"] for line in path.read_text().splitlines()] == [0, 1]
-    assert "removed the unfinished last line" in caplog.text
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert str(path) in record.getMessage()
 
 
 def test_a_file_that_holds_no_lines_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "part.png"
     path.write_bytes(b"\x89PNG" * 100)
-    with pytest.raises(SinkError, match="does not hold lines: choose another file"):
+    with pytest.raises(SinkError) as caught:
         JsonLines(str(path))
+    assert str(path) in caught.value.what
     assert path.read_bytes() == b"\x89PNG" * 100
 
 
 def test_json_lines_where_they_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(SinkError, match=r"cannot write .*: No such file or directory; check the path"):
+    with pytest.raises(SinkError) as caught:
         open_sink(f"jsonl:{tmp_path}/nowhere/out.jsonl")
+    assert f"{tmp_path}/nowhere/out.jsonl" in caught.value.what
+    assert os.strerror(errno.ENOENT) in caught.value.what
     sink = JsonLines(str(tmp_path / "out.jsonl"))
     sink.close()
     sink.close()
-    with pytest.raises(SinkError, match="is closed"):
+    with pytest.raises(SinkError) as caught:
         sink.write(frame(textured(1)), verdict(), MAP)
+    assert f"{tmp_path}/out.jsonl" in caught.value.what
 
 
 def test_a_full_disk_is_an_error_of_the_sink() -> None:
-    with JsonLines("/dev/full") as sink, pytest.raises(SinkError, match="No space left on device"):
+    with JsonLines("/dev/full") as sink, pytest.raises(SinkError) as caught:
         sink.write(frame(textured(1)), verdict(), MAP)
+    assert "/dev/full" in caught.value.what
+    assert os.strerror(errno.ENOSPC) in caught.value.what
 
 
 def test_a_disk_that_fills_within_a_line_keeps_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    # The limit on a file's size cuts a write short as a full disk does; it is the process's own, so in another process.
+    # A limit on file sizes truncates a write as a full disk does. It holds for a process, so it is set in another one.
     code = (
         "import resource, signal, sys; sys.path.insert(0, sys.argv[2])\n"
         "from tests.streaming.test_sinks import *\n"
@@ -135,7 +144,9 @@ def test_a_disk_that_fills_within_a_line_keeps_whole_lines(tmp_path: Path) -> No
         text=True,
         check=False,
     )
-    assert "SinkError: disk full while writing" in done.stderr
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("edgead.errors.SinkError: ")
+    assert str(path) in done.stderr.splitlines()[-1]
     indexes = [json.loads(line)["frame_index"] for line in path.read_text().splitlines()]
     assert indexes == list(range(len(indexes)))
     assert 3 <= len(indexes) <= 5
@@ -202,18 +213,20 @@ def test_a_video_keeps_its_size_when_the_camera_does_not(tmp_path: Path) -> None
 
 
 def test_a_video_where_it_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(SinkError, match=r"out\.mp4 is not \.mkv or \.webm"):
+    with pytest.raises(SinkError) as caught:
         open_sink(f"video:{tmp_path}/out.mp4")
-    with pytest.raises(SinkError, match="is not a folder; make it first"):
+    assert all(value in caught.value.what for value in ("out.mp4", ".mkv", ".webm"))
+    with pytest.raises(SinkError) as caught:
         open_sink(f"video:{tmp_path}/nowhere/out.mkv")
+    assert f"{tmp_path}/nowhere/out.mkv" in caught.value.what
+    assert f"{tmp_path}/nowhere" in str(caught.value.hint)
     (tmp_path / "taken.mkv").mkdir()
-    with AnnotatedVideo(tmp_path / "taken.mkv") as sink, pytest.raises(SinkError, match="cannot write"):
+    with AnnotatedVideo(tmp_path / "taken.mkv") as sink, pytest.raises(SinkError) as caught:
         sink.write(frame(textured(1)), verdict(), MAP)
+    assert f"{tmp_path}/taken.mkv" in caught.value.what
 
 
-def test_a_video_does_not_end_in_silence_on_a_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_an_error_of_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = iter([2**30, 2**10])
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=next(free)))
     sink = AnnotatedVideo(tmp_path / "out.mkv")
@@ -222,8 +235,9 @@ def test_a_video_does_not_end_in_silence_on_a_full_disk(
         for index in range(100):
             sink.write(frame(textured(1), index), verdict(index), MAP)
 
-    with sink, pytest.raises(SinkError, match="disk full while writing"):
+    with sink, pytest.raises(SinkError) as caught:
         write_many()
+    assert f"{tmp_path}/out.mkv" in caught.value.what
 
 
 def test_a_stream_without_a_verdict_leaves_no_video(tmp_path: Path) -> None:
@@ -232,7 +246,7 @@ def test_a_stream_without_a_verdict_leaves_no_video(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rejects_are_kept_as_they_came_with_a_heat_map_beside(tmp_path: Path) -> None:
+def test_rejects_are_kept_without_loss_with_a_heat_map_beside(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "rejects"
     with open_sink(f"rejects:{folder}") as sink:
         sink.write(frame(textured(7)), verdict(), MAP)
@@ -256,7 +270,7 @@ def test_only_the_newest_rejects_are_kept_over_runs(tmp_path: Path) -> None:
     assert mine.exists()
 
 
-def test_what_a_kill_left_of_an_image_is_removed(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_stream_are_removed(tmp_path: Path) -> None:
     left = tmp_path / ".20260101T000000.000Z_frame00000001_score0.7500.png.partial"
     left.write_bytes(b"half")
     lonely = tmp_path / "20260101T000000.000Z_frame00000001_score0.7500_heat.jpg"
@@ -270,44 +284,51 @@ def test_what_a_kill_left_of_an_image_is_removed(tmp_path: Path) -> None:
 
 def test_rejects_where_they_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SinkError, match=r"cannot write to .*file"):
+    with pytest.raises(SinkError) as caught:
         open_sink(f"rejects:{tmp_path}/file")
+    assert f"{tmp_path}/file" in caught.value.what
     folder = tmp_path / "folder"
     with RejectFolder(folder) as sink:
         folder.rmdir()
         folder.write_text("in the way")
-        with pytest.raises(EdgeadError, match="cannot write"):
+        with pytest.raises(EdgeadError) as caught:
             sink.write(*rejected(1))
+    assert str(folder) in caught.value.what
 
 
 def test_a_window_without_a_display_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.delenv("DISPLAY", raising=False)
-    with pytest.raises(SinkError, match="window: cannot be shown"):
-        open_sink("window:")
-    monkeypatch.setenv("DISPLAY", ":9876")
-    with pytest.raises(SinkError, match="window: cannot be shown"):
-        open_sink("window:")
+    for display in (None, ":9876"):
+        if display is not None:
+            monkeypatch.setenv("DISPLAY", display)
+        with pytest.raises(SinkError) as caught:
+            open_sink("window:")
+        assert "window:" in caught.value.what
+        assert "opencv-python" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
-    ("uri", "error", "message"),
+    ("uri", "error", "named"),
     [
-        ("csv:out.csv", SinkError, "unknown sink 'csv:out.csv': give jsonl:FILE"),
-        ("status:now", SinkError, "unknown sink"),
-        ("out.jsonl", SinkError, "unknown sink"),
-        ("jsonl", SinkError, "unknown sink"),
-        ("jsonl:", SinkError, "names no place to write to"),
-        ("rejects:?keep=3", SinkError, "names no place to write to"),
+        ("csv:out.csv", SinkError, "'csv:out.csv'"),
+        ("status:now", SinkError, "'status:now'"),
+        ("out.jsonl", SinkError, "'out.jsonl'"),
+        ("jsonl", SinkError, "'jsonl'"),
+        ("jsonl:", SinkError, "'jsonl:'"),
+        ("rejects:?keep=3", SinkError, "'rejects:?keep=3'"),
         ("rejects:x?keep=0", InputError, "keep=0"),
-        ("video:x.mkv?rate=3", InputError, "'rate' is unknown"),
-        ("jsonl:x?keep=3", InputError, "'keep' is unknown"),
+        ("video:x.mkv?rate=3", InputError, "'rate'"),
+        ("jsonl:x?keep=3", InputError, "'keep'"),
     ],
 )
 def test_sink_addresses_are_checked(
-    uri: str, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uri: str, error: type[EdgeadError], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(error, match=message):
+    with pytest.raises(error) as caught:
         open_sink(uri)
+    assert named in caught.value.what
+    if error is SinkError:
+        assert "jsonl:FILE" in str(caught.value.hint)
     assert os.listdir(tmp_path) == []

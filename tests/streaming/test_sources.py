@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgead.errors import ImageError, InputError, SourceError
+from edgead.errors import EdgeadError, ImageError, InputError, SourceError
 from edgead.streaming import open_source
 from edgead.streaming.sources import ImageSource, SyntheticSource, VideoFile, WatchedFolder
 from edgead.types import Frame
@@ -25,14 +25,14 @@ def test_a_video_gives_every_frame_in_order_as_rgb(tmp_path: Path) -> None:
     assert [frame.index for frame in frames] == [0, 1, 2]
     assert [frame.image.shape for frame in frames] == [(64, 96, 3)] * 3
     for frame, colour in zip(frames, colours, strict=True):
-        # Motion JPEG is lossy; 8 levels tell the three channels apart beyond doubt.
+        # Motion JPEG is lossy; a difference of 8 levels still distinguishes the three channels.
         assert np.abs(frame.image.reshape(-1, 3).mean(0) - colour).max() < 8
     times = [frame.captured_at_ns for frame in frames]
     assert times == sorted(times)
     assert all(frame.source == str(path) for frame in frames)
 
 
-def test_a_video_cut_short_gives_what_it_has_and_says_so(
+def test_a_truncated_video_gives_the_frames_that_it_has_and_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     noise = np.random.default_rng(0)
@@ -44,15 +44,18 @@ def test_a_video_cut_short_gives_what_it_has_and_says_so(
     with VideoFile(path) as source:
         frames = list(source)
     assert 10 < len(frames) < 40
-    assert "cut short or damaged" in caplog.text
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert {str(path), str(len(frames))} <= set(record.getMessage().split())
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text, not a video\n" * 50])
-def test_a_file_that_is_no_video_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_video_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "line.mp4"
     path.write_bytes(content)
-    with pytest.raises(SourceError, match=r"line\.mp4 is not a video"):
+    with pytest.raises(SourceError) as caught:
         open_source(str(path))
+    assert str(path) in caught.value.what
 
 
 def test_a_video_stops_when_asked(tmp_path: Path) -> None:
@@ -92,42 +95,49 @@ def test_a_broken_image_in_a_folder_is_an_error_that_names_it(tmp_path: Path) ->
     with open_source(str(tmp_path)) as source:
         frames = iter(source)
         next(frames)
-        with pytest.raises(ImageError, match=r"b\.png"):
+        with pytest.raises(ImageError) as caught:
             next(frames)
+    assert str(tmp_path / "b.png") in caught.value.what
 
 
-def test_an_empty_folder_is_an_error_and_watched_it_is_none(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"holds no image.*--watch"):
+def test_an_empty_folder_is_an_error_unless_it_is_watched(tmp_path: Path) -> None:
+    with pytest.raises(SourceError) as caught:
         open_source(str(tmp_path))
+    assert str(tmp_path) in caught.value.what
+    assert "--watch" in str(caught.value.hint)
     with open_source(str(tmp_path), watch=True) as source:
         assert isinstance(source, WatchedFolder)
 
 
 @pytest.mark.parametrize(
-    ("uri", "message"),
+    ("uri", "named", "hint"),
     [
-        ("nowhere/line.mp4", r"nowhere/line\.mp4' is not there: give a camera number"),
-        ("ftp://user:secret@host/x", r"ftp://\*\*\*@host/x' is not there"),
-        ("camera:front", "camera:front is not a camera: give its number"),
-        ("camera:-1", "camera:-1 is not a camera"),
-        ("/dev/videoX", "camera:X is not a camera"),
-        ("", "not there"),
+        ("nowhere/line.mp4", "'nowhere/line.mp4'", "synthetic:KIND"),
+        ("ftp://user:secret@host/x", "'ftp://***@host/x'", "synthetic:KIND"),
+        ("camera:front", "camera:front", "camera:0"),
+        ("camera:-1", "camera:-1", "camera:0"),
+        ("/dev/videoX", "camera:X", "camera:0"),
+        ("", "''", "synthetic:KIND"),
     ],
 )
-def test_what_is_not_there_is_named_with_the_hint(uri: str, message: str) -> None:
-    with pytest.raises(SourceError, match=message):
+def test_a_missing_source_is_named_with_a_hint(uri: str, named: str, hint: str) -> None:
+    with pytest.raises(SourceError) as caught:
         open_source(uri)
+    assert named in caught.value.what
+    assert hint in str(caught.value.hint)
 
 
 def test_only_a_folder_can_be_watched(tmp_path: Path) -> None:
     video = write_video(tmp_path / "in.mkv", [textured(1)])
     for uri in (str(video), "synthetic:washer"):
-        with pytest.raises(SourceError, match="--watch is for a folder"):
+        with pytest.raises(SourceError) as caught:
             open_source(uri, watch=True)
+        assert uri in caught.value.what
+        assert "--watch" in str(caught.value.hint)
 
 
 class Taken:
-    """Iterates a source in a thread and remembers what it gave."""
+    """Iterates a source in a thread and records its frames."""
 
     def __init__(self, source: WatchedFolder) -> None:
         self.frames: list[Frame] = []
@@ -200,14 +210,14 @@ def test_a_broken_image_is_left_out_until_it_is_fixed(
 ) -> None:
     (tmp_path / "a.png").write_text("text")
     with watched(tmp_path) as taken:
-        wait_for(lambda: "left out" in caplog.text)
+        wait_for(lambda: "a.png" in caplog.text)
         write_image(tmp_path / "b.png", textured(1))
         wait_for(lambda: len(taken.frames) == 1)
         write_image(tmp_path / "a.png", textured(2))
         wait_for(lambda: len(taken.frames) == 2)
     assert taken.names() == ["b.png", "a.png"]
     assert [frame.index for frame in taken.frames] == [1, 2]
-    assert caplog.text.count("left out") == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def test_a_watched_folder_that_goes_away_is_an_error(tmp_path: Path) -> None:
@@ -215,8 +225,9 @@ def test_a_watched_folder_that_goes_away_is_an_error(tmp_path: Path) -> None:
     folder.mkdir()
     source = WatchedFolder(folder)
     folder.rmdir()
-    with pytest.raises(SourceError, match="cannot read the folder"):
+    with pytest.raises(SourceError) as caught:
         next(iter(source))
+    assert str(folder) in caught.value.what
 
 
 def test_synthetic_parts_are_the_conveyors(tmp_path: Path) -> None:
@@ -240,7 +251,7 @@ def test_synthetic_parts_at_a_rate_are_live_and_paced() -> None:
     assert source.live
     start_s = time.monotonic()
     times = [frame.captured_at_ns / 1e9 for frame in source]
-    # Never early, however late: each is due 20 ms after the one before.
+    # A frame may be late but never early: each is due 20 ms after the frame before.
     assert [number for number, time_s in enumerate(times, 1) if time_s < start_s + number / 50 - 1e-6] == []
 
 
@@ -251,13 +262,15 @@ def test_synthetic_parts_stop_when_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "error", "message"),
+    ("uri", "error", "named", "hint"),
     [
-        ("synthetic:unicorn", SourceError, "synthetic:unicorn is not a kind of part: the kinds are"),
-        ("synthetic:washer?speed=3", InputError, "'speed' is unknown"),
-        ("synthetic:washer?frames=0", InputError, "frames=0: must be an integer of at least 1"),
+        ("synthetic:unicorn", SourceError, "synthetic:unicorn", "washer"),
+        ("synthetic:washer?speed=3", InputError, "'speed'", "defect_rate"),
+        ("synthetic:washer?frames=0", InputError, "frames=0", "1"),
     ],
 )
-def test_synthetic_addresses_are_checked(uri: str, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
+def test_synthetic_addresses_are_checked(uri: str, error: type[EdgeadError], named: str, hint: str) -> None:
+    with pytest.raises(error) as caught:
         open_source(uri)
+    assert named in caught.value.what
+    assert hint in str(caught.value.hint)

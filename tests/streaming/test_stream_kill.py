@@ -1,4 +1,4 @@
-"""kill -9 in mid-stream: what is on the disk is whole, and the next run succeeds."""
+"""kill -9 during a stream: the files on the disk are whole, and the next stream succeeds."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from edgead.runtime import FakeSession
 from edgead.streaming import open_sink, open_source, stream
 from tests.helpers.stream_parts import SIZE
 
-# A killed process leaves half of its coverage data too.
+# A killed process would leave incomplete coverage data.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
 SOURCE = "synthetic:washer?size=96"
 
@@ -42,9 +42,11 @@ def lines_of(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in data.splitlines()]
 
 
-# Killed early and later, so that not always the same sink is at work.
+# Killed early and later, so that different sinks are at work.
 @pytest.mark.parametrize("n_lines", [40, 127])
-def test_a_killed_stream_leaves_whole_files_and_the_next_one_goes_on(tmp_path: Path, n_lines: int) -> None:
+def test_a_killed_stream_leaves_whole_files_and_the_next_stream_continues_them(
+    tmp_path: Path, n_lines: int
+) -> None:
     path = tmp_path / "out.jsonl"
     arguments = [sys.executable, "-c", SCRIPT, str(Path(__file__).parents[2]), SOURCE, *sinks_in(tmp_path)]
     with subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
@@ -61,7 +63,7 @@ def test_a_killed_stream_leaves_whole_files_and_the_next_one_goes_on(tmp_path: P
     rejected = [line for line in lines if line["is_anomalous"]]
     assert rejected
     images = sorted((tmp_path / "rejects").glob("*.png"))
-    # The last ones may still have been on their way.
+    # The last images may not have been written yet.
     assert min(len(rejected), 20) - 1 <= len(images) <= 20
     for image in images:
         assert read_image(image).shape == (96, 96, 3)
@@ -72,7 +74,7 @@ def test_a_killed_stream_leaves_whole_files_and_the_next_one_goes_on(tmp_path: P
         summary = stream(FakeSession(SIZE), source, sinks, size=SIZE, threshold=0.5)
         for sink in sinks:
             sink.close()
-    assert "10 seen, 10 scored" in summary.text()
+    assert (summary.frames_seen, summary.frames_scored) == (10, 10)
     assert len(lines_of(path)) == len(lines) + 10
     assert list((tmp_path / "rejects").glob(".*")) == []
     assert len(list((tmp_path / "rejects").glob("*.png"))) <= 20
@@ -93,7 +95,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".webm"])
-def test_a_killed_video_plays_but_for_its_last_moments(tmp_path: Path, suffix: str) -> None:
+def test_a_killed_video_plays_except_for_its_last_moments(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     arguments = [sys.executable, "-c", VIDEO_SCRIPT, str(Path(__file__).parents[2]), f"video:{path}"]
     done = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, check=False)
@@ -102,5 +104,5 @@ def test_a_killed_video_plays_but_for_its_last_moments(tmp_path: Path, suffix: s
     n_frames = 0
     while video.read()[0]:
         n_frames += 1
-    # FFmpeg holds a quarter of a megabyte back; noise takes 4 kB a frame and more in either codec.
+    # FFmpeg buffers a quarter of a megabyte; a frame of noise takes at least 4 kB in both codecs.
     assert n_frames >= 300 - 2**18 / 4000

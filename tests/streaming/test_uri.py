@@ -12,27 +12,30 @@ def test_target_and_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "message"),
+    ("query", "named", "hint"),
     [
-        ("kep=3", "'kep' is unknown: the options here are keep, fps"),
-        ("keep=3&keep=4", "'keep' is given twice"),
-        ("keep=0", "keep=0: must be an integer of at least 1"),
-        ("keep=1.5", "must be an integer"),
-        ("keep=", "must be an integer"),
-        ("fps=101", "must be a number of at least 0.5 and at most 100"),
-        ("fps=nan", "must be a number"),
-        ("fps=inf", "must be a number"),
-        ("keep", "not of the form name=value"),
+        ("kep=3", "'kep'", ["keep, fps"]),
+        ("keep=3&keep=4", "'keep'", []),
+        ("keep=0", "keep=0", ["integer", "1"]),
+        ("keep=1.5", "keep=1.5", ["integer", "1"]),
+        ("keep=", "keep=", ["integer", "1"]),
+        ("fps=101", "fps=101", ["0.5", "100"]),
+        ("fps=nan", "fps=nan", ["0.5", "100"]),
+        ("fps=inf", "fps=inf", ["0.5", "100"]),
+        ("keep", "'keep'", ["name=value"]),
     ],
 )
-def test_bad_options_are_named(query: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_bad_options_are_named(query: str, named: str, hint: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
         split_options(f"x?{query}", KNOWN)
+    assert named in caught.value.what
+    assert all(value in str(caught.value.hint) for value in hint)
 
 
-def test_no_option_is_known() -> None:
-    with pytest.raises(InputError, match="the options here are none"):
+def test_an_option_where_none_is_known_is_named() -> None:
+    with pytest.raises(InputError) as caught:
         split_options("x?a=1", {})
+    assert "'a'" in caught.value.what
 
 
 @pytest.mark.parametrize(

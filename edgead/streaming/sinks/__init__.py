@@ -1,4 +1,4 @@
-"""Where verdicts go: one small file per kind, and `open_sink`, the one place that reads a sink's address."""
+"""Sinks of verdicts: one module for each kind, and `open_sink`, which parses the address of a sink."""
 
 from __future__ import annotations
 
@@ -28,21 +28,29 @@ _KINDS = "jsonl:FILE (or jsonl:- for the terminal), video:FILE, rejects:FOLDER, 
 
 
 def open_sink(uri: str, *, fps: float | None = None) -> Sink:
-    """Open what a sink's address names.
+    """Open the sink of an address.
 
-    ``jsonl:FILE``, ``jsonl:-``    a JSON object a line; appended to a file, or to standard output
-    ``video:FILE?fps=25``          the frames with heat map and verdict; .mkv or .webm
-    ``rejects:FOLDER?keep=1000``   the images above the threshold, the newest `keep` of them
+    ``jsonl:FILE``, ``jsonl:-``    one JSON object per line, appended to a file or printed to standard output
+    ``video:FILE?fps=25``          frames with heat map and verdict, .mkv or .webm
+    ``rejects:FOLDER?keep=1000``   the newest `keep` images above the threshold
     ``status:``                    one line in the terminal
     ``window:``                    a window; Esc or q ends the stream
 
-    fps: the source's rate, used for a video that names none. Raises SinkError for an address that is none of
-    these or cannot be opened, InputError for an option that is not known.
+    Args:
+        uri: Address of the sink.
+        fps: Frame rate of the source in frames per second, for a video without an `fps` of its own; None if unknown.
+
+    Returns:
+        The opened sink.
+
+    Raises:
+        SinkError: The address is unknown, or the sink cannot be opened.
+        InputError: An option of the address is unknown or has an invalid value.
     """
     kind, colon, target = uri.partition(":")
     if colon and kind in ("jsonl", "video", "rejects"):
         if not target.partition("?")[0]:
-            raise SinkError(f"sink {uri!r} names no place to write to: give {_KINDS}")
+            raise SinkError(f"sink {uri!r} names no place to write to", hint=f"give {_KINDS}")
         if kind == "jsonl":
             return JsonLines(split_options(target, {})[0])
         if kind == "video":
@@ -54,4 +62,4 @@ def open_sink(uri: str, *, fps: float | None = None) -> Sink:
         return StatusLine()
     if uri == "window:":
         return Window()
-    raise SinkError(f"unknown sink {uri!r}: give {_KINDS}")
+    raise SinkError(f"unknown sink {uri!r}", hint=f"give {_KINDS}")

@@ -1,4 +1,4 @@
-"""What the loop knows of a sink: a place that verdicts go to."""
+"""Interface of sinks, which receive verdicts."""
 
 from __future__ import annotations
 
@@ -9,21 +9,31 @@ from edgead.types import Closing, Float32Array, Frame, Verdict
 
 
 class StopStream(Exception):  # noqa: N818 (not an error)
-    """Raised by a sink to end the stream as its last frame would: somebody closed the window."""
+    """Raised by a sink to end the stream without an error: somebody closed the window."""
 
 
 class Sink(Closing):
-    """An opened sink: fed by one thread; a context manager. A SinkError ends the stream."""
+    """An opened sink: a context manager that one thread uses. A SinkError ends the stream."""
 
     @abstractmethod
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
-        """Take a verdict with its frame and map, (h, w) float32 at the model's size; change neither."""
+        """Receive a verdict.
+
+        Args:
+            frame: Frame that was scored; not to be changed.
+            verdict: Decision on the frame.
+            anomaly_map: Anomaly map, (h, w) float32, at the model's image size; not to be changed.
+
+        Raises:
+            SinkError: The sink cannot be written.
+            StopStream: The stream is to end.
+        """
 
     def signal(self, signal: Signal) -> None:
-        """Take the loss of a live source's signal, or its return."""
+        """Receive the loss of a live source's signal, or its return."""
 
     def tick(self) -> None:
-        """Do what is due without a verdict; called several times a second while none comes."""
+        """Do periodic work; called several times a second while no verdict comes."""
 
     def close(self) -> None:
-        """Finish what is written; may be called twice."""
+        """Finish the output; may be called twice."""

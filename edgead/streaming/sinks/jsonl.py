@@ -1,4 +1,4 @@
-"""One JSON object a line, for whatever reads verdicts: a controller, a database, a spreadsheet.
+"""JSON lines, for programs that read verdicts: a controller, a database, a spreadsheet.
 
     {"event": "verdict", "time": ..., "source": ..., "part": ..., "frame_index": ...,
      "anomaly_score": ..., "threshold": ..., "is_anomalous": ..., "latency_ms": ...,
@@ -7,8 +7,8 @@
     {"event": "no_signal", "time": ..., "reason": ..., "silent_s": ...}
     {"event": "signal", "time": ..., "silent_s": ...}
 
-Times are UTC. Every line goes to the system in one write when its verdict is made: a kill at any moment
-leaves whole lines, and a reader that follows the file has each at once.
+Times are UTC. Each line is written by one system call as soon as its verdict is made: a kill at any moment leaves
+whole lines, and a reader that follows the file gets each line at once.
 """
 
 from __future__ import annotations
@@ -26,17 +26,22 @@ from edgead.streaming.freshness import Signal
 from edgead.streaming.sinks.base import Sink
 from edgead.types import Float32Array, Frame, Verdict
 
-# More than the longest line, which has as many regions and corners as `edgead.imaging.regions` allows.
+# Longer than the longest line, because `edgead.imaging.regions` limits the number of regions and corners.
 _TAIL_BYTES = 2**20
 
 _log = logging.getLogger(__name__)
 
 
 class JsonLines(Sink):
-    """JSON lines appended to a file, or written to standard output where the path is ``-``.
+    """JSON lines appended to a file or printed to standard output.
 
-    What the file holds stays, except a last line that a power cut left unfinished. Raises SinkError when the
-    file cannot be opened, or, later, written.
+    Lines that the file already has stay, except a last line that a power cut left unfinished.
+
+    Args:
+        path: File to append to, or ``-`` for standard output.
+
+    Raises:
+        SinkError: The file cannot be opened, or its content is not lines.
     """
 
     def __init__(self, path: str) -> None:
@@ -52,11 +57,11 @@ class JsonLines(Sink):
         except OSError as error:
             self.close()
             raise SinkError(
-                f"cannot write {path}: {error.strerror}; check the path and its rights"
+                f"cannot write {path} ({error.strerror})", hint="check the path and its rights"
             ) from error
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
-        """Write the verdict as a line."""
+        """Write the verdict as a line. See `Sink.write`."""
         self._line(
             "verdict",
             source=frame.source,
@@ -78,33 +83,36 @@ class JsonLines(Sink):
             self._line("no_signal", reason=signal.reason, silent_s=silent_s)
 
     def _line(self, event: str, **values: object) -> None:
+        """Write one line; on a full disk, remove the part of it that was written."""
         text = json_text({"event": event, "time": utc_now("milliseconds"), **values}, indent=None)
         if self._path == "-":
             sys.stdout.write(text)
             sys.stdout.flush()
             return
         if self._file is None:
-            raise SinkError(f"{self._path} is closed: open the sink again")
+            raise SinkError(f"{self._path} is closed", hint="open the sink again")
         data = text.encode()
         try:
             written = os.write(self._file, data)
-            if written < len(data):  # the disk is full: no half line
+            if written < len(data):
+                # The disk is full. The part that was written must not stay as half a line.
                 if self._regular:
                     os.ftruncate(self._file, os.fstat(self._file).st_size - written)
-                raise SinkError(f"disk full while writing {self._path}: free some space and run again")
+                raise SinkError(f"disk full while writing {self._path}", hint="free some space and run again")
         except OSError as error:
             raise SinkError(
-                f"cannot write {self._path}: {error.strerror}; free some space or check the path"
+                f"cannot write {self._path} ({error.strerror})", hint="free some space or check the path"
             ) from error
 
     def _cut_unfinished_line(self, file: int) -> None:
+        """Remove an unfinished last line; raise SinkError if the file does not hold lines."""
         size = os.fstat(file).st_size
         tail = os.pread(file, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
         unfinished = len(tail) - (tail.rfind(b"\n") + 1)
         if unfinished == size == 0:
             return
         if unfinished == len(tail):
-            raise SinkError(f"{self._path} does not hold lines: choose another file")
+            raise SinkError(f"{self._path} does not hold lines", hint="choose another file")
         if unfinished:
             os.ftruncate(file, size - unfinished)
             _log.warning("%s: removed the unfinished last line of an interrupted run", self._path)

@@ -1,7 +1,7 @@
-"""The images of the rejected parts, to look at, to show, and to keep as test images.
+"""Images of the rejected parts, to look at, to show, and to keep as test images.
 
-Of each the frame as it came, without loss, and beside it the frame with heat map and verdict. Only the newest
-are kept: a folder that grows for months fills the disk, and a full disk ends the stream.
+Each rejected frame is saved without loss, and beside it the frame with heat map and verdict. Only the newest images are
+kept: a folder that grows for months fills the disk, and a full disk ends the stream.
 """
 
 from __future__ import annotations
@@ -25,19 +25,25 @@ _NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z_frame\d{8,}_score-?\d+\.\d{4}\.png")
 
 
 class RejectFolder(Sink):
-    """Images of the rejected in a folder, named by time, frame and score: sorted by name is sorted by time.
+    """Images of rejected frames in a folder, named by time, frame and score: sorted by name is sorted by time.
 
-    keep: how many to keep, those of earlier runs included; the oldest are removed, and nothing that another
-    program put there. Raises SinkError when the folder cannot be made or an image not be written.
+    Files of other programs in the folder are never removed.
+
+    Args:
+        folder: Folder of the images; it is made if it is missing.
+        keep: Number of images to keep, the images of earlier streams included; the oldest are removed.
+
+    Raises:
+        SinkError: The folder cannot be made or read.
     """
 
     def __init__(self, folder: Path, keep: int = KEEP) -> None:
         self._folder, self._keep = folder, keep
         if folder.exists() and not folder.is_dir():
-            raise SinkError(f"cannot write to {folder}: it is a file; give rejects: a folder")
+            raise SinkError(f"cannot write to {folder} (it is a file)", hint="give rejects: a folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # What a kill between the two images, or within one, left behind.
+            # Remove the files that a kill left behind: half an image, or a heat map without its image.
             for partial in folder.glob(".*Z_frame*.partial"):
                 partial.unlink()
             for heat in folder.glob(f"*Z_frame*{_HEAT}"):
@@ -47,23 +53,31 @@ class RejectFolder(Sink):
             names = sorted(path.name for path in folder.iterdir() if _NAME.fullmatch(path.name))
         except OSError as error:
             raise SinkError(
-                f"cannot write to {folder}: {error.strerror}; check the path and its rights"
+                f"cannot write to {folder} ({error.strerror})", hint="check the path and its rights"
             ) from error
         self._stems = deque(name.removesuffix(_IMAGE) for name in names)
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
-        """Keep the frame if it is rejected."""
+        """Save the frame if it is rejected.
+
+        Args:
+            frame: Frame that was scored.
+            verdict: Decision on the frame.
+            anomaly_map: Anomaly map, (h, w) float32.
+
+        Raises:
+            EdgeadError: An image cannot be written.
+        """
         if not verdict.is_anomalous:
             return
-        # The basic format of ISO 8601: a file's name holds no colon on every system.
+        # The basic format of ISO 8601, because some systems allow no colon in file names.
         time = utc_now("milliseconds").replace("-", "").replace(":", "").replace("+0000", "Z")
         stem = f"{time}_frame{verdict.frame_index:08d}_score{verdict.anomaly_score:.4f}"
         while len(self._stems) >= self._keep:
             oldest = self._stems.popleft()
             for suffix in (_IMAGE, _HEAT):
                 (self._folder / f"{oldest}{suffix}").unlink(missing_ok=True)
-        # The heat map first: an image that is there has its heat map beside it, and the bound counts
-        # images.
+        # The heat map is written first, so that every image has its heat map beside it; `keep` counts images.
         heat = self._folder / f"{stem}{_HEAT}"
         _save(heat, annotate(frame.image, verdict, anomaly_map))
         try:
@@ -75,7 +89,7 @@ class RejectFolder(Sink):
 
 
 def _save(path: Path, rgb: UInt8Array) -> None:
-    # OpenCV knows the format by the suffix.
+    """Write an RGB image; OpenCV chooses the format by the suffix."""
     _, data = cv2.imencode(path.suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     with replace_file(path) as partial:
         partial.write_bytes(data.tobytes())

@@ -1,4 +1,4 @@
-"""One line in the terminal that says how the stream is doing."""
+"""A status line in the terminal."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from edgead.types import Float32Array, Frame, Verdict
 
 TERMINAL_EVERY_S = 0.2
 LOG_EVERY_S = 10.0
-# Of the name of a part, which a bundle chooses.
+# Length to which the name of a part is cut: a bundle may have names of any length.
 MAX_PART_SHOWN = 24
 
 
 class StatusLine(Sink):
-    """A line on standard error, rewritten in place in a terminal, and a new one now and then in a log.
+    """Status of the stream on standard error: one line that is rewritten in a terminal, new lines at times in a log.
 
-    It goes to standard error so that verdicts on standard output stay pure.
+    It goes to standard error, so that standard output has verdicts only.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class StatusLine(Sink):
         self._lost: Signal | None = None
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
-        """Count the verdict, and show it when the line is due."""
+        """Count the verdict, and show it if the line is due. See `Sink.write`."""
         self._scored += 1
         self._rejected += verdict.is_anomalous
         self._latest = verdict
@@ -47,7 +47,7 @@ class StatusLine(Sink):
         self._show_if_due()
 
     def close(self) -> None:
-        """Show the last state and leave the line."""
+        """Show the last state and end the line."""
         if self._scored or self._lost:
             self._show()
             if self._terminal:
@@ -76,7 +76,7 @@ class StatusLine(Sink):
                 f"{self._latest.latency_ms:6.1f} ms"
             )
             if self._latest.part is not None:
-                # Last and short: a line that wraps cannot be written over.
+                # Last and short, because a line that wraps cannot be overwritten.
                 state += f"  {self._latest.part[:MAX_PART_SHOWN]}"
         text = f"{self._scored} scored  {self._rejected} rejected  {rate:5.1f} a second  {state}"
         sys.stderr.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")

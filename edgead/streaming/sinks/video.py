@@ -1,9 +1,8 @@
-"""The stream as a video: frames with heat map, box and verdict.
+"""A video of the annotated frames: heat map, boxes and verdict.
 
-The containers allowed are those that a kill does not spoil: Matroska (.mkv, Motion JPEG) and WebM (.webm,
-VP8, which browsers play). Whatever was written to the disk plays; FFmpeg keeps up to the last quarter of a
-megabyte back, so a kill costs the last moments. An .mp4 would be lost as a whole, its index is written at the
-end.
+Only containers that survive a kill are allowed: Matroska (.mkv, Motion JPEG) and WebM (.webm, VP8, which browsers
+play). The part of the file that is on the disk can be played. FFmpeg buffers up to a quarter of a megabyte, so a kill
+loses the last moments. A kill would make a whole .mp4 unusable, because its index is written at the end.
 """
 
 from __future__ import annotations
@@ -21,37 +20,43 @@ from edgead.types import Float32Array, Frame, Verdict
 
 VIDEO_FPS = 10.0
 _CODECS = {".mkv": "MJPG", ".webm": "VP80"}
-# OpenCV's writer does not say when the disk is full; so it is looked at in time.
+# OpenCV's writer does not report a full disk, so the free space is checked before it runs out.
 _CHECK_EVERY = 16
 _FREE_BYTES = 2**24
 
 
 class AnnotatedVideo(Sink):
-    """An annotated video; a file that is there is replaced when the first frame comes.
+    """An annotated video with one frame for each verdict; all frames get the size of the first.
 
-    fps: rate in frames a second at which it plays; a scored frame is a frame of the video. All frames get the
-    size of the first. Raises SinkError for another suffix than .mkv and .webm, or a place that cannot be
-    written.
+    Args:
+        path: Video file to write, .mkv or .webm. An existing file is replaced when the first frame comes.
+        fps: Frame rate of playback in frames per second.
+
+    Raises:
+        SinkError: The suffix is not supported, or the file cannot be written.
     """
 
     def __init__(self, path: Path, fps: float = VIDEO_FPS) -> None:
         if path.suffix.lower() not in _CODECS:
             raise SinkError(
-                f"{path} is not {' or '.join(_CODECS)}: other containers do not survive a power cut"
+                f"{path} is not {' or '.join(_CODECS)}",
+                hint="give FILE.mkv or FILE.webm, because other containers do not survive a power cut",
             )
         if not path.parent.is_dir():
-            raise SinkError(f"cannot write {path}: {path.parent} is not a folder; make it first")
+            raise SinkError(f"cannot write {path}", hint=f"make the folder {path.parent} first")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise SinkError(f"cannot write {path}: it is read-only; choose another path or change its rights")
+            raise SinkError(
+                f"cannot write {path} (it is read-only)", hint="choose another path or change its rights"
+            )
         self._path, self._fps = path, fps
         self._video: cv2.VideoWriter | None = None
         self._width_height = (0, 0)
         self._count = 0
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
-        """Append the annotated frame."""
+        """Append the annotated frame. See `Sink.write`."""
         if self._count % _CHECK_EVERY == 0 and shutil.disk_usage(self._path.parent).free < _FREE_BYTES:
-            raise SinkError(f"disk full while writing {self._path}: free some space and run again")
+            raise SinkError(f"disk full while writing {self._path}", hint="free some space and run again")
         image = annotate(frame.image, verdict, anomaly_map)
         if self._video is None:
             self._width_height = (image.shape[1], image.shape[0])
@@ -61,16 +66,17 @@ class AnnotatedVideo(Sink):
             )
             if not self._video.isOpened():
                 raise SinkError(
-                    f"cannot write {self._path}: check the path, its rights and the space on the disk"
+                    f"cannot write {self._path}",
+                    hint="check the path, its rights and the space on the disk",
                 )
         if (image.shape[1], image.shape[0]) != self._width_height:
-            # A camera that came back with another size; the writer would leave such frames out in silence.
+            # The camera came back with another size; the writer would drop such frames without an error.
             image = cv2.resize(image, self._width_height, interpolation=cv2.INTER_AREA)
         self._count += 1
         self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
-        """Finish the file; a stream without a verdict leaves none."""
+        """Finish the file; a stream without a verdict leaves no file."""
         if self._video is not None:
             self._video.release()
             self._video = None

@@ -19,9 +19,10 @@ _ESCAPE = 27
 
 
 class Window(Sink):
-    """A window with the annotated frames; Esc, q or closing it ends the stream.
+    """A window with the annotated frames; Esc, q or closing the window ends the stream.
 
-    Raises SinkError where no window can be shown.
+    Raises:
+        SinkError: No window can be shown.
     """
 
     def __init__(self) -> None:
@@ -31,18 +32,27 @@ class Window(Sink):
         self._open = True
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
-        """Show the frame; raises StopStream when the user closes the window."""
+        """Show the frame.
+
+        Args:
+            frame: Frame that was scored.
+            verdict: Decision on the frame.
+            anomaly_map: Anomaly map, (h, w) float32.
+
+        Raises:
+            StopStream: The user has closed the window.
+        """
         image = annotate(frame.image, verdict, anomaly_map)
         self._height_width = frame.image.shape[:2]
         self._show(image)
 
     def signal(self, signal: Signal) -> None:
-        """Show that there is no signal; a frame on the screen would look as if it were now."""
+        """Show that there is no signal, because the last frame on the screen would look current."""
         if not signal.present:
             self._show(no_signal_image(self._height_width[0], self._height_width[1], signal.reason))
 
     def tick(self) -> None:
-        """Let the window answer the user."""
+        """Process the events of the window. See `write` for StopStream."""
         self._answer()
 
     def close(self) -> None:
@@ -62,7 +72,7 @@ class Window(Sink):
 
 
 def _check_display() -> None:
-    """Open a window in another process: without a display the window library ends the process that asks."""
+    """Try a window in another process, because without a display the window library ends its process."""
     attempt = "import cv2; cv2.namedWindow('edgead'); cv2.waitKey(1)"
     if (
         any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
@@ -70,6 +80,6 @@ def _check_display() -> None:
     ):
         return
     raise SinkError(
-        "window: cannot be shown: there is no display, or OpenCV has no window support; "
-        "use video:FILE or status: here, or install opencv-python instead of opencv-python-headless"
+        "window: cannot be shown (there is no display, or OpenCV has no window support)",
+        hint="use video:FILE or status: here, or install opencv-python instead of opencv-python-headless",
     )

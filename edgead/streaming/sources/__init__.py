@@ -1,4 +1,4 @@
-"""Where frames come from: a small file per kind, and `open_source`, the one place that reads an address."""
+"""Sources of frames: one module for each kind, and `open_source`, which parses the address of a source."""
 
 from __future__ import annotations
 
@@ -27,16 +27,24 @@ _NETWORK = ("rtsp", "rtsps", "http", "https")
 
 
 def open_source(uri: str, *, watch: bool = False) -> Source:
-    """Open what a source's address names.
+    """Open the source of an address.
 
     ``0``, ``camera:0``, ``/dev/video0``   a camera of this machine; live
     ``rtsp://...``, ``http://...``         a network camera; live
-    ``synthetic:KIND?fps=10``              synthetic parts (`open_synthetic` has all options); live with a rate
-    a folder, an image                    its images sorted by name; with `watch`, then each new one
+    ``synthetic:KIND?fps=10``              synthetic parts (`open_synthetic` has all options); live if fps is given
+    a folder, an image                     its images sorted by name; with `watch`, then each new image
     any other file                         a video
 
-    Raises SourceError when nothing is there or it cannot be opened, InputError for an option that is not
-    known.
+    Args:
+        uri: Address of the source.
+        watch: Whether to wait for new images in a folder.
+
+    Returns:
+        The opened source.
+
+    Raises:
+        SourceError: The source is missing or cannot be opened, or `watch` is set for a source that is no folder.
+        InputError: An option of the address is unknown or has an invalid value.
     """
     scheme = uri.partition(":")[0].lower()
     if scheme in _NETWORK and uri[len(scheme) :].startswith("://"):
@@ -53,21 +61,22 @@ def open_source(uri: str, *, watch: bool = False) -> Source:
         return _open_path(uri, watch)
     if watch:
         opened.close()
-        raise SourceError(f"{opened.uri} cannot be watched: --watch is for a folder")
+        raise SourceError(f"{opened.uri} cannot be watched", hint="give --watch for a folder only")
     return opened
 
 
 def _open_path(uri: str, watch: bool) -> Source:
+    """Open a folder, an image or a video."""
     path = Path(uri)
     if not uri or not path.exists():
         raise SourceError(
-            f"source {without_password(uri)!r} is not there: give a camera number, a video file, a folder of "
-            "images, rtsp://..., http://... or synthetic:KIND"
+            f"source {without_password(uri)!r} is not there",
+            hint="give a camera number, a video file, a folder of images, rtsp://..., http://... or synthetic:KIND",
         )
     if path.is_dir():
         return WatchedFolder(path) if watch else open_images(path)
     if watch:
-        raise SourceError(f"{uri} cannot be watched: --watch is for a folder")
+        raise SourceError(f"{uri} cannot be watched", hint="give --watch for a folder only")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return ImageSource(uri, [path])
     return VideoFile(path)

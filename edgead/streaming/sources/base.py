@@ -1,4 +1,4 @@
-"""What the loop knows of a source: frames one after another, and whether they wait for whoever takes them."""
+"""Interface of sources, which give frames one after another."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from edgead.types import Closing, Frame
 
 
 class Source(Closing):
-    """An opened source of frames: iterated once, in one thread; a context manager.
+    """An opened source of frames: a context manager that is iterated once, in one thread.
 
-    uri: its address, without a password. live: frames that are not taken in time are gone, so the newest is
-    the one to score; where False, every frame waits to be taken. fps: its nominal rate in frames a second,
-    None where unknown.
+    Args:
+        uri: Address of the source.
+        fps: Nominal frame rate in frames per second, None if unknown.
+
+    Attributes:
+        live: True if frames that are not taken in time are lost, so that only the newest is scored; False if every
+            frame waits until it is taken.
+        uri: Address of the source, without user and password.
+        fps: Nominal frame rate in frames per second, None if unknown.
     """
 
     live: bool = False
@@ -27,12 +33,20 @@ class Source(Closing):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        """Give the frames. Raises SourceError or ImageError where a fault ends them."""
+        """Yield the frames.
+
+        Yields:
+            The next frame.
+
+        Raises:
+            SourceError: The source cannot be read.
+            ImageError: An image file cannot be read.
+        """
 
     def stop(self) -> None:
-        """Ask the iteration to end soon; from any thread."""
+        """Make the iteration end soon; may be called from any thread."""
         self._stopping.set()
 
     def close(self) -> None:
-        """Stop, and release what the source holds; may be called twice."""
+        """Stop the iteration and release all resources; may be called twice."""
         self.stop()

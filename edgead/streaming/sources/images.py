@@ -1,9 +1,8 @@
-"""Images from a folder: those that are there, or, watched, every one that a camera's software puts there.
+"""Images of a folder: the images that it holds, or also every image that comes later, if the folder is watched.
 
-Many cameras do nothing but save images to a share. A watched folder is polled, not subscribed to, because
-changes on network shares are not announced. An image is taken when its size, time and inode stood still for
-`SETTLED_S`, so one that is still being written is left alone; whether it is whole is checked once more by
-`edgead.imaging.preprocess.read_image`.
+Many cameras save images to a network share. A watched folder is polled, because network shares do not report changes.
+An image is read after its size, time and inode have not changed for `SETTLED_S` seconds, so that an image that is still
+being written is left alone. `edgead.imaging.preprocess.read_image` checks again that the image is complete.
 """
 
 from __future__ import annotations
@@ -29,18 +28,33 @@ _State: TypeAlias = tuple[int, int, int]  # size in bytes, modified in ns, inode
 
 
 def open_images(folder: Path) -> ImageSource:
-    """The images lying in a folder, sorted by name; raises SourceError where there are none."""
+    """Open the images of a folder, sorted by name.
+
+    Args:
+        folder: Folder with image files.
+
+    Returns:
+        The source of these images; images that come later are not part of it.
+
+    Raises:
+        SourceError: The folder cannot be read or has no images.
+    """
     paths = sorted(folder / name for name in _image_states(folder))
     if not paths:
         raise SourceError(
-            f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): give another folder, "
-            "or --watch to wait for images"
+            f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})",
+            hint="give another folder, or --watch to wait for images",
         )
     return ImageSource(str(folder), paths)
 
 
 class ImageSource(Source):
-    """The given image files, in the given order. A broken one ends the stream with its ImageError."""
+    """Image files, in the given order. A broken file ends the stream with an ImageError.
+
+    Args:
+        uri: Address of the source.
+        paths: Image files.
+    """
 
     def __init__(self, uri: str, paths: Sequence[Path]) -> None:
         super().__init__(uri)
@@ -54,11 +68,18 @@ class ImageSource(Source):
 
 
 class WatchedFolder(Source):
-    """The images of a folder sorted by name, then every new or newly written one; ends only when stopped.
+    """The images of a folder sorted by name, then every new or rewritten image; ends only when stopped.
 
-    An image that cannot be read is named in a warning and left out, its index with it: a broken file must
-    not end a stream that runs for months. It is tried again when it changes. Raises SourceError when the
-    folder cannot be read.
+    An image that cannot be read is logged as a warning and left out together with its index, because a broken file must
+    not end a stream that runs for months. It is read again when it changes.
+
+    Args:
+        folder: Folder to watch.
+        poll_s: Time between two looks at the folder, in seconds.
+        settled_s: Time in seconds for which a file must not change before it is read.
+
+    Raises:
+        SourceError: The folder cannot be read.
     """
 
     def __init__(self, folder: Path, *, poll_s: float = POLL_S, settled_s: float = SETTLED_S) -> None:
@@ -73,7 +94,7 @@ class WatchedFolder(Source):
         while not self._stopping.is_set():
             now = time.monotonic()
             states = _image_states(self._folder)
-            # Both memories hold what is in the folder now, and no name that has left it.
+            # Names of removed files are forgotten, so that memory stays bounded.
             taken = {name: state for name, state in taken.items() if name in states}
             standing = {
                 name: standing[name] if standing.get(name, (None,))[0] == state else (state, now)
@@ -95,12 +116,13 @@ class WatchedFolder(Source):
 
 
 def _frame(path: Path, index: int) -> Frame:
+    """Read an image file; the time of capture is the start of reading."""
     captured_at_ns = time.monotonic_ns()
     return Frame(image=read_image(path), index=index, captured_at_ns=captured_at_ns, source=str(path))
 
 
 def _image_states(folder: Path) -> dict[str, _State]:
-    """Name and state of every image in the folder; hidden files are those that others are still writing."""
+    """State of every image file in the folder, by name; programs often write to hidden files, so these are ignored."""
     states: dict[str, _State] = {}
     try:
         with os.scandir(folder) as entries:
@@ -109,11 +131,11 @@ def _image_states(folder: Path) -> dict[str, _State]:
                     continue
                 try:
                     status = entry.stat()
-                except FileNotFoundError:  # gone since it was listed
+                except FileNotFoundError:  # removed after it was listed
                     continue
                 states[entry.name] = (status.st_size, status.st_mtime_ns, status.st_ino)
     except OSError as error:
         raise SourceError(
-            f"cannot read the folder {folder}: {error.strerror}; check the path and its rights"
+            f"cannot read the folder {folder} ({error.strerror})", hint="check the path and its rights"
         ) from error
     return states

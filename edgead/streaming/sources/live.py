@@ -1,9 +1,9 @@
-"""Cameras, of this machine and of the network: an image not taken is gone, a lost camera is opened again.
+"""Cameras of this machine and of the network: an image that is not taken is lost, a lost camera is opened again.
 
-A line runs for months: cables are pulled, switches restart, a USB camera falls off the bus. So a source that
-has once given an image never ends by itself; it tries again for ever, waiting longer each time up to
-`LONGEST_WAIT_S`. At the start it is the other way round: an address where nothing answers is an error at
-once, because it is most likely a typo.
+A production line runs for months: cables are pulled, switches restart, a USB camera drops off the bus. Therefore a
+camera that was opened once never ends by itself; it is opened again and again, with longer pauses each time, up to
+`LONGEST_WAIT_S`. At the start, however, an address that does not answer is an error at once, because it is probably a
+typing error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class Device(Protocol):
-    """What is used of `cv2.VideoCapture`."""
+    """The methods of `cv2.VideoCapture` that are used here."""
 
     def isOpened(self) -> bool: ...  # noqa: D102, N802 (OpenCV's name)
 
@@ -43,9 +43,15 @@ class Device(Protocol):
 class LiveSource(Source):
     """A camera that is opened again whenever it stops giving images.
 
-    open_device: opens the camera, BGR frames; called again after each loss. hint: what to do where nothing
-    answers at the start. first_wait_s, longest_wait_s: pause after the first and before every later try; it
-    doubles in between. Raises SourceError when the camera cannot be opened at the start.
+    Args:
+        uri: Address of the camera.
+        open_device: Function that opens the camera, which gives BGR images; called again after each loss.
+        hint: Hint of the error if the camera does not answer at the start.
+        first_wait_s: Pause before the camera is opened again for the first time, in seconds; it doubles with each try.
+        longest_wait_s: Longest pause between two tries, in seconds.
+
+    Raises:
+        SourceError: The camera cannot be opened at the start.
     """
 
     live = True
@@ -62,12 +68,12 @@ class LiveSource(Source):
         super().__init__(uri)
         self._open_device = open_device
         self._first_wait_s, self._longest_wait_s = first_wait_s, longest_wait_s
-        # Held while the device is read or opened: releasing it under a running read would crash the process.
+        # Held while the device is read or opened: a release during a read would crash the process.
         self._in_use = threading.Lock()
         self._device: Device | None = open_device()
         if not self._device.isOpened():
             self._device.release()
-            raise SourceError(f"no camera at {self.uri}: {hint}")
+            raise SourceError(f"no camera at {self.uri}", hint=hint)
         fps = self._device.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else None
 
@@ -86,7 +92,7 @@ class LiveSource(Source):
             index += 1
 
     def _read(self) -> UInt8Array | None:
-        """The next image (H, W, 3) uint8 RGB, or None where the camera gives none."""
+        """Read the next image, (H, W, 3) uint8 RGB; None if the camera gives no image."""
         with self._in_use:
             if self._device is None:
                 return None
@@ -101,7 +107,7 @@ class LiveSource(Source):
             return rgb
 
     def _reopen(self, tries: int) -> None:
-        """Release the camera, wait, open it again."""
+        """Release the camera, wait, and open it again."""
         wait_s = min(self._first_wait_s * 2.0 ** min(tries - 1, 30), self._longest_wait_s)
         if not self._stopping.is_set():
             _log.warning("%s: no image; opening it again in %.1f s (try %d)", self.uri, wait_s, tries)
@@ -113,6 +119,7 @@ class LiveSource(Source):
                 self._device = self._open_device()
 
     def _release(self, timeout_s: float = -1) -> None:
+        """Release the device, unless a read does not return within `timeout_s` seconds; -1 waits without limit."""
         if self._in_use.acquire(timeout=timeout_s):
             try:
                 if self._device is not None:
@@ -124,16 +131,26 @@ class LiveSource(Source):
     def close(self) -> None:
         """Stop and release the camera.
 
-        A read that hangs in the driver is not waited for: the camera is then released with the process.
+        If a read hangs in the driver, the camera is released when the process ends.
         """
         self.stop()
         self._release(timeout_s=1.0)
 
 
 def open_camera(number: str) -> LiveSource:
-    """Open a camera of this machine by its number; raises SourceError where there is none."""
+    """Open a camera of this machine.
+
+    Args:
+        number: Number of the camera, as decimal digits.
+
+    Returns:
+        The opened camera.
+
+    Raises:
+        SourceError: The number is invalid, or no camera has it.
+    """
     if not (number.isascii() and number.isdigit() and len(number) <= 4):
-        raise SourceError(f"camera:{number} is not a camera: give its number, such as camera:0")
+        raise SourceError(f"camera:{number} is not a camera", hint="give its number, such as camera:0")
     return LiveSource(
         f"camera:{number}",
         lambda: cv2.VideoCapture(int(number)),
@@ -142,7 +159,17 @@ def open_camera(number: str) -> LiveSource:
 
 
 def open_network(uri: str) -> LiveSource:
-    """Open an RTSP or HTTP camera through FFmpeg, RTSP over TCP; raises SourceError where none answers."""
+    """Open an RTSP or HTTP camera with FFmpeg; RTSP runs over TCP.
+
+    Args:
+        uri: Address of the camera: ``rtsp://...``, ``rtsps://...``, ``http://...`` or ``https://...``.
+
+    Returns:
+        The opened camera.
+
+    Raises:
+        SourceError: The camera does not answer.
+    """
     timeouts = [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
         NETWORK_TIMEOUT_MS,

@@ -1,4 +1,4 @@
-"""Synthetic parts on a conveyor: a source for a first run, a demo or a test, where no camera is at hand."""
+"""Synthetic parts on a conveyor: a source for a first run, a demo or a test without a camera."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from edgead.types import Frame, UInt8Array
 
 
 class SyntheticSource(Source):
-    """The images of a conveyor, (H, W, 3) uint8 RGB each with whether the part is defective.
+    """The images of a conveyor.
 
-    fps: where given, images appear at this rate in frames a second and the source is live, as a camera is.
+    Args:
+        uri: Address of the source.
+        conveyor: Pairs of an image, (H, W, 3) uint8 RGB, and whether its part is defective.
+        fps: Rate in frames per second at which the images appear; the source is then live, like a camera. None gives
+            the images as fast as they are taken.
     """
 
     def __init__(
@@ -38,8 +42,15 @@ class SyntheticSource(Source):
 def open_synthetic(uri: str) -> SyntheticSource:
     """Open ``synthetic:KIND?seed=0&size=256&defect_rate=0.1&frames=100&fps=10``; endless without `frames`.
 
-    Raises SourceError for an unknown kind of part, InputError for an option that is not known or out of
-    range.
+    Args:
+        uri: Address of the source.
+
+    Returns:
+        The opened source.
+
+    Raises:
+        SourceError: The kind of part is unknown.
+        InputError: An option is unknown or out of range.
     """
     from edgead.data.synthetic.dataset import KINDS, Conveyor
 
@@ -54,7 +65,7 @@ def open_synthetic(uri: str) -> SyntheticSource:
         },
     )
     if target not in KINDS:
-        raise SourceError(f"synthetic:{target} is not a kind of part: the kinds are {', '.join(KINDS)}")
+        raise SourceError(f"synthetic:{target} is not a kind of part", hint=f"give one of {', '.join(KINDS)}")
     frames = options.get("frames")
     conveyor = Conveyor(
         target,

@@ -1,4 +1,4 @@
-"""A video file, every frame of it."""
+"""Video files as sources."""
 
 from __future__ import annotations
 
@@ -19,17 +19,22 @@ _log = logging.getLogger(__name__)
 class VideoFile(Source):
     """Every frame of a video file, in order, decoded by FFmpeg on the CPU.
 
-    Raises SourceError when the file is not a video, at once or, where its header says more than is there,
-    when not one frame can be decoded. A file cut short gives the frames it has, with a warning.
+    A truncated file gives the frames that it has, and a warning is logged.
+
+    Args:
+        path: Video file.
+
+    Raises:
+        SourceError: FFmpeg cannot open the file. The iteration raises it if no frame can be decoded.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        # One decoding thread: the images are small, and the cores belong to the inference.
+        # One decoding thread is enough for small images, and the inference needs the cores.
         self._video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         if not self._video.isOpened():
             raise SourceError(
-                f"{path} is not a video that FFmpeg can read: give a video file or a folder of images"
+                f"{path} is not a video that FFmpeg can read", hint="give a video file or a folder of images"
             )
         fps = self._video.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else None
@@ -46,16 +51,17 @@ class VideoFile(Source):
                 yield Frame(image=rgb, index=index, captured_at_ns=time.monotonic_ns(), source=self.uri)
                 index += 1
         finally:
-            # Here and not in `close`: whoever reads releases, for releasing under a read crashes the process.
+            # Not in `close`: the reading thread releases, because a release during a read crashes the process.
             self._video.release()
 
     def _check_length(self, n_frames: int) -> None:
+        """Compare the number of decoded frames with the header: raise SourceError for 0, warn if frames are missing."""
         if n_frames == 0:
             raise SourceError(
-                f"{self.uri} holds no frame that can be decoded: copy it again from where it came from"
+                f"{self.uri} holds no frame that can be decoded", hint="copy it again from its origin"
             )
         promised = self._video.get(cv2.CAP_PROP_FRAME_COUNT)
         if n_frames < promised:
             _log.warning(
-                "%s ended after %d of %d frames: it is cut short or damaged", self.uri, n_frames, promised
+                "%s ended after %d of %d frames: it is truncated or damaged", self.uri, n_frames, promised
             )

@@ -17,17 +17,17 @@ from edgead.streaming import open_sink
 from edgead.streaming.sinks import StopStream
 
 with open_sink("window:") as sink:
-    sink.turn()
+    sink.tick()
     for index in range(5):
         sink.write(*rejected(index))
     sink.signal(LOST)
-    sink.turn()
+    sink.tick()
     sink.signal(BACK)
     sink.write(frame(textured(9)), verdict(9), MAP)
     print("shown", flush=True)
     cv2.destroyAllWindows()  # as if the user closed it
     try:
-        sink.turn()
+        sink.tick()
     except StopStream:
         print("asked for the end", flush=True)
 sink.close()
@@ -37,7 +37,7 @@ sink.close()
 @pytest.mark.skipif(XVFB is None, reason="no display to open a window on: apt-get install xvfb")
 def test_a_window_shows_frames_and_ends_the_stream_when_it_is_closed() -> None:
     assert XVFB is not None
-    # Xvfb chooses a free display and says which.
+    # Xvfb chooses a free display and prints its number.
     with subprocess.Popen(
         [XVFB, "-displayfd", "1", "-nolisten", "tcp"],
         stdout=subprocess.PIPE,
