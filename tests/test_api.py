@@ -426,7 +426,7 @@ def test_a_stream_runs_in_another_thread(bundle: Path, frames: Path) -> None:
         ((9999,), {}, SourceError),
         (("frames", "status:"), {}, InputError),
         (("frames", [7]), {}, InputError),
-        (("frames", ["csv:out"]), {}, SinkError),
+        (("frames", ["magic:out"]), {}, SinkError),
         (("frames",), {"max_frames": 0}, InputError),
         (("frames",), {"max_frames": "all"}, InputError),
         (("frames",), {"threads": 0}, InputError),

@@ -85,7 +85,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "stream, no network camera": (
         "stream bundle --source rtsp://me:secret@127.0.0.1:9/a", "rtsp://***@127.0.0.1:9/a", "127.0.0.1:9 ",
     ),
-    "stream, unknown sink": ("stream bundle --source good --sink csv:out", "'csv:out'", "jsonl:FILE"),
+    "stream, unknown sink": ("stream bundle --source good --sink magic:out", "'magic:out'", "jsonl:FILE"),
     "stream to a missing folder": (
         "stream bundle --source good --sink jsonl:gone/out", "gone/out", os.strerror(errno.ENOENT),
     ),

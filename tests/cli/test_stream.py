@@ -80,7 +80,7 @@ def test_a_signal_ends_it_with_a_summary(bundle: Path, tmp_path: Path, number: s
         (["--source", "nowhere.mp4"], ["'nowhere.mp4'"]),
         (["--source", "rtsp://me:secret@127.0.0.1:9/line"], ["rtsp://***@127.0.0.1:9/line"]),
         (["--source", "synthetic:washer", "--watch"], ["synthetic:washer", "--watch"]),
-        (["--source", "synthetic:washer", "--sink", "csv:x"], ["'csv:x'"]),
+        (["--source", "synthetic:washer", "--sink", "magic:x"], ["'magic:x'"]),
         (["--source", "0", "--source", "1"], ["2", "0 and 1", "--source"]),
     ],
 )

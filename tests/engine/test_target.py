@@ -24,12 +24,13 @@ else:
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHIPPED = REPOSITORY / "engines" / "targets"
-NAMES = ("cpu", "datacenter", "jetson-orin", "jetson-thor", "rtx-desktop")
+# tests/cli/test_choices.py compares these names with the list of the command line.
+NAMES = tuple(sorted(file.stem for file in SHIPPED.iterdir()))
 
 
 def test_the_names_are_the_names_of_the_files() -> None:
     assert target_names() == NAMES
-    assert sorted(file.stem for file in SHIPPED.iterdir()) == list(NAMES)
+    assert all(file.suffix == ".toml" for file in SHIPPED.iterdir())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -220,14 +220,14 @@ def test_a_hyperparameters_is_one_that_can_be_followed(name: str, preset: str) -
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(InputError) as method:
-        hyperparameters_of("pca", "edge")
+        hyperparameters_of("magic", "edge")
     with pytest.raises(InputError) as preset:
         hyperparameters_of("rd", "fast")
     teacher = METHODS["stfpm"].create_teacher("test_resnet", "random")
     with pytest.raises(InputError) as loss:
         create_method("stfpm", teacher, SIZE, "flattened")
     for refusal, value, option in (
-        (method, "'pca'", f"--method {' or '.join(METHODS)}"),
+        (method, "'magic'", f"--method {' or '.join(METHODS)}"),
         (preset, "'fast'", "--preset edge or paper"),
         (loss, "'flattened'", "--loss per-position"),
     ):

@@ -311,7 +311,7 @@ def test_a_window_without_a_display_is_an_error(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("uri", "error", "named"),
     [
-        ("csv:out.csv", SinkError, "'csv:out.csv'"),
+        ("magic:out", SinkError, "'magic:out'"),
         ("status:now", SinkError, "'status:now'"),
         ("out.jsonl", SinkError, "'out.jsonl'"),
         ("jsonl", SinkError, "'jsonl'"),
