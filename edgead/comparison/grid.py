@@ -124,7 +124,9 @@ def plan_grid(
     if seeds < 1:
         raise InputError(f"seeds is {seeds}", hint="give 1 or more, better 3")
     if not data or not methods:
-        raise InputError("nothing to compare", hint="give one dataset and one method or more")
+        raise InputError(
+            "nothing to compare", hint="give one dataset or more, and one method or more with --methods"
+        )
     for name in methods:
         if methods.count(name) > 1:
             raise InputError(f"method {name} is given twice", hint="give each method once")

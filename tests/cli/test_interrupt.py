@@ -23,7 +23,7 @@ WORK = {
     "info": ("edgead.files.atomic", "restore_directory", ["run"]),
     "eval": ("edgead.data", "open_dataset", ["run", "data"]),
     "compare": ("edgead.comparison.grid", "plan_grid", ["data", "--methods", "rd", "--out", "out"]),
-    "stream": ("edgead.bundle.directory", "open_bundle", ["run", "--source", "0"]),
+    "stream": ("edgead.bundle", "open_bundle", ["run", "--source", "0"]),
     "demo": ("edgead.demo.run", "run_demo", []),
     "doctor": ("edgead.doctor", "diagnose", []),
 }
