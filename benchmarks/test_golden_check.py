@@ -7,46 +7,21 @@ stream; `test_check_alone` measures the check. Neither includes reading and hash
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from edgead.bundle import Bundle, Manifest, write_bundle
-from edgead.bundle.golden import golden_bytes
-from edgead.export.from_torch import onnx_from_method
+from benchmarks.random_bundle import write_random_bundle
+from edgead.bundle import Bundle
 from edgead.imaging.preprocess import ModelSize
-from edgead.models import create_method
-from edgead.models.components.teacher import create_teacher
 from edgead.runtime import open_session
 from edgead.runtime.golden_check import check_golden
-from edgead.scoring.threshold import Threshold
-from tests.helpers.golden_answers import golden_of_model, verification_of
 
 SIZE = ModelSize(256, 256)
 
 
 @pytest.fixture(scope="module", params=["tf_efficientnet_lite0", "wide_resnet50_2"])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    torch.manual_seed(0)
-    method = create_method("rd", create_teacher(request.param, "random"), SIZE, "per-position", "unaligned")
-    model = onnx_from_method(method.eval(), SIZE).SerializeToString()
-    images = np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), np.uint8)
-    manifest = Manifest(
-        method="rd",
-        teacher=request.param,
-        backend="onnxruntime",
-        target="cpu",
-        precision="fp32",
-        size=SIZE,
-        thresholds={"noise": Threshold(1.0, 0.01, 0.95, 0.96, 320, 299)},
-        training={},
-        verification=verification_of("noise"),
-        verified=True,
-        verified_on={},
-    )
-    files = {"model.onnx": model, "golden.npz": golden_bytes(golden_of_model(model, images))}
-    return write_bundle(tmp_path_factory.mktemp("bundle") / "b", manifest, files)
+    return write_random_bundle(tmp_path_factory.mktemp("bundle") / "b", request.param, SIZE)
 
 
 def _rounds(bundle: Bundle) -> dict[str, int]:

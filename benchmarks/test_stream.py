@@ -3,7 +3,7 @@
 The plain loop calls `infer` once for each of 600 frames, which are decoded and resized before. The stream decodes the
 same frames from a video file, resizes and scores them, decides, and writes JSON lines. Both alternate in one run, so
 other work on the machine affects both. The target is at most 1.10 times the time of the loop. Memory is the peak
-resident set, in MiB, of a process that only runs `edgead stream`. The target is below 400 MB.
+resident set, in MiB, of a process that only runs `edgead.stream`. The target is below 400 MB.
 
 The model is RD with a Lite0 teacher at 256 pixels and random weights, which change neither time nor memory. Run on an
 idle machine: ``pytest benchmarks/test_stream.py``.
@@ -19,17 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from edgead.bundle import Bundle, Manifest, open_bundle, write_bundle
+from benchmarks.random_bundle import write_random_bundle
+from edgead.bundle import Bundle
 from edgead.data.synthetic.dataset import write_conveyor_video
-from edgead.export.from_torch import onnx_from_method
 from edgead.imaging.preprocess import ModelSize, batch_from_images
-from edgead.models import create_method
-from edgead.models.components.teacher import create_teacher
 from edgead.runtime import open_session
-from edgead.scoring.threshold import Threshold
 from edgead.streaming import open_sink, open_source, stream
 
 SIZE = ModelSize(256, 256)
@@ -39,25 +35,7 @@ ROUNDS = 3
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    torch.manual_seed(0)
-    method = create_method(
-        "rd", create_teacher("tf_efficientnet_lite0", "random"), SIZE, "per-position"
-    ).eval()
-    manifest = Manifest(
-        method="rd",
-        teacher="tf_efficientnet_lite0",
-        backend="onnxruntime",
-        target="cpu",
-        precision="fp32",
-        size=SIZE,
-        thresholds={"part": Threshold(1e3, 0.01, 0.95, 0.96, 320, 299)},
-        training={},
-        verification={},
-        verified=True,
-    )
-    path = tmp_path_factory.mktemp("bundle") / "bundle"
-    write_bundle(path, manifest, {"model.onnx": onnx_from_method(method, SIZE).SerializeToString()})
-    return open_bundle(path)
+    return write_random_bundle(tmp_path_factory.mktemp("bundle") / "bundle", "tf_efficientnet_lite0", SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +81,8 @@ def test_stream_beside_a_plain_loop(
 
 def test_peak_memory(benchmark: BenchmarkFixture, bundle: Bundle, video: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib\n"
-        "from edgead.cli.stream import stream\n"
-        "stream(pathlib.Path(sys.argv[1]), sys.argv[2], [sys.argv[3]], False, None, None)\n"
+        "import sys, pathlib, edgead\n"
+        "edgead.stream(sys.argv[1], sys.argv[2], [sys.argv[3]])\n"
         # Not getrusage: its peak starts from that of the process that forked this one.
         "print(pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
     )

@@ -34,7 +34,7 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
         0: "done",
         1: "error: the line on standard error says what and how to fix it",
         2: "usage: an option, an argument or a choice that the command does not take",
-        3: "outside tolerance: what was built decides otherwise than the model; no bundle was written",
+        3: "outside tolerance: a bundle decides otherwise than its model; a build wrote nothing, a start was refused",
         4: "collapsed: the model learnt nothing, or gives a constant",
         130: "interrupted by Ctrl-C",
     }

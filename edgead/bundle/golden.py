@@ -87,7 +87,7 @@ def pixels_from_chart(chart: UInt8Array, size: ModelSize) -> UInt8Array:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: The chart is not a JPEG file, or is damaged.
+        ImageError: The chart is no image file, or is damaged.
     """
     return resize_to_model(image_from_bytes(chart.tobytes(), "the chart of the golden images"), size)
 

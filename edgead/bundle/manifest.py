@@ -16,7 +16,7 @@ from typing import Any
 from edgead import __version__
 from edgead.bundle.part_names import check_part_names
 from edgead.errors import BundleError
-from edgead.files.parsing import RecordError, check_object, json_text, parse_json
+from edgead.files.parsing import RecordError, check_object, json_text, parse_json, shown
 from edgead.files.records import record_errors, record_from, utc_now
 from edgead.imaging.preprocess import ModelSize, check_preprocess_spec, preprocess_spec
 from edgead.scoring.threshold import Threshold
@@ -24,6 +24,7 @@ from edgead.scoring.threshold import Threshold
 SCHEMA = 4
 MAX_MANIFEST_BYTES = 2**20
 MAX_FILE_BYTES = 4 * 2**30
+MAX_TEXT_CHARACTERS = 255
 REBUILD = "rebuild the bundle with 'edgead build'"
 
 _NAME_PART = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}")
@@ -153,6 +154,13 @@ def check_file_name(name: str) -> None:
 def _check(manifest: Manifest) -> None:
     """Raise RecordError, InputError or BundleError, which names the key, for a value that `to_json` would not write."""
     check_part_names(list(manifest.thresholds))
+    for key in ("method", "teacher", "backend", "target", "precision", "edgead_version"):
+        text = getattr(manifest, key)
+        # These texts are printed to terminals and are in error messages of one line.
+        if len(text) > MAX_TEXT_CHARACTERS or not text.isprintable():
+            raise RecordError(
+                f"{key!r} is {shown(text)}, not a printable text of at most {MAX_TEXT_CHARACTERS} characters"
+            )
     for name, entry in manifest.files.items():
         check_file_name(name)
         if not _SHA256.fullmatch(entry.sha256):

@@ -151,7 +151,6 @@ TEACHERS = (
     "resnet50",
     "wide_resnet50_2",
 )
-WEIGHTS = ("package", "hub", "random")
 
 
 def listed(values: tuple[str, ...]) -> str:

@@ -84,11 +84,11 @@ def compare(
         ),
     ] = False,
 ) -> None:
-    """Compare methods on datasets with several seeds: train, build and evaluate, then write one page.
+    """Compare methods on datasets with several seeds.
 
-    A cell is one dataset, method and seed. The same command again continues a comparison that was killed, runs failed
-    cells again and skips finished cells. Cells may run elsewhere, for example with --list | parallel; then the same
-    command without --list collects the results.
+    Trains, builds and evaluates each cell, then writes one page. A cell is one dataset, method and seed. The same
+    command again continues a comparison that was killed, runs failed cells again and skips finished cells. Cells may
+    run elsewhere, for example with --list | parallel; then the same command without --list collects the results.
     """
     from edgead.cli.progress import ProgressDisplay, first_line
     from edgead.files.packages import require_packages

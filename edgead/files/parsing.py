@@ -13,6 +13,9 @@ from typing import Any
 
 from edgead.files.atomic import replace_file
 
+MAX_DEPTH = 64
+"""Deepest nesting of JSON. Code that copies or prints a value recurses into it, and Python limits the recursion."""
+
 SHOWN_CHARACTERS = 80
 """Longest text of a file that a message shows."""
 
@@ -58,7 +61,7 @@ def parse_json(content: bytes | str, max_bytes: int) -> Any:
             object, or a number that is not finite.
     """
     try:
-        return json.loads(
+        value = json.loads(
             _text(content, max_bytes),
             object_pairs_hook=_unique,
             parse_constant=_finite,
@@ -70,6 +73,8 @@ def parse_json(content: bytes | str, max_bytes: int) -> Any:
         raise
     except ValueError as error:
         raise RecordError(f"it is not plain JSON: {error}") from error
+    _check_depth(value)
+    return value
 
 
 def parse_toml(content: bytes | str, max_bytes: int) -> dict[str, Any]:
@@ -181,6 +186,21 @@ def _check_size(content: bytes | str, max_bytes: int) -> None:
     """Raise RecordError if the content is too large."""
     if len(content) > max_bytes:
         raise RecordError(f"it is larger than {max_bytes} bytes")
+
+
+def _check_depth(value: Any) -> None:
+    """Raise RecordError if lists and objects are nested deeper than `MAX_DEPTH`."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, dict | list)
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise RecordError(f"it is not plain JSON: it is nested deeper than {MAX_DEPTH} levels")
 
 
 def _text(content: bytes | str, max_bytes: int) -> str:

@@ -22,6 +22,7 @@ from edgead.errors import InputError
 # Beyond these limits no line has enough images, and float64 cannot represent every number of images.
 SMALLEST_RATE = 1e-9
 LARGEST_CONFIDENCE = 0.999999
+LARGEST_COUNT = 10**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,9 @@ class Threshold:
             raise InputError(
                 f"a threshold's achieved confidence is from 0 to 1, not {self.achieved_confidence}"
             )
-        if self.n_normal < 1 or self.n_needed < 1:
-            raise InputError(
-                f"counts of normal images are at least 1, not {self.n_normal} (needed: {self.n_needed})"
-            )
+        if not (1 <= self.n_normal <= LARGEST_COUNT and 1 <= self.n_needed <= LARGEST_COUNT):
+            counts = ", ".join(str(count)[:20] for count in (self.n_normal, self.n_needed))
+            raise InputError(f"counts of normal images are from 1 to {LARGEST_COUNT}, not {counts}")
 
     def warning(self) -> str | None:
         """Return a warning that there were too few normal images, with the number needed; None if there were enough."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from edgead.errors import CollapseError
 from edgead.files.atomic import replace_file
 from edgead.files.parsing import write_json
+from edgead.files.records import utc_now
 from edgead.models.base import DistillationMethod
 from edgead.scoring.threshold import threshold_from_normal_scores
 from edgead.training.images import PartImages
@@ -120,5 +120,5 @@ def _summary(
         "broken_images": sum(len(part.trained.broken) + len(part.held_out.broken) for part in parts.values()),
         "seconds": round(seconds, 3),
         "trained_on": {name: len(part.trained.samples) for name, part in parts.items()},
-        "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "finished_at": utc_now(),
     }

@@ -240,6 +240,13 @@ def test_other_content_than_a_manifest_is_refused(bundle, content, value):
     assert value in refusal(bundle.path)
 
 
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
 @pytest.mark.parametrize(
     ("change", "value"),
     [
@@ -251,6 +258,11 @@ def test_other_content_than_a_manifest_is_refused(bundle, content, value):
         (lambda m: m.update(size={"height_px": 64, "width_px": 64}), "size"),
         (lambda m: m.update(verified=1), "verified"),
         (lambda m: m.update(method=3), "method"),
+        (lambda m: m.update(method="rd\nerror: none"), "method"),
+        (lambda m: m.update(teacher="\x1b[2J"), "teacher"),
+        (lambda m: m.update(precision="x" * 256), "precision"),
+        (lambda m: m["thresholds"]["washer"].update(n_normal=10**400), "counts"),
+        (lambda m: m.update(verified_on=nested(65)), "nested"),
         (lambda m: m.update(training=[]), "training"),
         (lambda m: m.update(created_at="yesterday"), "created_at"),
         (lambda m: m.update(created_at="2026-01-02T03:04:05"), "created_at"),
