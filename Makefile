@@ -19,7 +19,7 @@ demo: .venv/installed-train
 
 # A process for each core, up to 4, with one thread of torch each, since more threads than cores are slower than one.
 test: lint
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 	    --benchmark-disable --cov --cov-report=term
 
 lint: .venv/installed-dev

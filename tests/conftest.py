@@ -8,8 +8,44 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent
+# Files that take longest, the longest first. They start first, so that no process works alone on one at the end.
+LONG = (
+    "export/test_every_method.py",
+    "cli/test_compare.py",
+    "demo/test_run.py",
+    "models/test_methods.py",
+    "cli/test_interrupt.py",
+    "test_api_examples.py",
+    "engine/test_precision_converter.py",
+    "plugin/test_mutations.py",
+    "engine/test_tensorrt_worker.py",
+    "training/test_training.py",
+    "engine/test_build.py",
+    "cli/test_import_to_bundle.py",
+    "models/test_uninformed_students.py",
+    "export/test_polygraphy.py",
+    "cli/test_refused_early.py",
+    "engine/test_engine_sizes.py",
+    "importers/test_run.py",
+    "training/test_training_kill.py",
+    "cli/test_build.py",
+    "cli/test_bad_input.py",
+    "test_new_method.py",
+    "runtime/test_other_processors.py",
+    "test_several_parts.py",
+    "models/test_rstpm_plus.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The sort is stable: the other files, and the tests of a file, stay in their order.
+    start = {ROOT / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: start.get(item.path, len(LONG)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,6 +6,8 @@ is written as ONNX directly, as one node that every backend can find.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import onnx
@@ -54,7 +56,7 @@ def _traced_features(method: DistillationMethod, size: ModelSize) -> ModelProto:
     """Trace the features into a graph of images (N, H, W, 3) uint8 with a free N."""
     # With one example image the exporter would fix the batch size to one.
     images = torch.zeros(2, size.height_px, size.width_px, 3, dtype=torch.uint8)
-    with torch.no_grad():
+    with torch.no_grad(), _activations_out_of_place(method):
         program = torch.onnx.export(
             _Features(method).eval(),
             (images,),
@@ -68,6 +70,19 @@ def _traced_features(method: DistillationMethod, size: ModelSize) -> ModelProto:
     assert program is not None  # only the old exporter returns None
     proto: ModelProto = program.model_proto
     return proto
+
+
+@contextmanager
+def _activations_out_of_place(method: nn.Module) -> Iterator[None]:
+    """Let activations write new tensors meanwhile. The graph is the same, and the exporter takes half the time."""
+    in_place = [module for module in method.modules() if getattr(module, "inplace", False)]
+    try:
+        for module in in_place:
+            setattr(module, "inplace", False)  # noqa: B010 - nn.Module has no such attribute for a type checker
+        yield
+    finally:
+        for module in in_place:
+            setattr(module, "inplace", True)  # noqa: B010
 
 
 class _Features(nn.Module):

@@ -195,7 +195,7 @@ def sabotage(
 
 @pytest.mark.parametrize("layer", range(4))
 def test_one_scale_times_eight_is_caught_and_nothing_is_written(
-    layer: int, int8: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layer: int, int8: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {file.name: file.read_bytes() for file in int8.path.iterdir()}
     scales = weight_scales(before["model.onnx"])
@@ -207,6 +207,12 @@ def test_one_scale_times_eight_is_caught_and_nothing_is_written(
     assert refusal.value.exit_code == 3
     assert "\n" not in str(refusal.value)
     assert {file.name: file.read_bytes() for file in int8.path.iterdir()} == before
+
+
+def test_a_refused_build_leaves_no_new_directory(
+    int8: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage(monkeypatch, weight_scales(int8.file("model.onnx").read_bytes())[0])
     with pytest.raises(VerificationError):
         build_bundle(ToyRun(), tmp_path / "new", plan=int8_plan(folder))
     assert list(tmp_path.iterdir()) == []

@@ -97,3 +97,10 @@ def test_the_same_method_gives_the_same_file(model: ModelProto) -> None:
 def test_a_method_in_training_mode_is_refused() -> None:
     with pytest.raises(ValueError, match=r"eval\(\)"):
         onnx_from_method(toy().train(), SIZE)
+
+
+def test_activations_are_in_place_again_after_the_export() -> None:
+    method = toy()
+    method.activation = torch.nn.ReLU(inplace=True)
+    onnx_from_method(method, SIZE)
+    assert method.activation.inplace

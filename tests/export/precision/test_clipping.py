@@ -37,8 +37,10 @@ def slow_divergence(counts: np.ndarray, bins: int) -> float:
     """Migacz's algorithm, bin by bin."""
     reference = [float(c) for c in counts[:bins]]
     quantised = [0.0] * bins
-    for level in range(LEVELS):
-        inside = [i for i in range(bins) if i * LEVELS // bins == level]
+    levels: list[list[int]] = [[] for _ in range(LEVELS)]
+    for i in range(bins):
+        levels[i * LEVELS // bins].append(i)
+    for inside in levels:
         filled = [i for i in inside if counts[i] > 0]
         for i in filled:
             quantised[i] = sum(float(counts[j]) for j in inside) / len(filled)
