@@ -11,14 +11,14 @@ import errno
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from typer.core import TyperCommand
 
 from edgead import __version__
 from edgead.cli.build import build
 from edgead.cli.calibrate import calibrate
+from edgead.cli.command import Command
 from edgead.cli.compare import compare
 from edgead.cli.demo import demo
 from edgead.cli.doctor import doctor
@@ -32,6 +32,7 @@ from edgead.cli.progress import is_first_process
 from edgead.cli.stream import stream
 from edgead.cli.train import train
 from edgead.errors import EdgeadError, InputError, MissingLibraryError
+from edgead.files.addresses import hide_arguments
 
 # Errors of the operating system for a path or an output that the user chose.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
@@ -42,16 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class _Command(TyperCommand):
-    """A command that shows an argument by its metavar only: some versions of Typer append a Python type."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        for parameter in self.params:
-            if parameter.param_type_name == "argument":
-                vars(parameter)["display_type_rich"] = lambda ctx: None
 
 
 def _print_version(asked: bool) -> None:
@@ -85,7 +76,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("doctor", doctor, "nothing was written"),
 )
 for _name, _command, _kept in _COMMANDS:
-    app.command(_name, cls=_Command)(interruptible(_command, _kept))
+    app.command(_name, cls=Command)(interruptible(_command, _kept))
 app.add_typer(plugin, name="plugin")
 
 
@@ -149,5 +140,6 @@ def _stop(kept: str) -> NoReturn:
 
 def _fail(error: EdgeadError) -> NoReturn:
     """Print the line of an error and exit with its code."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    text = hide_arguments(str(error), sys.argv[1:])
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
     sys.exit(error.exit_code)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgead.cli.command import Command
 from edgead.cli.interrupt import interruptible
 
 plugin = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -45,4 +46,6 @@ def build(
     typer.echo(f"{built.path} for TensorRT {built.tensorrt[0]}.{built.tensorrt[1]}\nsha256 {built.sha256}")
 
 
-plugin.command("build")(interruptible(build, "no library was written; the same command starts again"))
+plugin.command("build", cls=Command)(
+    interruptible(build, "no library was written; the same command starts again")
+)

@@ -15,7 +15,7 @@ def stream(
         Path, typer.Argument(metavar="BUNDLE", help="Bundle that edgead build wrote.", show_default=False)
     ],
     source: Annotated[
-        list[str],
+        str,
         typer.Option(
             help="Source of frames: a camera number, a video file, a folder of images, rtsp://..., http://..., or "
             f"synthetic:KIND?fps=10&size=256&defect_rate=0.1&frames=100&seed=0 with KIND {listed(tuple(Kind))}.",
@@ -62,22 +62,15 @@ def stream(
 
     Ctrl-C ends the stream cleanly, with a summary.
     """
-    from edgead.cli.progress import ProgressDisplay
-    from edgead.errors import InputError
-
-    if len(source) != 1:
-        raise InputError(
-            f"{len(source)} sources, {' and '.join(source)}",
-            hint="give --source once, and run one stream for each source",
-        )
     from edgead.api import stream as run_stream
     from edgead.bundle import open_bundle
+    from edgead.cli.progress import ProgressDisplay
 
     # Only a bundle is accepted here, because a build has verified it; a run is rejected.
     opened = open_bundle(bundle)
     with ProgressDisplay():
         summary = run_stream(
-            opened, source[0], sink, watch=watch, threads=threads, max_frames=max_frames, part=part
+            opened, source, sink, watch=watch, threads=threads, max_frames=max_frames, part=part
         )
     # If verdicts go to standard output, the summary goes to standard error.
     typer.echo(summary.text(), err="jsonl:-" in sink)

@@ -1,12 +1,10 @@
 """Addresses of sources and sinks: ``kind:target?option=value&option=value``.
 
-All sources and sinks parse their options here, so that unknown options are rejected in the same way everywhere, and
-the password in a camera's address never reaches a log or a results file.
+All sources and sinks parse their options here, so that unknown options are rejected in the same way everywhere.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -74,9 +72,3 @@ def number_in(kind: Callable[[str], float], low: float, high: float = float("inf
         return value
 
     return read
-
-
-def without_password(uri: str) -> str:
-    """Hide the user and password of an address, for logs: ``scheme://user:secret@host`` to ``scheme://***@host``."""
-    # Up to the last @ before the path, because a password may contain an @.
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/]*@", r"\1***@", uri)

@@ -81,7 +81,8 @@ def test_a_signal_ends_it_with_a_summary(bundle: Path, tmp_path: Path, number: s
         (["--source", "rtsp://me:secret@127.0.0.1:9/line"], ["rtsp://***@127.0.0.1:9/line"]),
         (["--source", "synthetic:washer", "--watch"], ["synthetic:washer", "--watch"]),
         (["--source", "synthetic:washer", "--sink", "magic:x"], ["'magic:x'"]),
-        (["--source", "0", "--source", "1"], ["2", "0 and 1", "--source"]),
+        (["--source", "rstp://me:secret@cam"], ["'rstp://***@cam'"]),
+        (["--source", "me:secret@cam/line?pwd=secret"], ["'***@cam/line?pwd=***'"]),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(
@@ -92,6 +93,7 @@ def test_bad_input_is_one_line_and_an_exit_code(
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1, done.stderr
     assert all(value in done.stderr for value in values)
+    assert "secret" not in done.stderr
     assert done.stdout == ""
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from edgead.errors import InputError
-from edgead.streaming.uri import number_in, split_options, without_password
+from edgead.streaming.uri import number_in, split_options
 
 KNOWN = {"keep": number_in(int, 1), "fps": number_in(float, 0.5, 100)}
 
@@ -36,17 +36,3 @@ def test_an_option_where_none_is_known_is_named() -> None:
     with pytest.raises(InputError) as caught:
         split_options("x?a=1", {})
     assert "'a'" in caught.value.what
-
-
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("rtsp://user:secret@cam/line", "rtsp://***@cam/line"),
-        ("rtsp://user:sec@ret@cam:554/line@2", "rtsp://***@cam:554/line@2"),
-        ("rtsp://cam/line", "rtsp://cam/line"),
-        ("HTTP://me:pw@cam", "HTTP://***@cam"),
-        ("folder/a@b", "folder/a@b"),
-    ],
-)
-def test_passwords_are_not_shown(uri: str, shown: str) -> None:
-    assert without_password(uri) == shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgead.errors import SinkError
+from edgead.files.addresses import without_secrets
 from edgead.streaming.sinks.base import Sink, StopStream
 from edgead.streaming.sinks.jsonl import JsonLines
 from edgead.streaming.sinks.rejects import KEEP, RejectFolder
@@ -62,4 +63,4 @@ def open_sink(uri: str, *, fps: float | None = None) -> Sink:
         return StatusLine()
     if uri == "window:":
         return Window()
-    raise SinkError(f"unknown sink {uri!r}", hint=f"give {_KINDS}")
+    raise SinkError(f"unknown sink {without_secrets(uri)!r}", hint=f"give {_KINDS}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgead.errors import SourceError
+from edgead.files.addresses import without_secrets
 from edgead.imaging.preprocess import IMAGE_SUFFIXES
 from edgead.streaming.sources.base import Source
 from edgead.streaming.sources.images import ImageSource, WatchedFolder, open_images
 from edgead.streaming.sources.live import LiveSource, open_camera, open_network
 from edgead.streaming.sources.synthetic import SyntheticSource, open_synthetic
 from edgead.streaming.sources.video import VideoFile
-from edgead.streaming.uri import without_password
 
 __all__ = [
     "ImageSource",
@@ -68,9 +68,11 @@ def open_source(uri: str, *, watch: bool = False) -> Source:
 def _open_path(uri: str, watch: bool) -> Source:
     """Open a folder, an image or a video."""
     path = Path(uri)
-    if not uri or not path.exists():
+    if not uri or "://" in uri or not path.exists():
+        # A scheme that is misspelt or left out, in front of user and password.
+        shown = uri if "://" in uri or not {"@", "?"} & set(uri) else f"x://{uri}"
         raise SourceError(
-            f"source {without_password(uri)!r} is not there",
+            f"source {without_secrets(shown).removeprefix('x://')!r} is not there",
             hint="give a camera number, a video file, a folder of images, rtsp://..., http://... or synthetic:KIND",
         )
     if path.is_dir():

@@ -6,7 +6,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Iterator
 
-from edgead.streaming.uri import without_password
+from edgead.files.addresses import without_secrets
 from edgead.types import Closing, Frame
 
 
@@ -27,7 +27,7 @@ class Source(Closing):
     live: bool = False
 
     def __init__(self, uri: str, fps: float | None = None) -> None:
-        self.uri = without_password(uri)
+        self.uri = without_secrets(uri)
         self.fps = fps
         self._stopping = threading.Event()
 

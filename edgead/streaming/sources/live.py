@@ -17,8 +17,8 @@ from typing import Protocol
 import cv2
 
 from edgead.errors import SourceError
+from edgead.files.addresses import without_secrets
 from edgead.streaming.sources.base import Source
-from edgead.streaming.uri import without_password
 from edgead.types import Frame, UInt8Array
 
 FIRST_WAIT_S = 0.5
@@ -179,5 +179,5 @@ def open_network(uri: str) -> LiveSource:
     return LiveSource(
         uri,
         lambda: cv2.VideoCapture(uri, cv2.CAP_FFMPEG, timeouts),
-        f"check the address, the user and password, and that {without_password(uri).split('/')[2]} answers",
+        f"check the address, the user and password, and that {without_secrets(uri).split('/')[2]} answers",
     )
