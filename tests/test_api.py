@@ -238,6 +238,24 @@ def test_a_score_that_is_not_finite_is_never_a_decision(score: float) -> None:
         model.predict(make_image(bright=False))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_map_that_is_not_finite_is_never_a_decision(value: float) -> None:
+    class OneBadPixel(edgead.FakeSession):
+        def infer(self, batch: Any) -> edgead.Prediction:
+            prediction = super().infer(batch)
+            prediction.anomaly_map[-1, 0, 3, 5] = value
+            return prediction
+
+    session = OneBadPixel(SIZE, score=0.25)
+    with Model(session, SIZE, {"part": THRESHOLD}, "fake") as model:
+        with pytest.raises(BackendError):
+            model.predict(make_image())
+        # The error says which of the images it is.
+        with pytest.raises(BackendError) as caught:
+            model.predict([make_image()] * 3)
+    assert {"3"} <= set(caught.value.what.split())
+
+
 @pytest.mark.parametrize("path", [7, None, b"bundle", "", "gone", ".", "notes.txt"])
 def test_a_wrong_model_is_one_line(path: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

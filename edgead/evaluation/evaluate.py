@@ -20,6 +20,7 @@ from edgead.files.progress import ScoringState, log_state
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.scoring import metrics
+from edgead.scoring.decision import NOT_FINITE, finite_images
 from edgead.scoring.threshold import Threshold
 from edgead.types import BoolArray, Float32Array
 
@@ -59,7 +60,7 @@ class DefectResult:
     Attributes:
         defect: Name of the kind.
         images: Number of its images.
-        found: Number of its images above the threshold; None without a threshold.
+        found: Number of its images above the threshold; None without decisions.
         image_auroc: AUROC of its images against all good images; None without good images or finite scores.
     """
 
@@ -89,8 +90,8 @@ class Evaluation:
         aupro: AUPRO of maps against masks, to a false-positive rate of 0.3.
         dice: Dice of maps, cut at the threshold, against masks.
         threshold: Threshold of the decisions.
-        false_alarms: Number of good images above the threshold.
-        misses: Number of defect images that are not above the threshold.
+        false_alarms: Number of good images above the threshold; None without decisions.
+        misses: Number of defect images that are not above the threshold; None without decisions.
         defects: Metrics of each kind of defect, sorted by name.
         collapse: Reason why the model has collapsed, None if it has not collapsed.
         absent: Reasons for missing metrics, by "image", "pixel" and "decisions".
@@ -181,13 +182,11 @@ def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
     good, defect = labels == 0, labels == 1
     known = good | defect
     absent: dict[str, str] = {}
-    finite = bool(np.isfinite(scores.scores).all() and np.isfinite(scores.maps).all())
+    wrong = int((~finite_images(scores.maps, scores.scores)).sum())
+    not_finite = f"{NOT_FINITE} for {wrong} of {len(labels)} images" if wrong else None
     figures: dict[str, float | None] = dict.fromkeys(IMAGE_METRICS + PIXEL_METRICS)
-    if not finite:
-        absent |= {
-            "image": "scores or maps are not finite numbers",
-            "pixel": "scores or maps are not finite numbers",
-        }
+    if not_finite is not None:
+        absent |= dict.fromkeys(("image", "pixel"), not_finite)
     else:
         if good.any() and defect.any():
             figures |= _image_figures(scores.scores[known], defect[known])
@@ -201,6 +200,8 @@ def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
     above: BoolArray | None = None
     if threshold is None:
         absent["decisions"] = "there is no threshold: edgead build sets one"
+    elif not_finite is not None:
+        absent["decisions"] = not_finite
     else:
         # In float64, because float32 would round the threshold before the comparison.
         above = scores.scores.astype(np.float64) > threshold.value
@@ -213,8 +214,8 @@ def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
         threshold=threshold,
         false_alarms=None if above is None else int((above & good).sum()),
         misses=None if above is None else int((~above & defect).sum()),
-        defects=_by_defect(scores, good, above, finite),
-        collapse=_collapse(scores, figures["image_auroc"], finite),
+        defects=_by_defect(scores, good, above, not wrong),
+        collapse=not_finite or _collapse(scores, figures["image_auroc"]),
         absent=absent,
     )
 
@@ -284,10 +285,8 @@ def _by_defect(
     return tuple(results)
 
 
-def _collapse(scores: Scores, image_auroc: float | None, finite: bool) -> str | None:
+def _collapse(scores: Scores, image_auroc: float | None) -> str | None:
     """Reason why the model has collapsed, else None."""
-    if not finite:
-        return "scores or maps are not finite numbers"
     if float(np.ptp(scores.maps, axis=(1, 2)).max()) <= CONSTANT_SHARE * float(np.abs(scores.maps).max()):
         return "every anomaly map is constant: student and teacher differ everywhere alike"
     if len(scores.scores) > 1 and np.ptp(scores.scores) <= CONSTANT_SHARE * np.abs(scores.scores).max():

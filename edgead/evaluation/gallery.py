@@ -16,6 +16,7 @@ from edgead.evaluation.evaluate import Scores
 from edgead.evaluation.html import image_uri
 from edgead.imaging.heatmap import overlay
 from edgead.imaging.preprocess import ModelSize, read_image, resize_to_model
+from edgead.scoring.decision import decide, finite_images
 from edgead.scoring.threshold import Threshold
 from edgead.types import UInt8Array
 
@@ -68,12 +69,13 @@ def galleries(scores: Scores, threshold: Threshold | None) -> list[Gallery]:
         threshold: Threshold of the decisions and of the colour scale; None for no decisions.
 
     Returns:
-        Galleries that have an image. Each image is in one gallery at most. The list is empty if a map is not finite.
+        Galleries that have an image. Each image is in one gallery at most. The list is empty if a map or a score is not
+        finite.
 
     Raises:
         ImageError: If an image file can no longer be read.
     """
-    if not np.isfinite(scores.maps).all():
+    if not finite_images(scores.maps, scores.scores).all():
         return []
     order = [int(i) for i in np.argsort(-scores.scores, kind="stable")]
     by_label = {label: [i for i in order if scores.samples[i].label == label] for label in (0, 1, None)}
@@ -120,7 +122,7 @@ def _card(scores: Scores, index: int, threshold: Threshold | None) -> Card:
     """Card of the image with this index."""
     sample, score, anomaly_map = scores.samples[index], float(scores.scores[index]), scores.maps[index]
     image = resize_to_model(read_image(sample.path), ModelSize(*anomaly_map.shape))
-    is_anomalous = None if threshold is None else score > threshold.value
+    is_anomalous = None if threshold is None else decide(anomaly_map, score, threshold.value)
     return Card(
         image=image_uri(_with_outline(image, sample)),
         heat_map=image_uri(overlay(image, anomaly_map, colour_scale(scores, threshold))),

@@ -22,6 +22,7 @@ from edgead.files.atomic import replace_file
 from edgead.files.parsing import json_text
 from edgead.files.records import utc_now
 from edgead.scoring import metrics
+from edgead.scoring.decision import decide, finite_images
 
 SCHEMA = 1
 
@@ -74,7 +75,8 @@ def results_json(evaluation: Evaluation, scores: Scores, details: Mapping[str, s
         details: Description of the model and the data, label to text.
 
     Returns:
-        Content of `results.json`. A score that is not finite becomes None.
+        Content of `results.json`. A score that is not finite becomes None, and so does the decision on an
+        image whose map or score is not finite.
     """
     threshold = evaluation.threshold
     images = [
@@ -83,9 +85,9 @@ def results_json(evaluation: Evaluation, scores: Scores, details: Mapping[str, s
             "label": sample.label,
             "defect": sample.defect,
             "score": float(score) if np.isfinite(score) else None,
-            "is_anomalous": None if threshold is None else bool(float(score) > threshold.value),
+            "is_anomalous": None if threshold is None else decide(map_, float(score), threshold.value),
         }
-        for sample, score in zip(scores.samples, scores.scores, strict=True)
+        for sample, score, map_ in zip(scores.samples, scores.scores, scores.maps, strict=True)
     ]
     return {
         "schema": SCHEMA,
@@ -174,7 +176,7 @@ def score_charts(evaluation: Evaluation, scores: Scores) -> list[tuple[str, str]
         MissingExtraError: If matplotlib is not installed.
         ImageError: If a mask can no longer be read.
     """
-    if not np.isfinite(scores.scores).all() or not np.isfinite(scores.maps).all():
+    if not finite_images(scores.maps, scores.scores).all():
         return []
     labels = np.array([-1 if s.label is None else s.label for s in scores.samples])
     good, defect = scores.scores[labels == 0], scores.scores[labels == 1]

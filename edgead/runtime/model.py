@@ -6,7 +6,6 @@ resizing the images, the threshold of the part, the regions, and the map at the 
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +15,13 @@ from typing import TypeAlias, overload
 import cv2
 import numpy as np
 
+from edgead.bundle.manifest import REBUILD
 from edgead.bundle.part_names import choose_part
 from edgead.errors import BackendError, InputError
 from edgead.imaging.preprocess import ModelSize, batch_from_images, read_image
 from edgead.imaging.regions import regions_from_map
 from edgead.runtime.base import Session
+from edgead.scoring.decision import NOT_FINITE, decide
 from edgead.scoring.threshold import Threshold
 from edgead.types import Closing, Float32Array, Region, UInt8Array
 
@@ -142,7 +143,8 @@ class Model(Closing):
         Raises:
             InputError: If an argument has another type or shape, the list is empty, or the part is unknown.
             ImageError: If an image file cannot be read.
-            BackendError: If the model is closed, its backend fails, or a score is not a finite number.
+            BackendError: If the model is closed, its backend fails, or the map or the score of an image is not finite,
+                because then there is no decision.
 
         Example:
             >>> import edgead
@@ -161,10 +163,17 @@ class Model(Closing):
         for start in range(0, len(images), BATCH):
             loaded = [_image(one) for one in images[start : start + BATCH]]
             prediction = self.session.infer(batch_from_images(loaded, self.size))
-            for array, score, of_image in zip(
-                loaded, prediction.anomaly_score, prediction.anomaly_map[:, 0], strict=True
-            ):
-                results.append(_result(array, float(score), of_image, threshold, chosen, full_size))
+            for index, array in enumerate(loaded):
+                score, of_image = float(prediction.anomaly_score[index]), prediction.anomaly_map[index, 0]
+                anomalous = decide(of_image, score, threshold)
+                if anomalous is None:
+                    name = f"image {start + index + 1} of {len(images)}"
+                    raise BackendError(f"{name} gets no decision ({NOT_FINITE})", hint=REBUILD)
+                shape = array.shape[:2]
+                regions = regions_from_map(of_image, threshold, *shape) if anomalous else ()
+                if full_size and of_image.shape != shape:
+                    of_image = cv2.resize(of_image, shape[::-1], interpolation=cv2.INTER_LINEAR)
+                results.append(Result(score, threshold, anomalous, of_image, regions, chosen))
         return results if isinstance(image, list | tuple) else results[0]
 
     def close(self) -> None:
@@ -187,20 +196,3 @@ def _image(image: Image) -> UInt8Array:
             f"an image of shape {image.shape} and type {image.dtype}", hint="give (H, W, 3) uint8 RGB"
         )
     return image
-
-
-def _result(
-    image: UInt8Array, score: float, anomaly_map: Float32Array, threshold: float, part: str, full_size: bool
-) -> Result:
-    """Decide on an image (H, W, 3) uint8 by its score and its anomaly map (H, W) at the model's size."""
-    if not math.isfinite(score):
-        # NaN is not above any threshold, so the part would pass as good.
-        raise BackendError(
-            f"the model gave the score {score}", hint="build the bundle again with edgead.build"
-        )
-    height_px, width_px = image.shape[:2]
-    anomalous = score > threshold
-    regions = regions_from_map(anomaly_map, threshold, height_px, width_px) if anomalous else ()
-    if full_size and anomaly_map.shape != (height_px, width_px):
-        anomaly_map = cv2.resize(anomaly_map, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
-    return Result(score, threshold, anomalous, anomaly_map, regions, part)

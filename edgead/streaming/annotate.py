@@ -34,19 +34,19 @@ def annotate(image: UInt8Array, verdict: Verdict, anomaly_map: Float32Array) -> 
     return _under_bar(annotated, text, _REJECT if verdict.is_anomalous else _GOOD)
 
 
-def no_signal_image(height_px: int, width_px: int, reason: str) -> UInt8Array:
-    """Draw the image that is shown while a source has no signal.
+def no_verdict_image(height_px: int, width_px: int, text: str) -> UInt8Array:
+    """Draw the image that is shown while there is no verdict.
 
     Args:
         height_px: Height of the source's frames in pixels.
         width_px: Width of the source's frames in pixels.
-        reason: Reason for the missing signal, as text.
+        text: Reason for the missing verdict.
 
     Returns:
         A dark uint8 RGB image of the size that `annotate` returns for such a frame.
     """
     image = np.full((height_px, width_px, 3), _DARK, np.uint8)
-    return _under_bar(image, f"NO SIGNAL: {reason}", _LOST)
+    return _under_bar(image, text, _LOST)
 
 
 def _under_bar(image: UInt8Array, text: str, colour: tuple[int, int, int]) -> UInt8Array:

@@ -2,11 +2,13 @@
 
 One thread captures frames; the calling thread scores them and feeds the sinks. `edgead.streaming.capture` describes
 which frames are dropped, and `edgead.streaming.freshness` which frames are withheld. An error in either thread ends the
-stream with that error.
+stream with that error. A frame with an anomaly map or a score that is not finite gets no verdict: it is withheld,
+counted and given to the sinks with the reason.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -14,9 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgead.bundle.manifest import REBUILD
 from edgead.errors import InputError
 from edgead.imaging.preprocess import ModelSize, batch_from_images
 from edgead.runtime.base import Session
+from edgead.scoring.decision import NOT_FINITE
 from edgead.streaming.capture import Capture
 from edgead.streaming.freshness import Signal, SignalWatch
 from edgead.streaming.latency import LatencyHistogram
@@ -30,6 +34,8 @@ NO_SIGNAL_AFTER_S = 3.0
 # Longest wait for a frame before the loop checks whether it should stop, and calls `tick` of the sinks.
 TICK_S = 0.1
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -41,7 +47,8 @@ class Summary:
         frames_seen: Number of all frames: frames_scored + frames_dropped + frames_withheld.
         frames_scored: Number of frames with a verdict.
         frames_dropped: Number of frames of a live source that a newer frame replaced.
-        frames_withheld: Number of frames of a live source that were the same as the frame before or had one colour.
+        frames_withheld: Number of frames without a verdict: frames of a live source that were the same as the frame
+            before or had one colour, and frames with an anomaly map or a score that is not finite.
         rejected: Number of frames that scored above the threshold.
         signal_losses: Number of times that the signal was lost.
         latency_p50_ms: Median latency in milliseconds.
@@ -112,7 +119,7 @@ def stream(
         SourceError: The source failed.
         ImageError: An image file of the source cannot be read.
         SinkError: A sink failed.
-        BackendError: The inference failed, or a score is not a finite number.
+        BackendError: The inference failed.
     """
     if max_frames is not None and max_frames < 1:
         raise InputError(f"max_frames is {max_frames}", hint="give 1 or more, or leave it out")
@@ -152,16 +159,31 @@ class _Run:
         self._latencies = LatencyHistogram()
         self.scored = 0
         self._withheld = self._rejected = self._signal_losses = 0
+        self._warned = False
 
     def score(self, frame: Frame) -> None:
-        """Score a frame, count it, and give its verdict to the sinks."""
+        """Score a frame, count it, and give its verdict, or the reason why it has none, to the sinks."""
         prediction = self._session.infer(batch_from_images([frame.image], self._size))
         verdict = verdict_from_prediction(frame, prediction, self._threshold, self._part)
+        if verdict is None:
+            self._withhold(frame)
+            return
         self._latencies.add(verdict.latency_ms)
         self.scored += 1
         self._rejected += verdict.is_anomalous
         for sink in self._sinks:
             sink.write(frame, verdict, prediction.anomaly_map[0, 0])
+
+    def _withhold(self, frame: Frame) -> None:
+        """Count a frame without a verdict and tell the sinks; only the first one is logged, because many may follow."""
+        if not self._warned:
+            _log.warning(
+                "%s: frame %d gets no verdict: %s: %s", frame.source, frame.index, NOT_FINITE, REBUILD
+            )
+        self._warned = True
+        self._withheld += 1
+        for sink in self._sinks:
+            sink.withheld(frame, NOT_FINITE)
 
     def skip(self, frame: Frame | None) -> None:
         """Count a withheld frame, if there is one, and call `tick` of the sinks."""

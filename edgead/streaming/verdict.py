@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
 
-from edgead.errors import BackendError
 from edgead.imaging.regions import regions_from_map
+from edgead.scoring.decision import decide
 from edgead.types import Frame, Prediction, Verdict
 
 
 def verdict_from_prediction(
     frame: Frame, prediction: Prediction, threshold: float, part: str | None = None
-) -> Verdict:
+) -> Verdict | None:
     """Decide on a frame. The latency of the frame ends here.
 
     Args:
@@ -22,23 +21,14 @@ def verdict_from_prediction(
         part: Name of the part.
 
     Returns:
-        The verdict, with regions if the frame is anomalous.
-
-    Raises:
-        BackendError: The score is not a finite number. No number is above the threshold then, so that the frame would
-            count as good.
+        The verdict, with regions if the frame is anomalous; None if the map or the score is not finite.
     """
-    score = float(prediction.anomaly_score[0])
-    if not math.isfinite(score):
-        raise BackendError(
-            f"the model scored frame {frame.index} of {frame.source} as {score}, which is not a finite number",
-            hint="rebuild the bundle with edgead build",
-        )
-    anomalous = score > threshold
+    score, anomaly_map = float(prediction.anomaly_score[0]), prediction.anomaly_map[0, 0]
+    anomalous = decide(anomaly_map, score, threshold)
+    if anomalous is None:
+        return None
     height_px, width_px = frame.image.shape[:2]
-    regions = (
-        regions_from_map(prediction.anomaly_map[0, 0], threshold, height_px, width_px) if anomalous else ()
-    )
+    regions = regions_from_map(anomaly_map, threshold, height_px, width_px) if anomalous else ()
     return Verdict(
         frame_index=frame.index,
         anomaly_score=score,

@@ -194,6 +194,12 @@ def test_collapse_is_a_failure_with_a_reason(scores):
     assert None not in (constant_map, same_score, guessing, broken.collapse)
     assert len({constant_map, same_score, guessing, broken.collapse}) == 4
     assert broken.image_auroc is broken.pixel_auroc is broken.defects[0].image_auroc is None
+    # No decision is made then, although the score of the image looks right.
+    assert broken.false_alarms is broken.misses is broken.defects[0].found is None
+    assert {"1", "7"} <= set(broken.absent["decisions"].split())
+    for value in (np.inf, -np.inf):
+        maps[2, 3, 3] = value
+        assert evaluate(replace(scores, maps=maps), LEVEL).misses is None
     # A sharp map of tiny values is not constant.
     assert (
         evaluate(replace(scores, maps=scores.maps * 1e-9, scores=scores.scores * 1e-9), LEVEL).collapse

@@ -162,6 +162,18 @@ def test_scores_that_are_not_finite_still_make_a_page(tmp_path, scores):
     assert evaluation.absent["image"] in text_report(evaluation)
 
 
+def test_an_image_whose_map_is_not_finite_has_no_decision_in_the_results(tmp_path, scores):
+    maps = scores.maps.copy()
+    maps[1, 2, 3] = np.inf
+    page, evaluation = page_of(tmp_path, replace(scores, maps=maps))
+    images = json.loads((tmp_path / "results.json").read_text())["images"]
+    expected = [bool(v > LEVEL.value) for v in scores.scores]
+    expected[1] = None
+    assert [image["is_anomalous"] for image in images] == expected
+    assert evaluation.absent["decisions"] in text_report(evaluation)
+    assert page.images == []
+
+
 def test_results_json_holds_every_score(tmp_path, scores):
     _, evaluation = page_of(tmp_path, scores)
     results = json.loads((tmp_path / "results.json").read_text())

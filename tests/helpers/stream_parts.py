@@ -70,11 +70,15 @@ class Record(Sink):
         self.verdicts: list[Verdict] = []
         self.maps: list[Float32Array] = []
         self.signals: list[Signal] = []
+        self.missing: list[tuple[int, str]] = []
         self.ticks = 0
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
         self.verdicts.append(verdict)
         self.maps.append(anomaly_map)
+
+    def withheld(self, frame: Frame, reason: str) -> None:
+        self.missing.append((frame.index, reason))
 
     def signal(self, signal: Signal) -> None:
         self.signals.append(signal)

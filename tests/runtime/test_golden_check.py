@@ -119,6 +119,8 @@ def test_answers_within_the_limits_pass(device: Device, tmp_path: Path) -> None:
         (Device(scores=float("nan")), 0.0, np.inf),
         (Device(scores=float("inf")), 0.0, np.inf),
         (Device(pixel=float("nan")), np.inf, 0.0),
+        (Device(pixel=float("inf")), np.inf, 0.0),
+        (Device(pixel=float("-inf")), np.inf, 0.0),
     ],
 )
 def test_other_answers_are_refused(

@@ -46,6 +46,7 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
         sink.write(frame(textured(1), 3), verdict(3), MAP)
         sink.signal(LOST)
         sink.signal(BACK)
+        sink.withheld(frame(textured(1), 5), "the map is not finite")
         sink.tick()
         image, _, anomaly_map = rejected(4)
         sink.write(image, verdict(4, 0.75, REGIONS), anomaly_map)
@@ -71,6 +72,7 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
         good,
         {"event": "no_signal", "reason": "no image comes", "silent_s": 3.0},
         {"event": "signal", "silent_s": 4.5},
+        {"event": "withheld", "source": "test", "frame_index": 5, "reason": "the map is not finite"},
         {**good, "frame_index": 4, "anomaly_score": 0.75, "is_anomalous": True, "regions": regions},
     ]
 

@@ -29,6 +29,18 @@ class Sink(Closing):
             StopStream: The stream is to end.
         """
 
+    def withheld(self, frame: Frame, reason: str) -> None:
+        """Receive a frame that was scored and gets no verdict.
+
+        Args:
+            frame: Frame that was scored; not to be changed.
+            reason: Reason for the missing verdict, as text.
+
+        Raises:
+            SinkError: The sink cannot be written.
+            StopStream: The stream is to end.
+        """
+
     def signal(self, signal: Signal) -> None:
         """Receive the loss of a live source's signal, or its return."""
 

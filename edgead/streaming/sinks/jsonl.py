@@ -4,6 +4,7 @@
      "anomaly_score": ..., "threshold": ..., "is_anomalous": ..., "latency_ms": ...,
      "regions": [{"x_px": ..., "y_px": ..., "width_px": ..., "height_px": ..., "area_px": ..., "highest_value": ...,
                   "polygon": [[x, y], ...]}, ...]}
+    {"event": "withheld", "time": ..., "source": ..., "frame_index": ..., "reason": ...}
     {"event": "no_signal", "time": ..., "reason": ..., "silent_s": ...}
     {"event": "signal", "time": ..., "silent_s": ...}
 
@@ -73,6 +74,10 @@ class JsonLines(Sink):
             latency_ms=round(verdict.latency_ms, 3),
             regions=[asdict(region) for region in verdict.regions],
         )
+
+    def withheld(self, frame: Frame, reason: str) -> None:
+        """Write the missing verdict as a line. See `Sink.withheld`."""
+        self._line("withheld", source=frame.source, frame_index=frame.index, reason=reason)
 
     def signal(self, signal: Signal) -> None:
         """Write the loss of the signal, or its return, as a line."""

@@ -29,12 +29,18 @@ class StatusLine(Sink):
         self._shown_s = 0.0
         self._latest: Verdict | None = None
         self._lost: Signal | None = None
+        self._no_verdict: str | None = None
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
         """Count the verdict, and show it if the line is due. See `Sink.write`."""
         self._scored += 1
         self._rejected += verdict.is_anomalous
-        self._latest = verdict
+        self._latest, self._no_verdict = verdict, None
+        self._show_if_due()
+
+    def withheld(self, frame: Frame, reason: str) -> None:
+        """Show the missing verdict. See `Sink.withheld`."""
+        self._no_verdict = reason
         self._show_if_due()
 
     def signal(self, signal: Signal) -> None:
@@ -48,11 +54,11 @@ class StatusLine(Sink):
 
     def close(self) -> None:
         """Show the last state and end the line."""
-        if self._scored or self._lost:
+        if self._scored or self._lost or self._no_verdict:
             self._show()
             if self._terminal:
                 sys.stderr.write("\n")
-        self._scored, self._lost = 0, None
+        self._scored, self._lost, self._no_verdict = 0, None, None
 
     def _show_if_due(self) -> None:
         if time.monotonic() - self._shown_s >= self._every_s:
@@ -67,6 +73,8 @@ class StatusLine(Sink):
         self._shown_s = now_s
         if self._lost is not None:
             state = f"NO SIGNAL  {self._lost.reason}"
+        elif self._no_verdict is not None:
+            state = f"NO VERDICT  {self._no_verdict}"
         elif self._latest is None:
             state = "waiting for the first image"
         else:

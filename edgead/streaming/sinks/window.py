@@ -9,7 +9,7 @@ import sys
 import cv2
 
 from edgead.errors import SinkError
-from edgead.streaming.annotate import annotate, no_signal_image
+from edgead.streaming.annotate import annotate, no_verdict_image
 from edgead.streaming.freshness import Signal
 from edgead.streaming.sinks.base import Sink, StopStream
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
@@ -28,7 +28,7 @@ class Window(Sink):
     def __init__(self) -> None:
         _check_display()
         cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
-        self._height_width: tuple[int, ...] = (480, 640)
+        self._height_width = (480, 640)
         self._open = True
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
@@ -43,13 +43,18 @@ class Window(Sink):
             StopStream: The user has closed the window.
         """
         image = annotate(frame.image, verdict, anomaly_map)
-        self._height_width = frame.image.shape[:2]
+        self._height_width = (frame.image.shape[0], frame.image.shape[1])
         self._show(image)
+
+    def withheld(self, frame: Frame, reason: str) -> None:
+        """Show that the frame gets no verdict. See `write` for StopStream."""
+        height_px, width_px = frame.image.shape[:2]
+        self._show(no_verdict_image(height_px, width_px, f"NO VERDICT: {reason}"))
 
     def signal(self, signal: Signal) -> None:
         """Show that there is no signal, because the last frame on the screen would look current."""
         if not signal.present:
-            self._show(no_signal_image(self._height_width[0], self._height_width[1], signal.reason))
+            self._show(no_verdict_image(*self._height_width, f"NO SIGNAL: {signal.reason}"))
 
     def tick(self) -> None:
         """Process the events of the window. See `write` for StopStream."""

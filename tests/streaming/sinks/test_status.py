@@ -24,6 +24,8 @@ def test_the_status_line_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         sink.signal(LOST)
         sink.tick()
         sink.signal(BACK)
+        sink.withheld(frame(textured(2)), "the map is not finite")
+        sink.write(frame(textured(1)), verdict(), MAP)
     sink.close()
     shown = terminal.getvalue().removesuffix("\n").split("\r\x1b[K")[1:]
     assert "0 scored" in shown[0]
@@ -32,7 +34,8 @@ def test_the_status_line_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "good    score 0.2500 of 0.5000" in shown[1]
     assert "2 scored  1 rejected" in shown[2]
     assert "REJECT  score 0.7500 of 0.5000" in shown[2]
-    assert [("NO SIGNAL  no image comes" in text) for text in shown[3:]] == [True, True, False, False]
+    assert [("NO SIGNAL  no image comes" in text) for text in shown[3:6]] == [True, True, False]
+    assert [("NO VERDICT  the map is not finite" in text) for text in shown[5:8]] == [False, True, False]
     assert terminal.getvalue().count("\n") == 1
 
 

@@ -23,6 +23,7 @@ with open_sink("window:") as sink:
     sink.signal(LOST)
     sink.tick()
     sink.signal(BACK)
+    sink.withheld(frame(textured(8)), "the map is not finite")
     sink.write(frame(textured(9)), verdict(9), MAP)
     print("shown", flush=True)
     cv2.destroyAllWindows()  # as if the user closed it
