@@ -1,17 +1,25 @@
+import json
 import os
+import struct
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from edgead.errors import EdgeadError, ImageError, InputError, SourceError
-from edgead.streaming import open_source
-from edgead.streaming.sources import ImageSource, SyntheticSource, VideoFile, WatchedFolder
-from edgead.types import Frame
+from edgead.streaming import open_sink, open_source
+from edgead.streaming.sources import ImageSource, SyntheticSource, WatchedFolder
+from edgead.types import Frame, UInt8Array, Verdict
+from tests.helpers.containers import write_avi_with_sound, write_mkv_with_sound
+from tests.helpers.stream_parts import frame as make_frame
 from tests.helpers.stream_parts import textured, write_image, write_video
+
+VERDICT = Verdict(0, 0.25, 0.5, False, 1.0, ())
+REJECT = Verdict(0, 0.75, 0.5, True, 1.0, ())
 
 
 def test_a_video_gives_every_frame_in_order_as_rgb(tmp_path: Path) -> None:
@@ -41,12 +49,145 @@ def test_a_truncated_video_gives_the_frames_that_it_has_and_a_warning(
     )
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    with VideoFile(path) as source:
+    with open_source(str(path)) as source:
         frames = list(source)
     assert 10 < len(frames) < 40
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert {str(path), str(len(frames))} <= set(record.getMessage().split())
+
+
+@pytest.mark.parametrize("write", [write_avi_with_sound, write_mkv_with_sound])
+def test_sound_that_outlasts_the_images_is_no_damage(
+    write: Callable[[Path, list[UInt8Array], int], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / f"in.{write.__name__[6:9]}", [textured(level) for level in range(12)], 4)
+    with open_source(str(path)) as source:
+        assert len(list(source)) == 12
+    assert caplog.records == []
+
+
+def test_a_truncated_video_with_sound_is_named_if_its_container_counts_frames(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (12, 64, 64, 3), np.uint8)
+    path = write_avi_with_sound(tmp_path / "in.avi", list(noise), 4)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 4])
+    with open_source(str(path)) as source:
+        frames = list(source)
+    assert 1 < len(frames) < 12
+    (record,) = caplog.records
+    assert record.args == (str(path), len(frames), 12)
+
+
+def mp4(path: Path, n_frames: int) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 10, (80, 48))
+    for level in range(n_frames):
+        writer.write(textured(level))
+    writer.release()
+    return path
+
+
+def test_an_mp4_that_was_trimmed_by_its_edit_list_is_no_damage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = mp4(tmp_path / "in.mp4", 10)
+    data = bytearray(path.read_bytes())
+    # The first entry of the list: its duration in ms, half of the video's.
+    struct.pack_into(">I", data, data.index(b"elst") + 12, 500)
+    path.write_bytes(data)
+    with open_source(str(path)) as source:
+        assert len(list(source)) == 5
+    assert caplog.records == []
+
+
+def test_an_mp4_whose_last_box_is_cut_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = mp4(tmp_path / "in.mp4", 10)
+    data = path.read_bytes()
+    start, moov = data.index(b"mdat") - 4, data.index(b"moov") - 4
+    # The index comes first, as in a file for the web, so a part of the file can be played.
+    index = bytearray(data[moov:])
+    place = index.index(b"stco") + 8
+    (chunks,) = struct.unpack_from(">I", index, place)
+    for number in range(1, chunks + 1):
+        (offset,) = struct.unpack_from(">I", index, place + 4 * number)
+        struct.pack_into(">I", index, place + 4 * number, offset + len(index))
+    path.write_bytes(data[:start] + index + data[start : (start + moov) // 2])
+    with open_source(str(path)) as source:
+        frames = list(source)
+    assert 1 <= len(frames) < 10
+    (record,) = caplog.records
+    assert record.args == (str(path), len(frames), 10)
+
+
+NAMES = [
+    "2026-01-01T12:30:00.mkv",
+    "C:\\videos\\a.mkv",
+    "concat:a.mkv",
+    "file:a.mkv",
+    "video%20.mkv",
+    "frame%03d.mkv",
+    "%d%s%n.mkv",
+    "what?fps=3#1.mkv",
+    "gut_\udcfc_ü.mkv",
+    "-loglevel.mkv",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_video_may_have_any_name(
+    name: str, relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "in.mkv", [textured(level) for level in range(3)]).rename(tmp_path / name)
+    # Files that FFmpeg would take if it read the name as a pattern.
+    for other in ("frame001.mkv", "video .mkv", "a.mkv"):
+        write_video(tmp_path / other, [textured(level) for level in range(5)])
+    uri = name if relative else str(tmp_path / name)
+    with open_source(uri) as source:
+        assert source.uri == uri
+        assert len(list(source)) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_video_sink_may_have_any_name(
+    name: str, relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # A question mark begins the options of a sink.
+    name = name.replace("?fps=3", "")
+    with open_sink(f"video:{name if relative else tmp_path / name}") as sink:
+        for index in range(3):
+            sink.write(make_frame(textured(index), index), VERDICT, np.zeros((16, 32), np.float32))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with open_source(str(tmp_path / name)) as source:
+        assert len(list(source)) == 3
+
+
+@pytest.mark.parametrize("name", ["a:b.jsonl", "C:x", "%03d.jsonl", "%20", "file:x", "gut_\udcfc"])
+@pytest.mark.parametrize("relative", [True, False])
+def test_other_sinks_may_have_any_name(
+    name: str, relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = name if relative else tmp_path / name
+    with open_sink(f"jsonl:{place}") as sink:
+        sink.write(make_frame(textured(1)), VERDICT, np.zeros((16, 32), np.float32))
+    assert json.loads((tmp_path / name).read_text())["frame_index"] == 0
+    (tmp_path / name).unlink()
+    with open_sink(f"rejects:{place}") as sink:
+        sink.write(make_frame(textured(1)), REJECT, np.ones((16, 32), np.float32))
+    assert len(list((tmp_path / name).glob("*.png"))) == 1
+
+
+def test_a_pattern_of_names_is_not_a_source(tmp_path: Path) -> None:
+    for number in range(3):
+        write_image(tmp_path / f"{number:03d}.png", textured(number))
+    with pytest.raises(SourceError):
+        open_source(str(tmp_path / "%03d.png"))
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text, not a video\n" * 50])

@@ -16,6 +16,7 @@ import cv2
 from edgead.errors import SinkError
 from edgead.streaming.annotate import annotate
 from edgead.streaming.sinks.base import Sink
+from edgead.streaming.sources.video import ffmpeg_name
 from edgead.types import Float32Array, Frame, Verdict
 
 VIDEO_FPS = 10.0
@@ -61,9 +62,8 @@ class AnnotatedVideo(Sink):
         if self._video is None:
             self._width_height = (image.shape[1], image.shape[0])
             codec = cv2.VideoWriter.fourcc(*_CODECS[self._path.suffix.lower()])
-            self._video = cv2.VideoWriter(
-                str(self._path), cv2.CAP_FFMPEG, codec, self._fps, self._width_height
-            )
+            with ffmpeg_name(self._path) as name:
+                self._video = cv2.VideoWriter(name, cv2.CAP_FFMPEG, codec, self._fps, self._width_height)
             if not self._video.isOpened():
                 raise SinkError(
                     f"cannot write {self._path}",

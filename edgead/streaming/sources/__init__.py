@@ -11,14 +11,14 @@ from edgead.streaming.sources.base import Source
 from edgead.streaming.sources.images import ImageSource, WatchedFolder, open_images
 from edgead.streaming.sources.live import LiveSource, open_camera, open_network
 from edgead.streaming.sources.synthetic import SyntheticSource, open_synthetic
-from edgead.streaming.sources.video import VideoFile
+from edgead.streaming.sources.video import Video, open_video
 
 __all__ = [
     "ImageSource",
     "LiveSource",
     "Source",
     "SyntheticSource",
-    "VideoFile",
+    "Video",
     "WatchedFolder",
     "open_source",
 ]  # fmt: skip
@@ -81,4 +81,4 @@ def _open_path(uri: str, watch: bool) -> Source:
         raise SourceError(f"{uri} cannot be watched", hint="give --watch for a folder only")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return ImageSource(uri, [path])
-    return VideoFile(path)
+    return open_video(path)

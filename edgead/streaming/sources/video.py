@@ -1,11 +1,15 @@
-"""Video files as sources."""
+"""Videos as sources, in files and behind web addresses."""
 
 from __future__ import annotations
 
 import logging
+import os
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 
@@ -13,30 +17,33 @@ from edgead.errors import SourceError
 from edgead.streaming.sources.base import Source
 from edgead.types import Frame, UInt8Array
 
+# One decoding thread is enough for small images, and the inference needs the cores.
+ONE_THREAD = (cv2.CAP_PROP_N_THREADS, 1)
+
+_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
+
 _log = logging.getLogger(__name__)
 
 
-class VideoFile(Source):
-    """Every frame of a video file, in order, decoded by FFmpeg on the CPU.
+class Video(Source):
+    """Every frame of a video, in order, decoded by FFmpeg on the CPU.
 
-    A truncated file gives the frames that it has, and a warning is logged.
+    A truncated video gives the frames that it has, and a warning is logged.
 
     Args:
-        path: Video file.
+        uri: Path or address of the video.
+        video: Opened video. The iteration releases it.
+        must_be_whole: Function that returns whether fewer frames than promised show a damage. FFmpeg computes the
+            number of frames from the duration if the container has none, and the sound may last longer than the images.
 
     Raises:
-        SourceError: FFmpeg cannot open the file. The iteration raises it if no frame can be decoded.
+        SourceError: By the iteration, if no frame can be decoded.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        # One decoding thread is enough for small images, and the inference needs the cores.
-        self._video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-        if not self._video.isOpened():
-            raise SourceError(
-                f"{path} is not a video that FFmpeg can read", hint="give a video file or a folder of images"
-            )
-        fps = self._video.get(cv2.CAP_PROP_FPS)
+    def __init__(self, uri: str, video: cv2.VideoCapture, must_be_whole: Callable[[], bool]) -> None:
+        super().__init__(uri)
+        self._video, self._must_be_whole = video, must_be_whole
+        fps = video.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else None
 
     def __iter__(self) -> Iterator[Frame]:
@@ -55,13 +62,83 @@ class VideoFile(Source):
             self._video.release()
 
     def _check_length(self, n_frames: int) -> None:
-        """Compare the number of decoded frames with the header: raise SourceError for 0, warn if frames are missing."""
+        """Raise SourceError if there is no frame, and warn if there are fewer than the container promises."""
         if n_frames == 0:
             raise SourceError(
                 f"{self.uri} holds no frame that can be decoded", hint="copy it again from its origin"
             )
         promised = self._video.get(cv2.CAP_PROP_FRAME_COUNT)
-        if n_frames < promised:
+        if n_frames < promised and self._must_be_whole():
             _log.warning(
                 "%s ended after %d of %d frames: it is truncated or damaged", self.uri, n_frames, promised
             )
+
+
+def open_video(path: Path) -> Video:
+    """Open a video file.
+
+    Args:
+        path: Video file.
+
+    Returns:
+        The opened video.
+
+    Raises:
+        SourceError: FFmpeg cannot open the file.
+    """
+    with ffmpeg_name(path) as name:
+        video = cv2.VideoCapture(name, cv2.CAP_FFMPEG, ONE_THREAD)
+    if not video.isOpened():
+        raise SourceError(
+            f"{path} is not a video that FFmpeg can read", hint="give a video file or a folder of images"
+        )
+    return Video(str(path), video, lambda: _must_be_whole(path))
+
+
+@contextmanager
+def ffmpeg_name(path: Path) -> Iterator[str]:
+    """Give FFmpeg a name for a file, to be opened inside of the context.
+
+    It is absolute, because FFmpeg takes what stands before a colon for a protocol. OpenCV crashes on a name that is not
+    UTF-8, so a link stands in for such a file.
+
+    Args:
+        path: Path with any name; the file need not exist.
+
+    Yields:
+        The name.
+    """
+    name = str(path.absolute())
+    if name == name.encode(errors="replace").decode():
+        yield name
+        return
+    with TemporaryDirectory(prefix="edgead-") as folder:
+        link = Path(folder, "video" + path.suffix.encode("ascii", "ignore").decode())
+        link.symlink_to(name)
+        yield str(link)
+
+
+def counts_frames(head: bytes) -> bool:
+    """Return True if a container with these first 12 bytes has the exact number of its frames: AVI."""
+    return head[:4] == b"RIFF" and head[8:12] == b"AVI "
+
+
+def _must_be_whole(path: Path) -> bool:
+    """Return True if a file counts its frames, or certainly ends too early.
+
+    MP4 counts the stored frames, of which an edit list may show only some. So its boxes are followed to the end.
+    """
+    with open(path, "rb") as file:
+        head, size = file.read(12), os.fstat(file.fileno()).st_size
+        if head[4:8] not in _MP4_BOXES:
+            return counts_frames(head)
+        place = 0
+        while place + 16 <= size:
+            file.seek(place)
+            length, _, long = struct.unpack(">I4sQ", file.read(16))
+            if length == 1:
+                length = long
+            if length < 8:  # 0 means up to the end of the file
+                return False
+            place += length
+    return place != size
