@@ -12,6 +12,7 @@ EdgeadError
  │    └── CollapseError     the student learnt nothing, or gives a constant
  ├── BundleError            a bundle directory: missing, changed, too new
  ├── BackendError           an inference backend, its library, its engine
+ │    └── GraphRefusedError a compiler that cannot build an engine of one graph
  ├── PrecisionError         a graph or a calibration that does not support the requested precision
  ├── StreamError            a source or a sink
  │    ├── SourceError
@@ -147,6 +148,10 @@ class BundleError(EdgeadError):
 
 class BackendError(EdgeadError):
     """An inference backend cannot open or run a model."""
+
+
+class GraphRefusedError(BackendError):
+    """The compiler of an engine refuses one graph, or crashes on it; it may accept a graph of another precision."""
 
 
 class PrecisionError(EdgeadError):

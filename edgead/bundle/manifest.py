@@ -21,7 +21,7 @@ from edgead.files.records import record_errors, record_from, utc_now
 from edgead.imaging.preprocess import ModelSize, check_preprocess_spec, preprocess_spec
 from edgead.scoring.threshold import Threshold
 
-SCHEMA = 4
+SCHEMA = 5
 MAX_MANIFEST_BYTES = 2**20
 MAX_FILE_BYTES = 4 * 2**30
 MAX_TEXT_CHARACTERS = 255

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,7 +45,8 @@ def build(
     precision: Annotated[
         Precision | None,
         typer.Option(
-            help="Precision of the graph; auto keeps the fastest that decides as the model.",
+            help="Precision of the graph; auto keeps the fastest that decides as the model. "
+            "int8 is not for tensorrt-rtx.",
             show_default="fp32, or a bundle's own",
         ),
     ] = None,
@@ -130,6 +132,15 @@ def build(
     typer.echo("\n".join([*_report(bundle), f"time         {display.total}"]))
 
 
+def _of_candidate(tried: Mapping[str, Any], kept: str | None) -> str:
+    """Return the line of one candidate precision: whether it was kept and why not, and its median time."""
+    name = tried["candidate_precision"]
+    if not tried["holds"]:
+        return f"{name:20} {tried.get('error', 'out of tolerance')}"
+    timed = f", p50 {tried['p50_ms']:.3g} ms" if "p50_ms" in tried else ""
+    return f"{name:20} {'kept' if name == kept else 'slower'}{timed}"
+
+
 def _report(bundle: Bundle) -> list[str]:
     """Return the lines of the report: candidates, verification, thresholds, and the path of the bundle."""
     from edgead.engine.fidelity import table
@@ -137,10 +148,8 @@ def _report(bundle: Bundle) -> list[str]:
     manifest = bundle.manifest
     verification, thresholds = manifest.verification, manifest.thresholds
     several = len(thresholds) > 1
-    lines = [
-        f"{tried['candidate_precision']:20} {'kept' if tried['holds'] else tried.get('error', 'out of tolerance')}"
-        for tried in verification.get("fallback_order", ())
-    ]
+    kept = verification.get("candidate_precision")
+    lines = [_of_candidate(tried, kept) for tried in verification.get("fallback_order", ())]
     lines.append(
         f"{'verified' if manifest.verified else 'graph'}     {manifest.precision} for {manifest.target} against "
         f"{verification['reference']}, {sum(judged['n'] for judged in verification['parts'].values())} images"

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgead.bundle import Bundle, check_out
 from edgead.data import LoadedImages
-from edgead.engine.candidate_precisions import first_within_tolerance
+from edgead.engine.candidate_precisions import fastest_within_tolerance
 from edgead.engine.fidelity import exact_limits, judgement, verify
 from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import PrecisionConverter
@@ -99,7 +99,7 @@ def build_bundle(run: TrainedRun, out: Path, plan: Plan | None = None) -> Bundle
         InputError: If the directory holds anything other than a bundle.
         VerificationError: If the result does not make the decisions of its reference.
         MissingExtraError: If the training packages are missing.
-        EdgeadError: Any error that `first_within_tolerance` or the run raises.
+        EdgeadError: Any error that `fastest_within_tolerance` or the run raises.
     """
     plan = Plan() if plan is None else plan
     # Checked now, so that a wrong directory is rejected before minutes of exporting.
@@ -116,7 +116,7 @@ def build_bundle(run: TrainedRun, out: Path, plan: Plan | None = None) -> Bundle
     )
     details = ModelDetails(run.size, run.method_name, run.teacher_name, run.summary)
     with TemporaryDirectory(prefix="edgead-") as directory:
-        built = first_within_tolerance(exact, validation_images, graphs, plan, run.size, Path(directory))
+        built = fastest_within_tolerance(exact, validation_images, graphs, plan, run.size, Path(directory))
         return install(out, built, details, plan.target.backend, plan.target_name)
 
 

@@ -45,11 +45,14 @@ class Candidate:
         files: Files that the bundle needs beside the graph, by name.
         verified: True if the target runs what the session runs; False if the session runs the graph instead of the
             engine.
+        timed: Whether the session runs on the GPU of this machine, so that its time can be compared with the time of
+            other candidates.
     """
 
     session: Session
     files: Mapping[str, Path | bytes]
     verified: bool
+    timed: bool = False
 
 
 def check_target_here(plan: Plan) -> None:
@@ -89,7 +92,8 @@ def open_candidate(
         The candidate; its session is open within the context.
 
     Raises:
-        BackendError: If the library is missing, rejects the graph or fails.
+        GraphRefusedError: If the library refuses the graph or crashes on it.
+        BackendError: If the library is missing, or this machine cannot build or run an engine.
     """
     if plan.target.tensorrt is None:
         with OnnxRuntimeSession(converted.model, size=size) as session:
@@ -120,7 +124,7 @@ def open_candidate(
     from edgead.runtime.tensorrt.session import TensorRTSession
 
     with TensorRTSession(built.path, built.record, size, _REBUILD) as session:
-        yield Candidate(session, files, verified=True)
+        yield Candidate(session, files, verified=True, timed=True)
 
 
 def _compiled(

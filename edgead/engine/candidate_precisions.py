@@ -1,18 +1,21 @@
-"""Tries the candidate precisions of a build in turn until one makes the decisions of the float32 graph.
+"""Tries the candidate precisions of a build in turn, and keeps one that makes the decisions of the float32 graph.
 
 Each candidate is built, gets its own thresholds, and is compared with the reference on the validation images of each
-part. The first candidate that is within its tolerance on every part is kept. If there is none, nothing is written.
+part. Of the candidates that are within their tolerance on every part, the fastest is kept: the one with the shortest
+median time on the GPU of this machine, or, without one, the first in the fallback order. If no candidate is within its
+tolerance, nothing is written.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgead.engine.candidate import Candidate, open_candidate
+from edgead.engine.candidate_timing import p50_ms
 from edgead.engine.fidelity import (
     FidelityReport,
     Tolerance,
@@ -22,10 +25,10 @@ from edgead.engine.fidelity import (
     require_each,
 )
 from edgead.engine.plan import Plan
-from edgead.engine.precision_converter import ConvertedModel, PrecisionConverter
+from edgead.engine.precision_converter import CandidatePrecision, ConvertedModel, PrecisionConverter
 from edgead.engine.validation_images import ValidationImages
 from edgead.engine.write import Built, answers
-from edgead.errors import PrecisionError, VerificationError
+from edgead.errors import EdgeadError, GraphRefusedError, PrecisionError, VerificationError
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.agreement import compare_sessions
 from edgead.runtime.base import Session
@@ -49,7 +52,30 @@ class _Reference:
     aurocs: Mapping[str, float | None]
 
 
-def first_within_tolerance(
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A candidate: its build, the differences and their limits by part, and its median time (None if not timed)."""
+
+    built: Built
+    compared: Mapping[str, tuple[FidelityReport, ToleranceLimits]]
+    p50_ms: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the candidate is within its tolerance on every part."""
+        return all(comparison.holds(limits) for comparison, limits in self.compared.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The fastest candidate so far."""
+
+    built: Built
+    candidate_precision: CandidatePrecision
+    p50_ms: float
+
+
+def fastest_within_tolerance(
     exact: Built,
     validation_images: Mapping[str, ValidationImages],
     graphs: PrecisionConverter,
@@ -57,9 +83,13 @@ def first_within_tolerance(
     size: ModelSize,
     directory: Path,
 ) -> Built:
-    """Try the candidate precisions of a plan in turn, and return the first that decides as the float32 graph.
+    """Try the candidate precisions of a plan in turn, and return the fastest that decides as the float32 graph.
 
-    If the plan has several candidates and the graph cannot be converted to one, that one is skipped and recorded.
+    If engines run on the GPU of this machine, all candidates are built, and those within their tolerance are timed.
+    Otherwise the fallback order stands for the speed: the first candidate within its tolerance is returned.
+
+    If the plan has several candidates, one that the graph cannot be converted to, or that the compiler refuses, is
+    skipped and recorded.
 
     Args:
         exact: Verified float32 graph on ONNX Runtime.
@@ -75,40 +105,97 @@ def first_within_tolerance(
     Raises:
         VerificationError: If no candidate is within its tolerance.
         PrecisionError: If the graph cannot be converted to the only candidate, or the calibration is stale.
-        BackendError: If a candidate cannot be compiled or run.
+        GraphRefusedError: If the compiler refuses the only candidate, or all of them.
+        BackendError: If this machine cannot compile or run a candidate.
         DataError: If there are too few images to calibrate on.
     """
-    only = len(plan.candidate_precisions) == 1
-    tried: list[dict[str, Any]] = []
     with OnnxRuntimeSession(exact.model, size=size) as session:
         aurocs = {part: of_part.auroc(session) for part, of_part in validation_images.items()}
         reference = _Reference(session, exact.thresholds, aurocs)
-        for candidate_precision in plan.candidate_precisions:
-            if candidate_precision == "fp32" and plan.target.backend == "onnxruntime":
-                return exact if only else _recorded(exact, candidate_precision, tried)
-            _log.info("building %s for %s", candidate_precision, plan.target_name)
-            try:
-                converted = graphs.graph(candidate_precision)
-            except PrecisionError as error:
-                if only:
-                    raise
-                tried.append(_not_converted(candidate_precision, error))
-                continue
-            with open_candidate(converted, plan, size, directory) as candidate:
-                _log.info("comparing the decisions of %s and fp32", candidate_precision)
-                tolerance = plan.target.tolerances.of(converted.precision)
-                built, compared = _judged(candidate, converted, reference, validation_images, tolerance)
-            if only:
-                require_each(compared, _HINT)
-                return built
-            tried.append(_result(candidate_precision, compared))
-            if tried[-1]["holds"]:
-                return _recorded(built, candidate_precision, tried)
-    raise VerificationError(
-        f"none of {', '.join(plan.candidate_precisions)} decides as the model within the tolerances of target "
+
+        def measure(candidate_precision: CandidatePrecision) -> _Measured:
+            folder = directory / candidate_precision
+            folder.mkdir()
+            return _measured(graphs, candidate_precision, reference, validation_images, plan, size, folder)
+
+        if len(plan.candidate_precisions) > 1:
+            return _fastest(exact, plan, measure)
+        (only,) = plan.candidate_precisions
+        if _is_exact(only, plan):
+            return exact
+        measured = measure(only)
+        require_each(measured.compared, _HINT)
+        return measured.built
+
+
+def _is_exact(candidate_precision: CandidatePrecision, plan: Plan) -> bool:
+    """Whether the float32 graph on ONNX Runtime is this candidate."""
+    return candidate_precision == "fp32" and plan.target.backend == "onnxruntime"
+
+
+def _fastest(exact: Built, plan: Plan, measure: Callable[[CandidatePrecision], _Measured]) -> Built:
+    """Measure the candidates of a plan in turn and return the fastest, see `fastest_within_tolerance`."""
+    tried: list[dict[str, Any]] = []
+    refusals: list[GraphRefusedError] = []
+    kept: _Kept | None = None
+    for candidate_precision in plan.candidate_precisions:
+        if _is_exact(candidate_precision, plan):
+            return _recorded(exact, candidate_precision, tried)
+        try:
+            measured = measure(candidate_precision)
+        except (PrecisionError, GraphRefusedError) as error:
+            tried.append(_not_built(candidate_precision, error))
+            refusals += [error] if isinstance(error, GraphRefusedError) else []
+            continue
+        tried.append(_result(candidate_precision, measured))
+        if not measured.holds:
+            continue
+        if measured.p50_ms is None:
+            return _recorded(measured.built, candidate_precision, tried)
+        if kept is None or measured.p50_ms < kept.p50_ms:
+            kept = _Kept(measured.built, candidate_precision, measured.p50_ms)
+    if kept is None:
+        raise _none_kept(plan, refusals)
+    return _recorded(kept.built, kept.candidate_precision, tried)
+
+
+def _none_kept(plan: Plan, refusals: Sequence[GraphRefusedError]) -> EdgeadError:
+    """Make the error of a build without a result."""
+    names = ", ".join(plan.candidate_precisions)
+    if len(refusals) == len(plan.candidate_precisions):
+        last = refusals[-1]
+        return GraphRefusedError(
+            f"none of {names} can be compiled, the last one because {last.what}", hint=last.hint
+        )
+    return VerificationError(
+        f"none of {names} decides as the model within the tolerances of target "
         f"{plan.target_name!r}, so nothing was written",
         hint="train again, or give a --target FILE.toml with other tolerances",
     )
+
+
+def _measured(
+    graphs: PrecisionConverter,
+    candidate_precision: CandidatePrecision,
+    reference: _Reference,
+    validation_images: Mapping[str, ValidationImages],
+    plan: Plan,
+    size: ModelSize,
+    folder: Path,
+) -> _Measured:
+    """Build one candidate, compare it with the reference, and time it if it holds and runs on this machine's GPU."""
+    _log.info("building %s for %s", candidate_precision, plan.target_name)
+    converted = graphs.graph(candidate_precision)
+    with open_candidate(converted, plan, size, folder) as candidate:
+        _log.info("comparing the decisions of %s and fp32", candidate_precision)
+        tolerance = plan.target.tolerances.of(converted.precision)
+        measured = _judged(candidate, converted, reference, validation_images, tolerance)
+        if not (candidate.timed and measured.holds and len(plan.candidate_precisions) > 1):
+            return measured
+        images = next(iter(validation_images.values())).good
+        taken_ms = p50_ms(candidate.session, images, plan.target.batch.opt)
+    _log.info("%s takes %.3f ms for %d images (median)", candidate_precision, taken_ms, plan.target.batch.opt)
+    return replace(measured, p50_ms=taken_ms)
 
 
 def _judged(
@@ -117,12 +204,8 @@ def _judged(
     reference: _Reference,
     validation_images: Mapping[str, ValidationImages],
     tolerance: Tolerance,
-) -> tuple[Built, dict[str, tuple[FidelityReport, ToleranceLimits]]]:
-    """Compare one candidate with the reference.
-
-    Returns:
-        The build that the bundle of the candidate would hold, and the differences and their limits by part.
-    """
+) -> _Measured:
+    """Compare one candidate with the reference."""
     session = candidate.session
     thresholds = {part: of_part.threshold(session) for part, of_part in validation_images.items()}
     compared = {}
@@ -161,24 +244,25 @@ def _judged(
         files,
         candidate.verified,
     )
-    return built, compared
+    return _Measured(built, compared)
 
 
-def _not_converted(candidate_precision: str, error: PrecisionError) -> dict[str, Any]:
-    """Summarise for the bundle that the graph cannot be converted to a candidate precision."""
+def _not_built(candidate_precision: str, error: PrecisionError | GraphRefusedError) -> dict[str, Any]:
+    """Summarise for the bundle why a candidate was not built, and log it."""
+    _log.info("%s is skipped: %s", candidate_precision, error.what)
     return {"candidate_precision": candidate_precision, "holds": False, "error": str(error)}
 
 
-def _result(
-    candidate_precision: str, compared: Mapping[str, tuple[FidelityReport, ToleranceLimits]]
-) -> dict[str, Any]:
-    """Summarise the comparison of one candidate for the bundle, and log it if the candidate is not kept."""
+def _result(candidate_precision: str, measured: _Measured) -> dict[str, Any]:
+    """Summarise the comparison of one candidate for the bundle, and log it if the candidate is out of tolerance."""
+    compared = measured.compared
     over = [part for part, (comparison, limits) in compared.items() if not comparison.holds(limits)]
     if over:
         where = f" for {over[0]}" if len(compared) > 1 else ""
         _log.info("%s is out of tolerance%s: %s", candidate_precision, where, described(*compared[over[0]]))
     measures = {part: comparison.measures() for part, (comparison, _) in compared.items()}
-    return {"candidate_precision": candidate_precision, "holds": not over, "parts": measures}
+    timed = {} if measured.p50_ms is None else {"p50_ms": measured.p50_ms}
+    return {"candidate_precision": candidate_precision, "holds": not over, **timed, "parts": measures}
 
 
 def _recorded(built: Built, candidate_precision: str, tried: list[dict[str, Any]]) -> Built:

@@ -38,7 +38,8 @@ class Plan:
         head: Head of an engine, which computes the anomaly map: one of `HEADS`, see `engine_head`.
 
     Raises:
-        InputError: If the rate or the confidence is not between 0 and 1, or the head is not available.
+        InputError: If the rate or the confidence is not between 0 and 1, the backend does not support a candidate
+            precision, or the head is not available.
     """
 
     target_name: str = "cpu"
@@ -52,6 +53,10 @@ class Plan:
     def __post_init__(self) -> None:
         # Checked now, so that a wrong rate or head is rejected before minutes of exporting.
         threshold_from_normal_scores([0.0], self.false_alarm_rate, self.confidence)
+        asked = " and ".join(self.candidate_precisions)
+        self.target.check_precisions(
+            self.candidate_precisions, f"{asked} is asked for target {self.target_name!r}"
+        )
         self.engine_head()
 
     def engine_head(self) -> Head:

@@ -23,7 +23,7 @@ from edgead.bundle import Bundle, check_out
 from edgead.bundle.manifest import REBUILD
 from edgead.data import Dataset, LoadedImages, Sample, load_images, open_dataset, spread_over
 from edgead.engine.candidate import open_candidate
-from edgead.engine.candidate_precisions import first_within_tolerance
+from edgead.engine.candidate_precisions import fastest_within_tolerance
 from edgead.engine.fidelity import (
     PRECISIONS,
     FidelityReport,
@@ -91,17 +91,17 @@ def rebuild_bundle(bundle: Bundle, data: Sequence[Path], out: Path, plan: Plan) 
         InputError: If the bundle has another precision, or the directory holds anything other than a bundle.
         DataError: If images that a threshold was set on are missing.
         VerificationError: If the result does not make the decisions of the bundle.
-        EdgeadError: Any error that `first_within_tolerance` raises.
+        EdgeadError: Any error that `fastest_within_tolerance` raises.
     """
     check_out(out)
-    manifest = bundle.manifest
+    size = bundle.manifest.size
     images = images_of(bundle, data)
     validation_images = {
         part: ValidationImages(of_part.good, of_part.labelled, plan.false_alarm_rate, plan.confidence)
         for part, of_part in images.items()
     }
     model = bundle.file("model.onnx").read_bytes()
-    with OnnxRuntimeSession(model, size=manifest.size) as session:
+    with OnnxRuntimeSession(model, size=size) as session:
         thresholds = {part: of_part.threshold(session) for part, of_part in validation_images.items()}
         compared = _compared(bundle, session, Plan().target.tolerances.fp32)
         golden = answers(session, validation_images)
@@ -112,10 +112,10 @@ def rebuild_bundle(bundle: Bundle, data: Sequence[Path], out: Path, plan: Plan) 
         plan.calibrating,
         out.name,
         np.concatenate([of_part.all for of_part in validation_images.values()]),
-        spread(images, manifest.size),
+        spread(images, size),
     )
     with TemporaryDirectory(prefix="edgead-") as directory:
-        built = first_within_tolerance(exact, validation_images, graphs, plan, manifest.size, Path(directory))
+        built = fastest_within_tolerance(exact, validation_images, graphs, plan, size, Path(directory))
         return install(out, built, _details(bundle), plan.target.backend, plan.target_name)
 
 
@@ -131,7 +131,7 @@ def recompile_bundle(bundle: Bundle, out: Path, plan: Plan) -> Bundle:
         The new bundle, opened.
 
     Raises:
-        InputError: If the directory holds anything other than a bundle.
+        InputError: If the directory holds anything other than a bundle, or the backend does not support the precision.
         VerificationError: If the answers of the result are not within the tolerance of the golden answers.
         BackendError: If the library is missing, rejects the graph or fails.
         BundleError: If the bundle has an unknown precision.
@@ -139,6 +139,7 @@ def recompile_bundle(bundle: Bundle, out: Path, plan: Plan) -> Bundle:
     check_out(out)
     manifest = bundle.manifest
     precision = _precision(bundle)
+    plan.target.check_precisions((precision,), f"{bundle.path} is {precision}")
     golden = bundle.golden()
     converted = ConvertedModel(bundle.file("model.onnx").read_bytes(), precision, {})
     with (
@@ -151,10 +152,8 @@ def recompile_bundle(bundle: Bundle, out: Path, plan: Plan) -> Bundle:
         files: dict[str, Path | bytes] = dict(candidate.files)
         if "calibration.json" in manifest.files:
             files["calibration.json"] = bundle.file("calibration.json")
-        verification = _verification(bundle, compared)
-        built = Built(
-            converted.model, precision, manifest.thresholds, verification, golden, files, candidate.verified
-        )
+        verification, model, verified = _verification(bundle, compared), converted.model, candidate.verified
+        built = Built(model, precision, manifest.thresholds, verification, golden, files, verified)
         return install(out, built, _details(bundle), plan.target.backend, plan.target_name)
 
 

@@ -14,6 +14,8 @@ from edgead.runtime.tensorrt.engine_record import Head
 from edgead.runtime.tensorrt.feature_record import FeatureRecord
 from edgead.runtime.tensorrt.library import TensorRTBackend
 
+MORE_MEMORY = "close other programs, because the system may have run out of memory"
+
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:

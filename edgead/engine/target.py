@@ -8,7 +8,7 @@ is rejected with the name of the key.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,8 +65,8 @@ class Target:
         tensorrt: Settings of the compiler; None for onnxruntime.
 
     Raises:
-        InputError: If the fallback order is empty or names a precision twice, a TensorRT backend has no settings, or
-            onnxruntime has settings.
+        InputError: If the fallback order is empty, names a precision twice, or has INT8 for TensorRT for RTX, a
+            TensorRT backend has no settings, or onnxruntime has settings.
     """
 
     description: str
@@ -82,10 +82,28 @@ class Target:
             raise InputError(
                 f"fallback_order is {list(order)}", hint="name one precision or more, and each of them once"
             )
+        self.check_precisions(order, f"fallback_order is {list(order)}")
         if (self.tensorrt is None) != (self.backend == "onnxruntime"):
             raise InputError(
                 f"backend {self.backend!r} is {'without' if self.tensorrt is None else 'with'} a table [tensorrt]",
                 hint=f"{'add' if self.tensorrt is None else 'remove'} the table",
+            )
+
+    def check_precisions(self, precisions: Iterable[str], asked: str) -> None:
+        """Check before any work that the backend can compute some precisions.
+
+        Args:
+            precisions: Precisions or candidate precisions.
+            asked: Description of the request, at the beginning of the message.
+
+        Raises:
+            InputError: If one is INT8 and the backend is TensorRT for RTX.
+        """
+        # Source: NVIDIA, "TensorRT-RTX documentation", support matrix.
+        if self.backend == "tensorrt-rtx" and any(name.startswith("int8") for name in precisions):
+            raise InputError(
+                f"{asked}, and TensorRT for RTX supports INT8 for weights only: INT8 moves more memory than fp16",
+                hint="build fp16 for this target",
             )
 
 

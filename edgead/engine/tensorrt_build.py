@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgead.engine.request import EngineRequest, EngineTask, PluginLibrary
-from edgead.errors import BackendError, InputError, needs_extra
+from edgead.engine.request import MORE_MEMORY, EngineRequest, EngineTask, PluginLibrary
+from edgead.errors import BackendError, GraphRefusedError, InputError, needs_extra
 from edgead.files.parsing import json_text
 from edgead.plugin.loader import plugin_file, plugin_sha256
 from edgead.runtime.tensorrt.engine_record import EngineRecord, Head, this_platform
@@ -34,6 +34,20 @@ _log = logging.getLogger(__name__)
 ENGINE_FILE = "model.engine"
 
 _LAST_WORDS_BYTES = 4096
+
+# Signals of a library that crashes. Linux sends SIGKILL when memory runs out.
+_CRASHES = frozenset(
+    {
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGKILL,
+        signal.SIGSEGV,
+        signal.SIGSYS,
+        signal.SIGTRAP,
+    }
+)
 
 # The worker must not import modules from the working directory. Python 3.10 has neither -P nor PYTHONSAFEPATH.
 _WORKER = (
@@ -77,8 +91,8 @@ def build_engine(model: Path, request: EngineRequest, *, directory: Path, timing
 
     Raises:
         InputError: If the backend does not support one of the settings.
-        BackendError: If the library or the plugin is missing, a GPU is needed and there is none, or the library
-            rejects the graph or crashes.
+        GraphRefusedError: If the library rejects the graph or crashes on it, or the memory is too small.
+        BackendError: If the library or the plugin is missing, or a GPU is needed and there is none.
         MissingExtraError: If onnx is not installed.
     """
     library = load_library(request.backend)
@@ -228,7 +242,9 @@ def _work(task: EngineTask, library: str, model: Path) -> str | None:
         words.seek(max(0, words.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
         last_words = words.read().decode(errors="replace")
     if "error" in answers:
-        raise BackendError(answers["error"], hint=answers["hint"])
+        raise (GraphRefusedError if answers["refused"] else BackendError)(
+            answers["error"], hint=answers["hint"]
+        )
     if "built" in answers:
         # The engine is complete even if the library crashes when it makes the report.
         layers: str | None = answers.get("layers")
@@ -237,12 +253,14 @@ def _work(task: EngineTask, library: str, model: Path) -> str | None:
 
 
 def _death(library: str, code: int, last_words: str, model: Path) -> BackendError:
-    """Make the error for a worker that ended without an answer."""
+    """Make the error for a worker that ended without an answer.
+
+    A library that crashes may accept another graph. A worker that a person or the system stopped, or that ended by
+    itself, ends the build.
+    """
     printed = " ".join(last_words.split())[-300:] or "nothing"
     end = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    return BackendError(
+    return (GraphRefusedError if -code in _CRASHES else BackendError)(
         f"{library} {end} while it built an engine of {model} (it printed: {printed})",
-        hint="close other programs, because the system may have run out of memory"
-        if code == -signal.SIGKILL
-        else None,
+        hint=MORE_MEMORY if code == -signal.SIGKILL else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgead.errors import BackendError
+from edgead.errors import BackendError, GraphRefusedError
 from edgead.runtime.tensorrt.feature_record import FeatureRecord
 from edgead.runtime.tensorrt.library import Library
 
@@ -25,7 +25,8 @@ def parsed_network(
         The network, and the parser, which owns the weights of the network.
 
     Raises:
-        BackendError: If the parser rejects the graph, or finds other inputs or outputs than expected.
+        GraphRefusedError: If the parser rejects the graph.
+        BackendError: If it finds other inputs or outputs than expected.
     """
     trt, outputs = library.module, _outputs(features)
     flag = trt.NetworkDefinitionCreationFlag
@@ -37,7 +38,7 @@ def parsed_network(
         reasons = "; ".join(
             _parser_error(library, parser.get_error(index)) for index in range(parser.num_errors)
         )
-        raise BackendError(
+        raise GraphRefusedError(
             f"{library.name} does not take the graph ({reasons[:600] or library.said()})",
             hint="build with another --head or --precision, or for another --target",
         )

@@ -1,9 +1,9 @@
 """The process that compiles one engine: ``python -m edgead.engine.tensorrt_worker``.
 
 `edgead.engine.tensorrt_build` starts it and writes an `EngineTask` as JSON to its standard input. It answers in lines
-of JSON: {"progress": line} for every logged line, then {"error": text, "hint": text or null}, or {"built": true} as
-soon as the engine is written, and {"layers": report or null}. If the process ends in another way, the parent reads the
-exit status and standard error, which has the messages of the library.
+of JSON: {"progress": line} for every logged line, then {"error": text, "hint": text or null, "refused": whether the
+library refuses this graph}, or {"built": true} as soon as the engine is written, and {"layers": report or null}. If the
+process ends in another way, the parent reads the exit status and standard error, which has the messages of the library.
 
 A plugin is usually opened like any shared library, which registers its creator for the whole process. A plugin that the
 engine will contain is loaded differently. The builder loads it into its own registry, and the runtime that opens the
@@ -23,11 +23,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edgead.engine.request import EngineTask, PluginLibrary
+from edgead.engine.request import MORE_MEMORY, EngineTask, PluginLibrary
 from edgead.engine.settings import TensorRTSettings
 from edgead.engine.tensorrt_config import builder_config, keep_timings, read_timings, set_batch
 from edgead.engine.tensorrt_network import parsed_network
-from edgead.errors import BackendError, EdgeadError
+from edgead.errors import BackendError, EdgeadError, GraphRefusedError
 from edgead.files.atomic import replace_file
 from edgead.files.parsing import parse_json
 from edgead.files.records import record_errors, record_from
@@ -74,7 +74,9 @@ def main() -> None:
             task = record_from(EngineTask, parse_json(content, _MAX_TASK_BYTES))
         library, engine = build(task)
     except EdgeadError as error:
-        answer(error=error.what, hint=error.hint)
+        answer(error=error.what, hint=error.hint, refused=isinstance(error, GraphRefusedError))
+    except MemoryError:
+        answer(error="the memory is too small for the build", hint=MORE_MEMORY, refused=True)
     else:
         answer(built=True)
         answer(layers=_layers(library, engine, host_code=task.request.settings.version_compatible))
@@ -90,7 +92,8 @@ def build(task: EngineTask) -> tuple[Library, Any]:
         The library, and the content of the engine, a buffer of the library.
 
     Raises:
-        BackendError: If the library is missing or rejects the graph, the plugin or a setting.
+        GraphRefusedError: If the library rejects the graph.
+        BackendError: If the library is missing or rejects the plugin or a setting, or the machine cannot build.
     """
     _log.info("loading the library")
     library = load_library(task.request.backend)
@@ -120,10 +123,7 @@ def build(task: EngineTask) -> tuple[Library, Any]:
     engine = builder.build_serialized_network(network, config)
     del parser  # not earlier, because it owns the weights of the network
     if engine is None:
-        raise BackendError(
-            f"{library.name} cannot build an engine of the graph ({library.said()})",
-            hint="check the GPU with 'edgead doctor', or build with another --precision",
-        )
+        raise library.failure("cannot build an engine of the graph", "build with another --precision")
     _log.info("writing the engine")
     with replace_file(task.engine) as partial:
         partial.write_bytes(memoryview(engine))

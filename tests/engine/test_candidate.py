@@ -21,7 +21,7 @@ from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import Calibrating, CandidatePrecision
 from edgead.engine.rebuild import recompile_bundle
 from edgead.engine.target import find_target
-from edgead.errors import BackendError, BundleError, EdgeadError, VerificationError
+from edgead.errors import BackendError, BundleError, EdgeadError, InputError, VerificationError
 from edgead.runtime import open_session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.runtime.tensorrt import session as tensorrt
@@ -59,7 +59,7 @@ def bundles(folder: Path, exact: Bundle) -> dict[str, Bundle]:
     with pytest.MonkeyPatch.context() as patch:
         graph = exact.file("model.onnx").read_bytes()
         patch.setattr("edgead.engine.build.onnx_from_run", lambda _: graph)
-        candidate_precisions: tuple[CandidatePrecision, ...] = ("fp32", "fp16", "int8")
+        candidate_precisions: tuple[CandidatePrecision, ...] = ("fp32", "fp16")
         return {
             candidate_precision: build_bundle(
                 ToyRun(), folder / candidate_precision, plan(folder, candidate_precision)
@@ -68,7 +68,7 @@ def bundles(folder: Path, exact: Bundle) -> dict[str, Bundle]:
         }
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_bundle_holds_an_engine_that_nobody_ran(precision: str, bundles: dict[str, Bundle]) -> None:
     bundle = open_bundle(bundles[precision].path)
     manifest = bundle.manifest
@@ -78,8 +78,7 @@ def test_a_bundle_holds_an_engine_that_nobody_ran(precision: str, bundles: dict[
         precision,
     )
     assert manifest.verified is False
-    expected = {"model.onnx", "golden.npz", "model.engine", "engine.json"}
-    assert set(manifest.files) == expected | ({"calibration.json"} if precision == "int8" else set())
+    assert set(manifest.files) == {"model.onnx", "golden.npz", "model.engine", "engine.json"}
     record = EngineRecord.from_json(bundle.file("engine.json").read_text(), "")
     assert (record.backend, record.precision, record.target) == ("tensorrt-rtx", precision, "rtx-desktop")
     assert record.compute_capabilities == ("8.6", "8.9", "12.0")
@@ -88,9 +87,8 @@ def test_a_bundle_holds_an_engine_that_nobody_ran(precision: str, bundles: dict[
     assert record.library_version == load_library("tensorrt-rtx").version_text
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_the_graph_was_verified_instead_of_the_engine(precision: str, bundles: dict[str, Bundle]) -> None:
-    bundle = bundles[precision]
+def test_the_graph_was_verified_instead_of_the_engine(bundles: dict[str, Bundle]) -> None:
+    bundle = bundles["fp16"]
     golden = bundle.golden()
     with OnnxRuntimeSession(bundle.file("model.onnx")) as session:
         found = session.infer(golden.images)
@@ -110,10 +108,10 @@ def test_float32_is_verified_again_for_another_backend(bundles: dict[str, Bundle
 def test_the_table_has_a_row_for_an_engine_that_was_not_run(
     bundles: dict[str, Bundle], exact: Bundle
 ) -> None:
-    lines = _report(bundles["int8"])
+    lines = _report(bundles["fp16"])
     first = lines[0].replace(",", "").split()
     assert first[0] == "graph"
-    assert {"int8", "rtx-desktop", "onnxruntime", "fp32", "24"} <= set(first)
+    assert {"fp16", "rtx-desktop", "onnxruntime", "fp32", "24"} <= set(first)
     assert len([line for line in lines if line.split()[0] == "engine"]) == 1
     of_exact = _report(exact)
     assert of_exact[0].split()[0] == "verified"
@@ -145,7 +143,7 @@ def refusal(bundle: Bundle, kind: type[EdgeadError] = BackendError) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_without_a_gpu_it_does_not_open(precision: str, bundles: dict[str, Bundle]) -> None:
     assert refusal(bundles[precision]) == str(gpu_error())
 
@@ -224,14 +222,14 @@ main()
 """
 
 
-def test_an_int8_bundle_is_compiled_as_it_is_without_images_and_torch(
+def test_an_fp16_bundle_is_compiled_as_it_is_without_images_and_torch(
     folder: Path, exact: Bundle, bundles: dict[str, Bundle], tmp_path: Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgead.engine.build.onnx_from_run", lambda _: exact.file("model.onnx").read_bytes())
-        int8 = build_bundle(ToyRun(), tmp_path / "int8", plan(folder, "int8", "cpu"))
+        fp16 = build_bundle(ToyRun(), tmp_path / "fp16", plan(folder, "fp16", "cpu"))
     done = subprocess.run(
-        [sys.executable, "-c", COMMAND, "build", str(int8.path), "--out", str(tmp_path / "rtx"),
+        [sys.executable, "-c", COMMAND, "build", str(fp16.path), "--out", str(tmp_path / "rtx"),
          "--target", "rtx-desktop"],
         capture_output=True,
         text=True,
@@ -239,17 +237,26 @@ def test_an_int8_bundle_is_compiled_as_it_is_without_images_and_torch(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert {"int8", "rtx-desktop", "golden"} <= set(rows[0])
+    assert {"fp16", "rtx-desktop", "golden"} <= set(rows[0])
     assert [row for row in rows if row[0] == "engine"]
     compiled = open_bundle(tmp_path / "rtx")
-    for name in ("model.onnx", "golden.npz", "calibration.json"):
-        assert compiled.manifest.files[name] == int8.manifest.files[name]
-    assert compiled.file("model.onnx").read_bytes() == int8.file("model.onnx").read_bytes()
-    assert compiled.manifest.thresholds[PART] == int8.manifest.thresholds[PART]
-    assert (compiled.manifest.backend, compiled.manifest.precision) == ("tensorrt-rtx", "int8")
-    assert compiled.manifest.training == int8.manifest.training
+    for name in ("model.onnx", "golden.npz"):
+        assert compiled.manifest.files[name] == fp16.manifest.files[name]
+    assert compiled.file("model.onnx").read_bytes() == fp16.file("model.onnx").read_bytes()
+    assert compiled.manifest.thresholds[PART] == fp16.manifest.thresholds[PART]
+    assert (compiled.manifest.backend, compiled.manifest.precision) == ("tensorrt-rtx", "fp16")
+    assert compiled.manifest.training == fp16.manifest.training
     # The same graph as one built for RTX from the run.
-    assert compiled.manifest.files["model.onnx"] == bundles["int8"].manifest.files["model.onnx"]
+    assert compiled.manifest.files["model.onnx"] == bundles["fp16"].manifest.files["model.onnx"]
+
+
+def test_an_int8_bundle_is_refused_before_any_work(folder: Path, exact: Bundle, tmp_path: Path) -> None:
+    int8 = copy(replace(exact, manifest=replace(exact.manifest, precision="int8")), tmp_path / "int8")
+    with pytest.raises(InputError) as refused:
+        recompile_bundle(int8, tmp_path / "x", plan(folder, "fp32"))
+    assert "\n" not in str(refused.value)
+    assert str(int8.path) in refused.value.what
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_graph_that_gives_other_answers_is_not_compiled(

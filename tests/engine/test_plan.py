@@ -120,10 +120,20 @@ def test_an_option_of_int8_is_refused_by_name_where_no_int8_is_tried(option, tar
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("target", "precision"), [("cpu", "int8"), ("rtx-desktop", "auto")])
+@pytest.mark.parametrize(("target", "precision"), [("cpu", "int8"), ("jetson-orin", "auto")])
 def test_options_of_int8_reach_the_calibration(target, precision):
     plan = Plan.parse(target=target, precision=precision, **OF_INT8)
     assert plan.calibrating == Calibrating("noise", "minmax", Path("clipping_limits.json"))
+
+
+@pytest.mark.parametrize("quantize", [None, "student"])
+def test_int8_is_refused_for_tensorrt_for_rtx_in_one_line(quantize):
+    with pytest.raises(InputError) as caught:
+        Plan.parse(target="rtx-desktop", precision="int8", quantize=quantize)
+    assert "\n" not in str(caught.value)
+    assert "int8" in caught.value.what
+    assert "'rtx-desktop'" in caught.value.what
+    assert "fp16" in caught.value.hint
 
 
 def test_without_options_it_is_the_default_plan():

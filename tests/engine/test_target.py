@@ -136,6 +136,11 @@ BAD: list[tuple[str, str, str]] = [
         "map_error",
     ),
     ("number for text", with_line("description", "description = 3"), "description"),
+    (
+        "int8 for RTX",
+        with_line("fallback_order", 'fallback_order = ["int8-student", "fp16"]'),
+        "int8-student",
+    ),
     ("no list", with_line("fallback_order", 'fallback_order = "int8"'), "fallback_order"),
     (
         "unknown candidate precision",
@@ -276,9 +281,11 @@ def test_a_plan_takes_the_fallback_order_of_its_target() -> None:
     def plan(target: str, precision: str, quantize: str | None = None) -> Plan:
         return Plan.parse(target=target, precision=precision, quantize=quantize)
 
-    assert plan("rtx-desktop", "auto").candidate_precisions == CANDIDATE_PRECISIONS
+    assert plan("jetson-orin", "auto").candidate_precisions == CANDIDATE_PRECISIONS
+    # TensorRT for RTX supports INT8 for weights only.
+    assert plan("rtx-desktop", "auto").candidate_precisions == ("fp16", "fp16-fp32-tail", "fp32")
     assert plan("cpu", "auto").candidate_precisions == ("fp32",)
-    assert plan("rtx-desktop", "int8").candidate_precisions == ("int8",)
+    assert plan("jetson-orin", "int8").candidate_precisions == ("int8",)
     assert plan("cpu", "int8", "student").candidate_precisions == ("int8-student",)
     with pytest.raises(InputError) as refusal:
         plan("cpu", "auto", "student")

@@ -370,7 +370,10 @@ def test_an_invalid_task_is_answered_in_one_line(task):
     )
     assert result.returncode == 0
     (line,) = result.stdout.splitlines()
-    assert list(json.loads(line)) == ["error", "hint"]
+    answer = json.loads(line)
+    assert list(answer) == ["error", "hint", "refused"]
+    # Another graph would not help.
+    assert answer["refused"] is False
 
 
 BUILD = """

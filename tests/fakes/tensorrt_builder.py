@@ -4,7 +4,9 @@ TensorRT itself builds only on a machine with its GPU. This module builds nothin
 bindings of 8.6.1, as listed with `dir`, or of NVIDIA's sources of 10.3 and 11.1, so a call that a version does not
 support fails here too. It refuses a plugin that is in any registry already. It reads the types of the graph with onnx,
 records its settings, and writes the record as the "engine". Tests copy it as tensorrt.py; an environment variable sets
-the version.
+the version. FAKE_TENSORRT_REFUSES=OPERATOR makes it refuse graphs with this operator, FAKE_TENSORRT_COMPLAINT gives the
+reason, and FAKE_TENSORRT_DIES names a signal to die of instead. With FAKE_TENSORRT_KEEPS_GRAPH the "engine" is the
+graph, which `tests.fakes.tensorrt_runtime` runs.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import ctypes
 import enum
 import json
 import os
+import signal
 from typing import Any
 
 import onnx
@@ -257,7 +260,7 @@ class Builder:
                 ILogger.WARNING, "CUDA initialization failure with error: 35. Please check your installation"
             )
             raise TypeError("pybind11::init(): factory function returned nullptr")
-        self._registry = Registry(logger)
+        self._registry, self._logger = Registry(logger), logger
 
     def get_plugin_registry(self) -> Registry:
         return self._registry
@@ -271,7 +274,17 @@ class Builder:
     def create_optimization_profile(self) -> Profile:
         return Profile()
 
-    def build_serialized_network(self, network: Network, config: IBuilderConfig) -> bytes:
+    def build_serialized_network(self, network: Network, config: IBuilderConfig) -> bytes | None:
+        refused = os.environ.get("FAKE_TENSORRT_REFUSES")
+        if any(node.op_type == refused for node in network._model.graph.node):
+            if death := os.environ.get("FAKE_TENSORRT_DIES"):
+                os.kill(os.getpid(), signal.Signals[death])
+            # As 8.6 answers for INT8 layers that it has no kernel for.
+            complaint = (
+                "Error Code 10: Internal Error (Could not find any implementation for node conv_t + relu_t.)"
+            )
+            self._logger.log(ILogger.ERROR, os.environ.get("FAKE_TENSORRT_COMPLAINT", complaint))
+            return None
         TOLD["level"] = config.builder_optimization_level
         TOLD["verbosity"] = config.profiling_verbosity.name
         TOLD["hardware"] = getattr(
@@ -282,6 +295,8 @@ class Builder:
             monitor.phase_start("Building engine", None, 4)
             monitor.step_complete("Building engine", 1)
             monitor.phase_finish("Building engine")
+        if os.environ.get("FAKE_TENSORRT_KEEPS_GRAPH"):
+            return b"engine" + network._model.SerializeToString()
         return json.dumps(TOLD).encode()
 
 
@@ -300,6 +315,8 @@ class Runtime:
         self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, engine: bytes) -> Engine | None:
+        if engine.startswith(b"engine"):
+            return Engine()
         told = json.loads(engine)
         if "VERSION_COMPATIBLE" in told["flags"] and not self.engine_host_code_allowed:
             return None

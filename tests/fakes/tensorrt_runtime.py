@@ -2,17 +2,21 @@
 
 `flavour`: "8.6" has no allocation strategies and no memory sizes in its calls, and gives one profile to one context;
 "10" has both; "rtx" also has a runtime configuration and a cache. If `tensors` names features instead of a map and a
-score, the engine fills them with the values of `feature`.
+score, the engine fills them with the values of `feature`. An engine that holds a graph, as `tensorrt_builder` makes
+one, gives the map and the score of the graph; `taken` is called with the graph for each of its inferences.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 
 from edgead.runtime.tensorrt.engine_record import EngineRecord, this_platform
 from edgead.runtime.tensorrt.library import Library
@@ -51,6 +55,7 @@ class StandInTensorRT:
         self.runtimes: list[Any] = []
         self.kept_kernels = b"kernels"
         self.cache_given = b""
+        self.taken: Callable[[onnx.ModelProto], object] = lambda graph: None
         if flavour != "8.6":
             self.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
         if flavour == "rtx":
@@ -73,7 +78,8 @@ class StandInTensorRT:
                     "Cannot register the library as plugin creator of AnomalyMap exists already."
                 )
                 return None
-            return self._unless("deserialise", "out of memory", Engine(self))
+            graph = content.removeprefix(b"engine") if content.startswith(b"engine\x08") else None
+            return self._unless("deserialise", "out of memory", Engine(self, graph))
 
         runtime = SimpleNamespace(
             deserialize_cuda_engine=deserialize_cuda_engine,
@@ -91,8 +97,9 @@ class StandInTensorRT:
 
 
 class Engine:
-    def __init__(self, module: StandInTensorRT) -> None:
+    def __init__(self, module: StandInTensorRT, graph: bytes | None = None) -> None:
         self._module = module
+        self.graph = None if graph is None else Graph(graph)
         self.num_io_tensors = len(module.tensors)
         if module.flavour == "8.6":
             self.device_memory_size = module.scratch
@@ -142,13 +149,27 @@ class Engine:
 
     def _context(self) -> Context | None:
         module = self._module
-        context = Context(module, has_profile=module.flavour != "8.6" or not module.contexts)
+        context = Context(module, self.graph, has_profile=module.flavour != "8.6" or not module.contexts)
         return module._unless("context", "cannot create a context", context)
 
 
+class Graph:
+    """The graph of an engine, run by ONNX Runtime."""
+
+    def __init__(self, content: bytes) -> None:
+        self.model = onnx.load_from_string(content)
+        options = onnxruntime.SessionOptions()
+        # As the session of a bundle sets it.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        return self._session.run(["anomaly_map", "anomaly_score"], {"images": images})
+
+
 class Context:
-    def __init__(self, module: StandInTensorRT, has_profile: bool) -> None:
-        self._module, self._has_profile = module, has_profile
+    def __init__(self, module: StandInTensorRT, graph: Graph | None, has_profile: bool) -> None:
+        self._module, self._graph, self._has_profile = module, graph, has_profile
         self._shape: tuple[int, ...] = ()
         self.memory, self._addresses = 0, {}
         module.contexts.append(self)
@@ -202,6 +223,11 @@ class Context:
                     self._tensor(name, kind, values.shape).view(values.dtype)[:] = values
             return
         maps = self._tensor("anomaly_map", ctypes.c_float, self.get_tensor_shape("anomaly_map"))
+        if self._graph is not None:
+            maps[:], scores = self._graph.run(images)
+            self._tensor("anomaly_score", ctypes.c_float, self._shape[:1])[:] = scores
+            self._module.taken(self._graph.model)
+            return
         maps[:, 0] = images.mean(axis=3, dtype=np.float64) / 255
         self._tensor("anomaly_score", ctypes.c_float, self._shape[:1])[:] = maps.max(axis=(1, 2, 3))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args
 
-from edgead.errors import BackendError
+from edgead.errors import BackendError, GraphRefusedError
 from edgead.runtime.tensorrt.engine_record import version_numbers
 from edgead.types import TensorSpec
 
@@ -39,8 +39,13 @@ _GPU_TROUBLE = (
         r"CUDA driver version is insufficient|\berror:? 35\b",
         "no NVIDIA driver, or one too old: install or update it",
     ),
+    (
+        r"no kernel image is available|\b(cudaE|e)rror:? 209\b",
+        "it has no code for this NVIDIA GPU: install another version",
+    ),
     (r"no CUDA-capable device|\b(cudaE|e)rror:? 100\b", "no NVIDIA GPU is visible to this process"),
 )
+_FULL_DISK = re.compile("No space left on device|Disk quota exceeded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,24 @@ class Library:
             if re.search(pattern, complaints):
                 return trouble
         return complaints[:400] or "it gave no reason"
+
+    def failure(self, what: str, hint: str) -> BackendError:
+        """Make the error of a compiler that failed on a graph, with the complaints of the library since the last call.
+
+        Args:
+            what: Description of the failure, without the name of the library.
+            hint: Description of the fix, if this graph is the cause.
+
+        Returns:
+            BackendError if the machine is the cause (driver, GPU, disk), because then every other graph fails too, and
+            GraphRefusedError otherwise.
+        """
+        said = self.said()
+        machine = said in {trouble for _, trouble in _GPU_TROUBLE} or _FULL_DISK.search(said)
+        kind = BackendError if machine else GraphRefusedError
+        return kind(
+            f"{self.name} {what} ({said})", hint="check the GPU with 'edgead doctor'" if machine else hint
+        )
 
 
 @cache
