@@ -27,7 +27,8 @@ from edgead.errors import (
     SourceError,
 )
 from edgead.evaluation.evaluate import evaluate, score_dataset
-from edgead.imaging.preprocess import ModelSize, read_image
+from edgead.imaging.decode import read_image
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.model import BATCH, Model
 from edgead.scoring.threshold import Threshold
 from edgead.training import start

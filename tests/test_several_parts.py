@@ -21,7 +21,7 @@ from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.data.synthetic.dataset import DEFECTS, add_defect
 from edgead.engine.rebuild import images_of, spread
 from edgead.errors import BundleError, DataError, InputError, VerificationError
-from edgead.imaging.preprocess import read_image
+from edgead.imaging.decode import read_image
 from edgead.models import METHODS
 from edgead.runtime import open_session
 from edgead.runtime.golden_check import check_golden

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from edgead.bundle.part_names import MAX_PARTS
 from edgead.errors import BundleError
-from edgead.imaging.preprocess import ModelSize, image_from_bytes, resize_to_model
+from edgead.imaging.decode import image_from_bytes
+from edgead.imaging.preprocess import ModelSize, resize_to_model
 from edgead.types import Float32Array, UInt8Array
 
 GOLDEN_PAIRS = 4

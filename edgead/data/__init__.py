@@ -5,7 +5,7 @@
 `edgead.data.pseudo_anomalies.contact_sheet` writes an image that shows them.
 """
 
-from edgead.data.images import LoadedImages, load_images, read_mask
+from edgead.data.images import LoadedImages, load_images, read_mask, read_sample
 from edgead.data.layouts import LAYOUTS, open_dataset
 from edgead.data.samples import GOOD, Dataset, Sample, split_holdout, spread_over
 
@@ -18,6 +18,7 @@ __all__ = [
     "load_images",
     "open_dataset",
     "read_mask",
+    "read_sample",
     "split_holdout",
     "spread_over",
 ]

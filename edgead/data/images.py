@@ -14,7 +14,8 @@ import numpy as np
 
 from edgead.data.samples import Sample
 from edgead.errors import DataError, ImageError
-from edgead.imaging.preprocess import ModelSize, read_image, resize_to_model
+from edgead.imaging.decode import read_image
+from edgead.imaging.preprocess import ModelSize, resize_to_model
 from edgead.types import BoolArray, UInt8Array
 
 
@@ -62,6 +63,21 @@ def load_images(samples: Sequence[Sample], size: ModelSize, skip_broken: bool = 
     return LoadedImages(images[: len(kept)], tuple(kept), tuple(broken))
 
 
+def read_sample(sample: Sample) -> UInt8Array:
+    """Read the image of a sample.
+
+    Args:
+        sample: Sample to read.
+
+    Returns:
+        Image, (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    return read_image(sample.path)
+
+
 def read_mask(sample: Sample, shape: tuple[int, int]) -> BoolArray:
     """Read the mask of a sample, and resize it by nearest neighbour.
 
@@ -92,7 +108,7 @@ def read_mask(sample: Sample, shape: tuple[int, int]) -> BoolArray:
 def _read(sample: Sample, skip_broken: bool, broken: list[str]) -> UInt8Array | None:
     """Read the image of a sample; for a skipped file, return None and append a line to `broken`."""
     try:
-        return read_image(sample.path)
+        return read_sample(sample)
     except ImageError as error:
         if not skip_broken:
             raise ImageError(

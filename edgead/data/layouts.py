@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from edgead.data.samples import GOOD, Dataset, Sample
 from edgead.errors import DataError
-from edgead.imaging.preprocess import IMAGE_SUFFIXES
+from edgead.imaging.decode import IMAGE_SUFFIXES
 
 _SPLITS = ("train", "test")
 _Samples = tuple[tuple[Sample, ...], tuple[Sample, ...]]

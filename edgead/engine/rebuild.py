@@ -21,7 +21,7 @@ import numpy as np
 
 from edgead.bundle import Bundle, check_out
 from edgead.bundle.manifest import REBUILD
-from edgead.data import Dataset, LoadedImages, Sample, load_images, open_dataset, spread_over
+from edgead.data import Dataset, LoadedImages, Sample, load_images, open_dataset, read_sample, spread_over
 from edgead.engine.candidate import open_candidate
 from edgead.engine.candidate_precisions import fastest_within_tolerance
 from edgead.engine.fidelity import (
@@ -38,7 +38,7 @@ from edgead.engine.precision_converter import ConvertedModel, PrecisionConverter
 from edgead.engine.validation_images import ValidationImages, image_hash
 from edgead.engine.write import Built, ModelDetails, answers, install
 from edgead.errors import BundleError, DataError, ImageError, InputError
-from edgead.imaging.preprocess import ModelSize, read_image, resize_to_model
+from edgead.imaging.preprocess import ModelSize, resize_to_model
 from edgead.runtime.agreement import golden_fidelity
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
@@ -288,7 +288,7 @@ def _read(path: Path, known: frozenset[str], size: ModelSize) -> _Folder:
     for sample in dataset.train:
         # Images are read one at a time, because a dataset may be larger than the memory.
         try:
-            image = resize_to_model(read_image(sample.path), size)
+            image = resize_to_model(read_sample(sample), size)
         except ImageError:
             continue
         name = image_hash(image)

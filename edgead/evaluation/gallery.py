@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edgead.data import Sample, read_mask
+from edgead.data import Sample, read_mask, read_sample
 from edgead.evaluation.evaluate import Scores
 from edgead.evaluation.html import image_uri
 from edgead.imaging.heatmap import overlay
-from edgead.imaging.preprocess import ModelSize, read_image, resize_to_model
+from edgead.imaging.preprocess import ModelSize, resize_to_model
 from edgead.scoring.decision import decide, finite_images
 from edgead.scoring.threshold import Threshold
 from edgead.types import UInt8Array
@@ -121,7 +121,7 @@ def colour_legend() -> str:
 def _card(scores: Scores, index: int, threshold: Threshold | None) -> Card:
     """Card of the image with this index."""
     sample, score, anomaly_map = scores.samples[index], float(scores.scores[index]), scores.maps[index]
-    image = resize_to_model(read_image(sample.path), ModelSize(*anomaly_map.shape))
+    image = resize_to_model(read_sample(sample), ModelSize(*anomaly_map.shape))
     is_anomalous = None if threshold is None else decide(anomaly_map, score, threshold.value)
     return Card(
         image=image_uri(_with_outline(image, sample)),

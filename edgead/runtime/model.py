@@ -18,7 +18,8 @@ import numpy as np
 from edgead.bundle.manifest import REBUILD
 from edgead.bundle.part_names import choose_part
 from edgead.errors import BackendError, InputError
-from edgead.imaging.preprocess import ModelSize, batch_from_images, read_image
+from edgead.imaging.decode import read_image
+from edgead.imaging.preprocess import ModelSize, batch_from_images
 from edgead.imaging.regions import regions_from_map
 from edgead.runtime.base import Session
 from edgead.scoring.decision import NOT_FINITE, decide

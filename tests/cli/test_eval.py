@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from edgead.cli.eval import eval_
 from edgead.data import open_dataset
 from edgead.errors import BundleError, CollapseError, DataError, ImageError, InputError, MissingExtraError
-from edgead.imaging.preprocess import ModelSize, read_image
+from edgead.imaging.decode import read_image
+from edgead.imaging.preprocess import ModelSize
 from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.parts_on_disk import SIZE_PX, write_parts

@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from edgead.bundle import open_bundle
-from edgead.imaging.preprocess import read_image
+from edgead.imaging.decode import read_image
 from tests.helpers.command_line import run_main
 from tests.helpers.other_libraries import State, enlarged_maps, pixels, random_state, resnet18, student_of_rd
 from tests.helpers.training_parts import good_parts, write_images

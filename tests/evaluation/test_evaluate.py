@@ -11,7 +11,8 @@ from edgead.data import Sample, open_dataset, read_mask
 from edgead.errors import DataError, ImageError
 from edgead.evaluation.evaluate import Scores, evaluate, score_dataset
 from edgead.files.progress import ScoringState, state_of
-from edgead.imaging.preprocess import ModelSize, read_image
+from edgead.imaging.decode import read_image
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.agreement import compare_sessions
 from edgead.runtime.fake import FakeSession
 from edgead.scoring.threshold import Threshold

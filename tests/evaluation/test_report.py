@@ -23,7 +23,8 @@ from edgead.evaluation.report import (
     text_report,
     write_report,
 )
-from edgead.imaging.preprocess import ModelSize, read_image
+from edgead.imaging.decode import read_image
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.fake import FakeSession
 from edgead.scoring.threshold import Threshold
 from tests.helpers.parts_on_disk import SIZE_PX, write_parts

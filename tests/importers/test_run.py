@@ -15,7 +15,8 @@ from torch import nn
 from edgead.data import open_dataset
 from edgead.engine.build import build_bundle
 from edgead.errors import DataError, EdgeadError, InputError, TeacherError
-from edgead.imaging.preprocess import ModelSize, read_image
+from edgead.imaging.decode import read_image
+from edgead.imaging.preprocess import ModelSize
 from edgead.importers import run as importing
 from edgead.importers.checkpoints import read_external_checkpoint
 from edgead.importers.run import import_run

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgead.errors import EdgeadError, InputError, SinkError
-from edgead.imaging.preprocess import read_image
+from edgead.imaging.decode import read_image
 from edgead.streaming import open_sink
 from edgead.streaming.annotate import annotate
 from edgead.streaming.freshness import Signal

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from edgead.imaging.preprocess import read_image
+from edgead.imaging.decode import read_image
 from edgead.runtime import FakeSession
 from edgead.streaming import open_sink, open_source, stream
 from tests.helpers.stream_parts import SIZE

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from edgead.data.pseudo_anomalies.perlin import perlin_noise
 from edgead.errors import DataError
-from edgead.imaging.preprocess import IMAGE_SUFFIXES, read_image
+from edgead.imaging.decode import IMAGE_SUFFIXES, read_image
 from edgead.types import Float32Array, UInt8Array
 
 # The search stops here, because a folder given by mistake, such as a home directory, may be huge.

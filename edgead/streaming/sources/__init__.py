@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgead.errors import SourceError
 from edgead.files.addresses import without_secrets
-from edgead.imaging.preprocess import IMAGE_SUFFIXES
+from edgead.imaging.decode import IMAGE_SUFFIXES
 from edgead.streaming.sources.base import Source
 from edgead.streaming.sources.images import ImageSource, WatchedFolder, open_images
 from edgead.streaming.sources.live import LiveSource, open_camera, open_network

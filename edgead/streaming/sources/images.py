@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from edgead.errors import ImageError, SourceError
-from edgead.imaging.preprocess import IMAGE_SUFFIXES, read_image
+from edgead.imaging.decode import IMAGE_SUFFIXES, read_image
 from edgead.streaming.sources.base import Source
 from edgead.types import Frame
 

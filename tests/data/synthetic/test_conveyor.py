@@ -10,7 +10,7 @@ from edgead.data import open_dataset
 from edgead.data.synthetic.conveyor import Conveyor, write_conveyor_video
 from edgead.data.synthetic.dataset import KINDS, write_dataset
 from edgead.errors import EdgeadError, InputError
-from edgead.imaging.preprocess import read_image
+from edgead.imaging.decode import read_image
 
 
 def test_a_conveyor_is_determined_by_its_seed_and_starts_again() -> None:

@@ -10,7 +10,7 @@ from edgead.data import open_dataset, read_mask
 from edgead.data.synthetic import dataset as synthetic
 from edgead.data.synthetic.dataset import DEFECTS, write_dataset
 from edgead.errors import DataError, EdgeadError, InputError
-from edgead.imaging.preprocess import read_image
+from edgead.imaging.decode import read_image
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -9,7 +9,8 @@ from torch import nn
 
 import edgead.models.components.teacher as teacher_module
 from edgead.errors import TeacherError
-from edgead.imaging.preprocess import ModelSize, read_image, resize_to_model
+from edgead.imaging.decode import read_image
+from edgead.imaging.preprocess import ModelSize, resize_to_model
 from edgead.models.components.teacher import DEFAULT_TEACHER, Teacher, create_teacher
 from edgead.models.components.teacher_weights import _timm_from_lite
 

@@ -1,0 +1,211 @@
+"""Reading of image files: from the bytes of a file to 8-bit RGB pixels.
+
+Every image file is read here, in training, builds, evaluation and streams. The rules are the same for all formats:
+
+- An image decodes to the pixels that the format defines, or it is refused by the name of the property.
+- A file that is cut short or damaged inside is refused, instead of read with grey or black in place of lost pixels.
+- The EXIF orientation is applied.
+- Opacity is composited on black. Colour profiles are not applied.
+- Deep values are scaled by the largest value of their depth, whatever the maximum of the image.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from edgead.errors import ImageError, InputError
+from edgead.imaging.formats import bmp, jpeg, png, tiff, webp
+from edgead.imaging.formats.pixels import (
+    MAX_PIXELS,
+    DamagedImageError,
+    LargeImageError,
+    Pixels,
+    Samples,
+    UnsupportedImageError,
+)
+from edgead.types import UInt8Array
+
+MAX_FILE_BYTES = 256 * 2**20
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_FORMATS = "PNG, JPEG, BMP, TIFF or WebP"
+
+BIT_DEPTHS = (10, 12, 14)
+"""Depths of cameras that save their values in samples of 16 bits."""
+
+# Formats that edgead does not read, by bytes at an offset of the file, for a message that names them.
+_OTHERS = (
+    (0, b"GIF8", "GIF"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftyphev", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x76\x2f\x31\x01", "OpenEXR"),
+    (0, b"8BPS", "PSD"),
+)
+_COPY_AGAIN = "copy it again from its source, or remove it"
+
+
+def read_image(path: Path, bit_depth: int | None = None) -> UInt8Array:
+    """Read a PNG, JPEG, BMP, TIFF or WebP file. The format follows from the content, not from the name.
+
+    Args:
+        path: Image file.
+        bit_depth: Depth of the values in samples of 16 bits, one of `BIT_DEPTHS`. None for 16 bits, or the depth that
+            the file records in the tag SMaxSampleValue of a TIFF.
+
+    Returns:
+        Image, (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: The file is missing, not an image, cut short or damaged, has a property that edgead does not read,
+            has a value above `bit_depth`, is longer than `MAX_FILE_BYTES`, or has too many pixels.
+    """
+    return image_from_bytes(_read_bounded(path), str(path), bit_depth)
+
+
+def image_from_bytes(data: bytes, name: str, bit_depth: int | None = None) -> UInt8Array:
+    """Decode the content of an image file as `read_image` does.
+
+    Args:
+        data: Content of the file.
+        name: Name of the image, for messages.
+        bit_depth: Depth of the values in samples of 16 bits; see `read_image`.
+
+    Returns:
+        Image, (H, W, 3) uint8 RGB, contiguous.
+
+    Raises:
+        ImageError: The image cannot be used; see `read_image`.
+    """
+    decoder = _decoder(data)
+    if decoder is None:
+        other = next((kind for place, sign, kind in _OTHERS if data.startswith(sign, place)), None)
+        if other is not None:
+            raise ImageError(f"{name} is {other}, which edgead does not read", hint="save it as PNG")
+        raise ImageError(f"{name} is not a {IMAGE_FORMATS} image", hint="remove it or save it as PNG")
+    try:
+        return _rgb8_from_pixels(decoder(data), bit_depth)
+    except UnsupportedImageError as error:
+        raise ImageError(
+            f"{name} is a {error}, which edgead does not read",
+            hint="save it as grey or RGB with 8 or 16 bits",
+        ) from error
+    except LargeImageError as error:
+        raise ImageError(
+            f"{name} has {error}, more than the {MAX_PIXELS} allowed", hint="crop or shrink it"
+        ) from error
+    except DamagedImageError as error:
+        raise ImageError(f"{name} is broken ({error})", hint=_COPY_AGAIN) from error
+    except _DepthError as error:
+        raise ImageError(
+            f"{name} has {error}", hint="give the --bit-depth of the camera, or none for 16 bits"
+        ) from error
+
+
+def check_bit_depth(bit_depth: int | None) -> None:
+    """Check a depth from a user.
+
+    Args:
+        bit_depth: One of `BIT_DEPTHS`, or None.
+
+    Raises:
+        InputError: It is another number.
+    """
+    if bit_depth is not None and bit_depth not in BIT_DEPTHS:
+        raise InputError(
+            f"bit depth {bit_depth} is unknown", hint=f"give --bit-depth {', '.join(map(str, BIT_DEPTHS))}"
+        )
+
+
+class _DepthError(Exception):
+    """A value is above the largest value of its depth; the text names it."""
+
+
+def _decoder(data: bytes) -> Callable[[bytes], Pixels] | None:
+    if data.startswith(png.SIGNATURE):
+        return png.decode_png
+    if data.startswith(jpeg.SIGNATURE):
+        return jpeg.decode_jpeg
+    if data.startswith(bmp.SIGNATURE):
+        return bmp.decode_bmp
+    if data.startswith(tiff.SIGNATURES):
+        return tiff.decode_tiff
+    return webp.decode_webp if webp.is_webp(data) else None
+
+
+def _rgb8_from_pixels(pixels: Pixels, bit_depth: int | None) -> UInt8Array:
+    """Apply depth, photometric sense, opacity and orientation; return (H, W, 3) uint8 RGB, contiguous."""
+    values, peak = pixels.values, pixels.peak
+    if bit_depth is not None and values.dtype == np.uint16 and peak in _PEAKS_OF_16_BITS:
+        peak = 2**bit_depth - 1
+    if pixels.inverted or peak != 255:
+        table = (np.arange(peak + 1, dtype=np.uint32) * 510 + peak) // (2 * peak)
+        if values.max() > peak:
+            raise _DepthError(
+                f"the value {values.max()}, above {peak}, the largest of {peak.bit_length()} bits"
+            )
+        if pixels.alpha is not None:
+            values = _on_black(peak - values if pixels.inverted else values, pixels.alpha)
+        elif pixels.inverted:
+            table = table[::-1]
+        image = table.astype(np.uint8)[values]
+    else:
+        image = np.asarray(values if pixels.alpha is None else _on_black(values, pixels.alpha), np.uint8)
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    return np.ascontiguousarray(_turned(image, pixels.orientation))
+
+
+_PEAKS_OF_16_BITS = (2**16 - 1, *(2**depth - 1 for depth in BIT_DEPTHS))
+
+
+def _on_black(values: Samples, alpha: Samples) -> Samples:
+    """Composite on black: multiply by the opacity."""
+    peak = np.uint32(np.iinfo(alpha.dtype).max)
+    product = values.astype(np.uint32) * alpha.astype(np.uint32)
+    return np.asarray((product + peak // 2) // peak, values.dtype)
+
+
+def _turned(image: UInt8Array, orientation: int) -> UInt8Array:
+    """Apply an EXIF orientation, from 1 to 8: 5 to 8 swap rows and columns, then some are mirrored."""
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return image
+
+
+def _read_bounded(path: Path) -> bytes:
+    """Read a regular file of at most `MAX_FILE_BYTES`."""
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError(f"{path} is not a file", hint="give the path of an image")
+            if status.st_size > MAX_FILE_BYTES:
+                raise ImageError(
+                    f"{path} has {status.st_size} bytes, more than the {MAX_FILE_BYTES} allowed",
+                    hint="crop or shrink it",
+                )
+            return file.read(MAX_FILE_BYTES)
+    except OSError as error:
+        raise ImageError(
+            f"cannot read {path} ({error.strerror or error})", hint="check the path and its permissions"
+        ) from error
+
+
+def _open_without_waiting(name: str, flags: int) -> int:
+    # To open a named pipe would block until it has a writer.
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
