@@ -65,10 +65,12 @@ def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[
     # Checks that need no torch come first, because its import takes seconds.
     from edgead.data import open_dataset
     from edgead.files.atomic import check_directory
+    from edgead.imaging.decode import check_bit_depth
     from edgead.imaging.preprocess import ModelSize
 
     if "size" in given:
         ModelSize.parse(str(given["size"]))
+    check_bit_depth(given.get("bit_depth"))
     check_directory(run_path)
     for folder in folders:
         open_dataset(folder, given.get("layout", "auto"))
@@ -163,7 +165,7 @@ def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model
             from edgead.training.run import open_run
         run = open_run(path)
         description = f"{path} (run: {run.method_name}, {run.teacher_name})"
-        return Model(run.session(), run.size, run.thresholds, description)
+        return Model(run.session(), run.size, run.thresholds, description, run.bit_depth)
     if (path / "manifest.json").is_file():
         from edgead.bundle import Bundle, open_bundle
         from edgead.runtime import open_session
@@ -171,7 +173,8 @@ def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model
         bundle = model if isinstance(model, Bundle) else open_bundle(path)
         manifest = bundle.manifest
         description = f"{path} (bundle: {manifest.method}, {manifest.teacher}, {manifest.precision})"
-        return Model(open_session(bundle, threads=threads), manifest.size, manifest.thresholds, description)
+        session = open_session(bundle, threads=threads)
+        return Model(session, manifest.size, manifest.thresholds, description, manifest.bit_depth)
     state = "is neither a run nor a bundle" if path.exists() else "does not exist"
     raise InputError(f"{path} {state}", hint="give a directory that edgead train or edgead build wrote")
 
@@ -263,7 +266,7 @@ def stream(
     with load(model, threads=threads) as opened, ExitStack() as stack:
         chosen, threshold = opened.part_and_threshold(part)
         stop = stack.enter_context(stop_on_signals())
-        frames = stack.enter_context(open_source(str(given), watch=watch))
+        frames = stack.enter_context(open_source(str(given), watch=watch, bit_depth=opened.bit_depth))
         opened_sinks = [stack.enter_context(open_sink(uri, fps=frames.fps)) for uri in sinks]
         return run_stream(
             opened.session,

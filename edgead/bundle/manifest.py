@@ -62,6 +62,8 @@ class Manifest:
             engine, each time the bundle is opened.
         verified_on: Environment that computed the golden outputs, see `edgead.runtime.environment`.
         files: Hash and size of each file, by path relative to the bundle with `/` as separator. `write_bundle` sets it.
+        bit_depth: Depth of the values of image files with samples of 16 bits that the model was trained on; None for
+            the depth of the files. Every image file that the model scores is read with it.
         created_at: Time of the build, ISO 8601 in UTC.
         edgead_version: Version of edgead that built the bundle.
         schema: Version of the format of the manifest.
@@ -79,6 +81,7 @@ class Manifest:
     verified: bool
     verified_on: Mapping[str, Any]
     files: Mapping[str, FileEntry] = field(default_factory=dict)
+    bit_depth: int | None = None
     created_at: str = field(default_factory=utc_now)
     edgead_version: str = __version__
     schema: int = SCHEMA
@@ -99,7 +102,7 @@ class Manifest:
             "backend": self.backend,
             "target": self.target,
             "precision": self.precision,
-            "preprocess": preprocess_spec(self.size),
+            "preprocess": preprocess_spec(self.size, self.bit_depth),
             "thresholds": {part: asdict(threshold) for part, threshold in self.thresholds.items()},
             "training": dict(self.training),
             "verification": dict(self.verification),
@@ -130,10 +133,12 @@ class Manifest:
             if schema != SCHEMA:
                 raise RecordError(f"schema is {schema}, not {SCHEMA}")
             # The file holds the whole preprocessing, and only the image size varies.
-            size = check_preprocess_spec(record_from(dict, content.pop("preprocess", None), "preprocess"))
-            if "size" in content:
-                raise RecordError("it has the unknown key 'size'")
-            manifest = record_from(cls, {**content, "size": asdict(size)})
+            spec = record_from(dict, content.pop("preprocess", None), "preprocess")
+            size, bit_depth = check_preprocess_spec(spec)
+            for key in ("size", "bit_depth"):
+                if key in content:
+                    raise RecordError(f"it has the unknown key {key!r}")
+            manifest = record_from(cls, {**content, "size": asdict(size), "bit_depth": bit_depth})
             _check(manifest)
         return manifest
 

@@ -102,6 +102,14 @@ def train(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Skip and count unreadable images.")
     ] = False,
+    bit_depth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="10|12|14",
+            help="Depth of the camera's values in image files of 16 bits; the bundle reads its images alike.",
+            show_default="16, or the file's own",
+        ),
+    ] = None,
     accelerator: Annotated[Accelerator, typer.Option(help="Device to train on.")] = Accelerator.AUTO,
     devices: Annotated[
         int, typer.Option(metavar="N", min=1, help="Number of processes on this machine.")
@@ -146,6 +154,7 @@ def train(
             textures=textures,
             seed=seed,
             skip_broken=skip_broken,
+            bit_depth=bit_depth,
             accelerator=str(accelerator),
             devices=devices,
             nodes=nodes,

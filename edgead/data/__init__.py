@@ -7,6 +7,7 @@
 
 from edgead.data.images import LoadedImages, load_images, read_mask, read_sample
 from edgead.data.layouts import LAYOUTS, open_dataset
+from edgead.data.left_out import count_left_out, left_out_text
 from edgead.data.samples import GOOD, Dataset, Sample, split_holdout, spread_over
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "Dataset",
     "LoadedImages",
     "Sample",
+    "count_left_out",
+    "left_out_text",
     "load_images",
     "open_dataset",
     "read_mask",

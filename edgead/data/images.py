@@ -75,7 +75,7 @@ def read_sample(sample: Sample) -> UInt8Array:
     Raises:
         ImageError: The file cannot be read.
     """
-    return read_image(sample.path)
+    return read_image(sample.path, sample.bit_depth)
 
 
 def read_mask(sample: Sample, shape: tuple[int, int]) -> BoolArray:

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
+from edgead.data.left_out import count_left_out
 from edgead.data.samples import GOOD, Dataset, Sample
 from edgead.errors import DataError
 from edgead.imaging.decode import IMAGE_SUFFIXES
@@ -27,8 +28,8 @@ def open_dataset(root: str | os.PathLike[str], layout: str = "auto") -> Dataset:
     """List the samples of a dataset, sorted by path; no image is read.
 
     Args:
-        root: Folder of the dataset. Images are PNG, JPEG, BMP and TIFF files by their suffix; hidden files and other
-            files are skipped.
+        root: Folder of the dataset. Images are PNG, JPEG, BMP, TIFF and WebP files by their suffix; hidden files are
+            skipped, and other files are counted in `Dataset.left_out`.
         layout: One of `LAYOUTS`, or "auto" to detect the layout from the folders.
 
     Returns:
@@ -52,7 +53,15 @@ def open_dataset(root: str | os.PathLike[str], layout: str = "auto") -> Dataset:
         )
     layout = _layout_of(root) if layout == "auto" else layout
     train, test = _READERS[layout](root)
-    return Dataset(root.resolve().name, layout, train, test)
+    left_out = count_left_out(_folders_of_images(root, (*train, *test)))
+    return Dataset(root.resolve().name, layout, train, test, left_out)
+
+
+def _folders_of_images(root: Path, samples: Iterable[Sample]) -> set[Path]:
+    """Return the folders of the samples and, inside the dataset, the folders beside them."""
+    folders = {sample.path.parent for sample in samples}
+    beside = {folder.parent for folder in folders if root in folder.parents}
+    return folders.union(*(_folders(above) for above in beside))
 
 
 def _layout_of(root: Path) -> str:
@@ -194,7 +203,9 @@ def _images(folder: Path) -> list[Path]:
 def _images_needed(folder: Path) -> list[Path]:
     images = _images(folder)
     if not images:
-        raise DataError(f"no image in {folder}", hint="put PNG, JPEG, BMP or TIFF images of good parts there")
+        raise DataError(
+            f"no image in {folder}", hint="put PNG, JPEG, BMP, TIFF or WebP images of good parts there"
+        )
     return images
 
 

@@ -7,8 +7,8 @@ stopping and the threshold use only held-out images, and never a test image.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgead.errors import DataError, InputError
@@ -25,12 +25,14 @@ class Sample:
         label: 0 for good, 1 for defective, None for unknown.
         defect: Kind of defect, "good" for a good part.
         mask_path: Image file of the same view; its pixels above zero are the defect. None if there is no mask.
+        bit_depth: Depth of the values of a file with samples of 16 bits; see `edgead.imaging.decode.read_image`.
     """
 
     path: Path
     label: int | None
     defect: str = GOOD
     mask_path: Path | None = None
+    bit_depth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,26 @@ class Dataset:
         layout: Layout of the folder, one of `edgead.data.LAYOUTS`.
         train: Training samples, good ones only.
         test: Test samples, good and defective ones; may be empty.
+        left_out: Number of files beside the images that are not read, by suffix.
     """
 
     name: str
     layout: str
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def at_bit_depth(self, bit_depth: int | None) -> Dataset:
+        """Return the dataset with another depth of its images.
+
+        Args:
+            bit_depth: Depth of the values of files with samples of 16 bits; None for the depth of the files.
+        """
+        train, test = (
+            tuple(replace(sample, bit_depth=bit_depth) for sample in samples)
+            for samples in (self.train, self.test)
+        )
+        return replace(self, train=train, test=test)
 
 
 def spread_over(parts: Sequence[Sequence[Sample]], count: int) -> list[Sample]:

@@ -52,6 +52,11 @@ class TrainedRun(Protocol):
         ...
 
     @property
+    def bit_depth(self) -> int | None:
+        """Depth of the values of image files with samples of 16 bits; None for the depth of the files."""
+        ...
+
+    @property
     def summary(self) -> Mapping[str, Any]:
         """Figures of the training, JSON values only."""
         ...
@@ -114,7 +119,7 @@ def build_bundle(run: TrainedRun, out: Path, plan: Plan | None = None) -> Bundle
         np.concatenate([of_part.all for of_part in validation_images.values()]),
         lambda count: run.training_images(count).images,
     )
-    details = ModelDetails(run.size, run.method_name, run.teacher_name, run.summary)
+    details = ModelDetails(run.size, run.method_name, run.teacher_name, run.summary, run.bit_depth)
     with TemporaryDirectory(prefix="edgead-") as directory:
         built = fastest_within_tolerance(exact, validation_images, graphs, plan, run.size, Path(directory))
         return install(out, built, details, plan.target.backend, plan.target_name)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from edgead.bundle import Bundle, check_out
-from edgead.bundle.manifest import REBUILD
+from edgead.bundle.manifest import REBUILD, Manifest
 from edgead.data import Dataset, LoadedImages, Sample, load_images, open_dataset, read_sample, spread_over
 from edgead.engine.candidate import open_candidate
 from edgead.engine.candidate_precisions import fastest_within_tolerance
@@ -181,7 +181,7 @@ def images_of(bundle: Bundle, data: Sequence[Path]) -> dict[str, FoundImages]:
     folders = []
     for path in data:
         _log.info("reading the images in %s", path)
-        folders.append(_read(path, frozenset().union(*known.values()), manifest.size))
+        folders.append(_read(path, frozenset().union(*known.values()), manifest))
     images = {}
     for part, hashes in known.items():
         held = [len(hashes & folder.found.keys()) if folder.part is None else 0 for folder in folders]
@@ -226,8 +226,8 @@ def spread(images: Mapping[str, FoundImages], size: ModelSize) -> Callable[[int]
 
 
 def _details(bundle: Bundle) -> ModelDetails:
-    manifest = bundle.manifest
-    return ModelDetails(manifest.size, manifest.method, manifest.teacher, manifest.training)
+    old = bundle.manifest
+    return ModelDetails(old.size, old.method, old.teacher, old.training, old.bit_depth)
 
 
 def _compared(
@@ -280,15 +280,15 @@ def _hashes_of(bundle: Bundle, part: str) -> frozenset[str]:
     return frozenset(map(str, names))
 
 
-def _read(path: Path, known: frozenset[str], size: ModelSize) -> _Folder:
+def _read(path: Path, known: frozenset[str], manifest: Manifest) -> _Folder:
     """Open a dataset, and separate its good images with a known hash from the other readable ones."""
-    dataset = open_dataset(path)
+    dataset = open_dataset(path).at_bit_depth(manifest.bit_depth)
     found: dict[str, UInt8Array] = {}
     others = []
     for sample in dataset.train:
         # Images are read one at a time, because a dataset may be larger than the memory.
         try:
-            image = resize_to_model(read_sample(sample), size)
+            image = resize_to_model(read_sample(sample), manifest.size)
         except ImageError:
             continue
         name = image_hash(image)

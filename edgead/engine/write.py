@@ -56,12 +56,14 @@ class ModelDetails:
         method: Name of the method.
         teacher: Name of the teacher.
         training: Figures of the training, JSON values.
+        bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
     """
 
     size: ModelSize
     method: str
     teacher: str
     training: Mapping[str, Any]
+    bit_depth: int | None = None
 
 
 def answers(session: Session, validation_images: Mapping[str, ValidationImages]) -> Golden:
@@ -117,6 +119,7 @@ def install(out: Path, built: Built, model: ModelDetails, backend: Backend, targ
         target=target_name,
         precision=built.precision,
         size=model.size,
+        bit_depth=model.bit_depth,
         thresholds=built.thresholds,
         training=model.training,
         verification=built.verification,

@@ -17,6 +17,7 @@ import numpy as np
 from edgead.data import Sample, load_images, read_mask
 from edgead.errors import DataError
 from edgead.files.progress import ScoringState, log_state
+from edgead.imaging.decode import dark_text
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.scoring import metrics
@@ -153,6 +154,8 @@ def score_dataset(
             hint="give a dataset with test images, such as test/good and test/DEFECT",
         )
     loaded = load_images(samples, size, skip_broken)
+    if (line := dark_text(loaded.images, "the images to score")) is not None:
+        _log.warning("%s", line)
     n = len(loaded.images)
     scores, maps = np.empty(n, np.float32), np.empty((n, size.height_px, size.width_px), np.float32)
     for start in range(0, n, batch_size):

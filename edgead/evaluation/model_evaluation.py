@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgead.bundle.part_names import choose_part
-from edgead.data import open_dataset
+from edgead.data import left_out_text, open_dataset
 from edgead.errors import DataError
 from edgead.evaluation.evaluate import Evaluation, Scores, evaluate, score_dataset
 from edgead.evaluation.report import check_report_packages, write_report
@@ -73,9 +73,12 @@ def evaluate_model(
             f"no images to score: {data} ({dataset.layout}) has good images to train on only",
             hint="give a dataset with test images, such as test/good and test/DEFECT",
         )
+    if (line := left_out_text(dataset.left_out, data)) is not None:
+        _log.warning("%s", line)
     with open_model() as model:
         chosen = choose_part(model.thresholds, part, dataset.name)
-        scores = score_dataset(model.session, dataset.test, model.size, skip_broken)
+        samples = dataset.at_bit_depth(model.bit_depth).test
+        scores = score_dataset(model.session, samples, model.size, skip_broken)
     evaluation = evaluate(scores, model.thresholds[chosen])
     details = {"model": model.description, "data": f"{data} ({dataset.layout})"}
     if len(model.parts) > 1:

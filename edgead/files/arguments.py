@@ -36,6 +36,8 @@ class TrainOptions(TypedDict, total=False):
         textures: Textures of pseudo-anomalies: "procedural" or a folder of images.
         seed: Seed of the hold-out, the initial weights and the order of images.
         skip_broken: Whether to skip and count image files that cannot be read.
+        bit_depth: Depth of the values of image files with samples of 16 bits: 10, 12 or 14; by default 16, or the
+            depth that a file records.
         accelerator: "auto", "cpu" or "cuda".
         devices: Number of processes on this machine.
         nodes: Number of machines, joined by `fabric run` or torchrun.
@@ -57,6 +59,7 @@ class TrainOptions(TypedDict, total=False):
     textures: str | os.PathLike[str]
     seed: int
     skip_broken: bool
+    bit_depth: int | None
     accelerator: str
     devices: int
     nodes: int

@@ -112,6 +112,29 @@ def image_from_bytes(data: bytes, name: str, bit_depth: int | None = None) -> UI
         ) from error
 
 
+def dark_text(images: UInt8Array, name: str) -> str | None:
+    """Describe images of which all values stay under a sixteenth of the range.
+
+    Values of 12 bits in samples of 16 bits, read as 16 bits, are such images.
+
+    Args:
+        images: One or several images, uint8.
+        name: Name of the images, for the line.
+
+    Returns:
+        The line for a warning; None if a value is larger.
+    """
+    brightest = int(images.max(initial=0))
+    # The largest value of 12 bits, 4095 of 65535, is rounded to 16.
+    if brightest > 16:
+        return None
+    depths = ", ".join(map(str, BIT_DEPTHS))
+    return (
+        f"all values of {name} are at most {brightest} of 255; if a camera saved {depths} bits in files of 16 bits, "
+        "train with --bit-depth"
+    )
+
+
 def check_bit_depth(bit_depth: int | None) -> None:
     """Check a depth from a user.
 

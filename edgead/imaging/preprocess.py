@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from edgead.errors import BundleError, InputError
+from edgead.imaging.decode import BIT_DEPTHS
 from edgead.types import UInt8Array
 
 SIZE_STEP_PX = 32
@@ -134,16 +135,20 @@ def batch_from_images(images: Sequence[UInt8Array], size: ModelSize) -> UInt8Arr
     return batch
 
 
-def preprocess_spec(size: ModelSize) -> dict[str, str | int]:
+def preprocess_spec(size: ModelSize, bit_depth: int | None = None) -> dict[str, str | int]:
     """Describe the preprocessing for a manifest.
 
     Args:
         size: Size of the images that the model takes.
+        bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files, which
+            is not recorded.
 
     Returns:
         Names and values of the steps, plain JSON values.
     """
+    of_files = {} if bit_depth is None else {"bit_depth": bit_depth}
     return {
+        **of_files,
         "height_px": size.height_px,
         "width_px": size.width_px,
         "shrink": SHRINK,
@@ -155,14 +160,14 @@ def preprocess_spec(size: ModelSize) -> dict[str, str | int]:
     }
 
 
-def check_preprocess_spec(spec: Mapping[str, object]) -> ModelSize:
+def check_preprocess_spec(spec: Mapping[str, object]) -> tuple[ModelSize, int | None]:
     """Check that this version does the preprocessing that a manifest records.
 
     Args:
         spec: Recorded spec, from `preprocess_spec`.
 
     Returns:
-        Size of the images that the model takes.
+        Size of the images that the model takes, and depth of the values of image files with samples of 16 bits.
 
     Raises:
         BundleError: The spec has an invalid size, or a step that this version does not do.
@@ -176,11 +181,12 @@ def check_preprocess_spec(spec: Mapping[str, object]) -> ModelSize:
         size = ModelSize(height, width)
     except InputError as error:
         raise BundleError(f"preprocess: {error.what}", hint="rebuild with edgead build") from error
-    known = preprocess_spec(size)
+    bit_depth = next((depth for depth in BIT_DEPTHS if spec.get("bit_depth") == depth), None)
+    known = preprocess_spec(size, bit_depth)
     for key in sorted(known.keys() | spec.keys(), key=str):
         if spec.get(key) != known.get(key):
             raise BundleError(
                 f"preprocess: {key} is {spec.get(key)!r}, and this edgead does {known.get(key)!r}",
                 hint="rebuild with edgead build",
             )
-    return size
+    return size, bit_depth

@@ -62,12 +62,14 @@ class Model(Closing):
         size: Size of the images that the session takes.
         thresholds: Decision threshold of each part, by name; None for a part without one.
         description: Description of the model, in one line.
+        bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
 
     Attributes:
         session: Session of the model, for batches at the model's size.
         size: Size of the images that the session takes.
         thresholds: Decision threshold of each part, by name; None for a part without one.
         description: Description of the model, in one line.
+        bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
 
     Example:
         >>> import edgead
@@ -83,11 +85,13 @@ class Model(Closing):
         size: ModelSize,
         thresholds: Mapping[str, Threshold | None],
         description: str,
+        bit_depth: int | None = None,
     ) -> None:
         self.session = session
         self.size = size
         self.thresholds = dict(thresholds)
         self.description = description
+        self.bit_depth = bit_depth
         self._closed = False
 
     @property
@@ -162,7 +166,7 @@ class Model(Closing):
             raise InputError("an empty list of images", hint="give 1 or more")
         results: list[Result] = []
         for start in range(0, len(images), BATCH):
-            loaded = [_image(one) for one in images[start : start + BATCH]]
+            loaded = [_image(one, self.bit_depth) for one in images[start : start + BATCH]]
             prediction = self.session.infer(batch_from_images(loaded, self.size))
             for index, array in enumerate(loaded):
                 score, of_image = float(prediction.anomaly_score[index]), prediction.anomaly_map[index, 0]
@@ -183,10 +187,10 @@ class Model(Closing):
         self.session.close()
 
 
-def _image(image: Image) -> UInt8Array:
+def _image(image: Image, bit_depth: int | None) -> UInt8Array:
     """Read an image file, or check an array."""
     if isinstance(image, str | os.PathLike):
-        return read_image(Path(image))
+        return read_image(Path(image), bit_depth)
     if not isinstance(image, np.ndarray):
         raise InputError(
             f"an image of type {type(image).__name__}",

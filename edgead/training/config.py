@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgead.bundle.part_names import check_part_names
+from edgead.data import Dataset, open_dataset
 from edgead.errors import InputError
+from edgead.imaging.decode import check_bit_depth
 from edgead.imaging.preprocess import ModelSize
 from edgead.models.base import ALIGNMENTS, PRESETS, STANDARD_VARIANT
 from edgead.models.components.teacher import DEFAULT_TEACHER
@@ -42,6 +44,8 @@ class TrainConfig:
         textures: Textures of pseudo-anomalies: "procedural" or the absolute path of a folder of images.
         seed: Seed of the hold-out, the initial weights and the order of the images.
         skip_broken: Whether to skip image files that cannot be read.
+        bit_depth: Depth of the values of image files with samples of 16 bits, 10, 12 or 14; None for 16 bits, or the
+            depth that a file records.
         training_precision: "32-true", "16-mixed" or "bf16-mixed".
 
     Raises:
@@ -64,11 +68,13 @@ class TrainConfig:
     textures: str = PROCEDURAL
     seed: int = 0
     skip_broken: bool = False
+    bit_depth: int | None = None
     training_precision: str = "32-true"
 
     def __post_init__(self) -> None:
         check_part_names([Path(folder).name for folder in self.data])
         ModelSize.parse(self.size)
+        check_bit_depth(self.bit_depth)
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(
@@ -94,6 +100,20 @@ class TrainConfig:
     def parts(self) -> dict[str, Path]:
         """Dataset folders by name of the part."""
         return {Path(folder).name: Path(folder) for folder in self.data}
+
+    def open_datasets(self) -> dict[str, Dataset]:
+        """Open the datasets, by name of the part.
+
+        Returns:
+            The datasets; their images are read at `bit_depth`.
+
+        Raises:
+            DataError: A dataset is missing, empty or of no known layout.
+        """
+        return {
+            name: open_dataset(root, self.layout).at_bit_depth(self.bit_depth)
+            for name, root in self.parts.items()
+        }
 
     @property
     def schedule(self) -> Schedule:

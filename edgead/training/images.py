@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgead.data import Dataset, LoadedImages, load_images, split_holdout
+from edgead.data import Dataset, LoadedImages, left_out_text, load_images, split_holdout
+from edgead.imaging.decode import dark_text
 from edgead.imaging.preprocess import ModelSize
 from edgead.types import UInt8Array
 
@@ -67,6 +68,11 @@ def read_images(dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool)
     holdout = load_images(held_out, size, skip_broken)
     for line in (*images.broken, *holdout.broken):
         _log.warning("skipped: %s", line)
+    folder = dataset.train[0].path.parent
+    both = np.array([images.images.max(), holdout.images.max()], np.uint8)
+    warnings = (left_out_text(dataset.left_out, folder), dark_text(both, f"the good images in {folder}"))
+    for warning in filter(None, warnings):
+        _log.warning("%s", warning)
     _log.info(
         "%s (%s): %d good images to train on, %d held out for the threshold",
         dataset.name,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from edgead import __version__
-from edgead.data import LoadedImages, Sample, load_images, open_dataset, spread_over
+from edgead.data import LoadedImages, Sample, load_images, spread_over
 from edgead.errors import ImageError, RunError
 from edgead.files.parsing import RecordError, check_object, parse_json, read_bounded, write_json
 from edgead.files.records import record_errors, record_from
@@ -105,6 +105,11 @@ class Run:
         return ModelSize.parse(self.record.config.size)
 
     @property
+    def bit_depth(self) -> int | None:
+        """Depth of the values of image files with samples of 16 bits; None for the depth of the files."""
+        return self.record.config.bit_depth
+
+    @property
     def thresholds(self) -> dict[str, Threshold | None]:
         """Decision thresholds of the torch model, by name of the part."""
         return {name: part.threshold for name, part in self.record.parts.items()}
@@ -163,7 +168,8 @@ class Run:
         """
         images = {}
         for name, root in self.record.config.parts.items():
-            samples = [Sample(root / path, label=0) for path in self.record.parts[name].holdout]
+            paths = self.record.parts[name].holdout
+            samples = [Sample(root / path, 0, bit_depth=self.bit_depth) for path in paths]
             try:
                 images[name] = load_images(samples, self.size)
             except ImageError as error:
@@ -190,10 +196,9 @@ class Run:
         """
         config = self.record.config
         parts = []
-        for name, root in config.parts.items():
-            held_out = set(self.record.parts[name].holdout)
-            train = open_dataset(root, config.layout).train
-            parts.append([s for s in train if s.path.relative_to(root).as_posix() not in held_out])
+        for name, dataset in config.open_datasets().items():
+            root, held_out = config.parts[name], set(self.record.parts[name].holdout)
+            parts.append([s for s in dataset.train if s.path.relative_to(root).as_posix() not in held_out])
         return load_images(spread_over(parts, count), self.size, config.skip_broken)
 
     def labelled_images(self) -> dict[str, LoadedImages]:
@@ -205,12 +210,8 @@ class Run:
         Raises:
             DataError: A dataset is missing.
         """
-        config = self.record.config
-        images = {}
-        for name, root in config.parts.items():
-            if samples := open_dataset(root, config.layout).test:
-                images[name] = load_images(samples, self.size, skip_broken=True)
-        return images
+        tests = {name: dataset.test for name, dataset in self.record.config.open_datasets().items()}
+        return {name: load_images(test, self.size, skip_broken=True) for name, test in tests.items() if test}
 
 
 def open_run(path: Path) -> Run:

@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from edgead.data import Dataset, open_dataset
+from edgead.data import Dataset
 from edgead.data.pseudo_anomalies.contact_sheet import IMAGES_PER_SHEET, draw_contact_sheet
 from edgead.data.pseudo_anomalies.textures import FolderTextures, ProceduralTextures, Textures
 from edgead.errors import InputError, RunError
@@ -73,7 +73,7 @@ def train_run(config: TrainConfig, out: Path, fabric: Fabric) -> Run:
     kind, preset = method_class(config.method), cast("Preset", config.preset)
     kind.check_choices(config.loss, config.variant)
     stage_ends(kind.presets[preset].stages, config.epochs)
-    datasets = {name: open_dataset(root, config.layout) for name, root in config.parts.items()}
+    datasets = config.open_datasets()
     # Random weights of a teacher must be the same when the training is continued.
     torch.manual_seed(config.seed)
     teacher = kind.create_teacher(config.teacher, config.teacher_weights)

@@ -88,7 +88,8 @@ def test_a_batch_has_the_images_in_their_order() -> None:
 
 def test_the_recorded_steps_are_read_back() -> None:
     size = ModelSize(96, 160)
-    assert check_preprocess_spec(preprocess_spec(size)) == size
+    assert check_preprocess_spec(preprocess_spec(size)) == (size, None)
+    assert check_preprocess_spec(preprocess_spec(size, 12)) == (size, 12)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,7 @@ def test_the_recorded_steps_are_read_back() -> None:
         ("width_px", True),
         ("width_px", None),
         ("letterbox", "grey"),
+        ("bit_depth", 11),
     ],
 )
 def test_unknown_steps_are_refused(key: str, value: object) -> None:

@@ -129,7 +129,7 @@ def test_a_finished_run_is_left_alone(config, tmp_path, monkeypatch, caplog):
     def not_wanted(*_: object) -> None:
         pytest.fail("a finished run needs no images")
 
-    monkeypatch.setattr("edgead.training.training.open_dataset", not_wanted)
+    monkeypatch.setattr("edgead.training.config.open_dataset", not_wanted)
     again = train_run(config, tmp_path / "run", cpu())
 
     assert again == open_run(tmp_path / "run")

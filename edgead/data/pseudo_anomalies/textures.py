@@ -66,8 +66,8 @@ class ProceduralTextures:
 class FolderTextures:
     """Textures cut from the images in a folder and its subfolders, such as the Describable Textures Dataset.
 
-    Images are PNG, JPEG, BMP and TIFF files by their suffix. Hidden files, hidden folders and other files are skipped;
-    links to folders are not followed. An image is read only when a texture is drawn from it.
+    Images are PNG, JPEG, BMP, TIFF and WebP files by their suffix. Hidden files, hidden folders and other files are
+    skipped; links to folders are not followed. An image is read only when a texture is drawn from it.
 
     Args:
         folder: Folder of the images.
@@ -134,7 +134,9 @@ def _images_below(root: Path) -> tuple[Path, ...]:
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         )
     if not paths:
-        raise DataError(f"no image in {root}", hint="put PNG, JPEG, BMP or TIFF images of textures there")
+        raise DataError(
+            f"no image in {root}", hint="put PNG, JPEG, BMP, TIFF or WebP images of textures there"
+        )
     return tuple(paths)
 
 

@@ -26,7 +26,7 @@ __all__ = [
 _NETWORK = ("rtsp", "rtsps", "http", "https")
 
 
-def open_source(uri: str, *, watch: bool = False) -> Source:
+def open_source(uri: str, *, watch: bool = False, bit_depth: int | None = None) -> Source:
     """Open the source of an address.
 
     ``0``, ``camera:0``, ``/dev/video0``   a camera of this machine; live
@@ -38,6 +38,7 @@ def open_source(uri: str, *, watch: bool = False) -> Source:
     Args:
         uri: Address of the source.
         watch: Whether to wait for new images in a folder.
+        bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
 
     Returns:
         The opened source.
@@ -58,14 +59,14 @@ def open_source(uri: str, *, watch: bool = False) -> Source:
     elif scheme == "synthetic":
         opened = open_synthetic(uri)
     else:
-        return _open_path(uri, watch)
+        return _open_path(uri, watch, bit_depth)
     if watch:
         opened.close()
         raise SourceError(f"{opened.uri} cannot be watched", hint="give --watch for a folder only")
     return opened
 
 
-def _open_path(uri: str, watch: bool) -> Source:
+def _open_path(uri: str, watch: bool, bit_depth: int | None) -> Source:
     """Open a folder, an image or a video."""
     path = Path(uri)
     if not uri or "://" in uri or not path.exists():
@@ -76,9 +77,9 @@ def _open_path(uri: str, watch: bool) -> Source:
             hint="give a camera number, a video file, a folder of images, rtsp://..., http://... or synthetic:KIND",
         )
     if path.is_dir():
-        return WatchedFolder(path) if watch else open_images(path)
+        return WatchedFolder(path, bit_depth=bit_depth) if watch else open_images(path, bit_depth)
     if watch:
         raise SourceError(f"{uri} cannot be watched", hint="give --watch for a folder only")
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return ImageSource(uri, [path])
+        return ImageSource(uri, [path], bit_depth)
     return open_video(path)

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from edgead.data import count_left_out, left_out_text
 from edgead.errors import ImageError, SourceError
-from edgead.imaging.decode import IMAGE_SUFFIXES, read_image
+from edgead.imaging.decode import IMAGE_SUFFIXES, dark_text, read_image
 from edgead.streaming.sources.base import Source
 from edgead.types import Frame
 
@@ -27,11 +28,12 @@ _log = logging.getLogger(__name__)
 _State: TypeAlias = tuple[int, int, int]  # size in bytes, modified in ns, inode
 
 
-def open_images(folder: Path) -> ImageSource:
+def open_images(folder: Path, bit_depth: int | None = None) -> ImageSource:
     """Open the images of a folder, sorted by name.
 
     Args:
         folder: Folder with image files.
+        bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
 
     Returns:
         The source of these images; images that come later are not part of it.
@@ -45,7 +47,8 @@ def open_images(folder: Path) -> ImageSource:
             f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})",
             hint="give another folder, or --watch to wait for images",
         )
-    return ImageSource(str(folder), paths)
+    _warn_of_left_out(folder)
+    return ImageSource(str(folder), paths, bit_depth)
 
 
 class ImageSource(Source):
@@ -54,17 +57,18 @@ class ImageSource(Source):
     Args:
         uri: Address of the source.
         paths: Image files.
+        bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
     """
 
-    def __init__(self, uri: str, paths: Sequence[Path]) -> None:
+    def __init__(self, uri: str, paths: Sequence[Path], bit_depth: int | None = None) -> None:
         super().__init__(uri)
-        self._paths = paths
+        self._paths, self._bit_depth = paths, bit_depth
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self._paths):
             if self._stopping.is_set():
                 return
-            yield _frame(path, index)
+            yield _frame(path, index, self._bit_depth)
 
 
 class WatchedFolder(Source):
@@ -77,15 +81,25 @@ class WatchedFolder(Source):
         folder: Folder to watch.
         poll_s: Time between two looks at the folder, in seconds.
         settled_s: Time in seconds for which a file must not change before it is read.
+        bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
 
     Raises:
         SourceError: The folder cannot be read.
     """
 
-    def __init__(self, folder: Path, *, poll_s: float = POLL_S, settled_s: float = SETTLED_S) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        poll_s: float = POLL_S,
+        settled_s: float = SETTLED_S,
+        bit_depth: int | None = None,
+    ) -> None:
         super().__init__(str(folder))
         self._folder, self._poll_s, self._settled_s = folder, poll_s, settled_s
+        self._bit_depth = bit_depth
         _image_states(folder)
+        _warn_of_left_out(folder)
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
@@ -108,17 +122,26 @@ class WatchedFolder(Source):
                     return
                 taken[name] = standing.pop(name)[0]
                 try:
-                    yield _frame(self._folder / name, index)
+                    yield _frame(self._folder / name, index, self._bit_depth)
                 except ImageError as error:
                     _log.warning("left out: %s", error)
                 index += 1
             self._stopping.wait(self._poll_s)
 
 
-def _frame(path: Path, index: int) -> Frame:
+def _frame(path: Path, index: int, bit_depth: int | None) -> Frame:
     """Read an image file; the time of capture is the start of reading."""
     captured_at_ns = time.monotonic_ns()
-    return Frame(image=read_image(path), index=index, captured_at_ns=captured_at_ns, source=str(path))
+    image = read_image(path, bit_depth)
+    # Said of the first image alone, since a stream may have a million.
+    if index == 0 and (line := dark_text(image, str(path))) is not None:
+        _log.warning("%s", line)
+    return Frame(image=image, index=index, captured_at_ns=captured_at_ns, source=str(path))
+
+
+def _warn_of_left_out(folder: Path) -> None:
+    if (line := left_out_text(count_left_out([folder]), folder)) is not None:
+        _log.warning("%s", line)
 
 
 def _image_states(folder: Path) -> dict[str, _State]:

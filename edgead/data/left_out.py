@@ -1,0 +1,44 @@
+"""Files beside the images that edgead does not read, counted by suffix, so that no image is missed in silence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from edgead.imaging.decode import IMAGE_FORMATS, IMAGE_SUFFIXES
+
+
+def count_left_out(folders: Iterable[Path]) -> dict[str, int]:
+    """Count the files that are no images by their suffix, in these folders but not below them.
+
+    Args:
+        folders: Folders. A folder that cannot be read has no files here.
+
+    Returns:
+        Number of files by suffix in lower case, the most frequent first. Hidden files are not counted.
+    """
+    counts: Counter[str] = Counter()
+    for folder in sorted(set(folders)):
+        try:
+            files = [path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()]
+        except OSError:
+            continue
+        counts.update(path.suffix.lower() for path in files if path.suffix.lower() not in IMAGE_SUFFIXES)
+    return dict(counts.most_common())
+
+
+def left_out_text(counts: Mapping[str, int], folder: Path | str) -> str | None:
+    """Describe the files that were left out, in one line.
+
+    Args:
+        counts: Number of files by suffix.
+        folder: Folder of the files.
+
+    Returns:
+        The line; None if there are no such files.
+    """
+    if not counts:
+        return None
+    shown = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in counts.items())
+    return f"left out in {folder}: {shown}; images are {IMAGE_FORMATS} files"
