@@ -154,6 +154,15 @@ def test_an_image_file_and_its_pixels_give_the_same(bundle: Path, tmp_path: Path
     assert from_file.regions == from_array.regions
 
 
+def test_image_files_are_read_at_the_depth_of_the_model(tmp_path: Path) -> None:
+    # 2055 / 4095 of 255 is 128; an array and a file of 8 bits are taken as they are.
+    assert cv2.imwrite(str(tmp_path / "deep.tif"), np.full((32, 32), 2055, np.uint16))
+    assert cv2.imwrite(str(tmp_path / "plain.png"), np.full((32, 32), 128, np.uint8))
+    with Model(edgead.FakeSession(SIZE), SIZE, {"part": THRESHOLD}, "fake", bit_depth=12) as model:
+        results = model.predict([tmp_path / "deep.tif", tmp_path / "plain.png"])
+    np.testing.assert_allclose([result.anomaly_score for result in results], 128 / 255, atol=1e-6)
+
+
 class Counting(edgead.FakeSession):
     """A session that records the size of each batch."""
 

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from edgead.data.left_out import count_left_out
+from edgead.data.left_out import count_left_out, counts_text
 from edgead.data.samples import GOOD, Dataset, Sample
 from edgead.errors import DataError
 from edgead.imaging.decode import IMAGE_SUFFIXES
@@ -203,8 +203,10 @@ def _images(folder: Path) -> list[Path]:
 def _images_needed(folder: Path) -> list[Path]:
     images = _images(folder)
     if not images:
+        left_out = count_left_out([folder])
         raise DataError(
-            f"no image in {folder}", hint="put PNG, JPEG, BMP, TIFF or WebP images of good parts there"
+            f"no image in {folder}" + (f" ({counts_text(left_out)})" if left_out else ""),
+            hint="put PNG, JPEG, BMP, TIFF or WebP images of good parts there",
         )
     return images
 

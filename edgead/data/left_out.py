@@ -40,5 +40,16 @@ def left_out_text(counts: Mapping[str, int], folder: Path | str) -> str | None:
     """
     if not counts:
         return None
-    shown = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in counts.items())
-    return f"left out in {folder}: {shown}; images are {IMAGE_FORMATS} files"
+    return f"left out in {folder}: {counts_text(counts)}; images are {IMAGE_FORMATS} files"
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Describe numbers of files.
+
+    Args:
+        counts: Number of files by suffix.
+
+    Returns:
+        Text such as "2 .heic, 1 without a suffix".
+    """
+    return ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in counts.items())

@@ -398,3 +398,15 @@ def test_killed_while_writing_the_old_bundle_is_whole_and_the_next_write_succeed
     write_bundle(bundle.path, manifest_of(), {"model.onnx": b"next"})
     assert open_bundle(bundle.path).file("model.onnx").read_bytes() == b"next"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "pipe"]
+
+
+def test_the_bit_depth_is_a_step_of_the_preprocessing(tmp_path: Path) -> None:
+    files = {"golden.npz": golden_bytes(GOLDEN)}
+    assert "bit_depth" not in json.loads(manifest_of().to_json())["preprocess"]
+    bundle = write_bundle(tmp_path / "bundle", manifest_of(bit_depth=12), files)
+    content = json.loads((bundle.path / "manifest.json").read_text())
+    assert content["preprocess"]["bit_depth"] == 12
+    assert open_bundle(bundle.path).manifest.bit_depth == 12
+    for changes in ({"bit_depth": 12}, {"preprocess": content["preprocess"] | {"bit_depth": 9}}):
+        with pytest.raises(BundleError):
+            Manifest.from_json(json.dumps(content | changes))

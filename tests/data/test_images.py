@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgead.data import Sample, load_images, read_mask
+from edgead.data import Sample, load_images, open_dataset, read_mask
 from edgead.errors import DataError, ImageError
 from edgead.imaging.preprocess import ModelSize
 
@@ -43,6 +43,34 @@ def test_a_broken_image_is_named_or_skipped_and_counted(tmp_path: Path) -> None:
         load_images([broken], SIZE, skip_broken=True)
     assert "1 images" in none_left.value.what
     assert "text.png" in none_left.value.what
+
+
+def test_a_jpeg_damaged_inside_and_a_truncated_png_are_broken(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3), np.uint8)
+    jpeg = cv2.imencode(".jpg", noise)[1].tobytes()
+    png = cv2.imencode(".png", noise)[1].tobytes()
+    middle = len(jpeg) // 2
+    (tmp_path / "b.jpg").write_bytes(jpeg[:middle] + bytes(2048) + jpeg[middle + 2048 :])
+    (tmp_path / "c.png").write_bytes(png[: len(png) // 2])
+    samples = [
+        make_image(tmp_path / "a.png", 10),
+        Sample(tmp_path / "b.jpg", 0),
+        Sample(tmp_path / "c.png", 0),
+    ]
+    with pytest.raises(ImageError):
+        load_images(samples, SIZE)
+    loaded = load_images(samples, SIZE, skip_broken=True)
+    assert loaded.samples == (samples[0],)
+    assert len(loaded.broken) == 2
+
+
+def test_the_images_of_a_dataset_are_read_at_its_depth(tmp_path: Path) -> None:
+    deep = np.full((32, 64), 2055, np.uint16)
+    assert cv2.imwrite(str(tmp_path / "a.tif"), deep)
+    dataset = open_dataset(tmp_path)
+    # 2055 / 65535 and 2055 / 4095 of 255
+    assert load_images(dataset.train, SIZE).images.max() == 8
+    assert load_images(dataset.at_bit_depth(12).train, SIZE).images.min() == 128
 
 
 def test_no_images_are_not_an_empty_array() -> None:

@@ -241,6 +241,57 @@ def test_a_broken_image_in_a_folder_is_an_error_that_names_it(tmp_path: Path) ->
     assert str(tmp_path / "b.png") in caught.value.what
 
 
+def test_files_that_are_left_out_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_image(tmp_path / "a.png", textured(90))
+    write_image(tmp_path / "b.webp", textured(91))
+    for name in ("c.heic", "d.heic"):
+        (tmp_path / name).write_bytes(b"no image")
+    for watch in (False, True):
+        caplog.clear()
+        with open_source(str(tmp_path), watch=watch) as source:
+            frames = iter(source)
+            assert Path(next(frames).source).name == "a.png"
+            assert Path(next(frames).source).name == "b.webp"
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert "2 .heic" in record.getMessage()
+
+
+def test_images_are_read_at_the_given_depth_and_dark_ones_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    level = textured(90)
+    deep = np.rint(level * (4095 / 255)).astype(np.uint16)
+    for name in ("a.png", "b.png"):
+        assert cv2.imwrite(str(tmp_path / name), deep[..., ::-1])
+    for watch in (False, True):
+        caplog.clear()
+        with open_source(str(tmp_path), watch=watch, bit_depth=12) as source:
+            np.testing.assert_array_equal(next(iter(source)).image, level)
+        assert caplog.text == ""
+        with open_source(str(tmp_path), watch=watch) as source:
+            frames = iter(source)
+            assert next(frames).image.max() <= 16
+            next(frames)
+        (record,) = caplog.records
+        assert str(tmp_path / "a.png") in record.getMessage()
+
+
+def test_an_image_that_is_damaged_inside_is_broken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3), np.uint8)
+    data = write_image(tmp_path / "a.jpg", noise).read_bytes()
+    middle = len(data) // 2
+    (tmp_path / "a.jpg").write_bytes(data[:middle] + bytes(2048) + data[middle + 2048 :])
+    with open_source(str(tmp_path)) as source, pytest.raises(ImageError) as caught:
+        next(iter(source))
+    assert str(tmp_path / "a.jpg") in caught.value.what
+    with watched(tmp_path) as taken:
+        wait_for(lambda: "a.jpg" in caplog.text)
+        write_image(tmp_path / "b.png", textured(1))
+        wait_for(lambda: len(taken.frames) == 1)
+    assert taken.names() == ["b.png"]
+
+
 def test_an_empty_folder_is_an_error_unless_it_is_watched(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         open_source(str(tmp_path))

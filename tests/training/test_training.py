@@ -118,6 +118,36 @@ def test_a_run_of_each_method_is_loaded_as_it_was_trained(images, tmp_path, meth
     assert part.threshold.value == pytest.approx(float(score[0]), rel=1e-5)
 
 
+def test_images_of_12_bits_train_as_the_same_images_of_8_bits(config, images, tmp_path, caplog):
+    deep = tmp_path / images.name
+    deep.mkdir()
+    for file in images.iterdir():
+        values = cv2.imread(str(file)).astype(np.float64) * (4095 / 255)
+        assert cv2.imwrite(str(deep / f"{file.stem}.png"), np.rint(values).astype(np.uint16))
+    short = replace(config, epochs=1)
+    run = train(replace(short, data=(str(deep),), bit_depth=12), tmp_path / "deep")
+    assert run.bit_depth == open_run(tmp_path / "deep").bit_depth == 12
+    assert run.thresholds == train(short, tmp_path / "plain").thresholds
+    (held_out,) = run.holdout_images().values()
+    assert held_out.images.max() > 100
+    assert run.training_images(4).images.max() > 100
+    assert not any("--bit-depth" in line for line in caplog.messages)
+
+
+def test_dark_images_and_files_left_out_are_named_before_the_training(config, images, tmp_path, caplog):
+    dark = tmp_path / images.name
+    dark.mkdir()
+    for file in images.iterdir():
+        assert cv2.imwrite(str(dark / file.name), cv2.imread(str(file)) // 16)
+    (dark / "more.heic").write_bytes(b"no image")
+    with contextlib.suppress(CollapseError):
+        train(replace(config, epochs=1, data=(str(dark),)), tmp_path / "run")
+    of_depth = [line for line in caplog.messages if "--bit-depth" in line]
+    of_suffix = [line for line in caplog.messages if "1 .heic" in line]
+    assert len(of_depth) == len(of_suffix) == 1
+    assert str(dark) in of_depth[0]
+
+
 def test_a_finished_run_is_left_alone(config, tmp_path, monkeypatch, caplog):
     train(config, tmp_path / "run")
     before = {
