@@ -32,7 +32,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Of a device's least: these know the standard library, NumPy, OpenCV and a JPEG decoder.
 BOTTOM = {"errors", "types", "files", "imaging", "scoring", "bundle"}
 # tomli is the standard library's tomllib on Python 3.10, typing_extensions its typing.
-BOTTOM_LIBRARIES = {"numpy", "cv2", "simplejpeg", "tomli", "typing_extensions"}
+BOTTOM_LIBRARIES = {"numpy", "cv2", "PIL", "simplejpeg", "tifffile", "tomli", "typing_extensions"}
 
 TORCH = (
     "torch",

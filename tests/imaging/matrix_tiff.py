@@ -54,6 +54,11 @@ def by_hand(width: int, content: bytes, order: str, **tags: int | tuple[int, ...
     return head + content + lists + directory
 
 
+def read_unless(refusal: str, name: str, data: bytes, shown: np.ndarray) -> Case:
+    """A case that is read, or refused by a name."""
+    return Case(name, data, None, refusal) if refusal else Case(name, data, shown)
+
+
 def tiff_cases() -> Iterator[Case]:
     """The common variants, each at least once."""
     yield from depth_cases()
@@ -65,6 +70,14 @@ def tiff_cases() -> Iterator[Case]:
             extra = [(274, "H", 1, orientation, True)]
             data = tiff(rgb, order=order, photometric="rgb", extratags=extra)
             yield Case(f"tiff-turned-{orientation}{order}", data, turned(rgb, orientation))
+            for peak in (255, 65535):
+                values = smooth(peak, 3)
+                data = tiff(values, order=order, photometric="rgb", extratags=extra, compression="lzw")
+                shown = turned(np.rint(values / (peak / 255)).astype(np.uint8), orientation)
+                refusal = "with an orientation" if peak > 255 and orientation > 1 else ""
+                yield read_unless(
+                    refusal, f"tiff-turned-lzw-{peak.bit_length()}-{orientation}{order}", data, shown
+                )
     deep = smooth(65535, 3)
     yield Case("tiff-several-pages", two_pages(rgb), rgb)
     yield Case("tiff-big", tiff(deep, bigtiff=True, photometric="rgb"), as_rgb(deep, 65535))
@@ -89,24 +102,28 @@ def depth_cases() -> Iterator[Case]:
     flipped = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
     for depth in PACKED_DEPTHS:
         peak = 2**depth - 1
+        # tifffile alone unpacks these.
+        refusal = "" if depth in (1, 8, 16) else f"{depth}-bit TIFF"
         grey = smooth(peak, 1)
         for order in "<>":
             rows = packed(grey, depth).tobytes() if depth < 16 else grey.astype(order + "u2").tobytes()
             for photometric in (0, 1):
                 shown = as_rgb(grey if photometric else peak - grey, peak)
                 data = by_hand(34, rows, order, t258=depth, t262=photometric, t277=1)
-                yield Case(f"tiff-{depth}{order}-sense{photometric}", data, shown)
+                yield read_unless(refusal, f"tiff-{depth}{order}-sense{photometric}", data, shown)
             data = by_hand(34, rows.translate(flipped), order, t258=depth, t262=1, t266=2, t277=1)
-            yield Case(f"tiff-{depth}{order}-reversed-bits", data, as_rgb(grey, peak))
+            yield read_unless(refusal, f"tiff-{depth}{order}-reversed-bits", data, as_rgb(grey, peak))
         if depth <= 8:
             palette = np.random.default_rng(depth).integers(0, 256, (2**depth, 3))
             table = tuple((palette.T * 257).ravel().tolist())
             data = by_hand(34, packed(grey, depth).tobytes(), "<", t258=depth, t262=3, t277=1, t320=table)
-            yield Case(f"tiff-{depth}-palette", data, palette[grey[..., 0]])
+            yield read_unless(refusal, f"tiff-{depth}-palette", data, palette[grey[..., 0]])
         rgb = smooth(peak, 3)
         rows = packed(rgb, depth).tobytes() if depth < 16 else rgb.astype("<u2").tobytes()
         data = by_hand(34, rows, "<", t258=(depth,) * 3, t262=2, t277=3)
-        yield Case(f"tiff-{depth}-rgb", data, as_rgb(rgb, peak))
+        yield read_unless(
+            refusal or "1-bit TIFF" * (depth == 1), f"tiff-{depth}-rgb", data, as_rgb(rgb, peak)
+        )
 
 
 def colour_cases() -> Iterator[Case]:
@@ -124,8 +141,18 @@ def colour_cases() -> Iterator[Case]:
             }.items():
                 for planar in ("contig", "separate"):
                     stored = values if planar == "contig" else np.moveaxis(values, 2, 0)
-                    data = tiff(stored, photometric=photometric, extrasamples=[kind], planarconfig=planar)
+                    options = {"photometric": photometric, "extrasamples": [kind], "planarconfig": planar}
+                    data = tiff(stored, **options)
                     yield Case(f"{mark}-{name}-{kind}-{planar}", data, as_rgb(shown, peak))
+                    data = tiff(stored, **options, compression="lzw")
+                    read = name == "rgba" and kind == "unassalpha" and (planar == "contig" or peak == 255)
+                    read |= peak == 255 and kind == "unspecified"
+                    yield read_unless(
+                        "" if read else "LZW TIFF",
+                        f"{mark}-{name}-{kind}-{planar}-lzw",
+                        data,
+                        as_rgb(shown, peak),
+                    )
         five = np.concatenate([rgba, rgba[..., :1]], axis=2)
         data = tiff(
             five, photometric="rgb", extrasamples=["unspecified", "unspecified"], planarconfig="contig"
@@ -194,4 +221,10 @@ def layout_cases() -> Iterator[Case]:
                                     shape,
                                     big,
                                 )
-                                yield Case("-".join(map(str, ("tiff", *parts))), data, as_rgb(values, peak))
+                                name = "-".join(map(str, ("tiff", *parts)))
+                                refusal = ""
+                                if packing == "lzw" and planar == "separate" and peak > 255:
+                                    refusal = "planar 16-bit LZW TIFF"
+                                elif packing == "lzw" and big and order == ">" and peak == 255:
+                                    refusal = "big-endian BigTIFF"
+                                yield read_unless(refusal, name, data, as_rgb(values, peak))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from edgead.errors import ImageError
 from edgead.imaging.decode import image_from_bytes
+from tests.imaging.device_codecs import decode_as_a_device
 from tests.imaging.matrix_bmp import bmp_cases
 from tests.imaging.matrix_files import chunk, jpeg_cases, png, png_cases, saved, smooth, webp_cases
 from tests.imaging.matrix_tiff import by_hand, tiff, tiff_cases
@@ -23,7 +24,7 @@ RANDOM = np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8)
 
 def is_refused(data: bytes) -> bool:
     try:
-        image_from_bytes(data, "it")
+        decode_as_a_device(data)
     except ImageError as error:
         return error.what.startswith("it ") and "\n" not in str(error)
     return False

@@ -1,13 +1,14 @@
-"""The EXIF orientation, for every format that has one."""
+"""The EXIF orientation, for every format that has one, read by Pillow."""
 
 from __future__ import annotations
 
-from edgead.imaging.formats.pixels import DamagedImageError
-from edgead.imaging.formats.tiff_directory import ORIENTATION, read_directory
+import warnings
+
+_ORIENTATION = 274
 
 
 def orientation_from_exif(data: bytes) -> int:
-    """Read the orientation from EXIF data, which has the structure of a TIFF file.
+    """Read the orientation from EXIF data.
 
     Args:
         data: EXIF data, with or without the prefix `Exif`.
@@ -15,21 +16,25 @@ def orientation_from_exif(data: bytes) -> int:
     Returns:
         Orientation from 1 to 8; 1 if the data has none or is damaged, because the pixels do not depend on the rest.
     """
+    from PIL import Image
+
+    exif = Image.Exif()
     try:
-        tags = read_directory(data.removeprefix(b"Exif\0\0"), (ORIENTATION,)).tags
-    except DamagedImageError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            exif.load(data)
+        return known_orientation(exif.get(_ORIENTATION))
+    except Exception:  # Pillow raises many types, and no pixel depends on them.
         return 1
-    return known_orientation(tags)
 
 
-def known_orientation(tags: dict[int, tuple[int, ...]]) -> int:
-    """Return the orientation among the tags of a directory.
+def known_orientation(value: object) -> int:
+    """Return an orientation, or 1 if the value is none.
 
     Args:
-        tags: Values by tag.
+        value: Value of the tag.
 
     Returns:
-        Orientation from 1 to 8; 1 if there is none, or if it has another value.
+        Orientation from 1 to 8.
     """
-    value = tags.get(ORIENTATION, (1,))[:1]
-    return value[0] if value and 1 <= value[0] <= 8 else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

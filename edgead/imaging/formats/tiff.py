@@ -1,41 +1,40 @@
-"""TIFF and BigTIFF, decoded here, because OpenCV returns wrong pixels for some of their many variants.
+"""TIFF and BigTIFF, read by tifffile, because OpenCV returns wrong pixels for some of their many variants.
 
-A file is a list of strips or tiles. Each is decompressed, unpacked to samples and put into its place, and only then
-are palette, photometric sense and opacity applied. What a variant needs beyond that is refused by name.
+tifffile alone cannot unpack LZW. Pillow does it for 8 bits; OpenCV does it for 16 bits, in the variants that it reads
+right, and reports damage there.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import io
+import logging
+import warnings
+import zlib
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from edgead.imaging.formats.exif import known_orientation
 from edgead.imaging.formats.pixels import (
-    MAX_PIXELS,
     DamagedImageError,
+    LargeImageError,
     Pixels,
     Samples,
     UnsupportedImageError,
     check_size,
-)
-from edgead.imaging.formats.tiff_directory import Directory, read_directory
-from edgead.imaging.formats.tiff_pieces import COMPRESSIONS, Piece, samples_of_piece
-
-SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
-_STRIPS, _STRIP_BYTES, _SAMPLES, _STRIP_ROWS, _PLANAR, _PREDICTOR = 273, 279, 277, 278, 284, 317
-_COLOURS, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 320, 322, 323, 324, 325
-_EXTRA, _FORMAT, _LARGEST_VALUE = 338, 339, 341
-_TAGS = frozenset(
-    (*range(256, 260), 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, *range(322, 326), 338, 339, 341)
+    pixels_from_opencv,
 )
 
+if TYPE_CHECKING:
+    from tifffile import TiffPage
+
+_BIG_ENDIAN_BIGTIFF = b"MM\0+"
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", _BIG_ENDIAN_BIGTIFF)
+
+_ORIENTATION, _LARGEST_VALUE = 274, 341
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = 0, 1, 2, 3
 _PHOTOMETRICS = {
-    None: "TIFF without a photometric interpretation",
     4: "TIFF of a transparency mask",
     5: "CMYK TIFF",
     6: "YCbCr TIFF",
@@ -48,40 +47,15 @@ _PHOTOMETRICS = {
     34892: "TIFF of a raw sensor image (linear raw)",
 }
 _FORMATS = {2: "signed {}-bit TIFF", 3: "{}-bit float TIFF", 5: "complex TIFF", 6: "complex float TIFF"}
-_PREMULTIPLIED, _STRAIGHT = 1, 2
+_LZW = 5
+# Two numbers of Deflate; uncompressed is 1, PackBits 32773.
+_DEFLATE = (8, 32946)
+_COMPRESSIONS = (1, _LZW, *_DEFLATE, 32773)
+_PREMULTIPLIED, _STRAIGHT_OPACITY = 1, 2
+_SEPARATE_PLANES = 2
 # Largest values of cameras of 10, 12 and 14 bits; any other value is a property of the one image.
 _CAMERA_PEAKS = (2**10 - 1, 2**12 - 1, 2**14 - 1)
-# Bytes of all samples of an image, and of all tiles, that a decoder allocates.
-_MAX_BYTES = 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Checked properties of an image.
-
-    Attributes:
-        height: Height in pixels.
-        width: Width in pixels.
-        depth: Bits of a sample.
-        samples: Samples of a pixel.
-        planes: Number of planes, each with its own pieces; 1 if the samples of a pixel lie side by side.
-        photometric: 0 white is zero, 1 black is zero, 2 RGB, 3 palette.
-        piece: Encoding of the pieces.
-        offsets: Offset of each piece in the file.
-        lengths: Length of each piece in bytes.
-        tiled: Whether the pieces are tiles, which are whole at the borders too.
-    """
-
-    height: int
-    width: int
-    depth: int
-    samples: int
-    planes: int
-    photometric: int
-    piece: Piece
-    offsets: tuple[int, ...]
-    lengths: tuple[int, ...]
-    tiled: bool
+_MAX_SAMPLES = 16
 
 
 def decode_tiff(data: bytes) -> Pixels:
@@ -91,137 +65,175 @@ def decode_tiff(data: bytes) -> Pixels:
         data: Content of the file.
 
     Returns:
-        Grey or RGB pixels. Depths up to 8 bits are uint8, other depths up to 16 bits are uint16.
+        Grey or RGB pixels. Depths up to 8 bits are uint8, 16 bits are uint16.
 
     Raises:
         DamagedImageError: The file is cut short or damaged.
         UnsupportedImageError: The file has another photometric interpretation, compression, depth or sample format.
         LargeImageError: The image has too many pixels.
     """
-    directory = read_directory(data, _TAGS)
-    tags = directory.tags
-    layout = _layout(directory)
-    planes = _decoded(data, layout)
-    orientation, peak = known_orientation(tags), 2**layout.depth - 1
-    if layout.photometric == _PALETTE:
-        return Pixels(
-            _coloured(planes[..., 0], tags.get(_COLOURS, ()), layout.depth), orientation=orientation
-        )
-    colours = 3 if layout.photometric == _RGB else 1
-    values, alpha = planes[..., :colours], None
-    if layout.samples > colours:
-        # A file that does not say what its fourth sample is has an opacity there, as most programs read it.
-        kinds = tags.get(_EXTRA, (_STRAIGHT,) if layout.samples == colours + 1 else ())
-        if kinds[:1] == (_STRAIGHT,):
-            alpha = planes[..., colours : colours + 1]
-            if peak not in (255, 65535):
-                raise UnsupportedImageError(f"{layout.depth}-bit TIFF with opacity")
-    largest = tags.get(_LARGEST_VALUE, ())
-    if layout.depth == 16 and largest and set(largest) <= {largest[0]} and largest[0] in _CAMERA_PEAKS:
-        peak = largest[0]
-    return Pixels(values, peak, alpha, layout.photometric == _WHITE_IS_ZERO, orientation)
+    import tifffile
+
+    # Its remarks about a damaged file; the error says what matters.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page = file.pages.first
+            _check(page, len(data))
+            return _pixels(page, data)
+    except (UnsupportedImageError, DamagedImageError, LargeImageError):
+        raise
+    except Exception as error:  # tifffile raises many types for a damaged file.
+        raise DamagedImageError(
+            f"its TIFF structure or its data is damaged ({type(error).__name__})"
+        ) from error
 
 
-def _layout(directory: Directory) -> _Layout:
-    """Check the tags; refuse what is not read."""
-    tags = directory.tags
-
-    def one(tag: int, default: int) -> int:
-        return (tags.get(tag) or (default,))[0]
-
-    height, width, samples = one(_HEIGHT, 0), one(_WIDTH, 0), one(_SAMPLES, 1)
-    check_size(height, width)
-    depth = _depth(tags)
-    photometric = tags.get(_PHOTOMETRIC, (None,))[0]
+def _check(page: TiffPage, file_bytes: int) -> None:
+    """Refuse what is not read, before pixels are allocated."""
+    check_size(page.imagelength, page.imagewidth)
+    photometric = page.tags.valueof(262)
     if photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE):
-        raise UnsupportedImageError(_PHOTOMETRICS.get(photometric, f"TIFF of photometric kind {photometric}"))
-    compression, predictor, fill_order = one(_COMPRESSION, 1), one(_PREDICTOR, 1), one(_FILL_ORDER, 1)
-    if compression not in COMPRESSIONS:
-        raise UnsupportedImageError(f"TIFF with {_name_of_compression(compression)} compression")
-    compressor = COMPRESSIONS[compression]
-    if not compressor.predicts:
-        predictor = 1
-    if predictor not in (1, 2) or (predictor == 2 and depth not in (8, 16)):
-        raise UnsupportedImageError(f"{depth}-bit TIFF with predictor {predictor}")
-    if (
-        samples < (3 if photometric == _RGB else 1)
-        or samples * height * width * (1 + depth // 9) > _MAX_BYTES
-    ):
-        raise UnsupportedImageError(f"TIFF with {samples} samples for each pixel")
-    planes = samples if one(_PLANAR, 1) == 2 else 1
-    tiled = _TILE_WIDTH in tags
-    shape = (
-        (one(_TILE_HEIGHT, 0), one(_TILE_WIDTH, 0))
-        if tiled
-        else (min(one(_STRIP_ROWS, height), height), width)
-    )
-    offsets, lengths = (
-        tags.get(tag, ()) for tag in ((_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES))
-    )
-    if min(shape) < 1:
-        raise DamagedImageError("its strips or tiles have no pixels")
-    count = math.ceil(height / shape[0]) * math.ceil(width / shape[1])
-    if len(offsets) < planes * count or len(lengths) < planes * count:
-        raise DamagedImageError("it lacks strips or tiles")
-    if count * math.prod(shape) * samples > 4 * MAX_PIXELS or max(shape) > 2**20 + width:
-        raise UnsupportedImageError("TIFF with tiles that are much larger than the image")
-    piece = Piece(shape, samples // planes, depth, compressor, predictor, fill_order, directory.order)
-    return _Layout(height, width, depth, samples, planes, photometric, piece, offsets, lengths, tiled)
-
-
-def _depth(tags: dict[int, tuple[int, ...]]) -> int:
-    depths, formats = set(tags.get(_BITS, (1,))), set(tags.get(_FORMAT, (1,)))
+        kind = "TIFF without a photometric interpretation"
+        if photometric is not None:
+            kind = _PHOTOMETRICS.get(int(photometric), f"TIFF of photometric kind {int(photometric)}")
+        raise UnsupportedImageError(kind)
+    bits = page.tags.valueof(258, 1)
+    depths = sorted({bits} if isinstance(bits, int) else set(bits))
     if len(depths) != 1:
-        raise UnsupportedImageError(f"TIFF with samples of {' and '.join(map(str, sorted(depths)))} bits")
+        raise UnsupportedImageError(f"TIFF with samples of {' and '.join(map(str, depths))} bits")
     (depth,) = depths
-    for kind, text in _FORMATS.items():
-        if kind in formats:
-            raise UnsupportedImageError(text.format(depth))
-    if not 1 <= depth <= 16:
+    if page.sampleformat in _FORMATS:
+        raise UnsupportedImageError(_FORMATS[page.sampleformat].format(depth))
+    if depth not in (1, 8, 16) or (depth == 1 and page.samplesperpixel > 1):
         raise UnsupportedImageError(f"{depth}-bit TIFF")
-    return depth
-
-
-def _decoded(data: bytes, layout: _Layout) -> Samples:
-    """Decode all pieces into one array (H, W, samples)."""
-    if sum(layout.lengths) > len(data):
-        # The pieces overlap, which no writer produces. A small file could keep the loop busy for hours.
+    compression = int(page.compression)
+    if compression not in _COMPRESSIONS:
+        raise UnsupportedImageError(f"TIFF with {_name_of_compression(compression)} compression")
+    if int(page.predictor) not in (1, 2) or (page.predictor == 2 and depth == 1):
+        raise UnsupportedImageError(f"{depth}-bit TIFF with predictor {int(page.predictor)}")
+    if not (3 if photometric == _RGB else 1) <= page.samplesperpixel <= _MAX_SAMPLES or page.imagedepth != 1:
+        raise UnsupportedImageError(f"TIFF with {page.samplesperpixel} samples for each pixel")
+    if sum(page.databytecounts) > file_bytes:
+        # The pieces overlap, which no writer produces. A small file could keep a decoder busy for hours.
         raise DamagedImageError("its strips or tiles overlap or lie outside the file")
-    image = np.empty(
-        (layout.height, layout.width, layout.samples), np.uint8 if layout.depth <= 8 else np.uint16
-    )
-    rows, columns = layout.piece.shape
-    across = math.ceil(layout.width / columns)
-    per_plane = math.ceil(layout.height / rows) * across
-    for number in range(per_plane * layout.planes):
-        plane, place = divmod(number, per_plane)
-        top, left = place // across * rows, place % across * columns
-        target = image[top : top + rows, left : left + columns]
-        if layout.planes > 1:
-            target = target[..., plane : plane + 1]
-        begin = layout.offsets[number]
-        content = data[begin : begin + layout.lengths[number]]
-        wanted = rows if layout.tiled else target.shape[0]
-        target[:] = samples_of_piece(content, layout.piece, wanted)[: target.shape[0], : target.shape[1]]
-    return image
+    if page.is_tiled and page.tilelength * page.tilewidth > 2**20 + 4 * page.imagelength * page.imagewidth:
+        raise UnsupportedImageError("TIFF with tiles that are much larger than the image")
 
 
-def _coloured(index: Samples, table: tuple[int, ...], depth: int) -> Samples:
-    """Apply a palette of 16-bit colours, stored as all reds, all greens and all blues."""
-    if depth > 8:
-        raise UnsupportedImageError(f"{depth}-bit TIFF with a palette")
-    if len(table) != 3 * 2**depth:
+def _pixels(page: TiffPage, data: bytes) -> Pixels:
+    """Decode the samples, and interpret them."""
+    tags, depth = page.tags, page.bitspersample
+    orientation = known_orientation(tags.valueof(_ORIENTATION))
+    if int(page.compression) == _LZW:
+        return _lzw_of_16_bits(page, data, orientation) if depth == 16 else _lzw_of_8_bits(page, data)
+    samples = _samples(page, data)
+    peak = 2**depth - 1
+    if page.photometric == _PALETTE:
+        return Pixels(_coloured(samples[..., 0], page.colormap), orientation=orientation)
+    colours = 3 if page.photometric == _RGB else 1
+    values, alpha = samples[..., :colours], None
+    if page.samplesperpixel > colours:
+        # A file that does not say what its fourth sample is has an opacity there, as most programs read it.
+        kinds = page.extrasamples or ((_STRAIGHT_OPACITY,) if page.samplesperpixel == colours + 1 else ())
+        if kinds[:1] == (_STRAIGHT_OPACITY,):
+            alpha = samples[..., colours : colours + 1]
+    largest = tags.valueof(_LARGEST_VALUE)
+    largest = {largest} if isinstance(largest, int) else set(largest or ())
+    if depth == 16 and len(largest) == 1 and largest <= set(_CAMERA_PEAKS):
+        peak = largest.pop()
+    return Pixels(values, peak, alpha, page.photometric == _WHITE_IS_ZERO, orientation)
+
+
+def _samples(page: TiffPage, data: bytes) -> Samples:
+    """Return the samples of the pixels, (H, W, samples), uint8 or uint16."""
+    # tifffile fills what a file lacks with zeros.
+    if not all(page.databytecounts) or not all(page.dataoffsets):
+        raise DamagedImageError("it lacks strips or tiles")
+    row_bytes = (page.imagewidth * page.samplesperpixel * page.bitspersample + 7) // 8
+    if int(page.compression) == 1 and sum(page.databytecounts) < row_bytes * page.imagelength:
+        raise DamagedImageError("it ends before its image does")
+    if int(page.compression) in _DEFLATE:
+        _check_inflated(page, data)
+    values = page.asarray(maxworkers=1)
+    if page.samplesperpixel == 1:
+        values = values.reshape(page.imagelength, page.imagewidth, 1)
+    elif page.planarconfig == _SEPARATE_PLANES:
+        values = np.moveaxis(values, 0, 2)
+    return np.asarray(values, np.uint8 if page.bitspersample <= 8 else np.uint16)
+
+
+def _check_inflated(page: TiffPage, data: bytes) -> None:
+    """Inflate each piece within bounds, to its checksum: tifffile would inflate a piece of any length."""
+    expected = page.bitspersample * page.imagewidth * page.imagelength * page.samplesperpixel + 2**20
+    for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
+        stream = zlib.decompressobj()
+        inflated = len(stream.decompress(data[offset : offset + length], expected))
+        if not stream.eof or inflated >= expected:
+            raise DamagedImageError(
+                "its compressed data ends before its image does, or is longer than its image"
+            )
+
+
+def _lzw_of_8_bits(page: TiffPage, data: bytes) -> Pixels:
+    """Decode LZW with Pillow, which also applies palette, photometric sense and orientation."""
+    from PIL import TiffImagePlugin
+
+    if data.startswith(_BIG_ENDIAN_BIGTIFF):
+        raise UnsupportedImageError("big-endian BigTIFF with LZW compression")
+    with warnings.catch_warnings(), TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as image:
+        # Pillow warns of a damaged directory, where this is an error.
+        warnings.simplefilter("error")
+        image.load()
+        if image.mode in ("1", "L", "P", "RGB"):
+            return Pixels(np.array(image.convert("RGB")))
+        if image.mode == "RGBA" and page.extrasamples[:1] != (_PREMULTIPLIED,):
+            decoded = np.array(image)
+            return Pixels(decoded[..., :3], alpha=decoded[..., 3:])
+        raise UnsupportedImageError(
+            f"LZW TIFF of {page.samplesperpixel} samples, mode {image.mode} of Pillow"
+        )
+
+
+def _lzw_of_16_bits(page: TiffPage, data: bytes, orientation: int) -> Pixels:
+    """Decode LZW with OpenCV; only what it reads right."""
+    if page.photometric not in (_BLACK_IS_ZERO, _RGB) or page.samplesperpixel not in (1, 3, 4):
+        raise UnsupportedImageError("16-bit LZW TIFF with a palette, grey with opacity, or white as zero")
+    if page.samplesperpixel > 1 and page.planarconfig == _SEPARATE_PLANES:
+        raise UnsupportedImageError("planar 16-bit LZW TIFF")
+    if page.fillorder != 1 or (
+        page.samplesperpixel == 4 and page.extrasamples not in ((), (_STRAIGHT_OPACITY,))
+    ):
+        raise UnsupportedImageError(
+            "16-bit LZW TIFF with reversed bits or with a fourth sample that is no opacity"
+        )
+    if orientation != 1:
+        raise UnsupportedImageError("16-bit LZW TIFF with an orientation")
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.shape[:2] != (page.imagelength, page.imagewidth):
+        raise DamagedImageError("its compressed data is damaged")
+    return pixels_from_opencv(decoded, 1)
+
+
+def _coloured(index: Samples, colours: Samples | None) -> Samples:
+    """Apply a palette of 16-bit colours (3, N)."""
+    if colours is None or index.max(initial=0) >= colours.shape[1]:
         raise DamagedImageError("its palette is incomplete")
-    colours = np.array(table, np.uint32).reshape(3, -1).T
+    table = colours.astype(np.uint32).T
     # Old writers store 8-bit colours; then no value is above 255.
-    if colours.max() > 255:
-        colours = (colours + 128) // 257
-    return np.asarray(colours.astype(np.uint8)[index], np.uint8)
+    if table.max() > 255:
+        table = (table + 128) // 257
+    return np.asarray(table.astype(np.uint8)[index], np.uint8)
 
 
 def _name_of_compression(compression: int) -> str:
-    names = {2: "CCITT", 3: "CCITT fax 3", 4: "CCITT fax 4", 6: "old JPEG", 7: "JPEG", 34712: "JPEG 2000"}
-    names |= {
+    names = {
+        2: "CCITT",
+        3: "CCITT fax 3",
+        4: "CCITT fax 4",
+        6: "old JPEG",
+        7: "JPEG",
+        34712: "JPEG 2000",
         34887: "LERC",
         34925: "LZMA",
         50000: "Zstandard",
