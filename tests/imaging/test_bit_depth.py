@@ -10,7 +10,7 @@ import pytest
 from edgead.errors import ImageError, InputError
 from edgead.imaging.decode import BIT_DEPTHS, check_bit_depth, dark_text, image_from_bytes, read_image
 from tests.imaging.matrix_files import as_rgb, chunk, png, smooth
-from tests.imaging.matrix_tiff import by_hand, tiff
+from tests.imaging.matrix_tiff import tiff
 
 SMAX = 341
 
