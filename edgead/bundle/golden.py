@@ -11,8 +11,8 @@ the type and shape of every array against the bundle's image size before it allo
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import cv2
@@ -33,6 +33,7 @@ MAX_IMAGES = 2 * MAX_PARTS + 1
 """Largest number of golden images: a good image and a synthetic defect of each part, and the chart."""
 
 _MAX_CHART_BYTES_A_PIXEL = 8
+_MAX_LIST_BYTES = 4096
 
 
 class Golden(NamedTuple):
@@ -124,23 +125,35 @@ def golden_bytes(golden: Golden) -> bytes:
     return buffer.getvalue()
 
 
-def read_golden(path: Path, height_px: int, width_px: int, parts: int) -> Golden:
+def max_golden_bytes(size: ModelSize) -> int:
+    """Return the largest size of ``golden.npz``, in bytes.
+
+    Args:
+        size: Size of the model's images.
+    """
+    a_pixel = MAX_IMAGES * (3 + 4) + _MAX_CHART_BYTES_A_PIXEL
+    return a_pixel * size.height_px * size.width_px + 2**20
+
+
+def read_golden(content: bytes, name: str, size: ModelSize, parts: int) -> Golden:
     """Read ``golden.npz``.
 
     Args:
-        path: Path of the file.
-        height_px: Height of the model's images, in pixels.
-        width_px: Width of the model's images, in pixels.
+        content: Content of the file.
+        name: Path of the file, for messages.
+        size: Size of the model's images.
         parts: Number of parts of the model. It limits the number of images.
 
     Returns:
         The images and the outputs expected for them.
 
     Raises:
-        BundleError: The file cannot be read, or an array is missing or has another shape or type.
+        BundleError: The file is no such archive, or an array is missing or has another shape or type.
     """
+    height_px, width_px = size.height_px, size.width_px
     try:
-        with zipfile.ZipFile(path) as archive:
+        _check_archive(content)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             count = _length(archive, "anomaly_score", 2 * max(GOLDEN_PAIRS, parts) + 1)
             length = _length(archive, "chart", _longest_chart(height_px, width_px))
             arrays = {
@@ -153,10 +166,31 @@ def read_golden(path: Path, height_px: int, width_px: int, parts: int) -> Golden
     # A malicious header makes zipfile and NumPy raise nearly any exception.
     except Exception as error:
         raise BundleError(
-            f"{path} does not hold golden images for {height_px}x{width_px} ({error})",
+            f"{name} does not hold golden images for {size} ({error})",
             hint="rebuild the bundle with 'edgead build'",
         ) from error
     return Golden(**arrays)
+
+
+def _check_archive(content: bytes) -> None:
+    """Raise ValueError unless the archive ends with a list of no more arrays than `Golden` has, as NumPy writes it.
+
+    `zipfile` makes an object of each entry of this list before it looks at any.
+    """
+    end = content[-22:]
+    if len(end) < 22 or end[:4] != b"PK\5\6" or content[-42:-38] == b"PK\6\7":
+        raise ValueError("it is no archive of arrays")
+    _, _, _, count, list_bytes, _, _ = struct.unpack("<4H2LH", end[4:])
+    if count > len(Golden._fields) or list_bytes > _MAX_LIST_BYTES:
+        raise ValueError(f"it lists {count} arrays in {list_bytes} bytes")
+
+
+def _opened(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    """Open an array of the archive; ValueError if its compression may need much memory, as LZMA does."""
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} has the compression {entry.compress_type}")
+    return archive.open(entry)
 
 
 def _layout(count: int, height_px: int, width_px: int) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -176,7 +210,7 @@ def _longest_chart(height_px: int, width_px: int) -> int:
 
 def _length(archive: zipfile.ZipFile, name: str, most: int) -> int:
     """Length of an array of one dimension, from its header; ValueError if it is not 1 to `most`."""
-    with archive.open(f"{name}.npy") as stream:
+    with _opened(archive, name) as stream:
         shape, _ = _read_header(stream)
     if len(shape) != 1 or not 1 <= shape[0] <= most:
         raise ValueError(f"{name} has shape {shape}, not (1,) to ({most},)")
@@ -187,7 +221,7 @@ def _read_array(
     archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> npt.NDArray[Any]:
     """Read an array that must have this type and shape."""
-    with archive.open(f"{name}.npy") as stream:
+    with _opened(archive, name) as stream:
         found = _read_header(stream)
         if found != (shape, dtype):
             raise ValueError(f"{name} is {found[0]} {found[1]}, not {shape} {dtype}")

@@ -85,7 +85,7 @@ def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[
         bundle = open_bundle(model)
         images = images_of(bundle, data)
         size = bundle.manifest.size
-        return bundle.file("model.onnx").read_bytes(), size, spread(images, size)
+        return bundle.graph(), size, spread(images, size)
     if data:
         raise InputError(
             f"{model} is not a bundle", hint="leave out --data, because a run records its own images"

@@ -59,10 +59,9 @@ def _bundle(path: Path) -> ModelInfo:
     parameters = gflop = None
     try:
         with needs_extra("build", "the cost"):
-            import onnx
-
             from edgead.export.cost import cost_of
-        cost = cost_of(onnx.load(str(bundle.file("model.onnx"))))
+            from edgead.export.head.model_file import graph_from_file
+        cost = cost_of(graph_from_file(bundle.graph()))
         parameters, gflop = cost.parameters, cost.flop / 1e9
     except EdgeadError as error:
         absent = dict.fromkeys(("parameters", "gflop"), str(error))

@@ -210,12 +210,11 @@ def _result(cell: Cell, error: str | None, machine: str) -> CellResult:
 def _costs(cell: Cell, machine: str) -> dict[str, float | None]:
     """Figures by the names of COSTS."""
     with needs_extra("build", "edgead compare"):
-        import onnx
-
         from edgead.export.cost import cost_of
+        from edgead.export.head.model_file import graph_from_file
     epochs: list[dict[str, Any]] = read_json(cell.folder / "run" / "metrics.json", list) or []
     bundle = open_bundle(cell.folder / "bundle")
-    cost = cost_of(onnx.load(bundle.file("model.onnx")))
+    cost = cost_of(graph_from_file(bundle.graph()))
     return {
         "parameters": cost.parameters,
         "gflop": cost.flop / 1e9,

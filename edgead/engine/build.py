@@ -140,8 +140,8 @@ def onnx_from_run(run: TrainedRun) -> bytes:
     _log.info("exporting %s with %s at %s to ONNX", run.method_name, run.teacher_name, run.size)
     with needs_extra("train", "edgead build"):
         from edgead.export.from_torch import onnx_from_method
-    content: bytes = onnx_from_method(run.load_model(), run.size).SerializeToString()
-    return content
+        from edgead.export.head.model_file import file_from_graph
+    return file_from_graph(onnx_from_method(run.load_model(), run.size))
 
 
 def _validation_images(

@@ -195,9 +195,9 @@ class PrecisionConverter:
     def _exact(self) -> Any:
         """Parse the float32 graph."""
         with needs_extra("build", _PURPOSE):
-            import onnx
+            from edgead.export.head.model_file import graph_from_file
 
-        return onnx.load_from_string(self._model)
+        return graph_from_file(self._model)
 
     @cached_property
     def _absolute_maxima(self) -> dict[str, float]:
@@ -230,17 +230,19 @@ class PrecisionConverter:
         """Convert to float16; without `with_tail`, the last convolution of each feature and later nodes stay fp32."""
         with needs_extra("build", _PURPOSE):
             from edgead.export.graph_sections import computed_tensors, tail
+            from edgead.export.head.model_file import file_from_graph
             from edgead.export.precision.float16 import float16_from_float32
 
         _log.info("converting to float16")
         layers = None if with_tail else set(computed_tensors(self._exact)) - tail(self._exact)
         half = float16_from_float32(self._exact, self._absolute_maxima, layers)
-        return ConvertedModel(half.SerializeToString(), "fp16", {})
+        return ConvertedModel(file_from_graph(half), "fp16", {})
 
     def _int8(self, candidate_precision: CandidatePrecision) -> ConvertedModel:
         """Convert to one of the INT8 candidate precisions."""
         calibration = self.calibration
         from edgead.export.graph_sections import with_followers
+        from edgead.export.head.model_file import file_from_graph
         from edgead.export.precision.float16 import float16_from_float32
         from edgead.export.precision.quantize import int8_from_float32
 
@@ -261,9 +263,7 @@ class PrecisionConverter:
             "images": calibration.images,
             "in_fp16": list(excluded),
         }
-        return ConvertedModel(
-            graph.SerializeToString(), "int8", {"calibration": details}, calibration.to_json()
-        )
+        return ConvertedModel(file_from_graph(graph), "int8", {"calibration": details}, calibration.to_json())
 
 
 def _known(option: str, value: str, known: tuple[Name, ...]) -> Name:

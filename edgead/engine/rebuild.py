@@ -100,7 +100,7 @@ def rebuild_bundle(bundle: Bundle, data: Sequence[Path], out: Path, plan: Plan) 
         part: ValidationImages(of_part.good, of_part.labelled, plan.false_alarm_rate, plan.confidence)
         for part, of_part in images.items()
     }
-    model = bundle.file("model.onnx").read_bytes()
+    model = bundle.graph()
     with OnnxRuntimeSession(model, size=size) as session:
         thresholds = {part: of_part.threshold(session) for part, of_part in validation_images.items()}
         compared = _compared(bundle, session, Plan().target.tolerances.fp32)
@@ -141,7 +141,7 @@ def recompile_bundle(bundle: Bundle, out: Path, plan: Plan) -> Bundle:
     precision = _precision(bundle)
     plan.target.check_precisions((precision,), f"{bundle.path} is {precision}")
     golden = bundle.golden()
-    converted = ConvertedModel(bundle.file("model.onnx").read_bytes(), precision, {})
+    converted = ConvertedModel(bundle.graph(), precision, {})
     with (
         TemporaryDirectory(prefix="edgead-") as directory,
         open_candidate(converted, plan, manifest.size, Path(directory)) as candidate,
@@ -151,7 +151,7 @@ def recompile_bundle(bundle: Bundle, out: Path, plan: Plan) -> Bundle:
         require_each(compared, "build from the run for this target, in a higher precision")
         files: dict[str, Path | bytes] = dict(candidate.files)
         if "calibration.json" in manifest.files:
-            files["calibration.json"] = bundle.file("calibration.json")
+            files["calibration.json"] = bundle.read("calibration.json")
         verification, model, verified = _verification(bundle, compared), converted.model, candidate.verified
         built = Built(model, precision, manifest.thresholds, verification, golden, files, verified)
         return install(out, built, _details(bundle), plan.target.backend, plan.target_name)

@@ -188,14 +188,13 @@ def _check_settings(request: EngineRequest) -> None:
 def _headed(content: bytes, head: Head, model: Path) -> tuple[bytes, FeatureRecord | None]:
     """Return the graph with a head, in the form that the library takes, and its features if it ends in features."""
     with needs_extra("build", "building an engine"):
-        import onnx
-
         from edgead.export.head.cut import features_of
         from edgead.export.head.inline import without_head_function
+        from edgead.export.head.model_file import graph_from_file
         from edgead.export.head.plugin_node import plugin_head
     features = None
     try:
-        graph = onnx.load_from_string(content)
+        graph = graph_from_file(content)
         if head == "plugin":
             graph = plugin_head(graph)
         elif head == "kernels":

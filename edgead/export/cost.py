@@ -13,7 +13,7 @@ from math import prod
 import onnx
 from onnx import ModelProto, NodeProto, helper
 
-from edgead.errors import BundleError
+from edgead.errors import BundleError, vendor_errors
 from edgead.export.head.inline import without_head_function
 
 # Constants of these operators were learnt. The head's function has the same operators, with constants that were not.
@@ -50,8 +50,12 @@ def cost_of(model: ModelProto) -> Cost:
 
     Raises:
         BundleError: The shape of a counted node cannot be inferred.
+        BackendError: The graph is not valid.
     """
-    shapes = _shapes(inlined := _for_one_image(without_head_function(model)))
+    with vendor_errors(
+        "the operations of the graph cannot be counted", "rebuild the graph with 'edgead build'"
+    ):
+        shapes = _shapes(inlined := _for_one_image(without_head_function(model)))
     flop = 0
     for node in inlined.graph.node:
         if node.op_type in _MULTIPLY_ADDS:

@@ -175,7 +175,8 @@ def check_preprocess_spec(spec: Mapping[str, object]) -> tuple[ModelSize, int | 
     height, width = spec.get("height_px"), spec.get("width_px")
     if type(height) is not int or type(width) is not int:
         raise BundleError(
-            f"preprocess: size {height!r} x {width!r} is not in pixels", hint="rebuild with edgead build"
+            f"preprocess: size {height!r:.80} x {width!r:.80} is not in pixels",
+            hint="rebuild with edgead build",
         )
     try:
         size = ModelSize(height, width)
@@ -186,7 +187,7 @@ def check_preprocess_spec(spec: Mapping[str, object]) -> tuple[ModelSize, int | 
     for key in sorted(known.keys() | spec.keys(), key=str):
         if spec.get(key) != known.get(key):
             raise BundleError(
-                f"preprocess: {key} is {spec.get(key)!r}, and this edgead does {known.get(key)!r}",
+                f"preprocess: {key!r:.80} is {spec.get(key)!r:.80}, and this edgead does {known.get(key)!r}",
                 hint="rebuild with edgead build",
             )
     return size, bit_depth

@@ -65,7 +65,9 @@ def _opened(bundle: Bundle, threads: int | None) -> Session:
     if backend == "onnxruntime":
         from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
-        return OnnxRuntimeSession(bundle.file("model.onnx"), threads=threads, size=size)
+        return OnnxRuntimeSession(
+            bundle.graph(), threads, size, name=str(bundle.file("model.onnx")), bounded=True
+        )
     if threads is not None:
         raise InputError(f"threads is {threads}, and {bundle.path} runs on a GPU", hint="leave it out")
     if backend in ("tensorrt", "tensorrt-rtx"):
@@ -74,9 +76,10 @@ def _opened(bundle: Bundle, threads: int | None) -> Session:
         from edgead.runtime.tensorrt.session import TensorRTSession
 
         rebuild = rebuild_command(bundle)
-        with open(bundle.file("engine.json"), encoding="utf-8", errors="replace") as file:
-            record = EngineRecord.from_json(file.read(MAX_RECORD_BYTES + 1), rebuild)
-        return TensorRTSession(bundle.file("model.engine"), record, size, rebuild)
+        record = EngineRecord.from_json(bundle.read("engine.json", MAX_RECORD_BYTES), rebuild)
+        return TensorRTSession(
+            bundle.file("model.engine"), record, size, rebuild, read=lambda: bundle.read("model.engine")
+        )
     raise BundleError(
         f"{bundle.path} is for the unknown backend {backend[:80]!r}; this edgead knows {', '.join(BACKENDS)}",
         hint="update edgead, or rebuild the bundle with 'edgead build'",

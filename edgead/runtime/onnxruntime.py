@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ from edgead.types import Closing, Float32Array, Prediction, TensorSpec, UInt8Arr
 
 if TYPE_CHECKING:
     from edgead.imaging.preprocess import ModelSize
+
+MEMORY_SHARE = 0.75
+"""Share of the machine's memory that the sessions of untrusted models get. A product of two vectors in a small file may
+ask for more; then it is an error of the session, and the kernel does not kill the process."""
 
 _REBUILD = "rebuild it with 'edgead build'"
 
@@ -28,6 +33,9 @@ class OnnxRuntimeSession(Closing):
         model: Path of an ONNX file, or its content.
         threads: CPU threads of one inference; None for one per core that this process may use.
         size: Image size that the model must take; None for any size.
+        name: Name of the model in messages; None for its path.
+        bounded: Whether the model is untrusted, so that all such sessions of the process together get at most
+            `MEMORY_SHARE` of the machine's memory.
 
     Raises:
         InputError: If `threads` is less than 1.
@@ -36,12 +44,17 @@ class OnnxRuntimeSession(Closing):
     """
 
     def __init__(
-        self, model: Path | bytes, threads: int | None = None, size: ModelSize | None = None
+        self,
+        model: Path | bytes,
+        threads: int | None = None,
+        size: ModelSize | None = None,
+        name: str | None = None,
+        bounded: bool = False,
     ) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}", hint="give 1 or more")
-        self._name = "the model" if isinstance(model, bytes) else str(model)
-        self._session: Any = _load(model, self._name, threads or len(os.sched_getaffinity(0)))
+        self._name = name or ("the model" if isinstance(model, bytes) else str(model))
+        self._session: Any = _load(model, self._name, threads or len(os.sched_getaffinity(0)), bounded)
         self._height_px, self._width_px = self._check_graph(size)
 
     @property
@@ -138,7 +151,19 @@ def _library() -> Any:
     return onnxruntime
 
 
-def _load(model: Path | bytes, name: str, threads: int) -> Any:
+@cache
+def _limit_memory() -> None:
+    """Register the allocator that bounded sessions share; ONNX Runtime takes one for each process."""
+    onnxruntime = _library()
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = onnxruntime.OrtArenaCfg({"max_mem": int(MEMORY_SHARE * machine_bytes)})
+    onnxruntime.create_and_register_allocator(memory, limits)
+
+
+def _load(model: Path | bytes, name: str, threads: int, bounded: bool = False) -> Any:
     """Load a model with the session options of edgead; `name` is for messages."""
     onnxruntime = _library()
     options = onnxruntime.SessionOptions()
@@ -156,6 +181,9 @@ def _load(model: Path | bytes, name: str, threads: int) -> Any:
     # good parts doubled. Without the fusion the weights are dequantised once, when the session opens, and not in every
     # run, so an INT8 graph is also a third faster.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if bounded:
+        _limit_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     with vendor_errors(f"ONNX Runtime cannot load {name}", _REBUILD):
         # By path, so that the content of the file is never in memory twice.
         return onnxruntime.InferenceSession(

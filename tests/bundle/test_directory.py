@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -193,10 +194,78 @@ def test_a_link_that_goes_in_circles_is_refused(bundle):
 
 
 def test_a_link_within_and_a_linked_bundle_are_fine(bundle, tmp_path):
-    (bundle.path / "model.onnx").rename(bundle.path / "real.onnx")
-    (bundle.path / "model.onnx").symlink_to("real.onnx")
+    (bundle.path / "model.onnx").rename(bundle.path / ".real.onnx")
+    (bundle.path / "model.onnx").symlink_to(".real.onnx")
     (tmp_path / "link").symlink_to(bundle.path)
     assert open_bundle(tmp_path / "link").manifest == bundle.manifest
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda path: path.write_bytes(b"x"), os.mkfifo, Path.mkdir, lambda path: path.symlink_to("model.onnx")],
+    ids=["file", "pipe", "folder", "link"],
+)
+@pytest.mark.parametrize(
+    "name", ["weights.bin", "model.onnx.data", "engines/libplugin.so", "engines/cpu/a\nb"]
+)
+def test_a_file_that_the_manifest_does_not_list_is_refused(bundle, name, make):
+    make(bundle.path / name)
+    assert repr(name) in refusal(bundle.path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".DS_Store",
+        ".nfs000000000e7f",
+        "engines/.directory",
+        "manifest.json.sig",
+        "manifest.json.asc",
+        "manifest.json.minisig",
+    ],
+)
+def test_leftovers_of_a_file_system_and_a_signature_are_left_alone(bundle, name):
+    (bundle.path / name).write_bytes(b"x")
+    assert open_bundle(bundle.path) == bundle
+    with pytest.raises(BundleError):
+        bundle.read(name)
+
+
+def test_what_is_read_is_what_was_hashed(bundle):
+    assert bundle.read("model.onnx") == b"model" * 1000
+    (bundle.path / "model.onnx").write_bytes(b"MODEL" * 1000)
+    with pytest.raises(BundleError, match="SHA-256"):
+        bundle.read("model.onnx")
+    (bundle.path / "model.onnx").write_bytes(b"model" * 1001)
+    with pytest.raises(BundleError, match="5005"):
+        bundle.read("model.onnx")
+    (bundle.path / "model.onnx").unlink()
+    os.mkfifo(bundle.path / "model.onnx")
+    with pytest.raises(BundleError, match="regular"):
+        bundle.read("model.onnx")
+
+
+def test_golden_answers_that_were_changed_after_the_opening_are_refused(bundle):
+    content = (bundle.path / "golden.npz").read_bytes()
+    (bundle.path / "golden.npz").write_bytes(content[:-1] + b"\1")
+    with pytest.raises(BundleError, match="SHA-256"):
+        bundle.golden()
+
+
+def test_a_file_larger_than_its_reader_takes_is_not_read(bundle):
+    assert bundle.read("model.onnx", 5000)
+    with pytest.raises(BundleError, match="4999"):
+        bundle.read("model.onnx", 4999)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+def test_a_device_is_refused(bundle):
+    (bundle.path / "model.onnx").unlink()
+    try:
+        os.mknod(bundle.path / "model.onnx", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    except PermissionError:
+        pytest.skip("this container makes no devices")
+    assert "model.onnx" in refusal(bundle.path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from edgead.bundle.golden import GOLDEN_PAIRS, MAX_IMAGES, Golden, golden_bytes, read_golden
 from edgead.bundle.part_names import MAX_PARTS
 from edgead.errors import BundleError
+from edgead.imaging.preprocess import ModelSize
 
 
 def golden_of(count: int = 2) -> Golden:
@@ -26,16 +26,14 @@ def npz(**arrays: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def read(content: bytes, tmp_path: Path) -> Golden:
-    path = tmp_path / "golden.npz"
-    path.write_bytes(content)
-    return read_golden(path, 32, 64, MAX_PARTS)
+def read(content: bytes, parts: int = MAX_PARTS) -> Golden:
+    return read_golden(content, "bundle/golden.npz", ModelSize(32, 64), parts)
 
 
 @pytest.mark.parametrize("count", [1, MAX_IMAGES])
-def test_what_is_written_is_read(tmp_path, count):
+def test_what_is_written_is_read(count):
     golden = golden_of(count)
-    images, anomaly_map, anomaly_score, part, chart = read(golden_bytes(golden), tmp_path)
+    images, anomaly_map, anomaly_score, part, chart = read(golden_bytes(golden))
     np.testing.assert_array_equal(images, golden.images)
     np.testing.assert_array_equal(anomaly_map, golden.anomaly_map)
     np.testing.assert_array_equal(anomaly_score, golden.anomaly_score)
@@ -44,18 +42,18 @@ def test_what_is_written_is_read(tmp_path, count):
     assert (images.dtype, anomaly_map.dtype, anomaly_score.dtype) == (np.uint8, np.float32, np.float32)
 
 
-def test_few_parts_have_few_images(tmp_path):
+def test_few_parts_have_few_images():
     """A bundle of one part with as many images as 32 parts may have was made to fill the memory."""
-    (tmp_path / "golden.npz").write_bytes(golden_bytes(golden_of(2 * GOLDEN_PAIRS + 2)))
-    assert len(read_golden(tmp_path / "golden.npz", 32, 64, GOLDEN_PAIRS + 1).images) == 2 * GOLDEN_PAIRS + 2
+    content = golden_bytes(golden_of(2 * GOLDEN_PAIRS + 2))
+    assert len(read(content, GOLDEN_PAIRS + 1).images) == 2 * GOLDEN_PAIRS + 2
     with pytest.raises(BundleError):
-        read_golden(tmp_path / "golden.npz", 32, 64, 1)
+        read(content, 1)
 
 
-def test_a_view_is_written_as_what_it_shows(tmp_path):
+def test_a_view_is_written_as_what_it_shows():
     golden = golden_of()
     golden = golden._replace(images=golden.images[:, :, ::-1])
-    np.testing.assert_array_equal(read(golden_bytes(golden), tmp_path).images, golden.images)
+    np.testing.assert_array_equal(read(golden_bytes(golden)).images, golden.images)
 
 
 @pytest.mark.parametrize(
@@ -95,31 +93,60 @@ def test_arrays_that_could_not_be_read_are_not_written(wrong, value):
     ],
     ids=lambda change: "-".join(f"{name}{array.shape}{array.dtype}" for name, array in change.items()),
 )
-def test_other_types_and_shapes_are_refused(tmp_path, change):
+def test_other_types_and_shapes_are_refused(change):
     content = npz(**{**golden_of()._asdict(), **change})
     with pytest.raises(BundleError) as caught:
-        read(content, tmp_path)
+        read(content)
     assert "golden.npz" in caught.value.what
     assert "32x64" in caught.value.what
     assert "edgead build" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_compression_that_numpy_does_not_write_is_refused(compression):
+    """A header of LZMA may ask for a dictionary of 4 GiB."""
+    with zipfile.ZipFile(io.BytesIO(golden_bytes(golden_of()))) as archive:
+        arrays = {name: archive.read(name) for name in archive.namelist()}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, content in arrays.items():
+            archive.writestr(name, content)
+    with pytest.raises(BundleError, match="compression"):
+        read(buffer.getvalue())
+
+
+def test_a_long_list_of_arrays_is_refused():
+    buffer = io.BytesIO(golden_bytes(golden_of()))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("more.npy", b"")
+    with pytest.raises(BundleError, match="6 arrays"):
+        read(buffer.getvalue())
+
+
+def test_a_second_end_of_the_archive_with_larger_numbers_is_refused():
+    """An archive of more than 4 GiB has one, and its numbers count."""
+    content = golden_bytes(golden_of())
+    locator = b"PK\6\7" + bytes(16)
+    with pytest.raises(BundleError, match="no archive of arrays"):
+        read(content[:-22] + locator + content[-22:])
+
+
 @pytest.mark.parametrize("name", Golden._fields)
-def test_a_missing_array_is_refused(tmp_path, name):
+def test_a_missing_array_is_refused(name):
     arrays = golden_of()._asdict()
     del arrays[name]
     with pytest.raises(BundleError, match=name):
-        read(npz(**arrays), tmp_path)
+        read(npz(**arrays))
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip at all", golden_bytes(golden_of())[:200]])
-def test_other_content_than_an_archive_is_refused(tmp_path, content):
+def test_other_content_than_an_archive_is_refused(content):
     with pytest.raises(BundleError, match="edgead build"):
-        read(content, tmp_path)
+        read(content)
 
 
 @pytest.mark.parametrize(("offset", "value"), [(6, 1), (8, 14)], ids=["encrypted", "another-compression"])
-def test_a_member_that_cannot_be_unpacked_is_refused(tmp_path, offset, value):
+def test_a_member_that_cannot_be_unpacked_is_refused(offset, value):
     content = bytearray(golden_bytes(golden_of()))
     for signature, shift in ((b"PK\3\4", 0), (b"PK\1\2", 2)):
         place = content.find(signature)
@@ -127,7 +154,7 @@ def test_a_member_that_cannot_be_unpacked_is_refused(tmp_path, offset, value):
             content[place + offset + shift] = value
             place = content.find(signature, place + 4)
     with pytest.raises(BundleError, match="edgead build"):
-        read(bytes(content), tmp_path)
+        read(bytes(content))
 
 
 def rewritten(member: str, content: bytes) -> bytes:
@@ -165,7 +192,7 @@ def header(shape: tuple[int, ...], version: tuple[int, int] = (1, 0)) -> bytes:
     ],
     ids=["huge", "short", "other-version", "no-header", "open-header", "odd-header", "empty"],
 )
-def test_a_header_is_not_believed(tmp_path, content, value):
+def test_a_header_is_not_believed(content, value):
     with pytest.raises(BundleError) as caught:
-        read(rewritten("images.npy", content), tmp_path)
+        read(rewritten("images.npy", content))
     assert value in caught.value.what

@@ -4,13 +4,13 @@ import json
 import subprocess
 import sys
 
-import onnx
 import pytest
 
 from edgead import __version__
 from edgead.bundle import open_bundle
 from edgead.engine.build import build_bundle
 from edgead.export.cost import cost_of
+from edgead.export.head.model_file import graph_from_file
 from edgead.imaging.preprocess import ModelSize
 from edgead.scoring.threshold import Threshold
 from edgead.training.run import open_run, read_record
@@ -58,7 +58,7 @@ def run(tmp_path_factory):
 
 def test_a_bundle_is_described_by_its_manifest_and_graph(bundle):
     described, manifest = info(bundle.path), bundle.manifest
-    cost = cost_of(onnx.load(bundle.file("model.onnx")))
+    cost = cost_of(graph_from_file(bundle.graph()))
     assert (described["kind"], described["state"]) == ("bundle", "finished")
     assert (described["target"], described["backend"]) == ("cpu", "onnxruntime")
     assert (described["method"], described["teacher"]) == (manifest.method, manifest.teacher)

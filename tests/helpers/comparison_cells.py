@@ -12,7 +12,7 @@ from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.golden_answers import golden_of_model, verification_of
 from tests.helpers.parts_on_disk import SIZE_PX
-from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
+from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_file, toy_images
 
 LEVEL = Threshold(0.2, 0.01, 0.95, 0.95, 299, 299)
 FIGURES = {"image_auroc": 0.9, "pixel_auroc": 0.8, "aupro": 0.7, "image_f1_max": 0.6}
@@ -47,7 +47,7 @@ def write_toy_bundle(cell: Cell) -> None:
         verified=True,
         verified_on={},
     )
-    model = toy_graph().SerializeToString()
+    model = toy_file()
     golden = golden_bytes(golden_of_model(model, toy_images(2)))
     write_bundle(cell.folder / "bundle", manifest, {"model.onnx": model, "golden.npz": golden})
 

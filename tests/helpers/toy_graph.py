@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from edgead.export.head.model_file import file_from_graph
 from edgead.export.head.onnx_function import append_head
 from edgead.types import HeadSpec
 
@@ -54,6 +55,11 @@ def toy_graph(seed: int = 0, weight_scale: float = 1.0) -> ModelProto:
     graph = helper.make_graph(nodes, "toy", [images], features, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     return append_head(model, HeadSpec(HEIGHT, WIDTH, sigma=1.0))
+
+
+def toy_file(seed: int = 0, weight_scale: float = 1.0) -> bytes:
+    """The content of its model.onnx."""
+    return file_from_graph(toy_graph(seed, weight_scale))
 
 
 def toy_images(count: int, seed: int = 0) -> np.ndarray:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import helper, numpy_helper
 
 from edgead.bundle import Bundle, Manifest, write_bundle
 from edgead.bundle.golden import golden_bytes
@@ -12,6 +16,7 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import open_session
 from edgead.scoring.threshold import Threshold
 from edgead.types import BACKENDS
+from tests.helpers.brightness_bundle import brightness_model
 from tests.helpers.golden_answers import golden_of_model, verification_of
 
 
@@ -63,6 +68,81 @@ def test_threads_of_a_cpu_are_no_setting_of_an_engine(make_model, tmp_path):
 def test_a_bundle_without_a_model_is_refused(tmp_path):
     with pytest.raises(BundleError, match=r"model\.onnx.*edgead build"):
         open_session(bundle_of(tmp_path / "bundle", {"notes.txt": b""}))
+
+
+def test_a_model_that_was_changed_after_the_opening_is_refused(make_model, tmp_path):
+    bundle = bundle_of(tmp_path / "bundle", {"model.onnx": make_model().SerializeToString()})
+    other = make_model(gain=2.0).SerializeToString()
+    assert len(other) == bundle.manifest.files["model.onnx"].bytes
+    (bundle.path / "model.onnx").write_bytes(other)
+    with pytest.raises(BundleError, match="SHA-256"):
+        open_session(bundle)
+
+
+def test_a_listed_file_of_weights_beside_the_model_is_refused(make_model, tmp_path):
+    model = make_model()
+    whole = bundle_of(tmp_path / "whole", {"model.onnx": model.SerializeToString()})
+    (tmp_path / "outside").mkdir()
+    onnx.save_model(
+        model,
+        tmp_path / "outside/model.onnx",
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+        convert_attribute=True,
+    )
+    files = {name: tmp_path / "outside" / name for name in ("model.onnx", "weights.bin")}
+    golden = whole.read("golden.npz")
+    bundle = write_bundle(tmp_path / "bundle", whole.manifest, {**files, "golden.npz": golden})
+    with pytest.raises(BundleError, match="another file"):
+        open_session(bundle)
+
+
+def test_a_loop_never_reaches_the_runtime(make_model, tmp_path, monkeypatch):
+    model = make_model()
+    golden = bundle_of(tmp_path / "whole", {"model.onnx": model.SerializeToString()})
+    model.graph.node[0].op_type = "Loop"
+    content = {"model.onnx": model.SerializeToString(), "golden.npz": golden.read("golden.npz")}
+    bundle = write_bundle(tmp_path / "bundle", golden.manifest, content)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", None)
+    with pytest.raises(BundleError, match="Loop"):
+        open_session(bundle)
+
+
+def test_an_outer_product_does_not_take_all_memory(tmp_path):
+    """A small file asks for a tensor of half a terabyte."""
+    length = 360_000
+    model = brightness_model()
+    nodes = {node.op_type: node for node in model.graph.node}
+    nodes["Mul"].input[0] = "bomb"
+    ones = np.ones(length, np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(ones[:, None], "column"))
+    model.graph.initializer.append(numpy_helper.from_array(ones[None], "row"))
+    added = [
+        helper.make_node("ReduceMax", ["plane"], ["brightest"], keepdims=0),
+        helper.make_node("Mul", ["column", "brightest"], ["scaled"]),
+        helper.make_node("MatMul", ["scaled", "row"], ["product"]),
+        helper.make_node("ReduceMax", ["product"], ["most"], keepdims=0),
+        helper.make_node("Mul", ["plane", "most"], ["bomb"]),
+    ]
+    kept = [copy_of(node) for node in model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend([*kept[:3], *added, *kept[3:]])
+    onnx.checker.check_model(model, full_check=True)
+    good = bundle_of(tmp_path / "good", {"model.onnx": brightness_model().SerializeToString()})
+    content = {"model.onnx": model.SerializeToString(), "golden.npz": good.read("golden.npz")}
+    bundle = write_bundle(tmp_path / "bundle", good.manifest, content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BackendError):
+        open_session(bundle)
+    # Kilobytes.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def copy_of(node):
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    return copy
 
 
 def test_a_model_of_another_size_is_refused(make_model, tmp_path):

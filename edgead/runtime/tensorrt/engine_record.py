@@ -81,7 +81,7 @@ class EngineRecord:
         return json_text(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str, rebuild: str) -> EngineRecord:
+    def from_json(cls, text: str | bytes, rebuild: str) -> EngineRecord:
         """Read a record.
 
         Args:

@@ -15,7 +15,7 @@ with: a captured address is fixed, and TensorRT needs an alignment of 256 bytes,
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,8 @@ class TensorRTSession(Closing):
         size: Image size that the engine must take.
         rebuild: Command line that rebuilds the engine, for messages.
         cuda_graphs: Whether the work of each batch size is captured in a CUDA graph and replayed.
+        read: Function that returns the content of the engine file; None to read the file. A bundle's function returns
+            the bytes whose hash it checked.
 
     Raises:
         BackendError: If the engine was built for another platform, library, version or GPU, which is checked before
@@ -68,14 +70,20 @@ class TensorRTSession(Closing):
     """
 
     def __init__(
-        self, engine: Path, record: EngineRecord, size: ModelSize, rebuild: str, cuda_graphs: bool = True
+        self,
+        engine: Path,
+        record: EngineRecord,
+        size: ModelSize,
+        rebuild: str,
+        cuda_graphs: bool = True,
+        read: Callable[[], bytes] | None = None,
     ) -> None:
         self._name = str(engine)
         self._height_px, self._width_px = size.height_px, size.width_px
         self._cuda_graphs = cuda_graphs
         self._slots: dict[int, _ExecutionSlot] = {}
         library, self._gpu = _fitting(record, rebuild)
-        content = _read(engine, rebuild)
+        content = _read(engine, rebuild) if read is None else read()
         if record.plugin_sha256 is not None and not record.carries_plugin:
             load_plugin_of_engine(record.plugin_sha256, rebuild)
         with self._gpu.entered(), ExitStack() as resources:
@@ -83,14 +91,7 @@ class TensorRTSession(Closing):
             self._stream = self._gpu.stream()
             resources.callback(self._stream.close)
             self._engine = LoadedEngine(
-                content,
-                self._name,
-                library,
-                self._gpu,
-                size,
-                record,
-                rebuild,
-                cuda_graphs,
+                content, self._name, library, self._gpu, size, record, rebuild, cuda_graphs
             )
             resources.callback(self._engine.close)
             if self._engine.batch != record.batch:
@@ -295,6 +296,5 @@ def _read(engine: Path, rebuild: str) -> bytes:
     try:
         return engine.read_bytes()
     except OSError as error:
-        raise BackendError(
-            f"cannot read {engine} ({error.strerror or error})", hint=f"rebuild it with {rebuild}"
-        ) from error
+        why = error.strerror or error
+        raise BackendError(f"cannot read {engine} ({why})", hint=f"rebuild it with {rebuild}") from error
