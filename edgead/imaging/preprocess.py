@@ -175,8 +175,7 @@ def check_preprocess_spec(spec: Mapping[str, object]) -> tuple[ModelSize, int | 
     height, width = spec.get("height_px"), spec.get("width_px")
     if type(height) is not int or type(width) is not int:
         raise BundleError(
-            f"preprocess: size {height!r:.80} x {width!r:.80} is not in pixels",
-            hint="rebuild with edgead build",
+            f"preprocess: size {height!r:.80} x {width!r:.80} in pixels", hint="rebuild with edgead build"
         )
     try:
         size = ModelSize(height, width)

@@ -52,6 +52,8 @@ def failure_of(target: Target, data: bytes, folder: Path) -> tuple[str, str] | N
 def _place(error: BaseException) -> str:
     """The function of edgead that was last called, and the function that raised the error."""
     frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return "a library"
     ours = [frame for frame in frames if "/edgead/" in frame.filename]
     last = ours[-1] if ours else frames[-1]
     return f"{last.name} ({Path(last.filename).name}) from {frames[-1].name}"
