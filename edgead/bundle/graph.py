@@ -37,6 +37,10 @@ _GRAPH: Mapping[int, Kind] = {
     16: "messages",
 }  # fmt: skip
 _VALUE: Mapping[int, Kind] = {1: "text", 2: "message", 3: "text", 4: "messages"}
+_TYPE: Mapping[int, Kind] = {1: "message", 6: "text"}
+_TENSOR_TYPE: Mapping[int, Kind] = {1: "int", 2: "message"}
+_SHAPE: Mapping[int, Kind] = {1: "messages"}
+_DIMENSION: Mapping[int, Kind] = {1: "int", 2: "text", 3: "text"}
 _NODE: Mapping[int, Kind] = {
     1: "texts", 2: "texts", 3: "text", 4: "text", 5: "messages", 6: "text", 7: "text", 8: "text", 9: "messages",
 }  # fmt: skip
@@ -108,11 +112,27 @@ def _check_graph(graph: memoryview) -> None:
         elif number == 5:
             _check_tensor(_message(value))
         elif number in (11, 12, 13):
-            for inner, name in _fields(_message(value), _VALUE, "a value"):
-                if inner == 1:
-                    printable_text(name)
+            _check_value(_message(value))
     if nodes > MAX_NODES:
         raise WireError(f"it has {nodes} nodes, more than {MAX_NODES}")
+
+
+def _check_value(value: memoryview) -> None:
+    """Check the names in an input, an output or the declared type of a tensor, which must be a tensor."""
+    for number, content in fields_of(value, _VALUE, "a value"):
+        if number == 1:
+            printable_text(content)
+        elif number == 2:
+            _check_type(_message(content))
+
+
+def _check_type(content: memoryview) -> None:
+    for number, tensor in fields_of(content, _TYPE, "a type"):
+        for inner, shape in fields_of(_message(tensor), _TENSOR_TYPE, "a type") if number == 1 else ():
+            for _, dimension in fields_of(_message(shape), _SHAPE, "a shape") if inner == 2 else ():
+                for last, name in fields_of(_message(dimension), _DIMENSION, "a dimension"):
+                    if last != 1:
+                        printable_text(name)
 
 
 def _check_node(node: memoryview) -> None:

@@ -182,6 +182,18 @@ def reference_to_an_attribute() -> ModelProto:
     return model
 
 
+def sequence() -> ModelProto:
+    model = model_with(helper.make_node("Identity", ["x"], ["y"]))
+    model.graph.input[0].CopyFrom(helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, ["N"]))
+    return model
+
+
+def length_of_two_lines() -> ModelProto:
+    model = model_with(helper.make_node("Identity", ["x"], ["y"]))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N\nM"
+    return model
+
+
 def node(operator: str, **options: object) -> Callable[[], ModelProto]:
     return lambda: model_with(
         helper.make_node(operator, ["x"], ["y"], **options), domain=str(options.get("domain", ""))
@@ -219,6 +231,9 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
     "negative lengths": (lambda: reshaped(-2, -2), "-2"),
     "huge padding": (huge_attribute, str(MAX_ATTRIBUTE)),
     "many nodes": (many_nodes, str(MAX_NODES)),
+    "a sequence as input": (sequence, "a type"),
+    "a name of another line": (lambda: add_weight(weight("w\nerror: none")), "control"),
+    "a length of another line": (length_of_two_lines, "control"),
     "attribute of a function": (reference_to_an_attribute, "21"),
 }
 

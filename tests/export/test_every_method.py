@@ -1,22 +1,26 @@
-"""Every method: its graph scores real images as torch does, and TensorRT for RTX compiles it in FP16."""
+"""Every method: its graph scores real images as torch does, and every runtime opens its file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TypeAlias
 
+import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import ModelProto
 from torch import nn
 
+from edgead.bundle.graph import check_graph
 from edgead.data import load_images, open_dataset
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt_build import build_engine
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.head.cut import features_of
+from edgead.export.head.model_file import file_from_graph
 from edgead.export.precision.float16 import float16_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method, hyperparameters_of
@@ -121,3 +125,43 @@ def test_tensorrt_for_rtx_compiles_it_in_fp16(exported: Exported, tmp_path: Path
     _, found = library.module.Runtime(library.logger).get_engine_validity(engine)
     malformed = library.module.EngineInvalidityDiagnostics.MALFORMED_ENGINE
     assert not found & int(malformed)
+
+
+def openvino_answers(file: Path, images: UInt8Array) -> tuple[np.ndarray, np.ndarray]:
+    import openvino
+
+    # By default it computes in bfloat16 on CPUs that have it, and maps are then off by a tenth.
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    found = openvino.Core().compile_model(file, "CPU", options)({"images": images})
+    return found["anomaly_map"], found["anomaly_score"]
+
+
+def opencv_answers(file: Path, images: UInt8Array, name: str) -> tuple[np.ndarray, np.ndarray]:
+    # The new engine of OpenCV 5.0 refuses transposed convolutions of a product that was broadcast.
+    engine = cv2.dnn.ENGINE_CLASSIC if name.startswith("rstpm") else cv2.dnn.ENGINE_AUTO
+    network = cv2.dnn.readNetFromONNX(str(file), engine=engine)
+    network.setInput(images, "images")
+    anomaly_map, anomaly_score = network.forward(["anomaly_map", "anomaly_score"])
+    # OpenCV 4 and its engine in OpenCV 5 give the scores as a column.
+    return anomaly_map, anomaly_score.reshape(-1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_its_file_is_opened_by_a_device(exported: Exported, precision: str) -> None:
+    content = file_from_graph(float16_from_float32(exported[1]) if precision == "fp16" else exported[1])
+    check_graph(content, "model.onnx")
+    assert {node.domain for node in onnx.load_from_string(content).graph.node} == {""}
+
+
+def test_its_file_gives_the_same_in_openvino_and_in_opencv(
+    exported: Exported, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    name = request.node.callspec.params["exported"]
+    file, image = tmp_path / "model.onnx", good_parts(1, SIZE.height_px)
+    file.write_bytes(file_from_graph(exported[1]))
+    with OnnxRuntimeSession(file, size=SIZE) as session:
+        expected = session.infer(image)
+    assert expected.anomaly_map.std() > 1e-4
+    for anomaly_map, anomaly_score in (openvino_answers(file, image), opencv_answers(file, image, name)):
+        np.testing.assert_allclose(anomaly_map, expected.anomaly_map, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(anomaly_score, expected.anomaly_score, rtol=1e-4, atol=1e-4)

@@ -218,7 +218,7 @@ def change_graph(random: Random, data: bytes) -> bytes:
     kind = random.randrange(10)
     if kind == 0:
         node.op_type = random.choice(
-            (*sorted({n.op_type for n in graph.node}), "Loop", "If", "Tile", "Expand", "NonZero")
+            (*sorted({str(n.op_type) for n in graph.node}), "Loop", "If", "Tile", "Expand", "NonZero")
         )
     elif kind == 1:
         node.domain = random.choice(("", "ai.onnx", "com.microsoft", "edgead", "\ud7ff"))
