@@ -10,6 +10,7 @@ import torch
 from edgead.bundle import Bundle, Manifest, write_bundle
 from edgead.bundle.golden import golden_bytes
 from edgead.export.from_torch import onnx_from_method
+from edgead.export.head.model_file import file_from_graph
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.components.teacher import create_teacher
@@ -21,7 +22,7 @@ def write_random_bundle(path: Path, teacher: str, size: ModelSize) -> Bundle:
     """Write a float32 bundle for ONNX Runtime, with 8 golden images of noise and the chart, and open it."""
     torch.manual_seed(0)
     method = create_method("rd", create_teacher(teacher, "random"), size, "per-position")
-    model = onnx_from_method(method.eval(), size).SerializeToString()
+    model = file_from_graph(onnx_from_method(method.eval(), size))
     images = np.random.default_rng(0).integers(0, 256, (8, size.height_px, size.width_px, 3), np.uint8)
     manifest = Manifest(
         method="rd",

@@ -203,17 +203,23 @@ ARCHIVE: Sequence[Mutation] = (*BYTES, change_array, change_array, change_array)
 
 
 def change_graph(random: Random, data: bytes) -> bytes:
-    """Change one operator, attribute, weight or name of an ONNX graph."""
+    """Change one operator, attribute, weight or name of an ONNX graph; nothing if an earlier mutation broke it."""
     import onnx
-    from onnx import TensorProto, helper
 
     try:
         model = onnx.load_from_string(data)
-    except Exception:  # the error of protobuf has no public name
+        _change(random, model)
+        return model.SerializeToString()
+    except Exception:  # nearly any: protobuf does not check names when it reads a file
         return data
+
+
+def _change(random: Random, model: Any) -> None:
+    from onnx import TensorProto, helper
+
     graph = model.graph
     if not graph.node or not graph.initializer:
-        return data
+        return
     node, weight = random.choice(graph.node), random.choice(graph.initializer)
     kind = random.randrange(10)
     if kind == 0:
@@ -264,7 +270,6 @@ def change_graph(random: Random, data: bytes) -> bytes:
     elif kind == 9:
         value = random.choice((*graph.input, *graph.output))
         value.type.tensor_type.elem_type = random.randrange(25)
-    return model.SerializeToString()
 
 
 GRAPH: Sequence[Mutation] = (*BYTES, change_graph, change_graph, change_graph, change_graph)

@@ -22,13 +22,14 @@ from edgead.data.images import read_mask
 from edgead.data.samples import Sample
 from edgead.export.head.model_file import graph_from_file
 from edgead.export.precision.calibration import calibrate, read_calibration
+from edgead.files.addresses import without_secrets
 from edgead.imaging.preprocess import ModelSize, image_from_bytes
 from edgead.runtime import open_session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.runtime.tensorrt.engine_record import EngineRecord
 from edgead.runtime.tensorrt.feature_record import FeatureRecord
 from edgead.scoring.threshold import Threshold
-from edgead.streaming.uri import number_in, split_options, without_password
+from edgead.streaming.uri import number_in, split_options
 from edgead.types import HeadSpec
 from tests.fuzz.mutations import ARCHIVE, BYTES, GRAPH, JSON, TEXT, Mutation
 from tests.helpers.brightness_bundle import brightness_model, write_brightness_bundle
@@ -153,7 +154,7 @@ def _addresses(folder: Path) -> list[bytes]:
 def _read_address(data: bytes, folder: Path) -> None:
     # The command line gives names of other bytes in this form.
     address = data.decode("utf-8", "surrogateescape")
-    without_password(address)
+    without_secrets(address)
     _, _, target = address.partition(":")
     number, whole = number_in(float, 0.0, 1000.0), number_in(int, 1)
     split_options(target, {"fps": number, "seed": whole, "width": whole, "height": whole, "watch": whole})
