@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import prod
 
-from edgead.bundle.operators import OPERATORS, OPSETS
+from edgead.bundle.operators import OPERATORS, OPSETS, OPTIONAL_INPUTS
 from edgead.bundle.wire import Kind, WireError, count_ints, fields_of, packed_ints, printable_text
 from edgead.errors import BundleError
 
@@ -137,12 +137,13 @@ def _check_type(content: memoryview) -> None:
 
 def _check_node(node: memoryview) -> None:
     operator = domain = overload = ""
-    attributes = []
+    attributes, nameless = [], False
     for number, value in _fields(node, _NODE, "a node"):
         if number == 5:
             attributes.append(_message(value))
         elif number in (1, 2, 3, 4, 7, 8):
             text = printable_text(value)
+            nameless = nameless or (number <= 2 and not text)
             if number == 4:
                 operator = text
             elif number == 7:
@@ -152,6 +153,8 @@ def _check_node(node: memoryview) -> None:
     if domain or operator not in OPERATORS or overload:
         shown = f"{domain}::{operator}" if domain else operator
         raise WireError(f"it has the operator {shown[:80]!r}, which edgead does not run")
+    if nameless and operator not in OPTIONAL_INPUTS:
+        raise WireError(f"an input or output of a {operator} has no name")
     # After the operator, so that the message names a Loop and not its subgraph.
     for attribute in attributes:
         _check_attribute(attribute)

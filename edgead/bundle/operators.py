@@ -23,5 +23,8 @@ _NAMES = """
     DequantizeLinear QuantizeLinear
 """
 
+OPTIONAL_INPUTS = frozenset(("Clip", "Pad", "Resize", "Slice"))
+"""Operators that the exporters leave an input out of. ONNX Runtime crashes on some others, such as Max."""
+
 OPERATORS = frozenset(_NAMES.split())
 """Names of the allowed operators, all of the standard domain."""

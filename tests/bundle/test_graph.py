@@ -213,6 +213,7 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
     "tile": (node("Tile"), "Tile"),
     "constant of shape": (node("ConstantOfShape"), "ConstantOfShape"),
     "range": (node("Range"), "Range"),
+    "no name of an input": (lambda: model_with(helper.make_node("Max", ["x", ""], ["y"])), "Max"),
     "overload": (node("Relu", overload="other"), "Relu"),
     "opset 17": (lambda: model_with(helper.make_node("Relu", ["x"], ["y"]), opset=17), "17"),
     "opset 99": (lambda: model_with(helper.make_node("Relu", ["x"], ["y"]), opset=99), "99"),
