@@ -296,8 +296,8 @@ def test_rtx_starts_from_the_kernels_it_kept(backend, toy, monkeypatch, tmp_path
     images = toy_images(2)
     with toy.open() as session:
         first = session.infer(images).anomaly_map
-    (kept,) = tmp_path.rglob("*.cache")
-    assert kept.stat().st_size > 0
+        (kept,) = tmp_path.rglob("*.cache")
+        assert kept.stat().st_size > 0
     with toy.open() as session:
         np.testing.assert_array_equal(session.infer(images).anomaly_map, first)
-        assert session._engine._cached == kept.read_bytes()
+        assert session._engine._cache._content == kept.read_bytes()

@@ -17,7 +17,6 @@ work can be added to it; there the kernels are two launches behind that graph.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from edgead.errors import BackendError, vendor_errors
 from edgead.runtime.base import graph_inputs, graph_outputs, specs_text
 from edgead.runtime.tensorrt.kernel_head import KernelHead
-from edgead.runtime.tensorrt.rtx_cache import cache_file, read_cache, write_cache
+from edgead.runtime.tensorrt.rtx_cache import KernelCache, cache_file
 
 if TYPE_CHECKING:
     from edgead.imaging.preprocess import ModelSize
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from edgead.runtime.tensorrt.engine_record import EngineRecord
     from edgead.runtime.tensorrt.feature_record import FeatureRecord
     from edgead.runtime.tensorrt.library import Library
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +93,8 @@ class LoadedEngine:
         self._size = size
         self._outputs = graph_outputs(size.height_px, size.width_px) if features is None else features.outputs
         self._config: Any = None
-        self._cache: Any = None
-        self._contexts = 0
+        self._cache: KernelCache | None = None
+        self._contexts = self._contexts_kept = 0
         self.captures_itself = library.for_rtx
         # Earlier complaints are not about this engine.
         library.said()
@@ -201,20 +198,18 @@ class LoadedEngine:
         """Return the complaints of TensorRT since the last call, see `Library.said`."""
         return self._library.said()
 
+    def keep_kernels(self) -> None:
+        """Cache the kernels that TensorRT for RTX compiled for new batch sizes; nothing happens for other engines."""
+        if self._cache is not None and self._contexts > self._contexts_kept:
+            self._contexts_kept = self._contexts
+            self._cache.keep()
+
     def close(self) -> None:
         """Free the engine, after its contexts, and cache the kernels of TensorRT for RTX; may be called twice."""
-        cache, self._cache = self._cache, None
-        if cache is not None:
-            try:
-                content = bytes(memoryview(cache.serialize()))
-            except Exception as error:
-                # No error, as when the file cannot be written: the next start takes some seconds longer.
-                _log.info("kernels of %s not kept: %s", self._name, error)
-            else:
-                if content != self._cached:
-                    write_cache(self._cache_file, content)
+        if self._cache is not None:
+            self._cache.keep()
         # In this order, because each of them refers to the next one.
-        del cache
+        self._cache = None
         self._head = self._config = self._engine = self._runtime = None
 
     def _errors(self, what: str) -> AbstractContextManager[None]:
@@ -288,12 +283,8 @@ class LoadedEngine:
         )
         strategies = trt.CudaGraphStrategy
         config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if cuda_graphs else strategies.DISABLED
-        self._cache = config.create_runtime_cache()
-        self._cache_file = cache_file(content, self._gpu.compute_capability)
-        self._cached = read_cache(self._cache_file)
-        if self._cached and not self._cache.deserialize(self._cached):
-            # The cache is for another version, driver or GPU. The kernels compiled now replace it.
-            self._cached = b""
-        if not config.set_runtime_cache(self._cache):
+        cache = config.create_runtime_cache()
+        self._cache = KernelCache(cache, cache_file(content, self._gpu.compute_capability))
+        if not config.set_runtime_cache(cache):
             raise self.failure("cannot load")
         self._config = config

@@ -3,7 +3,8 @@
 An engine of TensorRT for RTX holds no kernels. They are compiled at first use, which takes seconds. They belong to the
 machine and not to the bundle, so they are in the user's cache directory, one file for each engine and kind of GPU. The
 library itself checks version, driver and GPU of a cache, and refuses another one. If a cache is missing, refused or
-cannot be written, the next start only takes those seconds longer, so that is not an error.
+cannot be written, the next start only takes those seconds longer, so that is not an error. A directory that cannot be
+written is one warning, because every start is slow there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import logging
 import threading
 from pathlib import Path
+from typing import Any
 
 from edgead.errors import EdgeadError
 from edgead.files.atomic import replace_file
@@ -20,10 +22,44 @@ from edgead.files.cache import cache_directory
 MAX_BYTES = 256 * 2**20
 """Largest size of a cache file. The cache of one engine has some MiB; a larger file is not a cache."""
 
+MAX_FILES = 32
+"""Largest number of files in one directory of the cache. The ones that were written first are removed."""
+
 _log = logging.getLogger(__name__)
+
+# Cache directories with a failed write, each of which is one warning.
+_unwritable: set[Path] = set()
 
 # Sessions of one engine in several threads share one file.
 _writing = threading.Lock()
+
+
+class KernelCache:
+    """The kernels of one engine: read from the cache file, and written when there are more.
+
+    Args:
+        cache: IRuntimeCache of TensorRT for RTX. It gets the content of the file.
+        file: Path of the cache file, see `cache_file`.
+    """
+
+    def __init__(self, cache: Any, file: Path) -> None:
+        self._cache, self._file = cache, file
+        self._content = read_cache(file)
+        if self._content and not cache.deserialize(self._content):
+            # The file is for another version, driver or GPU. The kernels compiled now replace it.
+            self._content = b""
+
+    def keep(self) -> None:
+        """Write the file if the library has other kernels than it holds; see `write_cache`."""
+        try:
+            content = bytes(memoryview(self._cache.serialize()))
+        except Exception as error:
+            # No error, as when the file cannot be written: the next start takes some seconds longer.
+            _log.info("kernels not kept in %s: %s", self._file, error)
+            return
+        if content != self._content:
+            write_cache(self._file, content)
+            self._content = content
 
 
 def cache_file(engine: bytes, compute_capability: tuple[int, int]) -> Path:
@@ -63,12 +99,17 @@ def read_cache(file: Path) -> bytes:
 
 
 def write_cache(file: Path, content: bytes) -> None:
-    """Replace a cache file as a whole, readable only by its owner; if that fails, the reason is logged.
+    """Replace a cache file as a whole, readable only by its owner.
+
+    The first failure in a process is a warning with the file and the reason. Later ones are logged as information.
 
     Args:
         file: Path of the file.
-        content: New content.
+        content: New content. More than `MAX_BYTES` are not written, because they would not be read.
     """
+    if len(content) > MAX_BYTES:
+        _log.info("kernels not kept: %d bytes are more than the limit of %d", len(content), MAX_BYTES)
+        return
     try:
         with _writing:
             # Kernels are code, so other users must not be able to add any.
@@ -76,5 +117,17 @@ def write_cache(file: Path, content: bytes) -> None:
             with replace_file(file) as partial:
                 partial.touch(mode=0o600)
                 partial.write_bytes(content)
+            _remove_oldest(file)
     except (OSError, EdgeadError) as error:
-        _log.info("kernels not kept: %s", error)
+        place = cache_directory()
+        level = logging.INFO if place in _unwritable else logging.WARNING
+        _unwritable.add(place)
+        _log.log(level, "compiled kernels are not kept, so each start compiles them again: %s", error)
+
+
+def _remove_oldest(file: Path) -> None:
+    """Remove the oldest cache files beside a new one, so that there are at most `MAX_FILES`."""
+    others = [path for path in file.parent.glob(f"*{file.suffix}") if path != file and path.is_file()]
+    others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in others[MAX_FILES - 1 :]:
+        path.unlink(missing_ok=True)

@@ -164,6 +164,8 @@ class TensorRTSession(Closing):
                 with suppress(BackendError):
                     self._stream.synchronise()
                 raise
+            # Already now, because a process that is killed closes no session.
+            self._engine.keep_kernels()
         return Prediction(anomaly_map=maps, anomaly_score=scores)
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,21 @@ def test_a_place_that_is_in_the_way_costs_the_kernels_alone(tmp_path, caplog, bl
     written, read = (record.getMessage() for record in caplog.records)
     assert str(file.parent) in written
     assert str(file) in read
+
+
+def test_more_than_a_cache_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(rtx_cache, "MAX_BYTES", 8)
+    write_cache(tmp_path / "a.cache", b"12345678")
+    write_cache(tmp_path / "a.cache", b"123456789")
+    assert read_cache(tmp_path / "a.cache") == b"12345678"
+
+
+def test_the_oldest_files_make_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(rtx_cache, "MAX_FILES", 3)
+    (tmp_path / "other.txt").touch()
+    for number in range(5):
+        write_cache(tmp_path / f"{number}.cache", b"kernels")
+        os.utime(tmp_path / f"{number}.cache", (number, number))
+    # The new file stays, whatever its time is.
+    write_cache(tmp_path / "2.cache", b"kernels")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.cache", "3.cache", "4.cache", "other.txt"]

@@ -433,8 +433,35 @@ def test_kernels_that_cannot_be_had_are_no_error(use, driver, engine, tmp_path, 
     module.kept_kernels = None
     open_(module, engine).close()
     assert not list(tmp_path.rglob("*.cache"))
-    assert str(engine) in caplog.text
+    assert ".cache" in caplog.text
     assert driver.left == (0, 0)
+
+
+def test_rtx_keeps_its_kernels_before_the_session_ends(use, engine, tmp_path):
+    module = use("rtx")
+    with open_(module, engine) as session:
+        assert not list(tmp_path.rglob("*.cache"))
+        session.infer(images(2))
+        (kept,) = (tmp_path / "cache").rglob("*.cache")
+        assert kept.read_bytes() == b"kernels"
+        # The same batch size compiles nothing, another one does.
+        module.kept_kernels = b"kernels and more"
+        session.infer(images(2))
+        assert kept.read_bytes() == b"kernels"
+        session.infer(images(3))
+        assert kept.read_bytes() == b"kernels and more"
+
+
+def test_a_cache_that_cannot_be_written_is_one_warning(use, engine, tmp_path, caplog):
+    (tmp_path / "cache").write_bytes(b"in the way")
+    module = use("rtx")
+    for _ in range(2):
+        with open_(module, engine) as session:
+            for count in (1, 2):
+                module.kept_kernels += b"more"
+                session.infer(images(count))
+    (warning,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    assert str(tmp_path / "cache") in warning.getMessage()
 
 
 def test_unchanged_kernels_are_not_written_again(use, engine, tmp_path):
