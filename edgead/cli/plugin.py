@@ -34,16 +34,17 @@ def build(
 ) -> None:
     """Compile the plugin with the installed TensorRT and CUDA compiler.
 
-    Takes a minute. Engines with the plugin need the same major version of TensorRT and exactly this library.
+    Takes a minute. Engines with the plugin need the same version of TensorRT and exactly this library.
     """
     from edgead.cli.progress import first_line
 
     first_line("compiling the plugin")
     from edgead.plugin.build import build_plugin
     from edgead.plugin.loader import plugin_file
+    from edgead.plugin.version import version_text
 
     built = build_plugin(plugin_file().parent if out is None else out, tensorrt_include)
-    typer.echo(f"{built.path} for TensorRT {built.tensorrt[0]}.{built.tensorrt[1]}\nsha256 {built.sha256}")
+    typer.echo(f"{built.path} for TensorRT {version_text(built.tensorrt)}\nsha256 {built.sha256}")
 
 
 plugin.command("build", cls=Command)(

@@ -1,6 +1,6 @@
 """Compile the TensorRT plugin into one library, with the headers, the library and the compiler of this machine.
 
-A plugin works with one major version of TensorRT, and with the GPUs that its compiler knows, so no library works
+A plugin works with one version of TensorRT, and with the GPUs that its compiler knows, so no library works
 everywhere. It is compiled once on the machine, or in the container, that builds the engines. The kernels are compiled
 for every GPU that the compiler knows and that supports constant kernel arguments. The library may therefore be copied
 to another machine with the same TensorRT.
@@ -24,9 +24,9 @@ from pathlib import Path
 from edgead.errors import BackendError
 from edgead.files.atomic import check_directory, replace_file
 from edgead.plugin.loader import LIBRARY_NAME
+from edgead.plugin.version import Version, check_headers, check_library
 
 _SOURCES = ("anomaly_map.cu", "tensorrt_plugin.cpp")
-_OLDEST_TENSORRT = (8, 6)
 _OLDEST_COMPUTE_CAPABILITY = 70  # the kernels' arguments are __grid_constant__, which needs Volta
 
 # Directories of JetPack, NVIDIA's Debian packages and its containers, then usual places of unpacked archives.
@@ -49,13 +49,13 @@ class Toolchain:
     Attributes:
         include: Directory of NvInfer.h.
         library: Path of libnvinfer.so.MAJOR.
-        version: (major, minor) of TensorRT, from its headers.
+        version: Version of TensorRT, of its headers and of the library.
         nvcc: Path of CUDA's compiler.
     """
 
     include: Path
     library: Path
-    version: tuple[int, int]
+    version: Version
     nvcc: Path
 
 
@@ -66,12 +66,12 @@ class BuiltPlugin:
     Attributes:
         path: Path of the library.
         sha256: SHA-256 of the library, in hex.
-        tensorrt: (major, minor) of the TensorRT that the library works with.
+        tensorrt: Version of the TensorRT that the library works with.
     """
 
     path: Path
     sha256: str
-    tensorrt: tuple[int, int]
+    tensorrt: Version
 
 
 def build_plugin(out: Path, include: Path | None = None) -> BuiltPlugin:
@@ -108,17 +108,14 @@ def find_toolchain(include: Path | None = None) -> Toolchain:
         The paths and the version of TensorRT.
 
     Raises:
-        BackendError: One is missing, and the message tells how to get it; or the headers are too old.
+        BackendError: One is missing, and the message tells how to get it; or the headers are too old or of another
+            version than libnvinfer.
     """
     headers = find_include(include)
-    version = tensorrt_version(headers)
-    if version < _OLDEST_TENSORRT:
-        raise BackendError(
-            f"the headers in {headers} have version {version[0]}.{version[1]}, and the plugin needs TensorRT 8.6 or "
-            "newer (TensorRT-RTX, which counts from 1, has no plugins)",
-            hint="give other headers with --tensorrt-include DIR",
-        )
-    return Toolchain(headers, _find_library(headers, version[0]), version, _find_nvcc())
+    version = check_headers(headers)
+    library = _find_library(headers, version[0])
+    check_library(library, version)
+    return Toolchain(headers, library, version, _find_nvcc())
 
 
 def find_include(include: Path | None = None) -> Path:
@@ -140,31 +137,6 @@ def find_include(include: Path | None = None) -> Path:
         hint="sudo apt-get install libnvinfer-headers-dev (from JetPack or NVIDIA's repository), "
         "or --tensorrt-include DIR with the include directory of github.com/NVIDIA/TensorRT",
     )
-
-
-def tensorrt_version(include: Path) -> tuple[int, int]:
-    """Read the version of TensorRT from its headers.
-
-    Args:
-        include: Directory of NvInferVersion.h.
-
-    Returns:
-        (major, minor).
-
-    Raises:
-        BackendError: The headers do not define a version.
-    """
-    text = (include / "NvInferVersion.h").read_text(encoding="utf-8", errors="replace")
-    # The value is a number, or in newer versions the name of another macro, which is a number.
-    macros: dict[str, str] = dict(re.findall(r"^#define\s+(\w+)\s+(\w+)", text, flags=re.MULTILINE))
-    named = (macros.get(f"NV_TENSORRT_{part}", "") for part in ("MAJOR", "MINOR"))
-    major, minor = (macros.get(name, name) for name in named)
-    if not (major.isdecimal() and minor.isdecimal()):
-        raise BackendError(
-            f"{include / 'NvInferVersion.h'} names no version of TensorRT",
-            hint="give another directory with --tensorrt-include DIR",
-        )
-    return int(major), int(minor)
 
 
 def compile_options(toolchain: Toolchain) -> list[str]:

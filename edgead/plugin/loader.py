@@ -25,6 +25,7 @@ from pathlib import Path
 
 from edgead.errors import BackendError
 from edgead.files.cache import cache_directory
+from edgead.plugin.version import version_from_number, version_text
 
 LIBRARY_NAME = "libedgead_plugin.so"
 
@@ -85,16 +86,26 @@ def load_plugin(library: Path, sha256: str) -> None:
         sha256: Expected SHA-256 of the library, in hex.
 
     Raises:
-        BackendError: The library is missing, has another SHA-256, or cannot be loaded.
+        BackendError: The library is missing, has another SHA-256, cannot be loaded, or was compiled with another
+            version of TensorRT. Then it has not registered itself.
     """
     path = checked_plugin(library, sha256)
     try:
-        ctypes.CDLL(path)
-    except OSError as error:
+        loaded = ctypes.CDLL(path)
+        headers, tensorrt = (
+            version_text(version_from_number(int(ask())))
+            for ask in (loaded.edgead_tensorrt_of_headers, loaded.edgead_tensorrt_of_library)
+        )
+    except (OSError, AttributeError) as error:
         raise BackendError(
             f"cannot load the plugin ({error}), which works only with the TensorRT that it was compiled with",
             hint="compile it again here with 'edgead plugin build'",
         ) from error
+    if headers != tensorrt:
+        raise BackendError(
+            f"{library} was compiled with TensorRT {headers}, and this process has TensorRT {tensorrt}",
+            hint="compile it again here with 'edgead plugin build'",
+        )
 
 
 def checked_plugin(library: Path, sha256: str) -> str:

@@ -17,8 +17,8 @@
 
 #include "anomaly_map.h"
 
-#if NV_TENSORRT_MAJOR < 8 || (NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR < 6)
-#error "edgead's plugin needs the headers of TensorRT 8.6 or newer"
+#if NV_TENSORRT_MAJOR * 10000 + NV_TENSORRT_MINOR * 100 + NV_TENSORRT_PATCH < 80601
+#error "edgead's plugin needs the headers of TensorRT 8.6.1 or newer; 8.6.0 has another registry of plugins"
 #endif
 
 namespace edgead {

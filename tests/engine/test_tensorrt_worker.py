@@ -256,6 +256,8 @@ def plugin(tmp_path: Path) -> dict[str, str]:
     source.write_text(
         "#include <stdlib.h>\n"
         '__attribute__((constructor)) void tell(void) { setenv("FAKE_TENSORRT_PLUGIN", "1", 1); }\n'
+        "int edgead_tensorrt_of_headers(void) { return 100300; }\n"
+        "int edgead_tensorrt_of_library(void) { return 100300; }\n"
     )
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
     return {"path": str(library), "sha256": hashlib.sha256(library.read_bytes()).hexdigest()}

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from edgead.errors import BackendError
-from edgead.plugin.build import find_include, tensorrt_version
+from edgead.plugin.build import find_include
+from edgead.plugin.version import headers_version
 
 DRIVER = Path(__file__).parent / "driver"
 PLUGIN = Path(__file__).parents[2] / "edgead" / "plugin"
@@ -35,7 +36,7 @@ def headers() -> list[Path]:
 
 
 def version_name(include: Path) -> str:
-    return ".".join(map(str, tensorrt_version(include)))
+    return ".".join(map(str, headers_version(include)))
 
 
 def cuda_include() -> Path:
@@ -68,10 +69,20 @@ def compile_cpp(include: Path, output: Path, sources: Sequence[Path], *options: 
     assert result.returncode == 0, result.stderr
 
 
+def compile_version(library: Path, answers: dict[str, int]) -> Path:
+    """A library of functions that each return a number, such as a libnvinfer with a version alone."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc: apt-get install gcc")
+    source = library.with_suffix(".c")
+    source.write_text("".join(f"int {name}(void) {{ return {number}; }}\n" for name, number in answers.items()))
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    return library
+
+
 def plugin_for_rtx(folder: Path) -> Path:
     """The plugin, with a launcher that runs nothing; what it needs of TensorRT is TensorRT-RTX's. Or skips."""
     # TensorRT 11 cut the registry's interface, and TensorRT-RTX has that one.
-    include = next((place for place in headers() if tensorrt_version(place)[0] == 11), None)
+    include = next((place for place in headers() if headers_version(place)[0] == 11), None)
     if include is None:
         pytest.skip(f"{NO_HEADERS}, of TensorRT 11")
     spec = importlib.util.find_spec("tensorrt_rtx_libs")
@@ -83,7 +94,8 @@ def plugin_for_rtx(folder: Path) -> Path:
         for file in Path(place).glob("libtensorrt_rtx.so.*")
     )
     library = folder / "plugin.so"
-    sources = [PLUGIN / "tensorrt_plugin.cpp", DRIVER / "launcher.cpp", runtime]
+    # Asked first and found in the plugin itself: TensorRT-RTX counts its own versions.
+    sources = [PLUGIN / "tensorrt_plugin.cpp", DRIVER / "launcher.cpp", DRIVER / "library_version.cpp", runtime]
     compile_cpp(include, library, sources, "-O1", "-shared", "-fPIC", "-fvisibility=hidden")
     return library
 

@@ -15,9 +15,17 @@ from typer.testing import CliRunner
 
 from edgead.errors import BackendError, InputError
 from edgead.plugin import build as plugin_build
-from edgead.plugin.build import build_plugin, find_include, find_toolchain, tensorrt_version
+from edgead.plugin.build import build_plugin, find_include, find_toolchain
 from edgead.plugin.loader import load_plugin, plugin_file, plugin_sha256
-from tests.helpers.tensorrt_headers import DRIVER, NO_HEADERS, compile_cpp, headers, version_name
+from edgead.plugin.version import headers_version
+from tests.helpers.tensorrt_headers import (
+    DRIVER,
+    NO_HEADERS,
+    compile_cpp,
+    compile_version,
+    headers,
+    version_name,
+)
 
 NVCC = """#!/bin/sh
 # Knows three GPUs; writes its arguments where the arguments say to write a library.
@@ -36,8 +44,11 @@ def write_headers(place: Path, version: str) -> Path:
     return place
 
 
-def numbered(major: int, minor: int) -> str:
-    return f"#define NV_TENSORRT_MAJOR {major} //!< major\n#define NV_TENSORRT_MINOR {minor}\n"
+def numbered(major: int, minor: int, patch: int = 0) -> str:
+    return (
+        f"#define NV_TENSORRT_MAJOR {major} //!< major\n#define NV_TENSORRT_MINOR {minor}\n"
+        f"#define NV_TENSORRT_PATCH {patch} //!< patch\n"
+    )
 
 
 @pytest.fixture
@@ -51,33 +62,18 @@ def nvcc(tmp_path, monkeypatch) -> Path:
     return program
 
 
+def nvinfer(root: Path, major: int, number: int) -> Path:
+    """A libnvinfer that knows its version alone, beside the headers of `root`."""
+    library = root / "lib" / f"libnvinfer.so.{major}"
+    library.parent.mkdir(parents=True)
+    return compile_version(library, {"getInferLibVersion": number})
+
+
 @pytest.fixture
 def include(tmp_path) -> Path:
     """An unpacked TensorRT 10.3: headers, and the library beside them."""
-    library = tmp_path / "TensorRT" / "lib" / "libnvinfer.so.10"
-    library.parent.mkdir(parents=True)
-    library.touch()
+    nvinfer(tmp_path / "TensorRT", 10, 100300)
     return write_headers(tmp_path / "TensorRT" / "include", numbered(10, 3))
-
-
-@pytest.mark.parametrize(
-    ("text", "version"),
-    [
-        (numbered(8, 6), (8, 6)),
-        ("#define TRT_MAJOR_ENTERPRISE 11\n#define TRT_MINOR_ENTERPRISE 1\n"
-         "#define NV_TENSORRT_MAJOR TRT_MAJOR_ENTERPRISE //!< x\n#define NV_TENSORRT_MINOR TRT_MINOR_ENTERPRISE\n",
-         (11, 1)),
-    ],
-)  # fmt: skip
-def test_the_version_is_read_from_the_headers(tmp_path, text, version):
-    assert tensorrt_version(write_headers(tmp_path, text)) == version
-
-
-def test_headers_without_a_version_are_refused(tmp_path):
-    with pytest.raises(BackendError) as refusal:
-        tensorrt_version(write_headers(tmp_path, "#define NV_TENSORRT_MAJOR OTHER\n"))
-    assert str(tmp_path / "NvInferVersion.h") in refusal.value.what
-    assert "--tensorrt-include" in (refusal.value.hint or "")
 
 
 def test_missing_headers_are_named_with_their_package(tmp_path):
@@ -89,13 +85,38 @@ def test_missing_headers_are_named_with_their_package(tmp_path):
     assert "--tensorrt-include" in (refusal.value.hint or "")
 
 
-@pytest.mark.parametrize(("major", "minor"), [(8, 5), (7, 2), (1, 7)])
-def test_a_tensorrt_without_such_plugins_is_refused(tmp_path, major, minor):
+@pytest.mark.parametrize("version", [(8, 6, 0), (8, 5, 3), (7, 2, 1), (1, 7, 1)])
+def test_a_tensorrt_without_such_plugins_is_refused(tmp_path, version):
     with pytest.raises(BackendError) as refusal:
-        find_toolchain(write_headers(tmp_path, numbered(major, minor)))
-    assert f"{major}.{minor}" in refusal.value.what
-    assert "8.6" in refusal.value.what
+        find_toolchain(write_headers(tmp_path, numbered(*version)))
+    assert ".".join(map(str, version)) in refusal.value.what
+    assert "8.6.1" in refusal.value.what
     assert "--tensorrt-include" in (refusal.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("headers", "number", "library"),
+    [
+        ((10, 3, 0), 101303, "10.13.3"),
+        ((10, 13, 3), 101302, "10.13.2"),
+        ((8, 6, 1), 8600, "8.6.0"),
+    ],
+)
+def test_headers_of_another_version_than_the_library_are_refused(tmp_path, headers, number, library):
+    path = nvinfer(tmp_path, headers[0], number)
+    with pytest.raises(BackendError) as refusal:
+        find_toolchain(write_headers(tmp_path / "include", numbered(*headers)))
+    assert str(path) in refusal.value.what
+    assert library in refusal.value.what
+    assert refusal.value.hint
+
+
+def test_a_library_without_a_version_is_refused(include):
+    library = include.parent / "lib" / "libnvinfer.so.10"
+    library.write_bytes(b"text")
+    with pytest.raises(BackendError) as refusal:
+        find_toolchain(include)
+    assert str(library) in refusal.value.what
 
 
 def test_a_missing_library_is_named(tmp_path):
@@ -117,7 +138,7 @@ def test_a_missing_compiler_is_named(include, monkeypatch):
 def test_the_library_is_compiled_for_every_gpu_that_the_compiler_knows(include, nvcc, tmp_path):
     built = build_plugin(tmp_path / "out", include)
     assert built.path == tmp_path / "out" / "libedgead_plugin.so"
-    assert built.tensorrt == (10, 3)
+    assert built.tensorrt == (10, 3, 0)
     assert built.sha256 == hashlib.sha256(built.path.read_bytes()).hexdigest()
     arguments = built.path.read_text().splitlines()
     codes = [value for option, value in pairwise(arguments) if option == "-gencode"]
@@ -174,7 +195,7 @@ def test_the_command_prints_path_and_hash(include, nvcc, tmp_path):
     library = out / "libedgead_plugin.so"
     digest = hashlib.sha256(library.read_bytes()).hexdigest()
     # Standard output has the result alone; the progress goes to standard error.
-    assert result.stdout == f"{library} for TensorRT 10.3\nsha256 {digest}\n"
+    assert result.stdout == f"{library} for TensorRT 10.3.0\nsha256 {digest}\n"
 
 
 def test_the_default_directory_is_where_builds_and_sessions_look(include, nvcc, tmp_path, monkeypatch):
@@ -184,7 +205,7 @@ def test_the_default_directory_is_where_builds_and_sessions_look(include, nvcc, 
     result = CliRunner().invoke(plugin, ["build", "--tensorrt-include", str(include)])
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(
-        f"{plugin_file()} for TensorRT 10.3\nsha256 {plugin_sha256(plugin_file())}"
+        f"{plugin_file()} for TensorRT 10.3.0\nsha256 {plugin_sha256(plugin_file())}"
     )
     assert plugin_file().is_relative_to(tmp_path)
 
@@ -208,13 +229,14 @@ def test_the_real_compiler_makes_a_library_that_registers_itself(real, tmp_path)
         pytest.skip(NO_HEADERS)
     if shutil.which("nvcc") is None:
         pytest.skip("needs nvcc, CUDA's compiler")
-    name = f"libnvinfer.so.{tensorrt_version(real)[0]}"
+    name = f"libnvinfer.so.{headers_version(real)[0]}"
     (tmp_path / "lib").mkdir()
     (tmp_path / "include").symlink_to(real)
-    nvinfer = tmp_path / "lib" / name
-    compile_cpp(real, nvinfer, [DRIVER / "nvinfer.cpp"], "-shared", "-fPIC", f"-Wl,-soname,{name}")
+    library = tmp_path / "lib" / name
+    sources = [DRIVER / "nvinfer.cpp", DRIVER / "library_version.cpp"]
+    compile_cpp(real, library, sources, "-shared", "-fPIC", f"-Wl,-soname,{name}")
     built = build_plugin(tmp_path / "out", tmp_path / "include")
-    command = [sys.executable, "-c", LOAD, str(nvinfer), str(built.path), built.sha256]
+    command = [sys.executable, "-c", LOAD, str(library), str(built.path), built.sha256]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.stdout.split() == ["0", "1", "1"], result.stderr
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from edgead.errors import BackendError
 from edgead.plugin.loader import load_plugin_of_engine, plugin_file, plugin_sha256
+from tests.helpers.tensorrt_headers import compile_version
 
 REBUILD = "edgead build b --out c"
 
@@ -26,12 +26,8 @@ def place(monkeypatch, tmp_path) -> Path:
 
 def compiled(folder: Path, answer: int) -> Path:
     """A library with a function of its own, by which a test recognises it."""
-    if shutil.which("gcc") is None:
-        pytest.skip("no gcc: apt-get install gcc")
-    source, library = folder / "plugin.c", folder / f"{answer}.so"
-    source.write_text(f"int edgead_test_answer_{answer}(void) {{ return {answer}; }}\n")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
-    return library
+    versions = {"edgead_tensorrt_of_headers": 100300, "edgead_tensorrt_of_library": 100300}
+    return compile_version(folder / f"{answer}.so", {**versions, f"edgead_test_answer_{answer}": answer})
 
 
 def loaded() -> str:

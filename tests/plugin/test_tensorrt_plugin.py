@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from edgead.plugin.build import tensorrt_version
+from edgead.plugin.version import headers_version
 from edgead.types import HeadSpec
 from tests.helpers.tensorrt_headers import DRIVER, NO_HEADERS, PLUGIN, compile_cpp, headers, version_name
 
@@ -56,9 +56,9 @@ def driver(request, tmp_path_factory) -> Driver:
     folder = tmp_path_factory.mktemp("driver")
     shared = ("-shared", "-fPIC", "-fvisibility=hidden")
     compile_cpp(include, folder / "plugin.so", [PLUGIN / "tensorrt_plugin.cpp"], *CHECKED, *shared)
-    program = [DRIVER / "driver.cpp", DRIVER / "launcher.cpp"]
+    program = [DRIVER / name for name in ("driver.cpp", "launcher.cpp", "library_version.cpp")]
     compile_cpp(include, folder / "driver", program, *CHECKED, "-rdynamic")
-    return Driver(folder / "driver", folder / "plugin.so", tensorrt_version(include)[0])
+    return Driver(folder / "driver", folder / "plugin.so", headers_version(include)[0])
 
 
 def value_of(lines: Sequence[str], name: str) -> str:
@@ -91,6 +91,21 @@ def test_registers_when_loaded_and_steps_aside_when_asked(driver):
     # There is one creator each time. The library withdraws its own registration, TensorRT registers the creator, and
     # it stays registered when TensorRT asks again.
     assert lines[:3] == ["creators 1, registered 0", "accepted 1", "creators 1, registered 1"]
+
+
+@pytest.mark.parametrize("number", [8600, 8602, 100301, 110101])
+def test_another_version_of_the_library_gets_no_registration(driver, number):
+    result = subprocess.run(
+        [str(driver.program), str(driver.library), "registry"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LIBRARY_VERSION": str(number)},
+    )
+    assert result.returncode == 0, f"{result.stdout}{result.stderr}"
+    (complaint,) = result.stderr.splitlines()
+    assert str(number) in complaint
+    # From TensorRT 10 on it may ask for the creator, as for an engine of another version that has the library inside.
+    assert result.stdout.splitlines()[1] == f"creators {int(driver.major >= 10)}, registered 0"
 
 
 def test_its_fields_are_the_attributes_of_the_node(driver):
