@@ -28,7 +28,6 @@ from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt_build import build_engine
 from edgead.errors import BackendError
-from edgead.export.from_torch import onnx_from_method
 from edgead.export.graph_sections import computed_tensors
 from edgead.export.precision.calibration import absolute_maxima_of, calibrate
 from edgead.export.precision.float16 import float16_from_float32
@@ -65,6 +64,9 @@ def method(gpu: Gpu) -> DistillationMethod:
 
 @pytest.fixture(scope="module")
 def graphs(method: DistillationMethod) -> dict[str, ModelProto]:
+    pytest.importorskip("onnxsim", reason="the graph needs onnxsim: pip install 'edgead[train]'")
+    from edgead.export.from_torch import onnx_from_method
+
     exact = onnx_from_method(method, SIZE)
     noise = make_images(8)
     clipping_limits = calibrate(exact, noise, "minmax").clipping_limits

@@ -1,7 +1,8 @@
 """Versions of TensorRT: of its headers and of its library, which must be equal where a plugin is concerned.
 
-A plugin calls TensorRT through tables of functions that only the headers describe, and their order changes even between
-patch releases. TensorRT 8.6.1 reordered the registry of plugins of 8.6.0: a plugin of one in the other ends the process.
+A plugin calls TensorRT through tables of functions that only the headers describe, and their order changes even
+between patch releases. TensorRT 8.6.1 reordered the registry of plugins of 8.6.0: a plugin of one in the other ends the
+process.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def version_text(version: Version) -> str:
 def version_from_number(number: int) -> Version:
     """Split the number that `getInferLibVersion` returns.
 
-    Source: NV_TENSORRT_VERSION in NvInferRuntimeBase.h of TensorRT 8.6 (8601 is 8.6.1) and in NvInferVersion.h of 10 and
-    newer (100300 is 10.3.0).
+    Source: NV_TENSORRT_VERSION in NvInferRuntimeBase.h of TensorRT 8.6 (8601 is 8.6.1) and in NvInferVersion.h of 10
+    and newer (100300 is 10.3.0).
 
     Args:
         number: Version as one number.

@@ -1,6 +1,7 @@
 """Tests that need an NVIDIA GPU; without one they are skipped, with the reason.
 
-With EDGEAD_REQUIRE_GPU=1, as in `make test-gpu`, that skip is a failure. They run with each installed TensorRT.
+With EDGEAD_REQUIRE_GPU=1, as in `make test-gpu`, that skip is a failure, and so is a run whose tests need engines and
+opened none, as where the installed TensorRT does not build for this GPU. They run with each installed TensorRT.
 """
 
 from __future__ import annotations
@@ -38,6 +39,33 @@ def pytest_runtest_makereport() -> Iterator[None]:
     return report
 
 
+NEEDS_ENGINES = pytest.StashKey[bool]()
+OPENED = pytest.StashKey[list[Path]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[NEEDS_ENGINES] = any("build" in item.fixturenames for item in session.items)
+
+
+def no_engine_was_opened(config: pytest.Config) -> bool:
+    return (
+        os.environ.get("EDGEAD_REQUIRE_GPU") == "1"
+        and not config.option.collectonly
+        and config.stash.get(NEEDS_ENGINES, False)
+        and not config.stash.get(OPENED, [])
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if no_engine_was_opened(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if no_engine_was_opened(config):
+        terminalreporter.line("EDGEAD_REQUIRE_GPU=1: no test opened an engine", red=True)
+
+
 @pytest.fixture(scope="session")
 def gpu() -> Gpu:
     try:
@@ -62,26 +90,44 @@ def backend(request, gpu) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """An engine on disk and the graph it was built from."""
+    """An engine on disk and the graph it was built from; `opened` gets its path when a session opens."""
 
     built: BuiltEngine
     graph: bytes
     size: ModelSize
+    opened: list[Path]
 
     def open(self, **options) -> TensorRTSession:
-        return TensorRTSession(self.built.path, self.built.record, self.size, REBUILD, **options)
+        session = TensorRTSession(self.built.path, self.built.record, self.size, REBUILD, **options)
+        self.opened.append(self.built.path)
+        return session
 
 
 @pytest.fixture(scope="session")
-def build(gpu, tmp_path_factory) -> Callable[..., Engine]:
-    """A function that builds the engine of a graph on this GPU; head: see `EngineRecord`."""
+def build(gpu, tmp_path_factory, pytestconfig) -> Callable[..., Engine]:
+    """A function that builds the engine of a graph on this GPU, once in a run; head: see `EngineRecord`."""
+    opened: list[Path] = []
+    pytestconfig.stash[OPENED] = opened
+    engines: dict[tuple[object, ...], Engine] = {}
 
-    def make(
+    def get(
         backend: str,
         model: onnx.ModelProto,
         precision: str = "fp32",
         batch: tuple[int, int, int] = (1, 1, 4),
         head: str = "standard",
+    ) -> Engine:
+        key = (backend, model.SerializeToString(deterministic=True), precision, batch, head)
+        if key not in engines:
+            engines[key] = make(backend, model, precision, batch, head)
+        return engines[key]
+
+    def make(
+        backend: str,
+        model: onnx.ModelProto,
+        precision: str,
+        batch: tuple[int, int, int],
+        head: str,
     ) -> Engine:
         directory: Path = tmp_path_factory.mktemp("engine")
         (directory / "model.onnx").write_bytes(model.SerializeToString())
@@ -102,6 +148,6 @@ def build(gpu, tmp_path_factory) -> Callable[..., Engine]:
             directory=directory,
             timing_caches=tmp_path_factory.getbasetemp() / "timings",
         )
-        return Engine(built, model.SerializeToString(), ModelSize(height_px, width_px))
+        return Engine(built, model.SerializeToString(), ModelSize(height_px, width_px), opened)
 
-    return make
+    return get

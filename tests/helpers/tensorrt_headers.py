@@ -74,7 +74,9 @@ def compile_version(library: Path, answers: dict[str, int]) -> Path:
     if shutil.which("gcc") is None:
         pytest.skip("no gcc: apt-get install gcc")
     source = library.with_suffix(".c")
-    source.write_text("".join(f"int {name}(void) {{ return {number}; }}\n" for name, number in answers.items()))
+    source.write_text(
+        "".join(f"int {name}(void) {{ return {number}; }}\n" for name, number in answers.items())
+    )
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
     return library
 
@@ -95,7 +97,12 @@ def plugin_for_rtx(folder: Path) -> Path:
     )
     library = folder / "plugin.so"
     # Asked first and found in the plugin itself: TensorRT-RTX counts its own versions.
-    sources = [PLUGIN / "tensorrt_plugin.cpp", DRIVER / "launcher.cpp", DRIVER / "library_version.cpp", runtime]
+    sources = [
+        PLUGIN / "tensorrt_plugin.cpp",
+        DRIVER / "launcher.cpp",
+        DRIVER / "library_version.cpp",
+        runtime,
+    ]
     compile_cpp(include, library, sources, "-O1", "-shared", "-fPIC", "-fvisibility=hidden")
     return library
 
