@@ -3,6 +3,7 @@
 # make lint    linter and types alone
 # make bench   benchmarks; on an idle machine
 # make test-gpu, make bench-gpu   tests and benchmarks that need an NVIDIA GPU, with the TensorRT that is installed
+# make gpu-report   what holds on the GPU of this machine, in under 8 minutes, without network and .venv; OUT=DIR, PYTHON=...
 # make clean   remove what these made, but not your runs and bundles
 #
 # PYTHON=python3.12 make demo   chooses the Python (3.10 to 3.13) that .venv is made with.
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint bench test-gpu bench-gpu clean
+.PHONY: demo test lint bench test-gpu bench-gpu gpu-report clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed-train
@@ -38,6 +39,11 @@ test-gpu: .venv/installed-dev
 
 bench-gpu: .venv/installed-dev
 	$(BIN)/python -m pytest -rs benchmarks/gpu
+
+# With the packages that $(PYTHON) has, because a bare GPU machine has no network to install others from.
+OUT ?= gpu-report
+gpu-report:
+	$(PYTHON) benchmarks/gpu_report.py $(OUT)
 
 clean:
 	rm -rf .venv demo .coverage .coverage.* .benchmarks .mypy_cache .pytest_cache .ruff_cache

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from pathlib import Path
+from functools import cache
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
-from edgead.engine.tensorrt_build import build_engine
+from edgead.engine.tensorrt_build import BuiltEngine, build_engine
 from edgead.errors import BackendError
 from edgead.export.graph_sections import computed_tensors
 from edgead.export.precision.calibration import absolute_maxima_of, calibrate
@@ -94,17 +94,46 @@ def measure(benchmark: BenchmarkFixture, gpu: Gpu, infer: Callable[[np.ndarray],
     assert len(milliseconds) == ROUNDS
 
 
-@pytest.mark.parametrize("batch", BATCHES)
+@pytest.fixture(scope="module")
+def built_engine(
+    gpu: Gpu, graphs: dict[str, ModelProto], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str, int, str], BuiltEngine]:
+    """A function that builds an engine for backend, precision, batch and head, once."""
+
+    @cache
+    def build(backend: str, precision: str, batch: int, head: str) -> BuiltEngine:
+        directory = tmp_path_factory.mktemp("engine")
+        (directory / "model.onnx").write_bytes(graphs[precision].SerializeToString())
+        return build_engine(
+            directory / "model.onnx",
+            EngineRequest(
+                backend=backend,
+                precision=precision,
+                target="benchmark",
+                batch=BatchProfile(batch, batch, batch),
+                settings=TensorRTSettings(),
+                gpu="{}.{}".format(*gpu.compute_capability),
+                head=head,
+            ),
+            directory=directory,
+            timing_caches=tmp_path_factory.getbasetemp() / "timings",
+        )
+
+    return build
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids="batch{}".format)
 @pytest.mark.parametrize("cuda_graphs", [True, False], ids=["graphs", "plain"])
+@pytest.mark.parametrize("head", ["standard", "kernels"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
 def test_engine(
     benchmark: BenchmarkFixture,
     gpu: Gpu,
-    graphs: dict[str, ModelProto],
-    tmp_path: Path,
+    built_engine: Callable[[str, str, int, str], BuiltEngine],
     backend: str,
     precision: str,
+    head: str,
     cuda_graphs: bool,
     batch: int,
 ) -> None:
@@ -115,22 +144,10 @@ def test_engine(
     here = "{}.{}".format(*gpu.compute_capability)
     if library.targets() and here not in library.targets():
         pytest.skip(f"{library.name} does not build for compute capability {here}")
-    (tmp_path / "model.onnx").write_bytes(graphs[precision].SerializeToString())
-    built = build_engine(
-        tmp_path / "model.onnx",
-        EngineRequest(
-            backend=backend,
-            precision=precision,
-            target="benchmark",
-            batch=BatchProfile(batch, batch, batch),
-            settings=TensorRTSettings(),
-            gpu=here,
-        ),
-        directory=tmp_path,
-        timing_caches=tmp_path.parent / "timings",
-    )
+    built = built_engine(backend, precision, batch, head)
     benchmark.extra_info["library"] = library.name
     with TensorRTSession(built.path, built.record, SIZE, "edgead build", cuda_graphs=cuda_graphs) as session:
+        benchmark.extra_info["layers"] = int(session._engine._engine.num_layers)
         measure(benchmark, gpu, session.infer, batch)
 
 
