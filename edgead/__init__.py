@@ -13,6 +13,7 @@ PyTorch nor an inference library.
 from __future__ import annotations
 
 import logging
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from edgead.types import Prediction, Region, Verdict
 
 __version__ = "0.1.0"
+
+# ONNX Runtime reads this once, at its first import, which may be an import by another library (onnxsim) or in a worker
+# process. With telemetry it sends events to its vendor, and warns where it cannot write an identifier below HOME.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Bundle",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from edgead.errors import InputError, needs_extra
@@ -65,6 +65,8 @@ def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[
     # Checks that need no torch come first, because its import takes seconds.
     from edgead.data import open_dataset
     from edgead.files.atomic import check_directory
+    from edgead.files.lock import exclusive
+    from edgead.files.progress import is_first_process
     from edgead.imaging.decode import check_bit_depth
     from edgead.imaging.preprocess import ModelSize
 
@@ -74,9 +76,11 @@ def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[
     check_directory(run_path)
     for folder in folders:
         open_dataset(folder, given.get("layout", "auto"))
-    with needs_extra("train", "edgead train"):
-        from edgead.training.start import start_training
-    return start_training(folders, run_path, given)
+    # The other processes of a training only exist because the first one has the lock.
+    with exclusive(run_path) if is_first_process() else nullcontext():
+        with needs_extra("train", "edgead train"):
+            from edgead.training.start import start_training
+        return start_training(folders, run_path, given)
 
 
 def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOptions]) -> Bundle:
@@ -106,6 +110,7 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
     from edgead.engine.candidate import check_target_here
     from edgead.engine.plan import Plan
     from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
+    from edgead.files.lock import exclusive
     from edgead.files.packages import require_packages
 
     given = checked_options(BuildOptions, options)
@@ -117,13 +122,15 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
     check_target_here(plan)
     if not is_bundle:
         require_packages("train", "edgead build", "torch", "onnxscript", "onnxsim")
-        with needs_extra("train", "edgead build"):
-            from edgead.training.run import open_run
-        built = build_bundle(open_run(source), bundle_path, plan)
-    elif data:
-        built = rebuild_bundle(open_bundle(source), data, bundle_path, plan)
-    else:
-        built = recompile_bundle(open_bundle(source), bundle_path, plan)
+    with exclusive(bundle_path):
+        if not is_bundle:
+            with needs_extra("train", "edgead build"):
+                from edgead.training.run import open_run
+            built = build_bundle(open_run(source), bundle_path, plan)
+        elif data:
+            built = rebuild_bundle(open_bundle(source), data, bundle_path, plan)
+        else:
+            built = recompile_bundle(open_bundle(source), bundle_path, plan)
     thresholds = built.manifest.thresholds
     for part, threshold in thresholds.items():
         if (warning := threshold.warning()) is not None:

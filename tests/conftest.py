@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import edgead  # noqa: F401 (before any onnxruntime, whose telemetry it switches off)
+
 ROOT = Path(__file__).parent
 # Files that take longest, the longest first. They start first, so that no process works alone on one at the end.
 LONG = (

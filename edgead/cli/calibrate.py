@@ -51,6 +51,7 @@ def calibrate(
 
     from edgead.engine.precision_converter import Calibrating, PrecisionConverter
     from edgead.errors import InputError
+    from edgead.files.lock import exclusive
 
     if out.is_dir():
         raise InputError(
@@ -58,7 +59,7 @@ def calibrate(
         )
     require_packages("build", "edgead calibrate", "onnx")
     calibrating = Calibrating.parse(str(calibrate_on), str(algorithm), out)
-    with ProgressDisplay(timed=True):
+    with ProgressDisplay(timed=True), exclusive(out):
         content, size, training_images = _opened(model, data or [])
         # No validation images: they serve to find overflows of float16, and this is int8.
         none = np.empty((0, size.height_px, size.width_px, 3), np.uint8)

@@ -35,12 +35,12 @@ def import_(
     # Checks that need no torch come first, because its import takes seconds.
     from edgead.data import open_dataset
     from edgead.files.atomic import check_directory
+    from edgead.files.lock import exclusive
 
     check_directory(out)
     open_dataset(data)
-    with needs_extra("train", "edgead import"):
-        from edgead.importers.run import import_run
-
-    with ProgressDisplay():
+    with ProgressDisplay(), exclusive(out):
+        with needs_extra("train", "edgead import"):
+            from edgead.importers.run import import_run
         run = import_run(file, data, out, teacher_weights)
     typer.echo(f"run in {run.path}")

@@ -28,11 +28,11 @@ from edgead.cli.info import info
 from edgead.cli.interrupt import EXIT_CODE as INTERRUPTED
 from edgead.cli.interrupt import CommandInterruptedError, interruptible
 from edgead.cli.plugin import plugin
-from edgead.cli.progress import is_first_process
 from edgead.cli.stream import stream
 from edgead.cli.train import train
 from edgead.errors import EdgeadError, InputError, MissingLibraryError
 from edgead.files.addresses import hide_arguments
+from edgead.files.progress import is_first_process
 
 # Errors of the operating system for a path or an output that the user chose.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EROFS, errno.ENOSPC, errno.EDQUOT)

@@ -8,7 +8,6 @@ elsewhere each line is printed once, as a whole.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from types import TracebackType
@@ -18,16 +17,11 @@ import typer
 from typing_extensions import Self
 
 from edgead import __version__
-from edgead.files.progress import ScoringState, TrainingState, state_of
+from edgead.files.progress import ScoringState, TrainingState, is_first_process, state_of
 
 LOG_LINES = 10
 # The time of a shorter step is not worth a line.
 WORTH_TELLING_S = 0.1
-
-
-def is_first_process() -> bool:
-    """Return True in the only process of a training, or in the first of several; this process prints."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "RANK"))
 
 
 def first_line(text: str) -> None:

@@ -128,8 +128,9 @@ def train(
     own threshold.
     """
     from edgead.cli.interrupt import says_on_interrupt
-    from edgead.cli.progress import ProgressDisplay, first_line, is_first_process, report
+    from edgead.cli.progress import ProgressDisplay, first_line, report
     from edgead.files.packages import require_packages
+    from edgead.files.progress import is_first_process
 
     first_line(f"training {method} on {' and '.join(folder.name or str(folder) for folder in data)}")
     require_packages("train", "edgead train", "torch", "timm", "lightning_fabric", "rich")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from edgead.comparison.grid import Cell, Grid, commands_left, state_of
 from edgead.errors import RunError
+from edgead.files.lock import exclusive
 
 _log = logging.getLogger(__name__)
 
@@ -21,17 +19,20 @@ _log = logging.getLogger(__name__)
 def run_grid(grid: Grid) -> dict[Cell, str]:
     """Run the missing commands of all cells, one cell after the other.
 
-    A failed cell does not stop the others. It stays left, so the next call tries it again. If another process works in
-    the same folder, the function waits for its end.
+    A failed cell does not stop the others. It stays left, so the next call tries it again.
 
     Args:
         grid: Grid of the comparison.
 
     Returns:
         Error of each failed cell, one line each.
+
+    Raises:
+        InputError: Another comparison works in the same folder.
     """
     failed: dict[Cell, str] = {}
-    with _alone(grid.out) as lock:
+    # A command that outlives a killed comparison holds the lock too, until it ends.
+    with exclusive(grid.out) as lock:
         for number, cell in enumerate(grid.cells, start=1):
             error = _do(cell, grid.options, lock, f"[{number}/{len(grid.cells)}]")
             if error is not None:
@@ -40,19 +41,7 @@ def run_grid(grid: Grid) -> dict[Cell, str]:
     return failed
 
 
-@contextmanager
-def _alone(out: Path) -> Iterator[IO[str]]:
-    """Hold the lock of the folder. A command that outlives a killed comparison holds it too, until it ends."""
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("another process works in %s: waiting for it to end", out)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
-
-
-def _do(cell: Cell, options: Mapping[str, str], lock: IO[str], number: str) -> str | None:
+def _do(cell: Cell, options: Mapping[str, str], lock: int | None, number: str) -> str | None:
     """Run the missing commands of a cell; return the error line if it fails, else None."""
     try:
         for command in commands_left(cell, options):
@@ -66,7 +55,7 @@ def _do(cell: Cell, options: Mapping[str, str], lock: IO[str], number: str) -> s
     return None
 
 
-def _run(command: Sequence[str], log: Path, lock: IO[str]) -> str | None:
+def _run(command: Sequence[str], log: Path, lock: int | None) -> str | None:
     """Run one command to its end; return the error line if it fails, else None."""
     log.parent.mkdir(parents=True, exist_ok=True)
     last = "no message"
@@ -78,7 +67,7 @@ def _run(command: Sequence[str], log: Path, lock: IO[str]) -> str | None:
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
-            pass_fds=[lock.fileno()],
+            pass_fds=[] if lock is None else [lock],
         )
         with process:
             try:

@@ -23,6 +23,7 @@ from edgead.errors import InputError
 from edgead.evaluation.evaluate import Evaluation, Scores, evaluate, score_dataset
 from edgead.evaluation.report import check_report_packages, write_report
 from edgead.files.atomic import check_directory, replace_directory
+from edgead.files.lock import exclusive
 from edgead.runtime import open_session
 from edgead.streaming import open_sink, open_source, stream
 
@@ -65,19 +66,20 @@ def run_demo(
     """
     check_report_packages()
     _check_place(out)
-    folder, steps = out / kind, _Steps()
-    with steps.take("draw", f"{n_train} good parts, and {n_test} good and {n_test} defective to test on"):
-        write_dataset(folder / "data", kind, n_train, n_test, n_test, size_px=size_px)
-    with steps.take("train", f"Reverse Distillation, {epochs} epochs, on the good parts alone"):
-        run = _train(folder, epochs, size_px)
-    with steps.take("build", "an ONNX file that decides as the trained model does, and a threshold"):
-        bundle = build_bundle(run, folder / "bundle")
-    with steps.take("eval", f"the bundle on the {2 * n_test} parts to test on"):
-        evaluation, scores = _evaluate(folder, bundle)
-    with steps.take("stream", f"{n_frames} frames of a conveyor"):
-        streamed = _stream(folder, kind, bundle, n_frames, size_px)
-    demo = Demo(folder, kind, run.path / "loss.png", bundle, evaluation, scores, streamed, steps.taken)
-    return write_demo_page(out / "index.html", demo)
+    with exclusive(out):
+        folder, steps = out / kind, _Steps()
+        with steps.take("draw", f"{n_train} good parts, and {n_test} good and {n_test} defective to test on"):
+            write_dataset(folder / "data", kind, n_train, n_test, n_test, size_px=size_px)
+        with steps.take("train", f"Reverse Distillation, {epochs} epochs, on the good parts alone"):
+            run = _train(folder, epochs, size_px)
+        with steps.take("build", "an ONNX file that decides as the trained model does, and a threshold"):
+            bundle = build_bundle(run, folder / "bundle")
+        with steps.take("eval", f"the bundle on the {2 * n_test} parts to test on"):
+            evaluation, scores = _evaluate(folder, bundle)
+        with steps.take("stream", f"{n_frames} frames of a conveyor"):
+            streamed = _stream(folder, kind, bundle, n_frames, size_px)
+        demo = Demo(folder, kind, run.path / "loss.png", bundle, evaluation, scores, streamed, steps.taken)
+        return write_demo_page(out / "index.html", demo)
 
 
 def _check_place(out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from edgead.errors import DataError
 from edgead.evaluation.evaluate import Evaluation, Scores, evaluate, score_dataset
 from edgead.evaluation.report import check_report_packages, write_report
 from edgead.files.atomic import check_directory
+from edgead.files.lock import exclusive
 from edgead.runtime.model import Model
 
 _log = logging.getLogger(__name__)
@@ -67,23 +69,24 @@ def evaluate_model(
     if out is not None:
         check_report_packages()
         check_directory(out)
-    dataset = open_dataset(data, layout)
-    if not dataset.test:
-        raise DataError(
-            f"no images to score: {data} ({dataset.layout}) has good images to train on only",
-            hint="give a dataset with test images, such as test/good and test/DEFECT",
-        )
-    if (line := left_out_text(dataset.left_out, data)) is not None:
-        _log.warning("%s", line)
-    with open_model() as model:
-        chosen = choose_part(model.thresholds, part, dataset.name)
-        samples = dataset.at_bit_depth(model.bit_depth).test
-        scores = score_dataset(model.session, samples, model.size, skip_broken)
-    evaluation = evaluate(scores, model.thresholds[chosen])
-    details = {"model": model.description, "data": f"{data} ({dataset.layout})"}
-    if len(model.parts) > 1:
-        details["part"] = chosen
-    if evaluation.threshold is not None and (warning := evaluation.threshold.warning()) is not None:
-        _log.warning("%s", warning)
-    report = None if out is None else write_report(out, evaluation, scores, details)
-    return ModelEvaluation(evaluation, scores, details, report)
+    with nullcontext() if out is None else exclusive(out):
+        dataset = open_dataset(data, layout)
+        if not dataset.test:
+            raise DataError(
+                f"no images to score: {data} ({dataset.layout}) has good images to train on only",
+                hint="give a dataset with test images, such as test/good and test/DEFECT",
+            )
+        if (line := left_out_text(dataset.left_out, data)) is not None:
+            _log.warning("%s", line)
+        with open_model() as model:
+            chosen = choose_part(model.thresholds, part, dataset.name)
+            samples = dataset.at_bit_depth(model.bit_depth).test
+            scores = score_dataset(model.session, samples, model.size, skip_broken)
+        evaluation = evaluate(scores, model.thresholds[chosen])
+        details = {"model": model.description, "data": f"{data} ({dataset.layout})"}
+        if len(model.parts) > 1:
+            details["part"] = chosen
+        if evaluation.threshold is not None and (warning := evaluation.threshold.warning()) is not None:
+            _log.warning("%s", warning)
+        report = None if out is None else write_report(out, evaluation, scores, details)
+        return ModelEvaluation(evaluation, scores, details, report)

@@ -9,6 +9,7 @@ handler nothing is printed, and a state costs one check of a level.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -57,6 +58,11 @@ class ScoringState:
 
 
 State: TypeAlias = TrainingState | ScoringState
+
+
+def is_first_process() -> bool:
+    """Return True in the only process of a training, or in the first of several; this process prints and writes."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "RANK"))
 
 
 def log_state(log: logging.Logger, state: State) -> None:

@@ -1,6 +1,7 @@
 """Wrong input is refused before the work: nothing is read, trained or written."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgead.files.lock import exclusive
 from edgead.imaging.preprocess import ModelSize
 from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
-from tests.helpers.command_line import files_in, run_main
+from tests.helpers.command_line import files_in, run_main, the_error
 from tests.helpers.parts_on_disk import write_parts
 from tests.helpers.training_parts import TINY_TEACHER, write_images
 
@@ -172,6 +174,34 @@ def test_checks_without_torch_come_before_its_import(world, line):
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "out"),
+    [
+        (f"train good --out runs/out {TINY}", "runs/out"),
+        ("build bundle --data parts --out out", "out"),
+        ("build bundle --out out", "out"),
+        ("eval bundle parts --out out", "out"),
+        ("calibrate bundle --data parts --out out.json", "out.json"),
+        ("compare parts --methods rd --seeds 1 --out out", "out"),
+        ("import good/000.png --data good --out out", "out"),
+        ("demo --out out", "out"),
+    ],
+)
+@pytest.mark.usefixtures("no_image_is_read")
+def test_an_output_that_another_command_writes(world, capfd, line, out):
+    with exclusive(world / out):
+        before = files_in(world)
+        assert run_main(*line.split()) == 1
+        captured = capfd.readouterr()
+        assert f" {os.getpid()} " in the_error(captured.err)
+        assert captured.out == ""
+        after = files_in(world)
+    # The comparison keeps the record of its request, which comes before its work.
+    assert {
+        name: content for name, content in after.items() if name not in ("out", "out/grid.json")
+    } == before
 
 
 FIRST = """

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from edgead.comparison.grid import Grid, command_lines, commands_left, plan_grid
 from edgead.comparison.page import COLUMNS, write_comparison
 from edgead.comparison.run import run_grid
 from edgead.errors import DataError, InputError, RunError
+from edgead.files.lock import exclusive
 from tests.helpers.comparison_cells import (
     finish,
     ready_to_evaluate,
@@ -234,12 +236,15 @@ def test_what_a_killed_comparison_left_running_is_waited_for(tmp_path):
                 time.sleep(0.02)
         finally:
             process.kill()
-    with (out / ".lock").open("w") as lock:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        go.touch()
-        # Returns when the command that was left has ended.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (tmp_path / ".out.lock").open() as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    timer = threading.Timer(0.3, go.touch)
+    timer.start()
+    # Begins when the command that was left has ended.
+    with exclusive(out):
+        assert go.exists()
+    timer.join()
+    assert not (tmp_path / ".out.lock").exists()
 
 
 def test_broken_files_of_a_cell_are_its_failure(grid):

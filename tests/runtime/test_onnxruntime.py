@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -202,3 +204,18 @@ def test_without_onnxruntime_the_error_has_the_command_that_installs_it(monkeypa
         OnnxRuntimeSession(tmp_path / "model.onnx")
     with pytest.raises(BackendError, match="pip install onnxruntime"):
         library_version()
+
+
+@pytest.mark.parametrize("module", ["edgead.runtime.onnxruntime", "edgead.export.from_torch"])
+def test_the_library_sends_no_telemetry_and_does_not_miss_a_home(module: str) -> None:
+    # With telemetry, ONNX Runtime prints a warning as soon as it is imported without a writable HOME.
+    environment = {**os.environ, "HOME": "/proc/nowhere", "XDG_CACHE_HOME": "/proc/nowhere"}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    code = (
+        f"import os, {module}, edgead.runtime.onnxruntime as backend\nbackend.library_version()\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
