@@ -37,7 +37,9 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
         2: "usage: an option, an argument or a choice that the command does not take",
         3: "outside tolerance: a bundle decides otherwise than its model; a build wrote nothing, a start was refused",
         4: "collapsed: the model learnt nothing, or gives a constant",
+        129: "interrupted by SIGHUP: the terminal was closed",
         130: "interrupted by Ctrl-C",
+        143: "interrupted by SIGTERM",
     }
 )
 """Exit codes of commands and their meanings, for scripts."""

@@ -7,6 +7,7 @@ Where EDGEAD_REQUIRE_PARTS=1, as in continuous integration, which installs them 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,3 +59,17 @@ def pytest_runtest_makereport() -> Iterator[None]:
         if "apt-get install" in reason or "pip install 'edgead[" in reason:
             report.outcome, report.longrepr = "failed", f"EDGEAD_REQUIRE_PARTS=1: {reason}"
     return report
+
+
+@pytest.fixture
+def signals_of_a_terminal() -> Iterator[None]:
+    """Handle signals as in a terminal, here and in child processes: under nohup or cron some of them are ignored."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

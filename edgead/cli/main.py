@@ -25,9 +25,9 @@ from edgead.cli.doctor import doctor
 from edgead.cli.eval import eval_
 from edgead.cli.import_ import import_
 from edgead.cli.info import info
-from edgead.cli.interrupt import EXIT_CODE as INTERRUPTED
-from edgead.cli.interrupt import CommandInterruptedError, interruptible
+from edgead.cli.interrupt import CommandInterruptedError, exit_code_of, interruptible, signals_interrupt
 from edgead.cli.plugin import plugin
+from edgead.cli.standard_streams import STANDARD_OUTPUT, drop_standard_output, usable_standard_streams
 from edgead.cli.stream import stream
 from edgead.cli.train import train
 from edgead.errors import EdgeadError, InputError, MissingLibraryError
@@ -36,6 +36,7 @@ from edgead.files.progress import is_first_process
 
 # Errors of the operating system for a path or an output that the user chose.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -93,6 +94,12 @@ def main() -> None:
     # problems that matter as its own errors and warnings.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    with usable_standard_streams(), signals_interrupt():
+        _run()
+
+
+def _run() -> None:
+    """Run the command, and convert its errors into a line and an exit code."""
     try:
         try:
             app(prog_name="edgead")
@@ -106,36 +113,48 @@ def main() -> None:
             raise
         _fail(MissingLibraryError(error))
     except CommandInterruptedError as interrupt:
-        _stop(str(interrupt))
-    except KeyboardInterrupt:
-        _stop("nothing was started")
+        _stop(str(interrupt), interrupt.exit_code)
+    except KeyboardInterrupt as interrupt:
+        _stop("nothing was started", exit_code_of(interrupt))
     except BrokenPipeError:
-        _drop_output()
+        drop_standard_output()
         sys.exit(1)
     except OSError as error:
-        if error.errno not in _REFUSALS:
-            raise
-        if error.filename is None:
-            _drop_output()
-        where = error.filename or "standard output"
-        _fail(
-            InputError(
-                f"cannot use {where} ({error.strerror})", hint="check the path, its rights and the disk"
-            )
-        )
+        _fail(_refusal(error))
 
 
-def _drop_output() -> None:
-    """Redirect standard output to the null device, so that the flush at exit does not fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _refusal(error: OSError) -> EdgeadError:
+    """Convert an error of the operating system that any command may meet; raise it again if it is a bug."""
+    if error.errno in _TOO_MANY_FILES:
+        return EdgeadError(f"too many open files ({error.strerror})", hint="raise the limit with ulimit -n")
+    if error.errno == errno.ENOENT and not _has_current_directory():
+        return InputError("the current directory no longer exists", hint="cd to another directory")
+    if error.filename == STANDARD_OUTPUT:
+        drop_standard_output()
+        return InputError(f"cannot write to standard output ({error.strerror})", hint="redirect it elsewhere")
+    if error.errno not in _REFUSALS:
+        raise error
+    return InputError(
+        f"cannot use {error.filename or 'a file'} ({error.strerror})",
+        hint="check the path, its rights and the disk",
+    )
 
 
-def _stop(kept: str) -> NoReturn:
+def _has_current_directory() -> bool:
+    """Return False if the current directory was deleted."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _stop(kept: str, exit_code: int) -> NoReturn:
     """Print the line of an interrupt and exit."""
     # Ctrl-C reaches all processes of a training, and one line is enough.
     if is_first_process():
         print(f"interrupted: {kept}", file=sys.stderr)
-    sys.exit(INTERRUPTED)
+    sys.exit(exit_code)
 
 
 def _fail(error: EdgeadError) -> NoReturn:

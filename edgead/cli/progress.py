@@ -17,7 +17,7 @@ import typer
 from typing_extensions import Self
 
 from edgead import __version__
-from edgead.files.progress import ScoringState, TrainingState, is_first_process, state_of
+from edgead.files.progress import ScoringState, TrainingState, is_drawable, is_first_process, state_of
 
 LOG_LINES = 10
 # The time of a shorter step is not worth a line.
@@ -98,7 +98,7 @@ class ProgressDisplay(logging.Handler):
         if not self._timed:
             self._print(line)
             return
-        self._in_line = sys.stderr.isatty()
+        self._in_line = is_drawable(sys.stderr)
         typer.echo(line, err=True, nl=not self._in_line)
         self._in_step, self._step_at = True, time.monotonic()
 
@@ -128,7 +128,7 @@ class ProgressDisplay(logging.Handler):
 
     def _show_scoring(self, state: ScoringState) -> None:
         """Redraw the count of scored images on a terminal."""
-        if sys.stderr.isatty():
+        if is_drawable(sys.stderr):
             self._end_line()
             typer.echo(f"\r{state}", nl=state.done == state.total, err=True)
 
@@ -181,7 +181,9 @@ class _TrainingBar:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        # Not by rich's own rules, by which FORCE_COLOR alone would draw a bar into a log.
+        self._drawn = is_drawable(sys.stderr)
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=self._drawn)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),
@@ -189,7 +191,7 @@ class _TrainingBar:
             TimeElapsedColumn(),
             TextColumn("{task.fields[rest]}"),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._drawn,
         )
         fields: dict[str, Any] = {"epoch": 0, "epochs": 0, "loss": 0.0, "rate": 0.0, "rest": ""}
         self._task = self._bar.add_task("", total=1.0, start=False, **fields)
@@ -224,7 +226,7 @@ class _TrainingBar:
         if first:
             self._bar.start()
         tenth = int(done * LOG_LINES)
-        if not self._console.is_terminal and tenth > self._logged:
+        if not self._drawn and tenth > self._logged:
             self._logged = tenth
             self.print(f"{state}  total {duration(taken)}" if done >= 1.0 else str(state))
 

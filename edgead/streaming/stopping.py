@@ -1,4 +1,4 @@
-"""Clean end of a stream on Ctrl-C and SIGTERM: the sinks are closed and the summary is printed."""
+"""Clean end of a stream on Ctrl-C, SIGTERM and SIGHUP: the sinks are closed and the summary is printed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from types import FrameType
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """Set an event on SIGINT and SIGTERM while the context is open.
+    """Set an event on SIGINT, SIGTERM and SIGHUP while the context is open.
 
-    The second signal of a kind goes to the handler that was there before, so that pressing Ctrl-C twice ends the
-    process. Python runs signal handlers in the main thread only; in another thread no signal sets the event.
+    The second SIGINT goes to the handler that was there before, so that pressing Ctrl-C twice ends the process. SIGINT
+    and SIGHUP stay ignored if they are ignored: in the background of a shell script, or under nohup. Python runs signal
+    handlers in the main thread only; in another thread no signal sets the event.
 
     Yields:
         The event, to be given to `stream` as `stop`.
@@ -23,11 +24,18 @@ def stop_on_signals() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        # None is a handler of another language, which could not be put back.
+        if (handler := signal.getsignal(number)) is not None
+        and (number == signal.SIGTERM or handler is not signal.SIG_IGN)
+    }
 
     def on_signal(number: int, _: FrameType | None) -> None:
         stop.set()
-        signal.signal(number, previous[signal.Signals(number)])
+        if number == signal.SIGINT:
+            signal.signal(number, previous[signal.SIGINT])
 
     for number in previous:
         signal.signal(number, on_signal)

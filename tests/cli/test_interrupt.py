@@ -1,4 +1,4 @@
-"""Ctrl-C: one line, exit code 130, and finished work is kept."""
+"""Ctrl-C, SIGTERM and SIGHUP: one line, exit code 128 and the signal, and finished work is kept."""
 
 import os
 import signal
@@ -13,6 +13,8 @@ from edgead.training.checkpoint import read_checkpoint
 from edgead.training.run import CHECKPOINT_FILE, WEIGHTS_FILE, read_record
 from tests.helpers.command_line import files_in
 from tests.helpers.training_parts import TINY_TEACHER, same_tensors, write_images
+
+pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
 
 # The module that a command imports, and the function in it that is interrupted.
 WORK = {
@@ -29,9 +31,14 @@ WORK = {
 }
 INTERRUPTED = """
 import importlib, os, signal, sys
-module, function, *arguments = sys.argv[1:]
+number, module, function, *arguments = sys.argv[1:]
 def work(*_, **__):
-    os.kill(os.getpid(), signal.SIGINT)
+    try:
+        os.kill(os.getpid(), int(number))
+    finally:
+        # timeout(1), and a terminal that closes, send it twice.
+        os.kill(os.getpid(), int(number))
+    sys.exit(7)
 setattr(importlib.import_module(module), function, work)
 sys.argv = ["edgead", *arguments]
 from edgead.cli.main import main
@@ -41,25 +48,48 @@ main()
 
 @pytest.mark.parametrize("command", WORK)
 def test_any_command_prints_one_line_and_exits_130(command, tmp_path):
-    module, function, arguments = WORK[command]
+    check_end_by(signal.SIGINT, command, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_end_a_command_in_the_same_way(number, tmp_path):
+    check_end_by(number, "build", tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_the_caller_ignores_stays_ignored(number, tmp_path):
+    signal.signal(number, signal.SIG_IGN)
+    done = interrupted_by(number, "doctor", tmp_path)
+    assert (done.returncode, done.stderr) == (7, "")
+    check_end_by(signal.SIGTERM, "build", tmp_path)
+
+
+def check_end_by(number, command, tmp_path):
+    """Send a signal to a command while it works; check its end and its files."""
     write_images(tmp_path / "data", 2)
     before = files_in(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, module, function, command, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 128 + signal.SIGINT, done.stderr
+    done = interrupted_by(number, command, tmp_path)
+    assert done.returncode == 128 + number, done.stderr
     lines = done.stderr.splitlines()
     assert [line for line in lines if line.startswith("interrupted: ")] == lines[-1:]
     assert "Traceback" not in done.stderr
     assert files_in(tmp_path) == before
 
 
-def train(data, out, *, interrupt_at=None):
-    """Train four epochs of four batches; send SIGINT in the second batch of an epoch."""
+def interrupted_by(number, command, tmp_path):
+    """Run a command that sends a signal to itself; it exits with 7 if the signal does not end it."""
+    module, function, arguments = WORK[command]
+    return subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(int(number)), module, function, command, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+
+
+def train(data, out, *, interrupt_at=None, number=signal.SIGINT):
+    """Train four epochs of four batches; send a signal in the second batch of an epoch."""
     code = (
         "import os, signal, sys\n"
         "from edgead.cli.progress import ProgressDisplay\n"
@@ -70,7 +100,7 @@ def train(data, out, *, interrupt_at=None):
         "    emit(self, record)\n"
         "    state = state_of(record)\n"
         "    if isinstance(state, TrainingState) and (state.epoch, round(state.share * 4)) == (int(at), 2):\n"
-        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
         "ProgressDisplay.emit = watched\n"
         "from edgead.cli.main import main\n"
         "main()\n"
@@ -90,8 +120,8 @@ def train(data, out, *, interrupt_at=None):
 
 def test_a_training_keeps_its_last_finished_epoch(tmp_path):
     data, out = write_images(tmp_path / "data", 9), tmp_path / "run"
-    interrupted = train(data, out, interrupt_at=2)
-    assert interrupted.returncode == 130, interrupted.stderr
+    interrupted = train(data, out, interrupt_at=2, number=signal.SIGHUP)
+    assert interrupted.returncode == 129, interrupted.stderr
     last = interrupted.stderr.splitlines()[-1]
     assert last.startswith("interrupted: ")
     assert str(out) in last

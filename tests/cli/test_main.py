@@ -201,6 +201,7 @@ def test_a_standard_output_closed_before_the_last_flush_causes_no_traceback():
     assert (result.returncode, result.stderr) == (1, "")
 
 
+@pytest.mark.usefixtures("signals_of_a_terminal")
 def test_an_interrupt_in_a_command_exits_130():
     code = (
         "import os, signal\nfrom edgead import doctor\nfrom edgead.cli.main import main\n"

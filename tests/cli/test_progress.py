@@ -19,6 +19,7 @@ def train(first=0, epochs=20):
 def use_terminal(monkeypatch):
     """Make standard error a terminal; to be called in the test itself, because capfd replaces standard error first."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")

@@ -53,7 +53,8 @@ def test_a_video_without_a_sink_shows_the_status_and_a_summary(bundle: Path, tmp
     assert "7 scored  0 rejected" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("signals_of_a_terminal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_with_a_summary(bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "out.jsonl"
     arguments = [str(bundle), "--source", "synthetic:washer?size=64&fps=50", "--sink", f"jsonl:{path}"]

@@ -263,7 +263,8 @@ def test_the_summary_has_the_counts() -> None:
     assert all(word in text for word in ("p50", "p95", "p99"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("signals_of_a_terminal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_stream_cleanly(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     record = Record()
@@ -281,6 +282,21 @@ def test_a_signal_ends_the_stream_cleanly(number: signal.Signals) -> None:
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.usefixtures("signals_of_a_terminal")
+def test_an_ignored_signal_does_not_end_the_stream(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), number)
+        assert not stop.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(LIMIT_S)
+        # timeout(1) sends it twice.
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("signals_of_a_terminal")
 def test_a_second_ctrl_c_interrupts_at_once() -> None:
     def ctrl_c_twice() -> None:
         with stop_on_signals() as stop:

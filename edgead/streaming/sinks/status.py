@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
+from edgead.files.progress import is_drawable
 from edgead.streaming.freshness import Signal
 from edgead.streaming.sinks.base import Sink
 from edgead.types import Float32Array, Frame, Verdict
@@ -22,7 +23,7 @@ class StatusLine(Sink):
     """
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+        self._terminal = is_drawable(sys.stderr)
         self._every_s = TERMINAL_EVERY_S if self._terminal else LOG_EVERY_S
         self._scored = self._rejected = 0
         self._since_s, self._scored_then = time.monotonic(), 0

@@ -16,6 +16,7 @@ class Terminal(io.StringIO):
 def test_the_status_line_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("edgead.streaming.sinks.status.TERMINAL_EVERY_S", 0.0)
     with StatusLine() as sink:
         sink.tick()
