@@ -247,7 +247,7 @@ def _cached(teacher: str) -> Path | None:
     """Return the folder of a timm network's weights in the cache of the model hub, None if it has none."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
-    hub = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+    hub = Path(os.path.expanduser(os.environ.get("HF_HUB_CACHE") or f"{home}/hub"))
     for repository in sorted(hub.glob(f"models--timm--{teacher}.*")):
         for weights in ("*.safetensors", "*.bin"):
             if any(file.is_file() for file in repository.glob(f"snapshots/*/{weights}")):

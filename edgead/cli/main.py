@@ -8,6 +8,7 @@ first character.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -94,6 +95,8 @@ def main() -> None:
     # problems that matter as its own errors and warnings.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    # matplotlib works without a writable HOME, and its warnings about that do not help a user.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with usable_standard_streams(), signals_interrupt():
         _run()
 

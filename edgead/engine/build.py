@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -23,6 +22,7 @@ from edgead.engine.precision_converter import PrecisionConverter
 from edgead.engine.validation_images import ValidationImages
 from edgead.engine.write import Built, ModelDetails, answers, install
 from edgead.errors import needs_extra
+from edgead.files.cache import temporary_directory
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
@@ -120,8 +120,8 @@ def build_bundle(run: TrainedRun, out: Path, plan: Plan | None = None) -> Bundle
         lambda count: run.training_images(count).images,
     )
     details = ModelDetails(run.size, run.method_name, run.teacher_name, run.summary, run.bit_depth)
-    with TemporaryDirectory(prefix="edgead-") as directory:
-        built = fastest_within_tolerance(exact, validation_images, graphs, plan, run.size, Path(directory))
+    with temporary_directory() as directory:
+        built = fastest_within_tolerance(exact, validation_images, graphs, plan, run.size, directory)
         return install(out, built, details, plan.target.backend, plan.target_name)
 
 

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,7 @@ from edgead.engine.precision_converter import ConvertedModel, PrecisionConverter
 from edgead.engine.validation_images import ValidationImages, image_hash
 from edgead.engine.write import Built, ModelDetails, answers, install
 from edgead.errors import BundleError, DataError, ImageError, InputError
+from edgead.files.cache import temporary_directory
 from edgead.imaging.preprocess import ModelSize, resize_to_model
 from edgead.runtime.agreement import golden_fidelity
 from edgead.runtime.base import Session
@@ -114,8 +114,8 @@ def rebuild_bundle(bundle: Bundle, data: Sequence[Path], out: Path, plan: Plan) 
         np.concatenate([of_part.all for of_part in validation_images.values()]),
         spread(images, size),
     )
-    with TemporaryDirectory(prefix="edgead-") as directory:
-        built = fastest_within_tolerance(exact, validation_images, graphs, plan, size, Path(directory))
+    with temporary_directory() as directory:
+        built = fastest_within_tolerance(exact, validation_images, graphs, plan, size, directory)
         return install(out, built, _details(bundle), plan.target.backend, plan.target_name)
 
 
@@ -143,8 +143,8 @@ def recompile_bundle(bundle: Bundle, out: Path, plan: Plan) -> Bundle:
     golden = bundle.golden()
     converted = ConvertedModel(bundle.graph(), precision, {})
     with (
-        TemporaryDirectory(prefix="edgead-") as directory,
-        open_candidate(converted, plan, manifest.size, Path(directory)) as candidate,
+        temporary_directory() as directory,
+        open_candidate(converted, plan, manifest.size, directory) as candidate,
     ):
         _log.info("comparing with the %d golden answers of %s", len(golden.images), bundle.path)
         compared = _compared(bundle, candidate.session, plan.target.tolerances.of(precision))

@@ -23,6 +23,7 @@ from typing import Any
 
 from edgead.engine.request import MORE_MEMORY, EngineRequest, EngineTask, PluginLibrary
 from edgead.errors import BackendError, GraphRefusedError, InputError, needs_extra
+from edgead.files.cache import temporary_directory
 from edgead.files.parsing import json_text
 from edgead.plugin.loader import plugin_file, plugin_sha256
 from edgead.runtime.tensorrt.engine_record import EngineRecord, Head, this_platform
@@ -106,8 +107,8 @@ def build_engine(model: Path, request: EngineRequest, *, directory: Path, timing
         plugin = PluginLibrary(plugin_file(), plugin_sha256(plugin_file()))
     engine = directory / ENGINE_FILE
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="edgead-") as scratch:
-        graph = Path(scratch) / "graph.onnx"
+    with temporary_directory() as scratch:
+        graph = scratch / "graph.onnx"
         graph.write_bytes(content)
         del content
         cache = timing_caches / f"{request.backend}-{library.version_text}-sm{request.gpu}.timing"
