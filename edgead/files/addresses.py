@@ -72,13 +72,13 @@ class Address:
         rest = text[start:]
         end = _end_of_user(rest)
         # Any other `#` is an unencoded character of the address.
-        place, _, option = rest[end:].partition(_OPTION)
+        place, mark, option = rest[end:].partition(_OPTION)
         user, password = None, ""
         if end:
             user, _, password = (unquote(part) for part in rest[: end - 1].partition(":"))
         # Spaces and control characters would end the request line.
         url = text[:start] + quote(place, safe="/?[]@!$&'()*+,;=:%~-._")
-        return cls(url, user, password, option and _OPTION[1:] + option)
+        return cls(url, user, password, mark[1:] + option)
 
     def with_user(self) -> str:
         """Return the address for FFmpeg, with user and password percent-encoded before the host."""
@@ -173,7 +173,14 @@ def _pair_shown(text: str) -> str:
 
 def _path_shown(path: str) -> str:
     """Hide the values of pairs, and the segments that look like a password or a token."""
-    segments = _PATH_PAIR.sub(lambda pair: _pair_shown(pair[0]), path).split("/")
+
+    def pair_shown(match: re.Match[str]) -> str:
+        pair, slash, rest = match[0].partition("/")
+        # The value of a password may have a slash, other values end there.
+        harmless = _pair_shown(pair) == pair
+        return pair + slash + rest if harmless else _pair_shown(match[0])
+
+    segments = _PATH_PAIR.sub(pair_shown, path).split("/")
     alone = sum(map(bool, segments)) == 1
     before = ""
     for index, segment in enumerate(segments):

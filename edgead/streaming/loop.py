@@ -44,11 +44,12 @@ class Summary:
     Latencies are the time from capture to decision, waiting included, within 1 %; None if no frame was scored.
 
     Attributes:
-        frames_seen: Number of all frames: frames_scored + frames_dropped + frames_withheld.
+        frames_seen: Number of all frames: frames_scored + frames_dropped + frames_withheld + frames_broken.
         frames_scored: Number of frames with a verdict.
         frames_dropped: Number of frames of a live source that a newer frame replaced.
         frames_withheld: Number of frames without a verdict: frames of a live source that were the same as the frame
             before or had one colour, and frames with an anomaly map or a score that is not finite.
+        frames_broken: Number of images that were left out because they are truncated or damaged.
         rejected: Number of frames that scored above the threshold.
         signal_losses: Number of times that the signal was lost.
         latency_p50_ms: Median latency in milliseconds.
@@ -61,6 +62,7 @@ class Summary:
     frames_scored: int
     frames_dropped: int
     frames_withheld: int
+    frames_broken: int
     rejected: int
     signal_losses: int
     latency_p50_ms: float | None
@@ -73,7 +75,8 @@ class Summary:
         rate = self.frames_scored / self.duration_s if self.duration_s > 0 else 0.0
         lines = [
             f"frames     {self.frames_seen} seen, {self.frames_scored} scored, "
-            f"{self.frames_dropped} dropped, {self.frames_withheld} withheld",
+            f"{self.frames_dropped} dropped, {self.frames_withheld} withheld, "
+            f"{self.frames_broken} broken",
             f"rejected   {self.rejected}",
             f"duration   {self.duration_s:.1f} s, {rate:.1f} scored a second, "
             f"signal lost {self.signal_losses} times",
@@ -128,7 +131,7 @@ def stream(
     # no frame and counts in no latency.
     session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))
     start_s = time.monotonic()
-    watch = SignalWatch(NO_SIGNAL_AFTER_S, start_s) if source.live else None
+    watch = SignalWatch(_silence_s(source), start_s) if source.live else None
     with Capture(source) as capture:
         try:
             while (stop is None or not stop.is_set()) and run.scored != max_frames:
@@ -145,7 +148,12 @@ def stream(
         except StopStream:
             pass
         dropped = capture.dropped
-    return run.summary(dropped, time.monotonic() - start_s)
+    return run.summary(dropped, source.broken, time.monotonic() - start_s)
+
+
+def _silence_s(source: Source) -> float:
+    """Return the time in seconds without a new image after which a camera counts as lost: a slow one has two images."""
+    return max(NO_SIGNAL_AFTER_S, 2.0 / source.fps if source.fps else 0.0)
 
 
 class _Run:
@@ -199,13 +207,14 @@ class _Run:
         for sink in self._sinks:
             sink.signal(signal)
 
-    def summary(self, dropped: int, duration_s: float) -> Summary:
-        """Return the counts, with the number of dropped frames and the duration in seconds."""
+    def summary(self, dropped: int, broken: int, duration_s: float) -> Summary:
+        """Return the counts, with the numbers of dropped frames and broken images, and the duration in seconds."""
         return Summary(
-            frames_seen=self.scored + dropped + self._withheld,
+            frames_seen=self.scored + dropped + self._withheld + broken,
             frames_scored=self.scored,
             frames_dropped=dropped,
             frames_withheld=self._withheld,
+            frames_broken=broken,
             rejected=self._rejected,
             signal_losses=self._signal_losses,
             latency_p50_ms=self._latencies.percentile(50),

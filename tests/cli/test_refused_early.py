@@ -90,7 +90,7 @@ CASES = {
     "compare, unknown method": ("compare parts --methods rd,magic --out out", 1),
     "compare, no seeds": ("compare parts --methods rd --seeds 0 --out out", 2),
     "import, other files in out": ("import x.ckpt --data parts --out mine", 1),
-    "stream, two sources": ("stream bundle --source good --source parts --sink jsonl:x", 1),
+    "stream, two sources": ("stream bundle --source good --source parts --sink jsonl:x", 2),
     "stream, no frames": ("stream bundle --source good --max-frames 0 --sink jsonl:x", 2),
     "stream, no threads": ("stream bundle --source good --threads 0 --sink jsonl:x", 2),
     "stream, unknown part": ("stream bundle --source good --part lid --sink jsonl:x", 1),

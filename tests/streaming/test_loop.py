@@ -228,6 +228,30 @@ def test_a_frame_whose_map_is_not_finite_is_withheld_with_a_reason_and_counted(
     assert warning.args[:2] == ("test", 1)  # type: ignore[index]
 
 
+def test_broken_images_of_a_source_are_counted() -> None:
+    source = ScriptedSource(lambda: iter([textured(1), textured(2)]), live=False)
+    source.broken = 3
+    summary = stream(FakeSession(SIZE), source, [], size=SIZE, threshold=1.0)
+    assert (summary.frames_seen, summary.frames_scored, summary.frames_broken) == (5, 2, 3)
+    assert "3 broken" in summary.text()
+
+
+def test_a_slow_camera_is_not_lost_between_two_images() -> None:
+    record = Record()
+
+    def script() -> Iterator[UInt8Array]:
+        yield textured(1)
+        time.sleep(3 * NO_SIGNAL_AFTER_S)
+        yield textured(2)
+
+    source = ScriptedSource(script, live=True)
+    source.fps = 0.5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgead.streaming.loop.NO_SIGNAL_AFTER_S", NO_SIGNAL_AFTER_S)
+        stream(FakeSession(SIZE), source, [record], size=SIZE, threshold=1.0)
+    assert record.signals == []
+
+
 def test_a_score_that_is_no_number_gives_no_verdict() -> None:
     record = Record()
     source = ScriptedSource(lambda: iter([textured(1), textured(2)]), live=False)

@@ -9,7 +9,8 @@ from edgead.files.addresses import without_secrets
 from edgead.imaging.decode import IMAGE_SUFFIXES
 from edgead.streaming.sources.base import Source
 from edgead.streaming.sources.images import ImageSource, WatchedFolder, open_images
-from edgead.streaming.sources.live import LiveSource, open_camera, open_network
+from edgead.streaming.sources.live import LiveSource, open_camera
+from edgead.streaming.sources.network import open_network
 from edgead.streaming.sources.synthetic import SyntheticSource, open_synthetic
 from edgead.streaming.sources.video import Video, open_video
 
@@ -30,7 +31,8 @@ def open_source(uri: str, *, watch: bool = False, bit_depth: int | None = None) 
     """Open the source of an address.
 
     ``0``, ``camera:0``, ``/dev/video0``   a camera of this machine; live
-    ``rtsp://...``, ``http://...``         a network camera; live
+    ``rtsp://...``, ``http://...``         a network camera; live, but a video that has an end is not
+    ``http://.../image.jpg#fps=2``         a snapshot address, polled twice a second; live
     ``synthetic:KIND?fps=10``              synthetic parts (`open_synthetic` has all options); live if fps is given
     a folder, an image                     its images sorted by name; with `watch`, then each new image
     any other file                         a video

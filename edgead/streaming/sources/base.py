@@ -20,8 +20,9 @@ class Source(Closing):
     Attributes:
         live: True if frames that are not taken in time are lost, so that only the newest is scored; False if every
             frame waits until it is taken.
-        uri: Address of the source, without user and password.
+        uri: Address of the source, without secrets.
         fps: Nominal frame rate in frames per second, None if unknown.
+        broken: Number of images so far that were left out because they are broken.
     """
 
     live: bool = False
@@ -29,6 +30,7 @@ class Source(Closing):
     def __init__(self, uri: str, fps: float | None = None) -> None:
         self.uri = without_secrets(uri)
         self.fps = fps
+        self.broken = 0
         self._stopping = threading.Event()
 
     @abstractmethod

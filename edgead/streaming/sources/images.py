@@ -125,6 +125,7 @@ class WatchedFolder(Source):
                     yield _frame(self._folder / name, index, self._bit_depth)
                 except ImageError as error:
                     _log.warning("left out: %s", error)
+                    self.broken += 1
                 index += 1
             self._stopping.wait(self._poll_s)
 

@@ -16,20 +16,21 @@ from typing import Protocol
 
 import cv2
 
-from edgead.errors import SourceError
-from edgead.files.addresses import without_secrets
+from edgead.errors import ImageError, SourceError
 from edgead.streaming.sources.base import Source
 from edgead.types import Frame, UInt8Array
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
-NETWORK_TIMEOUT_MS = 5000
 
 _log = logging.getLogger(__name__)
 
 
 class Device(Protocol):
-    """The methods of `cv2.VideoCapture` that are used here."""
+    """The methods of `cv2.VideoCapture` that are used here. They may raise SourceError for a lost camera.
+
+    `read` may raise ImageError for a broken image, after which the next one can be read.
+    """
 
     def isOpened(self) -> bool: ...  # noqa: D102, N802 (OpenCV's name)
 
@@ -43,12 +44,15 @@ class Device(Protocol):
 class LiveSource(Source):
     """A camera that is opened again whenever it stops giving images.
 
+    A broken image is left out together with its index, and counted. The first of several is logged.
+
     Args:
         uri: Address of the camera.
         open_device: Function that opens the camera, which gives BGR images; called again after each loss.
         hint: Hint of the error if the camera does not answer at the start.
         first_wait_s: Pause before the camera is opened again for the first time, in seconds; it doubles with each try.
         longest_wait_s: Longest pause between two tries, in seconds.
+        period_s: Time from one read to the next, in seconds; 0 for a camera that sets its own rate.
 
     Raises:
         SourceError: The camera cannot be opened at the start.
@@ -64,10 +68,12 @@ class LiveSource(Source):
         *,
         first_wait_s: float = FIRST_WAIT_S,
         longest_wait_s: float = LONGEST_WAIT_S,
+        period_s: float = 0.0,
     ) -> None:
         super().__init__(uri)
         self._open_device = open_device
-        self._first_wait_s, self._longest_wait_s = first_wait_s, longest_wait_s
+        self._first_wait_s, self._longest_wait_s, self._period_s = first_wait_s, longest_wait_s, period_s
+        self._reason = ""
         # Held while the device is read or opened: a release during a read would crash the process.
         self._in_use = threading.Lock()
         self._device: Device | None = open_device()
@@ -78,9 +84,18 @@ class LiveSource(Source):
         self.fps = fps if 0 < fps < 1000 else None
 
     def __iter__(self) -> Iterator[Frame]:
-        index, tries = 0, 0
-        while not self._stopping.is_set():
-            image = self._read()
+        index, tries, due_s, was_whole = 0, 0, time.monotonic(), True
+        while not self._stopping.wait(max(0.0, due_s - time.monotonic())):
+            due_s = max(due_s + self._period_s, time.monotonic())
+            try:
+                image = self._read()
+            except ImageError as error:
+                if was_whole:
+                    _log.warning("%s: left out: %s", self.uri, error)
+                was_whole = False
+                self.broken += 1
+                index += 1
+                continue
             if image is None:
                 tries += 1
                 self._reopen(tries)
@@ -88,6 +103,7 @@ class LiveSource(Source):
             if tries:
                 _log.warning("%s: images again, after %d tries", self.uri, tries)
                 tries = 0
+            was_whole = True
             yield Frame(image=image, index=index, captured_at_ns=time.monotonic_ns(), source=self.uri)
             index += 1
 
@@ -99,7 +115,12 @@ class LiveSource(Source):
             try:
                 good, image = self._device.read()
             except cv2.error:
+                self._reason = "no image"
                 return None
+            except SourceError as error:
+                self._reason = error.what.removeprefix(f"{self.uri} ")
+                return None
+            self._reason = "no image"
             if not good or image is None or image.size == 0:
                 return None
             colour = cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB
@@ -110,13 +131,16 @@ class LiveSource(Source):
         """Release the camera, wait, and open it again."""
         wait_s = min(self._first_wait_s * 2.0 ** min(tries - 1, 30), self._longest_wait_s)
         if not self._stopping.is_set():
-            _log.warning("%s: no image; opening it again in %.1f s (try %d)", self.uri, wait_s, tries)
+            _log.warning("%s: %s; opening it again in %.1f s (try %d)", self.uri, self._reason, wait_s, tries)
         self._release()
         if self._stopping.wait(wait_s):
             return
         with self._in_use:
             if not self._stopping.is_set():
-                self._device = self._open_device()
+                try:
+                    self._device = self._open_device()
+                except SourceError as error:
+                    self._reason = error.what.removeprefix(f"{self.uri} ")
 
     def _release(self, timeout_s: float = -1) -> None:
         """Release the device, unless a read does not return within `timeout_s` seconds; -1 waits without limit."""
@@ -155,29 +179,4 @@ def open_camera(number: str) -> LiveSource:
         f"camera:{number}",
         lambda: cv2.VideoCapture(int(number)),
         "check the cable, that no other program uses it, and its number with edgead doctor",
-    )
-
-
-def open_network(uri: str) -> LiveSource:
-    """Open an RTSP or HTTP camera with FFmpeg; RTSP runs over TCP.
-
-    Args:
-        uri: Address of the camera: ``rtsp://...``, ``rtsps://...``, ``http://...`` or ``https://...``.
-
-    Returns:
-        The opened camera.
-
-    Raises:
-        SourceError: The camera does not answer.
-    """
-    timeouts = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-        NETWORK_TIMEOUT_MS,
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-        NETWORK_TIMEOUT_MS,
-    ]
-    return LiveSource(
-        uri,
-        lambda: cv2.VideoCapture(uri, cv2.CAP_FFMPEG, timeouts),
-        f"check the address, the user and password, and that {without_secrets(uri).split('/')[2]} answers",
     )

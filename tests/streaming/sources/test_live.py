@@ -81,10 +81,10 @@ def test_a_lost_camera_is_opened_again_and_counts_on(caplog: pytest.LogCaptureFi
     frames = iter(source)
     assert [next(frames).index for _ in range(3)] == [0, 1, 2]
     assert all(device.released for device in (first, *dead, crashing, empty))
-    # One warning for each try with its wait and number, and one with the number of tries.
+    # One warning for each try with its reason, wait and number, and one with the number of tries.
     arguments = [record.args[1:] for record in caplog.records]  # type: ignore[index]
     waits = [0.001, 0.002, 0.004, 0.004, 0.004, 0.004, 0.004]
-    assert arguments == [*((wait_s, number) for number, wait_s in enumerate(waits, 1)), (7,)]
+    assert arguments == [*(("no image", wait_s, number) for number, wait_s in enumerate(waits, 1)), (7,)]
     assert "secret" not in caplog.text
     source.close()
     assert last.released
@@ -98,7 +98,7 @@ def test_the_wait_starts_small_again_after_an_image(caplog: pytest.LogCaptureFix
         for _ in range(3):
             next(frames)
     arguments = [record.args[1:] for record in caplog.records]  # type: ignore[index]
-    assert arguments == [(0.001, 1), (0.002, 2), (2,), (0.001, 1), (1,)]
+    assert [values[-2:] for values in arguments] == [(0.001, 1), (0.002, 2), (2,), (0.001, 1), (1,)]
 
 
 def test_bgr_and_grey_become_rgb() -> None:
@@ -275,9 +275,9 @@ def test_a_network_camera_that_restarts_goes_on(
         source.close()
     assert not thread.is_alive()
     assert [signal.present for signal in record.signals[:2]] == [False, True]
-    # Warnings of tries with their wait and number, and at the end one with the number of tries.
+    # Warnings of tries with their reason, wait and number, and at the end one with the number of tries.
     tries = [record.args[1:] for record in caplog.records if record.name == "edgead.streaming.sources.live"]  # type: ignore[index]
-    assert [len(values) for values in tries] == [2] * (len(tries) - 1) + [1]
+    assert [len(values) for values in tries] == [3] * (len(tries) - 1) + [1]
     assert tries[-1] == (len(tries) - 1,)
     indexes = [verdict.frame_index for verdict in record.verdicts]
     assert indexes == sorted(set(indexes))

@@ -1,0 +1,97 @@
+"""Addresses of the network as sources: cameras, snapshots and videos.
+
+RTSP is always a camera. An address of the web may be anything, so it is requested once before the source is chosen:
+
+    one image                    polled at a rate, `#fps=2` at the end of the address
+    images in parts              a camera, read without FFmpeg, so that a truncated image is found
+    a video of a known length    every frame, then the end, like a file
+    any other video              a camera
+"""
+
+from __future__ import annotations
+
+import os
+
+import cv2
+
+from edgead.errors import InputError, SourceError
+from edgead.files.addresses import Address, without_secrets
+from edgead.streaming.sources.base import Source
+from edgead.streaming.sources.live import LiveSource
+from edgead.streaming.sources.video import ONE_THREAD, Video, counts_frames
+from edgead.streaming.sources.web import WebAddress, kind_of
+from edgead.streaming.sources.web_cameras import MotionJpegCamera, SnapshotCamera
+from edgead.streaming.uri import number_in, split_options
+
+NETWORK_TIMEOUT_MS = 5000
+SNAPSHOT_FPS = 1.0
+
+_TIMEOUTS = (
+    cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+    NETWORK_TIMEOUT_MS,
+    cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+    NETWORK_TIMEOUT_MS,
+)
+_HEAD_BYTES = 12
+
+
+def open_network(uri: str) -> Source:
+    """Open a camera, a snapshot address or a video of the network; RTSP runs over TCP.
+
+    Args:
+        uri: Address: ``rtsp://...``, ``rtsps://...``, ``http://...`` or ``https://...``. ``#fps=2`` at the end of a
+            snapshot address sets the rate, 1 frame per second by default.
+
+    Returns:
+        The opened source.
+
+    Raises:
+        SourceError: Nothing answers, or the answer is no image and no video.
+        InputError: The rate is invalid, or the address is no snapshot address.
+    """
+    # FFmpeg prints messages that may repeat an address. It reads this variable when it is used for the first time.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    address = Address.parse(uri)
+    fps = split_options(f"?{address.option}", {"fps": number_in(float, 0.01, 100)})[1].get("fps")
+    web = WebAddress(uri) if uri[:4].lower() == "http" else None
+    opened = _open_live(uri, address) if web is None else _open_web(uri, web, fps)
+    if fps is not None and opened.fps != fps:
+        opened.close()
+        raise InputError(
+            f"{opened.uri} is no snapshot address", hint="leave #fps out, the camera sets its own rate"
+        )
+    return opened
+
+
+def _open_web(uri: str, web: WebAddress, fps: float | None) -> Source:
+    """Open the source that fits the answer of an address of the web."""
+    with web.get() as answer:
+        head = b""
+        while len(head) < _HEAD_BYTES and (data := web.read(answer, _HEAD_BYTES - len(head))):
+            head += data
+        kind, has_length = kind_of(answer, head, web.shown), answer.length is not None
+    if kind == "snapshot":
+        rate = fps or SNAPSHOT_FPS
+        return LiveSource(uri, lambda: SnapshotCamera(web, rate), "check the camera", period_s=1.0 / rate)
+    if kind == "mjpeg":
+        return LiveSource(uri, lambda: MotionJpegCamera(web), "check the camera")
+    video = cv2.VideoCapture(web.parsed.with_user(), cv2.CAP_FFMPEG, (*_TIMEOUTS, *ONE_THREAD))
+    if not video.isOpened():
+        raise SourceError(
+            f"{web.shown} is not a video that FFmpeg can read", hint="give the address of a camera or a video"
+        )
+    # A playlist has a length although its camera never ends. A container with an end knows its number of frames.
+    if (has_length and kind == "video") or video.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+        return Video(uri, video, lambda: counts_frames(head))
+    video.release()
+    return _open_live(uri, web.parsed)
+
+
+def _open_live(uri: str, address: Address) -> LiveSource:
+    """Open a camera with FFmpeg."""
+    host = without_secrets(uri).split("/")[2].rpartition("@")[2]
+    return LiveSource(
+        uri,
+        lambda: cv2.VideoCapture(address.with_user(), cv2.CAP_FFMPEG, _TIMEOUTS),
+        f"check the address, the user and password, and that {host} answers",
+    )
