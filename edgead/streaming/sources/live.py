@@ -118,7 +118,7 @@ class LiveSource(Source):
                 self._reason = "no image"
                 return None
             except SourceError as error:
-                self._reason = error.what.removeprefix(f"{self.uri} ")
+                self._reason = self._without_uri(error)
                 return None
             self._reason = "no image"
             if not good or image is None or image.size == 0:
@@ -140,7 +140,11 @@ class LiveSource(Source):
                 try:
                     self._device = self._open_device()
                 except SourceError as error:
-                    self._reason = error.what.removeprefix(f"{self.uri} ")
+                    self._reason = self._without_uri(error)
+
+    def _without_uri(self, error: SourceError) -> str:
+        """Return the problem of a camera without its address, which begins the line of the log."""
+        return error.what.removeprefix(f"{self.uri} ").replace(f" at {self.uri}", "")
 
     def _release(self, timeout_s: float = -1) -> None:
         """Release the device, unless a read does not return within `timeout_s` seconds; -1 waits without limit."""

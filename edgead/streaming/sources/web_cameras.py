@@ -81,7 +81,7 @@ class MotionJpegCamera:
     def __init__(self, address: WebAddress) -> None:
         self._address = address
         self._answer = address.get()
-        # Some cameras count the dashes of the delimiter to the boundary, others do not.
+        # Some cameras count the dashes of the delimiter to the boundary, others do not, and a few name no boundary.
         boundary = str(self._answer.headers.get_param("boundary") or "").strip('-"')
         self._delimiter = b"--" + boundary.encode("latin-1", "replace")
         self._reader = _Reader(address, self._answer)
@@ -109,7 +109,7 @@ class MotionJpegCamera:
             data = self._reader.before(self._delimiter, MAX_FILE_BYTES)
         else:
             data = self._reader.exactly(int(length[1]))
-            if self._delimiter in data:
+            if self._delimiter != b"--" and self._delimiter in data:
                 # The part is shorter than it promised, and the next one must not be lost with it.
                 self._reader.put_back(data[data.index(self._delimiter) :])
                 raise ImageError(f"{self._address.shown} gives a truncated image", hint="check the camera")
@@ -129,7 +129,7 @@ class _Reader:
 
     def __init__(self, address: WebAddress, answer: http.client.HTTPResponse) -> None:
         self._address, self._answer = address, answer
-        self._buffer = b""
+        self._buffer = bytearray()
         self._ended = False
         self.restart()
 
@@ -151,7 +151,8 @@ class _Reader:
             # The pattern may lie across two reads.
             start = max(0, len(self._buffer) - 100)
             self._fill(limit)
-        before, self._buffer = self._buffer[: found.start()], self._buffer[found.end() :]
+        before = bytes(self._buffer[: found.start()])
+        del self._buffer[: found.end()]
         return before
 
     def before(self, mark: bytes, limit: int) -> bytes:
@@ -166,12 +167,13 @@ class _Reader:
             raise self._address.lost(http.client.HTTPException())
         while len(self._buffer) < length:
             self._fill(MAX_FILE_BYTES)
-        data, self._buffer = self._buffer[:length], self._buffer[length:]
+        data = bytes(self._buffer[:length])
+        del self._buffer[:length]
         return data
 
     def put_back(self, data: bytes) -> None:
         """Return bytes to the front, to be read again."""
-        self._buffer = data + self._buffer
+        self._buffer[:0] = data
 
     def _fill(self, limit: int) -> None:
         data = self._more()

@@ -296,6 +296,15 @@ def test_a_truncated_image_of_motion_jpeg_is_left_out_and_counted(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
+def test_motion_jpeg_without_a_boundary(ending: threading.Event) -> None:
+    answer = web.parts([web.part(data, "") for data in JPEGS], "multipart/x-mixed-replace", ending)
+    with web.serve({"/mjpg": answer}) as server, open_source(server.uri("/mjpg")) as source:
+        frames = list(itertools.islice(source, len(JPEGS)))
+        ending.set()
+    for frame, image in zip(frames, DECODED, strict=True):
+        np.testing.assert_array_equal(frame.image, image)
+
+
 def test_motion_jpeg_that_ends_is_opened_again(
     ending: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
