@@ -77,7 +77,7 @@ class Address:
         if end:
             user, _, password = (unquote(part) for part in rest[: end - 1].partition(":"))
         # Spaces and control characters would end the request line.
-        url = text[:start] + quote(place, safe="/?[]@!$&'()*+,;=:%~-._")
+        url = text[:start] + quote(place, safe="/?[]@!$&'()*+,;=:%~-._", errors="surrogateescape")
         return cls(url, user, password, mark[1:] + option)
 
     def with_user(self) -> str:
@@ -85,7 +85,7 @@ class Address:
         if self.user is None:
             return self.url
         scheme, _, place = self.url.partition("://")
-        return f"{scheme}://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{place}"
+        return f"{scheme}://{_encoded(self.user)}:{_encoded(self.password)}@{place}"
 
 
 def without_secrets(address: str) -> str:
@@ -134,6 +134,10 @@ def hide_arguments(text: str, arguments: Iterable[str]) -> str:
             for repeated in (match[0], str(Path(match[0]))):
                 text = text.replace(repeated, without_secrets(match[0]))
     return text
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe="", errors="surrogateescape")
 
 
 def _before_path(rest: str) -> str:

@@ -13,7 +13,7 @@ import time
 import cv2
 
 from edgead.errors import ImageError
-from edgead.imaging.preprocess import MAX_FILE_BYTES, image_from_bytes
+from edgead.imaging.decode import MAX_FILE_BYTES, image_from_bytes
 from edgead.streaming.sources.web import WebAddress, kind_of
 from edgead.types import UInt8Array
 

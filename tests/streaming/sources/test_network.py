@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgead.errors import InputError, SourceError
-from edgead.imaging.preprocess import image_from_bytes
+from edgead.imaging.decode import image_from_bytes
 from edgead.runtime import FakeSession
 from edgead.scoring.threshold import Threshold
 from edgead.streaming import open_source, stream
