@@ -17,6 +17,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from edgead.text import PrintableRecords
+
 if TYPE_CHECKING:
     from edgead.api import build, evaluate, load, stream, train
     from edgead.bundle import Bundle, open_bundle
@@ -63,8 +65,9 @@ __all__ = [
     "train",
 ]
 
-# Nothing is printed unless the program that imports edgead, or the command line, adds a handler.
-logging.getLogger("edgead").addHandler(logging.NullHandler())
+# Nothing is printed unless the program that imports edgead, or the command line, adds a handler. That handler gets
+# messages without characters that control a terminal.
+logging.getLogger("edgead").addHandler(PrintableRecords())
 
 _HOMES = {
     **dict.fromkeys(("build", "evaluate", "load", "stream", "train"), "edgead.api"),

@@ -30,6 +30,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
+from edgead.text import one_line, printable
+
 EXIT_CODES: Mapping[int, str] = MappingProxyType(
     {
         0: "done",
@@ -62,8 +64,9 @@ class EdgeadError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, hint: str | None = None) -> None:
-        super().__init__(what if hint is None else f"{what}: {hint}")
-        self.what, self.hint = what, hint
+        # Names of files and messages of libraries in it must not control the terminal that shows the error.
+        self.what, self.hint = printable(what), None if hint is None else printable(hint)
+        super().__init__(self.what if self.hint is None else f"{self.what}: {self.hint}")
 
 
 class InputError(EdgeadError):
@@ -194,5 +197,5 @@ def vendor_errors(what: str, hint: str) -> Iterator[None]:
     except BackendError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300].rstrip(".")
+        reason = one_line(error)[:300].rstrip(".")
         raise BackendError(f"{what} ({reason})", hint=hint) from error

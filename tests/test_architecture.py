@@ -16,6 +16,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "edgead"
 
 FLOORS = (
+    {"text"},
     {"errors", "types"},
     {"files", "imaging", "scoring"},
     {"bundle", "data", "plugin"},
@@ -30,7 +31,7 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Of a device's least: these know the standard library, NumPy, OpenCV and a JPEG decoder.
-BOTTOM = {"errors", "types", "files", "imaging", "scoring", "bundle"}
+BOTTOM = {"text", "errors", "types", "files", "imaging", "scoring", "bundle"}
 # tomli is the standard library's tomllib on Python 3.10, typing_extensions its typing.
 BOTTOM_LIBRARIES = {"numpy", "cv2", "PIL", "simplejpeg", "tifffile", "tomli", "typing_extensions"}
 

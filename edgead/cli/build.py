@@ -107,7 +107,7 @@ def build(
 
     The threshold is computed from the scores of the built model on the good images that training held out.
     """
-    from edgead.cli.progress import ProgressDisplay, first_line
+    from edgead.cli.progress import ProgressDisplay, echo, first_line
 
     wanted = [str(choice) for choice in (precision, target or backend) if choice is not None]
     first_line(f"building {out} from {run}" + (f" ({', '.join(wanted)})" if wanted else ""))
@@ -129,7 +129,7 @@ def build(
             quantize=value_of(quantize),
             cache=cache,
         )
-    typer.echo("\n".join([*_report(bundle), f"time         {display.total}"]))
+    echo("\n".join([*_report(bundle), f"time         {display.total}"]))
 
 
 def _of_candidate(tried: Mapping[str, Any], kept: str | None) -> str:

@@ -43,7 +43,7 @@ def calibrate(
 
     Give the file to edgead build --precision int8 --cache FILE, with the same --calibrate-on and --algorithm.
     """
-    from edgead.cli.progress import ProgressDisplay, first_line
+    from edgead.cli.progress import ProgressDisplay, echo, first_line
     from edgead.files.packages import require_packages
 
     first_line(f"calibrating {model} into {out}")
@@ -65,8 +65,8 @@ def calibrate(
         none = np.empty((0, size.height_px, size.width_px, 3), np.uint8)
         graphs = PrecisionConverter(content, calibrating, out.stem, none, training_images)
         calibration = graphs.calibration
-    typer.echo(f"calibrated   {len(calibration.clipping_limits)} tensors on {calibration.images} images")
-    typer.echo(f"calibration  {out}")
+    echo(f"calibrated   {len(calibration.clipping_limits)} tensors on {calibration.images} images")
+    echo(f"calibration  {out}")
 
 
 def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[int], UInt8Array]]:

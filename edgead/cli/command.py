@@ -10,8 +10,8 @@ from typer.core import TyperCommand
 
 from edgead.files.addresses import hide_arguments
 
-# Every usage error of Typer, which does not export this class.
-_UsageError: Any = typer.BadParameter.__mro__[1]
+# Base of the usage errors of Typer, which does not export it.
+UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 class Command(TyperCommand):
@@ -50,6 +50,6 @@ class Command(TyperCommand):
                         f"it is given {given.count(option)} times, give it once", ctx=ctx, param=option
                     )
             return super().parse_args(ctx, args)
-        except _UsageError as error:
+        except UsageError as error:
             error.message = hide_arguments(error.message, sys.argv[1:])
             raise

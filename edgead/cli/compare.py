@@ -90,7 +90,7 @@ def compare(
     command again continues a comparison that was killed, runs failed cells again and skips finished cells. Cells may
     run elsewhere, for example with --list | parallel; then the same command without --list collects the results.
     """
-    from edgead.cli.progress import ProgressDisplay, first_line
+    from edgead.cli.progress import ProgressDisplay, echo, first_line
     from edgead.files.packages import require_packages
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
@@ -116,7 +116,7 @@ def compare(
     grid = plan_grid(data, names, seeds, given, out)
     if list_:
         for line in command_lines(grid):
-            typer.echo(line)
+            echo(line)
         return
 
     from edgead.comparison.figures import collect
@@ -126,8 +126,8 @@ def compare(
     with ProgressDisplay() as display:
         comparison = collect(grid, run_grid(grid))
         page = write_comparison(comparison)
-    typer.echo(comparison_text(comparison))
-    typer.echo(f"time: {display.total}\npage: {page}")
+    echo(comparison_text(comparison))
+    echo(f"time: {display.total}\npage: {page}")
     failed = [result for result in comparison.results if result.state == "failed"]
     if failed:
         raise EdgeadError(

@@ -22,7 +22,7 @@ def demo(
 
     The same command again continues a demo that was killed, or writes the page again.
     """
-    from edgead.cli.progress import ProgressDisplay, first_line
+    from edgead.cli.progress import ProgressDisplay, echo, first_line
     from edgead.errors import needs_extra
     from edgead.files.packages import require_packages
 
@@ -33,4 +33,4 @@ def demo(
 
     with ProgressDisplay():
         page = run_demo(out, str(kind))
-    typer.echo(f"page: {page}")
+    echo(f"page: {page}")

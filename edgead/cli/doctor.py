@@ -17,12 +17,12 @@ def doctor(
 
     Lists backends, GPUs, cameras and teachers, and the commands that install missing ones.
     """
-    from json import dumps
-
+    from edgead.cli.progress import echo
     from edgead.doctor import diagnose
+    from edgead.files.parsing import json_text
 
     diagnosis = diagnose()
-    typer.echo(dumps(diagnosis.to_json(), indent=2) if json else _text(diagnosis))
+    echo(json_text(diagnosis.to_json()) if json else _text(diagnosis), nl=not json)
 
 
 def _text(diagnosis: Diagnosis) -> str:

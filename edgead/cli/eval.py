@@ -47,15 +47,15 @@ def eval_(
 
     Prints a table; with --out it also writes a page with curves and heat maps.
     """
-    from edgead.cli.progress import ProgressDisplay, first_line
+    from edgead.cli.progress import ProgressDisplay, echo, first_line
 
     first_line(f"evaluating {model} on {data}")
-    from json import dumps
-
     from edgead.api import load
     from edgead.errors import CollapseError, InputError
     from edgead.evaluation.model_evaluation import evaluate_model
     from edgead.evaluation.report import results_json, text_report
+    from edgead.files.parsing import json_text
+    from edgead.text import printable
 
     if not _is_model(model) and _is_model(data):
         raise InputError(
@@ -64,14 +64,13 @@ def eval_(
     with ProgressDisplay():
         found = evaluate_model(lambda: load(model), data, part, str(layout), skip_broken, out)
     if json:
-        results = results_json(found.evaluation, found.scores, found.details)
-        typer.echo(dumps(results, indent=2, allow_nan=False))
+        echo(json_text(results_json(found.evaluation, found.scores, found.details)), nl=False)
     else:
         for label, text in found.details.items():
-            typer.echo(f"{label:<18} {text}")
-        typer.echo(text_report(found.evaluation))
+            echo(printable(f"{label:<18} {text}"))
+        echo(text_report(found.evaluation))
     if found.report is not None:
-        typer.echo(f"report: {found.report}", err=json)
+        echo(printable(f"report: {found.report}"), err=json)
     if found.evaluation.collapse is not None:
         raise CollapseError(
             f"{model} failed on {data} ({found.evaluation.collapse})",

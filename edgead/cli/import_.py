@@ -26,7 +26,7 @@ def import_(
     Converts Reverse Distillation and STFPM of anomalib, and RD4AD, to a run for edgead build. Nothing in FILE is
     executed.
     """
-    from edgead.cli.progress import ProgressDisplay, first_line
+    from edgead.cli.progress import ProgressDisplay, echo, first_line
     from edgead.errors import needs_extra
     from edgead.files.packages import require_packages
 
@@ -43,4 +43,4 @@ def import_(
         with needs_extra("train", "edgead import"):
             from edgead.importers.run import import_run
         run = import_run(file, data, out, teacher_weights)
-    typer.echo(f"run in {run.path}")
+    echo(f"run in {run.path}")

@@ -23,9 +23,9 @@ def info(
 
     Prints method, teacher, parts and thresholds, size, cost, precision, verification, and training data.
     """
-    from json import dumps
-
     from edgead.cli.describe import describe
+    from edgead.cli.progress import echo
+    from edgead.files.parsing import json_text
 
     described = describe(model)
-    typer.echo(dumps(described.to_json(), indent=2) if json else described.text())
+    echo(json_text(described.to_json()) if json else described.text(), nl=not json)

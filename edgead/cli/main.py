@@ -8,18 +8,19 @@ first character.
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from edgead import __version__
 from edgead.cli.build import build
 from edgead.cli.calibrate import calibrate
-from edgead.cli.command import Command
+from edgead.cli.command import Command, UsageError
 from edgead.cli.compare import compare
 from edgead.cli.demo import demo
 from edgead.cli.doctor import doctor
@@ -28,6 +29,7 @@ from edgead.cli.import_ import import_
 from edgead.cli.info import info
 from edgead.cli.interrupt import CommandInterruptedError, exit_code_of, interruptible, signals_interrupt
 from edgead.cli.plugin import plugin
+from edgead.cli.progress import echo, report
 from edgead.cli.standard_streams import STANDARD_OUTPUT, drop_standard_output, usable_standard_streams
 from edgead.cli.stream import stream
 from edgead.cli.train import train
@@ -50,7 +52,7 @@ app = typer.Typer(
 def _print_version(asked: bool) -> None:
     """Print the version and exit, if `--version` was given."""
     if asked:
-        typer.echo(f"edgead {__version__}")
+        echo(f"edgead {__version__}")
         raise typer.Exit
 
 
@@ -105,10 +107,12 @@ def _run() -> None:
     """Run the command, and convert its errors into a line and an exit code."""
     try:
         try:
-            app(prog_name="edgead")
+            code = app(prog_name="edgead", standalone_mode=False)
         finally:
             # A failure to flush at the exit of the interpreter could not be caught.
             sys.stdout.flush()
+    except UsageError as error:
+        _refuse(error)
     except EdgeadError as error:
         _fail(error)
     except ImportError as error:
@@ -117,13 +121,16 @@ def _run() -> None:
         _fail(MissingLibraryError(error))
     except CommandInterruptedError as interrupt:
         _stop(str(interrupt), interrupt.exit_code)
-    except KeyboardInterrupt as interrupt:
+    except (KeyboardInterrupt, typer.Abort) as interrupt:
         _stop("nothing was started", exit_code_of(interrupt))
     except BrokenPipeError:
         drop_standard_output()
         sys.exit(1)
     except OSError as error:
         _fail(_refusal(error))
+
+    if code:
+        sys.exit(code)
 
 
 def _refusal(error: OSError) -> EdgeadError:
@@ -156,12 +163,19 @@ def _stop(kept: str, exit_code: int) -> NoReturn:
     """Print the line of an interrupt and exit."""
     # Ctrl-C reaches all processes of a training, and one line is enough.
     if is_first_process():
-        print(f"interrupted: {kept}", file=sys.stderr)
+        report(f"interrupted: {kept}")
     sys.exit(exit_code)
 
 
 def _fail(error: EdgeadError) -> NoReturn:
     """Print the line of an error and exit with its code."""
-    text = hide_arguments(str(error), sys.argv[1:])
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    report(f"error: {hide_arguments(str(error), sys.argv[1:])}")
+    sys.exit(error.exit_code)
+
+
+def _refuse(error: Any) -> NoReturn:
+    """Print a usage error as Typer does and exit: it may name an argument that a shell expanded from a file name."""
+    shown = io.StringIO()
+    error.show(shown)
+    echo(shown.getvalue(), err=True, nl=False)
     sys.exit(error.exit_code)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from edgead.text import printable
+
 State = Literal["training", "finished", "collapsed"]
 
 
@@ -117,7 +119,7 @@ class ModelInfo:
             rows.append(("trained on", " ".join(self.data)))
         rows += [(name.replace("_", " "), _plain(value)) for name, value in self.training.items()]
         rows.append(("written", f"{self.written_at or 'at an unknown time'} by edgead {self.edgead_version}"))
-        return "\n".join(f"{name:<20} {text}" for name, text in rows)
+        return "\n".join(printable(f"{name:<20} {text}") for name, text in rows)
 
     def _figure(self, name: str, form: str) -> str:
         """Format a number, or the reason why it is unknown."""

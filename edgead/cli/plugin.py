@@ -36,7 +36,7 @@ def build(
 
     Takes a minute. Engines with the plugin need the same version of TensorRT and exactly this library.
     """
-    from edgead.cli.progress import first_line
+    from edgead.cli.progress import echo, first_line
 
     first_line("compiling the plugin")
     from edgead.plugin.build import build_plugin
@@ -44,7 +44,7 @@ def build(
     from edgead.plugin.version import version_text
 
     built = build_plugin(plugin_file().parent if out is None else out, tensorrt_include)
-    typer.echo(f"{built.path} for TensorRT {version_text(built.tensorrt)}\nsha256 {built.sha256}")
+    echo(f"{built.path} for TensorRT {version_text(built.tensorrt)}\nsha256 {built.sha256}")
 
 
 plugin.command("build", cls=Command)(

@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from edgead import __version__
 from edgead.files.progress import ScoringState, TrainingState, is_drawable, is_first_process, state_of
+from edgead.text import printable
 
 LOG_LINES = 10
 # The time of a shorter step is not worth a line.
@@ -36,7 +37,19 @@ def first_line(text: str) -> None:
 
 def report(line: str) -> None:
     """Print a line to standard error."""
-    typer.echo(line, err=True)
+    echo(printable(line), err=True)
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print text. Every command prints with this function only.
+
+    Args:
+        text: One line or more. Characters that control a terminal are escaped. A name that may hold a line break must
+            be made printable before it is put into a text of several lines.
+        err: Whether to print to standard error instead of standard output.
+        nl: Whether to print a newline at the end.
+    """
+    typer.echo("\n".join(map(printable, text.split("\n"))), err=err, nl=nl)
 
 
 def duration(seconds: float) -> str:
@@ -88,9 +101,9 @@ class ProgressDisplay(logging.Handler):
         elif isinstance(state, ScoringState):
             self._show_scoring(state)
         elif record.levelno >= logging.WARNING:
-            self._print(f"warning: {record.getMessage()}")
+            self._print(f"warning: {printable(record.getMessage())}")
         elif record.levelno >= logging.INFO:
-            self._begin_step(record.getMessage())
+            self._begin_step(printable(record.getMessage()))
 
     def _begin_step(self, line: str) -> None:
         """End the running step and print the next; on a terminal without a newline, so that the time can follow."""
@@ -99,7 +112,7 @@ class ProgressDisplay(logging.Handler):
             self._print(line)
             return
         self._in_line = is_drawable(sys.stderr)
-        typer.echo(line, err=True, nl=not self._in_line)
+        echo(line, err=True, nl=not self._in_line)
         self._in_step, self._step_at = True, time.monotonic()
 
     def _end_step(self) -> None:

@@ -65,7 +65,7 @@ def stream(
     """
     from edgead.api import stream as run_stream
     from edgead.bundle import open_bundle
-    from edgead.cli.progress import ProgressDisplay
+    from edgead.cli.progress import ProgressDisplay, echo
 
     # Only a bundle is accepted here, because a build has verified it; a run is rejected.
     opened = open_bundle(bundle)
@@ -74,4 +74,4 @@ def stream(
             opened, source, sink, watch=watch, threads=threads, max_frames=max_frames, part=part
         )
     # If verdicts go to standard output, the summary goes to standard error.
-    typer.echo(summary.text(), err="jsonl:-" in sink)
+    echo(summary.text(), err="jsonl:-" in sink)

@@ -33,6 +33,7 @@ from edgead.files.parsing import parse_json
 from edgead.files.records import record_errors, record_from
 from edgead.plugin.loader import checked_plugin, load_plugin
 from edgead.runtime.tensorrt.library import Library, load_library
+from edgead.text import printable
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def build(task: EngineTask) -> tuple[Library, Any]:
     """
     _log.info("loading the library")
     library = load_library(task.request.backend)
-    library.logger.heard = lambda line: print(line, file=sys.stderr, flush=True)
+    library.logger.heard = lambda line: print(printable(line), file=sys.stderr, flush=True)
     settings = task.request.settings
     try:
         builder = library.module.Builder(library.logger)

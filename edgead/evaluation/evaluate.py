@@ -23,6 +23,7 @@ from edgead.runtime.base import Session
 from edgead.scoring import metrics
 from edgead.scoring.decision import NOT_FINITE, finite_images
 from edgead.scoring.threshold import Threshold
+from edgead.text import path_text
 from edgead.types import BoolArray, Float32Array
 
 _log = logging.getLogger(__name__)
@@ -118,8 +119,9 @@ class Evaluation:
     absent: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; keys are the names of the fields."""
-        return {**asdict(self), "broken": list(self.broken), "defects": [asdict(d) for d in self.defects]}
+        """Return plain JSON values; keys are the names of the fields. Kinds of defects are written as `path_text`."""
+        defects = [{**asdict(found), "defect": path_text(found.defect)} for found in self.defects]
+        return {**asdict(self), "broken": list(self.broken), "defects": defects}
 
 
 def score_dataset(

@@ -12,13 +12,14 @@ from typing import Any
 import cv2
 
 from edgead.errors import MissingExtraError
+from edgead.text import printable
 from edgead.types import UInt8Array
 
 _JPEG_QUALITY = 88
 
 
 def page_template(name: str) -> Any:
-    """Load a jinja2 template, which escapes all values that it shows.
+    """Load a jinja2 template, which escapes all values that it shows, for HTML and as `printable` does.
 
     Args:
         name: Name of a file in `templates/`.
@@ -39,6 +40,8 @@ def page_template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        # Markup is HTML that a template made.
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     return environment.get_template(name)
 

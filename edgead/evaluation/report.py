@@ -23,6 +23,7 @@ from edgead.files.parsing import json_text
 from edgead.files.records import utc_now
 from edgead.scoring import metrics
 from edgead.scoring.decision import decide, finite_images
+from edgead.text import path_text, printable
 
 SCHEMA = 1
 
@@ -81,9 +82,9 @@ def results_json(evaluation: Evaluation, scores: Scores, details: Mapping[str, s
     threshold = evaluation.threshold
     images = [
         {
-            "path": str(sample.path),
+            "path": path_text(sample.path),
             "label": sample.label,
-            "defect": sample.defect,
+            "defect": path_text(sample.defect),
             "score": float(score) if np.isfinite(score) else None,
             "is_anomalous": None if threshold is None else decide(map_, float(score), threshold.value),
         }
@@ -122,11 +123,12 @@ def text_report(evaluation: Evaluation) -> str:
     lines += [f"{'AUPRO to 0.3':<17} {'':>7}  {figure_text(evaluation.aupro):>7}"]
     lines += [f"{'Dice at threshold':<17} {'':>7}  {figure_text(evaluation.dice):>7}"]
     if evaluation.defects:
-        width = max(len("defect"), *(len(d.defect) for d in evaluation.defects))
+        names = [printable(d.defect) for d in evaluation.defects]
+        width = max(len("defect"), *map(len, names))
         lines += ["", f"{'defect':<{width}}  images  found    AUROC"]
-        for d in evaluation.defects:
+        for d, name in zip(evaluation.defects, names, strict=True):
             found = "-" if d.found is None else d.found
-            lines.append(f"{d.defect:<{width}}  {d.images:>8}  {found:>5}  {figure_text(d.image_auroc):>7}")
+            lines.append(f"{name:<{width}}  {d.images:>8}  {found:>5}  {figure_text(d.image_auroc):>7}")
     lines += ["", decision_sentence(evaluation)]
     lines += [f"no {what} figures: {why}" for what, why in evaluation.absent.items() if what != "decisions"]
     return "\n".join(lines)

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from edgead.files.atomic import replace_file
+from edgead.text import path_text
 
 MAX_DEPTH = 64
 """Deepest nesting of JSON. Code that copies or prints a value recurses into it, and Python limits the recursion."""
 
 SHOWN_CHARACTERS = 80
 """Longest text of a file that a message shows."""
+
+
+# Escapes of JSON: of one character, of a surrogate pair, and of a surrogate alone, which is no Unicode text.
+_ESCAPES = re.compile(r"\\[^u]|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\ud(?P<alone>[89a-f][0-9a-f]{2})")
 
 
 class RecordError(ValueError):
@@ -126,17 +132,20 @@ def json_text(value: Any, indent: int | None = 2) -> str:
     """Return the text of a JSON file.
 
     Args:
-        value: JSON value; a `Path` is written as text.
+        value: JSON value; a `Path` is written as `path_text` of it.
         indent: Spaces for each level; None for one line.
 
     Returns:
-        JSON text with the keys in the given order and a newline at the end.
+        JSON text in ASCII, with the keys in the given order and a newline at the end. It has no control character
+        but newlines, and every string is Unicode: a text from a file name that is not has escapes, as in `printable`.
 
     Raises:
         ValueError: If a number is not finite.
         TypeError: If a value is not a JSON value.
     """
-    return json.dumps(value, indent=indent, allow_nan=False, default=_plain) + "\n"
+    text = json.dumps(value, indent=indent, allow_nan=False, default=_plain)
+    text = _ESCAPES.sub(_unicode, text).replace("\x7f", "\\u007f")
+    return text + "\n"
 
 
 def write_json(file: Path, value: Any, indent: int | None = 2) -> None:
@@ -178,8 +187,18 @@ def shown(value: Any) -> str:
 def _plain(value: Any) -> str:
     """Text of a path; every other value is refused."""
     if isinstance(value, Path):
-        return str(value)
+        return path_text(value)
     raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def _unicode(escape: re.Match[str]) -> str:
+    """Replace the escape of a surrogate alone by a visible one."""
+    alone = escape["alone"]
+    if alone is None:
+        return escape[0]
+    # PEP 383: a byte of a file name that is not UTF-8.
+    is_byte = alone[0] == "c" and alone[1] in "89abcdef"
+    return f"\\\\x{alone[1:]}" if is_byte else f"\\\\ud{alone}"
 
 
 def _check_size(content: bytes | str, max_bytes: int) -> None:

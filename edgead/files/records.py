@@ -30,6 +30,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from edgead.errors import EdgeadError, InputError
 from edgead.files.parsing import SHOWN_CHARACTERS, RecordError, shown
+from edgead.text import path_from_text
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ def record_errors(error: type[EdgeadError], what: str, hint: str) -> Iterator[No
 def record_from(kind: type[T], value: Any, where: str = "", *, defaults: bool = False) -> T:
     """Convert a parsed value into a frozen dataclass, or into any other type that its fields may have.
 
-    Types of fields: str, int, float, bool, None, Any, Path (written as text), Literal, dataclasses, `X | None`,
+    Types of fields: str, int, float, bool, None, Any, Path (written as `path_text`), Literal, dataclasses, `X | None`,
     `tuple[X, ...]`, `tuple[X, Y]`, `Mapping[str, X]` and `dict[str, X]`. Types are exact: true is not 1, and 1.0 is
     not an int. The one exception: a whole number is accepted for a float and converted.
 
@@ -123,7 +124,7 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
         raise RecordError(f"{_named(where)} is {shown(value)}, not of type {kind.__name__}")
     if found is str and not _is_unicode(value):
         raise RecordError(f"{_named(where)} is {shown(value)}, which is no Unicode text")
-    return Path(value) if kind is Path else value
+    return Path(path_from_text(value)) if kind is Path else value
 
 
 def _is_unicode(text: str) -> bool:

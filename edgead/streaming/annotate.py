@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from edgead.imaging.heatmap import overlay
+from edgead.text import printable
 from edgead.types import Float32Array, UInt8Array, Verdict
 
 _GOOD, _REJECT, _LOST, _DARK = (20, 130, 60), (200, 30, 30), (90, 90, 90), (40, 40, 40)
@@ -46,7 +47,7 @@ def no_verdict_image(height_px: int, width_px: int, text: str) -> UInt8Array:
         A dark uint8 RGB image of the size that `annotate` returns for such a frame.
     """
     image = np.full((height_px, width_px, 3), _DARK, np.uint8)
-    return _under_bar(image, text, _LOST)
+    return _under_bar(image, printable(text), _LOST)
 
 
 def _under_bar(image: UInt8Array, text: str, colour: tuple[int, int, int]) -> UInt8Array:

@@ -89,7 +89,7 @@ def test_an_error_is_one_line_on_standard_error(tmp_path):
 def test_each_error_has_its_exit_code(monkeypatch, capsys):
     assert run_main(monkeypatch, BundleError("model.onnx\nhas changed")) == 1
     assert run_main(monkeypatch, VerificationError("3 decisions differ")) == 3
-    assert capsys.readouterr().err == "error: model.onnx has changed\nerror: 3 decisions differ\n"
+    assert capsys.readouterr().err == "error: model.onnx\\nhas changed\nerror: 3 decisions differ\n"
 
 
 def test_a_missing_right_is_one_line(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""JSON lines, for programs that read verdicts: a controller, a database, a spreadsheet.
+r"""JSON lines, for programs that read verdicts: a controller, a database, a spreadsheet.
 
     {"event": "verdict", "time": ..., "source": ..., "part": ..., "frame_index": ...,
      "anomaly_score": ..., "threshold": ..., "is_anomalous": ..., "latency_ms": ...,
@@ -9,7 +9,8 @@
     {"event": "signal", "time": ..., "silent_s": ...}
 
 Times are UTC. Each line is written by one system call as soon as its verdict is made: a kill at any moment leaves
-whole lines, and a reader that follows the file gets each line at once.
+whole lines, and a reader that follows the file gets each line at once. In a source, a byte of a file name that is not
+UTF-8 is written as ``\xfc`` and a backslash as two.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from edgead.files.parsing import json_text
 from edgead.files.records import utc_now
 from edgead.streaming.freshness import Signal
 from edgead.streaming.sinks.base import Sink
+from edgead.text import path_text
 from edgead.types import Float32Array, Frame, Verdict
 
 # Longer than the longest line, because `edgead.imaging.regions` limits the number of regions and corners.
@@ -65,7 +67,7 @@ class JsonLines(Sink):
         """Write the verdict as a line. See `Sink.write`."""
         self._line(
             "verdict",
-            source=frame.source,
+            source=path_text(frame.source),
             part=verdict.part,
             frame_index=verdict.frame_index,
             anomaly_score=verdict.anomaly_score,

@@ -8,6 +8,7 @@ import time
 from edgead.files.progress import is_drawable
 from edgead.streaming.freshness import Signal
 from edgead.streaming.sinks.base import Sink
+from edgead.text import printable
 from edgead.types import Float32Array, Frame, Verdict
 
 TERMINAL_EVERY_S = 0.2
@@ -88,5 +89,6 @@ class StatusLine(Sink):
                 # Last and short, because a line that wraps cannot be overwritten.
                 state += f"  {self._latest.part[:MAX_PART_SHOWN]}"
         text = f"{self._scored} scored  {self._rejected} rejected  {rate:5.1f} a second  {state}"
+        text = printable(text)
         sys.stderr.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
         sys.stderr.flush()
