@@ -42,7 +42,7 @@ def no_image_is_read(monkeypatch):
         raise AssertionError("an image was read")
 
     monkeypatch.setattr("edgead.data.images.read_image", read)
-    monkeypatch.setattr("edgead.engine.rebuild.read_image", read)
+    monkeypatch.setattr("edgead.engine.rebuild.read_sample", read)
 
 
 TINY = f"--teacher {TINY_TEACHER} --teacher-weights random --size 64 --accelerator cpu"

@@ -28,6 +28,7 @@ class ToyRun:
     method_name: str = "toy"
     teacher_name: str = "toy_teacher"
     size: ModelSize = SIZE
+    bit_depth: int | None = None
     labelled: LoadedImages | None = None
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -75,5 +76,11 @@ def pixels_from_opencv(decoded: Samples, orientation: int) -> Pixels:
     peak = int(np.iinfo(decoded.dtype).max)
     if decoded.ndim == 2:
         return Pixels(decoded[..., np.newaxis], peak, orientation=orientation)
-    alpha = decoded[..., 3:] if decoded.shape[2] == 4 else None
-    return Pixels(decoded[..., 2::-1], peak, alpha, orientation=orientation)
+    if decoded.shape[2] == 3:
+        return Pixels(_as_samples(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)), peak, orientation=orientation)
+    colour = _as_samples(cv2.cvtColor(decoded, cv2.COLOR_BGRA2RGB))
+    return Pixels(colour, peak, decoded[..., 3:], orientation=orientation)
+
+
+def _as_samples(image: cv2.typing.MatLike) -> Samples:
+    return np.asarray(image, image.dtype)
