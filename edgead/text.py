@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import unicodedata
+from collections.abc import Iterable
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 # A byte that is not UTF-8 is decoded to one of these surrogates.
@@ -61,6 +63,30 @@ def path_text(path: str | os.PathLike[str]) -> str:
     return "".join(_escape(c) if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
+def folder_name(folder: os.PathLike[str]) -> str:
+    """Return the name of a folder as a printable text: the name of the part in it.
+
+    Args:
+        folder: Path of the folder.
+
+    Returns:
+        The last component of the path. Two folders of other names never have the same text.
+    """
+    return printable(path_text(os.path.basename(os.fspath(folder))))
+
+
+def shell_line(command: Iterable[str]) -> str:
+    r"""Return a command as a printable line that a shell such as bash runs.
+
+    Args:
+        command: Arguments of the command.
+
+    Returns:
+        The arguments in quotes where needed. Where an argument is not printable, it is written as ``$'a\374b'``.
+    """
+    return " ".join(map(_quoted, command))
+
+
 def path_from_text(text: str) -> str:
     """Return the path of a text that `path_text` wrote.
 
@@ -90,6 +116,16 @@ class PrintableRecords(logging.Handler):
 def _is_visible(character: str) -> bool:
     # Spaces of other widths, such as the ideographic one, are not "printable" in Python but do no harm.
     return character.isprintable() or unicodedata.category(character) == "Zs"
+
+
+def _quoted(argument: str) -> str:
+    if printable(argument) == argument:
+        return shlex.quote(argument)
+    plain = "".join(
+        chr(byte) if (chr(byte).isalnum() and byte < 128) or byte in b"/._-" else f"\\{byte:03o}"
+        for byte in os.fsencode(argument)
+    )
+    return f"$'{plain}'"
 
 
 def _escape(character: str) -> str:

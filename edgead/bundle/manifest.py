@@ -20,6 +20,7 @@ from edgead.files.parsing import RecordError, check_object, json_text, parse_jso
 from edgead.files.records import record_errors, record_from, utc_now
 from edgead.imaging.preprocess import ModelSize, check_preprocess_spec, preprocess_spec
 from edgead.scoring.threshold import Threshold
+from edgead.text import printable
 
 SCHEMA = 5
 MAX_MANIFEST_BYTES = 2**20
@@ -162,7 +163,7 @@ def _check(manifest: Manifest) -> None:
     for key in ("method", "teacher", "backend", "target", "precision", "edgead_version"):
         text = getattr(manifest, key)
         # These texts are printed to terminals and are in error messages of one line.
-        if len(text) > MAX_TEXT_CHARACTERS or not text.isprintable():
+        if len(text) > MAX_TEXT_CHARACTERS or printable(text) != text:
             raise RecordError(
                 f"{key!r} is {shown(text)}, not a printable text of at most {MAX_TEXT_CHARACTERS} characters"
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgead.errors import InputError
+from edgead.text import path_text, printable
 
 MAX_PARTS = 32
 """Largest number of parts of one model. It limits the size of a bundle, which holds golden images of each part."""
@@ -31,7 +32,7 @@ def check_part_names(names: Sequence[str]) -> None:
         raise InputError(f"{len(names)} parts in one model", hint=f"give 1 to {MAX_PARTS}")
     for name in names:
         # Names are printed to terminals and written into lines of a log.
-        if not name or len(name) > _MAX_NAME or not name.isprintable():
+        if not name or len(name) > _MAX_NAME or printable(name) != name:
             raise InputError(f"{name[:80]!r} is no name of a part", hint="rename the folder")
         if names.count(name) > 1:
             raise InputError(f"two datasets are named {name}", hint="rename one of the folders")
@@ -56,7 +57,8 @@ def choose_part(known: Iterable[str], asked: str | None, dataset: str | None = N
     names = list(known)
     if asked is None and len(names) == 1:
         return names[0]
-    meant = dataset if asked is None else asked
+    # A name that the shell typed as the folder has it is written as `folder_name` of it.
+    meant = dataset if asked is None else asked if asked in names else printable(path_text(asked))
     if meant is None or meant not in names:
         said = "the model knows several parts" if asked is None else f"the model knows no part {asked[:80]!r}"
         raise InputError(said, hint=f"give --part {' or '.join(names)}")

@@ -16,17 +16,17 @@ spread them over machines, `command_lines` returns the missing commands as lines
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from edgead.data import open_dataset
+from edgead.data import dataset_path, open_dataset
 from edgead.errors import DataError, InputError, RunError
 from edgead.files.atomic import check_directory, restore_directory
 from edgead.files.parsing import parse_json, read_bounded, write_json
 from edgead.files.records import record_errors, record_from
+from edgead.text import path_from_text, path_text, shell_line
 
 MAX_JSON_BYTES = 256 * 2**20
 GRID_FILE = "grid.json"
@@ -97,7 +97,7 @@ class _Earlier:
     """
 
     options: Mapping[str, str]
-    datasets: Mapping[str, str]
+    datasets: Mapping[str, Path]
 
 
 def plan_grid(
@@ -139,7 +139,7 @@ def plan_grid(
             )
         if dataset.name in datasets:
             raise InputError(f"two datasets are named {dataset.name}", hint="rename one of the folders")
-        datasets[dataset.name] = folder.resolve()
+        datasets[dataset.name] = dataset_path(folder)
     grid = Grid(out.resolve(), datasets, tuple(methods), seeds, dict(options))
     _check_earlier(grid)
     return grid
@@ -222,7 +222,7 @@ def command_lines(grid: Grid) -> list[str]:
         RunError: If a file of a cell is broken.
     """
     left = (commands_left(cell, grid.options) for cell in grid.cells)
-    return [" && ".join(shlex.join(command) for command in commands) for commands in left if commands]
+    return [" && ".join(map(shell_line, commands)) for commands in left if commands]
 
 
 def read_json(file: Path, kind: type[T]) -> T | None:
@@ -261,6 +261,8 @@ def _check_earlier(grid: Grid) -> None:
             "choose another --out, an empty or new directory",
         ):
             earlier = record_from(_Earlier, content)
+            options = {name: path_from_text(value) for name, value in earlier.options.items()}
+            earlier = replace(earlier, options=options)
     else:
         if grid.out.is_dir() and any(not entry.name.startswith(".") for entry in grid.out.iterdir()):
             raise InputError(
@@ -275,12 +277,13 @@ def _check_earlier(grid: Grid) -> None:
                 hint="choose another --out, or give the same options as before",
             )
     for name, folder in grid.datasets.items():
-        if (was := earlier.datasets.get(name, str(folder))) != str(folder):
+        if (before := earlier.datasets.get(name, folder)) != folder:
             raise InputError(
-                f"{grid.out} compares {was}, not {folder}", hint="choose another --out or rename the folder"
+                f"{grid.out} compares {before}, not {folder}",
+                hint="choose another --out or rename the folder",
             )
-    known = {**earlier.datasets, **{name: str(folder) for name, folder in grid.datasets.items()}}
-    write_json(file, {"options": earlier.options, "datasets": known})
+    options = {name: path_text(value) for name, value in earlier.options.items()}
+    write_json(file, {"options": options, "datasets": {**earlier.datasets, **grid.datasets}})
 
 
 def _option(name: str, value: str | None) -> str:

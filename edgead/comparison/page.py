@@ -16,6 +16,7 @@ from edgead.evaluation.html import data_uri, page_template
 from edgead.files.atomic import replace_file
 from edgead.files.parsing import write_json
 from edgead.files.records import utc_now
+from edgead.text import path_text, printable
 
 SCHEMA = 1
 
@@ -139,8 +140,8 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
         "schema": SCHEMA,
         "edgead_version": __version__,
         "machine": comparison.machine,
-        "datasets": {name: str(folder) for name, folder in grid.datasets.items()},
-        "options": dict(grid.options),
+        "datasets": dict(grid.datasets),
+        "options": {name: path_text(value) for name, value in grid.options.items()},
         "cells": [
             {
                 "dataset": result.cell.dataset,
@@ -270,16 +271,15 @@ def _baseline_row(baseline: Baseline) -> tuple[str, list[str]]:
 
 
 def _spread_text(spread: Spread | None, text: Callable[[float], str]) -> str:
-    """Text of mean and deviation; a dash for None."""
+    """Text of mean and deviation, if it is not 0; a dash for None."""
     if spread is None:
         return "-"
-    # No deviation of 0, because sizes are usually the same for every seed.
     return text(spread.mean) + (f" ± {text(spread.deviation)}" if spread.deviation else "")
 
 
 def _markdown(facts: Mapping[str, str], tables: Sequence[_Table]) -> str:
     """Content of `compare.md`."""
-    lines = ["# Comparison of methods", "", *(f"- {name}: {text}" for name, text in facts.items())]
+    lines = ["# Comparison of methods", "", *(printable(f"- {name}: {text}") for name, text in facts.items())]
     for table in tables:
         lines += [
             "",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from edgead.comparison.grid import Cell, Grid, commands_left, state_of
 from edgead.errors import RunError
 from edgead.files.lock import exclusive
+from edgead.text import printable, shell_line
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def _run(command: Sequence[str], log: Path, lock: int | None) -> str | None:
     log.parent.mkdir(parents=True, exist_ok=True)
     last = "no message"
     with log.open("a", encoding="utf-8") as written:
-        print(f"$ {shlex.join(command)}", file=written, flush=True)
+        print(f"$ {shell_line(command)}", file=written, flush=True)
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
             stdout=written,
@@ -73,7 +73,7 @@ def _run(command: Sequence[str], log: Path, lock: int | None) -> str | None:
             try:
                 assert process.stderr is not None
                 for line in process.stderr:
-                    print(line, end="", file=written, flush=True)
+                    print(printable(line.rstrip("\n")), file=written, flush=True)
                     if text := line.strip():
                         last = text
                         _log.info("  %s", text)

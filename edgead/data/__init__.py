@@ -5,10 +5,11 @@
 `edgead.data.pseudo_anomalies.contact_sheet` writes an image that shows them.
 """
 
-from edgead.data.images import LoadedImages, load_images, read_mask, read_sample
-from edgead.data.layouts import LAYOUTS, open_dataset
+from edgead.data.images import LoadedImages, load_images, read_sample
+from edgead.data.layouts import LAYOUTS, dataset_path, open_dataset
 from edgead.data.left_out import count_left_out, left_out_text
-from edgead.data.samples import GOOD, Dataset, Sample, split_holdout, spread_over
+from edgead.data.masks import read_mask
+from edgead.data.samples import GOOD, Dataset, Sample, hold_out, split_holdout, spread_over
 
 __all__ = [
     "GOOD",
@@ -17,6 +18,8 @@ __all__ = [
     "LoadedImages",
     "Sample",
     "count_left_out",
+    "dataset_path",
+    "hold_out",
     "left_out_text",
     "load_images",
     "open_dataset",

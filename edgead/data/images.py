@@ -1,4 +1,4 @@
-"""The pixels of samples: images at the model's size, and masks of defects.
+"""The pixels of samples: images at the model's size.
 
 A broken file is never skipped silently. By default it raises an error that names the file; with `skip_broken` it is
 skipped and reported.
@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from edgead.data.samples import Sample
 from edgead.errors import DataError, ImageError
 from edgead.imaging.decode import read_image
 from edgead.imaging.preprocess import ModelSize, resize_to_model
-from edgead.types import BoolArray, UInt8Array
+from edgead.types import UInt8Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,33 +75,6 @@ def read_sample(sample: Sample) -> UInt8Array:
         ImageError: The file cannot be read.
     """
     return read_image(sample.path, sample.bit_depth)
-
-
-def read_mask(sample: Sample, shape: tuple[int, int]) -> BoolArray:
-    """Read the mask of a sample, and resize it by nearest neighbour.
-
-    Args:
-        sample: Sample; without a defect if its label is 0.
-        shape: Height and width of the mask, in pixels.
-
-    Returns:
-        Mask of the defect, (H, W) bool. All False for a good sample.
-
-    Raises:
-        DataError: A defective or unlabelled sample has no mask file.
-        ImageError: The mask file cannot be read.
-    """
-    if sample.label == 0:
-        return np.zeros(shape, np.bool_)
-    if sample.mask_path is None:
-        raise DataError(
-            f"{sample.path} has no mask of its defect", hint="add a mask, or skip the results that need masks"
-        )
-    mask = read_image(sample.mask_path).any(axis=2)
-    if mask.shape != shape:
-        resized = cv2.resize(mask.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        mask = resized.astype(np.bool_)
-    return mask
 
 
 def _read(sample: Sample, skip_broken: bool, broken: list[str]) -> UInt8Array | None:

@@ -1,11 +1,16 @@
 """The folder layouts of datasets, and their detection.
 
-mvtec    train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png (or <stem>.png)
+mvtec    train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png (or <stem>.png);
+         LOCO: validation/good too, and ground_truth/<defect>/<stem>/ holds several masks of one image;
+         AD 2: test_public in place of test, with the masks in test_public/ground_truth; test_private has no labels
 btad     train/ok, test/ok, test/ko, ground_truth/ko/<stem>.png (or .bmp)
 visa     Data/Images/Normal and /Anomaly, Data/Masks/Anomaly, and split_csv/1cls.csv in the folder above
 folder   good images directly in the folder; or good/, and beside it a folder for each kind of defect
 
-References: MVTec AD, Bergmann et al., CVPR 2019; BTAD, Mishra et al., ISIE 2021; VisA, Zou et al., ECCV 2022.
+Suffixes are read in any case. A part's name is the name of its folder as it was typed, also if that is a link.
+
+References: MVTec AD, Bergmann et al., CVPR 2019; MVTec LOCO AD, Bergmann et al., IJCV 2022; MVTec AD 2, Heckler-Kram et
+al., 2025; BTAD, Mishra et al., ISIE 2021; VisA, Zou et al., ECCV 2022.
 """
 
 from __future__ import annotations
@@ -19,9 +24,12 @@ from edgead.data.left_out import count_left_out, counts_text
 from edgead.data.samples import GOOD, Dataset, Sample
 from edgead.errors import DataError
 from edgead.imaging.decode import IMAGE_SUFFIXES
+from edgead.text import folder_name
 
 _SPLITS = ("train", "test")
 _Samples = tuple[tuple[Sample, ...], tuple[Sample, ...]]
+_GROUND_TRUTH = "ground_truth"
+_VISA_TABLE = PurePosixPath("split_csv/1cls.csv")
 
 
 def open_dataset(root: str | os.PathLike[str], layout: str = "auto") -> Dataset:
@@ -53,8 +61,10 @@ def open_dataset(root: str | os.PathLike[str], layout: str = "auto") -> Dataset:
         )
     layout = _layout_of(root) if layout == "auto" else layout
     train, test = _READERS[layout](root)
-    left_out = count_left_out(_folders_of_images(root, (*train, *test)))
-    return Dataset(root.resolve().name, layout, train, test, left_out)
+    validation = images_in(root / "validation" / GOOD) if layout == "mvtec" else []
+    set_apart = tuple(Sample(path, 0) for path in validation)
+    left_out = count_left_out(_folders_of_images(root, (*train, *test, *set_apart)))
+    return Dataset(folder_name(dataset_path(root)), layout, train, test, left_out, set_apart)
 
 
 def _folders_of_images(root: Path, samples: Iterable[Sample]) -> set[Path]:
@@ -62,6 +72,16 @@ def _folders_of_images(root: Path, samples: Iterable[Sample]) -> set[Path]:
     folders = {sample.path.parent for sample in samples}
     beside = {folder.parent for folder in folders if root in folder.parents}
     return folders.union(*(_folders(above) for above in beside))
+
+
+def dataset_path(folder: Path) -> Path:
+    """Return the absolute path of a dataset, which ends with the name that the user typed.
+
+    Args:
+        folder: Folder of the dataset. Symbolic links are not followed, because dataset stores link a name to a hash.
+    """
+    # "link/.." is not the folder of the link, so only the system can resolve "..".
+    return folder.resolve() if folder.name in ("", "..") else folder.absolute()
 
 
 def _layout_of(root: Path) -> str:
@@ -72,7 +92,7 @@ def _layout_of(root: Path) -> str:
         return "btad"
     if (root / "Data" / "Images").is_dir():
         return "visa"
-    if (root / GOOD).is_dir() or _images(root):
+    if (root / GOOD).is_dir() or images_in(root):
         return "folder"
     inside = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
     if not inside:
@@ -101,20 +121,28 @@ def _btad(root: Path) -> _Samples:
 def _train_test(root: Path, good: str) -> _Samples:
     """List the samples of `train` and `test`; `good` is the name of the folders of good images."""
     train = tuple(Sample(path, 0) for path in _images_needed(root / "train" / good))
+    tested, truth = root / "test", root / _GROUND_TRUTH
+    public = root / "test_public"
+    if public.is_dir():
+        if tested.is_dir():
+            raise DataError(f"{root} has both test and test_public", hint="remove or rename one of them")
+        tested, truth = public, public / _GROUND_TRUTH
     test: list[Sample] = []
-    for folder in _folders(root / "test"):
+    for folder in _folders(tested):
         if folder.name == good:
-            test += (Sample(path, 0) for path in _images(folder))
-        else:
-            masks = root / "ground_truth" / folder.name
-            test += (Sample(path, 1, folder.name, _mask_of(path, masks)) for path in _images(folder))
+            test += (Sample(path, 0) for path in images_in(folder))
+        elif folder != truth:
+            test += _defective(folder, truth / folder.name)
     return train, tuple(test)
 
 
 def _visa(root: Path) -> _Samples:
     """List the samples that the one-class split of VisA names; the split is one file for all its datasets."""
-    above = root.resolve().parent
-    table = above / "split_csv" / "1cls.csv"
+    folder = dataset_path(root)
+    if not (folder.parent / _VISA_TABLE).is_file():
+        # A link to one dataset of VisA; the split lies beside the dataset.
+        folder = root.resolve()
+    table = folder.parent / _VISA_TABLE
     try:
         with table.open(encoding="utf-8-sig", newline="") as lines:
             rows = list(csv.DictReader(lines))
@@ -124,14 +152,14 @@ def _visa(root: Path) -> _Samples:
         ) from error
     samples: dict[str, list[Sample]] = {split: [] for split in _SPLITS}
     for number, row in enumerate(rows, start=2):
-        if row.get("object") != root.resolve().name:
+        if row.get("object") != folder.name:
             continue
         image, split, label, mask = row.get("image"), row.get("split"), row.get("label"), row.get("mask")
         if not image or split not in _SPLITS or label not in ("normal", "anomaly"):
             raise DataError(
                 f"{table} line {number} is not object,split,label,image,mask", hint="download the file again"
             )
-        path = _inside(above, image, table, number)
+        path = _inside(root, folder.name, image, table, number)
         if label == "normal":
             samples[split].append(Sample(path, 0))
         elif split == "train":
@@ -139,18 +167,18 @@ def _visa(root: Path) -> _Samples:
                 f"{table} line {number} trains on an anomaly", hint="use the one-class split, 1cls.csv"
             )
         else:
-            mask_path = _inside(above, mask, table, number) if mask else None
+            mask_path = _inside(root, folder.name, mask, table, number) if mask else None
             samples[split].append(Sample(path, 1, "anomaly", mask_path))
     if not samples["train"]:
         raise DataError(
-            f"{table} has no training image of {root.resolve().name}", hint="check the name of the folder"
+            f"{table} has no training image of {folder.name}", hint="check the name of the folder"
         )
     return _sorted(samples["train"]), _sorted(samples["test"])
 
 
 def _folder(root: Path) -> _Samples:
     """List the samples of a folder of good images, or of good/ and the folders of defects beside it."""
-    loose = _images(root)
+    loose = images_in(root)
     if not (root / GOOD).is_dir():
         return tuple(Sample(path, 0) for path in loose or _images_needed(root)), ()
     if loose:
@@ -159,7 +187,7 @@ def _folder(root: Path) -> _Samples:
         )
     train = tuple(Sample(path, 0) for path in _images_needed(root / GOOD))
     defects = (folder for folder in _folders(root) if folder.name != GOOD)
-    return train, tuple(Sample(path, 1, folder.name) for folder in defects for path in _images(folder))
+    return train, tuple(Sample(path, 1, folder.name) for folder in defects for path in images_in(folder))
 
 
 _READERS: dict[str, Callable[[Path], _Samples]] = {
@@ -171,28 +199,36 @@ _READERS: dict[str, Callable[[Path], _Samples]] = {
 LAYOUTS = tuple(_READERS)
 
 
-def _mask_of(image: Path, masks: Path) -> Path | None:
-    """Return the mask file of an image; None if the dataset has no folder of masks of this defect."""
+def _defective(folder: Path, masks: Path) -> list[Sample]:
+    """List the images of a kind of defect and their masks; no masks if the dataset has none of this kind."""
     if not masks.is_dir():
-        return None
-    for stem in (f"{image.stem}_mask", image.stem):
-        for suffix in IMAGE_SUFFIXES:
-            if (masks / f"{stem}{suffix}").is_file():
-                return masks / f"{stem}{suffix}"
-    raise DataError(f"{image} has no mask", hint=f"add {masks / image.stem}_mask.png, or remove {masks}")
+        return [Sample(path, 1, folder.name) for path in images_in(folder)]
+    # Sorted backwards, so that a file comes before a folder of the same name, and the first of several suffixes wins.
+    found = {path.name: path for path in _folders(masks) if images_in(path)}
+    found |= {path.stem: path for path in reversed(images_in(masks))}
+    samples = []
+    for path in images_in(folder):
+        mask = found.get(f"{path.stem}_mask", found.get(path.stem))
+        if mask is None:
+            raise DataError(
+                f"{path} has no mask", hint=f"add {masks / path.stem}_mask.png, or remove {masks}"
+            )
+        samples.append(Sample(path, 1, folder.name, mask))
+    return samples
 
 
-def _inside(above: Path, name: str, table: Path, number: int) -> Path:
-    """Return the path of a file that line `number` of `table` names; refuse a path out of the folder `above`."""
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts:
+def _inside(root: Path, name: str, file: str, table: Path, number: int) -> Path:
+    """Return the path of a file that line `number` of `table` names below `name`; refuse a path out of `root`."""
+    relative = PurePosixPath(file)
+    if relative.is_absolute() or ".." in relative.parts or relative.parts[:1] != (name,):
         raise DataError(
-            f"{table} line {number} names {name}, which is outside its folder", hint="download the file again"
+            f"{table} line {number} names {file}, which is outside {name}", hint="download the file again"
         )
-    return above / relative
+    return root.joinpath(*relative.parts[1:])
 
 
-def _images(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
+    """List the image files of a folder by their suffix, sorted; hidden files are left out."""
     return sorted(
         path
         for path in _entries(folder)
@@ -201,7 +237,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _images_needed(folder: Path) -> list[Path]:
-    images = _images(folder)
+    images = images_in(folder)
     if not images:
         left_out = count_left_out([folder])
         raise DataError(

@@ -7,6 +7,7 @@ stopping and the threshold use only held-out images, and never a test image.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ class Sample:
         path: Image file.
         label: 0 for good, 1 for defective, None for unknown.
         defect: Kind of defect, "good" for a good part.
-        mask_path: Image file of the same view; its pixels above zero are the defect. None if there is no mask.
+        mask_path: Mask of the same view, an image file, or a folder of several that are merged. None if there is none.
         bit_depth: Depth of the values of a file with samples of 16 bits; see `edgead.imaging.decode.read_image`.
     """
 
@@ -45,6 +46,7 @@ class Dataset:
         train: Training samples, good ones only.
         test: Test samples, good and defective ones; may be empty.
         left_out: Number of files beside the images that are not read, by suffix.
+        validation: Good samples that the dataset sets apart from training and test; may be empty.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Dataset:
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    validation: tuple[Sample, ...] = ()
 
     def at_bit_depth(self, bit_depth: int | None) -> Dataset:
         """Return the dataset with another depth of its images.
@@ -59,11 +62,11 @@ class Dataset:
         Args:
             bit_depth: Depth of the values of files with samples of 16 bits; None for the depth of the files.
         """
-        train, test = (
+        train, test, validation = (
             tuple(replace(sample, bit_depth=bit_depth) for sample in samples)
-            for samples in (self.train, self.test)
+            for samples in (self.train, self.test, self.validation)
         )
-        return replace(self, train=train, test=test)
+        return replace(self, train=train, test=test, validation=validation)
 
 
 def spread_over(parts: Sequence[Sequence[Sample]], count: int) -> list[Sample]:
@@ -80,6 +83,28 @@ def spread_over(parts: Sequence[Sequence[Sample]], count: int) -> list[Sample]:
     """
     share = max(1, count // len(parts))
     return [sample for samples in parts for sample in samples[:: max(1, -(-len(samples) // share))]]
+
+
+def hold_out(
+    dataset: Dataset, fraction: float = 0.1, seed: int = 0
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Split the good samples of a dataset into training and held-out ones.
+
+    Args:
+        dataset: The dataset.
+        fraction: Fraction of the training samples to hold out; see `split_holdout`.
+        seed: Seed of the choice.
+
+    Returns:
+        The training samples, and the validation samples of the dataset, or, if it has none, a part of the others.
+
+    Raises:
+        DataError: There are too few samples.
+        InputError: `fraction` is not between 0 and 1.
+    """
+    if dataset.validation:
+        return dataset.train, dataset.validation
+    return split_holdout(dataset.train, fraction, seed)
 
 
 def split_holdout(
@@ -116,7 +141,7 @@ def split_holdout(
     count = min(max(1, round(fraction * len(samples))), len(samples) - 1)
 
     def lot(index: int) -> tuple[bytes, int]:
-        return hashlib.sha256(f"{seed}/{samples[index].path.name}".encode()).digest(), index
+        return hashlib.sha256(os.fsencode(f"{seed}/{samples[index].path.name}")).digest(), index
 
     drawn = frozenset(sorted(range(len(samples)), key=lot)[:count])
     train = tuple(sample for index, sample in enumerate(samples) if index not in drawn)

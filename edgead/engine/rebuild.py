@@ -285,7 +285,7 @@ def _read(path: Path, known: frozenset[str], manifest: Manifest) -> _Folder:
     dataset = open_dataset(path).at_bit_depth(manifest.bit_depth)
     found: dict[str, UInt8Array] = {}
     others = []
-    for sample in dataset.train:
+    for sample in (*dataset.train, *dataset.validation):
         # Images are read one at a time, because a dataset may be larger than the memory.
         try:
             image = resize_to_model(read_sample(sample), manifest.size)

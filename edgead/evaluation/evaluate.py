@@ -119,9 +119,9 @@ class Evaluation:
     absent: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; keys are the names of the fields. Kinds of defects are written as `path_text`."""
-        defects = [{**asdict(found), "defect": path_text(found.defect)} for found in self.defects]
-        return {**asdict(self), "broken": list(self.broken), "defects": defects}
+        """Return plain JSON values; keys are the names of the fields, and kinds of defects have `path_text`."""
+        defects = [asdict(found) | {"defect": path_text(found.defect)} for found in self.defects]
+        return asdict(self) | {"broken": list(self.broken), "defects": defects}
 
 
 def score_dataset(
@@ -184,8 +184,7 @@ def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
         ImageError: If a mask cannot be read.
     """
     labels = np.array([-1 if s.label is None else s.label for s in scores.samples])
-    good, defect = labels == 0, labels == 1
-    known = good | defect
+    good, defect, known = labels == 0, labels == 1, labels >= 0
     absent: dict[str, str] = {}
     wrong = int((~finite_images(scores.maps, scores.scores)).sum())
     not_finite = f"{NOT_FINITE} for {wrong} of {len(labels)} images" if wrong else None

@@ -15,8 +15,10 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from edgead.errors import ImageError, InputError
 from edgead.imaging.formats import bmp, jpeg, png, tiff, webp
@@ -29,6 +31,9 @@ from edgead.imaging.formats.pixels import (
     UnsupportedImageError,
 )
 from edgead.types import UInt8Array
+
+T = TypeVar("T")
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 MAX_FILE_BYTES = 256 * 2**20
 
@@ -87,6 +92,27 @@ def image_from_bytes(data: bytes, name: str, bit_depth: int | None = None) -> UI
     Raises:
         ImageError: The image cannot be used; see `read_image`.
     """
+    return _converted(data, name, lambda pixels: _rgb8_from_pixels(pixels, bit_depth))
+
+
+def read_pixels(path: Path) -> tuple[Pixels, bytes]:
+    """Read an image file, and decode its pixels as the file stores them.
+
+    Args:
+        path: Image file.
+
+    Returns:
+        The pixels, and the content of the file.
+
+    Raises:
+        ImageError: The image cannot be used; see `read_image`.
+    """
+    data = _read_bounded(path)
+    return _converted(data, str(path), lambda pixels: pixels), data
+
+
+def _converted(data: bytes, name: str, convert: Callable[[Pixels], T]) -> T:
+    """Decode an image file and convert its pixels; translate every refusal into ImageError."""
     decoder = _decoder(data)
     if decoder is None:
         other = next((kind for place, sign, kind in _OTHERS if data.startswith(sign, place)), None)
@@ -94,7 +120,7 @@ def image_from_bytes(data: bytes, name: str, bit_depth: int | None = None) -> UI
             raise ImageError(f"{name} is {other}, which edgead does not read", hint="save it as PNG")
         raise ImageError(f"{name} is not a {IMAGE_FORMATS} image", hint="remove it or save it as PNG")
     try:
-        return _rgb8_from_pixels(decoder(data), bit_depth)
+        return convert(decoder(data))
     except UnsupportedImageError as error:
         raise ImageError(
             f"{name} is a {error}, which edgead does not read",
@@ -186,7 +212,7 @@ def _rgb8_from_pixels(pixels: Pixels, bit_depth: int | None) -> UInt8Array:
         image = np.asarray(values if pixels.alpha is None else _on_black(values, pixels.alpha), np.uint8)
     if image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
-    return np.ascontiguousarray(_turned(image, pixels.orientation))
+    return np.ascontiguousarray(turned(image, pixels.orientation))
 
 
 _PEAKS_OF_16_BITS = (2**16 - 1, *(2**depth - 1 for depth in BIT_DEPTHS))
@@ -199,10 +225,18 @@ def _on_black(values: Samples, alpha: Samples) -> Samples:
     return np.asarray((product + peak // 2) // peak, values.dtype)
 
 
-def _turned(image: UInt8Array, orientation: int) -> UInt8Array:
-    """Apply an EXIF orientation, from 1 to 8: 5 to 8 swap rows and columns, then some are mirrored."""
+def turned(image: npt.NDArray[Scalar], orientation: int) -> npt.NDArray[Scalar]:
+    """Apply an EXIF orientation: 5 to 8 swap rows and columns, then some are mirrored.
+
+    Args:
+        image: Image, (H, W, ...).
+        orientation: EXIF orientation, from 1 to 8.
+
+    Returns:
+        The image as a view, (H, W, ...) or (W, H, ...).
+    """
     if orientation >= 5:
-        image = image.transpose(1, 0, 2)
+        image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
     if orientation in (2, 3, 6, 7):

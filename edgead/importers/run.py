@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgead.data import Dataset, LoadedImages, Sample, load_images, open_dataset, split_holdout
+from edgead.data import Dataset, LoadedImages, Sample, dataset_path, load_images, open_dataset, split_holdout
 from edgead.errors import DataError, InputError
 from edgead.files.atomic import check_directory, replace_directory
 from edgead.files.parsing import write_json
@@ -48,10 +48,12 @@ class _HeldOut:
     Attributes:
         samples: The images.
         trained_on: Whether they are training images of the model.
+        tested_on: Whether they are test images of the dataset.
     """
 
     samples: Sequence[Sample]
     trained_on: bool
+    tested_on: bool
 
 
 def import_run(file: Path, data: Path, out: Path, teacher_weights: str | None) -> Run:
@@ -82,7 +84,7 @@ def import_run(file: Path, data: Path, out: Path, teacher_weights: str | None) -
     for difference in external.names.differences:
         _log.info("unlike in the original model, %s", difference)
     # The record holds absolute paths of datasets.
-    data = data.resolve()
+    data = dataset_path(data)
     dataset = open_dataset(data)
     held_out = _held_out(dataset)
     weights = "imported" if external.names.carries_teacher else teacher_weights or "hub"
@@ -128,11 +130,13 @@ def _summary(external: ExternalCheckpoint, file: Path, held_out: _HeldOut, sanit
 
 
 def _held_out(dataset: Dataset) -> _HeldOut:
-    """Choose the images for the threshold: the good test images, or a tenth of the training images."""
+    """Choose the images for the threshold: validation, good test images, or a tenth of the training images."""
+    if dataset.validation:
+        return _HeldOut(dataset.validation, trained_on=False, tested_on=False)
     if good := [sample for sample in dataset.test if sample.label == 0]:
-        return _HeldOut(good, trained_on=False)
+        return _HeldOut(good, trained_on=False, tested_on=True)
     _, samples = split_holdout(dataset.train, HOLDOUT_SHARE)
-    return _HeldOut(samples, trained_on=True)
+    return _HeldOut(samples, trained_on=True, tested_on=False)
 
 
 def _log_origin(held_out: _HeldOut, count: int) -> None:
@@ -144,7 +148,7 @@ def _log_origin(held_out: _HeldOut, count: int) -> None:
             "trained on into test/good, and import again",
             count,
         )
-    else:
+    elif held_out.tested_on:
         _log.info(
             "%d good test images set the threshold, so do not estimate the false-alarm rate on the same images; "
             "AUROC does not depend on the threshold",

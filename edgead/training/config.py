@@ -13,6 +13,7 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.models.base import ALIGNMENTS, PRESETS, STANDARD_VARIANT
 from edgead.models.components.teacher import DEFAULT_TEACHER
 from edgead.models.rd import LOSSES
+from edgead.text import folder_name
 from edgead.training.schedule import Schedule
 
 # The largest seed that every random number generator accepts.
@@ -27,7 +28,8 @@ class TrainConfig:
     """Settings that determine the result of a training. The machine is not one of them.
 
     Attributes:
-        data: Absolute paths of the datasets, one for each part. The name of a part is the name of its folder.
+        data: Absolute paths of the datasets, one for each part. The name of a part is the name of its folder,
+            see `edgead.text.folder_name`.
         layout: Folder layout of the datasets: "auto", "mvtec", "btad", "visa" or "folder".
         method: Name of the method, such as "rd".
         variant: Variant of the method.
@@ -72,7 +74,7 @@ class TrainConfig:
     training_precision: str = "32-true"
 
     def __post_init__(self) -> None:
-        check_part_names([Path(folder).name for folder in self.data])
+        check_part_names([folder_name(Path(folder)) for folder in self.data])
         ModelSize.parse(self.size)
         check_bit_depth(self.bit_depth)
         for name in ("epochs", "batch_size"):
@@ -99,7 +101,7 @@ class TrainConfig:
     @property
     def parts(self) -> dict[str, Path]:
         """Dataset folders by name of the part."""
-        return {Path(folder).name: Path(folder) for folder in self.data}
+        return {folder_name(Path(folder)): Path(folder) for folder in self.data}
 
     def open_datasets(self) -> dict[str, Dataset]:
         """Open the datasets, by name of the part.

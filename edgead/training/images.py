@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgead.data import Dataset, LoadedImages, left_out_text, load_images, split_holdout
+from edgead.data import Dataset, LoadedImages, hold_out, left_out_text, load_images
 from edgead.imaging.decode import dark_text
 from edgead.imaging.preprocess import ModelSize
 from edgead.types import UInt8Array
@@ -63,7 +63,7 @@ def read_images(dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool)
     Raises:
         DataError: There are too few images, or an image cannot be read.
     """
-    chosen, held_out = split_holdout(dataset.train, HOLDOUT_SHARE, seed)
+    chosen, held_out = hold_out(dataset, HOLDOUT_SHARE, seed)
     images = load_images(chosen, size, skip_broken)
     holdout = load_images(held_out, size, skip_broken)
     for line in (*images.broken, *holdout.broken):

@@ -12,7 +12,7 @@ Every file is written beside its place and renamed, so a kill at any moment leav
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -26,7 +26,9 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method, method_class
 from edgead.models.base import STANDARD_VARIANT, Alignment, DistillationMethod, Preset
 from edgead.scoring.threshold import Threshold
+from edgead.text import path_from_text, path_text
 from edgead.training.config import TrainConfig
+from edgead.training.record_paths import check_holdout, with_paths
 from edgead.training.session import TorchSession
 
 SCHEMA = 3
@@ -267,11 +269,11 @@ def read_record(path: Path) -> RunRecord | None:
             )
         if schema != SCHEMA:
             raise RecordError(f"its schema is {schema}, not {SCHEMA}")
-        record = record_from(RunRecord, value)
+        record = with_paths(record_from(RunRecord, value), path_from_text)
         if list(record.parts) != list(record.config.parts):
             raise RecordError("the names of its parts differ from the names of its folders")
         for name, part in record.parts.items():
-            _check_holdout(name, part.holdout)
+            check_holdout(name, part.holdout)
     return record
 
 
@@ -285,15 +287,5 @@ def write_record(path: Path, record: RunRecord) -> None:
     Raises:
         EdgeadError: The disk is full.
     """
-    value = {"schema": SCHEMA, "edgead_version": __version__, **asdict(record)}
+    value = {"schema": SCHEMA, "edgead_version": __version__, **asdict(with_paths(record, path_text))}
     write_json(path / RUN_FILE, value)
-
-
-def _check_holdout(part: str, holdout: Sequence[str]) -> None:
-    """Raise RecordError unless there are held-out images, and all lie inside the dataset."""
-    if not holdout:
-        raise RecordError(f"part {part!r} has no images held out")
-    for name in holdout:
-        path = Path(name)
-        if path.is_absolute() or ".." in path.parts:
-            raise RecordError(f"image {name[:80]!r} is outside the dataset")

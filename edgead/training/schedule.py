@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from edgead.errors import TrainingError
 from edgead.models.base import DistillationMethod
@@ -66,19 +67,38 @@ def check_training(method: DistillationMethod, schedule: Schedule, images: Tenso
         TrainingError: There are too few epochs or images.
     """
     stage_ends(method.hyperparameters.stages, schedule.epochs)
-    _check_batch(schedule.batch_size, images, processes)
-
-
-def _check_batch(batch_size: int, images: Tensor, processes: int) -> None:
-    """Raise TrainingError unless batch normalisation gets two values per channel of each batch at stride 32."""
-    smallest = min(batch_size, len(images) // processes)
+    smallest = min(schedule.batch_size, len(images) // processes)
     if smallest < 1:
         raise TrainingError(
             f"{len(images)} good images to train on are too few for {processes} processes",
             hint="give more images or fewer --devices",
         )
-    if smallest * (images.shape[1] // 32) * (images.shape[2] // 32) < 2:
+    # Batch normalisation needs two values per channel, and two images give them at every resolution.
+    if smallest == 1 and _fewest_values(method, images[:1]) < 2:
         raise TrainingError(
             f"a batch of 1 image of {images.shape[1]}x{images.shape[2]} is too small for batch normalisation",
             hint="give more images, a larger --batch-size or a larger --size",
         )
+
+
+@torch.no_grad()
+def _fewest_values(method: DistillationMethod, image: Tensor) -> int:
+    """Smallest number of values per channel that a trained batch normalisation gets of one image (1, H, W, 3)."""
+    counts, was_training = [2], method.training
+    method.train()
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs: counts.append(inputs[0][0, 0].numel()))
+        for layer in method.modules()
+        if isinstance(layer, nn.BatchNorm2d) and layer.training
+    ]
+    # The seed of the training must not depend on this pass.
+    with torch.random.fork_rng(devices=[]):
+        method.eval()
+        features = method.teacher_features(image)
+        for stage in reversed(range(len(method.hyperparameters.stages))):
+            method.enter_stage(stage)
+            method(image, features)
+        method.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return min(counts)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgead.data import dataset_path
 from edgead.models import hyperparameters_of
 from edgead.models.base import PRESETS
 from edgead.training.config import PROCEDURAL, TrainConfig
@@ -37,6 +38,6 @@ def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any
     if given["textures"] != PROCEDURAL:
         given["textures"] = str(Path(given["textures"]).resolve())
     given |= {name: str(given[name]) for name in ("size", "teacher_weights") if name in given}
-    data = tuple(str(folder.resolve()) for folder in folders)
+    data = tuple(str(dataset_path(folder)) for folder in folders)
     config = TrainConfig(data=data, training_precision=precision, **given)
     return train_run(config, out, fabric)

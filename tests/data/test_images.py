@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgead.data import Sample, load_images, open_dataset, read_mask
+from edgead.data import Sample, load_images, open_dataset
 from edgead.errors import DataError, ImageError
 from edgead.imaging.preprocess import ModelSize
 
@@ -77,42 +77,3 @@ def test_no_images_are_not_an_empty_array() -> None:
     with pytest.raises(DataError) as caught:
         load_images([], SIZE)
     assert "0 images" in caught.value.what
-
-
-def test_a_mask_holds_the_pixels_above_zero(tmp_path: Path) -> None:
-    values = np.zeros((4, 6), np.uint8)
-    values[1, 2], values[3, 5] = 1, 255
-    cv2.imwrite(str(tmp_path / "m.png"), values)
-    mask = read_mask(Sample(tmp_path / "a.png", 1, "cut", tmp_path / "m.png"), (4, 6))
-    assert mask.dtype == np.bool_
-    np.testing.assert_array_equal(mask, values > 0)
-
-
-@pytest.mark.parametrize("shape", [(8, 12), (2, 3), (5, 12)])
-def test_a_mask_is_resized_by_the_nearest_pixel(tmp_path: Path, shape: tuple[int, int]) -> None:
-    values = np.random.default_rng(0).integers(0, 2, (4, 6)).astype(np.uint8) * 255
-    cv2.imwrite(str(tmp_path / "m.png"), values)
-    mask = read_mask(Sample(tmp_path / "a.png", 1, "cut", tmp_path / "m.png"), shape)
-    rows = ((np.arange(shape[0]) + 0.5) * 4 / shape[0]).astype(int)
-    columns = ((np.arange(shape[1]) + 0.5) * 6 / shape[1]).astype(int)
-    np.testing.assert_array_equal(mask, values[np.ix_(rows, columns)] > 0)
-
-
-def test_a_good_sample_has_an_empty_mask(tmp_path: Path) -> None:
-    mask = read_mask(Sample(tmp_path / "a.png", 0), (5, 7))
-    assert mask.shape == (5, 7)
-    assert not mask.any()
-
-
-@pytest.mark.parametrize("label", [1, None])
-def test_a_sample_that_may_be_defective_needs_a_mask(tmp_path: Path, label: int | None) -> None:
-    with pytest.raises(DataError) as caught:
-        read_mask(Sample(tmp_path / "a.png", label, "cut"), (5, 7))
-    assert str(tmp_path / "a.png") in caught.value.what
-    assert not isinstance(caught.value, ImageError)
-
-
-def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ImageError) as caught:
-        read_mask(Sample(tmp_path / "a.png", 1, "cut", tmp_path / "m.png"), (5, 7))
-    assert str(tmp_path / "m.png") in caught.value.what

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgead.data import LAYOUTS, Sample, open_dataset
+from edgead.data import LAYOUTS, Sample, dataset_path, hold_out, open_dataset
 from edgead.errors import DataError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -73,6 +73,104 @@ def test_a_defect_without_its_mask_among_masks_is_named(tmp_path: Path) -> None:
         open_dataset(root)
     assert str(root / "test" / "cut" / "000.png") in caught.value.what
     assert str(root / "ground_truth" / "cut" / "000_mask.png") in str(caught.value.hint)
+
+
+def test_suffixes_of_masks_have_any_case(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path,
+        "train/good/0.png",
+        "test/cut/0.png",
+        "test/cut/1.JPG",
+        "ground_truth/cut/0_mask.PNG",
+        "ground_truth/cut/1.Tif",
+    )
+    masks = [sample.mask_path for sample in open_dataset(root).test]
+    assert masks == [root / "ground_truth/cut/0_mask.PNG", root / "ground_truth/cut/1.Tif"]
+
+
+def test_mvtec_loco(tmp_path: Path) -> None:
+    kinds = ("logical_anomalies", "structural_anomalies")
+    root = touch(
+        tmp_path / "pushpins",
+        "train/good/000.png",
+        "validation/good/000.png",
+        "validation/good/001.png",
+        "test/good/000.png",
+        *(f"test/{kind}/000.png" for kind in kinds),
+        *(f"ground_truth/{kind}/000/{name}.png" for kind in kinds for name in ("000", "001")),
+    )
+    dataset = open_dataset(root)
+    assert (dataset.layout, len(dataset.train)) == ("mvtec", 1)
+    assert dataset.validation == tuple(
+        Sample(root / "validation/good" / name, 0) for name in ("000.png", "001.png")
+    )
+    assert dataset.test == (
+        Sample(root / "test/good/000.png", 0),
+        *(
+            Sample(root / f"test/{kind}/000.png", 1, kind, root / f"ground_truth/{kind}/000")
+            for kind in kinds
+        ),
+    )
+    assert hold_out(dataset) == (dataset.train, dataset.validation)
+
+
+def test_an_empty_folder_of_masks_is_no_mask(tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/good/0.png", "test/cut/000.png", "ground_truth/cut/000/notes.txt")
+    with pytest.raises(DataError) as caught:
+        open_dataset(root)
+    assert str(root / "test/cut/000.png") in caught.value.what
+
+
+def test_mvtec_ad_2(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path / "vial",
+        "train/good/000_regular.png",
+        "validation/good/000_regular.png",
+        "test_public/good/000_overexposed.png",
+        "test_public/bad/000_shift_1.png",
+        "test_public/ground_truth/bad/000_shift_1_mask.png",
+        "test_private/000_regular.png",
+        "test_private_mixed/000_mixed.png",
+    )
+    dataset = open_dataset(root)
+    public = root / "test_public"
+    assert dataset.train == (Sample(root / "train/good/000_regular.png", 0),)
+    assert dataset.validation == (Sample(root / "validation/good/000_regular.png", 0),)
+    mask = public / "ground_truth/bad/000_shift_1_mask.png"
+    assert dataset.test == (
+        Sample(public / "bad/000_shift_1.png", 1, "bad", mask),
+        Sample(public / "good/000_overexposed.png", 0),
+    )
+    touch(root, "test/good/000.png")
+    with pytest.raises(DataError) as both:
+        open_dataset(root)
+    assert "test_public" in both.value.what
+
+
+def test_a_part_has_the_name_of_its_folder_as_it_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "store/ab12cd", "train/good/0.png", "test/cut/0.png")
+    (tmp_path / "screw").symlink_to(tmp_path / "store/ab12cd")
+    monkeypatch.chdir(tmp_path)
+    for typed in ("screw", "screw/", "./screw", str(tmp_path / "screw"), "store/../screw"):
+        assert open_dataset(typed).name == "screw"
+        assert dataset_path(Path(typed)).name == "screw"
+    assert open_dataset("store/ab12cd").name == "ab12cd"
+    monkeypatch.chdir(tmp_path / "store/ab12cd/train")
+    assert open_dataset("..").name == "ab12cd"
+    # The folder above the link is the store, not the folder that holds the link.
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "store", "c/0.png")
+    assert dataset_path(Path("screw/../c")).samefile(tmp_path / "store/c")
+
+
+def test_a_link_to_a_dataset_of_visa(tmp_path: Path) -> None:
+    root = visa(tmp_path / "visa", [NORMAL])
+    (tmp_path / "mine").symlink_to(root)
+    dataset = open_dataset(tmp_path / "mine")
+    assert (dataset.name, dataset.layout) == ("mine", "visa")
+    assert dataset.train == (Sample(tmp_path / "mine/Data/Images/Normal/0001.JPG", 0),)
 
 
 def test_btad(tmp_path: Path) -> None:

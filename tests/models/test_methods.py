@@ -11,7 +11,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from edgead.errors import InputError
+from edgead.errors import InputError, TrainingError
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.graph_sections import CONVOLUTIONS, sections_of
 from edgead.export.precision.float16 import float16_from_float32
@@ -20,6 +20,7 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method, hyperparameters_of
 from edgead.models.base import PRESETS, STANDARD_VARIANT, DistillationMethod
 from edgead.models.components.teacher import Backbone
+from edgead.training.schedule import Schedule, check_training
 from edgead.types import Float64Array
 from tests.helpers.training_parts import good_parts
 
@@ -58,6 +59,38 @@ def test_the_head_gets_pairs_of_one_shape(name: str, teacher: str) -> None:
         frozen, student = method.features(images)
     assert [x.shape for x in frozen] == [x.shape for x in student]
     assert [x.shape[2:] for x in frozen] == [(16, 24), (8, 12), (4, 6), *[(16, 24)] * (name == "rstpm+")]
+
+
+def error_of(attempt: Callable[[], None], kind: type[Exception]) -> str | None:
+    """Return the text of the error that a function raises, None if it raises none."""
+    try:
+        attempt()
+    except kind as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("size", [32, 64, 96])
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_batch_of_one_image_is_trained_or_refused_before_it_begins(name: str, size: int) -> None:
+    method = made(name, TINY[name], ModelSize(size, size))
+    image = torch.from_numpy(good_parts(1, size))
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    drawn = torch.get_rng_state()
+    refusal = error_of(lambda: check_training(method, Schedule(10, 1, 0.005, 0), image, 1), TrainingError)
+    assert refusal is None or f"{size}x{size}" in refusal
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
+    method.train()
+    features = method.teacher_features(image)
+
+    def every_stage() -> None:
+        for stage in range(len(method.hyperparameters.stages)):
+            method.enter_stage(stage)
+            assert method(image, features).isfinite()
+
+    # PyTorch refuses one value per channel.
+    assert (refusal is None) == (error_of(every_stage, ValueError) is None)
 
 
 @pytest.mark.parametrize("name", list(METHODS))

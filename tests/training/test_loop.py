@@ -11,6 +11,7 @@ from edgead.models.components.teacher import create_teacher
 from edgead.models.rd import LOSSES
 from edgead.training.checkpoint import read_checkpoint, student_state
 from edgead.training.loop import Trainer, TrainingImages
+from edgead.training.schedule import Schedule, check_training
 from tests.helpers.training_parts import TINY_TEACHER, cpu, good_parts, same_tensors, tiny_config, watched
 
 IMAGES = torch.from_numpy(good_parts(12))
@@ -229,10 +230,8 @@ def test_a_batch_of_one_small_image_is_too_small(tmp_path):
 
 
 def test_every_process_needs_an_image():
-    from edgead.training.schedule import _check_batch
-
     with pytest.raises(TrainingError) as caught:
-        _check_batch(4, TRAIN[:1], 2)
+        check_training(new_method(), Schedule(1, 4, 0.005, 0), TRAIN[:1], 2)
     assert "1 good images" in caught.value.what
     assert "2 processes" in caught.value.what
     assert "--devices" in caught.value.hint
