@@ -12,6 +12,7 @@ from typing import Any
 from edgead.cli.model_info import ModelInfo, PartInfo, Verification
 from edgead.errors import EdgeadError, InputError, RunError, needs_extra
 from edgead.files.atomic import restore_directory
+from edgead.text import path_text
 
 MAX_JSON_BYTES = 16 * 2**20
 
@@ -67,7 +68,7 @@ def _bundle(path: Path) -> ModelInfo:
         absent = dict.fromkeys(("parameters", "gflop"), str(error))
     main_file = "model.engine" if "model.engine" in manifest.files else "model.onnx"
     return ModelInfo(
-        path=str(path),
+        path=path_text(path),
         kind="bundle",
         state="finished",
         method=manifest.method,
@@ -123,7 +124,7 @@ def _run(path: Path) -> ModelInfo:
         if reason is not None:
             absent |= {"model_mb": reason, "parameters": reason}
         return ModelInfo(
-            path=str(path),
+            path=path_text(path),
             kind="run",
             state=state,
             method=config["method"] if variant == "standard" else f"{config['method']}:{variant}",

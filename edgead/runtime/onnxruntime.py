@@ -185,7 +185,9 @@ def _load(model: Path | bytes, name: str, threads: int, bounded: bool = False) -
         _limit_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")
     with vendor_errors(f"ONNX Runtime cannot load {name}", _REBUILD):
-        # By path, so that the content of the file is never in memory twice.
+        # By path, so that the content of the file is never in memory twice. The library takes Unicode paths only.
+        if isinstance(model, Path) and not str(model).isprintable():
+            model = model.read_bytes()
         return onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
         )

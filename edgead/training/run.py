@@ -131,7 +131,7 @@ class Run:
             RunError: The weights are missing, broken or belong to another model.
         """
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         config = self.record.config
         # The run holds the teacher's weights, wherever they came from.
@@ -148,7 +148,8 @@ class Run:
         )
         file = self.path / WEIGHTS_FILE
         try:
-            method.load_state_dict(load_file(file), strict=True)
+            # Not by its path, because the library takes Unicode paths only.
+            method.load_state_dict(load(file.read_bytes()), strict=True)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise RunError(
                 f"{file} is missing, broken or of another model", hint="train the run again"

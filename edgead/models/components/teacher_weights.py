@@ -209,9 +209,9 @@ def _file_state(path: Path) -> Mapping[str, Tensor]:
         )
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+            from safetensors.torch import load
 
-            state: object = load_file(path)
+            state: object = load(path.read_bytes())
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # for a broken pickle torch raises many classes, for example IndexError
