@@ -121,8 +121,10 @@ def _run() -> None:
         _fail(MissingLibraryError(error))
     except CommandInterruptedError as interrupt:
         _stop(str(interrupt), interrupt.exit_code)
-    except (KeyboardInterrupt, typer.Abort) as interrupt:
+    except KeyboardInterrupt as interrupt:
         _stop("nothing was started", exit_code_of(interrupt))
+    except typer.Abort:  # click's word for Ctrl-C in it
+        _stop("nothing was started", exit_code_of(KeyboardInterrupt()))
     except BrokenPipeError:
         drop_standard_output()
         sys.exit(1)

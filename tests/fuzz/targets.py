@@ -22,8 +22,9 @@ from edgead.data.images import read_mask
 from edgead.data.samples import Sample
 from edgead.export.head.model_file import graph_from_file
 from edgead.export.precision.calibration import calibrate, read_calibration
-from edgead.files.addresses import without_secrets
-from edgead.imaging.preprocess import ModelSize, image_from_bytes
+from edgead.files.addresses import Address, without_secrets
+from edgead.imaging.decode import image_from_bytes
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import open_session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.runtime.tensorrt.engine_record import EngineRecord
@@ -155,6 +156,8 @@ def _read_address(data: bytes, folder: Path) -> None:
     # The command line gives names of other bytes in this form.
     address = data.decode("utf-8", "surrogateescape")
     without_secrets(address)
+    if "://" in address:
+        Address.parse(address)
     _, _, target = address.partition(":")
     number, whole = number_in(float, 0.0, 1000.0), number_in(int, 1)
     split_options(target, {"fps": number, "seed": whole, "width": whole, "height": whole, "watch": whole})
