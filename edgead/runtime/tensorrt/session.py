@@ -274,8 +274,7 @@ def chunks(count: int, smallest: int, largest: int) -> Iterator[tuple[int, int, 
         First image, end (exclusive) and batch size to run.
     """
     for start in range(0, count, largest):
-        stop = min(start + largest, count)
-        yield start, stop, max(stop - start, smallest)
+        yield start, min(start + largest, count), max(min(count - start, largest), smallest)
 
 
 def _fitting(record: EngineRecord, rebuild: str) -> tuple[Library, Gpu]:
@@ -298,5 +297,4 @@ def _read(engine: Path, rebuild: str) -> bytes:
     try:
         return engine.read_bytes()
     except OSError as error:
-        why = error.strerror or error
-        raise BackendError(f"cannot read {engine} ({why})", hint=f"rebuild it with {rebuild}") from error
+        raise BackendError(f"cannot read {engine} ({error})", hint=f"rebuild it with {rebuild}") from error
