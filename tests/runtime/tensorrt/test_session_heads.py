@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -212,7 +213,14 @@ def test_a_head_that_the_kernels_do_not_take_is_refused(use, engine):
 def order(monkeypatch, driver) -> list[str]:
     """The order of loading the plugin library and opening the engine."""
     done: list[str] = []
-    monkeypatch.setattr("edgead.plugin.loader.ctypes.CDLL", lambda path: done.append(path))
+
+    def load(path: str) -> SimpleNamespace:
+        done.append(path)
+        return SimpleNamespace(
+            edgead_tensorrt_of_headers=lambda: 100300, edgead_tensorrt_of_library=lambda: 100300
+        )
+
+    monkeypatch.setattr("edgead.plugin.loader.ctypes.CDLL", load)
     plain = StandInTensorRT.Runtime
 
     def runtime(module, log):
