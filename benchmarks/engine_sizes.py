@@ -1,4 +1,8 @@
-"""Size of an engine in float32, float16 and INT8, for three GPUs at once: ``python benchmarks/engine_sizes.py``.
+"""Size and layers of an engine in each precision, for three GPUs at once: ``python benchmarks/engine_sizes.py``.
+
+INT8 stands beside float32, beside float16 as for TensorRT 10, and beside float16 with the depthwise convolutions in
+INT8 too, which edgead leaves in float. The memory traffic is the sum of the inputs, constants and outputs of all layers
+for one image, as the builder lists them.
 
 TensorRT for RTX builds the engines; it needs no GPU. Weights are random and INT8 is calibrated on two images of noise,
 which does not change the sizes. An engine holds the weights and the compiled plan for all three GPUs. The result is
@@ -10,6 +14,8 @@ images at a time, because a compiler that knows the number of images folds const
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
 import sys
 import tempfile
@@ -17,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +33,7 @@ from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt_build import build_engine
 from edgead.export.from_torch import onnx_from_method
+from edgead.export.precision import quantize
 from edgead.export.precision.calibration import calibrate
 from edgead.export.precision.float16 import float16_from_float32
 from edgead.export.precision.quantize import int8_from_float32
@@ -35,19 +43,22 @@ from edgead.models.components.teacher import create_teacher
 
 RESULTS = Path(__file__).parent / "results"
 NOTE = """\
-An engine of TensorRT for RTX also holds the source of its kernels, one text for each: 7 in float32 and 55 in INT8 with
-Lite0 (8 MB), where rounding to the scale of the next layer is a kernel of its own. Depthwise convolutions in INT8 cost
-more: with one fixed number of images, their Q/DQ become constants of the size of the activations (10 MB); with a
-range of numbers they do not. Both are lost among the weights of WideResNet50-2. How fast these engines are was not
-measured.
+TensorRT for RTX supports INT8 for weights only. It fuses no Q/DQ pair into a convolution: each input of an INT8
+convolution is rounded by a kernel of its own, and the output of each INT8 convolution is float32. So an INT8 engine
+moves more memory than a float16 engine, and edgead builds none for it. INT8 stays for TensorRT, which fuses the pairs
+and was not measured. Beside float16 no convolution is float32. Depthwise convolutions in INT8 move more memory than in
+float16. Transposed convolutions stay in float in every row.
+
+An engine also holds the source of its kernels, one text for each. How fast these engines are was not measured.
 """
 TEACHERS = ("tf_efficientnet_lite0", "wide_resnet50_2")
 GPUS = ("8.6", "8.9", "12.0")
 SIZE = ModelSize(256, 256)
+ITEM_BYTES = {"Float": 4, "Half": 2, "Int8": 1, "UInt8": 1, "Int32": 4, "Int64": 8, "Bool": 1}
 BATCHES = (BatchProfile(1, 1, 1), BatchProfile(1, 1, 4))
 
-LARGEST_RATIO = {("wide_resnet50_2", "fp16"): 0.52, ("wide_resnet50_2", "int8"): 0.30}
-"""Largest accepted ratio to the engine in float32. The weights alone would give 0.5 and 0.25.
+LARGEST_RATIO = {("wide_resnet50_2", "fp16"): 0.52, ("wide_resnet50_2", "int8 beside fp16"): 0.31}
+"""Largest accepted ratio to the engine in float32. The weights alone would give 0.5, and 0.25 if all were INT8.
 
 Lite0 has no limit, because its kernels are larger than its weights.
 """
@@ -63,6 +74,10 @@ class Row:
         max_batch: Largest number of images at a time.
         graph_bytes: Size of the ONNX file.
         engine_bytes: Size of the engine.
+        layers: Number of layers of the engine.
+        convolutions: Number of convolutions with float32, float16 and INT8 inputs.
+        rounding: Number of kernels that round a tensor to INT8.
+        traffic_bytes: Inputs, constants and outputs of all layers for one image.
         ratio: Size of the engine divided by the size of the float32 engine with the same batch.
         seconds: Time to compile the engine.
     """
@@ -72,6 +87,10 @@ class Row:
     max_batch: int
     graph_bytes: int
     engine_bytes: int
+    layers: int
+    convolutions: tuple[int, int, int]
+    rounding: int
+    traffic_bytes: int
     ratio: float
     seconds: float
 
@@ -93,7 +112,22 @@ def graphs(teacher: str) -> Iterator[tuple[str, ModelProto]]:
     yield "fp16", float16_from_float32(exact)
     noise = np.random.default_rng(0).integers(0, 256, (2, SIZE.height_px, SIZE.width_px, 3), np.uint8)
     clipping_limits = calibrate(exact, noise, "minmax").clipping_limits
-    yield "int8", int8_from_float32(exact, clipping_limits)
+    yield "int8 beside fp32", int8_from_float32(exact, clipping_limits)
+    yield (
+        "int8 beside fp16",
+        float16_from_float32(int8_from_float32(exact, clipping_limits, half_scales=True)),
+    )
+    weights = {weight.name: weight for weight in exact.graph.initializer}
+    depthwise = quantize._is_depthwise
+    if not any(node.op_type == "Conv" and depthwise(node, weights) for node in exact.graph.node):
+        return
+    quantize._is_depthwise = lambda node, weights: False
+    try:
+        clipping_limits = calibrate(exact, noise, "minmax").clipping_limits
+        everything = int8_from_float32(exact, clipping_limits, half_scales=True)
+    finally:
+        quantize._is_depthwise = depthwise
+    yield "int8 beside fp16, also depthwise", float16_from_float32(everything)
 
 
 def measure(teacher: str) -> list[Row]:
@@ -128,10 +162,41 @@ def measure(teacher: str) -> list[Row]:
                 size = built.path.stat().st_size
                 ratio = size / exact.setdefault(batch.max, size)
                 rows.append(
-                    Row(teacher, precision, batch.max, model.stat().st_size, size, ratio, built.seconds)
+                    Row(
+                        teacher,
+                        precision,
+                        batch.max,
+                        model.stat().st_size,
+                        size,
+                        *figures(json.loads(built.layers or '{"Layers": []}')["Layers"]),
+                        ratio,
+                        built.seconds,
+                    )
                 )
                 print(rows[-1], flush=True)
     return rows
+
+
+def figures(layers: list[dict[str, Any]]) -> tuple[int, tuple[int, int, int], int, int]:
+    """Count the layers of an engine.
+
+    Args:
+        layers: Layers as the builder lists them, see `edgead.engine.engine_layers`.
+
+    Returns:
+        The fields `layers`, `convolutions`, `rounding` and `traffic_bytes` of a row.
+    """
+    types = [
+        layer["Inputs"][0]["Datatype"] for layer in layers if layer["LayerType"] in ("correlation", "deconv")
+    ]
+    traffic = sum(
+        ITEM_BYTES[tensor["Datatype"]] * abs(math.prod(tensor["Dimensions"]))
+        for layer in layers
+        for key in ("Inputs", "Constants", "Outputs")
+        for tensor in layer[key]
+    )
+    convolutions = (types.count("Float"), types.count("Half"), types.count("Int8"))
+    return len(layers), convolutions, sum("Roun" in layer["Name"] for layer in layers), traffic
 
 
 def table(rows: list[Row]) -> str:
@@ -144,12 +209,15 @@ def table(rows: list[Row]) -> str:
         Text of several lines.
     """
     lines = [
-        "| RD with | precision | images at once | ONNX, bytes | engine, bytes | of fp32 | built in |",
-        "|---|---|---|---|---|---|---|",
+        "| RD with | precision | images at once | ONNX, bytes | engine, bytes | of fp32 | layers "
+        "| convolutions in fp32, fp16, int8 | kernels that round | traffic of an image, MB | built in |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {row.teacher} | {row.precision} | {'1' if row.max_batch == 1 else f'1 to {row.max_batch}'} "
-        f"| {row.graph_bytes:,} | {row.engine_bytes:,} | {row.ratio:.3f} | {row.seconds:.1f} s |"
+        f"| {row.graph_bytes:,} | {row.engine_bytes:,} | {row.ratio:.3f} | {row.layers} "
+        f"| {', '.join(map(str, row.convolutions))} | {row.rounding} | {row.traffic_bytes / 1e6:.1f} "
+        f"| {row.seconds:.1f} s |"
         for row in rows
     ]
     return "\n".join(lines)
@@ -167,7 +235,7 @@ def main() -> None:
     gpus = ", ".join(f"SM{gpu.replace('.', '')}" for gpu in GPUS)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "engine_sizes.md").write_text(
-        "# Size of engines by precision\n\n"
+        "# Size and layers of engines by precision\n\n"
         f"`{' '.join(['python', *sys.argv])}` on {len(os.sched_getaffinity(0))} shared CPU cores, without a GPU; "
         f"{versions}. One engine each for {gpus}, images of {SIZE.height_px}x{SIZE.width_px}, "
         f"random weights.\n\n{table(rows)}\n\n{NOTE}"

@@ -15,6 +15,7 @@ import numpy as np
 
 from edgead.bundle import Bundle, check_out
 from edgead.data import LoadedImages
+from edgead.engine.candidate import half_beside_int8
 from edgead.engine.candidate_precisions import fastest_within_tolerance
 from edgead.engine.fidelity import exact_limits, judgement, verify
 from edgead.engine.plan import Plan
@@ -118,6 +119,7 @@ def build_bundle(run: TrainedRun, out: Path, plan: Plan | None = None) -> Bundle
         out.name,
         np.concatenate([of_part.all for of_part in validation_images.values()]),
         lambda count: run.training_images(count).images,
+        half_beside_int8(plan),
     )
     details = ModelDetails(run.size, run.method_name, run.teacher_name, run.summary, run.bit_depth)
     with temporary_directory() as directory:

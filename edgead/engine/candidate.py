@@ -76,6 +76,27 @@ def check_target_here(plan: Plan) -> None:
         raise gpu
 
 
+def half_beside_int8(plan: Plan) -> bool:
+    """Choose the type of the layers of an INT8 graph that are not INT8.
+
+    Args:
+        plan: Plan of the build.
+
+    Returns:
+        True for float16, where Q/DQ pairs of float16 can be compiled. False for float32: the parser of TensorRT 8.6
+        does not take such pairs, and its builder may choose float16 itself, see `edgead.engine.tensorrt_config`. ONNX
+        Runtime converts float16 to float32 on a CPU, so float16 is slower there.
+
+    Raises:
+        BackendError: If the library of the target is missing or too old.
+    """
+    if plan.target.tensorrt is None:
+        return False
+    return load_library(
+        "tensorrt-rtx" if plan.target.backend == "tensorrt-rtx" else "tensorrt"
+    ).strongly_typed
+
+
 @contextmanager
 def open_candidate(
     converted: ConvertedModel, plan: Plan, size: ModelSize, directory: Path

@@ -128,6 +128,7 @@ class PrecisionConverter:
         watched: Images, (N, H, W, 3) uint8 RGB. Tensors that overflow float16 on them stay float32.
         training_images: Function that takes a number and returns at most this many good images of the training,
             (N, H, W, 3) uint8 RGB. It is called for INT8, except with calibration on noise.
+        half_beside_int8: Whether the layers of an INT8 graph that are not INT8 are float16 instead of float32.
     """
 
     def __init__(
@@ -137,9 +138,11 @@ class PrecisionConverter:
         name: str,
         watched: UInt8Array,
         training_images: Callable[[int], UInt8Array],
+        half_beside_int8: bool = False,
     ) -> None:
         self._model, self._calibrating, self._name = model, calibrating, name
         self._watched, self._training_images = watched, training_images
+        self._half_beside_int8 = half_beside_int8
 
     def graph(self, candidate_precision: CandidatePrecision) -> ConvertedModel:
         """Convert the graph to a candidate precision.
@@ -253,8 +256,11 @@ class PrecisionConverter:
             "student" if candidate_precision == "int8-student" else "all",
             calibration.bias_corrections,
             excluded,
+            half_scales=self._half_beside_int8,
         )
-        if excluded:
+        if self._half_beside_int8:
+            graph = float16_from_float32(graph, self._absolute_maxima)
+        elif excluded:
             graph = float16_from_float32(graph, self._absolute_maxima, with_followers(graph, excluded))
         details: dict[str, Any] = {
             "key": calibration.key,

@@ -21,7 +21,7 @@ import numpy as np
 from edgead.bundle import Bundle, check_out
 from edgead.bundle.manifest import REBUILD, Manifest
 from edgead.data import Dataset, LoadedImages, Sample, load_images, open_dataset, read_sample, spread_over
-from edgead.engine.candidate import open_candidate
+from edgead.engine.candidate import half_beside_int8, open_candidate
 from edgead.engine.candidate_precisions import fastest_within_tolerance
 from edgead.engine.fidelity import (
     PRECISIONS,
@@ -113,6 +113,7 @@ def rebuild_bundle(bundle: Bundle, data: Sequence[Path], out: Path, plan: Plan) 
         out.name,
         np.concatenate([of_part.all for of_part in validation_images.values()]),
         spread(images, size),
+        half_beside_int8(plan),
     )
     with temporary_directory() as directory:
         built = fastest_within_tolerance(exact, validation_images, graphs, plan, size, directory)

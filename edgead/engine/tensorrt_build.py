@@ -64,7 +64,8 @@ class BuiltEngine:
     Attributes:
         path: File of the engine.
         record: Record of the engine. The caller writes it beside the engine.
-        layers: Report of the compiler about the layers, JSON; None if this machine cannot open the engine.
+        layers: Report of the compiler about the layers, JSON. None if TensorRT cannot open the engine on this machine;
+            TensorRT for RTX reports them without a GPU.
         seconds: Duration of the build, in seconds.
     """
 

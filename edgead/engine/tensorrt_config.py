@@ -2,13 +2,15 @@
 
 TensorRT 10 and newer, and TensorRT for RTX, compute in the types of the graph. TensorRT 8.6 does not: as soon as FP16
 is allowed, its builder may choose float16 for any layer. Therefore layers with float32 outputs are constrained to
-float32 if FP16 is allowed. A graph with Q/DQ pairs is an exception, because the builder may fuse such a layer into an
-INT8 layer. In such a graph the builder may still choose float16 for any layer.
+float32 if FP16 is allowed. In a graph with Q/DQ pairs FP16 is always allowed beside INT8, so that what is not INT8 need
+not be float32. There the builder may choose float16 for any layer up to the last convolutions, because it may fuse such
+a layer into an INT8 layer. Only the head behind them is constrained to float32, because its squares would overflow.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,23 +70,40 @@ def builder_config(library: Library, builder: Any, network: Any, settings: Tenso
 
 
 def _allow_precisions(trt: Any, network: Any, config: Any) -> None:
-    """Allow the builder of 8.6 the types of the graph, and constrain the float32 layers of a float16 graph."""
+    """Allow the builder of 8.6 the types of the graph, and constrain the layers that must stay float32."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     given = [{layer.get_output(index).dtype for index in range(layer.num_outputs)} for layer in layers]
     quantised = any(layer.type == trt.LayerType.QUANTIZE for layer in layers)
     if quantised:
         config.set_flag(trt.BuilderFlag.INT8)
-    if not any(trt.float16 in dtypes for dtypes in given):
+    elif not any(trt.float16 in dtypes for dtypes in given):
         return
     config.set_flag(trt.BuilderFlag.FP16)
-    if quantised:
-        return
+    behind = _behind_convolutions(trt, layers) if quantised else range(len(layers))
     # Constants and shapes compute nothing, and a plugin declares its own types.
     free = {trt.LayerType.CONSTANT, trt.LayerType.SHAPE, trt.LayerType.PLUGIN_V2}
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    for layer, dtypes in zip(layers, given, strict=True):
-        if dtypes == {trt.float32} and layer.type not in free:
-            layer.precision = trt.float32
+    for index in behind:
+        if given[index] == {trt.float32} and layers[index].type not in free:
+            layers[index].precision = trt.float32
+
+
+def _behind_convolutions(trt: Any, layers: Sequence[Any]) -> list[int]:
+    """Indices of the layers that no convolution and no Q/DQ pair depends on; layers are in topological order."""
+    kinds = trt.LayerType
+    computing = {kinds.CONVOLUTION, kinds.DECONVOLUTION, kinds.QUANTIZE, kinds.DEQUANTIZE}
+    needed: set[str] = set()
+    behind = []
+    for index in reversed(range(len(layers))):
+        layer = layers[index]
+        if layer.type in computing or any(
+            layer.get_output(output).name in needed for output in range(layer.num_outputs)
+        ):
+            taken = (layer.get_input(number) for number in range(layer.num_inputs))
+            needed.update(tensor.name for tensor in taken if tensor is not None)
+        else:
+            behind.append(index)
+    return behind
 
 
 def set_batch(builder: Any, network: Any, config: Any, batch: BatchProfile) -> None:

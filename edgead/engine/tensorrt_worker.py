@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from edgead.engine.engine_layers import layers_from_log
 from edgead.engine.request import MORE_MEMORY, EngineTask, PluginLibrary
 from edgead.engine.settings import TensorRTSettings
 from edgead.engine.tensorrt_config import builder_config, keep_timings, read_timings, set_batch
@@ -73,24 +74,26 @@ def main() -> None:
         with record_errors(BackendError, "the worker cannot read the task of the build", "build again"):
             content = sys.stdin.buffer.read(_MAX_TASK_BYTES + 1)
             task = record_from(EngineTask, parse_json(content, _MAX_TASK_BYTES))
-        library, engine = build(task)
+        library, engine, layers = build(task)
     except EdgeadError as error:
         answer(error=error.what, hint=error.hint, refused=isinstance(error, GraphRefusedError))
     except MemoryError:
         answer(error="the memory is too small for the build", hint=MORE_MEMORY, refused=True)
     else:
         answer(built=True)
-        answer(layers=_layers(library, engine, host_code=task.request.settings.version_compatible))
+        host_code = task.request.settings.version_compatible
+        answer(layers=layers if library.for_rtx else _layers(library, engine, host_code=host_code))
 
 
-def build(task: EngineTask) -> tuple[Library, Any]:
+def build(task: EngineTask) -> tuple[Library, Any, str | None]:
     """Build and write an engine. The steps are logged.
 
     Args:
         task: Task of this process.
 
     Returns:
-        The library, and the content of the engine, a buffer of the library.
+        The library, the content of the engine (a buffer of the library), and its layers as JSON if the library is
+        TensorRT for RTX and lists them.
 
     Raises:
         GraphRefusedError: If the library rejects the graph.
@@ -99,6 +102,9 @@ def build(task: EngineTask) -> tuple[Library, Any]:
     _log.info("loading the library")
     library = load_library(task.request.backend)
     library.logger.heard = lambda line: print(printable(line), file=sys.stderr, flush=True)
+    listed: list[str] = []
+    if library.for_rtx:
+        library.logger.verbose = lambda message: listed.extend(filter(None, [layers_from_log(message)]))
     settings = task.request.settings
     try:
         builder = library.module.Builder(library.logger)
@@ -130,7 +136,7 @@ def build(task: EngineTask) -> tuple[Library, Any]:
         partial.write_bytes(memoryview(engine))
     if cache_file:
         keep_timings(config, cache_file)
-    return library, engine
+    return library, engine, listed[-1] if listed else None
 
 
 def _take_plugin(

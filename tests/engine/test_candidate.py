@@ -78,7 +78,9 @@ def test_a_bundle_holds_an_engine_that_nobody_ran(precision: str, bundles: dict[
         precision,
     )
     assert manifest.verified is False
-    assert set(manifest.files) == {"model.onnx", "golden.npz", "model.engine", "engine.json"}
+    expected = {"model.onnx", "golden.npz", "model.engine", "engine.json", "layers.json"}
+    assert set(manifest.files) == expected
+    assert json.loads(bundle.file("layers.json").read_text())["Layers"]
     record = EngineRecord.from_json(bundle.file("engine.json").read_text(), "")
     assert (record.backend, record.precision, record.target) == ("tensorrt-rtx", precision, "rtx-desktop")
     assert record.compute_capabilities == ("8.6", "8.9", "12.0")

@@ -321,7 +321,9 @@ def types_of(model: ModelProto) -> dict[str, int]:
     return {value.name: value.type.tensor_type.elem_type for value in values}
 
 
-def made(folder: Path, candidate_precision: CandidatePrecision) -> tuple[ModelProto, ConvertedModel]:
+def made(
+    folder: Path, candidate_precision: CandidatePrecision, half_beside_int8: bool = False
+) -> tuple[ModelProto, ConvertedModel]:
     watched = np.concatenate([GOOD, synthetic_defects(GOOD)])
     graphs = PrecisionConverter(
         GraphRun().graph,
@@ -329,12 +331,13 @@ def made(folder: Path, candidate_precision: CandidatePrecision) -> tuple[ModelPr
         "toy",
         watched,
         lambda count: GraphRun().training_images(count).images,
+        half_beside_int8,
     )
     converted = graphs.graph(candidate_precision)
     return onnx.load_from_string(converted.model), converted
 
 
-CONVOLUTIONS = ("conv_t", "down", "main", "up")
+CONVOLUTIONS = ("conv_t", "down", "main")
 
 
 def test_the_sensitive_layers_are_half_and_the_others_int8(folder: Path) -> None:
@@ -353,6 +356,43 @@ def test_the_sensitive_layers_are_half_and_the_others_int8(folder: Path) -> None
             assert found[name] == TensorProto.FLOAT, name
             assert sources == ["DequantizeLinear", "DequantizeLinear"], name
     assert found["anomaly_map"] == TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("candidate_precision", INT8)
+def test_beside_int8_is_no_float32_if_half_is_asked_for(
+    candidate_precision: CandidatePrecision, folder: Path
+) -> None:
+    model, converted = made(folder, candidate_precision, half_beside_int8=True)
+    found = types_of(model)
+    # The head takes float16 features and squares them in float32.
+    for name in ("conv_t", "teacher", "down", "embedding", "main", "sum", "residual", "up", "student"):
+        assert found[name] == TensorProto.FLOAT16, name
+    producer = {node.output[0]: node for node in model.graph.node}
+    int8 = {
+        name
+        for name in CONVOLUTIONS
+        if producer.get(producer[name].input[0], producer[name]).op_type == "DequantizeLinear"
+    }
+    sensitive = set(converted.details["calibration"]["in_fp16"])
+    student = {"down", "main"}
+    assert int8 == (student if candidate_precision == "int8-student" else set(CONVOLUTIONS) - sensitive)
+    # No cast stands between a pair and its convolution, where a builder could not fuse them.
+    for name in int8:
+        assert [producer[tensor].op_type for tensor in producer[name].input[:2]] == ["DequantizeLinear"] * 2
+    assert [opset.version for opset in model.opset_import if opset.domain == ""] == [19]
+
+
+def test_half_beside_int8_decides_as_float32_beside_int8(folder: Path) -> None:
+    images = toy_images(10, seed=9)
+    found = []
+    for half in (False, True):
+        with OnnxRuntimeSession(made(folder, "int8", half)[1].model) as session:
+            found.append(session.infer(images).anomaly_map)
+    with OnnxRuntimeSession(GraphRun().graph) as session:
+        exact = session.infer(images).anomaly_map
+    # Float16 has 11 bits and INT8 has 8, so their difference is small beside the error of INT8.
+    between, of_int8 = (np.sqrt(np.mean((a - found[0]) ** 2)) for a in (found[1], exact))
+    assert 0.0 < between < of_int8 / 2
 
 
 def test_fewer_int8_layers_are_nearer_to_float32(folder: Path) -> None:

@@ -50,7 +50,8 @@ def test_the_head_that_was_asked_for_is_built_and_logged(exact, tmp_path, caplog
     assert record.head == head
     # The graph stays the one that ONNX Runtime runs, and the bundle contains no library.
     assert bundle.file("model.onnx").read_bytes() == (exact / "model.onnx").read_bytes()
-    assert set(bundle.manifest.files) == {"model.onnx", "golden.npz", "model.engine", "engine.json"}
+    expected = {"model.onnx", "golden.npz", "model.engine", "engine.json", "layers.json"}
+    assert set(bundle.manifest.files) == expected
     if head == "kernels":
         assert record.features is not None
         assert record.features.head == HeadSpec(SIZE.height_px, SIZE.width_px)

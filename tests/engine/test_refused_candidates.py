@@ -36,6 +36,7 @@ from tests.engine.test_fallback_order import GraphRun
 from tests.fakes.cuda_driver import StandInDriver, stand_in_core
 from tests.fakes.tensorrt_runtime import StandInTensorRT
 
+CONVOLUTIONS = ("Conv", "ConvTranspose")
 INT8 = ["int8", "int8-sensitive-fp16", "int8-student"]
 NAME, TARGET = find_target(None, "jetson-orin")
 NOTHING = Tolerance(0.0, 0.0, 1.0, 0.0, 0.0)
@@ -249,6 +250,31 @@ def test_a_fast_candidate_that_does_not_hold_is_not_timed(
         (False, None),
         (True, pytest.approx(5.0)),
     ]
+
+
+@pytest.mark.parametrize(("version", "opset", "half"), [("10.13.0", 19, True), ("8.6.1", 18, False)])
+def test_int8_is_beside_float16_where_the_parser_takes_it(
+    runtime: StandInTensorRT,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
+    opset: int,
+    half: bool,
+) -> None:
+    monkeypatch.setenv("FAKE_TENSORRT_VERSION", version)
+    if version == "8.6.1":
+        older = StandInTensorRT(runtime.driver, "8.6", runtime.size, runtime.batch)
+        monkeypatch.setattr(tensorrt, "load_library", lambda backend: older.library())
+    bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder, "int8"))
+    assert (bundle.manifest.precision, bundle.manifest.verified) == ("int8", True)
+    model = onnx.load_from_string(bundle.file("model.onnx").read_bytes())
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [opset]
+    values = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.value_info
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    found = {types[node.output[0]] for node in model.graph.node if node.op_type in CONVOLUTIONS}
+    # TensorRT 8.6 gets float32 and the permission to compute it in float16.
+    assert found == {TensorProto.FLOAT16 if half else TensorProto.FLOAT}
 
 
 def test_a_bundle_whose_graph_is_refused_is_not_compiled(

@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import platform
+import re
 import stat
 import sys
 from collections.abc import Callable
@@ -216,9 +218,72 @@ def test_an_engine_is_replaced_and_kept_when_the_next_build_fails(build):
     assert build(toy_graph(seed=1)).path.read_bytes() != content
 
 
-@needs_no_gpu
-def test_without_a_gpu_there_is_no_report_of_layers_and_no_error(build):
-    assert build(toy_graph()).layers is None
+def layers_of(built: BuiltEngine) -> list[dict[str, Any]]:
+    assert built.layers is not None
+    found: list[dict[str, Any]] = json.loads(built.layers)["Layers"]
+    return found
+
+
+def types_of_convolutions(layers: list[dict[str, Any]]) -> list[str]:
+    """Type of the data input of each convolution, in the order of the engine."""
+    kinds = ("correlation", "deconv")
+    return [layer["Inputs"][0]["Datatype"] for layer in layers if layer["LayerType"] in kinds]
+
+
+def test_the_layers_of_an_engine_are_listed_without_a_gpu(build):
+    layers = layers_of(build(toy_graph()))
+    # The toy has three convolutions and a transposed one. Its images come first.
+    assert types_of_convolutions(layers) == ["Float"] * 4
+    assert {
+        "Name": "images",
+        "Dimensions": [-1, HEIGHT, WIDTH, 3],
+        "Datatype": "UInt8",
+        "Format": "(Linear) Row major linear format",
+    } in [tensor for layer in layers for tensor in layer["Inputs"]]
+    outputs = {tensor["Name"] for layer in layers for tensor in layer["Outputs"]}
+    assert {"anomaly_map", "anomaly_score"} <= outputs
+
+
+def test_beside_int8_on_a_float16_base_no_convolution_is_float32(build):
+    model = toy_graph()
+    clipping_limits = calibrate(model, toy_images(2), "minmax").clipping_limits
+    half = layers_of(build(float16_from_float32(model)))
+    plain = layers_of(build(int8_from_float32(model, clipping_limits)))
+    mixed = layers_of(
+        build(float16_from_float32(int8_from_float32(model, clipping_limits, half_scales=True)))
+    )
+    # The transposed convolution is not INT8.
+    assert types_of_convolutions(half) == ["Half"] * 4
+    assert types_of_convolutions(plain) == ["Int8"] * 3 + ["Float"]
+    assert types_of_convolutions(mixed) == ["Int8"] * 3 + ["Half"]
+    # TensorRT for RTX fuses no Q/DQ pair into a convolution: each of the three has a kernel that rounds its input.
+    assert [kernels(layers, "Roun") for layers in (half, plain, mixed)] == [0, 3, 3]
+    # Only float16 has a kernel that does nothing but pad channels. The float16 base adds none that only casts.
+    assert [only_reformats(layers) for layers in (half, plain, mixed)] == [1, 0, 0]
+    assert bytes_of(mixed) < bytes_of(plain)
+
+
+def kernels(layers: list[dict[str, Any]], operation: str) -> int:
+    """Number of generated kernels with an operation, which their names list."""
+    return sum(operation in layer["Name"] for layer in layers if layer["LayerType"] == "kgen")
+
+
+def only_reformats(layers: list[dict[str, Any]]) -> int:
+    """Number of kernels that change only the type, the layout or the padding of a tensor."""
+    return sum(
+        bool(re.match(r"__myl_((Cast|Tran|Move|Resh|Conc|Repl)+)_", layer["Name"])) for layer in layers
+    )
+
+
+def bytes_of(layers: list[dict[str, Any]]) -> int:
+    """Bytes of all tensors that the layers read and write, for one image."""
+    sizes = {"Float": 4, "Half": 2, "Int8": 1, "UInt8": 1, "Int32": 4, "Int64": 8, "Bool": 1}
+    return sum(
+        sizes[tensor["Datatype"]] * abs(math.prod(tensor["Dimensions"]))
+        for layer in layers
+        for key in ("Inputs", "Constants", "Outputs")
+        for tensor in layer[key]
+    )
 
 
 @needs_no_gpu

@@ -121,8 +121,9 @@ def int8_and_half() -> ModelProto:
     [
         (fp32, []),
         (fp16, ["FP16", "OBEY_PRECISION_CONSTRAINTS"]),
-        (int8, ["INT8"]),
-        (int8_and_half, ["INT8", "FP16"]),
+        # What is not INT8 need not be float32.
+        (int8, ["INT8", "FP16", "OBEY_PRECISION_CONSTRAINTS"]),
+        (int8_and_half, ["INT8", "FP16", "OBEY_PRECISION_CONSTRAINTS"]),
     ],
     ids=["fp32", "fp16", "int8", "int8-and-half"],
 )
@@ -147,9 +148,18 @@ def test_8_keeps_float32_what_is_float32_beside_half(work):
     assert not held & {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
 
 
-@pytest.mark.parametrize("graph", [fp32, int8, int8_and_half])
-def test_8_chooses_freely_without_half_or_among_quantised_layers(work, graph):
-    assert work("8.6.1", graph())[1]["held"] == []
+def test_8_chooses_freely_without_half(work):
+    assert work("8.6.1", fp32())[1]["held"] == []
+
+
+@pytest.mark.parametrize("graph", [int8, int8_and_half])
+def test_8_keeps_float32_only_the_head_behind_quantised_layers(work, graph):
+    model = graph()
+    held = {name for name, _ in work("8.6.1", model)[1]["held"]}
+    products = {node.output[0] for node in model.graph.node if node.op_type in ("MatMul", "ReduceSum")}
+    assert {"anomaly_map", "anomaly_score"} | products <= held
+    # The layers up to the last convolution may be fused into INT8 layers.
+    assert not held & {"image", "conv_t", "teacher", "down", "embedding", "main", "sum", "residual", "up"}
 
 
 def test_8_leaves_the_plugin_the_types_that_it_takes(work, plugin):

@@ -31,7 +31,19 @@ def _enum(name: str, *members: str) -> Any:
 
 DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "INT32", "UINT8")
 float32, float16, int8, int32, uint8 = DataType
-LayerType = _enum("LayerType", "CONVOLUTION", "CONSTANT", "SHAPE", "PLUGIN_V2", "QUANTIZE")
+LayerType = _enum(
+    "LayerType",
+    *(
+        "CONVOLUTION",
+        "DECONVOLUTION",
+        "CONSTANT",
+        "SHAPE",
+        "PLUGIN_V2",
+        "QUANTIZE",
+        "DEQUANTIZE",
+        "ELEMENTWISE",
+    ),
+)
 if MAJOR < 10:
     PreviewFeature = _enum("PreviewFeature", "PROFILE_SHARING_0806")
 MemoryPoolType = _enum("MemoryPoolType", "WORKSPACE")
@@ -70,15 +82,24 @@ class Layer:
 
     def __init__(self, node: onnx.NodeProto, dtype: Any) -> None:
         types = {
+            "Conv": LayerType.CONVOLUTION,
+            "ConvTranspose": LayerType.DECONVOLUTION,
             "QuantizeLinear": LayerType.QUANTIZE,
+            "DequantizeLinear": LayerType.DEQUANTIZE,
             "Constant": LayerType.CONSTANT,
             "Shape": LayerType.SHAPE,
         }
-        self.type = LayerType.PLUGIN_V2 if node.domain else types.get(node.op_type, LayerType.CONVOLUTION)
+        self.type = LayerType.PLUGIN_V2 if node.domain else types.get(node.op_type, LayerType.ELEMENTWISE)
         self._output = Tensor(node.output[0], dtype, ())
+        # An input that the graph leaves out is None.
+        self._inputs = [Tensor(name, dtype, ()) if name else None for name in node.input]
+        self.num_inputs = len(self._inputs)
 
     def get_output(self, index: int) -> Tensor:
         return self._output
+
+    def get_input(self, index: int) -> Tensor | None:
+        return self._inputs[index]
 
     def _hold(self, dtype: Any) -> None:
         # As NvInfer.h says: "Strongly-typed networks reject calls to method setPrecision".

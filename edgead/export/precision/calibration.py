@@ -21,7 +21,6 @@ import numpy as np
 from onnx import ModelProto, ValueInfoProto
 
 from edgead.errors import PrecisionError
-from edgead.export.graph_sections import CONVOLUTIONS
 from edgead.export.precision.bias_correction import measured_bias_corrections
 from edgead.export.precision.clipping import Algorithm, clipping_limit_from_histogram, magnitude_histogram
 from edgead.export.precision.quantize import int8_from_float32, layers_to_quantise, tensors_to_quantise
@@ -32,7 +31,7 @@ from edgead.imaging.preprocess import ModelSize, preprocess_spec
 from edgead.runtime.onnxruntime import tensor_values
 from edgead.types import Float32Array, Float64Array, UInt8Array
 
-SCHEMA = 2
+SCHEMA = 3
 MAX_CACHE_BYTES = 2**24
 
 
@@ -246,10 +245,8 @@ def _channels(model: ModelProto) -> dict[str, tuple[int, ...]]:
     weights = {weight.name: weight for weight in model.graph.initializer}
     channels: dict[str, tuple[int, ...]] = {}
     for node in model.graph.node:
-        if node.op_type in CONVOLUTIONS and node.output[0] in layers:
-            dims = weights[node.input[1]].dims
-            groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-            channels[node.output[0]] = (dims[0] if node.op_type == "Conv" else dims[1] * groups,)
+        if node.op_type == "Conv" and node.output[0] in layers:
+            channels[node.output[0]] = (weights[node.input[1]].dims[0],)
     return channels
 
 

@@ -5,6 +5,9 @@ cast and normalised in float32 and then cast to float16 once. The head takes flo
 itself, because their squares would overflow. A node with values outside the range of float16 stays in float32, with a
 cast on either side.
 
+The graph may hold Q/DQ pairs. Then all layers that are not INT8 become float16, and so do the pairs: each rounds a
+float16 tensor, and its result is float16. A pair of float16 needs opset 19.
+
 Torch is not needed, because a bundle's graph is converted on machines that never train.
 """
 
@@ -18,7 +21,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgead.errors import PrecisionError
-from edgead.export.graph_sections import float_tensors, sections_of
+from edgead.export.graph_sections import GraphSections, float_tensors, sections_of
 from edgead.types import Float32Array
 
 HALF_MAX = 65504.0
@@ -29,6 +32,10 @@ HEADROOM = 4.0
 
 # Inputs that stay float32 for every type of the features: `roi` and `scales` of the ONNX operator Resize.
 _ALWAYS_FLOAT = {"Resize": (1, 2)}
+_ROUNDING = ("QuantizeLinear", "DequantizeLinear")
+
+QDQ_OPSET = 19
+"""First opset of ONNX with Q/DQ pairs of float16."""
 
 
 def float16_from_float32(
@@ -39,13 +46,14 @@ def float16_from_float32(
     """Convert a float32 graph to mixed float16. Weights are rounded to the nearest float16, as in NumPy.
 
     Args:
-        model: A float32 graph that edgead exported. It is not changed.
+        model: A graph that edgead exported, in float32 or with Q/DQ pairs of float32. It is not changed.
         absolute_maxima: Absolute maxima of tensors, by name. A node stays in float32 if one of its inputs or outputs
             has an absolute maximum above `HALF_MAX / HEADROOM`, or one that is not finite.
-        layers: Nodes to convert, each named by its first output tensor; None for all nodes of teacher and student.
+        layers: Nodes to convert, each named by its first output tensor; None for all nodes of teacher and student, and
+            for their Q/DQ pairs.
 
     Returns:
-        The checked graph.
+        The checked graph, of opset 19 or higher if it has Q/DQ pairs of float16.
 
     Raises:
         PrecisionError: Some weights are outside the range of float16 or not finite, and the message names them; or the
@@ -56,14 +64,12 @@ def float16_from_float32(
     wide = {name for name, peak in absolute_maxima.items() if not peak <= HALF_MAX / HEADROOM}
     weights = {weight.name: weight for weight in model.graph.initializer if weight.name in floats}
     converter = _Converter(floats, weights)
+    halved = _to_halve(model, sections, wide, layers)
     for index, node in enumerate(model.graph.node):
-        touched = {*node.input, *node.output}
         if index == sections.head:
             converter.keep(node)
-        elif (
-            index in sections.teacher | sections.student
-            and not touched & wide
-            and (layers is None or node.output[0] in layers)
+        elif index in halved or (
+            node.op_type == "QuantizeLinear" and layers is None and converter.is_half(node.input[0])
         ):
             converter.halve(node)
         else:
@@ -75,8 +81,50 @@ def float16_from_float32(
     del graph.node[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(converter.nodes)
     graph.initializer.extend(converter.weights(model))
+    if layers is None and any(node.op_type == "QuantizeLinear" for node in graph.node):
+        _raise_opset(converted)
     onnx.checker.check_model(converted, full_check=True)
     return converted
+
+
+def _to_halve(
+    model: ModelProto, sections: GraphSections, wide: set[str], layers: Collection[str] | None
+) -> set[int]:
+    """Find the nodes to compute in float16, except QuantizeLinear, by index."""
+    nodes = list(model.graph.node)
+    wide = set(wide)
+    for node in nodes:
+        # The values of a Q/DQ pair are the values of its input.
+        if node.op_type in _ROUNDING and node.input[0] in wide:
+            wide.add(node.output[0])
+    inside = sections.teacher | sections.student
+    halved = {
+        index
+        for index in inside
+        if not {*nodes[index].input, *nodes[index].output} & wide
+        and (
+            nodes[index].output[0] in layers if layers is not None else nodes[index].op_type not in _ROUNDING
+        )
+    }
+    if layers is None:
+        taken = {name for index in halved for name in nodes[index].input}
+        halved |= {
+            index
+            for index, node in enumerate(nodes)
+            if node.op_type == "DequantizeLinear" and node.output[0] in taken
+        }
+    return halved
+
+
+def _raise_opset(model: ModelProto) -> None:
+    """Raise the opset of a graph and its functions to the first one with Q/DQ pairs of float16.
+
+    The other operators that edgead exports compute in it as in opset 18.
+    """
+    for owner in (model, *model.functions):
+        for opset in owner.opset_import:
+            if opset.domain == "":
+                opset.version = max(opset.version, QDQ_OPSET)
 
 
 class _Converter:
@@ -90,6 +138,10 @@ class _Converter:
         self._cast: dict[str, str] = {}
         self._half_weights: dict[str, TensorProto] = {}
         self._overflowing: list[str] = []
+
+    def is_half(self, name: str) -> bool:
+        """Whether a tensor is float16."""
+        return name in self._halved
 
     def keep(self, node: NodeProto) -> None:
         """Add a node that takes both types."""

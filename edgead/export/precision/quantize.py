@@ -4,10 +4,15 @@ The graph defines the quantisation: a pair of QuantizeLinear and DequantizeLinea
 every runtime rounds in the same way, and a builder makes no choice. All quantisation is symmetric with zero point 0.
 Activations have one scale, and weights have one scale for each output channel. Biases and the head are not quantised.
 
-Pairs are placed on the data input of every convolution, and on the inputs of a residual addition except one. If a
-convolution's output goes only into the addition, it stays in float32: TensorRT computes that convolution and the
-addition as one kernel, and a pair between them would prevent it (NVIDIA, "TensorRT Developer Guide", chapter "Working
-with Quantized Types", Q/DQ layer-placement recommendations: quantise the residual input of skip connections).
+Pairs are placed on the data input of every convolution that INT8 helps, and on the inputs of a residual addition except
+one. If a convolution's output goes only into the addition, it stays in float: TensorRT computes that convolution and
+the addition as one kernel, and a pair between them would prevent it (NVIDIA, "TensorRT Developer Guide", chapter
+"Working with Quantized Types", Q/DQ layer-placement recommendations: quantise the residual input of skip connections).
+
+Depthwise and transposed convolutions stay in float. The pairs of a depthwise convolution move more bytes than its
+weights save, and they make it slower on ONNX Runtime too. TensorRT for RTX dequantises the weights of a transposed
+convolution at each inference. Builders of TensorRT 8.4 to 8.6 have no INT8 kernel for many of both. Measured in
+benchmarks/results/engine_sizes.md.
 
 The arithmetic follows ONNX (operators QuantizeLinear, DequantizeLinear): round half to even, then clip.
 
@@ -67,6 +72,7 @@ def int8_from_float32(
     quantize: Quantize = "all",
     bias_corrections: Mapping[str, Float32Array] = MappingProxyType({}),
     excluded: Collection[str] = (),
+    half_scales: bool = False,
 ) -> ModelProto:
     """Insert Q/DQ pairs into a float32 graph.
 
@@ -77,6 +83,7 @@ def int8_from_float32(
         bias_corrections: Values (C,) to subtract from the biases of convolutions, by the name of the output tensor; see
             `edgead.export.precision.bias_correction`.
         excluded: Layers from `layers_to_quantise` that stay in float32.
+        half_scales: Whether scales are rounded up to float16, so that `float16_from_float32` does not change them.
 
     Returns:
         The checked graph.
@@ -95,16 +102,16 @@ def int8_from_float32(
         if not 0.0 <= clipping_limits.get(name, -1.0) < np.inf:
             raise PrecisionError(f"tensor {name!r} has no clipping limit", hint="calibrate again")
     weights = {weight.name: weight for weight in model.graph.initializer}
-    writer = _Writer()
+    writer = _Writer(half_scales)
     for index, node in enumerate(nodes):
         changed = NodeProto()
         changed.CopyFrom(node)
         for position, name in enumerate(node.input):
             if name in sites.get(index, ()):
                 changed.input[position] = writer.quantise(name, clipping_limits[name])
-            elif index in sites and node.op_type in CONVOLUTIONS and position == 1 and name in weights:
+            elif index in sites and node.op_type == "Conv" and position == 1 and name in weights:
                 values = numpy_helper.to_array(weights[name])
-                changed.input[position] = writer.quantise_weight(name, values, _channel_axis(node))
+                changed.input[position] = writer.quantise_weight(name, values)
         if index in sites and node.output[0] in bias_corrections:
             writer.correct(changed, weights, bias_corrections[node.output[0]])
         writer.nodes.append(changed)
@@ -124,15 +131,18 @@ def _sites(model: ModelProto, quantize: Quantize) -> dict[int, tuple[str, ...]]:
     """Activations to quantise at the inputs of each node, by the node's index."""
     sections, floats = sections_of(model), float_tensors(model)
     nodes = list(model.graph.node)
-    constants = {weight.name for weight in model.graph.initializer}
     producer = {name: node for node in nodes for name in node.output}
     uses = Counter(name for node in nodes for name in node.input)
+    weights = {weight.name: weight for weight in model.graph.initializer}
     sites: dict[int, tuple[str, ...]] = {}
     for index in sorted(sections.student | sections.teacher if quantize == "all" else sections.student):
         node = nodes[index]
         if node.op_type in CONVOLUTIONS:
-            sites[index] = (node.input[0],)
-        elif node.op_type == "Add" and floats.issuperset(node.input) and constants.isdisjoint(node.input):
+            if node.op_type == "Conv" and not _is_depthwise(node, weights):
+                sites[index] = (node.input[0],)
+        elif (
+            node.op_type == "Add" and floats.issuperset(node.input) and weights.keys().isdisjoint(node.input)
+        ):
             fused = (
                 name for name in node.input if producer[name].op_type in CONVOLUTIONS and uses[name] == 1
             )
@@ -141,19 +151,17 @@ def _sites(model: ModelProto, quantize: Quantize) -> dict[int, tuple[str, ...]]:
     return sites
 
 
-def _channel_axis(node: NodeProto) -> int | None:
-    """Axis of the output channels in the weights of a convolution; None if no axis holds them all."""
-    if node.op_type == "Conv":
-        return 0
-    # Weights of a transposed convolution are (C_in, C_out / groups, ...).
+def _is_depthwise(node: NodeProto, weights: Mapping[str, TensorProto]) -> bool:
+    """Whether each group of a convolution has one input channel, and there are several groups."""
     groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-    return 1 if groups == 1 else None
+    return groups > 1 and node.input[1] in weights and weights[node.input[1]].dims[1] == 1
 
 
 class _Writer:
     """Nodes of the quantised graph in order, and the new constants that they take."""
 
-    def __init__(self) -> None:
+    def __init__(self, half_scales: bool) -> None:
+        self._half_scales = half_scales
         self.nodes: list[NodeProto] = []
         self.weights: list[TensorProto] = []
         self._dequantised: dict[str, str] = {}
@@ -161,7 +169,7 @@ class _Writer:
     def quantise(self, name: str, largest: float) -> str:
         """Name of the dequantised activation. The first call adds its Q/DQ pair."""
         if name not in self._dequantised:
-            scale, zero = self._scale(name, _scale(np.float32(largest)))
+            scale, zero = self._scale(name, self._steps(np.float32(largest)))
             self.nodes.append(
                 helper.make_node(
                     "QuantizeLinear", [name, scale, zero], [f"{name}_q"], name=f"{name}_quantise"
@@ -170,21 +178,19 @@ class _Writer:
             self._dequantise(name, f"{name}_q", scale, zero)
         return self._dequantised[name]
 
-    def quantise_weight(self, name: str, values: Float32Array, axis: int | None) -> str:
-        """Name of the dequantised weights. The first call adds them as int8 with one scale for each channel."""
+    def quantise_weight(self, name: str, values: Float32Array) -> str:
+        """Name of the dequantised weights. The first call adds them as int8 with one scale for each output channel."""
         if name not in self._dequantised:
             if not np.isfinite(values).all():
                 raise PrecisionError(
                     f"weights {name!r} hold values that are not finite", hint="train the run again"
                 )
-            others = None if axis is None else tuple(i for i in range(values.ndim) if i != axis)
-            scales = _scale(np.abs(values).max(axis=others))
-            shape = [-1 if i == axis else 1 for i in range(values.ndim)]
-            steps = np.rint(values / scales.reshape(shape))
+            scales = self._steps(np.abs(values).max(axis=tuple(range(1, values.ndim))))
+            steps = np.rint(values / scales.reshape(-1, *[1] * (values.ndim - 1)))
             quantised = np.clip(steps, -INT8_MAX, INT8_MAX).astype(np.int8)
             self.weights.append(numpy_helper.from_array(quantised, f"{name}_q"))
             scale, zero = self._scale(name, scales)
-            self._dequantise(name, f"{name}_q", scale, zero, axis)
+            self._dequantise(name, f"{name}_q", scale, zero, axis=0)
         return self._dequantised[name]
 
     def correct(self, node: NodeProto, weights: Mapping[str, TensorProto], shift: Float32Array) -> None:
@@ -194,6 +200,12 @@ class _Writer:
         self.weights.append(numpy_helper.from_array(np.asarray(bias - shift, np.float32), name))
         del node.input[2:]
         node.input.append(name)
+
+    def _steps(self, largest: npt.NDArray[np.float32] | np.float32) -> Float32Array:
+        """Quantisation step for a largest magnitude. All zeros get the step 1, because a step of 0 is not allowed."""
+        steps = np.asarray(largest, np.float32) / np.float32(INT8_MAX)
+        scales: Float32Array = np.where(steps > 0.0, steps, 1.0).astype(np.float32)
+        return _rounded_up(scales) if self._half_scales else scales
 
     def _scale(self, name: str, scales: Float32Array) -> tuple[str, str]:
         self.weights.append(numpy_helper.from_array(scales, f"{name}_scale"))
@@ -214,8 +226,12 @@ class _Writer:
         )
 
 
-def _scale(largest: npt.NDArray[np.float32] | np.float32) -> Float32Array:
-    """Quantisation step for a largest magnitude. All zeros get the step 1, because a step of 0 is not allowed."""
-    steps = np.asarray(largest, np.float32) / np.float32(INT8_MAX)
-    scales: Float32Array = np.where(steps > 0.0, steps, 1.0).astype(np.float32)
-    return scales
+def _rounded_up(scales: Float32Array) -> Float32Array:
+    """Round positive numbers up to float16. A larger step clips nothing, and a small one must not become 0.
+
+    Numbers above the range of float16 stay. Their tensors do not become float16.
+    """
+    with np.errstate(over="ignore"):
+        half = scales.astype(np.float16)
+    half = np.where(half < scales, np.nextafter(half, np.float16(np.inf)), half)
+    return np.where(np.isfinite(half), half, scales).astype(np.float32)

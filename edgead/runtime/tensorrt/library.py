@@ -268,8 +268,12 @@ def _logger(module: Any) -> Any:
             self.errors: deque[str] = deque(maxlen=20)
             self.warnings: deque[str] = deque(maxlen=20)
             self.heard: Callable[[str], object] = lambda line: None
+            self.verbose: Callable[[str], object] = lambda message: None
 
         def log(self, severity: Any, message: str) -> None:
+            if severity == base.VERBOSE:
+                self.verbose(message)
+                return
             line = _line(message)
             if severity in (base.INTERNAL_ERROR, base.ERROR):
                 self.errors.append(line)

@@ -35,8 +35,8 @@ def test_a_shift_is_the_mean_error_of_a_rounded_convolution_of_exact_input() -> 
     expected = (rounded(patches, 2.0) @ coarse.T - patches @ kernel.T).mean(axis=0)
     np.testing.assert_allclose(bias_corrections["conv_t"], expected, atol=2e-6)
     assert np.abs(expected).max() > 1e-4
-    assert set(bias_corrections) == {"conv_t", "down", "main", "up"}
-    assert [shift.shape for shift in bias_corrections.values()] == [(8,), (6,), (6,), (8,)]
+    assert set(bias_corrections) == {"conv_t", "down", "main"}
+    assert [shift.shape for shift in bias_corrections.values()] == [(8,), (6,), (6,)]
 
 
 def test_a_shift_does_not_depend_on_the_other_layers() -> None:
@@ -45,7 +45,7 @@ def test_a_shift_does_not_depend_on_the_other_layers() -> None:
     alone = measured_bias_corrections(
         model, int8_from_float32(model, clipping_limits(model), "student"), images
     )
-    assert set(alone) == {"down", "main", "up"}
+    assert set(alone) == {"down", "main"}
     for name, shift in alone.items():
         np.testing.assert_array_equal(shift, both[name])
 
@@ -92,5 +92,6 @@ def test_excluded_layers_stay_as_they_are(excluded: tuple[str, ...]) -> None:
     kept = {weight.name for weight in graph.graph.initializer}
     assert ("main_w" in kept) == ("main" in excluded)
     assert (
-        numpy_helper.to_array(next(w for w in graph.graph.initializer if w.name == "up_w_q")).dtype == np.int8
+        numpy_helper.to_array(next(w for w in graph.graph.initializer if w.name == "down_w_q")).dtype
+        == np.int8
     )

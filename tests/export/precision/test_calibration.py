@@ -21,8 +21,8 @@ from edgead.export.precision.calibration import (
 from edgead.export.precision.clipping import ALGORITHMS, clipping_limit_from_histogram, magnitude_histogram
 from tests.helpers.toy_graph import toy_graph, toy_images, values_of
 
-TENSORS = ("image", "teacher", "embedding", "residual")
-BIAS_CORRECTIONS = {"conv_t": [0.5] * 8, "down": [0.0] * 6, "main": [0.25] * 6, "up": [0.0] * 8}
+TENSORS = ("image", "teacher", "embedding")
+BIAS_CORRECTIONS = {"conv_t": [0.5] * 8, "down": [0.0] * 6, "main": [0.25] * 6}
 
 
 def test_absolute_maxima_are_over_all_images() -> None:
@@ -78,7 +78,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     read = read_calibration(file, calibration.key, model)
     assert read is not None
     assert read.clipping_limits == calibration.clipping_limits
-    assert set(read.bias_corrections) == {"conv_t", "down", "main", "up"}
+    assert set(read.bias_corrections) == {"conv_t", "down", "main"}
     for name, shift in calibration.bias_corrections.items():
         np.testing.assert_array_equal(read.bias_corrections[name], shift)
     assert (read.key, read.algorithm, read.images) == (calibration.key, "percentile", 2)
@@ -98,12 +98,12 @@ def test_a_stale_cache_is_refused_with_one_line(tmp_path: Path) -> None:
     # It is a whole cache, not a broken one.
     assert refusal.value.__cause__ is None
     assert file.read_bytes() == before
-    file.write_text(json.dumps({**json.loads(before), "schema": 3}))
+    file.write_text(json.dumps({**json.loads(before), "schema": 4}))
     with pytest.raises(PrecisionError) as refusal:
         read_calibration(file, calibration.key, toy_graph())
     assert re.findall(r"\b\d\b", refusal.value.what.removeprefix(f"the calibration cache {file}")) == [
+        "4",
         "3",
-        "2",
     ]
 
 
@@ -134,7 +134,7 @@ def test_other_content_than_a_cache_is_refused(change: dict[str, object], tmp_pa
     file = tmp_path / "x.json"
     clipping_limits = dict.fromkeys(TENSORS, 1.0)
     good = {
-        "schema": 2,
+        "schema": 3,
         "key": "k",
         "algorithm": "mse",
         "images": 3,

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgead.errors import PrecisionError
 from edgead.export.graph_sections import sections_of
 from edgead.export.precision.float16 import float16_from_float32
+from edgead.export.precision.quantize import int8_from_float32, tensors_to_quantise
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from tests.helpers.toy_graph import HEIGHT, WIDTH, initialisers, toy_graph, toy_images, values_of
@@ -157,3 +158,22 @@ def test_a_real_overflow_is_fixed() -> None:
         OnnxRuntimeSession(graph.SerializeToString(), threads=1).infer(images) for graph in (model, fixed)
     )
     np.testing.assert_allclose(half.anomaly_map, exact.anomaly_map, atol=5e-3)
+
+
+def test_pairs_of_values_that_overflow_stay_in_float() -> None:
+    model = toy_graph()
+    limits = dict.fromkeys(tensors_to_quantise(model), 4.0)
+    graph = int8_from_float32(model, {**limits, "embedding": 60000.0}, half_scales=True)
+    half = float16_from_float32(graph, {"embedding": 60000.0})
+    found = types(half)
+    # The pair of `embedding` holds its values, and so do the convolution and the addition that take them.
+    for name in ("down", "embedding", "embedding_dq", "main", "sum"):
+        assert found[name] == (TensorProto.FLOAT16 if name == "down" else TensorProto.FLOAT), name
+    assert found["teacher_dq"] == found["conv_t"] == found["residual"] == TensorProto.FLOAT16
+    with OnnxRuntimeSession(half.SerializeToString(), threads=1) as session:
+        assert np.isfinite(session.infer(toy_images(2)).anomaly_map).all()
+
+
+def test_without_pairs_the_opset_stays() -> None:
+    half = float16_from_float32(toy_graph())
+    assert [entry.version for entry in half.opset_import if entry.domain == ""] == [18]

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgead.errors import PrecisionError
-from edgead.export.precision.quantize import int8_from_float32, tensors_to_quantise
+from edgead.export.precision.quantize import int8_from_float32, layers_to_quantise, tensors_to_quantise
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from tests.helpers.toy_graph import initialisers, toy_graph, toy_images, values_of
 
@@ -20,16 +20,17 @@ def clipping_limits(model: onnx.ModelProto, largest: float = 4.0) -> dict[str, f
 def test_pairs_stand_on_convolutions_and_on_the_skip_of_a_residual_addition() -> None:
     model = toy_graph()
     # `main` is fused with the addition; `sum`, `down` and the features go to no convolution.
-    assert tensors_to_quantise(model) == ("image", "teacher", "embedding", "residual")
-    assert tensors_to_quantise(model, "student") == ("teacher", "embedding", "residual")
+    assert tensors_to_quantise(model) == ("image", "teacher", "embedding")
+    assert tensors_to_quantise(model, "student") == ("teacher", "embedding")
     quantised = int8_from_float32(model, clipping_limits(model))
     inputs = {node.output[0]: list(node.input) for node in quantised.graph.node}
     assert inputs["conv_t"] == ["image_dq", "teacher_w_dq", "teacher_b"]
     assert inputs["main"] == ["embedding_dq", "main_w_dq", "main_b"]
     assert inputs["sum"] == ["main", "embedding_dq"]
-    assert inputs["up"] == ["residual_dq", "up_w_dq"]
+    # A transposed convolution stays in float.
+    assert inputs["up"] == ["residual", "up_w"]
     assert inputs["anomaly_map"] == ["teacher", "student"]
-    assert [node.op_type for node in quantised.graph.node].count("QuantizeLinear") == 4
+    assert [node.op_type for node in quantised.graph.node].count("QuantizeLinear") == 3
     assert quantised.functions == model.functions
     onnx.checker.check_model(quantised, full_check=True)
 
@@ -58,10 +59,8 @@ def test_the_students_convolutions_alone() -> None:
 def test_weights_are_int8_with_one_symmetric_scale_for_each_output_channel() -> None:
     model = toy_graph()
     exact, quantised = initialisers(model), initialisers(int8_from_float32(model, clipping_limits(model)))
-    # Output channels are the first axis of a convolution's weights, the second of a transposed one's.
-    for name, channel_first in (("teacher_w", (0, 1, 2, 3)), ("up_w", (1, 0, 2, 3))):
-        weights = exact[name].transpose(channel_first)
-        steps = quantised[f"{name}_q"].transpose(channel_first)
+    for name in ("teacher_w", "down_w"):
+        weights, steps = exact[name], quantised[f"{name}_q"]
         assert name not in quantised
         assert steps.dtype == np.int8
         for channel, scale, step in zip(weights, quantised[f"{name}_scale"], steps, strict=True):
@@ -114,17 +113,48 @@ def test_a_channel_of_zeros_stays_zero() -> None:
     np.testing.assert_array_equal(conv, np.float32(0.5))
 
 
-def test_grouped_transposed_convolutions_have_one_scale() -> None:
+@pytest.mark.parametrize(("groups", "quantised"), [(6, False), (3, True), (1, True)])
+def test_a_depthwise_convolution_stays_in_float(groups: int, quantised: bool) -> None:
+    # `main` has 6 input channels. With 3 groups each has two of them.
     model = toy_graph()
     for node in model.graph.node:
-        if node.op_type == "ConvTranspose":
-            node.attribute.append(helper.make_attribute("group", 2))
+        if node.output[0] == "main":
+            node.attribute.append(helper.make_attribute("group", groups))
     for weight in model.graph.initializer:
-        if weight.name == "up_w":
-            weight.CopyFrom(numpy_helper.from_array(np.ones((6, 4, 2, 2), np.float32), "up_w"))
-    quantised = initialisers(int8_from_float32(model, clipping_limits(model)))
-    assert quantised["up_w_scale"].shape == ()
-    assert quantised["up_w_scale"] == np.float32(1 / 127)
+        if weight.name == "main_w":
+            values = numpy_helper.to_array(weight)[:, : 6 // groups]
+            weight.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), "main_w"))
+    assert ("main" in layers_to_quantise(model)) == quantised
+    graph = int8_from_float32(model, clipping_limits(model))
+    inputs = {node.output[0]: list(node.input) for node in graph.graph.node}
+    assert inputs["main"][:2] == (["embedding_dq", "main_w_dq"] if quantised else ["embedding", "main_w"])
+
+
+def test_half_scales_are_float16_and_never_smaller() -> None:
+    model = toy_graph()
+    for weight in model.graph.initializer:
+        if weight.name == "down_w":
+            # Steps of 2e-6, of 1e-10 and of 0: float16 has a spacing of 6e-8 there.
+            values = numpy_helper.to_array(weight).copy()
+            values[0] *= 2e-6 * 127 / np.abs(values[0]).max()
+            values[1] *= 1e-10 * 127 / np.abs(values[1]).max()
+            values[2] = 0.0
+            weight.CopyFrom(numpy_helper.from_array(values, "down_w"))
+    limits = clipping_limits(model, 3.7)
+    exact = initialisers(int8_from_float32(model, limits))
+    half = initialisers(int8_from_float32(model, limits, half_scales=True))
+    names = [name for name in exact if name.endswith("_scale")]
+    assert names
+    for name in names:
+        assert half[name].dtype == np.float32
+        np.testing.assert_array_equal(half[name].astype(np.float16).astype(np.float32), half[name])
+        # At most one step of float16 larger: 2**-10 of a normal number, 2**-24 of a subnormal one.
+        assert (half[name] >= exact[name]).all()
+        assert (half[name] <= exact[name] * (1 + 2**-10) + 2**-24).all()
+    # The weights are rounded with the same scale, so they are off by half a step at most.
+    found = half["down_w_q"] * half["down_w_scale"].reshape(-1, 1, 1, 1)
+    error = np.abs(found - initialisers(model)["down_w"])
+    assert (error <= 0.5001 * half["down_w_scale"].reshape(-1, 1, 1, 1)).all()
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -1.0])

@@ -43,7 +43,7 @@ def absolute_maxima(model: ModelProto, images: np.ndarray) -> dict[str, float]:
     return absolute_maxima_of(model, images, tensors_to_quantise(model))
 
 
-@pytest.mark.parametrize(("tensor", "layer"), [("image", "conv_t"), ("teacher", "down"), ("residual", "up")])
+@pytest.mark.parametrize(("tensor", "layer"), [("image", "conv_t"), ("teacher", "down")])
 def test_a_layer_with_a_bad_clipping_limit_is_found_first(tensor: str, layer: str) -> None:
     model, images = toy_graph(), toy_images(3)
     clipping_limits = absolute_maxima(model, images)
@@ -58,7 +58,7 @@ def test_a_layer_with_a_bad_clipping_limit_is_found_first(tensor: str, layer: st
 def test_the_sensitive_layers_cause_the_share_of_the_harm() -> None:
     model, images = toy_graph(seed=1), toy_images(4)
     clipping_limits, layers = absolute_maxima(model, images), layers_to_quantise(model)
-    assert layers == ("conv_t", "down", "main", "sum", "up")
+    assert layers == ("conv_t", "down", "main", "sum")
     with OnnxRuntimeSession(model.SerializeToString()) as session:
         exact = session.infer(images).anomaly_map.astype(np.float64)
     harm = {}
@@ -79,6 +79,6 @@ def test_progress_is_logged_and_a_missing_clipping_limit_is_refused(caplog: pyte
     model, images = toy_graph(), toy_images(1)
     caplog.set_level(logging.INFO, "edgead")
     sensitive_layers(model, absolute_maxima(model, images), {}, images)
-    assert caplog.messages == ["measuring how sensitive each layer is: 0 of 5"]
+    assert caplog.messages == ["measuring how sensitive each layer is: 0 of 4"]
     with pytest.raises(PrecisionError, match="'image'"):
         sensitive_layers(model, {}, {}, images)
