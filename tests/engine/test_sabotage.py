@@ -17,7 +17,7 @@ from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import Calibrating
 from edgead.errors import VerificationError
-from edgead.imaging import preprocess
+from edgead.imaging import decode, preprocess
 from edgead.runtime import open_session
 from edgead.types import Prediction
 from tests.helpers.toy_run import ToyRun
@@ -79,10 +79,8 @@ def test_a_session_with_swapped_channels_is_refused(int8: Bundle, monkeypatch: p
 
 
 def test_a_reader_with_swapped_channels_is_refused(int8: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = preprocess._rgb8_from_decoded
-    monkeypatch.setattr(
-        preprocess, "_rgb8_from_decoded", lambda decoded, alpha: honest(decoded[..., ::-1], alpha)
-    )
+    honest = decode._rgb8_from_pixels
+    monkeypatch.setattr(decode, "_rgb8_from_pixels", lambda pixels, depth: honest(pixels, depth)[..., ::-1])
     with pytest.raises(VerificationError):
         open_session(int8)
 

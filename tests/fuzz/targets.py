@@ -18,7 +18,7 @@ from edgead.bundle.golden import read_golden
 from edgead.bundle.graph import check_graph
 from edgead.bundle.manifest import Manifest
 from edgead.cli.describe import describe
-from edgead.data.images import read_mask
+from edgead.data.masks import read_mask
 from edgead.data.samples import Sample
 from edgead.export.head.model_file import graph_from_file
 from edgead.export.precision.calibration import calibrate, read_calibration

@@ -39,6 +39,13 @@ def test_cases_run_in_a_process_of_their_own() -> None:
     assert fuzz("engine", seed=1, seconds=0.0, first=7, most=1) == (1, {})
 
 
+def saying(text: str) -> BundleError:
+    """An error with this text as it is: its class makes every text printable."""
+    error = BundleError("")
+    error.args = (text,)
+    return error
+
+
 def raising(error: BaseException, cause: BaseException | None = None) -> Callable[[bytes, Path], None]:
     def read(data: bytes, folder: Path) -> None:
         raise error from cause
@@ -53,8 +60,8 @@ def raising(error: BaseException, cause: BaseException | None = None) -> Callabl
         (raising(MemoryError()), "MemoryError"),
         (raising(RecursionError()), "RecursionError"),
         (raising(SystemExit(1)), "SystemExit"),
-        (raising(BundleError("a\nb")), "no printable line"),
-        (raising(BundleError("\x1b[2J")), "no printable line"),
+        (raising(saying("a\nb")), "no printable line"),
+        (raising(saying("\x1b[2J")), "no printable line"),
         (raising(BundleError("x" * 3000)), "no printable line"),
         (raising(EdgeadError("it failed"), MemoryError()), "out of memory"),
     ],
