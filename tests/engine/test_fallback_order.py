@@ -110,7 +110,8 @@ def sabotage(monkeypatch: pytest.MonkeyPatch, *candidate_precisions: str) -> Non
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[Any]:
     """The candidate precision of each line that was logged while candidate precisions were tried."""
-    return [record.args[0] for record in caplog.records if record.module == "candidate_precisions"]  # type: ignore[index]
+    lines = [record.getMessage() for record in caplog.records if record.module == "candidate_precisions"]
+    return [next(word for word in line.split() if word in CANDIDATE_PRECISIONS) for line in lines]
 
 
 def fallback_order(bundle: Bundle) -> list[tuple[str, bool]]:

@@ -29,12 +29,14 @@ from edgead.engine.precision_converter import Calibrating, CandidatePrecision
 from edgead.engine.rebuild import recompile_bundle
 from edgead.engine.target import find_target
 from edgead.errors import BackendError, GraphRefusedError, VerificationError
+from edgead.export.head.model_file import file_from_graph
 from edgead.runtime.tensorrt import cuda
 from edgead.runtime.tensorrt import session as tensorrt
 from edgead.runtime.tensorrt.library import load_library
 from tests.engine.test_fallback_order import GraphRun
 from tests.fakes.cuda_driver import StandInDriver, stand_in_core
 from tests.fakes.tensorrt_runtime import StandInTensorRT
+from tests.helpers.toy_graph import toy_graph
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 INT8 = ["int8", "int8-sensitive-fp16", "int8-student"]
@@ -280,7 +282,7 @@ def test_int8_is_beside_float16_where_the_parser_takes_it(
 def test_a_bundle_whose_graph_is_refused_is_not_compiled(
     runtime: StandInTensorRT, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact = build_bundle(GraphRun(), tmp_path / "exact")
+    exact = build_bundle(GraphRun(graph=file_from_graph(toy_graph())), tmp_path / "exact")
     assert recompile_bundle(exact, tmp_path / "x", plan(folder, "fp32")).manifest.verified
     monkeypatch.setenv("FAKE_TENSORRT_REFUSES", "Conv")
     with pytest.raises(GraphRefusedError):
