@@ -109,8 +109,10 @@ class PrintableRecords(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Replace the message of a record. See `logging.Handler.emit`."""
-        record.msg, record.args = printable(record.getMessage()), None
+        """Replace the message of a record that is not printable. See `logging.Handler.emit`."""
+        message = record.getMessage()
+        if (shown := printable(message)) != message:
+            record.msg, record.args = shown, None
 
 
 def _is_visible(character: str) -> bool:
