@@ -30,12 +30,13 @@ LIMIT_S = 465
 """Seconds for all steps together; the rest of the 8 minutes is for the start and the report."""
 
 PACKAGES = (
-    "numpy", "onnx", "onnxruntime", "torch", "timm", "cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc", "tensorrt",
-    "tensorrt-rtx", "pytest", "pytest-benchmark",
+    "numpy", "onnx", "onnxruntime", "onnxsim", "torch", "timm", "cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc",
+    "tensorrt", "tensorrt-rtx", "pytest", "pytest-benchmark",
 )  # fmt: skip
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 TESTS = ("numpy", "onnx", "cuda.core", "pytest")
 SANITIZER = "compute-sanitizer"
+STATES = ("passed", "failed", "timed out", "skipped")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """passed, failed, timed out or skipped; `detail` says why, or has the last line of the output."""
+    """How a step ended: `state` is one of STATES; `detail` says why, or has the last line of the output."""
 
     name: str
     state: str
@@ -103,18 +104,25 @@ def steps(launcher: Path, architecture: str) -> list[Step]:
 
 
 def missing(step: Step, gpu: dict[str, str]) -> str:
-    """Why a step cannot run here; empty if it can."""
+    """Everything that this machine lacks for a step; empty if the step can run."""
+    reasons = []
     if not gpu:
-        return "no NVIDIA GPU: nvidia-smi lists none"
+        found = "nvidia-smi lists none" if shutil.which("nvidia-smi") else "no nvidia-smi on PATH"
+        reasons.append(f"no NVIDIA GPU: {found}")
     absent = [program for program in step.programs if shutil.which(program) is None]
-    absent += [package for package in step.packages if not has_package(package)]
+    absent += [project_name(package) for package in step.packages if not has_package(package)]
     if step.any_of and not any(map(has_package, step.any_of)):
-        absent.append(" or ".join(step.any_of))
+        absent.append(" or ".join(map(project_name, step.any_of)))
     if absent:
-        return f"not installed: {', '.join(absent)}"
-    if step.file is not None and not step.file.is_file():
-        return "the launcher was not compiled"
-    return ""
+        reasons.append(f"not installed: {', '.join(absent)}")
+    if not reasons and step.file is not None and not step.file.is_file():
+        reasons.append("the launcher was not compiled")
+    return "; ".join(reasons)
+
+
+def project_name(package: str) -> str:
+    """The name of a package for pip, which is the one in the table of the machine too."""
+    return package.replace(".", "-").replace("_", "-")
 
 
 def has_package(name: str) -> bool:
@@ -235,12 +243,19 @@ def table(rows: Sequence[dict[str, object]]) -> list[str]:
     return ["| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines]
 
 
+def counts(steps: Sequence[dict[str, object]]) -> str:
+    """How many steps ended in each state."""
+    states = [step["state"] for step in steps]
+    return ", ".join(f"{states.count(state)} {state}" for state in STATES)
+
+
 def markdown(report: dict) -> str:
     lines = ["# edgead on a GPU", "", f"`{report['command']}` on {report['date']}.", "", "## Machine", ""]
     machine = report["machine"]
+    gpu = {f"GPU {key}": value for key, value in machine["gpu"].items()} or {"GPU": "none"}
     lines += table(
-        [{"": key, "value": value} for key, value in machine.items() if not isinstance(value, dict)]
-        + [{"": f"GPU {key}", "value": value} for key, value in machine["gpu"].items()]
+        [{"": key, "value": value} for key, value in gpu.items()]
+        + [{"": key, "value": value} for key, value in machine.items() if not isinstance(value, dict)]
         + [{"": key, "value": value or "not installed"} for key, value in machine["packages"].items()]
     )
     shown = [
@@ -252,7 +267,13 @@ def markdown(report: dict) -> str:
         }
         for step in report["steps"]
     ]
-    lines += ["", "## Steps", "", *table(shown)]
+    lines += [
+        "",
+        "## Steps",
+        "",
+        f"{counts(report['steps'])}. docs/gpu.md says what each step does and needs.",
+    ]
+    lines += ["", *table(shown)]
     for name, rows in report["measurements"].items():
         lines += ["", f"## {name}", "", *table(rows)]
     return "\n".join(lines) + "\n"
@@ -304,6 +325,7 @@ def main() -> int:
             print(f"{results[-1].name}: {results[-1].state} ({results[-1].detail})", flush=True)
             # After each step, so that a machine that is taken away leaves a report.
             write_report(out, machine, results, given)
+    print(f"{counts([dataclasses.asdict(result) for result in results])}: {out / 'report.md'}")
     return int(any(result.state in ("failed", "timed out") for result in results))
 
 

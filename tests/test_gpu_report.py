@@ -67,6 +67,18 @@ def test_without_a_gpu_each_step_says_why_it_was_skipped(tmp_path):
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["report.json", "report.md"]
 
 
+@needs_no_gpu
+def test_a_driver_without_a_gpu_is_no_missing_driver(tmp_path):
+    details = []
+    for place, programs in {"missing": {}, "no devices": {"nvidia-smi": "exit 6"}}.items():
+        (tmp_path / place).mkdir()
+        _, found, _ = report(tmp_path / place / "out", programs, "-c", SHORT)
+        details.append({step["name"]: step["detail"] for step in found["steps"]})
+    assert all(details[0][name] != details[1][name] for name in details[0])
+    # A GPU alone would not be enough: the missing package is named too.
+    assert all("pytest" in found["kernels"] for found in details)
+
+
 # Steps with pytest are skipped for want of it, and a limit of seconds stands for those of a minute.
 SHORT = f"""
 import dataclasses, runpy, sys
