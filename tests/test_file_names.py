@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import unicodedata
 from pathlib import Path
 
@@ -130,3 +131,52 @@ def test_a_stream_from_a_folder(
     elif sink != "status:":
         place = Path(sink.partition(":")[2])
         assert place.stat().st_size if place.is_file() else len(list(place.iterdir())) == 2 * len(NAMES)
+
+
+# Characters with a meaning in addresses, for FFmpeg, in patterns, shells, formats and pages.
+STRANGE = "a:b? %03d #*'\"&[x]{0}"
+
+
+def test_strange_names_of_every_input_and_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data, run, bundle, report, cache = (f"{kind} {STRANGE}" for kind in ("d", "r", "b", "e", "c"))
+    # The calibration needs 8 images.
+    many = tuple(b"%d.png" % number for number in range(10))
+    for folder, names, defect in (
+        ("train/good", many, 0),
+        ("test/good", many[:1], 0),
+        (f"test/{STRANGE}", many[:1], 120),
+    ):
+        write_named(os.fsencode(f"{data}/{folder}"), (*names, os.fsencode(f"{STRANGE}.png")), defect)
+    assert run_main("train", data, "--out", run, *TRAIN) in (0, 4)
+    content = json.loads((Path(run) / "run.json").read_text())
+    (Path(run) / "run.json").write_text(json.dumps({**content, "state": "finished"}))
+    assert run_main("info", run) == 0
+    assert run_main("calibrate", run, "--out", cache, "--calibrate-on", "train") == 0
+    assert run_main("build", run, "--out", bundle) == 0
+    capfd.readouterr()
+    assert run_main("info", bundle, "--json") == 0
+    (part,) = json.loads(checked_output(capfd))["parts"]
+    assert part == data
+    assert run_main("eval", bundle, data, "--out", report, "--part", data) in (0, 4)
+    shown = {image["path"] for image in json.loads((Path(report) / "results.json").read_text())["images"]}
+    assert f"{data}/test/{STRANGE}/{STRANGE}.png" in shown
+    for place in (f"{data}/test/{STRANGE}", f"{data}/test/{STRANGE}/{STRANGE}.png"):
+        assert (
+            run_main("stream", bundle, "--source", place, "--sink", f"jsonl:{run}.jsonl".replace("?", ""))
+            == 0
+        )
+    assert len(Path(f"{run}.jsonl".replace("?", "")).read_text().splitlines()) == 3
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(
+        (data, run, bundle, report, cache, f"{run}.jsonl".replace("?", ""))
+    )
+    capfd.readouterr()
+    out = f"g {STRANGE}"
+    assert run_main("compare", data, "--out", out, "--methods", "rd", "--seeds", "1", "--list") == 0
+    train, build, test = (shlex.split(command) for command in checked_output(capfd).split(" && "))
+    cell = f"{tmp_path}/{out}/cells/{data}/rd/seed0"
+    assert train[2:5] == [f"{tmp_path}/{data}", "--out", f"{cell}/run"]
+    assert build[2:5] == [f"{cell}/run", "--out", f"{cell}/bundle"]
+    assert test[2:4] == [f"{cell}/bundle", f"{tmp_path}/{data}"]

@@ -25,7 +25,10 @@ from edgead.evaluation.report import check_report_packages, write_report
 from edgead.files.atomic import check_directory, replace_directory
 from edgead.files.lock import exclusive
 from edgead.runtime import open_session
-from edgead.streaming import open_sink, open_source, stream
+from edgead.streaming import stream
+from edgead.streaming.sinks import AnnotatedVideo, JsonLines, RejectFolder
+from edgead.streaming.sinks.video import VIDEO_FPS
+from edgead.streaming.sources.video import open_video
 
 if TYPE_CHECKING:
     from edgead.training.run import Run
@@ -135,13 +138,13 @@ def _stream(folder: Path, kind: str, bundle: Bundle, n_frames: int, size_px: int
     ((part, threshold),) = manifest.thresholds.items()
     is_defect = write_conveyor_video(video, kind, n_frames, size_px=size_px)
     with replace_directory(folder / "stream") as written, ExitStack() as stack:
-        source = stack.enter_context(open_source(str(video)))
+        # By path, not by address: a name may hold what begins the options of an address.
+        source = stack.enter_context(open_video(video))
         session = stack.enter_context(open_session(bundle))
-        addresses = (
-            f"jsonl:{written}/verdicts.jsonl",
-            f"video:{written}/annotated.mkv",
-            f"rejects:{written}/rejects",
-        )
-        sinks = [stack.enter_context(open_sink(address, fps=source.fps)) for address in addresses]
+        sinks = [
+            stack.enter_context(JsonLines(str(written / "verdicts.jsonl"))),
+            stack.enter_context(AnnotatedVideo(written / "annotated.mkv", source.fps or VIDEO_FPS)),
+            stack.enter_context(RejectFolder(written / "rejects")),
+        ]
         summary = stream(session, source, sinks, size=manifest.size, threshold=threshold.value, part=part)
     return Streamed(folder / "stream", is_defect, summary)

@@ -65,10 +65,14 @@ def logged() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    out = tmp_path_factory.mktemp("demo")
-    with logged() as said:
+    folder = tmp_path_factory.mktemp("demo")
+    # FFmpeg, addresses of sinks, patterns and pages give each of these characters a meaning.
+    out = Path("a:b? %03d #*'\"&[x].")
+    with pytest.MonkeyPatch.context() as patch, logged() as said:
+        patch.chdir(folder)
         assert run_demo(out, "washer", **FEW) == out / "index.html"
-    return out, said
+    assert [entry.name for entry in folder.iterdir()] == [out.name]
+    return folder / out, said
 
 
 def test_every_step_left_what_the_page_names(made: tuple[Path, list[str]]) -> None:

@@ -20,6 +20,7 @@ from edgead.data.synthetic.defects import DEFECTS, add_defect
 from edgead.data.synthetic.parts import KINDS, SIZE_MIN_PX, render_part
 from edgead.errors import InputError
 from edgead.files.atomic import replace_file
+from edgead.files.ffmpeg import ffmpeg_name
 from edgead.types import UInt8Array
 
 # With this number, the parts of a conveyor differ from the parts of a dataset of the same seed, so that no part on the
@@ -135,9 +136,9 @@ def write_conveyor_video(
 
 
 def _write_video(path: Path, conveyor: Conveyor, codec: str, fps: float) -> tuple[bool, ...]:
-    writer = cv2.VideoWriter(
-        str(path), cv2.VideoWriter.fourcc(*codec), fps, (conveyor.size_px, conveyor.size_px)
-    )
+    size = (conveyor.size_px, conveyor.size_px)
+    with ffmpeg_name(path) as name:
+        writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, size)
     if not writer.isOpened():
         raise InputError(
             f"this OpenCV cannot write {codec} video", hint="name the file .avi or install opencv-python"

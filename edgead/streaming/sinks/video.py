@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 
 from edgead.errors import SinkError
+from edgead.files.ffmpeg import ffmpeg_name
 from edgead.streaming.annotate import annotate
 from edgead.streaming.sinks.base import Sink
-from edgead.streaming.sources.video import ffmpeg_name
 from edgead.types import Float32Array, Frame, Verdict
 
 VIDEO_FPS = 10.0

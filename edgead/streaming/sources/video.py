@@ -7,13 +7,12 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import cv2
 
 from edgead.errors import SourceError
+from edgead.files.ffmpeg import ffmpeg_name
 from edgead.streaming.sources.base import Source
 from edgead.types import Frame, UInt8Array
 
@@ -93,29 +92,6 @@ def open_video(path: Path) -> Video:
             f"{path} is not a video that FFmpeg can read", hint="give a video file or a folder of images"
         )
     return Video(str(path), video, lambda: _must_be_whole(path))
-
-
-@contextmanager
-def ffmpeg_name(path: Path) -> Iterator[str]:
-    """Give FFmpeg a name for a file, to be opened inside of the context.
-
-    It is absolute, because FFmpeg takes what stands before a colon for a protocol. OpenCV crashes on a name that is not
-    UTF-8, so a link stands in for such a file.
-
-    Args:
-        path: Path with any name; the file need not exist.
-
-    Yields:
-        The name.
-    """
-    name = str(path.absolute())
-    if name == name.encode(errors="replace").decode():
-        yield name
-        return
-    with TemporaryDirectory(prefix="edgead-") as folder:
-        link = Path(folder, "video" + path.suffix.encode("ascii", "ignore").decode())
-        link.symlink_to(name)
-        yield str(link)
 
 
 def counts_frames(head: bytes) -> bool:
