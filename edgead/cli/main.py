@@ -179,5 +179,5 @@ def _refuse(error: Any) -> NoReturn:
     """Print a usage error as Typer does and exit: it may name an argument that a shell expanded from a file name."""
     shown = io.StringIO()
     error.show(shown)
-    echo(shown.getvalue(), err=True, nl=False)
+    echo(hide_arguments(shown.getvalue(), sys.argv[1:]), err=True, nl=False)
     sys.exit(error.exit_code)

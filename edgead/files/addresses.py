@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from edgead.text import printable
+
 HIDDEN = "***"
 _OPTION = "#fps="
 
@@ -131,8 +133,11 @@ def hide_arguments(text: str, arguments: Iterable[str]) -> str:
     """
     for argument in arguments:
         if (match := _NETWORK.search(argument)) is not None:
+            shown = without_secrets(match[0])
             for repeated in (match[0], str(Path(match[0]))):
-                text = text.replace(repeated, without_secrets(match[0]))
+                # A part of the text may have been made printable, or quoted, before.
+                for written in (repeated, printable(repeated), repr(repeated)[1:-1]):
+                    text = text.replace(written, shown)
     return text
 
 

@@ -54,6 +54,9 @@ def test_an_option_that_may_be_repeated_is_no_usage_error(
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["rtsp://admin:S3cret@cam/live"],
+        ["--source=rtsp://admin:S3cret@cam/live", "stream"],
+        ["rtsp://admin:S3cret\x1b[2J@cam/live"],
         ["stream", "bundle", "rtsp://admin:S3cret@cam/live?token=S3cret", "--source", "0"],
         ["stream", "bundle", "--source", "0", "--part=x", "--part=http://cam/a?pwd=S3cret"],
         ["stream", "bundle", "--source", "0", "--threads", "http://cam/a?pwd=S3cret"],

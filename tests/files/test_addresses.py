@@ -1,6 +1,7 @@
 import pytest
 
 from edgead.files.addresses import Address, hide_arguments, without_secrets
+from edgead.text import printable
 
 # Addresses as the manuals of the vendors, and the lists of integrators, write them. The secrets are `S3cret`, `T0ken`
 # and the user `jdoe`.
@@ -131,6 +132,16 @@ def test_an_address_is_read_by_the_rules_of_rfc_3986() -> None:
     )
     assert Address.parse("rtsp://cam/line@cam2").user is None
     assert Address.parse("http://cam/a b\r\nX: y?pwd=a#b").url == "http://cam/a%20b%0D%0AX:%20y?pwd=a%23b"
+
+
+@pytest.mark.parametrize("secret", ["S3\x1bcret", "S3\ncret", "S3\u202ecret", "S3\udcffcret", "S3\\cret'"])
+def test_a_secret_is_hidden_in_a_text_that_was_escaped_before(secret: str) -> None:
+    address = f"rtsp://admin:{secret}@cam/live"
+    for text in (f"no {address}.", printable(f"no {address}."), f"no {address!r}."):
+        shown = hide_arguments(text, ["stream", address])
+        assert "S3" not in shown
+        assert "cret" not in shown
+        assert "rtsp://***@cam/live" in shown
 
 
 def test_secrets_of_arguments_are_hidden_in_a_text() -> None:
