@@ -77,6 +77,14 @@ def compare(
     training_precision: Annotated[
         TrainingPrecision | None, typer.Option(help="Precision of each training.", show_default=_AS_TRAIN)
     ] = None,
+    bit_depth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="10|12|14",
+            help="Depth of the camera's values in image files of 16 bits.",
+            show_default="16, or the file's own",
+        ),
+    ] = None,
     list_: Annotated[
         bool,
         typer.Option(
@@ -100,8 +108,10 @@ def compare(
     from edgead.comparison.grid import command_lines, plan_grid
     from edgead.errors import EdgeadError
     from edgead.evaluation.report import check_report_packages
+    from edgead.imaging.decode import check_bit_depth
 
     _check_methods(names)
+    check_bit_depth(bit_depth)
     require_packages("train", "edgead compare", "torch", "timm", "lightning_fabric")
     check_report_packages()
     options = {
@@ -111,6 +121,7 @@ def compare(
         "size": size,
         "preset": value_of(preset),
         "training-precision": value_of(training_precision),
+        "bit-depth": None if bit_depth is None else str(bit_depth),
     }
     given = {name: value for name, value in options.items() if value is not None}
     grid = plan_grid(data, names, seeds, given, out)

@@ -20,6 +20,14 @@ def import_(
             show_default="hub",
         ),
     ] = None,
+    bit_depth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="10|12|14",
+            help="Depth of the camera's values in image files of 16 bits; the bundle reads its images alike.",
+            show_default="16, or the file's own",
+        ),
+    ] = None,
 ) -> None:
     """Import a model that was trained elsewhere.
 
@@ -36,11 +44,13 @@ def import_(
     from edgead.data import open_dataset
     from edgead.files.atomic import check_directory
     from edgead.files.lock import exclusive
+    from edgead.imaging.decode import check_bit_depth
 
+    check_bit_depth(bit_depth)
     check_directory(out)
     open_dataset(data)
     with ProgressDisplay(), exclusive(out):
         with needs_extra("train", "edgead import"):
             from edgead.importers.run import import_run
-        run = import_run(file, data, out, teacher_weights)
+        run = import_run(file, data, out, teacher_weights, bit_depth)
     echo(f"run in {run.path}")

@@ -252,6 +252,8 @@ def _evaluate_baseline(grid: Grid, dataset: str, folder: Path) -> None:
     defaults, options = TrainConfig((str(data),)), grid.options
     teacher = options.get("teacher", defaults.teacher)
     size, samples = ModelSize.parse(options.get("size", defaults.size)), open_dataset(data)
+    if "bit-depth" in options:
+        samples = samples.at_bit_depth(int(options["bit-depth"]))
     good = load_images(samples.train, size).images
     with nearest_mean(teacher, options.get("teacher-weights", defaults.teacher_weights), good) as session:
         scores = score_dataset(session, samples.test, size)

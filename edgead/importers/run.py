@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,9 @@ class _HeldOut:
     tested_on: bool
 
 
-def import_run(file: Path, data: Path, out: Path, teacher_weights: str | None) -> Run:
+def import_run(
+    file: Path, data: Path, out: Path, teacher_weights: str | None, bit_depth: int | None = None
+) -> Run:
     """Import a checkpoint as a run. If it fails, nothing is written.
 
     Args:
@@ -65,6 +67,7 @@ def import_run(file: Path, data: Path, out: Path, teacher_weights: str | None) -
         out: Run directory to write; it must not exist, or be empty.
         teacher_weights: Source of the teacher's weights, see `create_teacher`, for a checkpoint that holds only the
             student; None for the model hub.
+        bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
 
     Returns:
         The finished run.
@@ -85,10 +88,10 @@ def import_run(file: Path, data: Path, out: Path, teacher_weights: str | None) -
         _log.info("unlike in the original model, %s", difference)
     # The record holds absolute paths of datasets.
     data = dataset_path(data)
-    dataset = open_dataset(data)
+    dataset = open_dataset(data).at_bit_depth(bit_depth)
     held_out = _held_out(dataset)
     weights = "imported" if external.names.carries_teacher else teacher_weights or "hub"
-    config = _config(external, data, dataset, weights)
+    config = replace(_config(external, data, dataset, weights), bit_depth=bit_depth)
     method = _untrained(external, config.seed, config.teacher_weights, config.loss)
     loaded = load_images(held_out.samples, external.size)
     _log_origin(held_out, len(loaded.samples))
@@ -103,13 +106,8 @@ def import_run(file: Path, data: Path, out: Path, teacher_weights: str | None) -
         holdout=tuple(sample.path.relative_to(data).as_posix() for sample in loaded.samples),
         threshold=threshold_from_normal_scores(scores),
     )
-    record = RunRecord(
-        config=config,
-        state="finished",
-        parts={dataset.name: part},
-        alignment="unaligned",
-        summary=_summary(external, file, held_out, sanity),
-    )
+    summary = _summary(external, file, held_out, sanity)
+    record = RunRecord(config, "finished", {dataset.name: part}, alignment="unaligned", summary=summary)
     _write(out, record, method)
     if part.threshold is not None and (warning := part.threshold.warning()) is not None:
         _log.warning("%s", warning)

@@ -90,6 +90,7 @@ def test_a_grid_from_images_to_the_page(discs, tmp_path, capfd):
         (["--methods", ","], "--methods"),
         (["--methods", "rstpm:shallow"], "'rstpm:shallow'"),
         (["--methods", "rd:deep"], "'rd:deep'"),
+        (["--methods", "rd", "--bit-depth", "9"], " 9 "),
     ],
 )
 def test_a_wrong_option_is_an_error_and_leaves_nothing(tmp_path, capfd, options, named):
@@ -121,6 +122,15 @@ def test_a_variant_is_a_cell_of_its_own(tmp_path, capfd):
     plain, deep = capfd.readouterr().out.splitlines()
     assert "--method rstpm --seed 0" in plain
     assert "--method rstpm --variant deep --seed 0" in deep
+
+
+def test_each_training_gets_the_bit_depth(tmp_path, capfd):
+    parts = write_parts(tmp_path / "parts")
+    options = ["--methods", "rd", "--seeds", "1", "--bit-depth", "12"]
+    assert run_main("compare", str(parts), "--out", str(tmp_path / "out"), *options, "--list") == 0
+    train, *others = capfd.readouterr().out.split(" && ")
+    assert train.endswith(" --bit-depth 12")
+    assert not any("--bit-depth" in command for command in others)
 
 
 def test_a_killed_grid_is_continued(tmp_path):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -77,6 +78,24 @@ def test_too_few_normal_images_cause_a_warning(data, tmp_path):
     assert result.exit_code == 0
     (warning,) = (line for line in result.stderr.splitlines() if line.startswith("warning: "))
     assert " 20 " in warning
+
+
+def test_files_that_are_left_out_are_counted_in_one_warning(bundle, data):
+    for name in ("a.heic", "b.HEIC", "c.txt"):
+        (data / "test" / "good" / name).write_bytes(b"no image")
+    (warning,) = (line for line in invoke(bundle, data).stderr.splitlines() if line.startswith("warning: "))
+    assert "2 .heic" in warning
+    assert "1 .txt" in warning
+    assert str(data) in warning
+
+
+def test_a_set_of_dark_images_is_a_warning_that_names_the_option(bundle, data):
+    for path in (data / "test").rglob("*.png"):
+        values = cv2.imread(str(path)).astype(np.uint16)
+        # Values of 12 bits in a file of 16 bits.
+        assert cv2.imwrite(str(path), np.minimum(values * 16, 4095))
+    (warning,) = (line for line in invoke(bundle, data).stderr.splitlines() if line.startswith("warning: "))
+    assert "--bit-depth" in warning
 
 
 def test_a_collapsed_model_fails_after_printing_its_metrics(data, tmp_path):

@@ -6,6 +6,7 @@ import sys
 import types
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import timm
@@ -134,6 +135,21 @@ def test_a_checkpoint_becomes_a_run_with_the_same_scores(tmp_path, data, trained
     assert any(line.startswith("4 good test images") for line in caplog.messages)
     assert run.summary["differences"]
     assert all(difference in caplog.text for difference in run.summary["differences"])
+
+
+def test_the_held_out_images_are_read_at_the_bit_depth(tmp_path, data, trained):
+    for folder in ("train", "test"):
+        for path in (data / folder / "good").iterdir():
+            image = cv2.imread(str(path)).astype(np.uint16)
+            assert cv2.imwrite(str(path), image * 16)
+    file = saved(tmp_path, checkpoint(trained))
+    run = import_run(file, data, tmp_path / "run", None, bit_depth=12)
+    assert run.bit_depth == open_run(tmp_path / "run").bit_depth == 12
+    with run.session() as session:
+        images = [read_image(path, 12) for path in sorted((data / "test" / "good").iterdir())]
+        highest = session.infer(np.stack(images)).anomaly_score.max()
+    (part,) = run.record.parts.values()
+    assert part.threshold.value == pytest.approx(float(highest), abs=1e-5)
 
 
 def test_the_run_builds(tmp_path, data, trained):
