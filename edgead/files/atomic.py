@@ -1,26 +1,65 @@
 """Atomic writes: write beside the target, then rename.
 
 If the process is killed at any moment, the old content of the target stays whole. Names of partial files start with a
-dot and end in ``.partial``. A later write to the same target removes the partial file of a killed one.
+dot and end in ``.partial``. A later write to the same target removes the partial file of a killed one. Several
+processes may write one file: each has a partial file of its own, with its PID in the name, and the last to
+finish wins.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from edgead.errors import EdgeadError, InputError
 
+# File systems allow names of 255 bytes. This leaves room for a dot, a PID and a suffix, also of a video.
+_LONGEST_NAME = 200
+_count = count()
 
-def _beside(target: Path, suffix: str) -> Path:
-    """Hidden path beside the target."""
+
+def beside(target: Path, suffix: str) -> Path:
+    """Return a hidden path beside a file or directory.
+
+    Args:
+        target: Path of the file or directory.
+        suffix: End of the name, after a dot.
+
+    Returns:
+        Absolute path. A long name is replaced by its hash, because there is no room for the suffix.
+    """
     # The absolute path, because "." has no name and no parent folder.
     target = Path(os.path.abspath(target))
-    return target.parent / f".{target.name}.{suffix}"
+    name, data = target.name, os.fsencode(target.name)
+    if len(data) > _LONGEST_NAME:
+        name = hashlib.sha256(data).hexdigest()
+    return target.parent / f".{name}.{suffix}"
+
+
+def _remove_left_behind(target: Path) -> None:
+    """Remove the partial files of a target whose processes are gone."""
+    start, end = beside(target, "").name, ".partial"
+    for file in beside(target, "").parent.iterdir():
+        if file.name.startswith(start) and file.name.endswith(end):
+            pid, _, number = file.name[len(start) : -len(end)].partition("-")
+            if pid.isdecimal() and number.isdecimal() and not _is_running(int(pid)):
+                _remove(file)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def _fsync(path: Path) -> None:
@@ -76,9 +115,10 @@ def replace_file(target: Path) -> Iterator[Path]:
     Raises:
         EdgeadError: If the disk is full or the path cannot be written. The message names the target.
     """
-    partial = _beside(target, "partial")
+    partial = beside(target, f"{os.getpid()}-{next(_count)}.partial")
     with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(target)
         _remove(partial)
         try:
             yield partial
@@ -110,7 +150,7 @@ def replace_directory(target: Path) -> Iterator[Path]:
         InputError: If the target is a file or its folder is read-only.
     """
     target = Path(os.path.abspath(target))
-    partial, previous = _beside(target, "partial"), _beside(target, "previous")
+    partial, previous = beside(target, "partial"), beside(target, "previous")
     with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         restore_directory(target)
@@ -160,7 +200,7 @@ def restore_directory(target: Path) -> None:
         target: Path of the directory. If it is missing, the previous directory is put back. If it exists, the
             previous directory is removed.
     """
-    previous = _beside(target, "previous")
+    previous = beside(target, "previous")
     if previous.exists():
         if target.exists():
             _remove(previous)

@@ -17,13 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgead.errors import InputError
-from edgead.files.atomic import write_errors
+from edgead.files.atomic import beside, write_errors
 
 _log = logging.getLogger(__name__)
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-# The folder above the output is read-only, or the name of the output has no room for a suffix.
-_NOT_BESIDE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+# The folder above the output is read-only.
+_NOT_BESIDE = (errno.EACCES, errno.EPERM, errno.EROFS)
 _MAX_HOLDER_BYTES = 512
 _POLL_S = 0.1
 
@@ -144,10 +144,10 @@ def _open(target: Path) -> tuple[int, Path]:
     """Open the lock file of an output, and return its descriptor and path."""
     # The real path, because several names may lead to one directory.
     real = Path(os.path.realpath(target))
-    beside = real.parent / f".{real.name}.lock"
+    file = beside(real, "lock")
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(beside, flags, 0o666), beside
+        return os.open(file, flags, 0o666), file
     except OSError as error:
         if error.errno not in _NOT_BESIDE or not real.is_dir():
             raise

@@ -10,6 +10,7 @@ import pytest
 
 from edgead.errors import EdgeadError, InputError
 from edgead.files.atomic import replace_directory, replace_file, restore_directory, write_errors
+from edgead.files.lock import exclusive
 
 
 def names(directory: Path) -> list[str]:
@@ -40,11 +41,38 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_what_a_killed_write_left_is_removed(tmp_path):
-    (tmp_path / ".file.partial").mkdir()
-    (tmp_path / ".file.partial" / "half").write_text("half")
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom edgead.files.atomic import replace_file\n"
+        "with replace_file(Path(sys.argv[1])) as partial:\n    open(partial, 'w')\n    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "file")], check=False)
+    assert len(names(tmp_path)) == 1
+    (tmp_path / f".file.{os.getppid()}-0.partial").write_text("of a process that runs")
     with replace_file(tmp_path / "file") as partial:
         partial.write_text("new")
+    assert names(tmp_path) == [f".file.{os.getppid()}-0.partial", "file"]
+
+
+def test_two_writers_of_one_file_do_not_clash(tmp_path):
+    target = tmp_path / "file"
+    with replace_file(target) as first:
+        first.write_text("first")
+        with replace_file(target) as second:
+            second.write_text("second")
+        assert target.read_text() == "second"
+    assert target.read_text() == "first"
     assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\u00fc" * 127])
+def test_names_may_have_255_bytes(tmp_path, name):
+    for folder, replace in (("file", replace_file), ("directory", replace_directory)):
+        target = tmp_path / folder / name
+        for content in ("old", "new"):
+            with exclusive(target), replace(target) as partial:
+                (partial if folder == "file" else partial / "x").write_text(content)
+        assert (target if folder == "file" else target / "x").read_text() == "new"
+        assert names(target.parent) == [name]
 
 
 def test_a_file_cannot_be_written_below_a_file(tmp_path):

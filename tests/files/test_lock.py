@@ -107,11 +107,22 @@ def test_missing_folders_above_are_made_and_removed_unless_they_are_used(tmp_pat
     assert sorted(files_in(tmp_path)) == ["a", "a/mine"]
 
 
-def test_it_is_inside_where_it_cannot_be_beside(tmp_path: Path) -> None:
-    out = tmp_path / ("x" * 255)
+def test_it_is_inside_where_it_cannot_be_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
     out.mkdir()
+    usual = os.open
+
+    def in_a_read_only_folder(path: str, *arguments: int) -> int:
+        """The system refuses this to users other than root."""
+        if Path(path).parent == tmp_path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return usual(path, *arguments)
+
+    monkeypatch.setattr(os, "open", in_a_read_only_folder)
     with exclusive(out):
-        assert f" {os.getpid()} " in refusal(out)
+        with pytest.raises(InputError) as caught, exclusive(out):
+            pass
+        assert f" {os.getpid()} " in caught.value.what
         assert [file.name for file in out.iterdir()] == [".lock"]
     assert list(out.iterdir()) == []
 
