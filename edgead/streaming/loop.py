@@ -100,7 +100,7 @@ def stream(
     max_frames: int | None = None,
     stop: threading.Event | None = None,
 ) -> Summary:
-    """Score the frames of a source until it ends, `stop` is set, a sink stops it, or `max_frames` are scored.
+    """Score the frames of a source until it ends, `stop` is set, a sink stops it, or `max_frames` are judged.
 
     The caller closes the session, the source and the sinks.
 
@@ -111,7 +111,7 @@ def stream(
         size: Image size of the session.
         threshold: Decision threshold; a frame with a higher score is rejected.
         part: Name of the part that the threshold belongs to, for the verdicts.
-        max_frames: Number of scored frames after which the stream ends, 1 or more; None for no limit.
+        max_frames: Number of frames to judge, with a verdict or without, 1 or more; None for no limit.
         stop: Event that ends the stream once it is set.
 
     Returns:
@@ -134,7 +134,7 @@ def stream(
     watch = SignalWatch(_silence_s(source), start_s) if source.live else None
     with Capture(source) as capture:
         try:
-            while (stop is None or not stop.is_set()) and run.scored != max_frames:
+            while (stop is None or not stop.is_set()) and run.judged != max_frames:
                 frame = capture.take(TICK_S)
                 if frame is None and capture.ended:
                     break
@@ -167,7 +167,12 @@ class _Run:
         self._latencies = LatencyHistogram()
         self.scored = 0
         self._withheld = self._rejected = self._signal_losses = 0
-        self._warned = False
+        self._not_finite = 0
+
+    @property
+    def judged(self) -> int:
+        """Number of frames that went through the model."""
+        return self.scored + self._not_finite
 
     def score(self, frame: Frame) -> None:
         """Score a frame, count it, and give its verdict, or the reason why it has none, to the sinks."""
@@ -184,11 +189,11 @@ class _Run:
 
     def _withhold(self, frame: Frame) -> None:
         """Count a frame without a verdict and tell the sinks; only the first one is logged, because many may follow."""
-        if not self._warned:
+        if not self._not_finite:
             _log.warning(
                 "%s: frame %d gets no verdict: %s: %s", frame.source, frame.index, NOT_FINITE, REBUILD
             )
-        self._warned = True
+        self._not_finite += 1
         self._withheld += 1
         for sink in self._sinks:
             sink.withheld(frame, NOT_FINITE)

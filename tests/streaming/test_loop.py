@@ -267,6 +267,19 @@ def test_max_frames_counts_scored_frames() -> None:
     assert summary.frames_scored == len(record.verdicts) == 7
 
 
+def test_max_frames_end_a_camera_whose_maps_are_all_not_finite() -> None:
+    def script() -> Iterator[UInt8Array]:
+        for number in range(100_000):
+            yield textured(150 + number % 50)
+
+    record = Record()
+    source = ScriptedSource(script, live=True)
+    summary = stream(OneBadPixel(np.nan), source, [record], size=SIZE, threshold=1.0, max_frames=3)
+    assert len(record.missing) == 3
+    assert record.verdicts == []
+    assert (summary.frames_scored, summary.frames_withheld) == (0, 3)
+
+
 def test_max_frames_below_one_is_refused() -> None:
     with pytest.raises(InputError) as caught:
         stream(FakeSession(SIZE), endless(), [], size=SIZE, threshold=1.0, max_frames=0)
