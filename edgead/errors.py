@@ -30,7 +30,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
-from edgead.text import one_line, printable
+from edgead.text import one_line, printable, shortened
 
 EXIT_CODES: Mapping[int, str] = MappingProxyType(
     {
@@ -64,8 +64,8 @@ class EdgeadError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, hint: str | None = None) -> None:
-        # Names of files and messages of libraries in it must not control the terminal that shows the error.
-        self.what, self.hint = printable(what), None if hint is None else printable(hint)
+        # Names of files and messages of libraries in it must not control or fill the terminal that shows the error.
+        self.what, self.hint = shortened(printable(what)), None if hint is None else printable(hint)
         super().__init__(self.what if self.hint is None else f"{self.what}: {self.hint}")
 
 

@@ -15,6 +15,9 @@ import shlex
 import unicodedata
 from collections.abc import Iterable
 
+MAX_TEXT = 1500
+"""Characters of a description of an error."""
+
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 # A byte that is not UTF-8 is decoded to one of these surrogates.
 _BYTES = range(0xDC80, 0xDD00)
@@ -39,6 +42,21 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(character if _is_visible(character) else _escape(character) for character in text)
+
+
+def shortened(text: str) -> str:
+    """Return a text with its middle left out if it is longer than `MAX_TEXT`: a damaged file can hold a long value.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        At most `MAX_TEXT` characters.
+    """
+    if len(text) <= MAX_TEXT:
+        return text
+    end = MAX_TEXT // 4
+    return f"{text[: MAX_TEXT - end - 5]} ... {text[-end:]}"
 
 
 def one_line(message: object) -> str:

@@ -134,9 +134,11 @@ def _images(folder: Path) -> list[bytes]:
 
 def _read_mask(data: bytes, folder: Path) -> None:
     """A mask by its file, as a dataset has it."""
-    file = folder / "000_mask.png"
+    image, file = folder / "000.png", folder / "000_mask.png"
+    if not image.exists():
+        image.write_bytes(cv2.imencode(".png", np.zeros((9, 12), np.uint8))[1].tobytes())
     file.write_bytes(data)
-    read_mask(Sample(folder / "000.png", 1, "dot", file), (9, 12))
+    read_mask(Sample(image, 1, "dot", file), (9, 12))
 
 
 def _addresses(folder: Path) -> list[bytes]:

@@ -20,6 +20,8 @@ _CORE_BYTES, _INFO_BYTES = 12, 40
 _HEADERS = (_CORE_BYTES, _INFO_BYTES, 52, 56, 64, 108, 124)
 _PLAIN, _RLE8, _RLE4, _MASKS = 0, 1, 2, 3
 _OS2_BYTES = 64
+# Pillow decodes run lengths in Python, and fills 255 rows at once where a code moves down.
+_MAX_RLE_WIDTH, _MAX_RLE_BYTES = 2**16 - 1, 2**24
 _COMPRESSIONS = {
     4: "BMP with JPEG inside",
     5: "BMP with PNG inside",
@@ -53,6 +55,10 @@ def decode_bmp(data: bytes) -> Pixels:
     if bits not in _DEPTHS.get(compression, ()):
         raise UnsupportedImageError(
             _COMPRESSIONS.get(compression, f"{bits}-bit BMP with compression {compression}")
+        )
+    if compression in (_RLE8, _RLE4) and (width > _MAX_RLE_WIDTH or len(data) > _MAX_RLE_BYTES):
+        raise UnsupportedImageError(
+            f"run-length BMP of more than {_MAX_RLE_WIDTH} columns or {_MAX_RLE_BYTES} bytes"
         )
     # Each row is padded to four bytes. Pillow would read rows of other data if the pixels began elsewhere.
     rows = (width * bits + 31) // 32 * 4 * height if compression in (_PLAIN, _MASKS) else 0

@@ -23,7 +23,8 @@ def orientation_from_exif(data: bytes) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             exif.load(data)
-        return known_orientation(exif.get(_ORIENTATION))
+            # Pillow parses the value here, and warns of a wrong one.
+            return known_orientation(exif.get(_ORIENTATION))
     except Exception:  # Pillow raises many types, and no pixel depends on them.
         return 1
 

@@ -40,7 +40,7 @@ def decode_png(data: bytes) -> Pixels:
         UnsupportedImageError: The file is an animation.
         LargeImageError: The image has too many pixels.
     """
-    chunks = _checked_chunks(data)
+    chunks, needed = _checked_chunks(data)
     try:
         width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
     except (KeyError, struct.error) as error:
@@ -51,7 +51,7 @@ def decode_png(data: bytes) -> Pixels:
     _check_pixels(chunks.get(b"IDAT", b""), _stream_bytes(height, width, depth, colour, interlace))
     decoded = None
     with suppress(cv2.error):  # of an image that is larger than OpenCV's own limits
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        decoded = cv2.imdecode(np.frombuffer(needed, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None:
         raise DamagedImageError("its decoder refuses it")
     pixels = pixels_from_opencv(decoded, orientation_from_exif(chunks.get(b"eXIf", b"")))
@@ -64,22 +64,34 @@ def decode_png(data: bytes) -> Pixels:
     return pixels
 
 
-def _checked_chunks(data: bytes) -> dict[bytes, bytes]:
-    """Return the chunks by name, those of the pixels joined; check the chunks that the pixels depend on."""
+def _checked_chunks(data: bytes) -> tuple[dict[bytes, bytes], bytes]:
+    """Check the chunks that the pixels depend on.
+
+    Args:
+        data: Content of the file.
+
+    Returns:
+        The chunks by name, those of the pixels joined; and a file without the other chunks, because libpng prints
+        warnings of damaged ones.
+    """
     # The loop follows the lengths of the chunks, because the letters IEND can also occur inside compressed pixels.
-    place, pixels = len(SIGNATURE), []
+    place, pixels, needed = len(SIGNATURE), [], [SIGNATURE]
     chunks: dict[bytes, bytes] = {}
     while place + 12 <= len(data):
         length = int.from_bytes(data[place : place + 4], "big")
         kind, end = data[place + 4 : place + 8], place + 8 + length
+        if not kind.isalpha():
+            raise DamagedImageError("the name of a chunk is damaged")
         # A capital letter marks a critical chunk. A damaged comment does not change the image.
         matters = kind[:1].isupper() or kind in (b"tRNS", b"eXIf")
         if matters and data[end : end + 4] != struct.pack(">I", zlib.crc32(data[place + 4 : end])):
             raise DamagedImageError(f"the checksum of its chunk {kind.decode('latin-1')!r} is wrong")
+        if matters:
+            needed.append(data[place : end + 4])
         if kind == b"IDAT":
             pixels.append(data[place + 8 : end])
         elif kind == b"IEND":
-            return {**chunks, b"IDAT": b"".join(pixels)}
+            return {**chunks, b"IDAT": b"".join(pixels)}, b"".join(needed)
         else:
             chunks.setdefault(kind, data[place + 8 : end] if matters else b"")
         place = end + 4

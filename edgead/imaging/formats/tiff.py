@@ -6,8 +6,11 @@ right, and reports damage there.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import io
 import logging
+import math
 import warnings
 import zlib
 from typing import TYPE_CHECKING
@@ -50,12 +53,15 @@ _FORMATS = {2: "signed {}-bit TIFF", 3: "{}-bit float TIFF", 5: "complex TIFF", 
 _LZW = 5
 # Two numbers of Deflate; uncompressed is 1, PackBits 32773.
 _DEFLATE = (8, 32946)
-_COMPRESSIONS = (1, _LZW, *_DEFLATE, 32773)
+_PACKBITS = 32773
+_COMPRESSIONS = (1, _LZW, *_DEFLATE, _PACKBITS)
 _PREMULTIPLIED, _STRAIGHT_OPACITY = 1, 2
 _SEPARATE_PLANES = 2
 # Largest values of cameras of 10, 12 and 14 bits; any other value is a property of the one image.
 _CAMERA_PEAKS = (2**10 - 1, 2**12 - 1, 2**14 - 1)
 _MAX_SAMPLES = 16
+# Packed bytes of a file and unpacked bytes of a strip: tifffile alone unpacks in Python, and keeps a byte in eight.
+_MAX_PACKBITS_BYTES = 2**25
 
 
 def decode_tiff(data: bytes) -> Pixels:
@@ -114,11 +120,18 @@ def _check(page: TiffPage, file_bytes: int) -> None:
         raise UnsupportedImageError(f"{depth}-bit TIFF with predictor {int(page.predictor)}")
     if not (3 if photometric == _RGB else 1) <= page.samplesperpixel <= _MAX_SAMPLES or page.imagedepth != 1:
         raise UnsupportedImageError(f"TIFF with {page.samplesperpixel} samples for each pixel")
+    # Five samples and more need the memory of several images of RGB with opacity.
+    check_size(page.imagelength, page.imagewidth * -(-page.samplesperpixel // 4))
     if sum(page.databytecounts) > file_bytes:
         # The pieces overlap, which no writer produces. A small file could keep a decoder busy for hours.
         raise DamagedImageError("its strips or tiles overlap or lie outside the file")
     if page.is_tiled and page.tilelength * page.tilewidth > 2**20 + 4 * page.imagelength * page.imagewidth:
         raise UnsupportedImageError("TIFF with tiles that are much larger than the image")
+    # tifffile fills what a file lacks with zeros.
+    if not len(page.dataoffsets) == len(page.databytecounts) == math.prod(page.chunked):
+        raise DamagedImageError("the number of its strips or tiles does not fit its size")
+    if not all(page.databytecounts) or not all(page.dataoffsets):
+        raise DamagedImageError("it lacks strips or tiles")
 
 
 def _pixels(page: TiffPage, data: bytes) -> Pixels:
@@ -147,14 +160,11 @@ def _pixels(page: TiffPage, data: bytes) -> Pixels:
 
 def _samples(page: TiffPage, data: bytes) -> Samples:
     """Return the samples of the pixels, (H, W, samples), uint8 or uint16."""
-    # tifffile fills what a file lacks with zeros.
-    if not all(page.databytecounts) or not all(page.dataoffsets):
-        raise DamagedImageError("it lacks strips or tiles")
     row_bytes = (page.imagewidth * page.samplesperpixel * page.bitspersample + 7) // 8
     if int(page.compression) == 1 and sum(page.databytecounts) < row_bytes * page.imagelength:
         raise DamagedImageError("it ends before its image does")
-    if int(page.compression) in _DEFLATE:
-        _check_inflated(page, data)
+    if int(page.compression) in (*_DEFLATE, _PACKBITS):
+        _check_unpacked(page, data)
     values = page.asarray(maxworkers=1)
     if page.samplesperpixel == 1:
         values = values.reshape(page.imagelength, page.imagewidth, 1)
@@ -163,16 +173,56 @@ def _samples(page: TiffPage, data: bytes) -> Samples:
     return np.asarray(values, np.uint8 if page.bitspersample <= 8 else np.uint16)
 
 
-def _check_inflated(page: TiffPage, data: bytes) -> None:
-    """Inflate each piece within bounds, to its checksum: tifffile would inflate a piece of any length."""
-    expected = page.bitspersample * page.imagewidth * page.imagelength * page.samplesperpixel + 2**20
+def _check_unpacked(page: TiffPage, data: bytes) -> None:
+    """Check the unpacked length of each piece: tifffile would unpack a piece to any length."""
+    rows, columns, *samples = page.chunks
+    if not page.is_tiled:
+        rows = min(rows, page.imagelength)
+    most = rows * ((columns * math.prod(samples) * page.bitspersample + 7) // 8)
+    is_packbits = int(page.compression) == _PACKBITS
+    if is_packbits and max(most, sum(page.databytecounts)) > _MAX_PACKBITS_BYTES:
+        raise UnsupportedImageError(f"PackBits TIFF of more than {_MAX_PACKBITS_BYTES} bytes")
     for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
-        stream = zlib.decompressobj()
-        inflated = len(stream.decompress(data[offset : offset + length], expected))
-        if not stream.eof or inflated >= expected:
-            raise DamagedImageError(
-                "its compressed data ends before its image does, or is longer than its image"
-            )
+        piece = data[offset : offset + length]
+        if (_packbits_bytes if is_packbits else _inflated_bytes)(piece, most) > most:
+            raise DamagedImageError("its compressed data is longer than its image")
+
+
+def _inflated_bytes(piece: bytes, most: int) -> int:
+    """Return the inflated length of a piece up to its checksum; more than `most` if it is longer."""
+    stream = zlib.decompressobj()
+    inflated = len(stream.decompress(piece, most + 1))
+    if not stream.eof and inflated <= most:
+        raise DamagedImageError("its compressed data ends before its image does")
+    return inflated
+
+
+def _packbits_bytes(piece: bytes, most: int) -> int:
+    """Return the unpacked length of a piece of PackBits; more than `most` if it is longer."""
+    place = unpacked = 0
+    while place < len(piece) and unpacked <= most:
+        code = piece[place]
+        if code < 128:
+            unpacked += code + 1
+            place += code + 2
+        else:
+            # 128 is no operation.
+            unpacked += 257 - code if code > 128 else 0
+            place += 2 if code > 128 else 1
+    return unpacked
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """Stop libtiff in Pillow from printing errors to the terminal; Pillow raises them, and itself stops warnings."""
+    from PIL import _imaging
+
+    library = ctypes.CDLL(_imaging.__file__)
+    # Other builds of Pillow do not export it.
+    if hasattr(library, "TIFFSetErrorHandler"):
+        library.TIFFSetErrorHandler.argtypes = [ctypes.c_void_p]
+        library.TIFFSetErrorHandler.restype = ctypes.c_void_p
+        library.TIFFSetErrorHandler(None)
 
 
 def _lzw_of_8_bits(page: TiffPage, data: bytes) -> Pixels:
@@ -181,9 +231,12 @@ def _lzw_of_8_bits(page: TiffPage, data: bytes) -> Pixels:
 
     if data.startswith(_BIG_ENDIAN_BIGTIFF):
         raise UnsupportedImageError("big-endian BigTIFF with LZW compression")
-    with warnings.catch_warnings(), TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as image:
+    _silence_libtiff()
+    with warnings.catch_warnings():
         # Pillow warns of a damaged directory, where this is an error.
         warnings.simplefilter("error")
+        image = TiffImagePlugin.TiffImageFile(io.BytesIO(data))
+    with image:
         image.load()
         if image.mode in ("1", "L", "P", "RGB"):
             return Pixels(np.array(image.convert("RGB")))
