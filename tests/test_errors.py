@@ -18,6 +18,13 @@ def test_the_text_is_both_parts_in_one_line():
     assert (InputError("it is so").hint, str(InputError("it is so"))) == (None, "it is so")
 
 
+def test_a_long_value_from_a_file_does_not_fill_the_terminal():
+    error = BackendError(f"schema {'1' * 10**6} is unknown", hint="build it again")
+    assert len(str(error)) < 2000
+    assert error.what.startswith("schema 1")
+    assert error.what.endswith("1 is unknown")
+
+
 def test_every_exit_code_is_in_the_table():
     kinds = [
         kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, EdgeadError)

@@ -18,7 +18,8 @@ from edgead.text import printable
 HIDDEN = "***"
 _OPTION = "#fps="
 
-_NETWORK = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(.*)", re.DOTALL)
+# A search begins only where a word begins, because its time would grow with the square of a long word.
+_NETWORK = re.compile(r"(?<![A-Za-z0-9+.-])[0-9+.-]*([A-Za-z][A-Za-z0-9+.-]*://)(.*)", re.DOTALL)
 _NUMERIC = r"\[[0-9A-Fa-f:.]+\]|\d{1,3}(?:\.\d{1,3}){3}"
 _DOTTED = r"[\w-]+(?:\.[\w-]+)+\.?|localhost"
 _AUTHORITY = rf"(?:{_NUMERIC}|{_DOTTED}|[^\W\d][\w-]*)(?::\d{{1,5}})?"

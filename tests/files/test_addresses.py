@@ -150,3 +150,10 @@ def test_secrets_of_arguments_are_hidden_in_a_text() -> None:
     assert hide_arguments(f"no {address}, no rtsp:/admin:S3 cret@cam/live", arguments) == (
         "no rtsp://***@cam/live, no rtsp://***@cam/live"
     )
+
+
+def test_a_long_address_is_searched_in_linear_time() -> None:
+    # With time in the square of the length, this takes hours.
+    word = "a" * 2_000_000
+    assert without_secrets(word) == word
+    assert "secret" not in without_secrets(f"{word}://user:secret@cam/live")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -31,6 +32,8 @@ def fuzz(
         worker = subprocess.run(
             [sys.executable, "-m", "tests.fuzz.worker", target, *left],
             cwd=ROOT,
+            # As the command line sets it.
+            env={**os.environ, "OPENCV_LOG_LEVEL": "SILENT"},
             capture_output=True,
             text=True,
             check=False,

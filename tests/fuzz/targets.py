@@ -23,7 +23,6 @@ from edgead.data.samples import Sample
 from edgead.export.head.model_file import graph_from_file
 from edgead.export.precision.calibration import calibrate, read_calibration
 from edgead.files.addresses import Address, without_secrets
-from edgead.imaging.decode import image_from_bytes
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import open_session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
@@ -35,6 +34,10 @@ from edgead.types import HeadSpec
 from tests.fuzz.mutations import ARCHIVE, BYTES, GRAPH, JSON, TEXT, Mutation
 from tests.helpers.brightness_bundle import brightness_model, write_brightness_bundle
 from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_file, toy_graph, toy_images
+from tests.imaging.device_codecs import decode_as_a_device
+from tests.imaging.matrix_bmp import bmp_cases
+from tests.imaging.matrix_files import jpeg_cases, png_cases, webp_cases
+from tests.imaging.matrix_tiff import tiff_cases
 
 SIZE = ModelSize(HEIGHT, WIDTH)
 
@@ -48,12 +51,14 @@ class Target:
         mutations: Mutations that make sense for this input.
         read: Function that reads an input; the folder is its own, and may have files of earlier cases.
         in_a_file: Whether a file holds the input, and not the command line: then an error is one printable line.
+        is_silent: Whether the libraries must print nothing.
     """
 
     whole: Callable[[Path], Sequence[bytes]]
     mutations: Sequence[Mutation]
     read: Callable[[bytes, Path], object]
     in_a_file: bool = True
+    is_silent: bool = False
 
 
 def _bundle(folder: Path) -> Bundle:
@@ -129,6 +134,8 @@ def _images(folder: Path) -> list[bytes]:
             with suppress(cv2.error):
                 done, data = cv2.imencode(suffix, image)
                 found += [data.tobytes()] * done
+    for cases in (png_cases, jpeg_cases, webp_cases, bmp_cases, tiff_cases):
+        found += [case.data for case in cases()]
     return found
 
 
@@ -180,7 +187,7 @@ TARGETS: dict[str, Target] = {
     "bundle-manifest": Target(_files("manifest.json"), JSON, _in_bundle("manifest.json")),
     "bundle-golden": Target(_files("golden.npz"), ARCHIVE, _in_bundle("golden.npz")),
     "bundle-onnx": Target(_files("model.onnx"), GRAPH, _in_bundle("model.onnx")),
-    "image": Target(_images, BYTES, lambda data, folder: image_from_bytes(data, "image")),
-    "mask": Target(_images, BYTES, _read_mask),
+    "image": Target(_images, BYTES, lambda data, folder: decode_as_a_device(data), is_silent=True),
+    "mask": Target(_images, BYTES, _read_mask, is_silent=True),
     "address": Target(_addresses, TEXT, _read_address, in_a_file=False),
 }

@@ -12,7 +12,7 @@ import time
 import traceback
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 from edgead.errors import EdgeadError
 from tests.fuzz.targets import TARGETS, Target
@@ -65,14 +65,18 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     target = TARGETS[name]
     # Libraries print to the standard output; their lines are no reports.
-    report = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    with TemporaryDirectory(prefix="edgead-fuzz-") as place:
+    report, errors = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(2), "w")
+    with TemporaryDirectory(prefix="edgead-fuzz-") as place, TemporaryFile() as printed:
         folder = Path(place)
         whole = list(target.whole(folder))
         for data in whole:
             reason = failure_of(target, data, folder)
             assert reason is None, f"a whole input fails: {reason}"
+        if target.is_silent:
+            os.dup2(printed.fileno(), 1)
+            os.dup2(printed.fileno(), 2)
+        else:
+            os.dup2(2, 1)
         # So that an allocation without limit is an error, not the end of the machine.
         resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30,) * 2)
         before = _peak_bytes()
@@ -81,12 +85,17 @@ def main() -> None:
             data = case(target, whole, name, int(seed), number)
             print(json.dumps({"started": number}), file=report, flush=True)
             # It ends the process, even if the case never comes back from a library.
-            faulthandler.dump_traceback_later(CASE_SECONDS, exit=True)
+            faulthandler.dump_traceback_later(CASE_SECONDS, exit=True, file=errors)
             reason = failure_of(target, data, folder)
             faulthandler.cancel_dump_traceback_later()
             if reason is None and _peak_bytes() - before > CASE_BYTES:
                 reason = "much memory", f"{(_peak_bytes() - before) / 2**30:.1f} GiB more"
             before = max(before, _peak_bytes())
+            if reason is None and os.fstat(printed.fileno()).st_size:
+                printed.seek(0)
+                reason = "a library prints", repr(printed.read(300))
+                printed.seek(0)
+                printed.truncate()
             if reason is not None:
                 print(
                     json.dumps({"failed": number, "kind": reason[0], "details": reason[1]}),

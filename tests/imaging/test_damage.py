@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from contextlib import suppress
 
@@ -124,6 +127,101 @@ def test_a_tiff_cut_short_is_refused(kind: str | None) -> None:
     tags = {"t257": 60, "t278": 60, "t258": (8, 8, 8), "t259": number, "t262": 2, "t277": 3}
     assert not is_refused(by_hand(90, data[page.dataoffsets[0] :][: page.databytecounts[0]], "<", **tags))
     assert is_refused(by_hand(90, packed, "<", **tags))
+
+
+@pytest.mark.parametrize("peak", [255, 65535])
+@pytest.mark.parametrize("shape", [{}, {"rowsperstrip": 8}, {"tile": (32, 32)}, {"predictor": True}], ids=str)
+def test_damaged_lzw_data_is_refused_or_decodes_as_imagecodecs_decodes_it(
+    peak: int, shape: dict[str, object]
+) -> None:
+    rng = np.random.default_rng(3)
+    values = smooth(peak * 9 // 10, 3, 60, 90) + rng.integers(0, peak // 50, (60, 90, 3)).astype(
+        np.uint8 if peak == 255 else np.uint16
+    )
+    data = tiff(values, photometric="rgb", compression="lzw", **shape)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        pieces = list(zip(file.pages[0].dataoffsets, file.pages[0].databytecounts, strict=True))
+    refused = 0
+    for number in range(60):
+        begin, length = pieces[rng.integers(len(pieces))]
+        first = int(rng.integers(length))
+        # A hole of zeros, a strip without its end, or one wrong bit.
+        last = first + (int(rng.integers(1, 200)), length, 1)[number % 3]
+        hole = data[begin + first : begin + min(last, length)]
+        changed = bytes([hole[0] ^ 4]) if number % 3 == 2 else bytes(len(hole))
+        damaged = data[: begin + first] + changed + data[begin + first + len(hole) :]
+        try:
+            image = decode_as_a_device(damaged)
+        except ImageError:
+            refused += 1
+            continue
+        with tifffile.TiffFile(io.BytesIO(damaged)) as file:
+            expected = file.pages[0].asarray() * (255 / peak)
+        assert np.abs(image - expected).max() <= 1, number
+    assert 25 < refused < 60
+
+
+@pytest.mark.parametrize("shape", [{"rowsperstrip": 20}, {"tile": (16, 32)}], ids=str)
+@pytest.mark.parametrize("compression", [None, "zlib", "packbits", "lzw"])
+def test_rows_that_no_strip_or_tile_holds_are_not_filled(
+    compression: str | None, shape: dict[str, object]
+) -> None:
+    data = tiff(RANDOM, photometric="rgb", compression=compression, **shape)
+    assert not is_refused(data)
+    height = data.index(struct.pack("<HHII", 257, 4, 1, 60)) + 8
+    assert is_refused(data[:height] + struct.pack("<I", 90) + data[height + 4 :])
+
+
+def test_a_small_tiff_does_not_unpack_to_much_more_than_its_image() -> None:
+    for number, strip in ((8, zlib.compress(bytes(2**20))), (32773, b"\x81\0" * 2**13)):
+        assert is_refused(by_hand(34, strip, "<", t258=8, t259=number, t262=1))
+    strip = zlib.compress(bytes(2**20))
+    size = {"t257": 8192, "t278": 8192, "t258": (16,) * 16, "t277": 16}
+    assert is_refused(by_hand(8192, strip, "<", t259=8, t262=1, **size))
+
+
+def test_a_run_length_bmp_that_moves_down_by_many_long_rows_is_refused() -> None:
+    stream = bytes([0, 2, 0, 255]) * 40 + bytes([0, 1])
+    header = struct.pack("<IiiHHIIiiII", 40, 2**26, 1, 1, 8, 1, len(stream), 0, 0, 0, 0)
+    begin = 14 + len(header) + 1024
+    head = b"BM" + struct.pack("<IHHI", begin + len(stream), 0, 0, begin)
+    assert is_refused(head + header + bytes(1024) + stream)
+
+
+def test_a_png_chunk_with_an_impossible_name_is_refused() -> None:
+    data = png(smooth(255, 3), 8, 2, chunk(b"tEX1", b"a\0b"))
+    assert is_refused(data)
+
+
+def test_libraries_print_nothing_about_damage() -> None:
+    rgb = smooth(255, 3, 60, 90)
+    lzw, deep = (tiff(rgb.astype(kind), photometric="rgb", compression="lzw") for kind in ("u1", "u2"))
+    tag = lzw.index(struct.pack("<HHI", 282, 5, 1)) + 8
+    comment = chunk(b"gAMA", struct.pack(">I", 100000))
+    wrong = chunk(b"eXIf", b"II*\0" + struct.pack("<IHHHIII", 8, 1, 274, 3, 9, 0, 0) + bytes(18))
+    files = [data[: len(data) * 3 // 4] + bytes(len(data) // 4) for data in (lzw, deep)]
+    files += [lzw[:300], lzw[:tag] + b"\xff" * 4 + lzw[tag + 4 :]]
+    files += [png(rgb, 8, 2, comment[:-1] + b"x"), png(rgb, 8, 2, wrong)]
+    program = (
+        "import sys\n"
+        "from contextlib import suppress\n"
+        "from edgead.errors import ImageError\n"
+        "from tests.imaging.device_codecs import decode_as_a_device\n"
+        "for data in eval(sys.stdin.read()):\n"
+        "    with suppress(ImageError):\n"
+        "        decode_as_a_device(data)\n"
+        "print('done')"
+    )
+    # OpenCV logs by its own variable, which the command line sets.
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        input=repr(files),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OPENCV_LOG_LEVEL": "SILENT"},
+    )
+    assert (ended.stdout, ended.stderr) == ("done\n", "")
 
 
 def test_a_tiff_with_a_duplicate_tag_or_overlapping_strips_is_refused() -> None:
