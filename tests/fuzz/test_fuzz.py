@@ -62,7 +62,7 @@ def raising(error: BaseException, cause: BaseException | None = None) -> Callabl
         (raising(SystemExit(1)), "SystemExit"),
         (raising(saying("a\nb")), "no printable line"),
         (raising(saying("\x1b[2J")), "no printable line"),
-        (raising(BundleError("x" * 3000)), "no printable line"),
+        (raising(BundleError("x", hint="y" * 3000)), "no printable line"),
         (raising(EdgeadError("it failed"), MemoryError()), "out of memory"),
     ],
 )

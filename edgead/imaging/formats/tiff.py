@@ -83,7 +83,8 @@ def decode_tiff(data: bytes) -> Pixels:
     # Its remarks about a damaged file; the error says what matters.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
+        # NumPy warns where the values of a damaged tag overflow.
+        with np.errstate(over="ignore"), tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages.first
             _check(page, len(data))
             return _pixels(page, data)
