@@ -80,7 +80,7 @@ def measure(path: Path) -> list[dict[str, Any]]:
     (loaded,) = run.holdout_images().values()
     validation_images = ValidationImages(loaded.images, None, plan.false_alarm_rate, plan.confidence)
     with OnnxRuntimeSession(model) as reference:
-        threshold = validation_images.threshold(reference)
+        threshold = validation_images.threshold(validation_images.scores(reference))
         accuracy_of = _Accuracy(run, reference)
         rows = [
             {
@@ -103,7 +103,7 @@ def measure(path: Path) -> list[dict[str, Any]]:
                 for candidate_precision in group:
                     converted = graphs.graph(candidate_precision)
                     with OnnxRuntimeSession(converted.model) as session:
-                        own = validation_images.threshold(session)
+                        own = validation_images.threshold(validation_images.scores(session))
                         fidelity = compare_sessions(
                             reference,
                             session,

@@ -138,13 +138,16 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
     return built
 
 
-def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model:
+def load(
+    model: Run | Bundle | PathLike, *, threads: int | None = None, threshold: float | None = None
+) -> Model:
     """Open a bundle or a run to decide on images; use the result as a context manager.
 
     Args:
         model: Directory of a bundle or of a run, or the object that `build` or `train` returned. A run needs the
             training packages.
         threads: Number of CPU threads of one inference, for a bundle on a CPU; by default one for each core.
+        threshold: Decision threshold to use instead of the model's own; a finite number above 0.
 
     Returns:
         The opened model, see `Model.predict`.
@@ -161,9 +164,13 @@ def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model
     """
     from edgead.files.atomic import restore_directory
     from edgead.runtime.model import Model
+    from edgead.scoring.threshold import check_value
 
     path = path_of(model, "model")
     checked("threads", threads, int | None)
+    checked("threshold", threshold, float | None)
+    if threshold is not None:
+        check_value(threshold)
     restore_directory(path)
     if (path / "run.json").is_file():
         if threads is not None:
@@ -172,7 +179,7 @@ def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model
             from edgead.training.run import open_run
         run = open_run(path)
         description = f"{path} (run: {run.method_name}, {run.teacher_name})"
-        return Model(run.session(), run.size, run.thresholds, description, run.bit_depth)
+        return Model(run.session(), run.size, run.thresholds, description, run.bit_depth, threshold)
     if (path / "manifest.json").is_file():
         from edgead.bundle import Bundle, open_bundle
         from edgead.runtime import open_session
@@ -181,7 +188,7 @@ def load(model: Run | Bundle | PathLike, *, threads: int | None = None) -> Model
         manifest = bundle.manifest
         description = f"{path} (bundle: {manifest.method}, {manifest.teacher}, {manifest.precision})"
         session = open_session(bundle, threads=threads)
-        return Model(session, manifest.size, manifest.thresholds, description, manifest.bit_depth)
+        return Model(session, manifest.size, manifest.thresholds, description, manifest.bit_depth, threshold)
     state = "is neither a run nor a bundle" if path.exists() else "does not exist"
     raise InputError(f"{path} {state}", hint="give a directory that edgead train or edgead build wrote")
 
@@ -235,6 +242,7 @@ def stream(
     threads: int | None = None,
     max_frames: int | None = None,
     part: str | None = None,
+    threshold: float | None = None,
 ) -> Summary:
     """Score a camera, a video or a folder until it ends or Ctrl-C is pressed.
 
@@ -247,13 +255,13 @@ def stream(
         threads: Number of CPU threads of one inference; by default one for each core.
         max_frames: Number of scored frames after which the stream ends.
         part: Name of the part that the source shows; required if the model has several parts.
+        threshold: Decision threshold to use instead of the model's own; a finite number above 0.
 
     Returns:
         Counts and latencies of the stream.
 
     Raises:
-        EdgeadError: If the model cannot be loaded, an argument is out of range, or a source or a sink fails
-            (StreamError).
+        EdgeadError: If the model cannot be loaded, an argument is bad, or a source or a sink fails (StreamError).
 
     Example:
         >>> import edgead
@@ -270,8 +278,8 @@ def stream(
     if not isinstance(sinks, list | tuple) or not all(isinstance(sink, str) for sink in sinks):
         raise InputError(f"sinks is {sinks!r}", hint="give a list of addresses, such as ['status:']")
     # The model is opened before the camera, whose buffer would otherwise fill with frames that are old at the start.
-    with load(model, threads=threads) as opened, ExitStack() as stack:
-        chosen, threshold = opened.part_and_threshold(part)
+    with load(model, threads=threads, threshold=threshold) as opened, ExitStack() as stack:
+        chosen, used = opened.part_and_threshold(part)
         stop = stack.enter_context(stop_on_signals())
         frames = stack.enter_context(open_source(str(given), watch=watch, bit_depth=opened.bit_depth))
         opened_sinks = [stack.enter_context(open_sink(uri, fps=frames.fps)) for uri in sinks]
@@ -280,7 +288,7 @@ def stream(
             frames,
             opened_sinks,
             size=opened.size,
-            threshold=threshold,
+            threshold=used,
             part=chosen,
             max_frames=max_frames,
             stop=stop,

@@ -143,7 +143,7 @@ class Verdict:
     Attributes:
         frame_index: Index of the frame in its source.
         anomaly_score: Score of the frame.
-        threshold: Decision threshold of the part.
+        threshold: Decision threshold that was used: the bundle's for the part, or the one that the user gave.
         is_anomalous: Whether `anomaly_score > threshold`.
         latency_ms: Time from capture to decision, in milliseconds.
         regions: Regions of the map above the threshold, the largest first; empty if the frame is good.
@@ -157,6 +157,25 @@ class Verdict:
     latency_ms: float
     regions: tuple[Region, ...]
     part: str | None = None
+
+    @property
+    def share_of_threshold(self) -> float | None:
+        """The score divided by the threshold: above 1 is anomalous; None if the threshold is not above 0."""
+        return share_of_threshold(self.anomaly_score, self.threshold)
+
+
+def share_of_threshold(anomaly_score: float, threshold: float) -> float | None:
+    """Return a score as a share of a threshold, which makes scores of different parts and bundles comparable.
+
+    Args:
+        anomaly_score: Anomaly score of an image.
+        threshold: Decision threshold.
+
+    Returns:
+        The score divided by the threshold; None if the threshold is not above 0 or the share is not a finite number.
+    """
+    share = anomaly_score / threshold if threshold > 0.0 else math.inf
+    return share if math.isfinite(share) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -469,3 +469,51 @@ def test_a_wrong_argument_of_stream_is_one_line(
     with pytest.raises(kind) as caught:
         edgead.stream(bundle, *arguments, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_given_threshold_decides_instead_of_the_bundles(bundle: Path, tmp_path: Path) -> None:
+    grey = np.full((32, 64, 3), 51, np.uint8)
+    with edgead.load(bundle) as model:
+        own, given = model.predict(grey), model.predict(grey, threshold=0.1)
+    assert (own.threshold, own.is_anomalous, own.share_of_threshold) == (0.5, False, pytest.approx(0.4))
+    assert (given.threshold, given.is_anomalous, given.share_of_threshold) == (0.1, True, pytest.approx(2.0))
+    with edgead.load(bundle, threshold=0.1) as model:
+        assert model.predict(grey).threshold == 0.1
+        assert model.predict(grey, threshold=0.3).threshold == 0.3
+        assert model.thresholds["washer"] == THRESHOLD
+
+
+def test_a_stream_with_a_given_threshold_says_so_in_every_verdict(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "grey").mkdir()
+    cv2.imwrite(str(tmp_path / "grey" / "0.png"), np.full((32, 64, 3), 51, np.uint8))
+    out = tmp_path / "verdicts.jsonl"
+    edgead.stream(bundle, tmp_path / "grey", [f"jsonl:{out}"], threshold=0.1)
+    (verdict,) = map(json.loads, out.read_text().splitlines())
+    assert (verdict["threshold"], verdict["is_anomalous"]) == (0.1, True)
+    assert verdict["share_of_threshold"] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), 0.0, -0.5, "0.5", True])
+def test_a_threshold_that_is_no_number_above_0_is_one_line(
+    bundle: Path, frames: Path, threshold: Any
+) -> None:
+    with pytest.raises(InputError):
+        edgead.load(bundle, threshold=threshold)
+    with pytest.raises(InputError):
+        edgead.stream(bundle, frames, threshold=threshold)
+
+
+def test_a_stream_keeps_the_threshold_of_its_start(bundle: Path) -> None:
+    from edgead.bundle.set_threshold import change_threshold
+    from edgead.bundle.threshold_changes import ThresholdChange
+    from edgead.files.records import utc_now
+
+    grey = np.full((32, 64, 3), 51, np.uint8)
+    with edgead.load(bundle) as model:
+        change = ThresholdChange("value", 0.1, 0, 0, 0, utc_now(), THRESHOLD)
+        change_threshold(
+            edgead.open_bundle(bundle), "washer", Threshold(0.1, None, None, None, 0, None), change
+        )
+        assert model.predict(grey).threshold == 0.5
+    with edgead.load(bundle) as model:
+        assert model.predict(grey).threshold == 0.1

@@ -3,10 +3,15 @@
 The manifest is the first file that is read from an untrusted directory, so the reader is strict. It accepts plain JSON
 without NaN, in which every key is known, no key is missing, every value has its type, and every file name stays inside
 the bundle. It checks the schema first, and refuses a newer one with the hint to install a newer edgead.
+
+The manifest holds a hash of its own content, so that an edit by hand is refused: a threshold that someone typed has no
+origin. `edgead threshold` changes it. The hash proves no author, see `docs/decisions`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,6 +20,7 @@ from typing import Any
 
 from edgead import __version__
 from edgead.bundle.part_names import check_part_names
+from edgead.bundle.threshold_changes import MAX_CHANGES, ThresholdChange
 from edgead.errors import BundleError
 from edgead.files.parsing import RecordError, check_object, json_text, parse_json, shown
 from edgead.files.records import record_errors, record_from, utc_now
@@ -22,7 +28,7 @@ from edgead.imaging.preprocess import ModelSize, check_preprocess_spec, preproce
 from edgead.scoring.threshold import Threshold
 from edgead.text import printable
 
-SCHEMA = 5
+SCHEMA = 6
 MAX_MANIFEST_BYTES = 2**20
 MAX_FILE_BYTES = 4 * 2**30
 MAX_TEXT_CHARACTERS = 255
@@ -56,12 +62,14 @@ class Manifest:
         target: Name of the target, such as cpu.
         precision: Name of the precision, such as fp32.
         size: Size of the model's images.
-        thresholds: Thresholds of this engine at this precision, by part.
+        thresholds: Current thresholds of this engine at this precision, by part.
         training: Summary of the training; JSON values only.
         verification: Summary of the verification; JSON values only.
         verified: Whether the build compared the engine with its reference. If not, only the golden outputs prove the
             engine, each time the bundle is opened.
         verified_on: Environment that computed the golden outputs, see `edgead.runtime.environment`.
+        changes: Changes of the thresholds since the build, by part, the oldest first; parts without a change are left
+            out.
         files: Hash and size of each file, by path relative to the bundle with `/` as separator. `write_bundle` sets it.
         bit_depth: Depth of the values of image files with samples of 16 bits that the model was trained on; None for
             the depth of the files. Every image file that the model scores is read with it.
@@ -81,6 +89,7 @@ class Manifest:
     verification: Mapping[str, Any]
     verified: bool
     verified_on: Mapping[str, Any]
+    changes: Mapping[str, tuple[ThresholdChange, ...]] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     bit_depth: int | None = None
     created_at: str = field(default_factory=utc_now)
@@ -109,9 +118,13 @@ class Manifest:
             "verification": dict(self.verification),
             "verified": self.verified,
             "verified_on": dict(self.verified_on),
+            "changes": {
+                part: [asdict(change) for change in of_part] for part, of_part in self.changes.items()
+            },
             "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
         }
-        return json_text(content)
+        # Hashed as a reader will parse it: tuples are lists then.
+        return json_text({**content, "sha256": content_hash(json.loads(json_text(content)))})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
@@ -133,6 +146,8 @@ class Manifest:
                 )
             if schema != SCHEMA:
                 raise RecordError(f"schema is {schema}, not {SCHEMA}")
+            stated = record_from(str, content.pop("sha256", None), "sha256")
+            found = content_hash(content)
             # The file holds the whole preprocessing, and only the image size varies.
             spec = record_from(dict, content.pop("preprocess", None), "preprocess")
             size, bit_depth = check_preprocess_spec(spec)
@@ -141,7 +156,26 @@ class Manifest:
                     raise RecordError(f"it has the unknown key {key!r}")
             manifest = record_from(cls, {**content, "size": asdict(size), "bit_depth": bit_depth})
             _check(manifest)
+        # Last, because every other check names the key that is wrong.
+        if stated != found:
+            raise BundleError(
+                "it was changed by hand or is damaged (its own SHA-256 differs)",
+                hint=f"copy the bundle again or {REBUILD}; 'edgead threshold' sets a threshold",
+            )
         return manifest
+
+
+def content_hash(content: Mapping[str, Any]) -> str:
+    """Compute the hash that a manifest holds of its own content.
+
+    Args:
+        content: Content of the manifest without the key "sha256"; JSON values only.
+
+    Returns:
+        SHA-256 in lower-case hex of the content as JSON with sorted keys and without spaces.
+    """
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_file_name(name: str) -> None:
@@ -173,8 +207,13 @@ def _check(manifest: Manifest) -> None:
             raise RecordError(f"files {name!r}: {entry.sha256[:80]!r} is not a SHA-256")
         if not 0 <= entry.bytes <= MAX_FILE_BYTES:
             raise RecordError(f"files {name!r}: {entry.bytes} bytes is not between 0 and {MAX_FILE_BYTES}")
-    if not _is_utc(manifest.created_at):
-        raise RecordError(f"'created_at' is {manifest.created_at[:80]!r}, not a time in UTC")
+    for part, changes in manifest.changes.items():
+        if part not in manifest.thresholds or not 1 <= len(changes) <= MAX_CHANGES:
+            raise RecordError(f"changes {part[:80]!r}: unknown part, or not 1 to {MAX_CHANGES} changes")
+    times = [change.set_at for changes in manifest.changes.values() for change in changes]
+    for key, time in (("created_at", manifest.created_at), *(("set_at", time) for time in times)):
+        if not _is_utc(time):
+            raise RecordError(f"{key!r} is {time[:80]!r}, not a time in UTC")
 
 
 def _is_utc(text: str) -> bool:

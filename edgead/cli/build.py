@@ -164,7 +164,12 @@ def _report(bundle: Bundle) -> list[str]:
     size_mb = sum(entry.bytes for entry in manifest.files.values()) / 1e6
     for part, threshold in thresholds.items():
         lines.append(
-            f"threshold    {threshold.value:.4g} for a false-alarm rate of {threshold.false_alarm_rate:g}"
+            f"threshold    {threshold.value:.4g}"
+            + (
+                ""
+                if threshold.false_alarm_rate is None
+                else f" for a false-alarm rate of {threshold.false_alarm_rate:g}"
+            )
             + (f" of {part}" if several else "")
         )
     lines.append(f"bundle       {bundle.path} ({size_mb:.1f} MB)")

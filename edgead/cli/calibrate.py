@@ -77,7 +77,7 @@ def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[
     restore_directory(model)
     if (model / "manifest.json").is_file():
         from edgead.bundle import open_bundle
-        from edgead.engine.rebuild import images_of, spread
+        from edgead.engine.found_images import images_of, spread
 
         if not data:
             raise InputError(

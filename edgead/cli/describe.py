@@ -46,14 +46,16 @@ def describe(path: Path) -> ModelInfo:
 def _bundle(path: Path) -> ModelInfo:
     """Describe a bundle."""
     from edgead.bundle import open_bundle
+    from edgead.bundle.threshold_changes import built_thresholds
 
     bundle = open_bundle(path)
     manifest = bundle.manifest
     training = dict(manifest.training)
     counts = training.pop("trained_on", None)
     counts = counts if isinstance(counts, Mapping) else {}
+    built = built_thresholds(manifest)
     parts = {
-        name: PartInfo(threshold.value, threshold.false_alarm_rate, threshold.n_normal, counts.get(name))
+        name: PartInfo(threshold.value, threshold.false_alarm_rate, built[name].n_normal, counts.get(name))
         for name, threshold in manifest.thresholds.items()
     }
     absent: dict[str, str] = {}

@@ -32,6 +32,7 @@ from edgead.cli.plugin import plugin
 from edgead.cli.progress import echo, report
 from edgead.cli.standard_streams import STANDARD_OUTPUT, drop_standard_output, usable_standard_streams
 from edgead.cli.stream import stream
+from edgead.cli.threshold import threshold
 from edgead.cli.train import train
 from edgead.errors import EdgeadError, InputError, MissingLibraryError
 from edgead.files.addresses import hide_arguments
@@ -74,6 +75,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("calibrate", calibrate, "nothing was written; the same command starts again"),
     ("info", info, "nothing was written"),
     ("eval", eval_, "an existing report stays; the same command starts again"),
+    ("threshold", threshold, "the bundle keeps its threshold; the same command starts again"),
     ("compare", compare, "finished cells are kept; the same command continues"),
     ("stream", stream, "the output of the sinks is kept"),
     ("demo", demo, "finished steps are kept; the same command continues"),

@@ -17,7 +17,8 @@ class PartInfo:
 
     Attributes:
         threshold: Decision threshold, None for an unfinished run.
-        false_alarm_rate: False-alarm rate that the threshold was set for, None for an unfinished run.
+        false_alarm_rate: False-alarm rate that the threshold was set for; None for an unfinished run, and for a
+            threshold that another rule set.
         held_out: Number of held-out images.
         trained_on: Number of training images, None if the bundle does not record it.
     """
@@ -148,10 +149,8 @@ def _part_text(part: PartInfo) -> str:
     trained = "" if part.trained_on is None else f"{part.trained_on} training images, "
     if part.threshold is None:
         return f"{trained}{part.held_out} held out, no threshold yet"
-    return (
-        f"{trained}{part.held_out} held out, threshold {part.threshold:.4g} for a false-alarm rate of "
-        f"{part.false_alarm_rate:g}"
-    )
+    rate = "" if part.false_alarm_rate is None else f" for a false-alarm rate of {part.false_alarm_rate:g}"
+    return f"{trained}{part.held_out} held out, threshold {part.threshold:.4g}{rate}"
 
 
 def _plain(value: Any) -> str:

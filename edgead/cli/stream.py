@@ -58,6 +58,14 @@ def stream(
             show_default="the only one",
         ),
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Decision threshold of this stream; edgead threshold sets the one of the bundle.",
+            show_default="the bundle's",
+        ),
+    ] = None,
 ) -> None:
     """Score a camera, a video or a folder.
 
@@ -71,7 +79,14 @@ def stream(
     opened = open_bundle(bundle)
     with ProgressDisplay():
         summary = run_stream(
-            opened, source, sink, watch=watch, threads=threads, max_frames=max_frames, part=part
+            opened,
+            source,
+            sink,
+            watch=watch,
+            threads=threads,
+            max_frames=max_frames,
+            part=part,
+            threshold=threshold,
         )
     # If verdicts go to standard output, the summary goes to standard error.
     echo(summary.text(), err="jsonl:-" in sink)

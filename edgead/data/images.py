@@ -6,6 +6,7 @@ skipped and reported.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,18 @@ def load_images(samples: Sequence[Sample], size: ModelSize, skip_broken: bool = 
         first = f", the first: {broken[0]}" if broken else ""
         raise DataError(f"none of {len(samples)} images can be read{first}", hint="check the folder")
     return LoadedImages(images[: len(kept)], tuple(kept), tuple(broken))
+
+
+def image_hash(image: UInt8Array) -> str:
+    """Compute the ID by which a bundle knows a held-out image.
+
+    Args:
+        image: Image at the model's size, (H, W, 3) uint8 RGB.
+
+    Returns:
+        The first 128 bits of the SHA-256 of the pixels, in hex.
+    """
+    return hashlib.sha256(image.tobytes()).hexdigest()[:32]
 
 
 def read_sample(sample: Sample) -> UInt8Array:

@@ -71,7 +71,7 @@ def _folders_of_images(root: Path, samples: Iterable[Sample]) -> set[Path]:
     """Return the folders of the samples and, inside the dataset, the folders beside them."""
     folders = {sample.path.parent for sample in samples}
     beside = {folder.parent for folder in folders if root in folder.parents}
-    return folders.union(*(_folders(above) for above in beside))
+    return folders.union(*(folders_in(above) for above in beside))
 
 
 def dataset_path(folder: Path) -> Path:
@@ -128,7 +128,7 @@ def _train_test(root: Path, good: str) -> _Samples:
             raise DataError(f"{root} has both test and test_public", hint="remove or rename one of them")
         tested, truth = public, public / _GROUND_TRUTH
     test: list[Sample] = []
-    for folder in _folders(tested):
+    for folder in folders_in(tested):
         if folder.name == good:
             test += (Sample(path, 0) for path in images_in(folder))
         elif folder != truth:
@@ -186,7 +186,7 @@ def _folder(root: Path) -> _Samples:
             f"{root} has images such as {loose[0].name} beside {GOOD}/", hint="move them into a folder"
         )
     train = tuple(Sample(path, 0) for path in _images_needed(root / GOOD))
-    defects = (folder for folder in _folders(root) if folder.name != GOOD)
+    defects = (folder for folder in folders_in(root) if folder.name != GOOD)
     return train, tuple(Sample(path, 1, folder.name) for folder in defects for path in images_in(folder))
 
 
@@ -204,7 +204,7 @@ def _defective(folder: Path, masks: Path) -> list[Sample]:
     if not masks.is_dir():
         return [Sample(path, 1, folder.name) for path in images_in(folder)]
     # Sorted backwards, so that a file comes before a folder of the same name, and the first of several suffixes wins.
-    found = {path.name: path for path in _folders(masks) if images_in(path)}
+    found = {path.name: path for path in folders_in(masks) if images_in(path)}
     found |= {path.stem: path for path in reversed(images_in(masks))}
     samples = []
     for path in images_in(folder):
@@ -247,7 +247,8 @@ def _images_needed(folder: Path) -> list[Path]:
     return images
 
 
-def _folders(folder: Path) -> list[Path]:
+def folders_in(folder: Path) -> list[Path]:
+    """List the folders in a folder, sorted; hidden folders are left out."""
     return sorted(path for path in _entries(folder) if path.is_dir() and not path.name.startswith("."))
 
 

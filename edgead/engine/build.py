@@ -164,9 +164,8 @@ def _exact(run: TrainedRun, model: bytes, validation_images: Mapping[str, Valida
         _log.info("setting the threshold on %d held-out good images", held_out)
         # The threshold is the score of one of these images, so rounding in the last bit would decide on that image.
         # The larger of the two scores puts each image on the same side for the model and for the graph.
-        thresholds = {
-            part: of_part.threshold(reference, session) for part, of_part in validation_images.items()
-        }
+        scores = {part: of_part.scores(reference, session) for part, of_part in validation_images.items()}
+        thresholds = {part: of_part.threshold(scores[part]) for part, of_part in validation_images.items()}
         _log.info("checking that the graph decides as the model")
         parts = {}
         for part, of_part in validation_images.items():
@@ -174,8 +173,7 @@ def _exact(run: TrainedRun, model: bytes, validation_images: Mapping[str, Valida
             comparison = verify(reference, session, of_part.all, level, part=named)
             parts[part] = {
                 **judgement(comparison, exact_limits(level)),
-                # So that another bundle can be built from this one with the same validation images.
-                "validation_images": of_part.hashes(),
+                **of_part.record(scores[part]),
             }
         golden = answers(session, validation_images)
     verification = {"reference": "torch", "parts": parts}

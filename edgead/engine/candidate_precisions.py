@@ -207,7 +207,8 @@ def _judged(
 ) -> _Measured:
     """Compare one candidate with the reference."""
     session = candidate.session
-    thresholds = {part: of_part.threshold(session) for part, of_part in validation_images.items()}
+    scores = {part: of_part.scores(session) for part, of_part in validation_images.items()}
+    thresholds = {part: of_part.threshold(scores[part]) for part, of_part in validation_images.items()}
     compared = {}
     for part, of_part in validation_images.items():
         level, other_level = reference.thresholds[part].value, thresholds[part].value
@@ -226,7 +227,7 @@ def _judged(
             part: {
                 "reference_threshold": reference.thresholds[part].value,
                 **judgement(*compared[part]),
-                "validation_images": of_part.hashes(),
+                **of_part.record(scores[part]),
             }
             for part, of_part in validation_images.items()
         },

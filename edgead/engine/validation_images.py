@@ -6,11 +6,12 @@ model of several parts has validation images of each part, because every part ha
 
 from __future__ import annotations
 
-import hashlib
+from typing import Any
 
 import numpy as np
 
 from edgead.data import LoadedImages
+from edgead.data.images import image_hash
 from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.runtime.agreement import BATCH
 from edgead.runtime.base import Session
@@ -42,18 +43,48 @@ class ValidationImages:
         self._labelled = labelled
         self._false_alarm_rate, self._confidence = false_alarm_rate, confidence
 
-    def threshold(self, *sessions: Session) -> Threshold:
+    def scores(self, *sessions: Session) -> Float32Array:
+        """Score the good images.
+
+        Args:
+            *sessions: Sessions that share a threshold. Each image counts with the larger of their scores. The
+                batches are the same as in the comparison, because a score can depend on its batch in the last bit.
+
+        Returns:
+            Scores in the order of `good`, (N,) float32.
+        """
+        found: Float32Array = np.max(
+            [_scores(session, self.all)[: len(self.good)] for session in sessions], axis=0
+        )
+        return found
+
+    def threshold(self, scores: Float32Array) -> Threshold:
         """Set the threshold from the scores of the good images.
 
         Args:
-            *sessions: Sessions that share the threshold. Each image counts with the larger of their scores. The
-                batches are the same as in the comparison, because a score can depend on its batch in the last bit.
+            scores: Result of `scores`.
 
         Returns:
             The threshold, an order statistic of these scores.
         """
-        scores = np.max([_scores(session, self.all)[: len(self.good)] for session in sessions], axis=0)
         return threshold_from_normal_scores(scores, self._false_alarm_rate, self._confidence)
+
+    def record(self, scores: Float32Array) -> dict[str, Any]:
+        """Return what a bundle records of the good images.
+
+        A build from the bundle finds the same images by their IDs, and `edgead threshold` joins the scores of new
+        images to theirs.
+
+        Args:
+            scores: Result of `scores`.
+
+        Returns:
+            JSON values: `validation_images`, the IDs, and `validation_scores` in the same order.
+        """
+        return {
+            "validation_images": [image_hash(image) for image in self.good],
+            "validation_scores": [float(score) for score in scores],
+        }
 
     def auroc(self, session: Session) -> float | None:
         """Compute the image AUROC on the labelled images.
@@ -72,22 +103,6 @@ class ValidationImages:
             return None
         scores = _scores(session, self._labelled.images[known])
         return metrics.auroc(scores, labels[known] == 1) if np.isfinite(scores).all() else 0.0
-
-    def hashes(self) -> list[str]:
-        """Return the IDs of the good images that a bundle records, see `image_hash`."""
-        return [image_hash(image) for image in self.good]
-
-
-def image_hash(image: UInt8Array) -> str:
-    """Compute the ID of a held-out image.
-
-    Args:
-        image: Image at the model's size, (H, W, 3) uint8 RGB.
-
-    Returns:
-        The first 128 bits of the SHA-256 of the pixels, in hex.
-    """
-    return hashlib.sha256(image.tobytes()).hexdigest()[:32]
 
 
 def _scores(session: Session, images: UInt8Array) -> Float32Array:

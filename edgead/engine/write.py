@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from edgead.bundle import Bundle, Manifest, write_bundle
 from edgead.bundle.golden import GOLDEN_PAIRS, Golden, chart_from_image, golden_bytes, pixels_from_chart
+from edgead.bundle.threshold_changes import ThresholdChange
 from edgead.engine.fidelity import Precision
 from edgead.engine.validation_images import ValidationImages
 from edgead.imaging.preprocess import ModelSize
@@ -36,6 +37,7 @@ class Built:
         golden: Golden images and answers.
         files: Other files of the bundle, by name.
         verified: True if the file that runs on the target was verified; False if its graph was verified instead.
+        changes: Changes of the thresholds since an earlier build that set them.
     """
 
     model: bytes
@@ -45,6 +47,7 @@ class Built:
     golden: Golden
     files: Mapping[str, Path | bytes]
     verified: bool
+    changes: Mapping[str, tuple[ThresholdChange, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ def install(out: Path, built: Built, model: ModelDetails, backend: Backend, targ
         size=model.size,
         bit_depth=model.bit_depth,
         thresholds=built.thresholds,
+        changes=built.changes,
         training=model.training,
         verification=built.verification,
         verified=built.verified,

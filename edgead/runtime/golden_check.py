@@ -17,6 +17,7 @@ import numpy as np
 
 from edgead.bundle.golden import Golden, pixels_from_chart
 from edgead.bundle.manifest import REBUILD
+from edgead.bundle.threshold_changes import built_thresholds
 from edgead.errors import BundleError, ImageError, VerificationError
 from edgead.runtime.environment import described, this_environment
 
@@ -48,7 +49,8 @@ def check_golden(session: Session, bundle: Bundle, threads: int | None = None) -
     # Not at the top, because that would be a circular import.
     from edgead.runtime.agreement import golden_fidelity
 
-    thresholds, golden = bundle.manifest.thresholds, bundle.golden()
+    # The limits of the build are shares of its thresholds.
+    thresholds, golden = built_thresholds(bundle.manifest), bundle.golden()
     _check_chart(golden, bundle)
     for part, found in golden_fidelity(golden, session, thresholds).items():
         judged = _entry(bundle.manifest.verification.get("parts"), part)

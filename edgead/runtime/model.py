@@ -23,8 +23,8 @@ from edgead.imaging.preprocess import ModelSize, batch_from_images
 from edgead.imaging.regions import regions_from_map
 from edgead.runtime.base import Session
 from edgead.scoring.decision import NOT_FINITE, decide
-from edgead.scoring.threshold import Threshold
-from edgead.types import Closing, Float32Array, Region, UInt8Array
+from edgead.scoring.threshold import Threshold, check_value
+from edgead.types import Closing, Float32Array, Region, UInt8Array, share_of_threshold
 
 Image: TypeAlias = "str | os.PathLike[str] | UInt8Array"
 
@@ -38,7 +38,7 @@ class Result:
 
     Attributes:
         anomaly_score: Maximum of the anomaly map.
-        threshold: Decision threshold of the part.
+        threshold: Decision threshold that was used: the model's for the part, or the one that the user gave.
         is_anomalous: Whether `anomaly_score > threshold`.
         anomaly_map: (H, W) float32, at the model's size or, on request, at the size of the image.
         regions: Regions of the map above the threshold, in pixels of the image, the largest first; empty if the image
@@ -53,6 +53,11 @@ class Result:
     regions: tuple[Region, ...]
     part: str
 
+    @property
+    def share_of_threshold(self) -> float | None:
+        """The score divided by the threshold: above 1 is anomalous; None if the threshold is not above 0."""
+        return share_of_threshold(self.anomaly_score, self.threshold)
+
 
 class Model(Closing):
     """An opened bundle or run; a context manager.
@@ -63,6 +68,7 @@ class Model(Closing):
         thresholds: Decision threshold of each part, by name; None for a part without one.
         description: Description of the model, in one line.
         bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
+        threshold: Decision threshold to use instead of those of the parts; None for those of the parts.
 
     Attributes:
         session: Session of the model, for batches at the model's size.
@@ -86,12 +92,14 @@ class Model(Closing):
         thresholds: Mapping[str, Threshold | None],
         description: str,
         bit_depth: int | None = None,
+        threshold: float | None = None,
     ) -> None:
         self.session = session
         self.size = size
         self.thresholds = dict(thresholds)
         self.description = description
         self.bit_depth = bit_depth
+        self._threshold = None if threshold is None else check_value(threshold)
         self._closed = False
 
     @property
@@ -99,32 +107,44 @@ class Model(Closing):
         """Names of the parts that the model serves."""
         return tuple(self.thresholds)
 
-    def part_and_threshold(self, part: str | None) -> tuple[str, float]:
+    def part_and_threshold(self, part: str | None, threshold: float | None = None) -> tuple[str, float]:
         """Choose a part and return its decision threshold.
 
         Args:
             part: Name of the part; None for the only part of the model.
+            threshold: Decision threshold to use; None for the one that the model was opened with, or else the part's.
 
         Returns:
-            Name and threshold of the part.
+            Name of the part, and its threshold or the given one.
 
         Raises:
-            InputError: If the part is unknown or has no threshold, or the model serves several parts and none is given.
+            InputError: If the part is unknown or has no threshold, the model serves several parts and none is given, or
+                a given threshold is not a finite number above 0.
         """
         chosen = choose_part(self.thresholds, None if part is None else str(part))
-        if (threshold := self.thresholds[chosen]) is None:
+        given = self._threshold if threshold is None else check_value(threshold)
+        if given is not None:
+            return chosen, given
+        if (own := self.thresholds[chosen]) is None:
             raise InputError(
                 f"the model has no threshold for {chosen}", hint="build a bundle of it with edgead.build"
             )
-        return chosen, threshold.value
+        return chosen, own.value
 
     @overload
-    def predict(self, image: Image, *, part: str | None = None, full_size: bool = False) -> Result: ...
+    def predict(
+        self,
+        image: Image,
+        *,
+        part: str | None = None,
+        full_size: bool = False,
+        threshold: float | None = None,
+    ) -> Result: ...
 
     @overload
     def predict(
         self, image: list[Image] | list[str] | list[Path] | list[UInt8Array] | tuple[Image, ...],
-        *, part: str | None = None, full_size: bool = False,
+        *, part: str | None = None, full_size: bool = False, threshold: float | None = None,
     ) -> list[Result]: ...  # fmt: skip
 
     def predict(
@@ -133,6 +153,7 @@ class Model(Closing):
         *,
         part: str | None = None,
         full_size: bool = False,
+        threshold: float | None = None,
     ) -> Result | list[Result]:
         """Decide on one image, or on each of a list.
 
@@ -141,6 +162,7 @@ class Model(Closing):
                 in batches.
             part: Name of the part on the images; needed if the model serves several.
             full_size: Whether `anomaly_map` is resized bilinearly to the size of the image.
+            threshold: Decision threshold to use; by default the one of `edgead.load`, or else the part's.
 
         Returns:
             One result, or a list of results in the order of the images.
@@ -160,7 +182,7 @@ class Model(Closing):
         """
         if self._closed:
             raise BackendError("the model is closed", hint="open it again with edgead.load")
-        chosen, threshold = self.part_and_threshold(part)
+        chosen, used = self.part_and_threshold(part, threshold)
         images = image if isinstance(image, list | tuple) else [image]
         if not images:
             raise InputError("an empty list of images", hint="give 1 or more")
@@ -170,15 +192,15 @@ class Model(Closing):
             prediction = self.session.infer(batch_from_images(loaded, self.size))
             for index, array in enumerate(loaded):
                 score, of_image = float(prediction.anomaly_score[index]), prediction.anomaly_map[index, 0]
-                anomalous = decide(of_image, score, threshold)
+                anomalous = decide(of_image, score, used)
                 if anomalous is None:
                     name = f"image {start + index + 1} of {len(images)}"
                     raise BackendError(f"{name} gets no decision ({NOT_FINITE})", hint=REBUILD)
                 shape = array.shape[:2]
-                regions = regions_from_map(of_image, threshold, *shape) if anomalous else ()
+                regions = regions_from_map(of_image, used, *shape) if anomalous else ()
                 if full_size and of_image.shape != shape:
                     of_image = cv2.resize(of_image, shape[::-1], interpolation=cv2.INTER_LINEAR)
-                results.append(Result(score, threshold, anomalous, of_image, regions, chosen))
+                results.append(Result(score, used, anomalous, of_image, regions, chosen))
         return results if isinstance(image, list | tuple) else results[0]
 
     def close(self) -> None:

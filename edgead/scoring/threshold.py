@@ -31,27 +31,42 @@ class Threshold:
 
     Attributes:
         value: The threshold, a finite score.
-        false_alarm_rate: Largest share of normal parts above the threshold, 0 to 1.
-        confidence: Requested probability that the false-alarm rate is kept.
-        achieved_confidence: Probability that the normal images achieve.
-        n_normal: Number of normal images.
-        n_needed: Smallest number of normal images that achieves the requested confidence.
+        false_alarm_rate: Largest share of normal parts above the threshold, 0 to 1; None if the threshold was not set
+            from a rate and promises none.
+        confidence: Requested probability that the false-alarm rate is kept; None without a rate.
+        achieved_confidence: Probability that the normal images achieve; None without a rate.
+        n_normal: Number of normal images, 0 if the threshold was set without images.
+        n_needed: Smallest number of normal images that achieves the requested confidence; None without a rate.
 
     Raises:
-        InputError: A field is out of range.
+        InputError: A field is out of range, or only some of the fields of a rate are None.
     """
 
     value: float
-    false_alarm_rate: float
-    confidence: float
-    achieved_confidence: float
+    false_alarm_rate: float | None
+    confidence: float | None
+    achieved_confidence: float | None
     n_normal: int
-    n_needed: int
+    n_needed: int | None
 
     def __post_init__(self) -> None:
-        _check_rate(self.false_alarm_rate, self.confidence)
         if not math.isfinite(self.value):
             raise InputError(f"a threshold is a finite number, not {self.value}")
+        of_rate = (self.false_alarm_rate, self.confidence, self.achieved_confidence, self.n_needed)
+        if of_rate == (None, None, None, None):
+            if not 0 <= self.n_normal <= LARGEST_COUNT:
+                raise InputError(f"a count of normal images is from 0 to {LARGEST_COUNT}")
+            return
+        if (
+            self.false_alarm_rate is None
+            or self.confidence is None
+            or self.achieved_confidence is None
+            or self.n_needed is None
+        ):
+            raise InputError(
+                "a threshold has all of false-alarm rate, confidence, achieved confidence and needed images, or none"
+            )
+        _check_rate(self.false_alarm_rate, self.confidence)
         if not 0.0 <= self.achieved_confidence <= 1.0:
             raise InputError(
                 f"a threshold's achieved confidence is from 0 to 1, not {self.achieved_confidence}"
@@ -62,10 +77,11 @@ class Threshold:
 
     def warning(self) -> str | None:
         """Return a warning that there were too few normal images, with the number needed; None if there were enough."""
+        if self.false_alarm_rate is None or self.confidence is None or self.achieved_confidence is None:
+            return None
         if self.achieved_confidence >= self.confidence:
             return None
-        # The rate that these images guarantee with the requested confidence: solve 1 - (1 - rate)^n = confidence.
-        promised = -math.expm1(math.log1p(-self.confidence) / self.n_normal)
+        promised = smallest_rate(self.n_normal, self.confidence)
         images = "1 normal image" if self.n_normal == 1 else f"{self.n_normal} normal images"
         return (
             f"threshold from {images}, too few for a false-alarm rate of {self.false_alarm_rate:.4g} "
@@ -119,6 +135,62 @@ def threshold_from_normal_scores(
         n_normal=n,
         n_needed=_images_needed(false_alarm_rate, confidence),
     )
+
+
+def check_value(value: float) -> float:
+    """Check a threshold that a user typed.
+
+    Args:
+        value: The threshold.
+
+    Returns:
+        The same value.
+
+    Raises:
+        InputError: It is not a finite number above 0.
+    """
+    # NaN fails this comparison too, and no score is above infinity.
+    if not 0.0 < value < math.inf:
+        raise InputError(f"the threshold is {value}", hint="give a finite number above 0")
+    return value
+
+
+def images_needed(false_alarm_rate: float, confidence: float = 0.95) -> int:
+    """Compute the smallest number of normal images that a threshold for a rate needs: 1 - (1 - rate)^n >= confidence.
+
+    Args:
+        false_alarm_rate: Largest share of normal parts above the threshold, such as 0.01.
+        confidence: Probability that the false-alarm rate is kept, such as 0.95.
+
+    Returns:
+        Number of images, 1 or more.
+
+    Raises:
+        InputError: The rate or the confidence is out of range.
+
+    Example:
+        >>> images_needed(0.01, 0.95)
+        299
+    """
+    _check_rate(false_alarm_rate, confidence)
+    return _images_needed(false_alarm_rate, confidence)
+
+
+def smallest_rate(n: int, confidence: float = 0.95) -> float:
+    """Compute the smallest false-alarm rate that the highest of n normal scores keeps: 1 - (1 - rate)^n = confidence.
+
+    Args:
+        n: Number of normal images, 1 or more.
+        confidence: Probability that the rate is kept.
+
+    Returns:
+        The rate, 0 to 1.
+
+    Example:
+        >>> round(smallest_rate(9, 0.95), 3)
+        0.283
+    """
+    return -math.expm1(math.log1p(-confidence) / n)
 
 
 def _check_rate(false_alarm_rate: float, confidence: float) -> None:

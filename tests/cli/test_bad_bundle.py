@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from edgead.bundle import Manifest, write_bundle
 from edgead.bundle.golden import golden_bytes
-from edgead.engine.validation_images import image_hash
+from edgead.data.images import image_hash
 from edgead.export.head.model_file import file_from_graph
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession

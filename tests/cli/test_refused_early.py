@@ -14,6 +14,7 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.command_line import files_in, run_main, the_error
+from tests.helpers.golden_answers import sign_manifest
 from tests.helpers.parts_on_disk import write_parts
 from tests.helpers.training_parts import TINY_TEACHER, write_images
 
@@ -27,7 +28,7 @@ def world(tmp_path, monkeypatch):
     write_brightness_bundle(tmp_path / "bundle", ModelSize(32, 32), threshold)
     half = write_brightness_bundle(tmp_path / "half", ModelSize(32, 32), threshold)
     manifest = json.loads((half / "manifest.json").read_text())
-    (half / "manifest.json").write_text(json.dumps({**manifest, "precision": "fp16"}))
+    (half / "manifest.json").write_text(json.dumps(sign_manifest({**manifest, "precision": "fp16"})))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine\n")
     monkeypatch.chdir(tmp_path)
@@ -42,7 +43,7 @@ def no_image_is_read(monkeypatch):
         raise AssertionError("an image was read")
 
     monkeypatch.setattr("edgead.data.images.read_image", read)
-    monkeypatch.setattr("edgead.engine.rebuild.read_sample", read)
+    monkeypatch.setattr("edgead.engine.found_images.read_sample", read)
 
 
 TINY = f"--teacher {TINY_TEACHER} --teacher-weights random --size 64 --accelerator cpu"

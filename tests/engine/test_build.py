@@ -120,7 +120,7 @@ def test_the_last_bit_of_a_batch_of_another_size_refuses_no_build(held_out: int)
     images = ToyRun().holdout_images()[PART].images
     validation_images = ValidationImages(images[np.arange(held_out) % len(images)], None, 0.01, 0.95)
     session = BatchedSession(ToyRun().load_model())
-    threshold = validation_images.threshold(session).value
+    threshold = validation_images.threshold(validation_images.scores(session)).value
     exact = TorchSession(ToyRun().load_model())
     assert compare_sessions(session, exact, validation_images.all, threshold).decision_flips == 0
     scores = [

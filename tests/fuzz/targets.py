@@ -33,6 +33,7 @@ from edgead.streaming.uri import number_in, split_options
 from edgead.types import HeadSpec
 from tests.fuzz.mutations import ARCHIVE, BYTES, GRAPH, JSON, TEXT, Mutation
 from tests.helpers.brightness_bundle import brightness_model, write_brightness_bundle
+from tests.helpers.golden_answers import sign_manifest
 from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_file, toy_graph, toy_images
 from tests.imaging.device_codecs import decode_as_a_device
 from tests.imaging.matrix_bmp import bmp_cases
@@ -109,7 +110,8 @@ def _in_bundle(name: str) -> Callable[[bytes, Path], None]:
             if name != "manifest.json":
                 content = json.loads(whole[manifest])
                 entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-                manifest.write_text(json.dumps({**content, "files": {**content["files"], name: entry}}))
+                signed = sign_manifest({**content, "files": {**content["files"], name: entry}})
+                manifest.write_text(json.dumps(signed))
             describe(path)
             with open_session(open_bundle(path), threads=1) as session:
                 session.infer(toy_images(1))

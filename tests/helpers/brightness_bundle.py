@@ -48,10 +48,21 @@ def brightness_model(
 
 
 def write_brightness_bundle(
-    path: Path, size: ModelSize, threshold: Threshold | dict[str, Threshold], gain: float = 1.0
+    path: Path,
+    size: ModelSize,
+    threshold: Threshold | dict[str, Threshold],
+    gain: float = 1.0,
+    held_out: dict[str, float] | None = None,
 ) -> Path:
-    """Write the bundle of the model for images of `size`, and return its path; of washers, or of the parts given."""
+    """Write the bundle of the model for images of `size`, and return its path; of washers, or of the parts given.
+
+    `held_out` are the scores of the held-out images of every part, by the ID of the image.
+    """
     thresholds = threshold if isinstance(threshold, dict) else {"washer": threshold}
+    verification = verification_of(*thresholds)
+    if held_out is not None:
+        for judged in verification["parts"].values():
+            judged |= {"validation_images": list(held_out), "validation_scores": list(held_out.values())}
     manifest = Manifest(
         method="rd",
         teacher="none",
@@ -61,7 +72,7 @@ def write_brightness_bundle(
         size=size,
         thresholds=thresholds,
         training={},
-        verification=verification_of(*thresholds),
+        verification=verification,
         verified=True,
         verified_on={},
     )

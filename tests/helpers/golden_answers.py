@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgead.bundle.golden import Golden, chart_from_image, pixels_from_chart
+from edgead.bundle.manifest import content_hash
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.types import Prediction
@@ -19,6 +20,14 @@ LIMITS = {
     "decision_flips_max": 0,
     "auroc_loss_max": 0.01,
 }
+
+
+def sign_manifest(content: dict[str, Any]) -> dict[str, Any]:
+    """Give the content of a manifest the hash of its own content, as the program that wrote it would."""
+    return {
+        **content,
+        "sha256": content_hash({key: value for key, value in content.items() if key != "sha256"}),
+    }
 
 
 def golden_of(

@@ -56,7 +56,7 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
         assert datetime.fromisoformat(line.pop("time")).utcoffset().total_seconds() == 0  # type: ignore[union-attr]
     good = {
         "event": "verdict", "source": "test", "part": "washer", "frame_index": 3, "anomaly_score": 0.25,
-        "threshold": 0.5, "is_anomalous": False, "latency_ms": 12.346, "regions": [],
+        "threshold": 0.5, "share_of_threshold": 0.5, "is_anomalous": False, "latency_ms": 12.346, "regions": [],
     }  # fmt: skip
     regions = [
         {
@@ -73,7 +73,14 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
         {"event": "no_signal", "reason": "no image comes", "silent_s": 3.0},
         {"event": "signal", "silent_s": 4.5},
         {"event": "withheld", "source": "test", "frame_index": 5, "reason": "the map is not finite"},
-        {**good, "frame_index": 4, "anomaly_score": 0.75, "is_anomalous": True, "regions": regions},
+        {
+            **good,
+            "frame_index": 4,
+            "anomaly_score": 0.75,
+            "share_of_threshold": 1.5,
+            "is_anomalous": True,
+            "regions": regions,
+        },
     ]
 
 

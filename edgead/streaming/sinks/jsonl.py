@@ -1,7 +1,8 @@
 r"""JSON lines, for programs that read verdicts: a controller, a database, a spreadsheet.
 
     {"event": "verdict", "time": ..., "source": ..., "part": ..., "frame_index": ...,
-     "anomaly_score": ..., "threshold": ..., "is_anomalous": ..., "latency_ms": ...,
+     "anomaly_score": ..., "threshold": ..., "share_of_threshold": ..., "is_anomalous": ...,
+     "latency_ms": ...,
      "regions": [{"x_px": ..., "y_px": ..., "width_px": ..., "height_px": ..., "area_px": ..., "highest_value": ...,
                   "polygon": [[x, y], ...]}, ...]}
     {"event": "withheld", "time": ..., "source": ..., "frame_index": ..., "reason": ...}
@@ -72,6 +73,7 @@ class JsonLines(Sink):
             frame_index=verdict.frame_index,
             anomaly_score=verdict.anomaly_score,
             threshold=verdict.threshold,
+            share_of_threshold=verdict.share_of_threshold,
             is_anomalous=verdict.is_anomalous,
             latency_ms=round(verdict.latency_ms, 3),
             regions=[asdict(region) for region in verdict.regions],

@@ -1,0 +1,69 @@
+"""Record of the changes of a bundle's thresholds after its build: who set a threshold from what.
+
+The manifest holds the current threshold of each part, and the changes that led to it from the threshold of the build.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from edgead.errors import InputError
+from edgead.scoring.threshold import LARGEST_COUNT, Threshold
+
+if TYPE_CHECKING:
+    from edgead.bundle.manifest import Manifest
+
+Rule: TypeAlias = Literal["false-alarm-rate", "best-f1", "recall", "value"]
+
+MAX_CHANGES = 20
+"""Largest number of changes that a bundle remembers for a part."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdChange:
+    """One change of the threshold of a part.
+
+    Attributes:
+        rule: Rule that chose the new threshold.
+        wanted: Wanted recall, false-alarm rate or value; None for "best-f1".
+        n_good: Number of images of good parts behind the new threshold.
+        n_held_out: How many of them are held-out images of the training.
+        n_defects: Number of images of defects behind it.
+        set_at: Time of the change, ISO 8601 in UTC.
+        previous: Threshold that it replaced.
+
+    Raises:
+        InputError: A field is out of range.
+    """
+
+    rule: Rule
+    wanted: float | None
+    n_good: int
+    n_held_out: int
+    n_defects: int
+    set_at: str
+    previous: Threshold
+
+    def __post_init__(self) -> None:
+        if self.wanted is not None and not math.isfinite(self.wanted):
+            raise InputError(f"a wanted value is a finite number, not {self.wanted}")
+        counts = (self.n_good, self.n_held_out, self.n_defects)
+        if not all(0 <= count <= LARGEST_COUNT for count in counts) or self.n_held_out > self.n_good:
+            raise InputError("counts of images are not possible")
+
+
+def built_thresholds(manifest: Manifest) -> dict[str, Threshold]:
+    """Return the thresholds that the build set, by part.
+
+    The tolerances of the golden check are shares of these, whatever the threshold is now.
+
+    Args:
+        manifest: Manifest of a bundle.
+    """
+    changes = manifest.changes
+    return {
+        part: changes[part][0].previous if changes.get(part) else threshold
+        for part, threshold in manifest.thresholds.items()
+    }

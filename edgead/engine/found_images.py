@@ -1,0 +1,158 @@
+"""The images that a float32 bundle was built with, found again in any folder by the hashes that the bundle records."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgead.bundle import Bundle
+from edgead.bundle.manifest import REBUILD, Manifest
+from edgead.data import Dataset, LoadedImages, Sample, load_images, open_dataset, read_sample, spread_over
+from edgead.data.images import image_hash
+from edgead.errors import DataError, ImageError, InputError
+from edgead.imaging.preprocess import ModelSize, resize_to_model
+from edgead.types import UInt8Array
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImages:
+    """Images of one part of a bundle.
+
+    Attributes:
+        good: Good images that the threshold was set on, (N, H, W, 3) uint8 RGB.
+        others: Samples of the other good images.
+        labelled: Test images; None if there are none.
+    """
+
+    good: UInt8Array
+    others: list[Sample]
+    labelled: LoadedImages | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A dataset: its good images with a known hash, by hash, the other good ones, and its part (None if unknown)."""
+
+    path: Path
+    dataset: Dataset
+    found: dict[str, UInt8Array]
+    others: list[Sample]
+    part: str | None = None
+
+
+def images_of(bundle: Bundle, data: Sequence[Path]) -> dict[str, FoundImages]:
+    """Find the images of each part of a float32 bundle, by the hashes of the images that its threshold was set on.
+
+    Args:
+        bundle: Bundle of precision fp32.
+        data: Folders of datasets, one for each part. A folder may have another name than at the training.
+
+    Returns:
+        The images by part.
+
+    Raises:
+        InputError: If the bundle has another precision, or does not record which images its thresholds were set on.
+        DataError: If some of these images are missing, or a dataset belongs to no part.
+    """
+    manifest = bundle.manifest
+    if manifest.precision != "fp32":
+        raise InputError(
+            f"{bundle.path} is {manifest.precision}, and another precision can only be built from fp32",
+            hint="give an fp32 bundle, or leave out --data and --precision to compile it as it is",
+        )
+    known = {part: _hashes_of(bundle, part) for part in manifest.thresholds}
+    folders = []
+    for path in data:
+        _log.info("reading the images in %s", path)
+        folders.append(_read(path, frozenset().union(*known.values()), manifest))
+    images = {}
+    for part, hashes in known.items():
+        held = [len(hashes & folder.found.keys()) if folder.part is None else 0 for folder in folders]
+        best = int(np.argmax(held))
+        folder = folders[best]
+        if not held[best] and any(folder.part is not None or folder.found for folder in folders):
+            raise DataError(
+                f"no --data holds the images that the threshold of {bundle.path} for {part} was set on",
+                hint="give the folder of that part too",
+            )
+        if held[best] != len(hashes):
+            raise DataError(
+                f"{folder.path} holds {held[best]} of the {len(hashes)} images that the threshold of "
+                f"{bundle.path}{f' for {part}' if len(known) > 1 else ''} was set on",
+                hint="give the folder that the model was trained on, unchanged",
+            )
+        good = np.stack([folder.found[name] for name in sorted(hashes)])
+        test = folder.dataset.test
+        labelled = load_images(test, manifest.size, skip_broken=True) if test else None
+        images[part] = FoundImages(good, folder.others, labelled)
+        folders[best] = replace(folder, part=part)
+    for folder in folders:
+        if folder.part is None:
+            raise DataError(f"{folder.path} belongs to no part of {bundle.path}", hint="leave it out")
+    return images
+
+
+def spread(images: Mapping[str, FoundImages], size: ModelSize) -> Callable[[int], UInt8Array]:
+    """Make the function that loads the calibration images of a `PrecisionConverter`.
+
+    Args:
+        images: Images by part.
+        size: Size of the images that the model takes, in pixels.
+
+    Returns:
+        Function that takes an approximate number and returns other good images, (N, H, W, 3) uint8 RGB, spread evenly
+        over all parts.
+    """
+    return lambda count: (
+        load_images(spread_over([part.others for part in images.values()], count), size).images
+    )
+
+
+def recorded_of(bundle: Bundle, part: str, key: str) -> Any:
+    """Return an unchecked record of a bundle about the validation images of a part.
+
+    Args:
+        bundle: Opened bundle.
+        part: Name of one of its parts.
+        key: "validation_images" or "validation_scores".
+
+    Returns:
+        The recorded value; None if there is none.
+    """
+    parts = bundle.manifest.verification.get("parts")
+    judged = parts.get(part) if isinstance(parts, Mapping) else None
+    return judged.get(key) if isinstance(judged, Mapping) else None
+
+
+def _hashes_of(bundle: Bundle, part: str) -> frozenset[str]:
+    """Return the hashes of the images that the threshold of a part was set on, or raise InputError."""
+    names = recorded_of(bundle, part, "validation_images")
+    if not isinstance(names, list) or not names:
+        raise InputError(f"{bundle.path} does not record the validation images of {part}", hint=REBUILD)
+    return frozenset(map(str, names))
+
+
+def _read(path: Path, known: frozenset[str], manifest: Manifest) -> _Folder:
+    """Open a dataset, and separate its good images with a known hash from the other readable ones."""
+    dataset = open_dataset(path).at_bit_depth(manifest.bit_depth)
+    found: dict[str, UInt8Array] = {}
+    others = []
+    for sample in (*dataset.train, *dataset.validation):
+        # Images are read one at a time, because a dataset may be larger than the memory.
+        try:
+            image = resize_to_model(read_sample(sample), manifest.size)
+        except ImageError:
+            continue
+        name = image_hash(image)
+        if name in known:
+            found[name] = image
+        else:
+            others.append(sample)
+    return _Folder(path, dataset, found, others)
