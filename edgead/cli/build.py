@@ -55,7 +55,7 @@ def build(
         typer.Option(
             metavar="RATE",
             help="Share of good parts that may be rejected: 0.01 is 1 in 100.",
-            show_default="0.01",
+            show_default="the run's, or 0.01 for a bundle",
         ),
     ] = None,
     confidence: Annotated[

@@ -99,6 +99,18 @@ def train(
     seed: Annotated[
         int, typer.Option(metavar="N", help="Seed of the hold-out, the initial weights and the order.")
     ] = 0,
+    hold_out: Annotated[
+        str,
+        typer.Option(
+            metavar="N|SHARE", help="Good images that are held out for the threshold: a number or a share."
+        ),
+    ] = "0.1",
+    false_alarm_rate: Annotated[
+        float,
+        typer.Option(
+            metavar="RATE", help="Share of good parts that may be called defective; 0.01 is 1 in 100."
+        ),
+    ] = 0.01,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Skip and count unreadable images.")
     ] = False,
@@ -154,6 +166,8 @@ def train(
             loss=loss,
             textures=textures,
             seed=seed,
+            hold_out=hold_out,
+            false_alarm_rate=false_alarm_rate,
             skip_broken=skip_broken,
             bit_depth=bit_depth,
             accelerator=str(accelerator),

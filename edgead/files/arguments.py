@@ -35,6 +35,9 @@ class TrainOptions(TypedDict, total=False):
         alignment: Alignment of the parts: "aligned", "unaligned", or "auto" to find out from the images.
         textures: Textures of pseudo-anomalies: "procedural" or a folder of images.
         seed: Seed of the hold-out, the initial weights and the order of images.
+        hold_out: Number or share of the good images that are held out for the threshold, such as 30 or 0.3; not for a
+            dataset with validation images, which are held out.
+        false_alarm_rate: Share of good parts that may be called defective; also the default of a build of the run.
         skip_broken: Whether to skip and count image files that cannot be read.
         bit_depth: Depth of the values of image files with samples of 16 bits: 10, 12 or 14; by default 16, or the
             depth that a file records.
@@ -58,6 +61,8 @@ class TrainOptions(TypedDict, total=False):
     alignment: str
     textures: str | os.PathLike[str]
     seed: int
+    hold_out: int | float | str
+    false_alarm_rate: float
     skip_broken: bool
     bit_depth: int | None
     accelerator: str
@@ -80,7 +85,8 @@ class PlanOptions(TypedDict, total=False):
         algorithm: Calibration algorithm for int8: "minmax", "entropy", "percentile" or "mse".
         quantize: Layers that int8 quantizes: "all" or "student".
         cache: File of the calibration for int8.
-        false_alarm_rate: Share of good parts that may be called defective; 0.01 is 1 in 100.
+        false_alarm_rate: Share of good parts that may be called defective; by default the rate of the run, or
+            0.01 for a bundle.
         confidence: Confidence that this share is not exceeded, from 0 to 1.
     """
 

@@ -61,7 +61,9 @@ def finish_run(
     for name, part in parts.items():
         images = part.held_out.images
         scores = np.concatenate([session.infer(image[None]).anomaly_score for image in images])
-        records[name] = replace(fresh.parts[name], threshold=threshold_from_normal_scores(scores))
+        records[name] = replace(
+            fresh.parts[name], threshold=threshold_from_normal_scores(scores, fresh.config.false_alarm_rate)
+        )
         raised[name] = raised_share(session, images, fresh.config.seed)
     # Later rows of a stage replace earlier ones, so the loss of its last epoch remains.
     after = {row["stage"]: row["holdout_loss"] for row in fitted.metrics}

@@ -31,7 +31,7 @@ from edgead.training.config import TrainConfig
 from edgead.training.record_paths import check_holdout, with_paths
 from edgead.training.session import TorchSession
 
-SCHEMA = 3
+SCHEMA = 4
 MAX_JSON_BYTES = 16 * 2**20
 
 RUN_FILE = "run.json"

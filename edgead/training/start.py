@@ -37,7 +37,7 @@ def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any
         given.setdefault(name, getattr(preset, name))
     if given["textures"] != PROCEDURAL:
         given["textures"] = str(Path(given["textures"]).resolve())
-    given |= {name: str(given[name]) for name in ("size", "teacher_weights") if name in given}
+    given |= {name: str(given[name]) for name in ("size", "teacher_weights", "hold_out") if name in given}
     data = tuple(str(dataset_path(folder)) for folder in folders)
     config = TrainConfig(data=data, training_precision=precision, **given)
     return train_run(config, out, fabric)

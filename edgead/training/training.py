@@ -26,7 +26,7 @@ from edgead.training.alignment import ALIGNED_BELOW, alignment_from_spread, alig
 from edgead.training.checkpoint import Checkpoint, read_checkpoint
 from edgead.training.config import PROCEDURAL, TrainConfig
 from edgead.training.finish import finish_run, finished_run
-from edgead.training.images import PartImages, read_images, stacked
+from edgead.training.images import PartImages, log_budget, read_images, stacked
 from edgead.training.loop import Trainer, TrainingImages
 from edgead.training.memory import memory_errors
 from edgead.training.run import (
@@ -74,6 +74,8 @@ def train_run(config: TrainConfig, out: Path, fabric: Fabric) -> Run:
     kind.check_choices(config.loss, config.variant)
     stage_ends(kind.presets[preset].stages, config.epochs)
     datasets = config.open_datasets()
+    for dataset in datasets.values():
+        log_budget(dataset, config.hold_out, config.false_alarm_rate)
     # Random weights of a teacher must be the same when the training is continued.
     torch.manual_seed(config.seed)
     teacher = kind.create_teacher(config.teacher, config.teacher_weights)
@@ -103,7 +105,7 @@ def _parts(datasets: Mapping[str, Dataset], config: TrainConfig) -> dict[str, Pa
     """Read the good images of every part, by the part's name."""
     size = ModelSize.parse(config.size)
     return {
-        name: read_images(dataset, size, config.seed, config.skip_broken)
+        name: read_images(dataset, size, config.seed, config.skip_broken, config.hold_out)
         for name, dataset in datasets.items()
     }
 

@@ -75,9 +75,9 @@ def test_an_unfinished_or_collapsed_run_does_not_open(tmp_path, record, state):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"schema": 4, "edgead_version": "9.9"},
+        {"schema": 5, "edgead_version": "9.9"},
         {"schema": 1},
-        {"schema": "3"},
+        {"schema": "4"},
         {"schema": True},
         {"edgead_version": None},
         {"state": "asleep"},
