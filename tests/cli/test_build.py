@@ -34,7 +34,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     for i in range(3):
         cv2.imwrite(str(data / f"{i}.png"), rng.integers(0, 256, (70, 90, 3), np.uint8))
-    config = TrainConfig(data=(str(data),), teacher="resnet18", teacher_weights="random", size="64")
+    config = TrainConfig(
+        data=(str(data),), teacher="resnet18", teacher_weights="random", size="64", false_alarm_rate=0.05
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         method = create_method("rd", create_teacher("resnet18", "random"), ModelSize(64, 64), config.loss)
@@ -65,7 +67,10 @@ def test_a_precision_is_built_and_its_table_printed(run: Path, tmp_path: Path) -
         app, [str(run), "--out", str(tmp_path / "half"), "--precision", "fp16"], catch_exceptions=False
     )
     assert result.exit_code == 0
-    assert open_bundle(tmp_path / "half").manifest.precision == "fp16"
+    manifest = open_bundle(tmp_path / "half").manifest
+    assert manifest.precision == "fp16"
+    # Without --false-alarm-rate it is the rate of the run, in a lower precision too.
+    assert [threshold.false_alarm_rate for threshold in manifest.thresholds.values()] == [0.05]
     assert "verified     fp16 for cpu against onnxruntime fp32, 6 images" in result.stdout
     assert re.search(r"rank correlation +[01][.0-9]* +>= 0.99\n", result.stdout)
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from edgead.errors import InputError
 from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
+from tests.helpers.command_line import run_main, the_error
 from tests.helpers.stream_parts import SIZE, textured, write_image, write_video
 
 EDGEAD = [sys.executable, "-c", "from edgead.cli.main import main; main()", "stream"]
@@ -42,6 +44,33 @@ def test_a_folder_to_verdicts_on_standard_output_and_rejects(bundle: Path, tmp_p
     assert [verdict["is_anomalous"] for verdict in verdicts] == [False, True, False, True]
     assert len(list(rejects.glob("*.png"))) == 2
     assert "4 seen, 4 scored, 0 dropped" in done.stderr
+
+
+def test_a_given_threshold_decides_and_the_bundle_keeps_its_own(bundle: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out.jsonl"
+    folder.mkdir()
+    write_image(folder / "0.png", textured(60))
+    before = (bundle / "manifest.json").read_bytes()
+    line = ["stream", str(bundle), "--source", str(folder), "--sink", f"jsonl:{out}"]
+    assert run_main(*line) == 0
+    assert run_main(*line, "--threshold", "0.125") == 0
+    own, given = map(json.loads, out.read_text().splitlines())
+    assert (own["threshold"], own["is_anomalous"]) == (100 / 255, False)
+    assert (given["threshold"], given["is_anomalous"]) == (0.125, True)
+    assert given["share_of_threshold"] == pytest.approx(given["anomaly_score"] / 0.125)
+    assert (bundle / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-1"])
+def test_a_threshold_that_no_score_can_exceed_or_all_do_is_refused(
+    bundle: Path, tmp_path: Path, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "0.png", textured(60))
+    out = tmp_path / "out.jsonl"
+    line = ["stream", str(bundle), "--source", str(tmp_path / "0.png"), "--sink", f"jsonl:{out}"]
+    assert run_main(*line, f"--threshold={value}") == InputError("").exit_code
+    the_error(capsys.readouterr().err)
+    assert not out.exists()
 
 
 def test_a_video_without_a_sink_shows_the_status_and_a_summary(bundle: Path, tmp_path: Path) -> None:
