@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,8 @@ from edgead.bundle import open_bundle
 from edgead.bundle.directory import MANIFEST
 from edgead.cli.main import app
 from edgead.data.images import image_hash
-from edgead.errors import EdgeadError
+from edgead.errors import EdgeadError, InputError
+from edgead.files.lock import exclusive
 from edgead.imaging.preprocess import ModelSize
 from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
@@ -198,3 +200,22 @@ def test_broken_images_are_refused_or_skipped(world):
         run("bundle --good good")
     run("bundle --good good --skip-broken")
     assert now().n_normal == 4
+
+
+def test_images_are_read_at_the_bit_depth_of_the_bundle(world):
+    manifest = replace(open_bundle("bundle").manifest, bit_depth=12)
+    (world / "bundle" / MANIFEST).write_text(manifest.to_json())
+    (world / "deep").mkdir()
+    for level in (256, 512):
+        cv2.imwrite(str(world / "deep" / f"{level}.png"), np.full((SIDE, SIDE, 3), level, np.uint16))
+    run("bundle --good deep")
+    # As a file of 16 bits, the brighter image would have the score 2 / 255.
+    assert now().value == pytest.approx(512 / 4095, abs=1 / 255)
+
+
+def test_a_bundle_that_is_being_written_is_shown_and_not_changed(world):
+    with exclusive(world / "bundle"):
+        run("bundle")
+        with pytest.raises(InputError):
+            run("bundle --value 0.25")
+    assert now() == BUILT
