@@ -19,6 +19,7 @@ COMMANDS = (
     "calibrate",
     "info",
     "eval",
+    "threshold",
     "compare",
     "stream",
     "demo",

@@ -20,6 +20,7 @@ COMMANDS = (
     "calibrate",
     "info",
     "eval",
+    "threshold",
     "compare",
     "stream",
     "demo",

@@ -146,7 +146,7 @@ def colour_cases() -> Iterator[Case]:
                     yield Case(f"{mark}-{name}-{kind}-{planar}", data, as_rgb(shown, peak))
                     data = tiff(stored, **options, compression="lzw")
                     read = name == "rgba" and kind == "unassalpha" and (planar == "contig" or peak == 255)
-                    read |= peak == 255 and kind == "unspecified"
+                    read |= name == "rgba" and peak == 255 and kind == "unspecified"
                     yield read_unless(
                         "" if read else "LZW TIFF",
                         f"{mark}-{name}-{kind}-{planar}-lzw",

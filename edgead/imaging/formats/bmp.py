@@ -23,12 +23,14 @@ _OS2_BYTES = 64
 # Pillow decodes run lengths in Python, and fills 255 rows at once where a code moves down.
 _MAX_RLE_WIDTH, _MAX_RLE_BYTES = 2**16 - 1, 2**24
 _COMPRESSIONS = {
+    # Pillow before version 13 returns wrong pixels.
+    _RLE4: "BMP with 4-bit run lengths",
     4: "BMP with JPEG inside",
     5: "BMP with PNG inside",
     6: "BMP with masks of opacity behind its header",
 }
 # Depths that Pillow reads, by kind of compression.
-_DEPTHS = {_PLAIN: (1, 4, 8, 16, 24, 32), _RLE8: (8,), _RLE4: (4,), _MASKS: (16, 32)}
+_DEPTHS = {_PLAIN: (1, 4, 8, 16, 24, 32), _RLE8: (8,), _MASKS: (16, 32)}
 
 
 def decode_bmp(data: bytes) -> Pixels:
@@ -56,7 +58,7 @@ def decode_bmp(data: bytes) -> Pixels:
         raise UnsupportedImageError(
             _COMPRESSIONS.get(compression, f"{bits}-bit BMP with compression {compression}")
         )
-    if compression in (_RLE8, _RLE4) and (width > _MAX_RLE_WIDTH or len(data) > _MAX_RLE_BYTES):
+    if compression == _RLE8 and (width > _MAX_RLE_WIDTH or len(data) > _MAX_RLE_BYTES):
         raise UnsupportedImageError(
             f"run-length BMP of more than {_MAX_RLE_WIDTH} columns or {_MAX_RLE_BYTES} bytes"
         )

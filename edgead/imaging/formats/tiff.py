@@ -232,6 +232,8 @@ def _lzw_of_8_bits(page: TiffPage, data: bytes) -> Pixels:
 
     if data.startswith(_BIG_ENDIAN_BIGTIFF):
         raise UnsupportedImageError("big-endian BigTIFF with LZW compression")
+    if page.samplesperpixel == 2:
+        raise UnsupportedImageError("grey LZW TIFF with opacity")
     _silence_libtiff()
     with warnings.catch_warnings():
         # Pillow warns of a damaged directory, where this is an error.
@@ -244,9 +246,7 @@ def _lzw_of_8_bits(page: TiffPage, data: bytes) -> Pixels:
         if image.mode == "RGBA" and page.extrasamples[:1] != (_PREMULTIPLIED,):
             decoded = np.array(image)
             return Pixels(decoded[..., :3], alpha=decoded[..., 3:])
-        raise UnsupportedImageError(
-            f"LZW TIFF of {page.samplesperpixel} samples, mode {image.mode} of Pillow"
-        )
+        raise UnsupportedImageError(f"LZW TIFF of {page.samplesperpixel} samples, mode {image.mode}")
 
 
 def _lzw_of_16_bits(page: TiffPage, data: bytes, orientation: int) -> Pixels:
