@@ -20,7 +20,7 @@ from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt_build import build_engine
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.head.cut import features_of
-from edgead.export.head.model_file import file_from_graph
+from edgead.export.head.model_file import file_from_graph, graph_from_file
 from edgead.export.precision.float16 import float16_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method, hyperparameters_of
@@ -94,8 +94,12 @@ def test_the_kernels_can_take_its_features_in_fp16(exported: Exported) -> None:
     method, graph = exported
     with torch.no_grad():
         pairs = method.features(torch.zeros(1, SIZE.height_px, SIZE.width_px, 3, dtype=torch.uint8))[0]
-    _, record = features_of(float16_from_float32(graph))
-    assert record.shapes == tuple(tuple(x.shape[1:]) for x in pairs)
+    half = float16_from_float32(graph)
+    # A build from a bundle reads the graph from a file.
+    for read in (half, graph_from_file(file_from_graph(half))):
+        _, record = features_of(read)
+        assert record.shapes == tuple(tuple(x.shape[1:]) for x in pairs)
+        assert read.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "N"
 
 
 @needs_tensorrt_rtx

@@ -34,7 +34,8 @@ def features_of(model: ModelProto) -> tuple[ModelProto, FeatureRecord]:
             of a feature are not fixed, or the features do not form pairs.
     """
     cut, head = for_kernels(model)
-    inferred = onnx.shape_inference.infer_shapes(cut).graph
+    # The size of an upsampling is computed in the graph, from the shape of its input.
+    inferred = onnx.shape_inference.infer_shapes(cut, data_prop=True).graph
     values = {value.name: value for value in (*inferred.input, *inferred.value_info)}
     features, attributes = list(head.input), {a.name: helper.get_attribute_value(a) for a in head.attribute}
     cut.graph.node.remove(head)

@@ -125,7 +125,9 @@ def _with_head_node(model: ModelProto, entry: _Entry) -> ModelProto:
 
 def _features(model: ModelProto, entry: _Entry) -> list[ValueInfoProto]:
     """Return the features with their inferred shapes; RecordError if one has no fixed size, or exceeds the image."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    # The size of an upsampling is computed in the graph, from the shape of its input.
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0]
     values = {value.name: value for value in (*inferred.input, *inferred.value_info)}
     found = []
     for name in entry.features:
@@ -135,6 +137,7 @@ def _features(model: ModelProto, entry: _Entry) -> list[ValueInfoProto]:
             raise RecordError(f"the feature {name[:80]!r} has no fixed channels, height and width")
         if lengths[2] > entry.head.height or lengths[3] > entry.head.width or lengths[1] > 2**16:
             raise RecordError(f"the feature {name[:80]!r} is larger than the map")
+        value.type.tensor_type.shape.dim[0].CopyFrom(batch)
         found.append(value)
     return found
 
