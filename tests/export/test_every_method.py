@@ -31,7 +31,7 @@ from edgead.runtime.tensorrt.library import load_library
 from edgead.training.session import TorchSession
 from edgead.types import UInt8Array
 from tests.helpers.tensorrt_rtx_here import needs_tensorrt_rtx
-from tests.helpers.training_parts import good_parts
+from tests.helpers.training_parts import TINY_TEACHER, good_parts
 
 SIZE = ModelSize(256, 256)
 # Images beside the repository; their licences forbid to include them.
@@ -94,11 +94,20 @@ def test_the_kernels_can_take_its_features_in_fp16(exported: Exported) -> None:
     method, graph = exported
     with torch.no_grad():
         pairs = method.features(torch.zeros(1, SIZE.height_px, SIZE.width_px, 3, dtype=torch.uint8))[0]
-    half = float16_from_float32(graph)
+    _, record = features_of(float16_from_float32(graph))
+    assert record.shapes == tuple(tuple(x.shape[1:]) for x in pairs)
+
+
+def test_features_behind_an_upsampling_have_fixed_sizes_in_a_file_of_float16() -> None:
+    teacher = METHODS["rd"].create_teacher(TINY_TEACHER, "random")
+    size = ModelSize(64, 96)
+    method = create_method("rd", teacher, size, "per-position", "aligned").eval()
     # A build from a bundle reads the graph from a file.
+    half = float16_from_float32(graph_from_file(file_from_graph(onnx_from_method(method, size))))
+    assert "Resize" in {node.op_type for node in half.graph.node}
     for read in (half, graph_from_file(file_from_graph(half))):
         _, record = features_of(read)
-        assert record.shapes == tuple(tuple(x.shape[1:]) for x in pairs)
+        assert [shape[1:] for shape in record.shapes] == [(16, 24), (8, 12), (4, 6)]
         assert read.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "N"
 
 
