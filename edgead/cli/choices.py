@@ -7,6 +7,19 @@ target any TOML file, so the lists of these two are suggestions; all others are 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Annotated
+
+import typer
+
+BitDepth = Annotated[
+    int | None,
+    typer.Option(
+        metavar="10|12|14",
+        help="Depth of the camera's values in image files of 16 bits; the bundle reads its images alike.",
+        show_default="16, or the file's own",
+    ),
+]
+"""Option `--bit-depth` of the commands that make a run."""
 
 
 class Choice(str, Enum):

@@ -9,6 +9,7 @@ import typer
 
 from edgead.cli.choices import (
     TEACHERS,
+    BitDepth,
     Method,
     Preset,
     TrainingPrecision,
@@ -77,14 +78,7 @@ def compare(
     training_precision: Annotated[
         TrainingPrecision | None, typer.Option(help="Precision of each training.", show_default=_AS_TRAIN)
     ] = None,
-    bit_depth: Annotated[
-        int | None,
-        typer.Option(
-            metavar="10|12|14",
-            help="Depth of the camera's values in image files of 16 bits.",
-            show_default="16, or the file's own",
-        ),
-    ] = None,
+    bit_depth: BitDepth = None,
     list_: Annotated[
         bool,
         typer.Option(

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from edgead.cli.choices import BitDepth
+
 
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint: .ckpt, .pt or .pth.")],
@@ -20,14 +22,7 @@ def import_(
             show_default="hub",
         ),
     ] = None,
-    bit_depth: Annotated[
-        int | None,
-        typer.Option(
-            metavar="10|12|14",
-            help="Depth of the camera's values in image files of 16 bits; the bundle reads its images alike.",
-            show_default="16, or the file's own",
-        ),
-    ] = None,
+    bit_depth: BitDepth = None,
 ) -> None:
     """Import a model that was trained elsewhere.
 

@@ -11,6 +11,7 @@ from edgead.cli.choices import (
     TEACHERS,
     Accelerator,
     Alignment,
+    BitDepth,
     Layout,
     Method,
     Preset,
@@ -114,14 +115,7 @@ def train(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Skip and count unreadable images.")
     ] = False,
-    bit_depth: Annotated[
-        int | None,
-        typer.Option(
-            metavar="10|12|14",
-            help="Depth of the camera's values in image files of 16 bits; the bundle reads its images alike.",
-            show_default="16, or the file's own",
-        ),
-    ] = None,
+    bit_depth: BitDepth = None,
     accelerator: Annotated[Accelerator, typer.Option(help="Device to train on.")] = Accelerator.AUTO,
     devices: Annotated[
         int, typer.Option(metavar="N", min=1, help="Number of processes on this machine.")
