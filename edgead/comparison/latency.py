@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import time
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -15,6 +14,7 @@ from edgead.bundle import Bundle
 from edgead.comparison.grid import Cell, read_json
 from edgead.files.parsing import write_json
 from edgead.runtime import open_session
+from edgead.runtime.timing import inference_times_ms
 
 _log = logging.getLogger(__name__)
 
@@ -68,14 +68,8 @@ def latency_of(bundle: Bundle) -> dict[str, float]:
     size = bundle.manifest.size
     # The values of the pixels do not change the latency.
     image = np.random.default_rng(0).integers(0, 256, (1, size.height_px, size.width_px, 3), np.uint8)
-    taken_ms = []
     with open_session(bundle) as session:
-        for _ in range(WARM_UP):
-            session.infer(image)
-        for _ in range(LATENCY_RUNS):
-            started_at = time.perf_counter()
-            session.infer(image)
-            taken_ms.append(1e3 * (time.perf_counter() - started_at))
+        taken_ms = inference_times_ms(session, image, warm_up=WARM_UP, runs=LATENCY_RUNS)
     tenths = quantiles(taken_ms, n=10)
     return {"median_ms": median(taken_ms), "p10_ms": tenths[0], "p90_ms": tenths[-1]}
 

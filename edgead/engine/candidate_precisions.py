@@ -12,10 +12,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
+
 from edgead.engine.candidate import Candidate, open_candidate
-from edgead.engine.candidate_timing import p50_ms
 from edgead.engine.fidelity import (
     FidelityReport,
     Tolerance,
@@ -33,7 +35,11 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.agreement import compare_sessions
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from edgead.runtime.timing import inference_times_ms
 from edgead.scoring.threshold import Threshold
+
+WARM_UP = 10
+TIMED_RUNS = 100
 
 _log = logging.getLogger(__name__)
 
@@ -193,7 +199,9 @@ def _measured(
         if not (candidate.timed and measured.holds and len(plan.candidate_precisions) > 1):
             return measured
         images = next(iter(validation_images.values())).good
-        taken_ms = p50_ms(candidate.session, images, plan.target.batch.opt)
+        # Repeated to fill the batch.
+        batch = np.resize(images, (plan.target.batch.opt, *images.shape[1:]))
+        taken_ms = median(inference_times_ms(candidate.session, batch, warm_up=WARM_UP, runs=TIMED_RUNS))
     _log.info("%s takes %.3f ms for %d images (median)", candidate_precision, taken_ms, plan.target.batch.opt)
     return replace(measured, p50_ms=taken_ms)
 

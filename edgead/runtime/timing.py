@@ -1,41 +1,35 @@
-"""Times a candidate on the GPU that shall run it, so that a build keeps the fastest one instead of guessing it."""
+"""Wall times of a session, for the choice between candidates on a GPU and for the comparison of methods."""
 
 from __future__ import annotations
 
 import time
-from statistics import median
-
-import numpy as np
 
 from edgead.runtime.base import Session
 from edgead.types import UInt8Array
 
-WARM_UP = 10
-RUNS = 100
 
+def inference_times_ms(session: Session, images: UInt8Array, *, warm_up: int, runs: int) -> list[float]:
+    """Measure the wall time of inferences of one batch.
 
-def p50_ms(session: Session, images: UInt8Array, batch: int) -> float:
-    """Measure the median wall time of one inference.
-
-    The time starts with the images in host memory and ends with maps and scores in host memory.
+    A time starts with the images in host memory and ends with maps and scores in host memory.
 
     Args:
         session: Session to measure.
-        images: (N, H, W, 3) uint8 RGB at the model's size, N >= 1. They are repeated to fill the batch.
-        batch: Number of images in one inference.
+        images: (N, H, W, 3) uint8 RGB at the model's size: the batch of each inference.
+        warm_up: Number of inferences before the measured ones.
+        runs: Number of measured inferences.
 
     Returns:
-        Median of `RUNS` inferences after `WARM_UP`, in milliseconds.
+        Time of each measured inference in milliseconds.
 
     Raises:
         BackendError: If the session fails.
     """
-    filled = np.resize(images, (batch, *images.shape[1:]))
+    for _ in range(warm_up):
+        session.infer(images)
     taken_ms = []
-    for _ in range(WARM_UP):
-        session.infer(filled)
-    for _ in range(RUNS):
-        started = time.perf_counter()
-        session.infer(filled)
-        taken_ms.append(1e3 * (time.perf_counter() - started))
-    return median(taken_ms)
+    for _ in range(runs):
+        started_at = time.perf_counter()
+        session.infer(images)
+        taken_ms.append(1e3 * (time.perf_counter() - started_at))
+    return taken_ms

@@ -21,7 +21,6 @@ from onnx import TensorProto
 
 from edgead.bundle import Bundle, open_bundle
 from edgead.cli.build import _report
-from edgead.engine import candidate_timing
 from edgead.engine.build import build_bundle
 from edgead.engine.fidelity import Tolerance
 from edgead.engine.plan import Plan
@@ -30,6 +29,7 @@ from edgead.engine.rebuild import recompile_bundle
 from edgead.engine.target import find_target
 from edgead.errors import BackendError, GraphRefusedError, VerificationError
 from edgead.export.head.model_file import file_from_graph
+from edgead.runtime import timing
 from edgead.runtime.tensorrt import cuda
 from edgead.runtime.tensorrt import session as tensorrt
 from edgead.runtime.tensorrt.library import load_library
@@ -210,7 +210,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, ms_of: Callable[[onnx.ModelProto], float]) -> None:
         self._now, self._calls, self._ms_of = 0.0, 0, ms_of
-        monkeypatch.setattr(candidate_timing, "time", SimpleNamespace(perf_counter=lambda: self._now))
+        monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: self._now))
 
     def __call__(self, graph: onnx.ModelProto) -> None:
         self._calls += 1
