@@ -23,7 +23,7 @@ FLOORS = (
     {"models", "runtime"},
     {"training", "export", "evaluation", "streaming"},
     {"importers", "engine"},
-    {"comparison", "demo", "doctor"},
+    {"comparison", "demo"},
     {"api"},
     {"cli"},
     {"__main__"},

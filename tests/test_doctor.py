@@ -13,7 +13,8 @@ import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
-from edgead import __version__, doctor
+from edgead import __version__
+from edgead.cli import diagnosis as doctor
 from edgead.cli.main import app
 from edgead.errors import BackendError
 from edgead.runtime.tensorrt import cuda
@@ -243,7 +244,7 @@ def test_json_holds_the_same(here):
 
 def test_the_diagnosis_does_not_import_torch():
     code = (
-        "import sys\nfrom edgead.doctor import diagnose\ndiagnose()\n"
+        "import sys\nfrom edgead.cli.diagnosis import diagnose\ndiagnose()\n"
         "assert not {'torch', 'timm', 'onnx', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from edgead.doctor import Diagnosis, Finding
+    from edgead.cli.diagnosis import Diagnosis, Finding
 
 
 def doctor(
@@ -17,8 +17,8 @@ def doctor(
 
     Lists backends, GPUs, cameras and teachers, and the commands that install missing ones.
     """
+    from edgead.cli.diagnosis import diagnose
     from edgead.cli.progress import echo
-    from edgead.doctor import diagnose
     from edgead.files.parsing import json_text
 
     diagnosis = diagnose()

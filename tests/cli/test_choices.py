@@ -6,9 +6,9 @@ import pytest
 import timm
 
 from edgead.cli import choices
+from edgead.cli.diagnosis import HUB_TEACHERS, PACKAGE_TEACHERS
 from edgead.data.layouts import LAYOUTS
 from edgead.data.synthetic.parts import KINDS
-from edgead.doctor import HUB_TEACHERS, PACKAGE_TEACHERS
 from edgead.engine.calibration_images import CALIBRATE_ON
 from edgead.engine.fidelity import PRECISIONS
 from edgead.engine.plan import HEADS

@@ -27,7 +27,7 @@ WORK = {
     "compare": ("edgead.comparison.grid", "plan_grid", ["data", "--methods", "rd", "--out", "out"]),
     "stream": ("edgead.bundle", "open_bundle", ["run", "--source", "0"]),
     "demo": ("edgead.demo.run", "run_demo", []),
-    "doctor": ("edgead.doctor", "diagnose", []),
+    "doctor": ("edgead.cli.diagnosis", "diagnose", []),
 }
 INTERRUPTED = """
 import importlib, os, signal, sys

@@ -168,7 +168,8 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 
 def test_a_bug_is_not_reported_as_an_error():
     code = (
-        "from edgead import doctor\nfrom edgead.cli.main import main\ndoctor.diagnose = lambda: 1 / 0\nmain()"
+        "from edgead.cli import diagnosis\nfrom edgead.cli.main import main\n"
+        "diagnosis.diagnose = lambda: 1 / 0\nmain()"
     )
     result = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True)
     assert result.returncode == 1
@@ -192,7 +193,7 @@ def test_a_standard_output_closed_before_the_last_flush_causes_no_traceback():
     read_end, write_end = os.pipe()
     os.close(read_end)
     code = (
-        "import sys\nfrom edgead import doctor\nfrom edgead.cli.main import main\n"
+        "import sys\nfrom edgead.cli import diagnosis as doctor\nfrom edgead.cli.main import main\n"
         "doctor.diagnose = lambda: sys.exit(print('still buffered'))\nmain()"
     )
     with os.fdopen(write_end, "wb") as pipe:
@@ -205,7 +206,7 @@ def test_a_standard_output_closed_before_the_last_flush_causes_no_traceback():
 @pytest.mark.usefixtures("signals_of_a_terminal")
 def test_an_interrupt_in_a_command_exits_130():
     code = (
-        "import os, signal\nfrom edgead import doctor\nfrom edgead.cli.main import main\n"
+        "import os, signal\nfrom edgead.cli import diagnosis as doctor\nfrom edgead.cli.main import main\n"
         "doctor.diagnose = lambda: os.kill(os.getpid(), signal.SIGINT)\nmain()"
     )
     result = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True)

@@ -115,7 +115,7 @@ def test_a_deleted_current_directory_is_one_line(tmp_path: Path) -> None:
 
 def test_too_few_files_is_one_line(tmp_path: Path) -> None:
     code = (
-        "import resource, sys\nfrom edgead.cli.main import main\nimport edgead.doctor as doctor\n"
+        "import resource, sys\nfrom edgead.cli.main import main\nimport edgead.cli.diagnosis as doctor\n"
         "doctor.diagnose = lambda: [open(sys.argv[0]) for _ in range(99)]\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))\nmain()"
     )
