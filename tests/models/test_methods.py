@@ -1,53 +1,21 @@
-"""What every method must be: of matching shapes, trained without its teacher, exported as it scores, divisible."""
+"""What every method must be: of matching shapes, trained without its teacher, drawing chance for training alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from onnx import ModelProto
 from torch import Tensor, nn
 
 from edgead.errors import InputError, TrainingError
-from edgead.export.from_torch import onnx_from_method
-from edgead.export.graph_sections import CONVOLUTIONS, sections_of
-from edgead.export.precision.float16 import float16_from_float32
-from edgead.imaging.anomaly_map import bilinear_matrix, gaussian_matrix
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method, hyperparameters_of
-from edgead.models.base import PRESETS, STANDARD_VARIANT, DistillationMethod
-from edgead.models.components.teacher import Backbone
+from edgead.models.base import PRESETS
 from edgead.training.schedule import Schedule, check_training
-from edgead.types import Float64Array
+from tests.helpers.tiny_methods import TINY, made
 from tests.helpers.training_parts import good_parts
-
-SIZE = ModelSize(64, 96)
-
-# timm's networks for tests. A slim student takes no squeeze-and-excitation, which the EfficientNet among them has.
-TINY = {name: "test_resnet" if name == "stfpm-slim" else "test_efficientnet" for name in METHODS}
-
-
-def made(name: str, teacher: str, size: ModelSize = SIZE, preset: str = "edge") -> DistillationMethod:
-    """name: of a method, and of a variant behind a colon."""
-    torch.manual_seed(3)
-    name, _, variant = name.partition(":")
-    method = create_method(
-        name,
-        METHODS[name].create_teacher(teacher, "random"),
-        size,
-        hyperparameters_of(name, preset).loss,
-        preset=preset,  # type: ignore[arg-type]
-        variant=variant or STANDARD_VARIANT,
-    )
-    # Statistics that are not the identity, as training leaves them.
-    for module in method.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return method
 
 
 @pytest.mark.parametrize("name", list(METHODS))
@@ -117,117 +85,6 @@ def test_a_few_steps_lower_the_loss_and_leave_the_teacher(name: str) -> None:
     assert {id(p) for p in grouped} == {id(p) for p in method.trained()}
 
 
-def cosine_distance(a: Float64Array, b: Float64Array) -> Float64Array:
-    return 1.0 - (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-
-
-def joined(method: DistillationMethod, maps: list[Float64Array]) -> Float64Array:
-    """Maps (N, H_k, W_k) of all scales resized, joined and smoothed: (N, H, W)."""
-    head = method.head
-    large = [
-        bilinear_matrix(head.height, x.shape[1], True) @ x @ bilinear_matrix(head.width, x.shape[2], True).T
-        for x in maps
-    ]
-    fused = np.sum(large, axis=0) if head.fusion == "add" else np.prod(large, axis=0)
-    return gaussian_matrix(head.height, head.sigma) @ fused @ gaussian_matrix(head.width, head.sigma).T
-
-
-def one_student(teacher: list[Float64Array], student: list[Float64Array]) -> list[Float64Array]:
-    return [cosine_distance(t, s) for t, s in zip(teacher, student, strict=True)]
-
-
-def three_students(teacher: list[Float64Array], students: list[Float64Array]) -> list[Float64Array]:
-    """Equations 7 and 8 of the thesis as they stand there; half of it, which is what the head is given."""
-    maps = []
-    for k, features in enumerate(teacher):
-        t = features / np.linalg.norm(features, axis=1, keepdims=True)
-        unit = [s / np.linalg.norm(s, axis=1, keepdims=True) for s in students[k::3]]
-        assert len(unit) == 3
-        error = 0.5 * np.linalg.norm(t - np.mean(unit, axis=0), axis=1) ** 2
-        variance = np.linalg.norm(np.std(unit, axis=0), axis=1) ** 2
-        maps.append((error + variance) / 2.0)
-    return maps
-
-
-def two_pairs(teacher: list[Float64Array], student: list[Float64Array]) -> list[Float64Array]:
-    """Equation 1 of RSTPM without its last factor; half of each sum."""
-    second = teacher[4:] if len(teacher) > 4 else teacher[:3]
-    first = one_student(teacher[:3], student[:3])
-    return [(a + b) / 2.0 for a, b in zip(first, one_student(second, student[3:]), strict=True)]
-
-
-PUBLISHED: dict[str, Callable[[list[Float64Array], list[Float64Array]], list[Float64Array]]] = {
-    "rd++": one_student,
-    "stfpm": one_student,
-    "stfpm-slim": one_student,
-    "stfpm-ensemble": three_students,
-    "rstpm": two_pairs,
-    "rstpm:direct": two_pairs,
-    "rstpm:deep": two_pairs,
-}
-
-
-def make_images() -> np.ndarray:
-    """A random image and two drawn ones."""
-    drawn = np.concatenate([good_parts(2), good_parts(2)], axis=2)[:, :, :96]
-    noise = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3), np.uint8)
-    return np.concatenate([noise, drawn])
-
-
-@pytest.fixture(scope="module", params=list(PUBLISHED))
-def exported(request: pytest.FixtureRequest) -> tuple[str, DistillationMethod, ModelProto]:
-    method = made(request.param, TINY[request.param.partition(":")[0]]).eval()
-    return request.param, method, onnx_from_method(method, SIZE)
-
-
-def scores(graph: ModelProto, images: np.ndarray) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(["anomaly_map", "anomaly_score"], {"images": images})
-
-
-def test_the_graph_gives_the_published_map(exported: tuple[str, DistillationMethod, ModelProto]) -> None:
-    name, method, graph = exported
-    images = make_images()
-    with torch.no_grad():
-        teacher = method.teacher_features(torch.from_numpy(images))
-        student = method.student_features(torch.from_numpy(images), teacher)
-    expected = joined(
-        method, PUBLISHED[name]([x.double().numpy() for x in teacher], [x.double().numpy() for x in student])
-    )
-    anomaly_map, anomaly_score = scores(graph, images)
-    assert expected.max() > 0.01
-    np.testing.assert_allclose(anomaly_map[:, 0], expected, rtol=0.0, atol=1e-5)
-    np.testing.assert_allclose(anomaly_score, expected.max((1, 2)), rtol=0.0, atol=1e-5)
-
-
-def convolutions(module: nn.Module) -> int:
-    return sum(isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) for layer in module.modules())
-
-
-def test_the_graph_is_divided_between_teacher_and_student(
-    exported: tuple[str, DistillationMethod, ModelProto],
-) -> None:
-    name, method, graph = exported
-    sections = sections_of(graph)
-    counted = [i for i, node in enumerate(graph.graph.node) if node.op_type in CONVOLUTIONS]
-    in_teacher = [i for i in counted if i in sections.teacher]
-    # What its three features need, and nothing of a student; the layers below them that a student starts from are the
-    # student's.
-    assert len(in_teacher) == convolutions(Backbone(TINY[name.partition(":")[0]], trimmed=True))
-    assert len([i for i in counted if i in sections.student]) == len(counted) - len(in_teacher)
-    trained = sum(convolutions(module) for key, module in method.named_children() if key != "teacher")
-    assert len(counted) - len(in_teacher) >= trained > 0
-    assert [node.op_type for node in graph.graph.node if "images" in node.input] == ["Cast"]
-
-
-def test_half_precision_keeps_the_map(exported: tuple[str, DistillationMethod, ModelProto]) -> None:
-    _, _, graph = exported
-    images = make_images()
-    expected, found = scores(graph, images)[0], scores(float16_from_float32(graph), images)[0]
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found, expected, rtol=0.0, atol=0.02 * float(expected.max()))
-
-
 @pytest.mark.parametrize("name", list(METHODS))
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_hyperparameters_is_one_that_can_be_followed(name: str, preset: str) -> None:
@@ -258,7 +115,7 @@ def test_unknown_names_are_refused() -> None:
         hyperparameters_of("rd", "fast")
     teacher = METHODS["stfpm"].create_teacher("test_resnet", "random")
     with pytest.raises(InputError) as loss:
-        create_method("stfpm", teacher, SIZE, "flattened")
+        create_method("stfpm", teacher, ModelSize(64, 96), "flattened")
     for refusal, value, option in (
         (method, "'magic'", f"--method {' or '.join(METHODS)}"),
         (preset, "'fast'", "--preset edge or paper"),
