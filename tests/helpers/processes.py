@@ -33,8 +33,10 @@ def start_process(work: Callable[..., object], *arguments: object, output: Path)
 
 def _run(work: Callable[..., object], arguments: tuple[object, ...], directory: str, output: Path) -> None:
     os.chdir(directory)
-    # The disposition of a process that a shell starts in the foreground.
+    # The dispositions of a process that a shell starts in the foreground.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
