@@ -1,5 +1,6 @@
 # make demo    set up what training needs, run the demo, name the page to open
-# make test    set up what development needs; linter, types, tests with coverage
+# make test    set up what development needs; linter, types, all tests
+# make coverage   the tests with branch coverage of edgead/, which takes a third longer
 # make lint    linter and types alone
 # make bench   benchmarks; on an idle machine
 # make test-gpu, make bench-gpu   tests and benchmarks that need an NVIDIA GPU, with the TensorRT that is installed
@@ -12,16 +13,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint bench test-gpu bench-gpu gpu-report clean
+.PHONY: demo test coverage lint bench test-gpu bench-gpu gpu-report clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed-train
 	$(BIN)/edgead demo --out demo
 
 # A process for each core, up to 4, with one thread of torch each, since more threads than cores are slower than one.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
+    --no-loadscope-reorder --benchmark-disable
+
 test: lint
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-	    --benchmark-disable --cov --cov-report=term
+	$(PYTEST)
+
+coverage: .venv/installed-dev
+	$(PYTEST) --cov --cov-report=term
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

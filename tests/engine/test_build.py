@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgead.bundle import Bundle, open_bundle
+from edgead.bundle import Bundle, Manifest, open_bundle
 from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
 from edgead.engine.validation_images import ValidationImages
@@ -20,6 +20,7 @@ from edgead.runtime.agreement import compare_sessions
 from edgead.scoring.threshold import threshold_from_normal_scores
 from edgead.training.session import TorchSession
 from edgead.types import Prediction
+from tests.helpers.processes import start_process
 from tests.helpers.toy_run import PART, SIZE, ToyRun
 
 
@@ -167,22 +168,20 @@ def test_every_step_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert str(tmp_path / "x") in lines[-1]
 
 
-KILLED = """
-import logging, os, signal, sys
-from pathlib import Path
-sys.path[:0] = sys.argv[2:]
-from tests.engine.test_build import ToyRun, build_bundle
-class Killer(logging.Handler):
-    def emit(self, record):
-        if record.module == "write":
-            import edgead.bundle.directory
-            def die(*_):
-                os.kill(os.getpid(), signal.SIGKILL)
-            # In the middle of writing: the model is written, the manifest is not.
-            edgead.bundle.directory.Manifest.to_json = die
-logging.basicConfig(level=logging.INFO, handlers=[Killer()])
-build_bundle(ToyRun(count=2), Path(sys.argv[1]))
-"""
+def build_and_die(place: Path) -> None:
+    """Build a bundle in a process that is killed in the middle of writing: the model is written, the manifest not."""
+
+    def die(_: Manifest) -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    class Killer(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.module == "write":
+                Manifest.to_json = die  # type: ignore[method-assign]
+
+    logging.basicConfig(level=logging.INFO, handlers=[Killer()])
+    build_bundle(ToyRun(count=2), place)
 
 
 def test_a_build_killed_while_writing_leaves_the_old_bundle_and_the_next_succeeds(
@@ -191,13 +190,10 @@ def test_a_build_killed_while_writing_leaves_the_old_bundle_and_the_next_succeed
     target = tmp_path / "x"
     build_bundle(ToyRun(count=1), target)
     before = {file.name: file.read_bytes() for file in target.iterdir()}
-    root = Path(__file__).parents[2]
-    died = subprocess.run(
-        [sys.executable, "-c", KILLED, str(target), str(root)],
-        check=False,
-        capture_output=True,
-    )
-    assert died.returncode == -9, died.stderr.decode()
+    said = tmp_path.with_suffix(".txt")
+    died = start_process(build_and_die, target, output=said)
+    died.join()
+    assert died.exitcode == -signal.SIGKILL, said.read_text()
     assert len(list(tmp_path.iterdir())) == 2, "the incomplete bundle is beside the old bundle"
     assert {file.name: file.read_bytes() for file in open_bundle(target).path.iterdir()} == before
     caplog.set_level(logging.INFO, "edgead")
