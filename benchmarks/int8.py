@@ -78,7 +78,7 @@ def measure(path: Path) -> list[dict[str, Any]]:
     run, plan = open_run(path), Plan()
     model = onnx_from_run(run)
     (loaded,) = run.holdout_images().values()
-    validation_images = ValidationImages(loaded.images, None, plan.false_alarm_rate, plan.confidence)
+    validation_images = ValidationImages(loaded.images, None, *plan.rate_and_confidence(run.false_alarm_rate))
     with OnnxRuntimeSession(model) as reference:
         threshold = validation_images.threshold(validation_images.scores(reference))
         accuracy_of = _Accuracy(run, reference)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgead.errors import InputError, needs_extra
@@ -127,10 +126,7 @@ def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOp
         if not is_bundle:
             with needs_extra("train", "edgead build"):
                 from edgead.training.run import open_run
-            opened = open_run(source)
-            if "false_alarm_rate" not in given:
-                plan = replace(plan, false_alarm_rate=opened.record.config.false_alarm_rate)
-            built = build_bundle(opened, bundle_path, plan)
+            built = build_bundle(open_run(source), bundle_path, plan)
         elif data:
             built = rebuild_bundle(open_bundle(source), data, bundle_path, plan)
         else:

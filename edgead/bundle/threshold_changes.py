@@ -67,3 +67,17 @@ def built_thresholds(manifest: Manifest) -> dict[str, Threshold]:
         part: changes[part][0].previous if changes.get(part) else threshold
         for part, threshold in manifest.thresholds.items()
     }
+
+
+def rate_of_build(manifest: Manifest, part: str) -> tuple[float, float]:
+    """Return the false-alarm rate and the confidence of the threshold that the build set.
+
+    Args:
+        manifest: Manifest of a bundle.
+        part: Name of one of its parts.
+
+    Returns:
+        Rate and confidence; 0.01 and 0.95 for a threshold that promises no rate.
+    """
+    built = built_thresholds(manifest)[part]
+    return built.false_alarm_rate or 0.01, built.confidence or 0.95

@@ -55,13 +55,15 @@ def build(
         typer.Option(
             metavar="RATE",
             help="Share of good parts that may be rejected: 0.01 is 1 in 100.",
-            show_default="the run's, or 0.01 for a bundle",
+            show_default="the run's or the bundle's",
         ),
     ] = None,
     confidence: Annotated[
         float | None,
         typer.Option(
-            metavar="SHARE", help="Confidence that the rate is kept, from 0 to 1.", show_default="0.95"
+            metavar="SHARE",
+            help="Confidence that the rate is kept, from 0 to 1.",
+            show_default="0.95, or the bundle's",
         ),
     ] = None,
     data: Annotated[

@@ -58,6 +58,11 @@ class TrainedRun(Protocol):
         ...
 
     @property
+    def false_alarm_rate(self) -> float:
+        """Share of good parts that the threshold of the run may call defective."""
+        ...
+
+    @property
     def summary(self) -> Mapping[str, Any]:
         """Figures of the training, JSON values only."""
         ...
@@ -110,7 +115,7 @@ def build_bundle(run: TrainedRun, out: Path, plan: Plan | None = None) -> Bundle
     plan = Plan() if plan is None else plan
     # Checked now, so that a wrong directory is rejected before minutes of exporting.
     check_out(out)
-    validation_images = _validation_images(run, plan.false_alarm_rate, plan.confidence)
+    validation_images = _validation_images(run, plan)
     model = onnx_from_run(run)
     exact = _exact(run, model, validation_images)
     graphs = PrecisionConverter(
@@ -146,13 +151,12 @@ def onnx_from_run(run: TrainedRun) -> bytes:
     return file_from_graph(onnx_from_method(run.load_model(), run.size))
 
 
-def _validation_images(
-    run: TrainedRun, false_alarm_rate: float, confidence: float
-) -> dict[str, ValidationImages]:
+def _validation_images(run: TrainedRun, plan: Plan) -> dict[str, ValidationImages]:
     """Load the validation images of a run, by part."""
     held_out, labelled = run.holdout_images(), run.labelled_images()
+    rate, confidence = plan.rate_and_confidence(run.false_alarm_rate)
     return {
-        part: ValidationImages(loaded.images, labelled.get(part), false_alarm_rate, confidence)
+        part: ValidationImages(loaded.images, labelled.get(part), rate, confidence)
         for part, loaded in held_out.items()
     }
 

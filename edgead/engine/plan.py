@@ -33,8 +33,10 @@ class Plan:
         target: The target.
         candidate_precisions: Candidate precisions to try in turn. The first that decides as the model is kept.
         calibrating: How INT8 is calibrated.
-        false_alarm_rate: Share of good parts that may be called defective, see `edgead.scoring.threshold`.
-        confidence: Confidence that this share is not exceeded, from 0 to 1.
+        false_alarm_rate: Share of good parts that may be called defective, see `edgead.scoring.threshold`; None for
+            the rate of the run or the bundle.
+        confidence: Confidence that this share is not exceeded, from 0 to 1; None for the confidence of the bundle, and
+            0.95 for a run.
         head: Head of an engine, which computes the anomaly map: one of `HEADS`, see `engine_head`.
 
     Raises:
@@ -46,18 +48,30 @@ class Plan:
     target: Target = field(default_factory=lambda: find_target(None, None)[1])
     candidate_precisions: tuple[CandidatePrecision, ...] = ("fp32",)
     calibrating: Calibrating = field(default_factory=Calibrating)
-    false_alarm_rate: float = 0.01
-    confidence: float = 0.95
+    false_alarm_rate: float | None = None
+    confidence: float | None = None
     head: str = "auto"
 
     def __post_init__(self) -> None:
         # Checked now, so that a wrong rate or head is rejected before minutes of exporting.
-        threshold_from_normal_scores([0.0], self.false_alarm_rate, self.confidence)
+        threshold_from_normal_scores([0.0], *self.rate_and_confidence())
         asked = " and ".join(self.candidate_precisions)
         self.target.check_precisions(
             self.candidate_precisions, f"{asked} is asked for target {self.target_name!r}"
         )
         self.engine_head()
+
+    def rate_and_confidence(self, rate: float = 0.01, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the false-alarm rate and the confidence of a threshold.
+
+        Args:
+            rate: False-alarm rate of the run or the bundle, used if the plan has none.
+            confidence: Confidence of the bundle, used if the plan has none.
+        """
+        return (
+            rate if self.false_alarm_rate is None else self.false_alarm_rate,
+            confidence if self.confidence is None else self.confidence,
+        )
 
     def engine_head(self) -> Head:
         """Choose the head of an engine that this machine builds now.

@@ -19,7 +19,7 @@ import numpy as np
 
 from edgead.bundle import Bundle, check_out
 from edgead.bundle.manifest import REBUILD
-from edgead.bundle.threshold_changes import built_thresholds
+from edgead.bundle.threshold_changes import built_thresholds, rate_of_build
 from edgead.engine.candidate import half_beside_int8, open_candidate
 from edgead.engine.candidate_precisions import fastest_within_tolerance
 from edgead.engine.fidelity import (
@@ -69,12 +69,15 @@ def rebuild_bundle(bundle: Bundle, data: Sequence[Path], out: Path, plan: Plan) 
     manifest = bundle.manifest
     if manifest.changes:
         _log.warning(
-            "the thresholds that edgead threshold set in %s are set again from the held-out images",
+            "the thresholds that edgead threshold set in %s are set again from the held-out images, for the "
+            "false-alarm rate of the build",
             bundle.path,
         )
     images = images_of(bundle, data)
     validation_images = {
-        part: ValidationImages(of_part.good, of_part.labelled, plan.false_alarm_rate, plan.confidence)
+        part: ValidationImages(
+            of_part.good, of_part.labelled, *plan.rate_and_confidence(*rate_of_build(manifest, part))
+        )
         for part, of_part in images.items()
     }
     model = bundle.graph()

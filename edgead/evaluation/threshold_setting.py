@@ -15,7 +15,7 @@ import numpy as np
 from edgead.bundle import Bundle
 from edgead.bundle.manifest import REBUILD, Manifest
 from edgead.bundle.set_threshold import held_out_scores
-from edgead.bundle.threshold_changes import Rule, ThresholdChange, built_thresholds
+from edgead.bundle.threshold_changes import Rule, ThresholdChange, rate_of_build
 from edgead.data import GOOD, Sample, open_dataset, read_sample
 from edgead.data.images import image_hash
 from edgead.data.layouts import folders_in, images_in
@@ -202,10 +202,10 @@ def new_threshold(
     new = {name: score for name, score in good.items() if name not in held_out}
     wanted = wish.wanted
     if wish.rule == "false-alarm-rate":
-        built = built_thresholds(bundle.manifest)[part]
-        wanted = wish.wanted or built.false_alarm_rate or 0.01
+        rate, confidence = rate_of_build(bundle.manifest, part)
+        wanted = wish.wanted or rate
         threshold = threshold_from_normal_scores(
-            [*held_out.values(), *new.values()], wanted, wish.confidence or built.confidence or 0.95
+            [*held_out.values(), *new.values()], wanted, wish.confidence or confidence
         )
     elif wish.rule == "value":
         assert wanted is not None

@@ -85,9 +85,9 @@ class PlanOptions(TypedDict, total=False):
         algorithm: Calibration algorithm for int8: "minmax", "entropy", "percentile" or "mse".
         quantize: Layers that int8 quantizes: "all" or "student".
         cache: File of the calibration for int8.
-        false_alarm_rate: Share of good parts that may be called defective; by default the rate of the run, or
-            0.01 for a bundle.
-        confidence: Confidence that this share is not exceeded, from 0 to 1.
+        false_alarm_rate: Share of good parts that may be called defective; by default the rate of the run or the
+            bundle.
+        confidence: Confidence that this share is not exceeded, from 0 to 1; by default 0.95, or the bundle's.
     """
 
     target: str | os.PathLike[str] | None

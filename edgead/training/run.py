@@ -112,6 +112,11 @@ class Run:
         return self.record.config.bit_depth
 
     @property
+    def false_alarm_rate(self) -> float:
+        """Share of good parts that the threshold of the run may call defective."""
+        return self.record.config.false_alarm_rate
+
+    @property
     def thresholds(self) -> dict[str, Threshold | None]:
         """Decision thresholds of the torch model, by name of the part."""
         return {name: part.threshold for name, part in self.record.parts.items()}

@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 
 from edgead.bundle import Bundle, open_bundle, write_bundle
 from edgead.bundle.golden import golden_bytes
+from edgead.bundle.set_threshold import change_threshold
+from edgead.bundle.threshold_changes import ThresholdChange
 from edgead.cli.build import build
 from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
@@ -24,6 +26,8 @@ from edgead.engine.precision_converter import Calibrating
 from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
 from edgead.engine.target import find_target
 from edgead.errors import BackendError, DataError, InputError, VerificationError
+from edgead.files.records import utc_now
+from edgead.scoring.threshold import Threshold, threshold_from_normal_scores
 from tests.helpers.no_gpu import gpu_error
 from tests.helpers.tensorrt_rtx_here import needs_no_gpu
 from tests.helpers.toy_run import PART, ToyRun
@@ -65,6 +69,27 @@ def test_a_bundle_gives_what_its_run_gives(precision: str, exact: Bundle, data: 
     assert from_bundle.manifest.precision == precision
     assert from_bundle.manifest.training == exact.manifest.training
     assert from_bundle.manifest.verification["parts"][PART]["n"] == 24
+
+
+def test_a_bundle_keeps_the_rate_and_the_confidence_of_its_build(data: Path, tmp_path: Path) -> None:
+    scores = ToyRun().session().infer(ToyRun().holdout_images()[PART].images).anomaly_score
+    loose = build_bundle(ToyRun(false_alarm_rate=0.5), tmp_path / "loose", Plan(confidence=0.8))
+    own = threshold_from_normal_scores(scores, 0.5, 0.8)
+    assert own.value < scores.max()
+    # The rate of the build counts, and no threshold that was set afterwards.
+    built = loose.manifest.thresholds[PART]
+    changed = change_threshold(
+        loose,
+        PART,
+        Threshold(9.0, None, None, None, 0, None),
+        ThresholdChange("value", 9.0, 0, 0, 0, utc_now(), built),
+    )
+    kept = rebuild_bundle(changed, [data], tmp_path / "kept", Plan()).manifest
+    assert (kept.thresholds[PART].false_alarm_rate, kept.thresholds[PART].confidence) == (0.5, 0.8)
+    assert kept.thresholds[PART].value == pytest.approx(own.value, abs=1e-5)
+    assert not kept.changes
+    asked = rebuild_bundle(loose, [data], tmp_path / "asked", Plan(false_alarm_rate=0.25)).manifest
+    assert (asked.thresholds[PART].false_alarm_rate, asked.thresholds[PART].confidence) == (0.25, 0.8)
 
 
 def numbers_in_refusal(bundle: Bundle, folder: Path, out: Path) -> list[int]:

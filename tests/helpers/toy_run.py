@@ -29,6 +29,7 @@ class ToyRun:
     teacher_name: str = "toy_teacher"
     size: ModelSize = SIZE
     bit_depth: int | None = None
+    false_alarm_rate: float = 0.01
     labelled: LoadedImages | None = None
 
     @property
