@@ -162,7 +162,7 @@ def _check_node(node: memoryview) -> None:
 
 def _check_attribute(attribute: memoryview) -> None:
     for number, value in _fields(attribute, _ATTRIBUTE, "an attribute"):
-        if number == 1:
+        if number in (1, 4):
             printable_text(value)
         elif number == 5:
             _check_tensor(_message(value))

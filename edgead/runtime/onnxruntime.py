@@ -167,8 +167,9 @@ def _load(model: Path | bytes, name: str, threads: int, bounded: bool = False) -
     """Load a model with the session options of edgead; `name` is for messages."""
     onnxruntime = _library()
     options = onnxruntime.SessionOptions()
-    # Errors only. They are raised as exceptions too, and the warnings of the optimiser do not help a user.
-    options.log_severity_level = 3
+    # Nothing. Errors are raised as exceptions, and the library would print them a second time, in colour and with
+    # whatever bytes the graph contains. The warnings of the optimiser do not help a user.
+    options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     # With an explicit number ONNX Runtime does not pin its threads to cores, so the capture thread can run.
     options.intra_op_num_threads = threads

@@ -235,6 +235,8 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
     "a sequence as input": (sequence, "a type"),
     "a name of another line": (lambda: add_weight(weight("w\nerror: none")), "control"),
     "a length of another line": (length_of_two_lines, "control"),
+    "a text of another line": (node("Resize", mode="near\nest"), "control"),
+    "a text that is no text": (node("Resize", mode=b"near\xf3est"), "UTF-8"),
     "attribute of a function": (reference_to_an_attribute, "21"),
 }
 

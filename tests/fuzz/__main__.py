@@ -36,6 +36,7 @@ def fuzz(
             env={**os.environ, "OPENCV_LOG_LEVEL": "SILENT"},
             capture_output=True,
             text=True,
+            errors="backslashreplace",
             check=False,
         )
         lines = [json.loads(line) for line in worker.stdout.splitlines()]

@@ -52,14 +52,12 @@ class Target:
         mutations: Mutations that make sense for this input.
         read: Function that reads an input; the folder is its own, and may have files of earlier cases.
         in_a_file: Whether a file holds the input, and not the command line: then an error is one printable line.
-        is_silent: Whether the libraries must print nothing.
     """
 
     whole: Callable[[Path], Sequence[bytes]]
     mutations: Sequence[Mutation]
     read: Callable[[bytes, Path], object]
     in_a_file: bool = True
-    is_silent: bool = False
 
 
 def _bundle(folder: Path) -> Bundle:
@@ -189,7 +187,7 @@ TARGETS: dict[str, Target] = {
     "bundle-manifest": Target(_files("manifest.json"), JSON, _in_bundle("manifest.json")),
     "bundle-golden": Target(_files("golden.npz"), ARCHIVE, _in_bundle("golden.npz")),
     "bundle-onnx": Target(_files("model.onnx"), GRAPH, _in_bundle("model.onnx")),
-    "image": Target(_images, BYTES, lambda data, folder: decode_as_a_device(data), is_silent=True),
-    "mask": Target(_images, BYTES, _read_mask, is_silent=True),
+    "image": Target(_images, BYTES, lambda data, folder: decode_as_a_device(data)),
+    "mask": Target(_images, BYTES, _read_mask),
     "address": Target(_addresses, TEXT, _read_address, in_a_file=False),
 }

@@ -64,7 +64,7 @@ def main() -> None:
     name, seed, first, seconds, most = sys.argv[1], *map(float, sys.argv[2:])
     logging.disable(logging.CRITICAL)
     target = TARGETS[name]
-    # Libraries print to the standard output; their lines are no reports.
+    # No library may print; its lines are failures, and no reports.
     report, errors = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(2), "w")
     with TemporaryDirectory(prefix="edgead-fuzz-") as place, TemporaryFile() as printed:
         folder = Path(place)
@@ -72,11 +72,8 @@ def main() -> None:
         for data in whole:
             reason = failure_of(target, data, folder)
             assert reason is None, f"a whole input fails: {reason}"
-        if target.is_silent:
-            os.dup2(printed.fileno(), 1)
-            os.dup2(printed.fileno(), 2)
-        else:
-            os.dup2(2, 1)
+        os.dup2(printed.fileno(), 1)
+        os.dup2(printed.fileno(), 2)
         # So that an allocation without limit is an error, not the end of the machine.
         resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30,) * 2)
         before = _peak_bytes()

@@ -156,7 +156,7 @@ def test_a_model_of_another_size_than_its_bundle_is_refused(model):
     assert "64x64" in caught.value.what
 
 
-def test_a_failure_inside_the_runtime_is_one_line(make_model, images):
+def test_a_failure_inside_the_runtime_is_one_line_and_not_printed_by_the_runtime(make_model, images, capfd):
     # The graph reads row N - 1 of a table with one row: that is valid for one image and out of bounds for more.
     model = make_model()
     table, one = np.array([255], np.float32), np.array([1], np.int64)
@@ -178,6 +178,7 @@ def test_a_failure_inside_the_runtime_is_one_line(make_model, images):
             session.infer(images)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is not None
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("absolute", [False, True])
