@@ -285,5 +285,4 @@ def test_only_one_function_of_the_command_line_prints() -> None:
                 ("stdout.write", "stderr.write", "stdout.buffer.write")
             ):
                 printing.append(file.name)
-    # The function itself, and the count of scored images, which begins with a carriage return.
-    assert printing == ["progress.py", "progress.py"]
+    assert printing == ["progress.py"]

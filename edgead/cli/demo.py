@@ -27,7 +27,7 @@ def demo(
     from edgead.files.packages import require_packages
 
     first_line(f"showing all steps on synthetic parts ({kind}) in {out}")
-    require_packages("train", "edgead demo", "torch", "timm", "lightning_fabric", "rich")
+    require_packages("train", "edgead demo", "torch", "timm", "lightning_fabric")
     with needs_extra("train", "edgead demo"):
         from edgead.demo.run import run_demo
 

@@ -11,16 +11,18 @@ import logging
 import sys
 import time
 from types import TracebackType
-from typing import Any
 
 import typer
 from typing_extensions import Self
 
 from edgead import __version__
-from edgead.files.progress import ScoringState, TrainingState, is_drawable, is_first_process, state_of
+from edgead.files.progress import ScoringState, TrainingState, is_first_process, state_of
+from edgead.files.terminal_line import TerminalLine, is_drawable
 from edgead.text import printable
 
 LOG_LINES = 10
+BAR_COLUMNS = 40
+SHORTEST_BAR_COLUMNS = 10
 # The time of a shorter step is not worth a line.
 WORTH_TELLING_S = 0.1
 
@@ -84,6 +86,7 @@ class ProgressDisplay(logging.Handler):
         # Whether a step is running, and whether the cursor is still behind its text.
         self._in_step = self._in_line = False
         self._bar: _TrainingBar | None = None
+        self._count: TerminalLine | None = None
         self._level_before = logging.NOTSET
 
     @property
@@ -107,6 +110,7 @@ class ProgressDisplay(logging.Handler):
 
     def _begin_step(self, line: str) -> None:
         """End the running step and print the next; on a terminal without a newline, so that the time can follow."""
+        self._stop_count()
         self._end_step()
         if not self._timed:
             self._print(line)
@@ -134,6 +138,7 @@ class ProgressDisplay(logging.Handler):
     def _print(self, line: str) -> None:
         """Print a line: above the bar if there is one, otherwise below the running step."""
         self._end_line()
+        self._stop_count()
         if self._bar is not None:
             self._bar.print(line)
         else:
@@ -142,8 +147,12 @@ class ProgressDisplay(logging.Handler):
     def _show_scoring(self, state: ScoringState) -> None:
         """Redraw the count of scored images on a terminal."""
         if is_drawable(sys.stderr):
-            self._end_line()
-            typer.echo(f"\r{state}", nl=state.done == state.total, err=True)
+            if self._count is None:
+                self._end_line()
+                self._count = TerminalLine(sys.stderr)
+            self._count.show(str(state))
+            if state.done == state.total:
+                self._stop_count()
 
     def _show_training(self, state: TrainingState) -> None:
         """Start or update the bar; leave it at the end of the training."""
@@ -160,6 +169,12 @@ class ProgressDisplay(logging.Handler):
             self._bar.stop()
         self._bar = None
 
+    def _stop_count(self) -> None:
+        """Leave the count of scored images, if there is one."""
+        if self._count is not None:
+            self._count.end()
+        self._count = None
+
     def __enter__(self) -> Self:
         logger = logging.getLogger("edgead")
         self._level_before = logger.level
@@ -174,6 +189,7 @@ class ProgressDisplay(logging.Handler):
         logger.removeHandler(self)
         logger.setLevel(self._level_before)
         self._stop_bar()
+        self._stop_count()
         if kind is None:
             self._end_step()
         else:
@@ -182,67 +198,56 @@ class ProgressDisplay(logging.Handler):
 
 
 class _TrainingBar:
-    """Display of epoch, loss, images per second and time: a bar on a terminal, one line for each tenth elsewhere.
+    """Display of a training: a bar on a terminal, one line for each tenth elsewhere.
 
-    The bar shows the remaining time, and the total time once the training ends.
-
-    Raises:
-        ModuleNotFoundError: If rich is not installed.
+    The bar shows the epoch, the remaining time, the loss and the images per second, as far as the terminal has the
+    space. The end of the training shows its total time.
     """
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        # Not by rich's own rules, by which FORCE_COLOR alone would draw a bar into a log.
-        self._drawn = is_drawable(sys.stderr)
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=self._drawn)
-        self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:.0f} images/s"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[rest]}"),
-            console=self._console,
-            disable=not self._drawn,
-        )
-        fields: dict[str, Any] = {"epoch": 0, "epochs": 0, "loss": 0.0, "rate": 0.0, "rest": ""}
-        self._task = self._bar.add_task("", total=1.0, start=False, **fields)
+        self._line = TerminalLine(sys.stderr) if is_drawable(sys.stderr) else None
+        self._text = ""
         self._began: float | None = None
         self._done_before = 0.0
         self._logged = 0
 
     def print(self, line: str) -> None:
         """Print a line above the bar."""
-        self._console.print(line, markup=False)
+        if self._line is None:
+            report(line)
+            return
+        self._line.clear()
+        report(line)
+        self._line.show(self._text)
 
     def update(self, state: TrainingState) -> None:
         """Show the state of the training after a batch."""
         done = state.done
-        first = self._began is None
         if self._began is None:
             self._began = time.monotonic()
             self._done_before = state.epoch / state.epochs
             self._logged = int(self._done_before * LOG_LINES)
-            self._bar.start_task(self._task)
         taken = time.monotonic() - self._began
         left = taken * (1.0 - done) / (done - self._done_before)
-        self._bar.update(
-            self._task,
-            completed=done,
-            epoch=state.epoch + 1,
-            epochs=state.epochs,
-            loss=state.loss,
-            rate=state.images_per_s,
-            rest=f"left {duration(left)}" if done < 1.0 else "total",
-        )
-        if first:
-            self._bar.start()
+        rest = f"left {duration(left)}" if done < 1.0 else f"total {duration(taken)}"
         tenth = int(done * LOG_LINES)
-        if not self._drawn and tenth > self._logged:
+        if self._line is not None:
+            epoch = f"epoch {state.epoch + 1}/{state.epochs}"
+            figures = f"{rest}  loss {state.loss:.4f}  {state.images_per_s:.0f} images/s"
+            space = self._line.columns - len(f"{epoch}  {figures}") - len(" []")
+            bar = f" {_bar(done, min(space, BAR_COLUMNS))}" if space >= SHORTEST_BAR_COLUMNS else ""
+            self._text = f"{epoch}{bar}  {figures}"
+            self._line.show(self._text)
+        elif tenth > self._logged:
             self._logged = tenth
-            self.print(f"{state}  total {duration(taken)}" if done >= 1.0 else str(state))
+            self.print(f"{state}  {rest}" if done >= 1.0 else str(state))
 
     def stop(self) -> None:
         """Leave the bar as it is."""
-        self._bar.stop()
+        if self._line is not None:
+            self._line.end()
+
+
+def _bar(done: float, columns: int) -> str:
+    """Return a bar of some columns between brackets."""
+    return f"[{'#' * round(done * columns):.<{columns}}]"

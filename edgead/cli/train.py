@@ -139,7 +139,7 @@ def train(
     from edgead.files.progress import is_first_process
 
     first_line(f"training {method} on {' and '.join(folder.name or str(folder) for folder in data)}")
-    require_packages("train", "edgead train", "torch", "timm", "lightning_fabric", "rich")
+    require_packages("train", "edgead train", "torch", "timm", "lightning_fabric")
     from edgead.api import train as start
 
     with says_on_interrupt(lambda: _kept(out)), ProgressDisplay():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from typing import TextIO, TypeAlias
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,6 @@ class ScoringState:
 
 
 State: TypeAlias = TrainingState | ScoringState
-
-
-def is_drawable(stream: TextIO) -> bool:
-    """Return True if lines can be redrawn on a stream: a terminal, and not a dumb one such as the shell of an editor.
-
-    Args:
-        stream: Standard error, for instance.
-    """
-    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 def is_first_process() -> bool:

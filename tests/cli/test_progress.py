@@ -6,6 +6,7 @@ import pytest
 
 from edgead.cli.progress import ProgressDisplay, duration, first_line
 from edgead.files.progress import ScoringState, TrainingState, log_state
+from tests.helpers.screen import Screen
 
 LOG = logging.getLogger("edgead.some.module")
 
@@ -58,20 +59,50 @@ def test_only_the_first_of_many_processes_prints(name, capfd, monkeypatch):
     assert capfd.readouterr().err.count("\n") == 1
 
 
-def test_a_terminal_shows_a_bar_and_lines_above_and_below_it(capfd, monkeypatch):
+def test_a_terminal_shows_a_bar_and_lines_above_and_below_it(capfd, clock, monkeypatch):
     use_terminal(monkeypatch)
     with ProgressDisplay():
         log_state(LOG, TrainingState(0, 2, 0.5, 0.25, 12.0))
+        clock[0] += 60
+        log_state(LOG, TrainingState(0, 2, 1.0, 0.25, 12.0))
         LOG.warning("[bold]above[/]")
+        clock[0] += 60
         train(first=1, epochs=2)
         LOG.info("below")
-    err = capfd.readouterr().err
-    assert "epoch 2/2" in err
-    assert "left" in err
-    assert err.split("epoch 2/2")[-1].count("total") == 1
-    assert "━" in err
-    assert err.index("warning: [bold]above[/]") < err.index("total") < err.index("below")
-    assert err.endswith("below\n")
+    screen = Screen(120)
+    screen.write(capfd.readouterr().err)
+    above, bar, below, after = screen.lines
+    assert above.rstrip() == "warning: [bold]above[/]"
+    assert bar.rstrip() == f"epoch 2/2 [{'#' * 40}]  total 2 min 0 s  loss 0.2500  12 images/s"
+    assert (below, after) == ("below", "")
+    # Half of the training took a minute, so another one is left.
+    assert f"epoch 1/2 [{'#' * 20}{'.' * 20}]  left 1 min 0 s  loss 0.2500  12 images/s" in screen.written
+
+
+@pytest.mark.parametrize(
+    ("columns", "bar"),
+    [
+        (73, f"epoch 13/20 [{'#' * 10}{'.' * 5}]  left 6 min 28 s  loss 0.2500  12 images/s"),
+        (40, "epoch 13/20  left 6 min 28 s"),
+        (20, "epoch 13/20"),
+        (10, "epoch"),
+    ],
+)
+def test_the_bar_fits_into_the_terminal(columns, bar, capfd, clock, monkeypatch):
+    use_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen = Screen(columns)
+    with ProgressDisplay():
+        for epoch in range(13):
+            log_state(LOG, TrainingState(epoch, 20, 1.0, 0.25, 12.0))
+            clock[0] += 60
+            screen.write(capfd.readouterr().err)
+            (line,) = screen.lines
+            assert len(line) < columns
+    # 13 of 20 epochs took 12 minutes.
+    assert line.rstrip() == bar
+    assert "\x1b" not in screen.written
 
 
 def test_nothing_logged_shows_nothing(capfd):
@@ -107,7 +138,30 @@ def test_scored_images_are_counted_in_one_line(capfd, monkeypatch):
     with ProgressDisplay():
         for done in (2, 3):
             log_state(LOG, ScoringState(done, 3))
-    assert capfd.readouterr().err == "\rscored 2 of 3 images\rscored 3 of 3 images\n"
+        LOG.warning("between")
+        for done in (3, 4):
+            log_state(LOG, ScoringState(done, 4))
+        LOG.info("below")
+    screen = Screen(120)
+    screen.write(capfd.readouterr().err)
+    assert screen.lines == ["scored 3 of 3 images", "warning: between", "scored 4 of 4 images", "below", ""]
+
+
+def test_a_line_below_an_unfinished_count_begins_on_a_line_of_its_own(capfd, monkeypatch):
+    use_terminal(monkeypatch)
+
+    def fail():
+        with ProgressDisplay():
+            log_state(LOG, ScoringState(2, 3))
+            LOG.warning("a")
+            log_state(LOG, ScoringState(2, 3))
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
+    screen = Screen(120)
+    screen.write(capfd.readouterr().err)
+    assert screen.lines == ["scored 2 of 3 images", "warning: a", "scored 2 of 3 images", ""]
 
 
 @pytest.mark.parametrize(

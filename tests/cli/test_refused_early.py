@@ -133,7 +133,7 @@ main()
         ("build bundle --out out --target rtx-desktop", "tensorrt_rtx"),
         ("calibrate bundle --data parts --out x.json", "onnx"),
         ("eval bundle parts --out out", "jinja2"),
-        ("demo --out out", "rich"),
+        ("demo --out out", "lightning_fabric"),
     ],
 )
 def test_a_missing_package_is_refused_first(world, line, missing):

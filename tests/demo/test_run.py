@@ -136,10 +136,10 @@ def test_an_unknown_kind_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
 def test_without_the_training_packages_it_names_the_extra_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     with pytest.raises(MissingExtraError) as caught:
         demo_command(tmp_path / "demo")
     assert "edgead demo" in caught.value.what
-    assert "rich" in caught.value.what
+    assert "lightning_fabric" in caught.value.what
     assert "edgead[train]" in caught.value.hint
     assert not list(tmp_path.iterdir())

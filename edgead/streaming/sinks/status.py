@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from edgead.files.progress import is_drawable
+from edgead.files.terminal_line import TerminalLine, is_drawable
 from edgead.streaming.freshness import Signal
 from edgead.streaming.sinks.base import Sink
 from edgead.text import printable
@@ -24,8 +24,8 @@ class StatusLine(Sink):
     """
 
     def __init__(self) -> None:
-        self._terminal = is_drawable(sys.stderr)
-        self._every_s = TERMINAL_EVERY_S if self._terminal else LOG_EVERY_S
+        self._line = TerminalLine(sys.stderr) if is_drawable(sys.stderr) else None
+        self._every_s = TERMINAL_EVERY_S if self._line is not None else LOG_EVERY_S
         self._scored = self._rejected = 0
         self._since_s, self._scored_then = time.monotonic(), 0
         self._shown_s = 0.0
@@ -58,8 +58,8 @@ class StatusLine(Sink):
         """Show the last state and end the line."""
         if self._scored or self._lost or self._no_verdict:
             self._show()
-            if self._terminal:
-                sys.stderr.write("\n")
+            if self._line is not None:
+                self._line.end()
         self._scored, self._lost, self._no_verdict = 0, None, None
 
     def _show_if_due(self) -> None:
@@ -86,9 +86,11 @@ class StatusLine(Sink):
                 f"{self._latest.latency_ms:6.1f} ms"
             )
             if self._latest.part is not None:
-                # Last and short, because a line that wraps cannot be overwritten.
                 state += f"  {self._latest.part[:MAX_PART_SHOWN]}"
-        text = f"{self._scored} scored  {self._rejected} rejected  {rate:5.1f} a second  {state}"
-        text = printable(text)
-        sys.stderr.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
-        sys.stderr.flush()
+        # The state first, because a narrow terminal has no space for all.
+        text = f"{state}  {self._scored} scored  {self._rejected} rejected  {rate:5.1f} a second"
+        if self._line is not None:
+            self._line.show(text)
+        else:
+            sys.stderr.write(f"{printable(text)}\n")
+            sys.stderr.flush()
