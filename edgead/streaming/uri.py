@@ -1,10 +1,11 @@
-"""Addresses of sources and sinks: ``kind:target?option=value&option=value``.
+"""Options in the addresses of sources and sinks: ``kind:target?option=value&option=value``.
 
 All sources and sinks parse their options here, so that unknown options are rejected in the same way everywhere.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -12,28 +13,57 @@ from urllib.parse import parse_qsl
 from edgead.errors import InputError
 
 T = TypeVar("T")
+# A name up to a question mark that has no second one.
+_NAME = re.compile(r"(?:[^?]|\?\?)*")
 
 
 def split_options(target: str, known: Mapping[str, Callable[[str], T]]) -> tuple[str, dict[str, T]]:
-    """Split ``target?name=value&...`` into the target and its options.
+    """Split ``FILE?name=value&...`` into the name of a file and its options.
+
+    Options begin at a single ``?``. A ``?`` of the name itself is written ``??``, so that no name is cut unnoticed.
 
     Args:
         target: Address without its kind.
+        known: Parser of the value by name of the option, see `read_options`.
+
+    Returns:
+        The name, and the parsed values of the options that are given.
+
+    Raises:
+        InputError: An option is unknown, is given twice, or has an invalid value, or nothing follows the ``?``.
+    """
+    found = _NAME.match(target)
+    assert found is not None, "the pattern matches every text"
+    name, query = found[0].replace("??", "?"), target[found.end() + 1 :]
+    if found.end() == len(target):
+        return name, {}
+    try:
+        return name, read_options(query, known)
+    except InputError as error:
+        raise InputError(error.what, hint=f"{error.hint}; write ?? for a ? in the name of a file") from error
+
+
+def read_options(query: str, known: Mapping[str, Callable[[str], T]]) -> dict[str, T]:
+    """Read options ``name=value&name=value``.
+
+    Args:
+        query: Text of the options.
         known: Parser of the value by name of the option. For an invalid value a parser raises ValueError with the
             expected values as its message.
 
     Returns:
-        The target without options, and the parsed values of the options that are given.
+        The parsed values of the options that are given.
 
     Raises:
-        InputError: An option is unknown, is given twice, or has an invalid value.
+        InputError: An option is unknown, is given twice, or has an invalid value, or there is none.
     """
-    target, _, query = target.partition("?")
     options: dict[str, T] = {}
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
     except ValueError:
-        raise InputError(f"cannot parse the options {query!r}", hint="write name=value&name=value") from None
+        pairs = []
+    if not pairs:
+        raise InputError(f"cannot parse the options {query!r}", hint="write name=value&name=value")
     for name, value in pairs:
         if name in options:
             raise InputError(f"option {name!r} is given twice", hint="give it once")
@@ -44,7 +74,7 @@ def split_options(target: str, known: Mapping[str, Callable[[str], T]]) -> tuple
             options[name] = known[name](value)
         except ValueError as error:
             raise InputError(f"option {name}={value} is not usable", hint=str(error)) from error
-    return target, options
+    return options
 
 
 def number_in(kind: Callable[[str], float], low: float, high: float = float("inf")) -> Callable[[str], float]:

@@ -329,6 +329,10 @@ def test_a_window_without_a_display_is_an_error(monkeypatch: pytest.MonkeyPatch)
         ("rejects:x?keep=0", InputError, "keep=0"),
         ("video:x.mkv?rate=3", InputError, "'rate'"),
         ("jsonl:x?keep=3", InputError, "'keep'"),
+        ("jsonl:x?", InputError, "''"),
+        ("jsonl:x?.jsonl", InputError, "'.jsonl'"),
+        ("video:x?.mkv", InputError, "'.mkv'"),
+        ("rejects:x?y", InputError, "'y'"),
     ],
 )
 def test_sink_addresses_are_checked(
@@ -338,6 +342,5 @@ def test_sink_addresses_are_checked(
     with pytest.raises(error) as caught:
         open_sink(uri)
     assert named in caught.value.what
-    if error is SinkError:
-        assert "jsonl:FILE" in str(caught.value.hint)
+    assert ("jsonl:FILE" if error is SinkError else "??") in str(caught.value.hint)
     assert os.listdir(tmp_path) == []

@@ -12,6 +12,29 @@ def test_target_and_options() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "name", "options"),
+    [
+        ("what??.jsonl", "what?.jsonl", {}),
+        ("what??", "what?", {}),
+        ("????", "??", {}),
+        ("a???keep=3", "a?", {"keep": 3}),
+        ("a??keep=3", "a?keep=3", {}),
+        ("a??b?keep=3", "a?b", {"keep": 3}),
+    ],
+)
+def test_a_question_mark_in_a_name_is_written_twice(text: str, name: str, options: dict[str, float]) -> None:
+    assert split_options(text, KNOWN) == (name, options)
+
+
+@pytest.mark.parametrize("text", ["what?.jsonl", "what?", "what???", "a?b=c.jsonl", "a?keep=3??"])
+def test_a_single_question_mark_never_cuts_a_name(text: str) -> None:
+    for known in (KNOWN, {}):
+        with pytest.raises(InputError) as caught:
+            split_options(text, known)
+        assert "??" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
     ("query", "named", "hint"),
     [
         ("kep=3", "'kep'", ["keep, fps"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgead.errors import SinkError
@@ -27,6 +28,13 @@ __all__ = [
 
 _KINDS = "jsonl:FILE (or jsonl:- for the terminal), video:FILE, rejects:FOLDER, status: and window:"
 
+# The kinds that write to a place, each with its options.
+_OPTIONS: Mapping[str, Mapping[str, Callable[[str], float]]] = {
+    "jsonl": {},
+    "video": {"fps": number_in(float, 0.1, 1000)},
+    "rejects": {"keep": number_in(int, 1)},
+}
+
 
 def open_sink(uri: str, *, fps: float | None = None) -> Sink:
     """Open the sink of an address.
@@ -36,6 +44,8 @@ def open_sink(uri: str, *, fps: float | None = None) -> Sink:
     ``rejects:FOLDER?keep=1000``   the newest `keep` images above the threshold
     ``status:``                    one line in the terminal
     ``window:``                    a window; Esc or q ends the stream
+
+    A ``?`` begins options; in a name it is written ``??``.
 
     Args:
         uri: Address of the sink.
@@ -49,16 +59,15 @@ def open_sink(uri: str, *, fps: float | None = None) -> Sink:
         InputError: An option of the address is unknown or has an invalid value.
     """
     kind, colon, target = uri.partition(":")
-    if colon and kind in ("jsonl", "video", "rejects"):
-        if not target.partition("?")[0]:
+    if colon and kind in _OPTIONS:
+        name, options = split_options(target, _OPTIONS[kind])
+        if not name:
             raise SinkError(f"sink {uri!r} names no place to write to", hint=f"give {_KINDS}")
         if kind == "jsonl":
-            return JsonLines(split_options(target, {})[0])
+            return JsonLines(name)
         if kind == "video":
-            target, options = split_options(target, {"fps": number_in(float, 0.1, 1000)})
-            return AnnotatedVideo(Path(target), options.get("fps", fps or VIDEO_FPS))
-        target, options = split_options(target, {"keep": number_in(int, 1)})
-        return RejectFolder(Path(target), int(options.get("keep", KEEP)))
+            return AnnotatedVideo(Path(name), options.get("fps", fps or VIDEO_FPS))
+        return RejectFolder(Path(name), int(options.get("keep", KEEP)))
     if uri == "status:":
         return StatusLine()
     if uri == "window:":

@@ -21,7 +21,7 @@ from edgead.streaming.sources.live import LiveSource
 from edgead.streaming.sources.video import ONE_THREAD, Video, counts_frames
 from edgead.streaming.sources.web import WebAddress, kind_of
 from edgead.streaming.sources.web_cameras import MotionJpegCamera, SnapshotCamera
-from edgead.streaming.uri import number_in, split_options
+from edgead.streaming.uri import number_in, read_options
 
 NETWORK_TIMEOUT_MS = 5000
 SNAPSHOT_FPS = 1.0
@@ -52,7 +52,9 @@ def open_network(uri: str) -> Source:
     # FFmpeg prints messages that may repeat an address. It reads this variable when it is used for the first time.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     address = Address.parse(uri)
-    fps = split_options(f"?{address.option}", {"fps": number_in(float, 0.01, 100)})[1].get("fps")
+    fps = (
+        read_options(address.option, {"fps": number_in(float, 0.01, 100)})["fps"] if address.option else None
+    )
     web = WebAddress(uri) if uri[:4].lower() == "http" else None
     opened = _open_live(uri, address) if web is None else _open_web(uri, web, fps)
     if fps is not None and opened.fps != fps:

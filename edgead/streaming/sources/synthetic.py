@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from edgead.errors import SourceError
 from edgead.streaming.sources.base import Source
-from edgead.streaming.uri import number_in, split_options
+from edgead.streaming.uri import number_in, read_options
 from edgead.types import Frame, UInt8Array
 
 
@@ -39,6 +39,15 @@ class SyntheticSource(Source):
             yield Frame(image=image, index=index, captured_at_ns=time.monotonic_ns(), source=self.uri)
 
 
+_OPTIONS = {
+    "seed": number_in(int, 0),
+    "size": number_in(int, 32, 4096),
+    "defect_rate": number_in(float, 0, 1),
+    "frames": number_in(int, 1),
+    "fps": number_in(float, 0.01, 1000),
+}
+
+
 def open_synthetic(uri: str) -> SyntheticSource:
     """Open ``synthetic:KIND?seed=0&size=256&defect_rate=0.1&frames=100&fps=10``; endless without `frames`.
 
@@ -54,16 +63,8 @@ def open_synthetic(uri: str) -> SyntheticSource:
     """
     from edgead.data.synthetic.dataset import KINDS, Conveyor
 
-    target, options = split_options(
-        uri.partition(":")[2],
-        {
-            "seed": number_in(int, 0),
-            "size": number_in(int, 32, 4096),
-            "defect_rate": number_in(float, 0, 1),
-            "frames": number_in(int, 1),
-            "fps": number_in(float, 0.01, 1000),
-        },
-    )
+    target, mark, query = uri.partition(":")[2].partition("?")
+    options = read_options(query, _OPTIONS) if mark else {}
     if target not in KINDS:
         raise SourceError(f"synthetic:{target} is not a kind of part", hint=f"give one of {', '.join(KINDS)}")
     frames = options.get("frames")
