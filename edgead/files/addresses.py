@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from edgead.errors import InputError
 from edgead.text import printable
 
 HIDDEN = "***"
@@ -23,6 +24,7 @@ _NETWORK = re.compile(r"(?<![A-Za-z0-9+.-])[0-9+.-]*([A-Za-z][A-Za-z0-9+.-]*://)
 _NUMERIC = r"\[[0-9A-Fa-f:.]+\]|\d{1,3}(?:\.\d{1,3}){3}"
 _DOTTED = r"[\w-]+(?:\.[\w-]+)+\.?|localhost"
 _AUTHORITY = rf"(?:{_NUMERIC}|{_DOTTED}|[^\W\d][\w-]*)(?::\d{{1,5}})?"
+_NUMERIC_PLACE = re.compile(rf"(?:{_NUMERIC})(?::\d+)?")
 _HOST_FOLLOWS = re.compile(rf"@(?={_AUTHORITY}(?:[/?#]|$))")
 
 # Names whose values are no secret, with words that cameras take without a value.
@@ -34,7 +36,8 @@ _HARMLESS = re.compile(
 )
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:-]{1,24}")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}")
-_PATH_PAIR = re.compile(r"[^/_&;,=]*=.*?(?=[/_&;,][^/_&;,=]*=|$)", re.DOTALL)
+# A name begins behind a separator only, for the same reason.
+_PATH_PAIR = re.compile(r"(?<![^/_&;,=])[^/_&;,=]*=.*?(?=[/_&;,][^/_&;,=]*=|$)", re.DOTALL)
 # A path segment after one of these is taken for a password or a token.
 _BEFORE_A_SECRET = re.compile(
     "admin|administrator|api_?key|auth|guest|key|operator|pass|passwd|password|pwd|root|secret|service|supervisor|token|"
@@ -42,6 +45,7 @@ _BEFORE_A_SECRET = re.compile(
     re.IGNORECASE,
 )
 _TIME = re.compile(r"[\dTZ:_.+-]*\d\d:\d\d[\dTZ:_.+-]*(\.[A-Za-z0-9]{2,4})?")
+_LONGEST_TIME = 48
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
@@ -70,9 +74,18 @@ class Address:
 
         Args:
             text: Address with a scheme, such as ``rtsp://user:password@host/path``.
+
+        Raises:
+            InputError: By these rules it may be a host with a port as well as a user with a password, such as
+                ``rtsp://user:12/34@host/``.
         """
         start = text.index("://") + 3
         rest = text[start:]
+        if _is_ambiguous(rest):
+            raise InputError(
+                f"{without_secrets(text)} is either a host with a port or a user with a password",
+                hint="in a password write / as %2F, ? as %3F and # as %23, in a path write @ as %40",
+            )
         end = _end_of_user(rest)
         # Any other `#` is an unencoded character of the address.
         place, mark, option = rest[end:].partition(_OPTION)
@@ -161,7 +174,7 @@ def _end_of_user(rest: str, cautious: bool = False) -> int:
     head = _before_path(rest)
     end, host = head.rfind("@") + 1, head.rpartition("@")[2]
     if re.fullmatch(_AUTHORITY, host):
-        if not cautious or re.fullmatch(rf"(?:{_NUMERIC})(?::\d+)?", host):
+        if not cautious or _NUMERIC_PLACE.fullmatch(host):
             return end
         # A name with a dot may also be the user of a password with a slash, but the query may well hold an `@`.
         known = re.fullmatch(rf"(?:{_DOTTED})(?::\d+)?", host) is not None
@@ -169,6 +182,19 @@ def _end_of_user(rest: str, cautious: bool = False) -> int:
         return max([end, *(found.end() for found in _HOST_FOLLOWS.finditer(searched))])
     found = [match.end() for match in _HOST_FOLLOWS.finditer(rest)]
     return found[-1] if found else rest.rfind("@") + 1
+
+
+def _is_ambiguous(rest: str) -> bool:
+    """Return True if an address begins with ``word:number`` and may have its host after a later `@`.
+
+    An `@` in the value of a query is no such place.
+    """
+    head = _before_path(rest)
+    if ":" not in head or not re.fullmatch(_AUTHORITY, head) or _NUMERIC_PLACE.fullmatch(head):
+        return False
+    path, _, query = rest[len(head) :].partition("?")
+    searched = path if "=" in query.rpartition("@")[0] else f"{path}?{query}"
+    return _HOST_FOLLOWS.search(searched) is not None
 
 
 def _pair_shown(text: str) -> str:
@@ -210,9 +236,8 @@ def _is_secret(segment: str, before: str, alone: bool) -> bool:
     """
     if _BEFORE_A_SECRET.fullmatch(before) or "=" in segment or _is_random(segment):
         return True
-    return (":" in segment and not _TIME.fullmatch(segment)) or (
-        alone and len(segment) >= 16 and segment.isalnum()
-    )
+    is_time = len(segment) <= _LONGEST_TIME and _TIME.fullmatch(segment)
+    return (":" in segment and not is_time) or (alone and len(segment) >= 16 and segment.isalnum())
 
 
 def _is_plain(value: str) -> bool:

@@ -1,5 +1,8 @@
+from contextlib import suppress
+
 import pytest
 
+from edgead.errors import InputError
 from edgead.files.addresses import Address, hide_arguments, without_secrets
 from edgead.text import printable
 
@@ -126,6 +129,49 @@ def test_a_password_that_reads_like_a_host_or_a_port_is_hidden(user: str, passwo
     assert shown == "http://***@192.168.1.4/snap.jpg"
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "rtsp://user:12/34@host/",
+        "rtsp://user:12/34@192.168.1.4:554/live",
+        "rtsp://user:12/34@cam.example.com",
+        "http://john.doe:12/34@192.168.1.4/snap.jpg#fps=2",
+        "rtsp://user:1?34@host/",
+        "rtsp://user:1?2/34@host/live?channel=1",
+        "rtsp://user:12#34@host/x",
+        "rtsp://user:12/a@34@host/x",
+    ],
+)
+def test_a_password_that_reads_like_a_port_is_refused(address: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Address.parse(address)
+    shown = str(caught.value)
+    for secret in ("user", "john", "12", "34@"):
+        assert secret not in shown.replace("192.168", "").replace("user with", "")
+    for written in ("%2F", "%3F", "%23", "%40"):
+        assert written in str(caught.value.hint)
+    for character, written in (("/", "%2F"), ("?", "%3F"), ("#", "%23")):
+        start, _, rest = address.partition("12")
+        if rest.startswith(character):
+            # As the hint says, it is read.
+            assert Address.parse(f"{start}12{written}{rest[1:]}").password.startswith(f"12{character}")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "rtsp://cam:554/line@2",
+        "rtsp://192.168.1.4:554/user@mail.com/live",
+        "rtsp://cam/user@mail.com/live",
+        "http://cam:8080/snap.jpg?mail=me@example.com",
+        "rtsp://cam:554/me%40example.com/live",
+        "http://[fe80::1]:80/a@b.c",
+    ],
+)
+def test_a_port_with_an_at_sign_after_it_stays_a_port(address: str) -> None:
+    assert Address.parse(address) == Address(address, None, "", "")
+
+
 def test_an_address_is_read_by_the_rules_of_rfc_3986() -> None:
     assert Address.parse("http://a%40b:c%2Fd%25@cam:80/x@y?m=a@b.c#fps=0.5") == Address(
         "http://cam:80/x@y?m=a@b.c", "a@b", "c/d%", "fps=0.5"
@@ -154,6 +200,13 @@ def test_secrets_of_arguments_are_hidden_in_a_text() -> None:
 
 def test_a_long_address_is_searched_in_linear_time() -> None:
     # With time in the square of the length, this takes hours.
-    word = "a" * 2_000_000
+    word = "a" * 400_000
     assert without_secrets(word) == word
     assert "secret" not in without_secrets(f"{word}://user:secret@cam/live")
+    many = 100_000
+    paths = (word, f"{word}/" * 3, f"{word}=", "1:11" * many + "x", "a=" * many, "@a.b" * many, "@" * many)
+    for path in paths:
+        for address in (f"http://cam/{path}", f"http://cam:80/{path}?{path}", f"http://user:{path}x"):
+            without_secrets(address)
+            with suppress(InputError):
+                Address.parse(address)
