@@ -197,24 +197,26 @@ def _rgb8_from_pixels(pixels: Pixels, bit_depth: int | None) -> UInt8Array:
     values, peak = pixels.values, pixels.peak
     if bit_depth is not None and values.dtype == np.uint16 and peak in _PEAKS_OF_16_BITS:
         peak = 2**bit_depth - 1
-    if pixels.inverted or peak != 255:
-        table = (np.arange(peak + 1, dtype=np.uint32) * 510 + peak) // (2 * peak)
-        if values.max() > peak:
-            raise _DepthError(
-                f"the value {values.max()}, above {peak}, the largest of {peak.bit_length()} bits"
-            )
+    if values.shape[2] == 3 and peak == 255 and pixels.alpha is None and not pixels.inverted:
+        return np.ascontiguousarray(turned(np.asarray(values, np.uint8), pixels.orientation))
+    if peak < np.iinfo(values.dtype).max and values.max() > peak:
+        raise _DepthError(f"the value {values.max()}, above {peak}, the largest of {peak.bit_length()} bits")
+    table = ((np.arange(peak + 1, dtype=np.uint32) * 510 + peak) // (2 * peak)).astype(np.uint8)
+    height, width = values.shape[:2]
+    image = np.empty((height, width, 3), np.uint8)
+    # In pieces, because opacity and the table need several times the memory of the samples.
+    rows = max(1, _PIXELS_AT_ONCE // width)
+    for start in range(0, height, rows):
+        piece = values[start : start + rows]
+        if pixels.inverted:
+            piece = peak - piece
         if pixels.alpha is not None:
-            values = _on_black(peak - values if pixels.inverted else values, pixels.alpha)
-        elif pixels.inverted:
-            table = table[::-1]
-        image = table.astype(np.uint8)[values]
-    else:
-        image = np.asarray(values if pixels.alpha is None else _on_black(values, pixels.alpha), np.uint8)
-    if image.shape[2] == 1:
-        image = np.repeat(image, 3, axis=2)
+            piece = _on_black(piece, pixels.alpha[start : start + rows])
+        image[start : start + rows] = table[piece]
     return np.ascontiguousarray(turned(image, pixels.orientation))
 
 
+_PIXELS_AT_ONCE = 2**18
 _PEAKS_OF_16_BITS = (2**16 - 1, *(2**depth - 1 for depth in BIT_DEPTHS))
 
 

@@ -1,5 +1,7 @@
+import io
 import os
 import struct
+import tracemalloc
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -7,9 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from edgead.errors import ImageError
-from edgead.imaging.decode import MAX_FILE_BYTES, read_image
+from edgead.imaging.decode import MAX_FILE_BYTES, image_from_bytes, read_image
 
 # RGB of the four quarters of an image: top left, top right, bottom left, bottom right.
 QUARTERS = ((220, 20, 40), (30, 200, 60), (10, 50, 240), (250, 240, 20))
@@ -93,6 +96,43 @@ def test_alpha_of_8_bits_is_composited_on_black(tmp_path: Path) -> None:
     image[0, :, 3] = (0, 255, 128)
     read = read_image(written(tmp_path / "a.png", encoded(image, ".png")))
     np.testing.assert_array_equal(read, [[[0, 0, 0], [200, 100, 50], [100, 50, 25]]])
+
+
+@pytest.mark.parametrize(("samples", "is_inverted"), [(1, False), (1, True), (3, False), (4, False)])
+def test_every_row_of_a_large_deep_image_is_converted(samples: int, is_inverted: bool) -> None:
+    # Images are converted in pieces; this one is longer than any of them, and no multiple.
+    image = np.random.default_rng(0).integers(0, 2**16, (701, 1203, samples), np.uint16)
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        image if samples > 1 else image[..., 0],
+        photometric="miniswhite" if is_inverted else "minisblack" if samples == 1 else "rgb",
+        extrasamples=["unassalpha"] if samples == 4 else None,
+        compression="zlib",
+    )
+    decoded = image_from_bytes(buffer.getvalue(), "a.tif")
+    expected = image[..., :3] / 65535.0
+    if is_inverted:
+        expected = 1.0 - expected
+    if samples == 4:
+        expected *= image[..., 3:] / 65535.0
+    np.testing.assert_allclose(decoded, np.broadcast_to(expected * 255.0, decoded.shape), atol=0.51)
+
+
+def test_a_large_image_with_opacity_needs_little_more_than_its_samples() -> None:
+    samples = np.full((1024, 2048, 4), 2**15, np.uint16)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, samples, photometric="rgb", extrasamples=["unassalpha"], compression="zlib")
+    # Read once before, so that no import counts.
+    image_from_bytes(buffer.getvalue(), "a.tif")
+    tracemalloc.start()
+    try:
+        decoded = image_from_bytes(buffer.getvalue(), "a.tif")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (decoded == 64).all()
+    assert peak < samples.nbytes + decoded.nbytes + 20 * 2**20
 
 
 def test_alpha_of_an_8_bit_tiff_is_composited_once(tmp_path: Path) -> None:
