@@ -1,9 +1,15 @@
-"""A real RTSP server with a moving image, for the tests: GStreamer's, run by the system's Python.
+"""A real RTSP server for the tests: GStreamer's, run by the system's Python without other packages.
 
-python3 rtsp_server.py PORT      serves rtsp://127.0.0.1:PORT/line and prints "ready" when it listens.
+python3 rtsp_server.py PORT [--fps N] [--codec h264|jpeg] [--size WIDTHxHEIGHT]
+
+It serves rtsp://127.0.0.1:PORT/line and prints "ready" when it listens. Each image shows the time at which it was made:
+32 squares, in 4 rows of 8, are the bits of `time.monotonic_ns() // 1_000_000`, the lowest first. Below is noise.
 """
 
+import argparse
+import os
 import sys
+import time
 
 import gi
 
@@ -11,24 +17,59 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
-# "ball" moves, so no two frames are the same; zerolatency sends each as it is made.
-PIPELINE = (
-    "( videotestsrc is-live=true pattern=ball ! video/x-raw,width=160,height=128,framerate=20/1 "
-    "! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay0 pt=96 )"
-)
+# zerolatency sends each image as it is made.
+ENCODERS = {
+    "h264": "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay0 pt=96",
+    "jpeg": "jpegenc ! rtpjpegpay name=pay0 pt=26",
+}
+DARK, BRIGHT = 16, 235
+
+
+def clock_image(width: int, height: int) -> bytes:
+    """Draw the present time: (height, width) uint8, grey."""
+    bits = (time.monotonic_ns() // 1_000_000) & 0xFFFFFFFF
+    side, rows = height // 6, []
+    for row in range(4):
+        values = [BRIGHT if bits >> (8 * row + column) & 1 else DARK for column in range(8)]
+        line = b"".join(bytes([value]) * (width // 8) for value in values)
+        rows.append(line * side)
+    noise = os.urandom(width * (height - 4 * side))
+    return b"".join(rows) + bytes(60 + value // 4 for value in noise)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port")
+    parser.add_argument("--fps", type=int, default=20)
+    parser.add_argument("--codec", choices=ENCODERS, default="h264")
+    parser.add_argument("--size", default="160x128")
+    options = parser.parse_args()
+    width, height = map(int, options.size.split("x"))
     Gst.init(None)
-    for name in ("videotestsrc", "x264enc", "rtph264pay"):
+    for name in ("appsrc", "x264enc", "rtph264pay", "jpegenc", "rtpjpegpay"):
         if Gst.ElementFactory.find(name) is None:
             sys.exit(f"GStreamer lacks {name}")
+
+    def configure(_: object, media: GstRtspServer.RTSPMedia) -> None:
+        source = media.get_element().get_child_by_name("source")
+
+        def push() -> bool:
+            buffer = Gst.Buffer.new_wrapped(clock_image(width, height))
+            return source.emit("push-buffer", buffer) == Gst.FlowReturn.OK
+
+        GLib.timeout_add(1000 // options.fps, push)
+
+    caps = f"video/x-raw,format=GRAY8,width={width},height={height},framerate={options.fps}/1"
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
-    server.set_service(sys.argv[1])
+    server.set_service(options.port)
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(PIPELINE)
+    factory.set_launch(
+        f"( appsrc name=source is-live=true do-timestamp=true format=time caps={caps} "
+        f"! videoconvert ! video/x-raw,format=I420 ! {ENCODERS[options.codec]} )"
+    )
     factory.set_shared(True)
+    factory.connect("media-configure", configure)
     server.get_mount_points().add_factory("/line", factory)
     if server.attach(None) == 0:
         sys.exit("the port is taken")

@@ -23,6 +23,8 @@ class Source(Closing):
         uri: Address of the source, without secrets.
         fps: Nominal frame rate in frames per second, None if unknown.
         broken: Number of images so far that were left out because they are broken.
+        dropped: Number of frames so far that were not yielded because they were old: the backlog of a camera.
+        trouble: Present reason why no frame comes, as text; None if none is known.
     """
 
     live: bool = False
@@ -31,6 +33,8 @@ class Source(Closing):
         self.uri = without_secrets(uri)
         self.fps = fps
         self.broken = 0
+        self.dropped = 0
+        self.trouble: str | None = None
         self._stopping = threading.Event()
 
     @abstractmethod

@@ -4,11 +4,16 @@ A production line runs for months: cables are pulled, switches restart, a USB ca
 camera that was opened once never ends by itself; it is opened again and again, with longer pauses each time, up to
 `LONGEST_WAIT_S`. At the start, however, an address that does not answer is an error at once, because it is probably a
 typing error.
+
+Images of a backlog are dropped: after each opening a camera with timestamps is read until its images come as fast as
+it makes them. `edgead.streaming.sources.capture_time` describes the time of capture.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +23,16 @@ import cv2
 
 from edgead.errors import ImageError, SourceError
 from edgead.streaming.sources.base import Source
+from edgead.streaming.sources.capture_time import CaptureClock, Timestamps
+from edgead.streaming.sources.ffmpeg import VideoDevice
 from edgead.types import Frame, UInt8Array
 
 FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 30.0
+# A camera that is back must be seen within 3 seconds.
+LONGEST_WAIT_S = 2.0
+# A camera whose images are older than this for so long has a backlog that it does not catch up with.
+LATE_S = 1.0
+LATE_FOR_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -44,15 +55,20 @@ class Device(Protocol):
 class LiveSource(Source):
     """A camera that is opened again whenever it stops giving images.
 
-    A broken image is left out together with its index, and counted. The first of several is logged.
+    A broken image is left out together with its index, and counted. The first of several is logged. Of the tries to
+    open a camera again, the first, second, fourth, eighth and so on are logged.
 
     Args:
         uri: Address of the camera.
         open_device: Function that opens the camera, which gives BGR images; called again after each loss.
         hint: Hint of the error if the camera does not answer at the start.
-        first_wait_s: Pause before the camera is opened again for the first time, in seconds; it doubles with each try.
+        first_wait_s: Longest pause before the camera is opened again for the first time, in seconds; it doubles with
+            each try. The pause is a random share of it, from a half to the whole.
         longest_wait_s: Longest pause between two tries, in seconds.
         period_s: Time from one read to the next, in seconds; 0 for a camera that sets its own rate.
+        timestamps: Meaning of the device's `CAP_PROP_POS_MSEC`.
+        longest_read_s: Time limit of a read, in seconds. FFmpeg ends a read at its limit with an image that its decoder
+            held back, if there is one.
 
     Raises:
         SourceError: The camera cannot be opened at the start.
@@ -69,11 +85,15 @@ class LiveSource(Source):
         first_wait_s: float = FIRST_WAIT_S,
         longest_wait_s: float = LONGEST_WAIT_S,
         period_s: float = 0.0,
+        timestamps: Timestamps = "none",
+        longest_read_s: float = math.inf,
     ) -> None:
         super().__init__(uri)
         self._open_device = open_device
         self._first_wait_s, self._longest_wait_s, self._period_s = first_wait_s, longest_wait_s, period_s
+        self._timestamps, self._longest_read_s = timestamps, longest_read_s
         self._reason = ""
+        self._late_since_s: float | None = None
         # Held while the device is read or opened: a release during a read would crash the process.
         self._in_use = threading.Lock()
         self._device: Device | None = open_device()
@@ -82,13 +102,14 @@ class LiveSource(Source):
             raise SourceError(f"no camera at {self.uri}", hint=hint)
         fps = self._device.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else None
+        self._clock = self._new_clock()
 
     def __iter__(self) -> Iterator[Frame]:
         index, tries, due_s, was_whole = 0, 0, time.monotonic(), True
         while not self._stopping.wait(max(0.0, due_s - time.monotonic())):
             due_s = max(due_s + self._period_s, time.monotonic())
             try:
-                image = self._read()
+                taken = self._read()
             except ImageError as error:
                 if was_whole:
                     _log.warning("%s: left out: %s", self.uri, error)
@@ -96,41 +117,77 @@ class LiveSource(Source):
                 self.broken += 1
                 index += 1
                 continue
-            if image is None:
+            if taken is None:
                 tries += 1
                 self._reopen(tries)
                 continue
             if tries:
                 _log.warning("%s: images again, after %d tries", self.uri, tries)
                 tries = 0
-            was_whole = True
-            yield Frame(image=image, index=index, captured_at_ns=time.monotonic_ns(), source=self.uri)
+            was_whole, self.trouble = True, None
+            image, captured_at_ns = taken
+            if self._clock.in_time:
+                yield Frame(image=image, index=index, captured_at_ns=captured_at_ns, source=self.uri)
+            else:
+                self.dropped += 1
             index += 1
 
-    def _read(self) -> UInt8Array | None:
-        """Read the next image, (H, W, 3) uint8 RGB; None if the camera gives no image."""
+    def _read(self) -> tuple[UInt8Array, int] | None:
+        """Read the next image, (H, W, 3) uint8 RGB, with its time of capture; None if the camera is lost."""
         with self._in_use:
             if self._device is None:
                 return None
+            asked_ns = time.monotonic_ns()
+            self._reason = "no image"
             try:
                 good, image = self._device.read()
             except cv2.error:
-                self._reason = "no image"
                 return None
             except SourceError as error:
                 self._reason = self._without_uri(error)
                 return None
-            self._reason = "no image"
-            if not good or image is None or image.size == 0:
+            came_ns = time.monotonic_ns()
+            if (
+                not good
+                or image is None
+                or image.size == 0
+                or came_ns - asked_ns > self._longest_read_s * 1e9
+            ):
                 return None
-            colour = cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB
-            rgb: UInt8Array = cv2.cvtColor(image, colour)
-            return rgb
+            stamp_ms = self._device.get(cv2.CAP_PROP_POS_MSEC)
+        captured_at_ns = self._clock.captured_at_ns(stamp_ms, asked_ns, came_ns)
+        if self._stays_late((came_ns - captured_at_ns) / 1e9, came_ns / 1e9):
+            self._reason = "its images stay late"
+            return None
+        colour = cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB
+        rgb: UInt8Array = cv2.cvtColor(image, colour)
+        return rgb, captured_at_ns
+
+    def _stays_late(self, age_s: float, now_s: float) -> bool:
+        """Return True if all images have been late for a while, so that the camera is to be opened again."""
+        if age_s <= LATE_S:
+            self._late_since_s = None
+        elif self._late_since_s is None:
+            self._late_since_s = now_s
+        elif now_s - self._late_since_s > LATE_FOR_S:
+            self._late_since_s = None
+            return True
+        return False
+
+    def _new_clock(self) -> CaptureClock:
+        """Make the clock of a session with the device."""
+        codec = getattr(self._device, "codec", "")
+        # FFmpeg takes the next image of these codecs for the end of an image.
+        held_back = int(self._timestamps == "stream" and codec.lower() in ("h264", "hevc"))
+        return CaptureClock(self._timestamps, held_back)
 
     def _reopen(self, tries: int) -> None:
         """Release the camera, wait, and open it again."""
+        # Many machines that lost one recorder must not all come back at one moment.
         wait_s = min(self._first_wait_s * 2.0 ** min(tries - 1, 30), self._longest_wait_s)
-        if not self._stopping.is_set():
+        wait_s *= random.uniform(0.5, 1.0)  # noqa: S311
+        self.trouble = self._reason
+        if not self._stopping.is_set() and tries & (tries - 1) == 0:
             _log.warning("%s: %s; opening it again in %.1f s (try %d)", self.uri, self._reason, wait_s, tries)
         self._release()
         if self._stopping.wait(wait_s):
@@ -139,6 +196,7 @@ class LiveSource(Source):
             if not self._stopping.is_set():
                 try:
                     self._device = self._open_device()
+                    self._clock = self._new_clock()
                 except SourceError as error:
                     self._reason = self._without_uri(error)
 
@@ -181,6 +239,8 @@ def open_camera(number: str) -> LiveSource:
         raise SourceError(f"camera:{number} is not a camera", hint="give its number, such as camera:0")
     return LiveSource(
         f"camera:{number}",
-        lambda: cv2.VideoCapture(int(number)),
+        lambda: VideoDevice(cv2.VideoCapture(int(number)), f"camera:{number}"),
         "check the cable, that no other program uses it, and its number with edgead doctor",
+        # The timestamps of V4L2 buffers, on Linux.
+        timestamps="monotonic",
     )

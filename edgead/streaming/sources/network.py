@@ -17,8 +17,9 @@ import cv2
 from edgead.errors import InputError, SourceError
 from edgead.files.addresses import Address, without_secrets
 from edgead.streaming.sources.base import Source
+from edgead.streaming.sources.ffmpeg import VideoDevice, open_ffmpeg
 from edgead.streaming.sources.live import LiveSource
-from edgead.streaming.sources.video import ONE_THREAD, Video, counts_frames
+from edgead.streaming.sources.video import Video, counts_frames
 from edgead.streaming.sources.web import WebAddress, kind_of
 from edgead.streaming.sources.web_cameras import MotionJpegCamera, SnapshotCamera
 from edgead.streaming.uri import number_in, read_options
@@ -26,6 +27,8 @@ from edgead.streaming.uri import number_in, read_options
 NETWORK_TIMEOUT_MS = 5000
 SNAPSHOT_FPS = 1.0
 
+# FFmpeg gives each image as soon as it can, and drops what came while it was looking at the stream.
+_LOW_DELAY = "fflags;nobuffer|flags;low_delay|fpsprobesize;3"
 _TIMEOUTS = (
     cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
     NETWORK_TIMEOUT_MS,
@@ -74,10 +77,16 @@ def _open_web(uri: str, web: WebAddress, fps: float | None) -> Source:
         kind, has_length = kind_of(answer, head, web.shown), answer.length is not None
     if kind == "snapshot":
         rate = fps or SNAPSHOT_FPS
-        return LiveSource(uri, lambda: SnapshotCamera(web, rate), "check the camera", period_s=1.0 / rate)
+        return LiveSource(
+            uri,
+            lambda: SnapshotCamera(web, rate),
+            "check the camera",
+            period_s=1.0 / rate,
+            timestamps="request",
+        )
     if kind == "mjpeg":
         return LiveSource(uri, lambda: MotionJpegCamera(web), "check the camera")
-    video = cv2.VideoCapture(web.parsed.with_user(), cv2.CAP_FFMPEG, (*_TIMEOUTS, *ONE_THREAD))
+    video = open_ffmpeg(web.parsed.with_user(), web.shown, _TIMEOUTS)
     if not video.isOpened():
         raise SourceError(
             f"{web.shown} is not a video that FFmpeg can read", hint="give the address of a camera or a video"
@@ -91,9 +100,19 @@ def _open_web(uri: str, web: WebAddress, fps: float | None) -> Source:
 
 def _open_live(uri: str, address: Address) -> LiveSource:
     """Open a camera with FFmpeg."""
-    host = without_secrets(uri).split("/")[2].rpartition("@")[2]
+    shown = without_secrets(uri)
+    host = shown.split("/")[2].rpartition("@")[2]
+    is_rtsp = uri[:4].lower() == "rtsp"
+
+    def open_device() -> VideoDevice:
+        options = f"rtsp_transport;tcp|{_LOW_DELAY}" if is_rtsp else _LOW_DELAY
+        return open_ffmpeg(address.with_user(), shown, _TIMEOUTS, options)
+
     return LiveSource(
         uri,
-        lambda: cv2.VideoCapture(address.with_user(), cv2.CAP_FFMPEG, _TIMEOUTS),
+        open_device,
         f"check the address, the user and password, and that {host} answers",
+        # FFmpeg makes the timestamps of other protocols up if the camera sends none.
+        timestamps="stream" if is_rtsp else "none",
+        longest_read_s=NETWORK_TIMEOUT_MS / 1e3,
     )

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import cv2
 
-from edgead.errors import SourceError
+from edgead.errors import ImageError, SourceError
 from edgead.files.ffmpeg import ffmpeg_name
 from edgead.streaming.sources.base import Source
+from edgead.streaming.sources.ffmpeg import VideoDevice, open_ffmpeg
 from edgead.types import Frame, UInt8Array
-
-# One decoding thread is enough for small images, and the inference needs the cores.
-ONE_THREAD = (cv2.CAP_PROP_N_THREADS, 1)
 
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 
@@ -27,7 +25,8 @@ _log = logging.getLogger(__name__)
 class Video(Source):
     """Every frame of a video, in order, decoded by FFmpeg on the CPU.
 
-    A truncated video gives the frames that it has, and a warning is logged.
+    A truncated video gives the frames that it has, and a warning is logged. A broken image of Motion JPEG is left out
+    together with its index, and counted. The first of several is logged.
 
     Args:
         uri: Path or address of the video.
@@ -39,20 +38,29 @@ class Video(Source):
         SourceError: By the iteration, if no frame can be decoded.
     """
 
-    def __init__(self, uri: str, video: cv2.VideoCapture, must_be_whole: Callable[[], bool]) -> None:
+    def __init__(self, uri: str, video: VideoDevice, must_be_whole: Callable[[], bool]) -> None:
         super().__init__(uri)
         self._video, self._must_be_whole = video, must_be_whole
         fps = video.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else None
 
     def __iter__(self) -> Iterator[Frame]:
-        index = 0
+        index, was_whole = 0, True
         try:
             while not self._stopping.is_set():
-                good, image = self._video.read()
-                if not good:
-                    self._check_length(index)
+                try:
+                    good, image = self._video.read()
+                except ImageError as error:
+                    if was_whole:
+                        _log.warning("%s: left out: %s", self.uri, error)
+                    was_whole = False
+                    self.broken += 1
+                    index += 1
+                    continue
+                if not good or image is None:
+                    self._check_length(index - self.broken)
                     return
+                was_whole = True
                 rgb: UInt8Array = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
                 yield Frame(image=rgb, index=index, captured_at_ns=time.monotonic_ns(), source=self.uri)
                 index += 1
@@ -67,7 +75,7 @@ class Video(Source):
                 f"{self.uri} holds no frame that can be decoded", hint="copy it again from its origin"
             )
         promised = self._video.get(cv2.CAP_PROP_FRAME_COUNT)
-        if n_frames < promised and self._must_be_whole():
+        if n_frames + self.broken < promised and self._must_be_whole():
             _log.warning(
                 "%s ended after %d of %d frames: it is truncated or damaged", self.uri, n_frames, promised
             )
@@ -86,7 +94,7 @@ def open_video(path: Path) -> Video:
         SourceError: FFmpeg cannot open the file.
     """
     with ffmpeg_name(path) as name:
-        video = cv2.VideoCapture(name, cv2.CAP_FFMPEG, ONE_THREAD)
+        video = open_ffmpeg(name, str(path))
     if not video.isOpened():
         raise SourceError(
             f"{path} is not a video that FFmpeg can read", hint="give a video file or a folder of images"

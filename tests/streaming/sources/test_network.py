@@ -38,9 +38,8 @@ def ending() -> Iterator[threading.Event]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LiveSource.__init__, "__kwdefaults__", {
-        "first_wait_s": 0.01, "longest_wait_s": 0.02, "period_s": 0.0,
-    })  # fmt: skip
+    defaults = LiveSource.__init__.__kwdefaults__ | {"first_wait_s": 0.01, "longest_wait_s": 0.02}
+    monkeypatch.setattr(LiveSource.__init__, "__kwdefaults__", defaults)
 
 
 def snapshots(*answers: web.Answer | bytes) -> web.Answer:
@@ -102,7 +101,9 @@ def test_a_video_that_stops_early_behind_a_web_address_is_named(
     with web.serve({"/line.avi": answer}) as server, open_source(server.uri("/line.avi")) as source:
         count = len(list(source))
     assert 1 < count < 12
-    (record,) = caplog.records
+    # The last image is truncated, too.
+    assert source.broken == 1
+    _, record = caplog.records
     assert record.args == (source.uri, count, 12)
 
 
@@ -204,7 +205,7 @@ def test_a_snapshot_address_that_fails_for_a_while_is_a_lost_camera(
     assert [frame.index for frame in frames] == [0, 1]
     # Two tries, each with its reason, its wait and its number, and the return of the camera.
     arguments = [record.args[1:] for record in caplog.records]  # type: ignore[index]
-    assert [values[1:] for values in arguments] == [(0.01, 1), (0.02, 2), ()]
+    assert [values[2:] for values in arguments] == [(1,), (2,), ()]
     assert arguments[-1] == (2,)
     assert "S3cret" not in caplog.text
 
