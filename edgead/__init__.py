@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from edgead.imaging.preprocess import ModelSize
     from edgead.runtime import FakeSession, Session, open_session
     from edgead.runtime.agreement import compare_sessions
-    from edgead.runtime.model import Model, Result
+    from edgead.runtime.model import Model
+    from edgead.runtime.results import Result
     from edgead.scoring.threshold import Threshold
     from edgead.streaming.loop import Summary
     from edgead.types import Prediction, Region, Verdict
@@ -79,7 +80,7 @@ _HOMES = {
     "ModelSize": "edgead.imaging.preprocess",
     "Prediction": "edgead.types",
     "Region": "edgead.types",
-    "Result": "edgead.runtime.model",
+    "Result": "edgead.runtime.results",
     "Session": "edgead.runtime",
     "Summary": "edgead.streaming.loop",
     "Threshold": "edgead.scoring.threshold",

@@ -1,9 +1,8 @@
 """The public functions of `import edgead`: train, build, load, evaluate and stream, each in one call.
 
 Each function does the same as the command of its name, with the same options. A function imports its dependencies when
-it is called, so that a device without the training packages can load a bundle. The functions print nothing: steps are
-logged to the logger `edgead` at level INFO, and the progress of a long step at level DEBUG (see
-`edgead.files.progress`).
+it is called, so that a device without the training packages can load a bundle. The functions print nothing: they log
+steps to the logger `edgead` at level INFO, and progress at level DEBUG (see `edgead.files.progress`).
 """
 
 from __future__ import annotations
@@ -179,16 +178,18 @@ def load(
             from edgead.training.run import open_run
         run = open_run(path)
         description = f"{path} (run: {run.method_name}, {run.teacher_name})"
-        return Model(run.session(), run.size, run.thresholds, description, run.bit_depth, threshold)
+        sources = dict.fromkeys(run.thresholds, "edgead train")
+        return Model(run.session(), run.size, run.thresholds, description, run.bit_depth, threshold, sources)
     if (path / "manifest.json").is_file():
-        from edgead.bundle import Bundle, open_bundle
+        from edgead.bundle import Bundle, open_bundle, threshold_sources
         from edgead.runtime import open_session
 
         bundle = model if isinstance(model, Bundle) else open_bundle(path)
         manifest = bundle.manifest
         description = f"{path} (bundle: {manifest.method}, {manifest.teacher}, {manifest.precision})"
         session = open_session(bundle, threads=threads)
-        return Model(session, manifest.size, manifest.thresholds, description, manifest.bit_depth, threshold)
+        thresholds, sources = manifest.thresholds, threshold_sources(manifest)
+        return Model(session, manifest.size, thresholds, description, manifest.bit_depth, threshold, sources)
     state = "is neither a run nor a bundle" if path.exists() else "does not exist"
     raise InputError(f"{path} {state}", hint="give a directory that edgead train or edgead build wrote")
 
@@ -279,7 +280,7 @@ def stream(
         raise InputError(f"sinks is {sinks!r}", hint="give a list of addresses, such as ['status:']")
     # The model is opened before the camera, whose buffer would otherwise fill with frames that are old at the start.
     with load(model, threads=threads, threshold=threshold) as opened, ExitStack() as stack:
-        chosen, used = opened.part_and_threshold(part)
+        used = opened.used_threshold(part)
         stop = stack.enter_context(stop_on_signals())
         frames = stack.enter_context(open_source(str(given), watch=watch, bit_depth=opened.bit_depth))
         opened_sinks = [stack.enter_context(open_sink(uri, fps=frames.fps)) for uri in sinks]
@@ -288,8 +289,8 @@ def stream(
             frames,
             opened_sinks,
             size=opened.size,
-            threshold=used,
-            part=chosen,
+            threshold=used.value,
+            part=used.part,
             max_frames=max_frames,
             stop=stop,
         )

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 import edgead
+from edgead.bundle.set_threshold import change_threshold, undo_change
+from edgead.bundle.threshold_changes import ThresholdChange
 from edgead.errors import (
     BackendError,
     BundleError,
@@ -183,6 +186,27 @@ def test_a_list_is_scored_in_batches_and_keeps_its_order() -> None:
         results = model.predict(tuple(images))
     assert session.batches == [BATCH, BATCH, 3]
     np.testing.assert_allclose([result.anomaly_score for result in results], levels / 255, atol=1e-6)
+
+
+def test_a_list_with_a_broken_file_is_an_error(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_text("a note, not an image\n")
+    images: list[Any] = [make_image()] * (BATCH + 2)
+    with edgead.load(bundle) as model, pytest.raises(ImageError):
+        model.predict([*images, tmp_path / "broken.png", *images])
+
+
+def test_a_result_names_the_source_of_its_threshold(bundle: Path) -> None:
+    change = ThresholdChange("recall", 0.95, 9, 0, 3, "2026-11-29T12:00:00+00:00", THRESHOLD)
+    changed = change_threshold(edgead.open_bundle(bundle), "washer", replace(THRESHOLD, value=0.25), change)
+    with edgead.load(changed) as model:
+        own, given = model.predict(make_image()), model.predict(make_image(), threshold=0.75)
+    assert (own.threshold, own.threshold_source) == (0.25, "edgead threshold --recall 0.95")
+    assert (given.threshold, given.threshold_source) == (0.75, "given")
+    with edgead.load(bundle, threshold=0.75) as model:
+        assert model.predict(make_image()).threshold_source == "given"
+    undo_change(changed, "washer")
+    with edgead.load(bundle) as model:
+        assert model.predict(make_image()).threshold_source == "edgead build"
 
 
 def test_each_part_has_its_threshold(tmp_path: Path) -> None:

@@ -2,5 +2,15 @@
 
 from edgead.bundle.directory import Bundle, check_out, open_bundle, write_bundle
 from edgead.bundle.manifest import SCHEMA, FileEntry, Manifest
+from edgead.bundle.threshold_changes import threshold_sources
 
-__all__ = ["SCHEMA", "Bundle", "FileEntry", "Manifest", "check_out", "open_bundle", "write_bundle"]
+__all__ = [
+    "SCHEMA",
+    "Bundle",
+    "FileEntry",
+    "Manifest",
+    "check_out",
+    "open_bundle",
+    "threshold_sources",
+    "write_bundle",
+]

@@ -53,6 +53,24 @@ class ThresholdChange:
         if not all(0 <= count <= LARGEST_COUNT for count in counts) or self.n_held_out > self.n_good:
             raise InputError("counts of images are not possible")
 
+    @property
+    def option(self) -> str:
+        """Option of `edgead threshold` that chose the new threshold, such as "--recall 0.95"."""
+        return f"--{self.rule}" if self.wanted is None else f"--{self.rule} {self.wanted:g}"
+
+
+def threshold_sources(manifest: Manifest) -> dict[str, str]:
+    """Return the command that set the current threshold of each part, such as "edgead threshold --best-f1".
+
+    Args:
+        manifest: Manifest of a bundle.
+    """
+    changes = manifest.changes
+    return {
+        part: f"edgead threshold {changes[part][-1].option}" if changes.get(part) else "edgead build"
+        for part in manifest.thresholds
+    }
+
 
 def built_thresholds(manifest: Manifest) -> dict[str, Threshold]:
     """Return the thresholds that the build set, by part.

@@ -24,14 +24,14 @@ def origin_lines(manifest: Manifest, part: str) -> Iterator[str]:
     yield f"part         {part}"
     yield f"threshold    {threshold.value:.6g}"
     if changes:
-        yield f"set by       edgead threshold, {_rule(changes[-1])}, {changes[-1].set_at}"
+        yield f"set by       edgead threshold, {changes[-1].option}, {changes[-1].set_at}"
         yield f"images       {_images(changes[-1])}"
     else:
         yield f"set by       edgead build, {manifest.created_at}"
         yield f"images       {threshold.n_normal} held-out images of good parts"
     yield f"promise      {_promise(threshold)}"
     for number in range(len(changes) - 1, -1, -1):
-        source = _rule(changes[number - 1]) if number else "edgead build"
+        source = changes[number - 1].option if number else "edgead build"
         yield f"earlier      {changes[number].previous.value:.6g} ({source}), until {changes[number].set_at}"
 
 
@@ -66,11 +66,6 @@ def table_lines(labelled: LabelledScores, current: float) -> Iterator[str]:
 def _share(value: float | None, interval: Interval) -> str:
     low, high = interval
     return "-" if value is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _rule(change: ThresholdChange) -> str:
-    """Return the option that set a threshold."""
-    return f"--{change.rule}" if change.wanted is None else f"--{change.rule} {change.wanted:g}"
 
 
 def _images(change: ThresholdChange) -> str:

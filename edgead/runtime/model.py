@@ -7,56 +7,38 @@ resizing the images, the threshold of the part, the regions, and the map at the 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, overload
 
-import cv2
 import numpy as np
 
 from edgead.bundle.manifest import REBUILD
 from edgead.bundle.part_names import choose_part
 from edgead.errors import BackendError, InputError
 from edgead.imaging.decode import read_image
-from edgead.imaging.preprocess import ModelSize, batch_from_images
-from edgead.imaging.regions import regions_from_map
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.base import Session
-from edgead.scoring.decision import NOT_FINITE, decide
+from edgead.runtime.results import (
+    GIVEN,
+    Outcome,
+    ReadImage,
+    Result,
+    UsedThreshold,
+    map_of_size,
+    predict_batches,
+    predict_image,
+)
+from edgead.scoring.decision import NOT_FINITE
 from edgead.scoring.threshold import Threshold, check_value
-from edgead.types import Closing, Float32Array, Region, UInt8Array, share_of_threshold
+from edgead.types import Closing, UInt8Array
 
 Image: TypeAlias = "str | os.PathLike[str] | UInt8Array"
 
 BATCH = 8
-"""Number of images of a list that are read and scored at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The decision on one image.
-
-    Attributes:
-        anomaly_score: Maximum of the anomaly map.
-        threshold: Decision threshold that was used: the model's for the part, or the one that the user gave.
-        is_anomalous: Whether `anomaly_score > threshold`.
-        anomaly_map: (H, W) float32, at the model's size or, on request, at the size of the image.
-        regions: Regions of the map above the threshold, in pixels of the image, the largest first; empty if the image
-            is good.
-        part: Name of the part that the threshold belongs to.
-    """
-
-    anomaly_score: float
-    threshold: float
-    is_anomalous: bool
-    anomaly_map: Float32Array
-    regions: tuple[Region, ...]
-    part: str
-
-    @property
-    def share_of_threshold(self) -> float | None:
-        """The score divided by the threshold: above 1 is anomalous; None if the threshold is not above 0."""
-        return share_of_threshold(self.anomaly_score, self.threshold)
+"""Number of images that are scored at once. A session of an engine with a smaller largest batch splits them itself."""
 
 
 class Model(Closing):
@@ -69,6 +51,7 @@ class Model(Closing):
         description: Description of the model, in one line.
         bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
         threshold: Decision threshold to use instead of those of the parts; None for those of the parts.
+        sources: Command that set the threshold of each part, by name, such as "edgead build".
 
     Attributes:
         session: Session of the model, for batches at the model's size.
@@ -93,6 +76,7 @@ class Model(Closing):
         description: str,
         bit_depth: int | None = None,
         threshold: float | None = None,
+        sources: Mapping[str, str] | None = None,
     ) -> None:
         self.session = session
         self.size = size
@@ -100,6 +84,7 @@ class Model(Closing):
         self.description = description
         self.bit_depth = bit_depth
         self._threshold = None if threshold is None else check_value(threshold)
+        self._sources = dict(sources or {})
         self._closed = False
 
     @property
@@ -107,15 +92,15 @@ class Model(Closing):
         """Names of the parts that the model serves."""
         return tuple(self.thresholds)
 
-    def part_and_threshold(self, part: str | None, threshold: float | None = None) -> tuple[str, float]:
-        """Choose a part and return its decision threshold.
+    def used_threshold(self, part: str | None, threshold: float | None = None) -> UsedThreshold:
+        """Choose a part and its decision threshold.
 
         Args:
             part: Name of the part; None for the only part of the model.
             threshold: Decision threshold to use; None for the one that the model was opened with, or else the part's.
 
         Returns:
-            Name of the part, and its threshold or the given one.
+            The part, its threshold or the given one, and the source of the threshold.
 
         Raises:
             InputError: If the part is unknown or has no threshold, the model serves several parts and none is given, or
@@ -124,12 +109,12 @@ class Model(Closing):
         chosen = choose_part(self.thresholds, None if part is None else str(part))
         given = self._threshold if threshold is None else check_value(threshold)
         if given is not None:
-            return chosen, given
+            return UsedThreshold(chosen, given, GIVEN)
         if (own := self.thresholds[chosen]) is None:
             raise InputError(
                 f"the model has no threshold for {chosen}", hint="build a bundle of it with edgead.build"
             )
-        return chosen, own.value
+        return UsedThreshold(chosen, own.value, self._sources.get(chosen, "the model"))
 
     @overload
     def predict(
@@ -180,33 +165,69 @@ class Model(Closing):
             >>> len(results)
             2
         """
+        if not isinstance(image, list | tuple):
+            used, read = self._used_threshold(part, threshold), partial(_image, image, self.bit_depth)
+            outcome = predict_image(self.session, self.size, used, read)
+            return _result(outcome, "the image", full_size)
+        if not image:
+            raise InputError("an empty list of images", hint="give 1 or more")
+        reads = [partial(_image, one, self.bit_depth) for one in image]
+        batches = [reads[start : start + BATCH] for start in range(0, len(reads), BATCH)]
+        results: list[Result] = []
+        for outcomes in self.predict_batches(batches, part=part, threshold=threshold):
+            for outcome in outcomes:
+                name = f"image {len(results) + 1} of {len(image)}"
+                results.append(_result(outcome, name, full_size))
+        return results
+
+    def predict_batches(
+        self,
+        batches: Iterable[Sequence[ReadImage]],
+        *,
+        part: str | None = None,
+        threshold: float | None = None,
+        keep_images: bool = False,
+    ) -> Generator[list[Outcome], None, None]:
+        """Decide on the images of batches. While one batch is scored, the next ones are read in threads.
+
+        Args:
+            batches: Batches of functions that read the images.
+            part: Name of the part on the images; needed if the model serves several.
+            threshold: Decision threshold to use; by default the one of `edgead.load`, or else the part's.
+            keep_images: Whether the outcomes have the images at their own size, which takes memory.
+
+        Returns:
+            For each batch the outcomes of its images, in order; see `edgead.runtime.results.predict_batches`.
+
+        Raises:
+            InputError: If the part is unknown or has no threshold.
+            BackendError: If the model is closed, or by the iteration, if its backend fails.
+        """
+        used = self._used_threshold(part, threshold)
+        return predict_batches(self.session, self.size, used, batches, keep_images)
+
+    def _used_threshold(self, part: str | None, threshold: float | None) -> UsedThreshold:
+        """Choose the threshold of a prediction; BackendError if the model is closed."""
         if self._closed:
             raise BackendError("the model is closed", hint="open it again with edgead.load")
-        chosen, used = self.part_and_threshold(part, threshold)
-        images = image if isinstance(image, list | tuple) else [image]
-        if not images:
-            raise InputError("an empty list of images", hint="give 1 or more")
-        results: list[Result] = []
-        for start in range(0, len(images), BATCH):
-            loaded = [_image(one, self.bit_depth) for one in images[start : start + BATCH]]
-            prediction = self.session.infer(batch_from_images(loaded, self.size))
-            for index, array in enumerate(loaded):
-                score, of_image = float(prediction.anomaly_score[index]), prediction.anomaly_map[index, 0]
-                anomalous = decide(of_image, score, used)
-                if anomalous is None:
-                    name = f"image {start + index + 1} of {len(images)}"
-                    raise BackendError(f"{name} gets no decision ({NOT_FINITE})", hint=REBUILD)
-                shape = array.shape[:2]
-                regions = regions_from_map(of_image, used, *shape) if anomalous else ()
-                if full_size and of_image.shape != shape:
-                    of_image = cv2.resize(of_image, shape[::-1], interpolation=cv2.INTER_LINEAR)
-                results.append(Result(score, used, anomalous, of_image, regions, chosen))
-        return results if isinstance(image, list | tuple) else results[0]
+        return self.used_threshold(part, threshold)
 
     def close(self) -> None:
         """Close the session; may be called twice."""
         self._closed = True
         self.session.close()
+
+
+def _result(outcome: Outcome, name: str, full_size: bool) -> Result:
+    """Return the result of an outcome; raise its error, or BackendError if its numbers are not finite."""
+    if outcome.error is not None:
+        raise outcome.error
+    if outcome.result is None:
+        raise BackendError(f"{name} gets no decision ({NOT_FINITE})", hint=REBUILD)
+    if not full_size:
+        return outcome.result
+    full = map_of_size(outcome.result.anomaly_map, outcome.size_px)
+    return replace(outcome.result, anomaly_map=full)
 
 
 def _image(image: Image, bit_depth: int | None) -> UInt8Array:
