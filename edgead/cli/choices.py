@@ -40,6 +40,7 @@ class Method(Choice):
     RSTPM = "rstpm"
     RSTPM_PLUS = "rstpm+"
     UNINFORMED_STUDENTS = "uninformed-students"
+    LINEAR = "linear"
 
 
 class Variant(Choice):

@@ -31,6 +31,9 @@ from edgead.text import path_from_text, path_text, shell_line
 MAX_JSON_BYTES = 256 * 2**20
 GRID_FILE = "grid.json"
 
+# Options of a comparison that `edgead train` refuses for a method without gradients.
+_OF_GRADIENTS = ("epochs", "preset", "training-precision")
+
 T = TypeVar("T")
 
 State = Literal["left", "done", "collapsed"]
@@ -181,11 +184,14 @@ def commands_left(cell: Cell, options: Mapping[str, str]) -> list[list[str]]:
     Raises:
         RunError: If a file of the cell is broken.
     """
+    from edgead.models import method_class
+
     if state_of(cell) != "left":
         return []
     run, bundle, report = (str(cell.folder / name) for name in ("run", "bundle", "report"))
-    given = [part for name, value in options.items() for part in (f"--{name}", value)]
     method, _, variant = cell.method.partition(":")
+    left_out = _OF_GRADIENTS if method_class(method).closed_form else ()
+    given = [part for name, value in options.items() if name not in left_out for part in (f"--{name}", value)]
     train = [
         "edgead",
         "train",

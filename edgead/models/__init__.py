@@ -21,6 +21,7 @@ from edgead.models.imported import (
     ImportedProductDistillation,
     ImportedReverseDistillation,
 )
+from edgead.models.linear import LinearReconstruction
 from edgead.models.rd import ReverseDistillation
 from edgead.models.rd_plus import RevisitedReverseDistillation
 from edgead.models.rstpm import ReconstructedPyramidMatching
@@ -39,6 +40,7 @@ METHODS: dict[str, type[DistillationMethod]] = {
     "rstpm": ReconstructedPyramidMatching,
     "rstpm+": DiscriminatedPyramidMatching,
     "uninformed-students": UninformedStudents,
+    "linear": LinearReconstruction,
 }
 
 # Methods of models that `edgead import` reads. They cannot be trained.

@@ -79,6 +79,7 @@ class DistillationMethod(nn.Module, ABC):
         presets: Hyperparameters for each preset.
         fusion: How the head joins the scales.
         uses_textures: Whether the method trains on pseudo-anomalies.
+        closed_form: Whether it is a `ClosedFormMethod`, computed in one pass without gradients.
 
     Raises:
         InputError: The method does not have the loss or the variant of `config`.
@@ -89,6 +90,7 @@ class DistillationMethod(nn.Module, ABC):
     presets: ClassVar[Mapping[Preset, Hyperparameters]]
     fusion: ClassVar[Fusion]
     uses_textures: ClassVar[bool] = False
+    closed_form: ClassVar[bool] = False
 
     def __init__(self, teacher: nn.Module, config: MethodConfig) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from edgead.errors import CollapseError
 from edgead.files.atomic import replace_file
 from edgead.files.parsing import write_json
 from edgead.files.records import utc_now
+from edgead.models import method_class
 from edgead.models.base import DistillationMethod
 from edgead.scoring.threshold import threshold_from_normal_scores
 from edgead.training.images import PartImages
@@ -102,9 +103,10 @@ def finished_run(out: Path) -> Run:
     record = read_record(out)
     assert record is not None
     if record.state == "collapsed":
+        epochs = "" if method_class(record.config.method).closed_form else "more --epochs, "
         raise CollapseError(
             f"the training in {out} collapsed ({record.summary['collapse']})",
-            hint="try more --epochs, another --seed or another --teacher",
+            hint=f"try {epochs}another --seed or another --teacher",
         )
     return Run(out, record)
 

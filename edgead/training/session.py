@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from edgead.models.base import DistillationMethod
 from edgead.models.components.head import AnomalyMapHead
@@ -33,7 +34,25 @@ class TorchSession(Closing):
     def infer(self, batch: UInt8Array) -> Prediction:
         """See Session.infer."""
         check_batch(batch, self._method.head.height, self._method.head.width)
-        teacher, student = self._method.features(torch.from_numpy(batch).to(self._device))
+        images = torch.from_numpy(batch).to(self._device)
+        return self._prediction(*self._method.features(images))
+
+    @torch.no_grad()
+    def infer_from(self, batch: UInt8Array, teacher_features: list[Tensor]) -> Prediction:
+        """Score images whose teacher features are known, for one student after another.
+
+        Args:
+            batch: (N, H, W, 3) uint8 RGB.
+            teacher_features: Features that `DistillationMethod.teacher_features` returned for the same images.
+
+        Returns:
+            Maps and scores, as `infer` gives them.
+        """
+        images = torch.from_numpy(batch).to(self._device)
+        student = self._method.student_features(images, teacher_features)
+        return self._prediction(*self._method.head_features(teacher_features, student))
+
+    def _prediction(self, teacher: list[Tensor], student: list[Tensor]) -> Prediction:
         if self._head is None:
             sizes = [(x.shape[2], x.shape[3]) for x in teacher]
             self._head = AnomalyMapHead(self._method.head, sizes).to(self._device)

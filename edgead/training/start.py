@@ -7,12 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from edgead.data import dataset_path
-from edgead.models import hyperparameters_of
+from edgead.errors import InputError
+from edgead.models import hyperparameters_of, method_class
 from edgead.models.base import PRESETS
 from edgead.training.config import PROCEDURAL, TrainConfig
 from edgead.training.fabric import FabricConfig, create_fabric
 from edgead.training.run import Run
 from edgead.training.training import train_run
+
+# Options without a meaning for a method in closed form, and their defaults.
+_OF_GRADIENTS = {
+    "preset": PRESETS[0],
+    "alignment": "auto",
+    "epochs": None,
+    "learning_rate": None,
+    "loss": None,
+    "training_precision": None,
+    "devices": 1,
+    "nodes": 1,
+}
 
 
 def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any]) -> Run:
@@ -31,6 +44,9 @@ def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any
     """
     given = {"method": "rd", "preset": PRESETS[0], "alignment": "auto", "textures": PROCEDURAL, **options}
     preset = hyperparameters_of(given["method"], given["preset"])
+    if method_class(given["method"]).closed_form:
+        _check_closed_form(given)
+        given["training_precision"] = "32-true"
     place = {name: given.pop(name) for name in ("accelerator", "devices", "nodes") if name in given}
     fabric, precision = create_fabric(FabricConfig(**place), given.pop("training_precision", None))
     for name in ("epochs", "batch_size", "learning_rate", "loss"):
@@ -41,3 +57,14 @@ def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any
     data = tuple(str(dataset_path(folder)) for folder in folders)
     config = TrainConfig(data=data, training_precision=precision, **given)
     return train_run(config, out, fabric)
+
+
+def _check_closed_form(given: Mapping[str, Any]) -> None:
+    """Refuse options that have no meaning for a method without gradients; InputError names the first of them."""
+    for name, default in _OF_GRADIENTS.items():
+        if given.get(name, default) != default:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(
+                f"{option} {given[name]}, but {given['method']} is computed in one pass, without epochs and gradients",
+                hint=f"leave out {option}",
+            )

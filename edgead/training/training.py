@@ -22,8 +22,10 @@ from edgead.files.atomic import check_directory
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method, method_class
 from edgead.models.base import Alignment, DistillationMethod, Preset
+from edgead.models.closed_form import ClosedFormMethod
 from edgead.training.alignment import ALIGNED_BELOW, alignment_from_spread, alignment_spread
 from edgead.training.checkpoint import Checkpoint, read_checkpoint
+from edgead.training.closed_form import fit_closed_form
 from edgead.training.config import PROCEDURAL, TrainConfig
 from edgead.training.finish import finish_run, finished_run
 from edgead.training.images import PartImages, log_budget, read_images, stacked
@@ -93,8 +95,11 @@ def train_run(config: TrainConfig, out: Path, fabric: Fabric) -> Run:
         _draw_disturbed(method, parts.values(), config.seed, out)
 
     with memory_errors(config.batch_size, config.size):
-        trainer = Trainer(fabric, method, config.schedule, images, out / CHECKPOINT_FILE)
-        fitted = trainer.fit(checkpoint)
+        if isinstance(method, ClosedFormMethod):
+            fitted = fit_closed_form(method, images, config.batch_size, config.seed, fabric.device)
+        else:
+            trainer = Trainer(fabric, method, config.schedule, images, out / CHECKPOINT_FILE)
+            fitted = trainer.fit(checkpoint)
         if fabric.is_global_zero:
             finish_run(fresh, out, method, fitted, parts, time.monotonic() - started_at)
     fabric.barrier()
@@ -122,6 +127,9 @@ def _method(
         alignment = record.alignment
     elif config.alignment != "auto":
         alignment = cast("Alignment", config.alignment)
+    elif method_class(config.method).closed_form:
+        # It has no use for the alignment, and measuring it takes as long as a part of the training.
+        alignment = "unaligned"
     else:
         alignment = _found_alignment(teacher, parts)
     torch.manual_seed(config.seed)

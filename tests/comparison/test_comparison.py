@@ -87,6 +87,21 @@ def test_what_is_done_is_not_left(grid, make, left):
         ]
 
 
+def test_options_of_gradients_are_not_given_to_a_method_without_them(tmp_path):
+    parts, options = write_parts(tmp_path / "parts"), {"epochs": "2", "preset": "paper", "size": "64"}
+    grid = plan_grid(
+        [parts], ["rd", "linear"], 1, {**options, "training-precision": "bf16-mixed"}, tmp_path / "out"
+    )
+    given = {cell.method: commands_left(cell, grid.options)[0] for cell in grid.cells}
+    assert {"--epochs", "--preset", "--training-precision", "--size"} < set(given["rd"])
+    assert [part for part in given["linear"] if part.startswith("--")] == [
+        "--out",
+        "--method",
+        "--seed",
+        "--size",
+    ]
+
+
 def test_the_lines_are_for_a_shell_and_go_through_xargs(grid, tmp_path):
     ready_to_evaluate(grid.cells[0])
     finish(grid.cells[1])

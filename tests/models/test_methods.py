@@ -26,7 +26,8 @@ def test_the_head_gets_pairs_of_one_shape(name: str, teacher: str) -> None:
     with torch.no_grad():
         frozen, student = method.features(images)
     assert [x.shape for x in frozen] == [x.shape for x in student]
-    assert [x.shape[2:] for x in frozen] == [(16, 24), (8, 12), (4, 6), *[(16, 24)] * (name == "rstpm+")]
+    sizes = [(16, 24), (8, 12), (4, 6), *[(16, 24)] * (name == "rstpm+")]
+    assert [x.shape[2:] for x in frozen] == ([(8, 12)] if name == "linear" else sizes)
 
 
 def error_of(attempt: Callable[[], None], kind: type[Exception]) -> str | None:
@@ -61,7 +62,7 @@ def test_a_batch_of_one_image_is_trained_or_refused_before_it_begins(name: str, 
     assert (refusal is None) == (error_of(every_stage, ValueError) is None)
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if not kind.closed_form])
 def test_a_few_steps_lower_the_loss_and_leave_the_teacher(name: str) -> None:
     method = made(name, TINY[name], ModelSize(64, 64)).train()
     before = {key: value.clone() for key, value in method.state_dict().items()}
