@@ -47,6 +47,7 @@ class LinearReconstruction(ClosedFormMethod):
     fusion = "add"
     # Shares of the variance that the components explain.
     capacities = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+    # No step is taken, so the learning rate and the schedule have no meaning.
     presets = MappingProxyType(
         {
             preset: Hyperparameters("squared-error", 4.0, 1, 16, 1.0, "constant")
@@ -154,7 +155,8 @@ class LinearReconstruction(ClosedFormMethod):
         # The encoder reads features before the division by the spreads.
         _fill(self.encoder, components * scale, -components @ mean)
         _fill(self.decoder, components.T, mean)
-        self.requires_grad_(False).to(self.scale.device)
+        for layer in (self.encoder, self.decoder):
+            layer.requires_grad_(False).to(self.scale.device)
 
 
 def _fill(layer: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
