@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SUFFIXES = (".py", ".md", ".toml", ".html", ".cpp", ".cu", ".cuh", ".h", ".txt", ".yaml")
+SUFFIXES = (".py", ".md", ".toml", ".html", ".css", ".js", ".cpp", ".cu", ".cuh", ".h", ".txt", ".yaml")
 NAMED = ("Makefile", ".ci/run")
 # Changes name old words; this file lists them; the third has names of tensors of other libraries.
 EXCLUDED = ("CHANGELOG.md", ".ci/words.py", "tests/test_words.py", "imported_names.txt", "LICENSE")

@@ -231,7 +231,8 @@ def evaluate(
     checked("part", part, str | None)
     checked("layout", layout, str)
     path, report = path_of(data, "data"), None if out is None else path_of(out, "out")
-    return evaluate_model(lambda: load(model), path, part, layout, skip_broken, report).evaluation
+    model_path = path_of(model, "model")
+    return evaluate_model(lambda: load(model), model_path, path, part, layout, skip_broken, report).evaluation
 
 
 def stream(

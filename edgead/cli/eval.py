@@ -45,7 +45,7 @@ def eval_(
 ) -> None:
     """Measure a run or a bundle on test images.
 
-    Prints a table; with --out it also writes a page with curves and heat maps.
+    Prints a table; with --out it also writes a page with all images, heat maps and a threshold to move.
     """
     from edgead.cli.progress import ProgressDisplay, echo, first_line
 
@@ -62,7 +62,7 @@ def eval_(
             f"{model} is the dataset and {data} the model", hint=f"run edgead eval {data} {model}"
         )
     with ProgressDisplay():
-        found = evaluate_model(lambda: load(model), data, part, str(layout), skip_broken, out)
+        found = evaluate_model(lambda: load(model), model, data, part, str(layout), skip_broken, out)
     if json:
         echo(json_text(results_json(found.evaluation, found.scores, found.details)), nl=False)
     else:
@@ -70,7 +70,8 @@ def eval_(
             echo(printable(f"{label:<18} {text}"))
         echo(text_report(found.evaluation))
     if found.report is not None:
-        echo(printable(f"report: {found.report}"), err=json)
+        size_mb = found.report.stat().st_size / 1e6
+        echo(printable(f"report: {found.report} ({size_mb:.1f} MB)"), err=json)
     if found.evaluation.collapse is not None:
         raise CollapseError(
             f"{model} failed on {data} ({found.evaluation.collapse})",

@@ -128,7 +128,8 @@ def _evaluate(folder: Path, bundle: Bundle) -> tuple[Evaluation, Scores]:
     (threshold,) = bundle.manifest.thresholds.values()
     evaluation = evaluate(scores, threshold)
     details = {"model": str(folder / "bundle"), "data": f"{folder / 'data'} (drawn)"}
-    write_report(folder / "report", evaluation, scores, details)
+    setter = ("edgead", "threshold", str(folder / "bundle"))
+    write_report(folder / "report", evaluation, scores, details, setter)
     return evaluation, scores
 
 

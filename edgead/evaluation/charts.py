@@ -16,7 +16,10 @@ from edgead.errors import MissingExtraError
 from edgead.types import Float32Array, Float64Array
 
 # Readers with red-green blindness can distinguish these colours (palette of Okabe and Ito).
-GOOD_COLOUR, DEFECT_COLOUR, INK = "#0072B2", "#D55E00", "#1f2933"
+GOOD_COLOUR, DEFECT_COLOUR, INK = "#0072b2", "#d55e00", "#1f2933"
+_CHANCE, _GRID = "#8b96a1", "#e4e8ec"
+# Variables of page.css, so that a chart follows the light or dark mode of its page.
+_VARIABLES = {GOOD_COLOUR: "good", DEFECT_COLOUR: "defect", INK: "ink", _CHANCE: "chance", _GRID: "grid"}
 _CORNERS = 2000
 
 
@@ -34,7 +37,7 @@ def roc_chart(curves: Sequence[tuple[str, Float64Array, Float64Array]]) -> str:
         MissingExtraError: If matplotlib is not installed.
     """
     figure, axes = new_figure()
-    axes.plot([0, 1], [0, 1], color="#b8c0c8", linewidth=1, linestyle=(0, (4, 4)))
+    axes.plot([0, 1], [0, 1], color=_CHANCE, linewidth=1, linestyle=(0, (4, 4)))
     for (label, x, y), colour in zip(curves, (DEFECT_COLOUR, GOOD_COLOUR), strict=False):
         # A pixel curve has a corner for every defect pixel. More corners than a screen shows only make the page large.
         shown = np.unique(np.linspace(0, len(x) - 1, min(len(x), _CORNERS)).astype(int))
@@ -42,7 +45,7 @@ def roc_chart(curves: Sequence[tuple[str, Float64Array, Float64Array]]) -> str:
     axes.set(
         xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel="false-positive rate", ylabel="true-positive rate"
     )
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="lower right", frameon=False, labelcolor=INK)
     return _svg(figure)
 
 
@@ -77,7 +80,7 @@ def histogram_chart(good: Float32Array, defect: Float32Array, threshold: float |
         )
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set(xlim=(edges[0], edges[-1]), xlabel="anomaly score", ylabel="images")
-    axes.legend(loc="best", frameon=False)
+    axes.legend(loc="best", frameon=False, labelcolor=INK)
     return _svg(figure)
 
 
@@ -97,15 +100,21 @@ def new_figure() -> tuple[Any, Any]:
     figure = Figure(figsize=(4.7, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e4e8ec", linewidth=0.8)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(colors=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     return figure, axes
 
 
 def _svg(figure: Any) -> str:
-    """SVG element of a figure."""
+    """SVG element of a figure without a background, in the colours of its page."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     drawing = text.getvalue()
+    for colour, name in _VARIABLES.items():
+        drawing = drawing.replace(colour, f"var(--{name})")
     # The XML declaration before the element is valid in an SVG file only, not inside of a page.
     return drawing[drawing.index("<svg") :]

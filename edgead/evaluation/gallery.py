@@ -13,6 +13,7 @@ import numpy as np
 
 from edgead.data import Sample, read_mask, read_sample
 from edgead.evaluation.evaluate import Scores
+from edgead.evaluation.explorer import outcome
 from edgead.evaluation.html import image_uri
 from edgead.imaging.heatmap import overlay
 from edgead.imaging.preprocess import ModelSize, resize_to_model
@@ -30,21 +31,23 @@ class Card:
     """One image on the page.
 
     Attributes:
+        index: Position of the image in the scores.
         image: Data URI of the image with the outline of the true defect.
         heat_map: Data URI of the heat map.
         name: Name of the file and its folder.
         kind: "good", the name of the defect, or "unlabelled".
         score: Anomaly score.
-        decision: "rejected" or "passed"; None without a threshold.
+        outcome: See `edgead.evaluation.explorer.outcome`; None without a threshold.
         right: Whether the decision agrees with the label; None without a threshold or a label.
     """
 
+    index: int
     image: str
     heat_map: str
     name: str
     kind: str
     score: float
-    decision: str | None
+    outcome: str | None
     right: bool | None
 
 
@@ -124,12 +127,13 @@ def _card(scores: Scores, index: int, threshold: Threshold | None) -> Card:
     image = resize_to_model(read_sample(sample), ModelSize(*anomaly_map.shape))
     is_anomalous = None if threshold is None else decide(anomaly_map, score, threshold.value)
     return Card(
+        index=index,
         image=image_uri(_with_outline(image, sample)),
         heat_map=image_uri(overlay(image, anomaly_map, colour_scale(scores, threshold))),
         name=f"{sample.path.parent.name}/{sample.path.name}",
         kind="unlabelled" if sample.label is None else sample.defect,
         score=score,
-        decision=None if is_anomalous is None else "rejected" if is_anomalous else "passed",
+        outcome=None if is_anomalous is None else outcome(sample.label, is_anomalous),
         right=None if is_anomalous is None or sample.label is None else is_anomalous == (sample.label == 1),
     )
 

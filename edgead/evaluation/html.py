@@ -1,11 +1,14 @@
-"""Shared parts of all HTML pages: templates, and images as data URIs.
+"""Shared parts of all HTML pages: templates, stylesheet, scripts, and images as data URIs.
 
-A page is one file that loads nothing else, so it opens on a machine without a network and can be sent by mail.
+A page is one file that loads nothing else, so it opens on a machine without a network and can be sent by mail. Its
+content security policy forbids every request, and every script whose hash it does not list.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from edgead.text import printable
 from edgead.types import UInt8Array
 
 _JPEG_QUALITY = 88
+_TEMPLATES = Path(__file__).with_name("templates")
 
 
 def page_template(name: str) -> Any:
@@ -34,16 +38,31 @@ def page_template(name: str) -> Any:
         import jinja2
     except ImportError as error:
         raise MissingExtraError("jinja2", "report", "a report page") from error
+    from markupsafe import Markup
+
     environment = jinja2.Environment(
         autoescape=True,
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
         # Markup is HTML that a template made.
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
+    environment.globals["asset"] = lambda file: Markup(_asset(file))  # noqa: S704 (files of this package)
+    environment.globals["script_source"] = _script_source
     return environment.get_template(name)
+
+
+def _asset(name: str) -> str:
+    """Text of a stylesheet or a script in `templates/`."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _script_source(names: Sequence[str]) -> str:
+    """Sources of the directive `script-src`: the hashes of the scripts, or 'none'."""
+    digests = (hashlib.sha256(_asset(name).encode("utf-8")).digest() for name in names)
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
 
 
 def image_uri(image: UInt8Array) -> str:

@@ -39,6 +39,7 @@ class ModelEvaluation:
 
 def evaluate_model(
     open_model: Callable[[], Model],
+    model_path: Path,
     data: Path,
     part: str | None,
     layout: str,
@@ -51,6 +52,7 @@ def evaluate_model(
 
     Args:
         open_model: Function that opens the model. The model is closed at the end.
+        model_path: Directory of the model, for the commands on the page.
         data: Folder of the dataset.
         part: Name of the part on the images, if the model serves several parts; by default the name of the dataset.
         layout: Folder layout of the dataset, or "auto".
@@ -84,9 +86,14 @@ def evaluate_model(
             scores = score_dataset(model.session, samples, model.size, skip_broken)
         evaluation = evaluate(scores, model.thresholds[chosen])
         details = {"model": model.description, "data": f"{data} ({dataset.layout})"}
+        setter = ["edgead", "threshold", str(model_path)]
         if len(model.parts) > 1:
             details["part"] = chosen
+            setter += ["--part", chosen]
         if evaluation.threshold is not None and (warning := evaluation.threshold.warning()) is not None:
             _log.warning("%s", warning)
-        report = None if out is None else write_report(out, evaluation, scores, details)
+        is_bundle = (model_path / "manifest.json").is_file()
+        report = None
+        if out is not None:
+            report = write_report(out, evaluation, scores, details, setter if is_bundle else None)
         return ModelEvaluation(evaluation, scores, details, report)

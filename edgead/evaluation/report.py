@@ -7,36 +7,46 @@ which the threshold sets, so two images can be compared by eye.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgead import __version__
+from edgead.evaluation.advice import advice
 from edgead.evaluation.charts import histogram_chart, new_figure, roc_chart
 from edgead.evaluation.evaluate import Evaluation, Scores, masks_of
+from edgead.evaluation.explorer import Share, confusion, image_rows, score_plot
 from edgead.evaluation.gallery import colour_legend, colour_scale, galleries
 from edgead.evaluation.html import page_template
+from edgead.evaluation.layers import image_layers
 from edgead.files.atomic import replace_file
 from edgead.files.parsing import json_text
 from edgead.files.records import utc_now
 from edgead.scoring import metrics
 from edgead.scoring.decision import decide, finite_images
-from edgead.text import path_text, printable
+from edgead.text import path_text, printable, shell_line
 
 SCHEMA = 1
 
 
-def write_report(directory: Path, evaluation: Evaluation, scores: Scores, details: Mapping[str, str]) -> Path:
+def write_report(
+    directory: Path,
+    evaluation: Evaluation,
+    scores: Scores,
+    details: Mapping[str, str],
+    setter: Sequence[str] | None = None,
+) -> Path:
     """Write `report.html` and `results.json`.
 
     Args:
         directory: Folder of the report; it is made if it is missing.
         evaluation: Metrics.
-        scores: Scores and maps from which the metrics were computed. Their image files are read again for the
-            galleries.
+        scores: Scores and maps from which the metrics were computed. Their image files are read again for the page.
         details: Description of the model and the data: label to text, in the order of the page.
+        setter: Arguments of the `edgead threshold` command of the model, without a rule, such as
+            ("edgead", "threshold", "engines/my-parts"); None if the model is no bundle.
 
     Returns:
         Path of `report.html`.
@@ -46,13 +56,23 @@ def write_report(directory: Path, evaluation: Evaluation, scores: Scores, detail
         ImageError: If an image file can no longer be read.
         EdgeadError: If the folder cannot be written.
     """
-    page = page_template("report.html").render(
+    template = page_template("report.html")
+    rows = image_rows(evaluation, scores)
+    page = template.render(
         version=__version__,
         created_at=utc_now(),
         details=details,
         evaluation=evaluation,
+        advice=advice(evaluation, setter),
+        setter=None if setter is None else shell_line(setter),
+        plot=score_plot(evaluation, scores),
+        shares=_shares(evaluation),
+        groups=confusion(evaluation, rows),
+        rows=rows,
+        kinds=sorted({(row.kind_number, row.kind) for row in rows}),
         charts=score_charts(evaluation, scores),
         galleries=galleries(scores, evaluation.threshold),
+        layers=image_layers(scores, evaluation.threshold),
         scale=colour_scale(scores, evaluation.threshold),
         legend=colour_legend(),
         decision_sentence=decision_sentence,
@@ -198,6 +218,18 @@ def score_charts(evaluation: Evaluation, scores: Scores) -> list[tuple[str, str]
     if curves:
         charts.append(("ROC", roc_chart(curves)))
     return charts
+
+
+def _shares(evaluation: Evaluation) -> dict[str, Share] | None:
+    """Shares at the threshold that the explorer shows; None without decisions."""
+    if evaluation.misses is None or evaluation.false_alarms is None:
+        return None
+    found = evaluation.defect - evaluation.misses
+    return {
+        "recall": Share(found, evaluation.defect),
+        "false_alarms": Share(evaluation.false_alarms, evaluation.good),
+        "precision": Share(found, found + evaluation.false_alarms),
+    }
 
 
 def check_report_packages() -> None:

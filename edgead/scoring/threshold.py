@@ -75,6 +75,14 @@ class Threshold:
             counts = ", ".join(str(count)[:20] for count in (self.n_normal, self.n_needed))
             raise InputError(f"counts of normal images are from 1 to {LARGEST_COUNT}, not {counts}")
 
+    @property
+    def set_by_highest(self) -> bool:
+        """Whether the highest of the normal scores is the threshold, so one image alone set it."""
+        if self.false_alarm_rate is None or self.confidence is None:
+            return False
+        above, _ = _images_above(self.n_normal, self.false_alarm_rate, self.confidence)
+        return above == 0
+
     def warning(self) -> str | None:
         """Return a warning that there were too few normal images, with the number needed; None if there were enough."""
         if self.false_alarm_rate is None or self.confidence is None or self.achieved_confidence is None:

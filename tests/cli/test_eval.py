@@ -1,6 +1,8 @@
 """`edgead eval` through the command line, on a real bundle that scores brightness."""
 
+import html
 import json
+import shlex
 import subprocess
 import sys
 
@@ -71,6 +73,15 @@ def test_json_is_the_only_output(bundle, data, tmp_path):
 def test_out_writes_the_page_and_prints_its_path(bundle, data, tmp_path):
     result = invoke(bundle, data, "--out", tmp_path / "page", "--layout", "mvtec")
     assert f"report: {tmp_path / 'page' / 'report.html'}" in result.stdout
+
+
+def test_the_page_names_the_command_that_sets_the_threshold(bundle, data, tmp_path):
+    out = tmp_path / "page"
+    result = invoke(bundle, data, "--out", out)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert html.unescape(page).count(f"{shlex.join(['edgead', 'threshold', str(bundle)])} --value 0.2") == 1
+    size_mb = (out / "report.html").stat().st_size / 1e6
+    assert f"({size_mb:.1f} MB)" in result.stdout
 
 
 def test_too_few_normal_images_cause_a_warning(data, tmp_path):

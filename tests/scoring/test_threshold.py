@@ -37,6 +37,7 @@ def test_order_statistic_is_scipys(n, rate, confidence):
     k = smallest_k(n, rate, confidence)
     # The k-th smallest of 1..n is k.
     assert threshold.value == (n if k is None else k)
+    assert threshold.set_by_highest == (threshold.value == n)
     expected = scipy.stats.binom.cdf(int(threshold.value) - 1, n, 1 - rate)
     assert threshold.achieved_confidence == pytest.approx(expected, abs=1e-9)
     assert threshold.n_normal == n
