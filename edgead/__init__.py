@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgead.runtime.model import Model
     from edgead.runtime.results import Result
     from edgead.scoring.threshold import Threshold
-    from edgead.streaming.loop import Summary
+    from edgead.streaming.summary import Summary
     from edgead.types import Prediction, Region, Verdict
 
 __version__ = "0.1.0"
@@ -82,7 +82,7 @@ _HOMES = {
     "Region": "edgead.types",
     "Result": "edgead.runtime.results",
     "Session": "edgead.runtime",
-    "Summary": "edgead.streaming.loop",
+    "Summary": "edgead.streaming.summary",
     "Threshold": "edgead.scoring.threshold",
     "Verdict": "edgead.types",
     "compare_sessions": "edgead.runtime.agreement",

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from edgead.errors import InputError, needs_extra
 from edgead.files.arguments import (
     BuildOptions,
     PathLike,
+    StreamOptions,
     TrainOptions,
     check_build_source,
     checked,
@@ -189,7 +190,8 @@ def load(
         description = f"{path} (bundle: {manifest.method}, {manifest.teacher}, {manifest.precision})"
         session = open_session(bundle, threads=threads)
         thresholds, sources = manifest.thresholds, threshold_sources(manifest)
-        return Model(session, manifest.size, thresholds, description, manifest.bit_depth, threshold, sources)
+        depth = manifest.bit_depth
+        return Model(session, manifest.size, thresholds, description, depth, threshold, sources, bundle)
     state = "is neither a run nor a bundle" if path.exists() else "does not exist"
     raise InputError(f"{path} {state}", hint="give a directory that edgead train or edgead build wrote")
 
@@ -239,12 +241,7 @@ def stream(
     model: Run | Bundle | PathLike,
     source: int | PathLike,
     sinks: Sequence[str] = ("status:",),
-    *,
-    watch: bool = False,
-    threads: int | None = None,
-    max_frames: int | None = None,
-    part: str | None = None,
-    threshold: float | None = None,
+    **options: Unpack[StreamOptions],
 ) -> Summary:
     """Score a camera, a video or a folder until it ends or Ctrl-C is pressed.
 
@@ -253,14 +250,10 @@ def stream(
         source: Camera number, video file, folder of images, "rtsp://...", "http://..." or "synthetic:KIND?fps=10".
         sinks: Addresses that receive the verdicts: "jsonl:FILE", "video:FILE.mkv", "rejects:FOLDER?keep=1000",
             "status:", "window:".
-        watch: Whether to wait for new images in the source folder.
-        threads: Number of CPU threads of one inference; by default one for each core.
-        max_frames: Number of scored frames after which the stream ends.
-        part: Name of the part that the source shows; required if the model has several parts.
-        threshold: Decision threshold to use instead of the model's own; a finite number above 0.
+        **options: `part`, `max_age` and the other options of `edgead.files.arguments.StreamOptions`.
 
     Returns:
-        Counts and latencies of the stream.
+        Counts, latencies and ages of the stream.
 
     Raises:
         EdgeadError: If the model cannot be loaded, an argument is bad, or a source or a sink fails (StreamError).
@@ -271,27 +264,13 @@ def stream(
         >>> summary.frames_scored == summary.frames_seen
         True
     """
-    from edgead.streaming import open_sink, open_source, stop_on_signals
-    from edgead.streaming import stream as run_stream
+    from edgead.streaming.start import start_stream
 
-    checked("max_frames", max_frames, int | None)
+    chosen = checked_options(StreamOptions, options)
     # An address is not converted to a path, which would lose the second slash of rtsp://.
     given = source if type(source) in (int, str) and source != "" else path_of(source, "source")
     if not isinstance(sinks, list | tuple) or not all(isinstance(sink, str) for sink in sinks):
         raise InputError(f"sinks is {sinks!r}", hint="give a list of addresses, such as ['status:']")
     # The model is opened before the camera, whose buffer would otherwise fill with frames that are old at the start.
-    with load(model, threads=threads, threshold=threshold) as opened, ExitStack() as stack:
-        used = opened.used_threshold(part)
-        stop = stack.enter_context(stop_on_signals())
-        frames = stack.enter_context(open_source(str(given), watch=watch, bit_depth=opened.bit_depth))
-        opened_sinks = [stack.enter_context(open_sink(uri, fps=frames.fps)) for uri in sinks]
-        return run_stream(
-            opened.session,
-            frames,
-            opened_sinks,
-            size=opened.size,
-            threshold=used.value,
-            part=used.part,
-            max_frames=max_frames,
-            stop=stop,
-        )
+    with load(model, threads=chosen.get("threads"), threshold=chosen.get("threshold")) as opened:
+        return start_stream(opened, str(given), sinks, chosen)

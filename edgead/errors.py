@@ -16,6 +16,7 @@ EdgeadError
  ├── PrecisionError         a graph or a calibration that does not support the requested precision
  ├── StreamError            a source or a sink
  │    ├── SourceError
+ │    │    └── AbsentSourceError  a source that may come later: a camera that starts, a share that is away
  │    └── SinkError
  └── VerificationError      a built model whose decisions differ from the trained model
 
@@ -169,6 +170,10 @@ class StreamError(EdgeadError):
 
 class SourceError(StreamError):
     """A source of frames cannot be opened or read."""
+
+
+class AbsentSourceError(SourceError):
+    """A source of frames is not there now, but may come later: a camera that starts, a share that is away."""
 
 
 class SinkError(StreamError):

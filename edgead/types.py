@@ -61,7 +61,8 @@ class Frame:
     Attributes:
         image: Image, (H, W, 3) uint8 RGB, any size.
         index: Index in the source's order: 0, 1, 2, ..., with gaps where frames were dropped.
-        captured_at_ns: Time of capture in nanoseconds, from `time.monotonic_ns`.
+        captured_at_ns: Time of capture in nanoseconds, on the clock of `time.monotonic_ns`; for files the time at
+            which they were read.
         source: Address of the source, for folders the path of the image file.
 
     Raises:
@@ -145,9 +146,10 @@ class Verdict:
         anomaly_score: Score of the frame.
         threshold: Decision threshold that was used: the bundle's for the part, or the one that the user gave.
         is_anomalous: Whether `anomaly_score > threshold`.
-        latency_ms: Time from capture to decision, in milliseconds.
+        latency_ms: Time from the frame in hand to the decision, in milliseconds.
         regions: Regions of the map above the threshold, the largest first; empty if the frame is good.
         part: Name of the part that the threshold belongs to, None if it is unknown.
+        age_ms: Time from the capture of the image to the decision, in milliseconds; None for files.
     """
 
     frame_index: int
@@ -157,6 +159,7 @@ class Verdict:
     latency_ms: float
     regions: tuple[Region, ...]
     part: str | None = None
+    age_ms: float | None = None
 
     @property
     def share_of_threshold(self) -> float | None:

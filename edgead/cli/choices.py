@@ -155,6 +155,14 @@ class Kind(Choice):
     TABLET = "tablet"
 
 
+class WithholdStill(Choice):
+    """Images of a camera that stand still and get no verdict."""
+
+    FROZEN = "frozen"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 TARGETS = ("cpu", "datacenter", "jetson-orin", "jetson-thor", "rtx-desktop")
 TEACHERS = (
     "tf_efficientnet_lite0",

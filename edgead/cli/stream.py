@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgead.cli.choices import Kind, listed
+from edgead.cli.choices import Kind, WithholdStill, listed
 
 
 def stream(
@@ -32,6 +32,29 @@ def stream(
         ),
     ] = ["status:"],  # noqa: B006 (typer copies it)
     watch: Annotated[bool, typer.Option("--watch", help="Wait for new images in the source folder.")] = False,
+    wait: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.0,
+            help="Time to wait for a source that is absent at the start, such as a camera; inf for no limit.",
+        ),
+    ] = 0.0,
+    max_age: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Largest age of a camera's image at its verdict; an older one gets no verdict.",
+            show_default="1, or three images of a slower camera",
+        ),
+    ] = None,
+    withhold_still: Annotated[
+        WithholdStill,
+        typer.Option(
+            help="Images of a camera that stand still for 5 seconds and get no verdict: those of a frozen camera, "
+            "always (a line that stands still, too), or never.",
+        ),
+    ] = WithholdStill.FROZEN,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -83,6 +106,9 @@ def stream(
             source,
             sink,
             watch=watch,
+            wait=wait,
+            max_age=max_age,
+            withhold_still=withhold_still.value,
             threads=threads,
             max_frames=max_frames,
             part=part,

@@ -112,6 +112,32 @@ class BuildOptions(PlanOptions, total=False):
     data: PathLike | Sequence[PathLike] | None
 
 
+class StreamOptions(TypedDict, total=False):
+    """Options of `stream`. The defaults are the same as for the command `edgead stream`.
+
+    Attributes:
+        watch: Whether to wait for new images in the source folder.
+        wait: Time in seconds to wait for a source that is absent at the start; by default 0, infinity for no limit.
+        threads: Number of CPU threads of one inference; by default one for each core.
+        max_frames: Number of scored frames after which the stream ends.
+        max_age: Largest age of a camera's image at its verdict, in seconds; by default 1, or three images of a slower
+            camera.
+        withhold_still: Images of a camera that stand still and get no verdict: "frozen" for those of a frozen camera,
+            "always" for those of a line that stands still, too, or "never".
+        part: Name of the part that the source shows; required if the model has several parts.
+        threshold: Decision threshold to use instead of the model's own; a finite number above 0.
+    """
+
+    watch: bool
+    wait: float
+    threads: int | None
+    max_frames: int | None
+    max_age: float | None
+    withhold_still: str
+    part: str | None
+    threshold: float | None
+
+
 def checked_options(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Check options by name and type.
 

@@ -15,6 +15,7 @@ from typing import TypeAlias, overload
 
 import numpy as np
 
+from edgead.bundle.directory import Bundle
 from edgead.bundle.manifest import REBUILD
 from edgead.bundle.part_names import choose_part
 from edgead.errors import BackendError, InputError
@@ -52,6 +53,7 @@ class Model(Closing):
         bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
         threshold: Decision threshold to use instead of those of the parts; None for those of the parts.
         sources: Command that set the threshold of each part, by name, such as "edgead build".
+        bundle: Bundle of the model; None for a run.
 
     Attributes:
         session: Session of the model, for batches at the model's size.
@@ -77,6 +79,7 @@ class Model(Closing):
         bit_depth: int | None = None,
         threshold: float | None = None,
         sources: Mapping[str, str] | None = None,
+        bundle: Bundle | None = None,
     ) -> None:
         self.session = session
         self.size = size
@@ -85,7 +88,27 @@ class Model(Closing):
         self.bit_depth = bit_depth
         self._threshold = None if threshold is None else check_value(threshold)
         self._sources = dict(sources or {})
+        self._bundle = bundle
         self._closed = False
+
+    def golden_images(self, part: str) -> UInt8Array:
+        """Return the images of a part that the bundle keeps: good ones and synthetic defects.
+
+        Args:
+            part: Name of the part.
+
+        Returns:
+            (N, H, W, 3) uint8 RGB, at the model's size; N is 0 for a run.
+
+        Raises:
+            BundleError: The file with the images is missing or damaged.
+        """
+        if self._bundle is None:
+            return np.empty((0, self.size.height_px, self.size.width_px, 3), np.uint8)
+        golden = self._bundle.golden()
+        # The last image is the chart.
+        images: UInt8Array = golden.images[:-1][golden.part[:-1] == self.parts.index(part)]
+        return images
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -1,17 +1,21 @@
 """The stream: a source of frames, an inference session, and the sinks that take the verdicts; any backend."""
 
-from edgead.streaming.loop import NO_SIGNAL_AFTER_S, Summary, stream
+from edgead.streaming.loop import NO_SIGNAL_AFTER_S, stream
+from edgead.streaming.policy import StreamPolicy
 from edgead.streaming.sinks import Sink, open_sink
-from edgead.streaming.sources import Source, open_source
+from edgead.streaming.sources import Source, open_source, open_when_there
 from edgead.streaming.stopping import stop_on_signals
+from edgead.streaming.summary import Summary
 
 __all__ = [
     "NO_SIGNAL_AFTER_S",
     "Sink",
     "Source",
+    "StreamPolicy",
     "Summary",
     "open_sink",
     "open_source",
+    "open_when_there",
     "stop_on_signals",
     "stream",
 ]

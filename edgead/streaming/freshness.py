@@ -1,17 +1,22 @@
-"""Detection of a lost signal: a live source that repeats its last image or shows one colour gets no verdict.
+"""Detection of a lost signal: frames of a live source that show nothing new get no verdict.
 
 Drivers do not always report a lost camera. Some return the last image again and again, others a black or blue image.
-Therefore an image counts as new only if it differs from the image before it in at least one bit (the noise of a sensor
-makes every image differ) and does not have one uniform colour. Other images are withheld from the model. If no new
-image comes for a while, the source has no signal. Every sink receives the loss of the signal and its return.
+`FrameCheck` finds the frames whose score would say nothing about the part under the camera: an image that is too old,
+of another size, of one colour, equal to the image before it in every bit, dark, overexposed, or of a frozen camera.
+They are withheld from the model. `SignalWatch` reports that no frame has been good for a while, and why. Every sink
+receives the loss of the signal, each change of its cause, and its return.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 
+from edgead.streaming.exposure import exposure
+from edgead.streaming.policy import StreamPolicy
+from edgead.streaming.standstill import STILL_AFTER_S, StandstillWatch
 from edgead.types import Frame, UInt8Array
 
 # Compression adds a few levels of noise to the uniform image of a lost signal.
@@ -19,69 +24,176 @@ BLANK_LEVELS = 3
 # Every 16th row and column is compared first: most images differ there, and the rest need not be read.
 _STEP = 16
 
+Cause: TypeAlias = Literal[
+    "no_image", "one_colour", "unchanged", "frozen", "standstill", "dark", "overexposed", "size", "late", "not_finite"
+]  # fmt: skip
+"""Cause of a missing verdict, for programs."""
+
+# They are only found after a while, so they are reported at once.
+_REPORTED_AT_ONCE = ("frozen", "standstill")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a frame gets no verdict.
+
+    Attributes:
+        cause: The cause, for programs.
+        reason: The reason, as text.
+    """
+
+    cause: Cause
+    reason: str
+
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A change of the signal: it was lost, or it has returned.
+    """A change of the signal: it was lost, the cause of its loss has changed, or it has returned.
 
     Attributes:
         present: Whether new images come.
         reason: Reason for the loss, as text; empty if new images come.
         silent_s: Seconds since the last new image if the signal was lost, or the length of the gap if it returned.
+        cause: Cause of the loss; None if new images come.
     """
 
     present: bool
     reason: str
     silent_s: float
+    cause: Cause | None = None
+
+
+class FrameCheck:
+    """Checks the frames of a live source, one after another.
+
+    Args:
+        policy: Policy of the stream.
+        max_age_s: Largest age of an image, in seconds.
+    """
+
+    def __init__(self, policy: StreamPolicy, max_age_s: float) -> None:
+        self._policy, self._max_age_s = policy, max_age_s
+        self._standstill = StandstillWatch()
+        self._previous: UInt8Array | None = None
+        self._size: tuple[int, ...] | None = None
+
+    def late(self, frame: Frame, now_ns: int) -> Problem | None:
+        """Return the problem of a frame that is older than the limit.
+
+        Args:
+            frame: Frame of the source.
+            now_ns: Current time in nanoseconds, from `time.monotonic_ns`.
+        """
+        age_s = (now_ns - frame.captured_at_ns) / 1e9
+        if age_s <= self._max_age_s:
+            return None
+        return Problem("late", f"the image is {age_s:.1f} s old, the limit is {self._max_age_s:g} s")
+
+    def problem(self, frame: Frame, now_ns: int) -> Problem | None:
+        """Return the reason why a frame must not be scored, or None.
+
+        Args:
+            frame: Next frame of the source.
+            now_ns: Current time in nanoseconds, from `time.monotonic_ns`.
+        """
+        image = frame.image
+        if (late := self.late(frame, now_ns)) is not None:
+            return late
+        previous, self._previous = self._previous, image
+        if is_blank(image):
+            return Problem("one_colour", "the image is of one colour")
+        if self._size is None:
+            self._size = image.shape
+        if image.shape != self._size:
+            new, old = (f"{shape[1]}x{shape[0]}" for shape in (image.shape, self._size))
+            return Problem(
+                "size", f"the image has {new} pixels and had {old}: set the camera back, or start anew"
+            )
+        if (still := self._still(image, now_ns / 1e9)) is not None:
+            return still
+        if previous is not None and is_same(previous, image):
+            return Problem("unchanged", "the image does not change")
+        darkest, brightest = exposure(image)
+        if brightest < self._policy.exposure.dark:
+            return Problem(
+                "dark", f"the image is dark: its brightest hundredth has the level {brightest:.0f} of 255"
+            )
+        if darkest > self._policy.exposure.bright:
+            level = f"its darkest hundredth has the level {darkest:.0f} of 255"
+            return Problem("overexposed", f"the image is overexposed: {level}")
+        return None
+
+    def _still(self, image: UInt8Array, now_s: float) -> Problem | None:
+        """Return the problem of a camera that has frozen, and of a line that stands still if it counts as one."""
+        state = self._standstill.state(image, now_s)
+        if state == "frozen" and self._policy.withhold_still != "never":
+            return Problem(
+                "frozen", f"the camera has frozen: no movement and no noise for {STILL_AFTER_S:.0f} s"
+            )
+        if state == "still" and self._policy.withhold_still == "always":
+            return Problem("standstill", f"the line stands still: no movement for {STILL_AFTER_S:.0f} s")
+        return None
 
 
 class SignalWatch:
-    """Watches the frames of a live source, one after another. Times are seconds of one monotonic clock.
+    """Watches whether frames are good. Times are seconds of one monotonic clock.
 
     Args:
-        no_signal_after_s: Time without a new image, in seconds, after which the signal counts as lost.
+        no_signal_after_s: Time without a good frame, in seconds, after which the signal counts as lost.
         now_s: Start time in seconds.
+        trouble_after_s: The same time for a source that knows a trouble.
+        no_image: Reason for the loss if no frame comes.
     """
 
-    def __init__(self, no_signal_after_s: float, now_s: float) -> None:
-        self._no_signal_after_s = no_signal_after_s
+    def __init__(
+        self,
+        no_signal_after_s: float,
+        now_s: float,
+        *,
+        trouble_after_s: float | None = None,
+        no_image: str = "no image comes",
+    ) -> None:
+        self._no_signal_after_s, self._no_image = no_signal_after_s, no_image
+        self._trouble_after_s = no_signal_after_s if trouble_after_s is None else trouble_after_s
         self._last_new_s = now_s
-        self._present = True
-        self._previous: UInt8Array | None = None
-        self._reason = "no image comes"
+        self._latest: tuple[Problem, float] | None = None
+        self._lost: Cause | None = None
 
-    def is_new(self, frame: Frame) -> bool:
-        """Return True if the frame is new and may be scored."""
-        previous, self._previous = self._previous, frame.image
-        if is_blank(frame.image):
-            self._reason = "the image is of one colour"
-            return False
-        if previous is not None and is_same(previous, frame.image):
-            self._reason = "the image does not change"
-            return False
-        return True
-
-    def change(self, new: bool, now_s: float) -> Signal | None:
+    def change(
+        self, problem: Problem | None, new: bool, now_s: float, trouble: str | None = None
+    ) -> Signal | None:
         """Update the state of the signal.
 
         Args:
-            new: Whether a new image has just come.
+            problem: Problem of the frame that has just come, if it has one.
+            new: Whether a frame without a problem has just come.
             now_s: Current time in seconds.
+            trouble: Present reason why no frame comes, if the source knows one.
 
         Returns:
             The change of the signal, or None if nothing changed.
         """
         silent_s = now_s - self._last_new_s
         if new:
-            self._last_new_s = now_s
-            self._reason = "no image comes"
-            if not self._present:
-                self._present = True
-                return Signal(present=True, reason="", silent_s=silent_s)
-        elif self._present and silent_s >= self._no_signal_after_s:
-            self._present = False
-            return Signal(present=False, reason=self._reason, silent_s=silent_s)
-        return None
+            self._last_new_s, self._latest = now_s, None
+            was_lost, self._lost = self._lost, None
+            return None if was_lost is None else Signal(present=True, reason="", silent_s=silent_s)
+        if problem is not None:
+            self._latest = problem, now_s
+        current = self._current(now_s, trouble)
+        limit_s = self._no_signal_after_s if trouble is None else self._trouble_after_s
+        if self._lost is None and silent_s < limit_s and current.cause not in _REPORTED_AT_ONCE:
+            return None
+        if current.cause == self._lost:
+            return None
+        self._lost = current.cause
+        return Signal(present=False, reason=current.reason, silent_s=silent_s, cause=current.cause)
+
+    def _current(self, now_s: float, trouble: str | None) -> Problem:
+        """Return the present problem: the last frame's, unless frames have stopped coming."""
+        if self._latest is not None and now_s - self._latest[1] < self._no_signal_after_s / 2:
+            return self._latest[0]
+        return Problem("no_image", self._no_image if trouble is None else f"{self._no_image}: {trouble}")
 
 
 def is_same(first: UInt8Array, second: UInt8Array) -> bool:

@@ -2,8 +2,8 @@
 
 One thread captures frames; the calling thread scores them and feeds the sinks. `edgead.streaming.capture` describes
 which frames are dropped, and `edgead.streaming.freshness` which frames are withheld. An error in either thread ends the
-stream with that error. A frame with an anomaly map or a score that is not finite gets no verdict: it is withheld,
-counted and given to the sinks with the reason.
+stream with that error. A frame that is too old, before the model or after it, or has an anomaly map or a score that is
+not finite gets no verdict: it is withheld, counted and given to the sinks with the reason.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 
 import numpy as np
 
 from edgead.bundle.manifest import REBUILD
-from edgead.errors import InputError
 from edgead.imaging.preprocess import ModelSize, batch_from_images
 from edgead.runtime.base import Session
 from edgead.scoring.decision import NOT_FINITE
 from edgead.streaming.capture import Capture
-from edgead.streaming.freshness import Signal, SignalWatch
+from edgead.streaming.freshness import Cause, FrameCheck, Problem, Signal, SignalWatch
 from edgead.streaming.latency import LatencyHistogram
+from edgead.streaming.policy import StreamPolicy
 from edgead.streaming.sinks.base import Sink, StopStream
 from edgead.streaming.sources import Source
+from edgead.streaming.summary import Summary
 from edgead.streaming.verdict import verdict_from_prediction
 from edgead.types import Frame
 
@@ -33,60 +35,16 @@ from edgead.types import Frame
 NO_SIGNAL_AFTER_S = 3.0
 # Longest wait for a frame before the loop checks whether it should stop, and calls `tick` of the sinks.
 TICK_S = 0.1
+# Time without a new image in a watched folder after which the sinks learn that none comes.
+NO_NEW_FILE_AFTER_S = 60.0
+# Causes whose first frame is logged, and causes of which each frame is given to the sinks. Frames of other causes come
+# in long rows, which the sinks receive as the loss of the signal.
+_LOGGED = ("not_finite", "late", "size", "dark", "overexposed", "frozen")
+_SINGLE = ("not_finite", "late")
+
+_DEFAULTS = StreamPolicy()
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """Counts and latencies of a stream.
-
-    Latencies are the time from capture to decision, waiting included, within 1 %; None if no frame was scored.
-
-    Attributes:
-        frames_seen: Number of all frames: frames_scored + frames_dropped + frames_withheld + frames_broken.
-        frames_scored: Number of frames with a verdict.
-        frames_dropped: Number of frames of a live source that a newer frame replaced.
-        frames_withheld: Number of frames without a verdict: frames of a live source that were the same as the frame
-            before or had one colour, and frames with an anomaly map or a score that is not finite.
-        frames_broken: Number of images that were left out because they are truncated or damaged.
-        rejected: Number of frames that scored above the threshold.
-        signal_losses: Number of times that the signal was lost.
-        latency_p50_ms: Median latency in milliseconds.
-        latency_p95_ms: 95th percentile of the latency in milliseconds.
-        latency_p99_ms: 99th percentile of the latency in milliseconds.
-        duration_s: Time from the start of capture to the end, in seconds.
-    """
-
-    frames_seen: int
-    frames_scored: int
-    frames_dropped: int
-    frames_withheld: int
-    frames_broken: int
-    rejected: int
-    signal_losses: int
-    latency_p50_ms: float | None
-    latency_p95_ms: float | None
-    latency_p99_ms: float | None
-    duration_s: float
-
-    def text(self) -> str:
-        """Return the summary as lines for a terminal."""
-        rate = self.frames_scored / self.duration_s if self.duration_s > 0 else 0.0
-        lines = [
-            f"frames     {self.frames_seen} seen, {self.frames_scored} scored, "
-            f"{self.frames_dropped} dropped, {self.frames_withheld} withheld, "
-            f"{self.frames_broken} broken",
-            f"rejected   {self.rejected}",
-            f"duration   {self.duration_s:.1f} s, {rate:.1f} scored a second, "
-            f"signal lost {self.signal_losses} times",
-        ]
-        if self.latency_p50_ms is not None:
-            lines.append(
-                f"latency    p50 {self.latency_p50_ms:.1f} ms, p95 {self.latency_p95_ms:.1f} ms, "
-                f"p99 {self.latency_p99_ms:.1f} ms, capture to decision"
-            )
-        return "\n".join(lines)
 
 
 def stream(
@@ -97,10 +55,10 @@ def stream(
     size: ModelSize,
     threshold: float,
     part: str | None = None,
-    max_frames: int | None = None,
+    policy: StreamPolicy = _DEFAULTS,
     stop: threading.Event | None = None,
 ) -> Summary:
-    """Score the frames of a source until it ends, `stop` is set, a sink stops it, or `max_frames` are judged.
+    """Score the frames of a source until it ends, `stop` is set, a sink stops it, or `policy.max_frames` are judged.
 
     The caller closes the session, the source and the sinks.
 
@@ -111,96 +69,131 @@ def stream(
         size: Image size of the session.
         threshold: Decision threshold; a frame with a higher score is rejected.
         part: Name of the part that the threshold belongs to, for the verdicts.
-        max_frames: Number of frames to judge, with a verdict or without, 1 or more; None for no limit.
+        policy: Number of frames, and which frames get no verdict.
         stop: Event that ends the stream once it is set.
 
     Returns:
         Counts and latencies of the stream.
 
     Raises:
-        InputError: `max_frames` is below 1.
         SourceError: The source failed.
         ImageError: An image file of the source cannot be read.
         SinkError: A sink failed.
         BackendError: The inference failed.
     """
-    if max_frames is not None and max_frames < 1:
-        raise InputError(f"max_frames is {max_frames}", hint="give 1 or more, or leave it out")
-    run = _Run(session, sinks, size, threshold, part)
+    check = FrameCheck(policy, policy.max_age_of(source.fps)) if source.live else None
+    run = _Run(session, sinks, size, threshold, part, check)
     # The first inference allocates memory, and on a GPU it may compile. It runs before the capture, so that it delays
     # no frame and counts in no latency.
     session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))
     start_s = time.monotonic()
-    watch = SignalWatch(_silence_s(source), start_s) if source.live else None
     with Capture(source) as capture:
-        try:
-            while (stop is None or not stop.is_set()) and run.judged != max_frames:
-                frame = capture.take(TICK_S)
-                if frame is None and capture.ended:
-                    break
-                new = frame is not None and (watch is None or watch.is_new(frame))
-                if watch is not None:
-                    run.report(watch.change(new, time.monotonic()))
-                if frame is not None and new:
-                    run.score(frame)
-                else:
-                    run.skip(frame)
-        except StopStream:
-            pass
-        dropped = capture.dropped
+        with suppress(StopStream):
+            _judge(run, source, capture, policy.max_frames, stop)
+        dropped = capture.dropped + source.dropped
     return run.summary(dropped, source.broken, time.monotonic() - start_s)
 
 
-def _silence_s(source: Source) -> float:
-    """Return the time in seconds without a new image after which a camera counts as lost: a slow one has two images."""
-    return max(NO_SIGNAL_AFTER_S, 2.0 / source.fps if source.fps else 0.0)
+def _judge(
+    run: _Run, source: Source, capture: Capture, max_frames: int | None, stop: threading.Event | None
+) -> None:
+    """Take frames and judge them until the end. See `stream`."""
+    watch = _signal_watch(source)
+    while (stop is None or not stop.is_set()) and run.judged != max_frames:
+        frame = capture.take(TICK_S)
+        taken_ns = time.monotonic_ns()
+        if frame is None and capture.ended:
+            break
+        problem = None if frame is None else run.problem(frame, taken_ns)
+        if watch is not None:
+            new = frame is not None and problem is None
+            run.report(watch.change(problem, new, taken_ns / 1e9, source.trouble))
+        if frame is None:
+            run.tick()
+        elif problem is None:
+            run.score(frame, taken_ns)
+        else:
+            run.withhold(frame, problem)
+
+
+def _signal_watch(source: Source) -> SignalWatch | None:
+    """Make the watch of a source that never ends by itself; None for others."""
+    now_s = time.monotonic()
+    if source.live:
+        # A slow camera has two images in this time.
+        silence_s = max(NO_SIGNAL_AFTER_S, 2.0 / source.fps if source.fps else 0.0)
+        return SignalWatch(silence_s, now_s)
+    if source.endless:
+        return SignalWatch(
+            NO_NEW_FILE_AFTER_S, now_s, trouble_after_s=NO_SIGNAL_AFTER_S, no_image="no new image comes"
+        )
+    return None
 
 
 class _Run:
     """Session, sinks and counters of one stream."""
 
     def __init__(
-        self, session: Session, sinks: Sequence[Sink], size: ModelSize, threshold: float, part: str | None
+        self,
+        session: Session,
+        sinks: Sequence[Sink],
+        size: ModelSize,
+        threshold: float,
+        part: str | None,
+        check: FrameCheck | None,
     ) -> None:
         self._session, self._sinks, self._size = session, sinks, size
-        self._threshold, self._part = threshold, part
-        self._latencies = LatencyHistogram()
-        self.scored = 0
-        self._withheld = self._rejected = self._signal_losses = 0
-        self._not_finite = 0
+        self._threshold, self._part, self._check = threshold, part, check
+        self._latencies, self._ages = LatencyHistogram(), LatencyHistogram()
+        self._withheld: Counter[Cause] = Counter()
+        self._scored = self._rejected = self._signal_losses = 0
+        self._has_signal = True
+        self.judged = 0
 
-    @property
-    def judged(self) -> int:
-        """Number of frames that went through the model."""
-        return self.scored + self._not_finite
+    def problem(self, frame: Frame, now_ns: int) -> Problem | None:
+        """Return the reason why a frame must not be scored, or None."""
+        return None if self._check is None else self._check.problem(frame, now_ns)
 
-    def score(self, frame: Frame) -> None:
+    def score(self, frame: Frame, taken_ns: int) -> None:
         """Score a frame, count it, and give its verdict, or the reason why it has none, to the sinks."""
+        self.judged += 1
         prediction = self._session.infer(batch_from_images([frame.image], self._size))
-        verdict = verdict_from_prediction(frame, prediction, self._threshold, self._part)
+        verdict = verdict_from_prediction(
+            frame, prediction, self._threshold, self._part, taken_ns=taken_ns, live=self._check is not None
+        )
+        now_ns = time.monotonic_ns()
         if verdict is None:
-            self._withhold(frame)
-            return
-        self._latencies.add(verdict.latency_ms)
-        self.scored += 1
-        self._rejected += verdict.is_anomalous
-        for sink in self._sinks:
-            sink.write(frame, verdict, prediction.anomaly_map[0, 0])
+            self.withhold(frame, Problem("not_finite", NOT_FINITE))
+        elif self._check is not None and (late := self._check.late(frame, now_ns)) is not None:
+            self.withhold(frame, late)
+        else:
+            self._latencies.add(verdict.latency_ms)
+            if verdict.age_ms is not None:
+                self._ages.add(verdict.age_ms)
+            self._scored += 1
+            self._rejected += verdict.is_anomalous
+            for sink in self._sinks:
+                sink.write(frame, verdict, prediction.anomaly_map[0, 0])
 
-    def _withhold(self, frame: Frame) -> None:
-        """Count a frame without a verdict and tell the sinks; only the first one is logged, because many may follow."""
-        if not self._not_finite:
+    def withhold(self, frame: Frame, problem: Problem) -> None:
+        """Count a frame without a verdict, and give it to the sinks if it is a single one.
+
+        Only the first of each cause is logged, because many may follow.
+        """
+        if problem.cause in _LOGGED and not self._withheld[problem.cause]:
+            hint = f": {REBUILD}" if problem.cause == "not_finite" else ""
             _log.warning(
-                "%s: frame %d gets no verdict: %s: %s", frame.source, frame.index, NOT_FINITE, REBUILD
+                "%s: frame %d gets no verdict: %s%s", frame.source, frame.index, problem.reason, hint
             )
-        self._not_finite += 1
-        self._withheld += 1
+        self._withheld[problem.cause] += 1
         for sink in self._sinks:
-            sink.withheld(frame, NOT_FINITE)
+            if problem.cause in _SINGLE:
+                sink.withheld(frame, problem.reason)
+            else:
+                sink.tick()
 
-    def skip(self, frame: Frame | None) -> None:
-        """Count a withheld frame, if there is one, and call `tick` of the sinks."""
-        self._withheld += frame is not None
+    def tick(self) -> None:
+        """Call `tick` of the sinks."""
         for sink in self._sinks:
             sink.tick()
 
@@ -208,22 +201,28 @@ class _Run:
         """Count a loss of the signal, and give a change of the signal to the sinks."""
         if signal is None:
             return
-        self._signal_losses += not signal.present
+        self._signal_losses += self._has_signal and not signal.present
+        self._has_signal = signal.present
         for sink in self._sinks:
             sink.signal(signal)
 
     def summary(self, dropped: int, broken: int, duration_s: float) -> Summary:
         """Return the counts, with the numbers of dropped frames and broken images, and the duration in seconds."""
+        withheld = self._withheld.total()
         return Summary(
-            frames_seen=self.scored + dropped + self._withheld + broken,
-            frames_scored=self.scored,
+            frames_seen=self._scored + dropped + withheld + broken,
+            frames_scored=self._scored,
             frames_dropped=dropped,
-            frames_withheld=self._withheld,
+            frames_withheld=withheld,
             frames_broken=broken,
+            withheld={cause: self._withheld[cause] for cause in sorted(self._withheld)},
             rejected=self._rejected,
             signal_losses=self._signal_losses,
             latency_p50_ms=self._latencies.percentile(50),
             latency_p95_ms=self._latencies.percentile(95),
             latency_p99_ms=self._latencies.percentile(99),
+            age_p50_ms=self._ages.percentile(50),
+            age_p95_ms=self._ages.percentile(95),
+            age_p99_ms=self._ages.percentile(99),
             duration_s=duration_s,
         )

@@ -10,15 +10,23 @@ from edgead.types import Frame, Prediction, Verdict
 
 
 def verdict_from_prediction(
-    frame: Frame, prediction: Prediction, threshold: float, part: str | None = None
+    frame: Frame,
+    prediction: Prediction,
+    threshold: float,
+    part: str | None = None,
+    *,
+    taken_ns: int,
+    live: bool,
 ) -> Verdict | None:
-    """Decide on a frame. The latency of the frame ends here.
+    """Decide on a frame. The latency and the age of the frame end here.
 
     Args:
         frame: Frame that was scored.
         prediction: Prediction for this frame alone: map (1, 1, H, W) and score (1,), float32.
         threshold: Decision threshold of the part.
         part: Name of the part.
+        taken_ns: Time at which the frame was taken from the queue, from `time.monotonic_ns`.
+        live: Whether the frame is of a live source. The age of an image of a file is not known.
 
     Returns:
         The verdict, with regions if the frame is anomalous; None if the map or the score is not finite.
@@ -29,12 +37,14 @@ def verdict_from_prediction(
         return None
     height_px, width_px = frame.image.shape[:2]
     regions = regions_from_map(anomaly_map, threshold, height_px, width_px) if anomalous else ()
+    now_ns = time.monotonic_ns()
     return Verdict(
         frame_index=frame.index,
         anomaly_score=score,
         threshold=threshold,
         is_anomalous=anomalous,
-        latency_ms=(time.monotonic_ns() - frame.captured_at_ns) / 1e6,
+        latency_ms=(now_ns - taken_ns) / 1e6,
         regions=regions,
         part=part,
+        age_ms=(now_ns - frame.captured_at_ns) / 1e6 if live else None,
     )

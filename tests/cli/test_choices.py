@@ -16,6 +16,7 @@ from edgead.engine.target import target_names
 from edgead.export.precision.clipping import ALGORITHMS
 from edgead.models import METHODS
 from edgead.models.base import ALIGNMENTS, PRESETS
+from edgead.streaming.policy import WITHHOLD_STILL
 from edgead.training.fabric import ACCELERATORS
 from edgead.training.fabric import PRECISIONS as TRAINING_PRECISIONS
 from edgead.types import BACKENDS, Quantize
@@ -38,6 +39,7 @@ from edgead.types import BACKENDS, Quantize
         (choices.Algorithm, ALGORITHMS),
         (choices.Quantize, get_args(Quantize)),
         (choices.Kind, KINDS),
+        (choices.WithholdStill, WITHHOLD_STILL),
         (choices.TARGETS, target_names()),
         (choices.TEACHERS, (*PACKAGE_TEACHERS, *HUB_TEACHERS)),
     ],

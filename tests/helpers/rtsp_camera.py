@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +33,12 @@ NO_RTSP = missing()
 needs_rtsp = pytest.mark.skipif(NO_RTSP is not None, reason=str(NO_RTSP))
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def rtsp_camera(port: int, *options: str) -> Iterator[subprocess.Popen[str]]:
     """A camera at rtsp://127.0.0.1:PORT/line, ended by kill -9 like by a pulled plug.
@@ -57,8 +63,12 @@ def rtsp_camera(port: int, *options: str) -> Iterator[subprocess.Popen[str]]:
         server.communicate()
 
 
-def age_of_image_ms(image: UInt8Array) -> float:
-    """Return the time since an image of `rtsp_server.py` was made, in milliseconds, read from its pixels."""
+def stamp_of_image_ms(image: UInt8Array) -> int:
+    """Return the time at which an image of `rtsp_server.py` was made, in milliseconds of `time.monotonic`.
+
+    Args:
+        image: Image, (H, W, 3) uint8, as it was decoded.
+    """
     height, width = image.shape[:2]
     side, bits = height // 6, 0
     for row in range(4):
@@ -69,4 +79,4 @@ def age_of_image_ms(image: UInt8Array) -> float:
                 1,
             ]
             bits |= int(square.mean() > 125) << (8 * row + column)
-    return (time.monotonic_ns() // 1_000_000 & 0xFFFFFFFF) - bits
+    return bits

@@ -1,44 +1,144 @@
+import time
+
 import numpy as np
 import pytest
 
-from edgead.streaming.freshness import BLANK_LEVELS, Signal, SignalWatch, is_blank, is_same
-from tests.helpers.stream_parts import frame, textured
+from edgead.streaming.exposure import ExposureLimits
+from edgead.streaming.freshness import (
+    BLANK_LEVELS,
+    FrameCheck,
+    Problem,
+    Signal,
+    SignalWatch,
+    is_blank,
+    is_same,
+)
+from edgead.streaming.policy import StreamPolicy
+from edgead.streaming.standstill import STILL_AFTER_S
+from edgead.types import Frame, UInt8Array
+from tests.helpers.stream_parts import textured
+
+DARK = Problem("dark", "dark")
+BLACK = Problem("one_colour", "black")
 
 
-def test_a_frozen_image_is_withheld_and_then_no_signal_and_back() -> None:
-    watch = SignalWatch(no_signal_after_s=2.0, now_s=100.0)
+def causes(
+    images: list[UInt8Array], policy: StreamPolicy | None = None, fps: float = 10.0
+) -> list[str | None]:
+    """Causes of the frames of a camera, without waiting for them."""
+    check = FrameCheck(policy or StreamPolicy(), 1.0)
+    found = []
+    for number, image in enumerate(images):
+        now_ns = round(1e9 * (100 + number / fps))
+        problem = check.problem(Frame(image, number, now_ns, "test"), now_ns)
+        found.append(None if problem is None else problem.cause)
+    return found
+
+
+def noisy(level: float, sigma: float, seed: int, height: int = 96, width: int = 128) -> UInt8Array:
+    noise = np.random.default_rng(seed).normal(level, sigma, (height, width, 3))
+    return np.clip(noise, 0, 255).astype(np.uint8)
+
+
+def test_a_repeated_image_is_withheld_until_another_one_comes() -> None:
     image = textured(50)
-    assert watch.is_new(frame(image))
-    assert watch.change(True, 100.5) is None
-    changes = []
-    for now_s in (101.0, 102.0, 102.6, 103.0, 104.0):
-        assert not watch.is_new(frame(image.copy()))
-        changes.append(watch.change(False, now_s))
-    lost = Signal(present=False, reason="the image does not change", silent_s=pytest.approx(2.1))
-    assert changes == [None, None, lost, None, None]
-    assert watch.is_new(frame(textured(51)))
-    assert watch.change(True, 105.0) == Signal(present=True, reason="", silent_s=pytest.approx(4.5))
-    assert watch.change(True, 106.0) is None
+    assert causes([image, image.copy(), image.copy(), textured(51), image]) == [
+        None, "unchanged", "unchanged", None, None,
+    ]  # fmt: skip
 
 
-def test_silence_from_the_start_is_no_signal() -> None:
+@pytest.mark.parametrize(("level", "cause"), [(8, "dark"), (251, "overexposed"), (60, None), (200, None)])
+def test_noise_without_light_is_dark_and_a_full_sensor_is_overexposed(
+    level: float, cause: str | None
+) -> None:
+    images = [noisy(level, 12 if level < 100 else 6, seed) for seed in range(3)]
+    assert causes(images) == [cause] * 3
+
+
+def test_what_the_images_of_the_bundle_look_like_is_neither_dark_nor_overexposed() -> None:
+    for level, cause in ((8, "dark"), (251, "overexposed")):
+        images = [noisy(level, 2, seed) for seed in range(2)]
+        limits = ExposureLimits.from_images(noisy(level, 2, seed, 64, 64) for seed in range(10, 12))
+        assert causes(images, StreamPolicy(exposure=limits)) == [None, None]
+        assert causes(images) == [cause, cause]
+
+
+def test_an_image_of_another_size_is_withheld() -> None:
+    images = [textured(50), textured(51, 96, 160), textured(52, 48, 64), textured(53)]
+    assert causes(images) == [None, "size", "size", None]
+
+
+@pytest.mark.parametrize(
+    ("withhold_still", "frozen", "still"),
+    [("frozen", "frozen", None), ("always", "frozen", "standstill"), ("never", None, None)],
+)
+def test_the_policy_chooses_what_happens_to_images_that_stand_still(
+    withhold_still: str, frozen: str | None, still: str | None
+) -> None:
+    policy = StreamPolicy(withhold_still=withhold_still)
+    one, other = textured(90), textured(90)
+    # An encoder changes single pixels of a frozen image.
+    other[5, 5] += 1
+    frames = round((STILL_AFTER_S + 1) * 10)
+    assert causes([one, other] * (frames // 2), policy)[-1] == frozen
+    assert causes([noisy(90, 3, seed) for seed in range(frames)], policy)[-1] == still
+
+
+def test_an_old_image_is_late() -> None:
+    check = FrameCheck(StreamPolicy(), 0.5)
+    now_ns = time.monotonic_ns()
+    ages_s = (0.0, 0.49, 0.51, 5.0)
+    frames = [Frame(textured(50 + i), i, now_ns - round(age * 1e9), "test") for i, age in enumerate(ages_s)]
+    problems = [check.problem(each, now_ns) for each in frames]
+    assert [None if problem is None else problem.cause for problem in problems] == [
+        None,
+        None,
+        "late",
+        "late",
+    ]
+
+
+def test_silence_is_no_signal_and_a_good_frame_ends_it() -> None:
     watch = SignalWatch(3.0, 0.0)
-    assert watch.change(False, 2.9) is None
-    assert watch.change(False, 3.0) == Signal(False, "no image comes", 3.0)
+    assert watch.change(None, False, 2.9) is None
+    assert watch.change(None, False, 3.0) == Signal(False, "no image comes", 3.0, "no_image")
+    assert watch.change(None, False, 4.0) is None
+    assert watch.change(None, True, 5.0) == Signal(True, "", 5.0)
+    assert watch.change(None, True, 6.0) is None
 
 
-def test_the_reason_is_the_latest_one() -> None:
-    watch = SignalWatch(1.0, 0.0)
-    assert not watch.is_new(frame(np.zeros((40, 40, 3), np.uint8)))
-    assert watch.change(False, 1.0) == Signal(False, "the image is of one colour", 1.0)
-    assert watch.is_new(frame(textured(3)))
-    assert watch.change(True, 2.0) is not None
-    assert watch.change(False, 3.5) == Signal(False, "no image comes", 1.5)
+def test_the_reason_is_always_the_present_one() -> None:
+    watch = SignalWatch(2.0, 0.0)
+    assert watch.change(None, False, 2.0) == Signal(False, "no image comes", 2.0, "no_image")
+    assert watch.change(BLACK, False, 2.5) == Signal(False, "black", 2.5, "one_colour")
+    assert watch.change(None, False, 3.0) is None
+    assert watch.change(DARK, False, 3.1) == Signal(False, "dark", pytest.approx(3.1), "dark")
+    assert watch.change(DARK, False, 3.2) is None
+    # The frames have stopped.
+    assert watch.change(None, False, 4.5) == Signal(False, "no image comes", 4.5, "no_image")
+    assert watch.change(None, False, 4.6, "unplugged") is None
+    assert watch.change(None, True, 5.0) is not None
+    assert watch.change(None, False, 7.5, "unplugged") == Signal(
+        False, "no image comes: unplugged", 2.5, "no_image"
+    )
 
 
-def test_an_image_seen_before_but_not_just_before_is_new() -> None:
-    watch = SignalWatch(1.0, 0.0)
-    assert [watch.is_new(frame(textured(level))) for level in (1, 2, 1, 1)] == [True, True, True, False]
+def test_a_problem_is_reported_after_the_time_without_a_signal_and_a_frozen_camera_at_once() -> None:
+    watch = SignalWatch(2.0, 0.0)
+    assert watch.change(DARK, False, 1.9) is None
+    assert watch.change(DARK, False, 2.0) is not None
+    watch = SignalWatch(2.0, 0.0)
+    frozen = Problem("frozen", "frozen")
+    assert watch.change(frozen, False, 0.1) == Signal(False, "frozen", 0.1, "frozen")
+
+
+def test_a_known_trouble_is_reported_before_silence_is() -> None:
+    watch = SignalWatch(60.0, 0.0, trouble_after_s=3.0, no_image="no new image comes")
+    assert watch.change(None, False, 30.0) is None
+    lost = watch.change(None, False, 31.0, "the share is away")
+    assert lost == Signal(False, "no new image comes: the share is away", 31.0, "no_image")
+    watch = SignalWatch(60.0, 0.0, trouble_after_s=3.0, no_image="no new image comes")
+    assert watch.change(None, False, 60.0) == Signal(False, "no new image comes", 60.0, "no_image")
 
 
 @pytest.mark.parametrize("place", [(0, 0, 0), (33, 47, 2), (39, 63, 1), (16, 16, 1)])

@@ -9,7 +9,7 @@ import pytest
 
 from edgead.errors import BackendError, InputError, SinkError, SourceError
 from edgead.runtime import FakeSession
-from edgead.streaming import stop_on_signals, stream
+from edgead.streaming import StreamPolicy, stop_on_signals, stream
 from edgead.streaming.sinks import StopStream
 from edgead.types import Float32Array, Frame, Prediction, UInt8Array, Verdict
 from tests.helpers.stream_parts import SIZE, Record, ScriptedSource, textured
@@ -66,9 +66,9 @@ def test_a_slow_decision_on_a_camera_scores_the_newest_frame_next() -> None:
     deciding, given = threading.Event(), threading.Event()
 
     def script() -> Iterator[UInt8Array]:
-        yield textured(1)
+        yield textured(61)
         assert deciding.wait(LIMIT_S)
-        for level in range(2, 100):
+        for level in range(62, 160):
             yield textured(level)
         given.set()
 
@@ -240,9 +240,9 @@ def test_a_slow_camera_is_not_lost_between_two_images() -> None:
     record = Record()
 
     def script() -> Iterator[UInt8Array]:
-        yield textured(1)
+        yield textured(61)
         time.sleep(3 * NO_SIGNAL_AFTER_S)
-        yield textured(2)
+        yield textured(62)
 
     source = ScriptedSource(script, live=True)
     source.fps = 0.5
@@ -263,7 +263,9 @@ def test_a_score_that_is_no_number_gives_no_verdict() -> None:
 
 def test_max_frames_counts_scored_frames() -> None:
     record = Record()
-    summary = stream(FakeSession(SIZE), endless(), [record], size=SIZE, threshold=1.0, max_frames=7)
+    summary = stream(
+        FakeSession(SIZE), endless(), [record], size=SIZE, threshold=1.0, policy=StreamPolicy(max_frames=7)
+    )
     assert summary.frames_scored == len(record.verdicts) == 7
 
 
@@ -274,7 +276,9 @@ def test_max_frames_end_a_camera_whose_maps_are_all_not_finite() -> None:
 
     record = Record()
     source = ScriptedSource(script, live=True)
-    summary = stream(OneBadPixel(np.nan), source, [record], size=SIZE, threshold=1.0, max_frames=3)
+    summary = stream(
+        OneBadPixel(np.nan), source, [record], size=SIZE, threshold=1.0, policy=StreamPolicy(max_frames=3)
+    )
     assert len(record.missing) == 3
     assert record.verdicts == []
     assert (summary.frames_scored, summary.frames_withheld) == (0, 3)
@@ -282,7 +286,7 @@ def test_max_frames_end_a_camera_whose_maps_are_all_not_finite() -> None:
 
 def test_max_frames_below_one_is_refused() -> None:
     with pytest.raises(InputError) as caught:
-        stream(FakeSession(SIZE), endless(), [], size=SIZE, threshold=1.0, max_frames=0)
+        StreamPolicy(max_frames=0)
     assert "0" in caught.value.what
 
 
@@ -294,7 +298,9 @@ def test_a_source_without_a_frame_gives_a_summary() -> None:
 
 
 def test_the_summary_has_the_counts() -> None:
-    text = stream(FakeSession(SIZE), endless(), [], size=SIZE, threshold=0.0, max_frames=3).text()
+    text = stream(
+        FakeSession(SIZE), endless(), [], size=SIZE, threshold=0.0, policy=StreamPolicy(max_frames=3)
+    ).text()
     assert "3 scored, 0 dropped, 0 withheld" in text
     assert "rejected   3" in text
     assert all(word in text for word in ("p50", "p95", "p99"))

@@ -20,7 +20,7 @@ from edgead.streaming.sinks import AnnotatedVideo, JsonLines, RejectFolder
 from edgead.types import Float32Array, Frame, Region, Verdict
 from tests.helpers.stream_parts import frame, textured
 
-LOST, BACK = Signal(False, "no image comes", 3.0), Signal(True, "", 4.5)
+LOST, BACK = Signal(False, "no image comes", 3.0, "no_image"), Signal(True, "", 4.5)
 MAP: Float32Array = np.zeros((16, 32), np.float32)
 
 
@@ -56,7 +56,8 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
         assert datetime.fromisoformat(line.pop("time")).utcoffset().total_seconds() == 0  # type: ignore[union-attr]
     good = {
         "event": "verdict", "source": "test", "part": "washer", "frame_index": 3, "anomaly_score": 0.25,
-        "threshold": 0.5, "share_of_threshold": 0.5, "is_anomalous": False, "latency_ms": 12.346, "regions": [],
+        "threshold": 0.5, "share_of_threshold": 0.5, "is_anomalous": False, "latency_ms": 12.346, "age_ms": None,
+        "regions": [],
     }  # fmt: skip
     regions = [
         {
@@ -70,7 +71,7 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert lines == [
         good,
-        {"event": "no_signal", "reason": "no image comes", "silent_s": 3.0},
+        {"event": "no_signal", "cause": "no_image", "reason": "no image comes", "silent_s": 3.0},
         {"event": "signal", "silent_s": 4.5},
         {"event": "withheld", "source": "test", "frame_index": 5, "reason": "the map is not finite"},
         {

@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import shutil
 import struct
 import threading
 import time
@@ -11,12 +13,13 @@ import numpy as np
 import pytest
 
 from edgead.errors import EdgeadError, ImageError, InputError, SourceError
-from edgead.streaming import open_sink, open_source
+from edgead.runtime import FakeSession
+from edgead.streaming import open_sink, open_source, stream
 from edgead.streaming.sources import ImageSource, SyntheticSource, WatchedFolder
 from edgead.types import Frame, UInt8Array, Verdict
 from tests.helpers.containers import write_avi_with_sound, write_mkv_with_sound
+from tests.helpers.stream_parts import SIZE, Record, textured, write_image, write_video
 from tests.helpers.stream_parts import frame as make_frame
-from tests.helpers.stream_parts import textured, write_image, write_video
 
 VERDICT = Verdict(0, 0.25, 0.5, False, 1.0, ())
 REJECT = Verdict(0, 0.75, 0.5, True, 1.0, ())
@@ -412,14 +415,99 @@ def test_a_broken_image_is_left_out_until_it_is_fixed(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_a_watched_folder_that_goes_away_is_an_error(tmp_path: Path) -> None:
+def test_links_that_lead_nowhere_are_left_out_until_they_lead_to_an_image(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "share"
     folder.mkdir()
-    source = WatchedFolder(folder)
-    folder.rmdir()
-    with pytest.raises(SourceError) as caught:
-        next(iter(source))
-    assert str(folder) in caught.value.what
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "later.png").symlink_to(tmp_path / "target.png")
+    write_image(folder / "a.png", textured(50))
+    with watched(folder) as taken:
+        wait_for(lambda: len(taken.frames) == 1)
+        write_image(tmp_path / ".new.png", textured(51)).rename(tmp_path / "target.png")
+        wait_for(lambda: len(taken.frames) == 2)
+    assert taken.names() == ["a.png", "later.png"]
+    assert taken.source.broken == 0
+    # One warning for each link, not one for each look at the folder.
+    assert len(caplog.records) == 2
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    with open_source(str(folder)) as source:
+        assert [Path(frame.source).name for frame in source] == ["a.png", "later.png"]
+
+
+def test_a_share_that_is_away_for_a_while_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, away = tmp_path / "share", tmp_path / "away"
+    folder.mkdir()
+    write_image(folder / "a.png", textured(50))
+    with watched(folder) as taken:
+        wait_for(lambda: len(taken.frames) == 1)
+        folder.rename(away)
+        wait_for(lambda: taken.source.trouble is not None)
+        # Back with other inodes, as network shares are.
+        shutil.copytree(away, folder)
+        wait_for(lambda: taken.source.trouble is None)
+        write_image(folder / "b.png", textured(51))
+        wait_for(lambda: len(taken.frames) == 2)
+        # A mount point without its share is an empty folder.
+        folder.rename(tmp_path / "mounted")
+        folder.mkdir()
+        time.sleep(0.1)
+        folder.rmdir()
+        (tmp_path / "mounted").rename(folder)
+        write_image(folder / "c.png", textured(52))
+        wait_for(lambda: len(taken.frames) == 3)
+    assert taken.names() == ["a.png", "b.png", "c.png"]
+    assert all(record.levelname == "WARNING" for record in caplog.records)
+
+
+def test_a_watched_folder_without_new_images_has_no_signal_and_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgead.streaming.loop.NO_NEW_FILE_AFTER_S", 0.3)
+    write_image(tmp_path / "a.png", textured(50))
+    record, stop = Record(), threading.Event()
+    source = WatchedFolder(tmp_path, poll_s=0.01, settled_s=0.05)
+
+    def run() -> None:
+        with source:
+            stream(FakeSession(SIZE), source, [record], size=SIZE, threshold=2.0, stop=stop)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_for(lambda: len(record.verdicts) == 1 and len(record.signals) == 1)
+    write_image(tmp_path / "b.png", textured(51))
+    wait_for(lambda: len(record.verdicts) == 2)
+    stop.set()
+    thread.join(10)
+    assert [(signal.present, signal.cause) for signal in record.signals[:2]] == [
+        (False, "no_image"),
+        (True, None),
+    ]
+    assert all(verdict.age_ms is None for verdict in record.verdicts)
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_a_truncated_image_inside_a_motion_jpeg_video_is_left_out_and_counted(
+    suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (9, 64, 64, 3), np.uint8)
+    path = write_video(tmp_path / f"in{suffix}", list(noise))
+    data = bytearray(path.read_bytes())
+    # The fourth and the fifth image lose their second half.
+    starts = [found.start() for found in re.finditer(rb"\xff\xd8\xff", bytes(data))]
+    for start in starts[3:5]:
+        middle = start + (starts[1] - starts[0]) // 2
+        data[middle : start + (starts[1] - starts[0]) * 9 // 10] = bytes(
+            (starts[1] - starts[0]) * 9 // 10 - (starts[1] - starts[0]) // 2
+        )
+    path.write_bytes(data)
+    with open_source(str(path)) as source:
+        assert [frame.index for frame in source] == [0, 1, 2, 5, 6, 7, 8]
+        assert source.broken == 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def test_synthetic_parts_are_the_conveyors(tmp_path: Path) -> None:

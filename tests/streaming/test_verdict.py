@@ -4,14 +4,19 @@ import time
 import numpy as np
 import pytest
 
-from edgead.streaming.verdict import verdict_from_prediction
-from edgead.types import Frame, Prediction
+from edgead.streaming import verdict as module
+from edgead.types import Frame, Prediction, Verdict
 from tests.helpers.stream_parts import frame, textured
 
 
 def prediction(anomaly_map: np.ndarray, score: float | None = None) -> Prediction:
     score = anomaly_map.max() if score is None else score
     return Prediction(anomaly_map[None, None].astype(np.float32), np.array([score], np.float32))
+
+
+def verdict_from_prediction(frame: Frame, prediction: Prediction, threshold: float) -> Verdict | None:
+    now_ns = time.monotonic_ns()
+    return module.verdict_from_prediction(frame, prediction, threshold, taken_ns=now_ns, live=True)
 
 
 @pytest.mark.parametrize(("score", "anomalous"), [(0.499, False), (0.5, False), (0.501, True)])
@@ -25,12 +30,16 @@ def test_anomalous_is_above_the_threshold_and_not_at_it(score: float, anomalous:
     assert verdict.anomaly_score == pytest.approx(score)
 
 
-def test_latency_is_from_capture_to_now() -> None:
-    captured_at_ns = time.monotonic_ns() - 2_000_000_000
-    old = Frame(image=textured(1), index=0, captured_at_ns=captured_at_ns, source="test")
-    verdict = verdict_from_prediction(old, prediction(np.zeros((2, 2))), 1.0)
+@pytest.mark.parametrize("live", [True, False])
+def test_age_is_from_capture_and_latency_from_the_frame_in_hand(live: bool) -> None:
+    now_ns = time.monotonic_ns()
+    old = Frame(image=textured(1), index=0, captured_at_ns=now_ns - 60_000_000_000, source="test")
+    verdict = module.verdict_from_prediction(
+        old, prediction(np.zeros((2, 2))), 1.0, taken_ns=now_ns - 2_000_000_000, live=live
+    )
     assert verdict is not None
-    assert verdict.latency_ms >= 2000
+    assert 2000 <= verdict.latency_ms < 60_000
+    assert (verdict.age_ms or 0) >= 60_000 if live else verdict.age_ms is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -2,11 +2,11 @@ r"""JSON lines, for programs that read verdicts: a controller, a database, a spr
 
     {"event": "verdict", "time": ..., "source": ..., "part": ..., "frame_index": ...,
      "anomaly_score": ..., "threshold": ..., "share_of_threshold": ..., "is_anomalous": ...,
-     "latency_ms": ...,
+     "latency_ms": ..., "age_ms": ...,
      "regions": [{"x_px": ..., "y_px": ..., "width_px": ..., "height_px": ..., "area_px": ..., "highest_value": ...,
                   "polygon": [[x, y], ...]}, ...]}
     {"event": "withheld", "time": ..., "source": ..., "frame_index": ..., "reason": ...}
-    {"event": "no_signal", "time": ..., "reason": ..., "silent_s": ...}
+    {"event": "no_signal", "time": ..., "cause": ..., "reason": ..., "silent_s": ...}
     {"event": "signal", "time": ..., "silent_s": ...}
 
 Times are UTC. Each line is written by one system call as soon as its verdict is made: a kill at any moment leaves
@@ -76,6 +76,7 @@ class JsonLines(Sink):
             share_of_threshold=verdict.share_of_threshold,
             is_anomalous=verdict.is_anomalous,
             latency_ms=round(verdict.latency_ms, 3),
+            age_ms=None if verdict.age_ms is None else round(verdict.age_ms, 3),
             regions=[asdict(region) for region in verdict.regions],
         )
 
@@ -89,7 +90,7 @@ class JsonLines(Sink):
         if signal.present:
             self._line("signal", silent_s=silent_s)
         else:
-            self._line("no_signal", reason=signal.reason, silent_s=silent_s)
+            self._line("no_signal", cause=signal.cause, reason=signal.reason, silent_s=silent_s)
 
     def _line(self, event: str, **values: object) -> None:
         """Write one line; on a full disk, remove the part of it that was written."""

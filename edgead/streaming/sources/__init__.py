@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgead.errors import SourceError
+from edgead.errors import AbsentSourceError, SourceError
 from edgead.files.addresses import without_secrets
 from edgead.imaging.decode import IMAGE_SUFFIXES
 from edgead.streaming.sources.base import Source
@@ -13,6 +13,7 @@ from edgead.streaming.sources.live import LiveSource, open_camera
 from edgead.streaming.sources.network import open_network
 from edgead.streaming.sources.synthetic import SyntheticSource, open_synthetic
 from edgead.streaming.sources.video import Video, open_video
+from edgead.streaming.sources.waiting import open_when_there
 
 __all__ = [
     "ImageSource",
@@ -22,6 +23,7 @@ __all__ = [
     "Video",
     "WatchedFolder",
     "open_source",
+    "open_when_there",
 ]  # fmt: skip
 
 _NETWORK = ("rtsp", "rtsps", "http", "https")
@@ -46,7 +48,8 @@ def open_source(uri: str, *, watch: bool = False, bit_depth: int | None = None) 
         The opened source.
 
     Raises:
-        SourceError: The source is missing or cannot be opened, or `watch` is set for a source that is no folder.
+        AbsentSourceError: The source is not there.
+        SourceError: The source cannot be opened, or `watch` is set for a source that is no folder.
         InputError: An option of the address is unknown or has an invalid value.
     """
     scheme = uri.partition(":")[0].lower()
@@ -74,7 +77,7 @@ def _open_path(uri: str, watch: bool, bit_depth: int | None) -> Source:
     if not uri or "://" in uri or not path.exists():
         # A scheme that is misspelt or left out, in front of user and password.
         shown = uri if "://" in uri or not {"@", "?"} & set(uri) else f"x://{uri}"
-        raise SourceError(
+        raise AbsentSourceError(
             f"source {without_secrets(shown).removeprefix('x://')!r} is not there",
             hint="give a camera number, a video file, a folder of images, rtsp://..., http://... or synthetic:KIND",
         )

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,15 +20,13 @@ from typing import Protocol
 
 import cv2
 
-from edgead.errors import ImageError, SourceError
+from edgead.errors import AbsentSourceError, ImageError, SourceError
 from edgead.streaming.sources.base import Source
 from edgead.streaming.sources.capture_time import CaptureClock, Timestamps
 from edgead.streaming.sources.ffmpeg import VideoDevice
+from edgead.streaming.sources.waiting import FIRST_WAIT_S, LONGEST_WAIT_S, is_logged, pause_s
 from edgead.types import Frame, UInt8Array
 
-FIRST_WAIT_S = 0.5
-# A camera that is back must be seen within 3 seconds.
-LONGEST_WAIT_S = 2.0
 # A camera whose images are older than this for so long has a backlog that it does not catch up with.
 LATE_S = 1.0
 LATE_FOR_S = 5.0
@@ -71,7 +68,7 @@ class LiveSource(Source):
             held back, if there is one.
 
     Raises:
-        SourceError: The camera cannot be opened at the start.
+        AbsentSourceError: The camera cannot be opened at the start.
     """
 
     live = True
@@ -99,7 +96,7 @@ class LiveSource(Source):
         self._device: Device | None = open_device()
         if not self._device.isOpened():
             self._device.release()
-            raise SourceError(f"no camera at {self.uri}", hint=hint)
+            raise AbsentSourceError(f"no camera at {self.uri}", hint=hint)
         fps = self._device.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else None
         self._clock = self._new_clock()
@@ -183,11 +180,9 @@ class LiveSource(Source):
 
     def _reopen(self, tries: int) -> None:
         """Release the camera, wait, and open it again."""
-        # Many machines that lost one recorder must not all come back at one moment.
-        wait_s = min(self._first_wait_s * 2.0 ** min(tries - 1, 30), self._longest_wait_s)
-        wait_s *= random.uniform(0.5, 1.0)  # noqa: S311
+        wait_s = pause_s(tries, self._first_wait_s, self._longest_wait_s)
         self.trouble = self._reason
-        if not self._stopping.is_set() and tries & (tries - 1) == 0:
+        if not self._stopping.is_set() and is_logged(tries):
             _log.warning("%s: %s; opening it again in %.1f s (try %d)", self.uri, self._reason, wait_s, tries)
         self._release()
         if self._stopping.wait(wait_s):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Literal
 
-from edgead.errors import SourceError
+from edgead.errors import AbsentSourceError, SourceError
 from edgead.files.addresses import Address, without_secrets
 
 TIMEOUT_S = 5.0
@@ -19,6 +19,8 @@ TIMEOUT_S = 5.0
 Kind = Literal["snapshot", "mjpeg", "video", "playlist"]
 
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"GIF8")
+# Answers of a camera that starts, or of a proxy in front of it.
+_NOT_YET = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 _PLAYLIST = b"#EXTM3U"
 # Pages of a login or of an error that come with the status 200.
 _NO_IMAGES = (
@@ -72,7 +74,8 @@ class WebAddress:
             answer: http.client.HTTPResponse = self._opener.open(self.parsed.url, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
             error.close()
-            raise SourceError(
+            kind = AbsentSourceError if error.code in _NOT_YET else SourceError
+            raise kind(
                 f"{self.shown} answers {_status_text(error.code)}", hint=_hint_of(error.code)
             ) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -94,7 +97,7 @@ class WebAddress:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self.lost(error) from error
 
-    def lost(self, error: Exception) -> SourceError:
+    def lost(self, error: Exception) -> AbsentSourceError:
         """Make the error of a camera that does not answer, or whose connection ends.
 
         Args:
@@ -103,7 +106,7 @@ class WebAddress:
         reason = getattr(error, "reason", error)
         cause = (reason.strerror if isinstance(reason, OSError) else None) or type(error).__name__
         host = self.shown.split("/")[2].rpartition("@")[2]
-        return SourceError(
+        return AbsentSourceError(
             f"no camera at {self.shown} ({cause})",
             hint=f"check the address, the user and password, and that {host} answers",
         )

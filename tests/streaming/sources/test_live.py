@@ -1,5 +1,4 @@
 import http.server
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from edgead.runtime import FakeSession
 from edgead.streaming import open_source, stream
 from edgead.streaming.sources import LiveSource
 from edgead.types import UInt8Array
-from tests.helpers.rtsp_camera import needs_rtsp, rtsp_camera
+from tests.helpers.rtsp_camera import free_port, needs_rtsp, rtsp_camera
 from tests.helpers.stream_parts import SIZE, Record, textured
 
 
@@ -145,12 +144,6 @@ def test_closing_does_not_wait_for_a_read_that_hangs() -> None:
     release.set()
     thread.join(10)
     assert device.released
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

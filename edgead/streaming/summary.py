@@ -1,0 +1,72 @@
+"""Summary of a stream: counts of its frames, and percentiles of latencies and ages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Counts, latencies and ages of a stream.
+
+    A latency is the time that a frame takes from the queue to its decision. An age is the time from the capture of an
+    image to its decision. Both are within 1 %; None if no frame was scored, and no age is known for files.
+
+    Attributes:
+        frames_seen: Number of all frames: frames_scored + frames_dropped + frames_withheld + frames_broken.
+        frames_scored: Number of frames with a verdict.
+        frames_dropped: Number of frames of a live source that a newer frame replaced.
+        frames_withheld: Number of frames without a verdict.
+        frames_broken: Number of images that were left out because they are truncated or damaged.
+        rejected: Number of frames that scored above the threshold.
+        withheld: Number of frames without a verdict by cause; see `edgead.streaming.freshness.Cause`.
+        signal_losses: Number of times that the signal was lost.
+        latency_p50_ms: Median latency in milliseconds.
+        latency_p95_ms: 95th percentile of the latency in milliseconds.
+        latency_p99_ms: 99th percentile of the latency in milliseconds.
+        age_p50_ms: Median age in milliseconds.
+        age_p95_ms: 95th percentile of the age in milliseconds.
+        age_p99_ms: 99th percentile of the age in milliseconds.
+        duration_s: Time from the start of capture to the end, in seconds.
+    """
+
+    frames_seen: int
+    frames_scored: int
+    frames_dropped: int
+    frames_withheld: int
+    frames_broken: int
+    rejected: int
+    withheld: Mapping[str, int]
+    signal_losses: int
+    latency_p50_ms: float | None
+    latency_p95_ms: float | None
+    latency_p99_ms: float | None
+    age_p50_ms: float | None
+    age_p95_ms: float | None
+    age_p99_ms: float | None
+    duration_s: float
+
+    def text(self) -> str:
+        """Return the summary as lines for a terminal."""
+        rate = self.frames_scored / self.duration_s if self.duration_s > 0 else 0.0
+        causes = ", ".join(f"{count} {cause.replace('_', ' ')}" for cause, count in self.withheld.items())
+        lines = [
+            f"frames     {self.frames_seen} seen, {self.frames_scored} scored, "
+            f"{self.frames_dropped} dropped, {self.frames_withheld} withheld"
+            f"{f' ({causes})' if causes else ''}, {self.frames_broken} broken",
+            f"rejected   {self.rejected}",
+            f"duration   {self.duration_s:.1f} s, {rate:.1f} scored a second, "
+            f"signal lost {self.signal_losses} times",
+        ]
+        if self.latency_p50_ms is not None:
+            lines.append(
+                f"latency    p50 {self.latency_p50_ms:.1f} ms, p95 {self.latency_p95_ms:.1f} ms, "
+                f"p99 {self.latency_p99_ms:.1f} ms, frame in hand to decision"
+            )
+        if self.age_p50_ms is not None:
+            lines.append(
+                f"age        p50 {self.age_p50_ms:.1f} ms, p95 {self.age_p95_ms:.1f} ms, "
+                f"p99 {self.age_p99_ms:.1f} ms, capture to decision"
+            )
+        return "\n".join(lines)
