@@ -281,7 +281,7 @@ def test_max_frames_end_a_camera_whose_maps_are_all_not_finite() -> None:
     )
     assert len(record.missing) == 3
     assert record.verdicts == []
-    assert (summary.frames_scored, summary.frames_withheld) == (0, 3)
+    assert (summary.frames_scored, summary.withheld["not_finite"]) == (0, 3)
 
 
 def test_max_frames_below_one_is_refused() -> None:

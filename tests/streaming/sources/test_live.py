@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from edgead.errors import SourceError
+from edgead.imaging.decode import image_from_bytes
 from edgead.runtime import FakeSession
 from edgead.streaming import open_source, stream
 from edgead.streaming.sources import LiveSource
+from edgead.streaming.sources.ffmpeg import VideoDevice
 from edgead.types import UInt8Array
 from tests.helpers.rtsp_camera import free_port, needs_rtsp, rtsp_camera
 from tests.helpers.stream_parts import SIZE, Record, textured
+from tests.helpers.web_camera import jpeg
 
 
 class Device:
@@ -110,6 +113,82 @@ def test_bgr_and_grey_become_rgb() -> None:
         second = next(frames).image
     assert second.shape == (4, 6, 3)
     assert second[0, 0].tolist() == [7, 7, 7]
+
+
+class JpegCamera:
+    """A camera of this machine as OpenCV gives it with CAP_PROP_CONVERT_RGB off: JPEG files of one row."""
+
+    def __init__(self, files: list[bytes]) -> None:
+        self._files = files
+        self.converts = True
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def getBackendName(self) -> str:  # noqa: N802
+        return "V4L2"
+
+    def get(self, property_id: int, /) -> float:
+        return cv2.VideoWriter.fourcc(*"MJPG") if property_id == cv2.CAP_PROP_FOURCC else 0.0
+
+    def set(self, property_id: int, value: float, /) -> bool:
+        assert (property_id, value) == (cv2.CAP_PROP_CONVERT_RGB, 0)
+        self.converts = False
+        return True
+
+    def read(self) -> tuple[bool, UInt8Array | None]:
+        assert not self.converts
+        return True, np.frombuffer(self._files.pop(0), np.uint8)[None]
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_truncated_jpeg_of_a_camera_of_this_machine_is_left_out_and_counted() -> None:
+    whole = jpeg(textured(90))
+    camera = JpegCamera([whole, whole[: len(whole) // 2], whole[:-2], whole])
+    device = VideoDevice(camera, "camera:0")  # type: ignore[arg-type]
+    with LiveSource("camera:0", lambda: device, "fix it", timestamps="monotonic") as source:
+        frames = iter(source)
+        first, second = next(frames), next(frames)
+    assert (first.index, second.index, source.broken) == (0, 3, 2)
+    np.testing.assert_array_equal(first.image, image_from_bytes(whole, "expected"))
+
+
+def test_an_image_at_the_time_limit_of_a_read_was_held_back_and_is_dropped() -> None:
+    class Slow(Device):
+        def read(self) -> tuple[bool, UInt8Array | None]:
+            time.sleep(0.05)
+            return super().read()
+
+    devices = iter([Slow([textured(1), textured(2)]), Device([textured(3)])])
+    source = LiveSource("test", lambda: next(devices), "fix it", first_wait_s=0.001, longest_read_s=0.04)
+    with source:
+        frame = next(iter(source))
+    np.testing.assert_array_equal(frame.image[..., ::-1], textured(3))
+
+
+def test_a_camera_whose_images_stay_late_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgead.streaming.sources.live.LATE_FOR_S", 0.05)
+
+    class Buffered(Device):
+        """A camera whose buffers hold each image for 3 seconds."""
+
+        def get(self, property_id: int, /) -> float:
+            time.sleep(0.02)
+            late_ms = time.monotonic() * 1e3 - 3000
+            return late_ms if property_id == cv2.CAP_PROP_POS_MSEC else 0.0
+
+    devices = iter([Buffered([textured(level) for level in range(200)]), Device([textured(3)])])
+    source = LiveSource("test", lambda: next(devices), "fix it", first_wait_s=0.001, timestamps="monotonic")
+    ages_s = []
+    with source:
+        for frame in source:
+            ages_s.append((time.monotonic_ns() - frame.captured_at_ns) / 1e9)
+            if ages_s[-1] < 1.0:
+                break
+    assert 1 < len(ages_s) < 200
+    assert min(ages_s[:-1]) >= 3.0
 
 
 @pytest.mark.parametrize(("reported", "fps"), [(25.0, 25.0), (0.0, None), (-1.0, None), (90000.0, None)])
