@@ -15,6 +15,9 @@ WEAK_MAPS_GAP = 0.05
 Nearly all pixels are good and easy, so a map that marks the defect has a pixel AUROC near or above the image AUROC.
 """
 
+FEW_IMAGES = 20
+"""A threshold without a promised rate needs this many images of good parts behind it."""
+
 _WEAK_MAPS = (
     "the model finds a defective image better than the area of the defect. Use the decisions, and do not rely on "
     "regions and heat maps yet. Compare heat maps and masks of found defects below. If the background or the edge of "
@@ -54,6 +57,8 @@ def advice(evaluation: Evaluation, setter: Sequence[str] | None) -> list[Advice]
     threshold = evaluation.threshold
     if threshold is not None and threshold.set_by_highest:
         found.append(_few_held_out(threshold, setter))
+    elif threshold is not None and threshold.false_alarm_rate is None and threshold.n_normal < FEW_IMAGES:
+        found.append(_few_behind(threshold, setter))
     image, pixel = evaluation.image_auroc, evaluation.pixel_auroc
     if image is not None and pixel is not None and image - pixel > WEAK_MAPS_GAP:
         found.append(
@@ -88,4 +93,16 @@ def _few_held_out(threshold: Threshold, setter: Sequence[str] | None) -> Advice:
             shell_line([*setter, "--good", "new-good", "--join"]),
             shell_line([*setter, "--good", "new-good", "--defects", "defects", "--recall", "0.95"]),
         ),
+    )
+
+
+def _few_behind(threshold: Threshold, setter: Sequence[str] | None) -> Advice:
+    """Advice for a threshold that was typed, or chosen on few images."""
+    n = threshold.n_normal
+    source = f"It was chosen on {n} of them" if n else "It was typed"
+    return Advice(
+        "Few images of good parts stand behind the threshold",
+        f"{source} and promises no false-alarm rate, so only the counts below speak for it. Collect images of good "
+        "parts that the model was not trained on, and set the threshold from them.",
+        () if setter is None else (shell_line([*setter, "--good", "new-good"]),),
     )

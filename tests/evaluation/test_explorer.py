@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgead.data import Sample, open_dataset
-from edgead.evaluation.advice import WEAK_MAPS_GAP, advice
+from edgead.evaluation.advice import FEW_IMAGES, WEAK_MAPS_GAP, advice
 from edgead.evaluation.evaluate import evaluate, score_dataset
 from edgead.evaluation.explorer import confusion, image_rows, outcome, score_plot
 from edgead.evaluation.layers import PIXELS, SMALLEST_SIDE_PX, image_layers, layer_shape
@@ -23,7 +23,7 @@ from tests.helpers.parts_on_disk import SIZE_PX, write_parts
 
 SIZE = ModelSize(SIZE_PX, SIZE_PX)
 LEVEL = Threshold(0.2, 0.01, 0.95, 0.95, 299, 299)
-BY_HAND = Threshold(0.2, None, None, None, 0, None)
+BY_HAND = Threshold(0.2, None, None, None, 50, None)
 SETTER = ("edgead", "threshold", "engines/a b", "--part", "x<y")
 
 
@@ -230,6 +230,17 @@ def test_advice_for_a_threshold_of_one_image_names_counts_and_commands(tmp_path,
     assert not any(given.get("id") == "command" for _, given in page.elements)
     (one,) = advice(replace(evaluate(scores, replace(nine, n_normal=1)), **good), None)
     assert re.search(r"\bonly\b.*\b298\b", one.text)
+
+
+def test_advice_for_a_threshold_without_a_promise_depends_on_the_images_behind_it(scores):
+    good = {"image_auroc": 0.9, "pixel_auroc": 0.9}
+    for n, expected in ((0, 1), (FEW_IMAGES - 1, 1), (FEW_IMAGES, 0)):
+        found = advice(replace(evaluate(scores, replace(BY_HAND, n_normal=n)), **good), SETTER)
+        assert len(found) == expected
+        assert all(
+            item.commands == ("edgead threshold 'engines/a b' --part 'x<y' --good new-good",)
+            for item in found
+        )
 
 
 def test_names_are_text_on_the_page(tmp_path, scores):

@@ -53,7 +53,7 @@ function startExplorer() {
     const sentence = `At the threshold ${significant(value)}, ${found} of ${defects.length} defects are found and ` +
       `${alarms} of ${good.length} good parts rejected.`;
     byId("sentence").textContent = sentence;
-    byId("slider").setAttribute("aria-valuetext", sentence);
+    byId("slider").setAttribute("aria-valuetext", significant(value));
     byId("slider").value = Math.round((value - low) / (high - low) * steps);
     byId("value").value = value;
     byId("value").removeAttribute("aria-invalid");
