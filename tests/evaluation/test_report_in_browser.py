@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.stats import beta
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -342,6 +343,27 @@ def test_paper_is_light_and_shows_no_controls(report):
     ((_, ink, _),) = report.driver.execute_script(CONTRASTS, ["h1"])
     assert luminance(ink) < 0.1
     report.check()
+
+
+def test_without_scripts_the_page_has_its_counts_and_no_dead_controls(folder, browser):
+    emulate(browser)
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get((folder / "report.html").as_uri())
+
+        def find(selector):
+            root = browser.execute_cdp_cmd("DOM.getDocument", {})["root"]["nodeId"]
+            return browser.execute_cdp_cmd("DOM.querySelector", {"nodeId": root, "selector": selector})
+
+        found, _ = Report(folder, browser).counts(LEVEL.value)
+        assert f">{found}<" in browser.execute_cdp_cmd("DOM.getOuterHTML", find("#found"))["outerHTML"]
+        for selector in ("#found", "#confusion", "#images tbody tr", ".card img"):
+            assert browser.execute_cdp_cmd("DOM.getBoxModel", find(selector))["model"]["height"] > 0
+        for selector in ("#slider", "#value", "#filter-name", "#images .thumb", "#viewer"):
+            with pytest.raises(WebDriverException):
+                browser.execute_cdp_cmd("DOM.getBoxModel", find(selector))
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
 def test_the_policy_forbids_requests_and_scripts(folder, browser):
