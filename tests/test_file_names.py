@@ -72,7 +72,7 @@ def test_training_and_its_record(part: Path, tmp_path: Path, capfd: pytest.Captu
     assert record.config.data == (str(part),)
     assert list(record.parts) == [r"teil_\xfc"]
     (held_out,) = record.parts.values()
-    assert [(part / name).is_file() for name in held_out.holdout] == [True]
+    assert [(part / name).is_file() for name in held_out.holdout] == [True] * len(held_out.holdout)
     json.loads((out / "run.json").read_text(encoding="utf-8"))["config"]["data"][0].encode("utf-8")
     # The run can be built, whatever the quality of such a short training.
     content = json.loads((out / "run.json").read_text())

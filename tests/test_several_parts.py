@@ -80,7 +80,18 @@ def trained(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "unified"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(METHODS, "stfpm", Exportable)
-        options = ["--method", "stfpm", "--size", SIZE_PX, "--epochs", 8, "--batch-size", 4]
+        options = [
+            "--method",
+            "stfpm",
+            "--size",
+            SIZE_PX,
+            "--epochs",
+            8,
+            "--batch-size",
+            4,
+            "--hold-out",
+            0.1,
+        ]
         folders = [data / part for part in PARTS]
         done = edgead("train", *folders, "--out", out, *options, "--accelerator", "cpu")
         yield out, done

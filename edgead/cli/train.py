@@ -103,9 +103,11 @@ def train(
     hold_out: Annotated[
         str,
         typer.Option(
-            metavar="N|SHARE", help="Good images that are held out for the threshold: a number or a share."
+            metavar="auto|N|SHARE",
+            help="Good images that are held out for the threshold: a number, a share, or auto: as many as "
+            "--false-alarm-rate needs, from a tenth to a third.",
         ),
-    ] = "0.1",
+    ] = "auto",
     false_alarm_rate: Annotated[
         float,
         typer.Option(

@@ -30,7 +30,6 @@ from edgead.models.base import DistillationMethod
 from edgead.models.imported import load_imported
 from edgead.scoring.threshold import threshold_from_normal_scores
 from edgead.training.config import TrainConfig
-from edgead.training.images import HOLDOUT_SHARE
 from edgead.training.run import METRICS_FILE, WEIGHTS_FILE, PartRecord, Run, RunRecord, write_record
 from edgead.training.sanity import Sanity, raised_share
 from edgead.training.session import TorchSession
@@ -133,7 +132,7 @@ def _held_out(dataset: Dataset) -> _HeldOut:
         return _HeldOut(dataset.validation, trained_on=False, tested_on=False)
     if good := [sample for sample in dataset.test if sample.label == 0]:
         return _HeldOut(good, trained_on=False, tested_on=True)
-    _, samples = split_holdout(dataset.train, HOLDOUT_SHARE)
+    _, samples = split_holdout(dataset.train)
     return _HeldOut(samples, trained_on=True, tested_on=False)
 
 

@@ -196,33 +196,6 @@ def check_rate(false_alarm_rate: float) -> None:
     _check_rate(false_alarm_rate, 0.95)
 
 
-def hold_out_count(n: int, hold_out: str) -> int:
-    """Compute how many of n good images a training holds out for the threshold.
-
-    Args:
-        n: Number of good images.
-        hold_out: Number of images such as "30", or share such as "0.3".
-
-    Returns:
-        Number of images, 1 or more. `n` may be too few for it.
-
-    Raises:
-        InputError: The text is neither a whole number from 1 on nor a share between 0 and 1.
-    """
-    try:
-        if (count := int(hold_out) if hold_out.isdecimal() else 0) >= 1:
-            return count
-        share = float(hold_out)
-    except ValueError:
-        share = 0.0
-    if not 0.0 < share < 1.0:
-        raise InputError(
-            f"the hold-out is {hold_out[:80]!r}",
-            hint="give --hold-out a number of images or a share such as 0.3",
-        )
-    return max(1, round(share * n))
-
-
 def smallest_rate(n: int, confidence: float = 0.95) -> float:
     """Compute the smallest false-alarm rate that the highest of n normal scores keeps: 1 - (1 - rate)^n = confidence.
 

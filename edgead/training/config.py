@@ -13,15 +13,13 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.models.base import ALIGNMENTS, PRESETS, STANDARD_VARIANT
 from edgead.models.components.teacher import DEFAULT_TEACHER
 from edgead.models.rd import LOSSES
-from edgead.scoring.threshold import check_rate, hold_out_count
+from edgead.scoring.hold_out import AUTO, hold_out_count
+from edgead.scoring.threshold import check_rate
 from edgead.text import folder_name
 from edgead.training.schedule import Schedule
 
 # The largest seed that every random number generator accepts.
 MAX_SEED = 2**32 - 1
-
-# Share of the good images that is held out by default.
-HOLD_OUT = "0.1"
 
 # Textures that are generated instead of read from image files.
 PROCEDURAL = "procedural"
@@ -53,7 +51,8 @@ class TrainConfig:
         bit_depth: Depth of the values of image files with samples of 16 bits, 10, 12 or 14; None for 16 bits, or the
             depth that a file records.
         training_precision: "32-true", "16-mixed" or "bf16-mixed".
-        hold_out: Number or share of each part's good images that are held out for the threshold: "30" or "0.3".
+        hold_out: Number or share of each part's good images that are held out for the threshold, "30" or "0.3", or
+            "auto", see `edgead.scoring.hold_out`.
         false_alarm_rate: Largest share of good parts above the threshold of the run.
 
     Raises:
@@ -78,15 +77,15 @@ class TrainConfig:
     skip_broken: bool = False
     bit_depth: int | None = None
     training_precision: str = "32-true"
-    hold_out: str = HOLD_OUT
+    hold_out: str = AUTO
     false_alarm_rate: float = 0.01
 
     def __post_init__(self) -> None:
         check_part_names([folder_name(Path(folder)) for folder in self.data])
         ModelSize.parse(self.size)
         check_bit_depth(self.bit_depth)
-        hold_out_count(1, self.hold_out)
         check_rate(self.false_alarm_rate)
+        hold_out_count(1, self.hold_out, self.false_alarm_rate)
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(

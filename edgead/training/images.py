@@ -18,13 +18,11 @@ from edgead.data import Dataset, LoadedImages, hold_out, left_out_text, load_ima
 from edgead.errors import DataError, InputError
 from edgead.imaging.decode import dark_text
 from edgead.imaging.preprocess import ModelSize
-from edgead.scoring.threshold import hold_out_count, images_needed, smallest_rate
-from edgead.training.config import HOLD_OUT
+from edgead.scoring.hold_out import AUTO, enough_images, hold_out_count
+from edgead.scoring.threshold import images_needed, smallest_rate
 from edgead.types import UInt8Array
 
 _log = logging.getLogger(__name__)
-
-HOLDOUT_SHARE = float(HOLD_OUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ def log_budget(dataset: Dataset, wanted: str, false_alarm_rate: float) -> int:
 
     Args:
         dataset: The part's dataset.
-        wanted: Number or share of its good images to hold out.
+        wanted: Number or share of its good images to hold out, or "auto", see `edgead.scoring.hold_out`.
         false_alarm_rate: Largest share of good parts above the threshold.
 
     Returns:
@@ -67,31 +65,33 @@ def log_budget(dataset: Dataset, wanted: str, false_alarm_rate: float) -> int:
         InputError: The dataset sets validation images apart, which are held out, and another hold-out is wanted.
     """
     n, set_apart = len(dataset.train), len(dataset.validation)
-    if set_apart and wanted != HOLD_OUT:
+    if set_apart and wanted != AUTO:
         raise InputError(
             f"{dataset.name} sets {set_apart} good images apart in validation/, and they are held out",
             hint="leave out --hold-out",
         )
-    count, needed = set_apart or hold_out_count(n, wanted), images_needed(false_alarm_rate)
+    count, needed = set_apart or hold_out_count(n, wanted, false_alarm_rate), images_needed(false_alarm_rate)
     if not set_apart and 2 <= n <= count:
         raise DataError(
             f"{dataset.name} has {n} good images, and {count} are to be held out",
             hint=f"give --hold-out {max(1, n // 3)} or fewer, or more images",
         )
     if count < needed:
+        enough = None if set_apart else enough_images(wanted, false_alarm_rate)
         _log.info(
-            "%s: %d held-out images support a false-alarm rate of %.2g at confidence 0.95; %g needs %d: give more "
-            "images or a larger --hold-out, or set the threshold on new images with edgead threshold --good",
+            "%s: %d held-out images support a false-alarm rate of %.2g at confidence 0.95; %g needs %d%s: give more "
+            "images, or set the threshold later on new images with edgead threshold --good",
             dataset.name,
             count,
             smallest_rate(count),
             false_alarm_rate,
             needed,
+            "" if enough is None else f", from {enough} good images in all",
         )
     return count
 
 
-def read_images(dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool, wanted: str) -> PartImages:
+def read_images(dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool, count: int) -> PartImages:
     """Read the good images of one part.
 
     Args:
@@ -99,7 +99,7 @@ def read_images(dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool,
         size: Image size of the model.
         seed: Seed of the choice of held-out images.
         skip_broken: Whether to skip and log image files that cannot be read.
-        wanted: Number or share of the images to hold out, if the dataset sets none apart.
+        count: Number of images to hold out, if the dataset sets none apart.
 
     Returns:
         The images, resized.
@@ -109,8 +109,7 @@ def read_images(dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool,
     """
     n = len(dataset.train)
     # One image or none is refused by the split, with a better message.
-    share = hold_out_count(n, wanted) / n if n > 1 else HOLDOUT_SHARE
-    chosen, held_out = hold_out(dataset, share, seed)
+    chosen, held_out = hold_out(dataset, count / n if n > 1 else 0.5, seed)
     images = load_images(chosen, size, skip_broken)
     holdout = load_images(held_out, size, skip_broken)
     for line in (*images.broken, *holdout.broken):

@@ -76,12 +76,14 @@ def train_run(config: TrainConfig, out: Path, fabric: Fabric) -> Run:
     kind.check_choices(config.loss, config.variant)
     stage_ends(kind.presets[preset].stages, config.epochs)
     datasets = config.open_datasets()
-    for dataset in datasets.values():
-        log_budget(dataset, config.hold_out, config.false_alarm_rate)
+    counts = {
+        name: log_budget(dataset, config.hold_out, config.false_alarm_rate)
+        for name, dataset in datasets.items()
+    }
     # Random weights of a teacher must be the same when the training is continued.
     torch.manual_seed(config.seed)
     teacher = kind.create_teacher(config.teacher, config.teacher_weights)
-    parts = _parts(datasets, config)
+    parts = _parts(datasets, counts, config)
     method, alignment = _method(config, teacher, textures, parts, record)
     fresh, images = _fresh_record(config, parts, alignment), _images(parts)
     # Before the record is written, because a corrected command would be refused as another configuration.
@@ -106,11 +108,13 @@ def train_run(config: TrainConfig, out: Path, fabric: Fabric) -> Run:
     return finished_run(out)
 
 
-def _parts(datasets: Mapping[str, Dataset], config: TrainConfig) -> dict[str, PartImages]:
-    """Read the good images of every part, by the part's name."""
+def _parts(
+    datasets: Mapping[str, Dataset], counts: Mapping[str, int], config: TrainConfig
+) -> dict[str, PartImages]:
+    """Read the good images of every part, by the part's name; `counts` are the numbers of held-out images."""
     size = ModelSize.parse(config.size)
     return {
-        name: read_images(dataset, size, config.seed, config.skip_broken, config.hold_out)
+        name: read_images(dataset, size, config.seed, config.skip_broken, counts[name])
         for name, dataset in datasets.items()
     }
 

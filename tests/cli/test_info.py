@@ -96,7 +96,7 @@ def test_a_run_is_described_by_its_record(run):
     )
     assert described["data"] == list(record.config.data)
     part = described["parts"]["discs"]
-    assert (part["trained_on"], part["held_out"]) == (11, 1)
+    assert (part["trained_on"], part["held_out"]) == (8, 4)
     assert part["threshold"] == record.parts["discs"].threshold.value
     assert (described["gflop"], described["verified"]) == (None, None)
     assert described["model_mb"] == (run / "model.safetensors").stat().st_size / 1e6

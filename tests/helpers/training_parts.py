@@ -57,6 +57,7 @@ def tiny_config(data: Path, **changes: object) -> TrainConfig:
         "size": str(SIZE_PX),
         "epochs": 3,
         "batch_size": 4,
+        "hold_out": "0.1",
         **changes,
     }
     return TrainConfig(**values)  # type: ignore[arg-type]

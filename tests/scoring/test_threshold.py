@@ -9,7 +9,6 @@ import scipy.stats
 from edgead.errors import InputError
 from edgead.scoring.threshold import (
     Threshold,
-    hold_out_count,
     images_needed,
     smallest_rate,
     threshold_from_normal_scores,
@@ -155,17 +154,6 @@ def test_impossible_fields_are_refused(field, value):
     good = threshold_from_normal_scores([1.0])
     with pytest.raises(InputError):
         dataclasses.replace(good, **{field: value})
-
-
-@pytest.mark.parametrize(("hold_out", "count"), [("0.1", 9), ("0.3", 27), ("30", 30), ("1", 1), ("0.001", 1)])
-def test_a_hold_out_is_a_number_or_a_share(hold_out, count):
-    assert hold_out_count(90, hold_out) == count
-
-
-@pytest.mark.parametrize("hold_out", ["0", "1.0", "1.5", "-3", "nan", "inf", "many", ""])
-def test_another_hold_out_is_refused(hold_out):
-    with pytest.raises(InputError):
-        hold_out_count(90, hold_out)
 
 
 def test_the_smallest_rate_of_a_number_of_images():

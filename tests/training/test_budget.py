@@ -5,12 +5,16 @@ from pathlib import Path
 import pytest
 
 from edgead.data import Dataset, Sample
-from edgead.errors import DataError
+from edgead.errors import DataError, InputError
 from edgead.training.images import log_budget
 
 
-def dataset(count: int) -> Dataset:
-    return Dataset("nuts", "folder", tuple(Sample(Path(f"{n}.png"), 0) for n in range(count)), ())
+def dataset(count: int, validation: int = 0) -> Dataset:
+    images, apart = (
+        tuple(Sample(Path(f"{folder}/{n}.png"), 0) for n in range(of_folder))
+        for folder, of_folder in (("train", count), ("validation", validation))
+    )
+    return Dataset("nuts", "folder", images, (), validation=apart)
 
 
 def test_the_needed_number_of_images_is_logged(caplog):
@@ -30,3 +34,34 @@ def test_enough_images_need_no_line(caplog):
 def test_a_hold_out_that_leaves_nothing_to_train_on_is_refused():
     with pytest.raises(DataError):
         log_budget(dataset(30), "30", 0.01)
+
+
+def test_few_images_hold_out_a_third_and_the_number_of_all_images_is_logged(caplog):
+    caplog.set_level("INFO")
+    assert log_budget(dataset(90), "auto", 0.01) == 30
+    (record,) = caplog.records
+    # 1 - 0.05^(1/30) = 0.095
+    for number in ("30", "0.095", "299", "897"):
+        assert number in record.getMessage()
+
+
+def test_a_generous_rate_needs_fewer_images(caplog):
+    caplog.set_level("INFO")
+    # 1 - (1 - 0.2)^14 = 0.956, and 13 images give 0.945.
+    assert log_budget(dataset(90), "auto", 0.2) == 14
+    assert not caplog.records
+
+
+def test_validation_images_are_held_out_as_they_are(caplog):
+    caplog.set_level("INFO")
+    assert log_budget(dataset(90, validation=12), "auto", 0.01) == 12
+    (record,) = caplog.records
+    assert "12" in record.getMessage()
+    assert "897" not in record.getMessage()
+
+
+@pytest.mark.parametrize("wanted", ["30", "0.1"])
+def test_a_hold_out_beside_validation_images_is_refused(wanted):
+    """The user set these images apart. A second, random hold-out would contradict them."""
+    with pytest.raises(InputError):
+        log_budget(dataset(90, validation=12), wanted, 0.01)
