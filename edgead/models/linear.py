@@ -136,7 +136,9 @@ class LinearReconstruction(ClosedFormMethod):
 
     def training_loss(self) -> float:
         """Return the share of the variance that the components leave unexplained."""
-        return float(self._variances[self.encoder.out_channels :].sum() / self._variances.sum())
+        unexplained = self._variances[self.encoder.out_channels :].sum()
+        # Constant features have no variance.
+        return float(unexplained / self._variances.sum().clamp_min(SMALLEST_SPREAD**2))
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -62,10 +63,7 @@ def fit_closed_form(
     method.finish_stage((batch, method.teacher_features(batch)) for batch in batches)
     gains = score_gains(method, images.holdout, seed)
     chosen = method.capacities[int(gains.argmax())]
-    method.set_capacity(0.0)
-    loss_before = _mean_loss(method, images.holdout, device)
-    method.set_capacity(chosen)
-    holdout_loss = _mean_loss(method, images.holdout, device)
+    loss_before, holdout_loss = _mean_losses(method, images.holdout, (0.0, chosen))
     if not math.isfinite(holdout_loss):
         raise TrainingError(
             f"the held-out loss is {holdout_loss}", hint="give another --teacher or other --teacher-weights"
@@ -124,10 +122,13 @@ def score_gains(method: ClosedFormMethod, images: Tensor, seed: int) -> Float64A
     return mean
 
 
-def _mean_loss(method: ClosedFormMethod, images: Tensor, device: torch.device) -> float:
-    """Mean loss over images (N, H, W, 3) on the host."""
-    losses = []
+def _mean_losses(method: ClosedFormMethod, images: Tensor, capacities: Sequence[float]) -> list[float]:
+    """Mean loss over images (N, H, W, 3) on the host, for each capacity; the last one stays."""
+    device, losses = next(method.parameters()).device, np.zeros(len(capacities))
     for image in images:
         batch = image[None].to(device)
-        losses.append(float(method(batch, method.teacher_features(batch))))
-    return sum(losses) / len(losses)
+        features = method.teacher_features(batch)
+        for number, capacity in enumerate(capacities):
+            method.set_capacity(capacity)
+            losses[number] += float(method(batch, features))
+    return [float(loss) for loss in losses / len(images)]

@@ -153,6 +153,7 @@ def test_images_without_variance_give_finite_features() -> None:
         for share in (0.0, *method.capacities):
             method.set_capacity(share)
             assert method.student_features(grey, constant)[0].isfinite().all()
+            assert method.training_loss() == 0.0
 
 
 def test_scales_are_joined_in_place() -> None:
