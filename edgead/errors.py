@@ -18,7 +18,8 @@ EdgeadError
  │    ├── SourceError
  │    │    └── AbsentSourceError  a source that may come later: a camera that starts, a share that is away
  │    └── SinkError
- └── VerificationError      a built model whose decisions differ from the trained model
+ ├── VerificationError      a built model whose decisions differ from the trained model
+ └── IncompleteError        a prediction in which some images have no verdict
 
 An error has two parts: `what` describes the problem and has the value, `hint` describes the fix. Its text joins both in
 one line. Errors of vendor libraries are translated where they occur, with ``raise ... from``. The command line prints
@@ -40,6 +41,7 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
         2: "usage: an option, an argument or a choice that the command does not take",
         3: "outside tolerance: a bundle decides otherwise than its model; a build wrote nothing, a start was refused",
         4: "collapsed: the model learnt nothing, or gives a constant",
+        5: "incomplete: some images have no verdict, such as broken files; all others are written",
         129: "interrupted by SIGHUP: the terminal was closed",
         130: "interrupted by Ctrl-C",
         143: "interrupted by SIGTERM",
@@ -184,6 +186,12 @@ class VerificationError(EdgeadError):
     """The decisions of a built model differ from the trained model."""
 
     exit_code = 3
+
+
+class IncompleteError(EdgeadError):
+    """Some images of a prediction have no verdict; the results of all others are written."""
+
+    exit_code = 5
 
 
 @contextmanager

@@ -22,7 +22,7 @@ FLOORS = (
     {"bundle", "data", "plugin"},
     {"models", "runtime"},
     {"training", "export", "evaluation", "streaming"},
-    {"importers", "engine"},
+    {"importers", "engine", "prediction"},
     {"comparison", "demo"},
     {"api"},
     {"cli"},

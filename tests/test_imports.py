@@ -22,6 +22,7 @@ COMMANDS = (
     "threshold",
     "compare",
     "stream",
+    "predict",
     "demo",
     "doctor",
     "plugin",

@@ -146,6 +146,15 @@ class Quantize(Choice):
     STUDENT = "student"
 
 
+class Save(Choice):
+    """Images that a prediction saves."""
+
+    OVERLAY = "overlay"
+    MAP = "map"
+    MASK = "mask"
+    HEATMAP = "heatmap"
+
+
 class Kind(Choice):
     """Kinds of synthetic parts."""
 
@@ -192,8 +201,17 @@ def complete_teacher(incomplete: str) -> list[str]:
 
 def complete_methods(incomplete: str) -> list[str]:
     """Return completions of a comma-separated list of methods; the last method is incomplete."""
+    return _complete_list(incomplete, Method)
+
+
+def complete_save(incomplete: str) -> list[str]:
+    """Return completions of a comma-separated list of images to save; the last one is incomplete."""
+    return _complete_list(incomplete, Save)
+
+
+def _complete_list(incomplete: str, choices: type[Choice]) -> list[str]:
     before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{method}" for method in Method if method.value.startswith(last)]
+    return [f"{before}{comma}{choice}" for choice in choices if choice.value.startswith(last)]
 
 
 def value_of(choice: Choice | None) -> str | None:

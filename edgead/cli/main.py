@@ -29,6 +29,7 @@ from edgead.cli.import_ import import_
 from edgead.cli.info import info
 from edgead.cli.interrupt import CommandInterruptedError, exit_code_of, interruptible, signals_interrupt
 from edgead.cli.plugin import plugin
+from edgead.cli.predict import predict
 from edgead.cli.progress import echo, report
 from edgead.cli.standard_streams import STANDARD_OUTPUT, drop_standard_output, usable_standard_streams
 from edgead.cli.stream import stream
@@ -76,6 +77,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("info", info, "nothing was written"),
     ("eval", eval_, "an existing report stays; the same command starts again"),
     ("threshold", threshold, "the bundle keeps its threshold; the same command starts again"),
+    ("predict", predict, "the results so far are kept; the same command continues"),
     ("compare", compare, "finished cells are kept; the same command continues"),
     ("stream", stream, "the output of the sinks is kept"),
     ("demo", demo, "finished steps are kept; the same command continues"),

@@ -21,6 +21,8 @@ from edgead.files.terminal_line import TerminalLine, is_drawable
 from edgead.text import printable
 
 LOG_LINES = 10
+# Time between the lines of a scoring that is not shown on a terminal.
+LOG_INTERVAL_S = 30.0
 BAR_COLUMNS = 40
 SHORTEST_BAR_COLUMNS = 10
 # The time of a shorter step is not worth a line.
@@ -70,9 +72,9 @@ class ProgressDisplay(logging.Handler):
     """Logging handler that shows the progress of a command; a context manager, which installs and removes it.
 
     A record of level INFO is a step; a record of level WARNING or above is a line `warning: ...`. The state of a
-    training is a bar on a terminal and one line for each tenth elsewhere; the state of a scoring is a count on a
-    terminal. Other records of level DEBUG are ignored. Only the first of several processes of a training shows
-    anything.
+    training is a bar on a terminal and one line for each tenth elsewhere. The state of a scoring is a count with the
+    time left: one line on a terminal, and elsewhere a line now and then. Other records of level DEBUG are ignored. Only
+    the first of several processes of a training shows anything.
 
     Args:
         timed: Whether the time of each step is shown: behind the step on a terminal, elsewhere on a line of its own, so
@@ -86,7 +88,7 @@ class ProgressDisplay(logging.Handler):
         # Whether a step is running, and whether the cursor is still behind its text.
         self._in_step = self._in_line = False
         self._bar: _TrainingBar | None = None
-        self._count: TerminalLine | None = None
+        self._count: _ScoringCount | None = None
         self._level_before = logging.NOTSET
 
     @property
@@ -138,21 +140,21 @@ class ProgressDisplay(logging.Handler):
     def _print(self, line: str) -> None:
         """Print a line: above the bar if there is one, otherwise below the running step."""
         self._end_line()
-        self._stop_count()
+        if self._count is not None:
+            self._count.end_line()
         if self._bar is not None:
             self._bar.print(line)
         else:
             report(line)
 
     def _show_scoring(self, state: ScoringState) -> None:
-        """Redraw the count of scored images on a terminal."""
-        if is_drawable(sys.stderr):
-            if self._count is None:
-                self._end_line()
-                self._count = TerminalLine(sys.stderr)
-            self._count.show(str(state))
-            if state.done == state.total:
-                self._stop_count()
+        """Start or update the count of scored images."""
+        if self._count is None:
+            self._end_line()
+            self._count = _ScoringCount(state)
+        self._count.update(state)
+        if state.done == state.total:
+            self._stop_count()
 
     def _show_training(self, state: TrainingState) -> None:
         """Start or update the bar; leave it at the end of the training."""
@@ -172,7 +174,7 @@ class ProgressDisplay(logging.Handler):
     def _stop_count(self) -> None:
         """Leave the count of scored images, if there is one."""
         if self._count is not None:
-            self._count.end()
+            self._count.end_line()
         self._count = None
 
     def __enter__(self) -> Self:
@@ -195,6 +197,37 @@ class ProgressDisplay(logging.Handler):
         else:
             # The error message begins on a line of its own.
             self._end_line()
+
+
+class _ScoringCount:
+    """Number of scored images, time left and speed: one line on a terminal, elsewhere a line every `LOG_INTERVAL_S`.
+
+    Args:
+        first: First state. The speed is measured from here, because earlier images may be those of an interrupted run.
+    """
+
+    def __init__(self, first: ScoringState) -> None:
+        self._line = TerminalLine(sys.stderr) if is_drawable(sys.stderr) else None
+        self._done_before, self._began = first.done, time.monotonic()
+        self._logged_at = self._began
+
+    def update(self, state: ScoringState) -> None:
+        """Show the state after a batch."""
+        now, text = time.monotonic(), str(state)
+        done, taken = state.done - self._done_before, now - self._began
+        if done > 0 and taken > 0.0 and state.done < state.total:
+            left = taken * (state.total - state.done) / done
+            text += f"  left {duration(left)}  {done / taken:.3g} images/s"
+        if self._line is not None:
+            self._line.show(text)
+        elif now - self._logged_at >= LOG_INTERVAL_S:
+            self._logged_at = now
+            report(text)
+
+    def end_line(self) -> None:
+        """Leave the text as it is; another line follows."""
+        if self._line is not None:
+            self._line.end()
 
 
 class _TrainingBar:

@@ -130,6 +130,29 @@ def replace_file(target: Path) -> Iterator[Path]:
             raise
 
 
+def place_file(target: Path, content: bytes, partial: Path) -> None:
+    """Write one of many files of a folder that this process has locked: beside the others first, then renamed.
+
+    `replace_file` looks for partial files of killed processes in the folder at each call, which takes too long for
+    thousands of files. Here the caller removes its own partial files at its start. The rename is not flushed.
+
+    Args:
+        target: Path of the file. Missing parent folders are made.
+        content: Content of the file.
+        partial: Path on the same file system to write to; it must not exist.
+
+    Raises:
+        EdgeadError: If the disk is full or the path cannot be written. The message names the target.
+    """
+    with write_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+
+
 @contextmanager
 def replace_directory(target: Path) -> Iterator[Path]:
     """Replace a directory atomically.

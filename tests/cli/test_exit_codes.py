@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from edgead import errors
-from edgead.errors import EXIT_CODES, CollapseError, EdgeadError, VerificationError
+from edgead.errors import EXIT_CODES, CollapseError, EdgeadError, IncompleteError, VerificationError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "command-line.md"
 
@@ -17,8 +17,9 @@ def test_every_error_ends_in_a_code_of_the_table():
     codes = {kind: kind.exit_code for kind in kinds(EdgeadError) if kind.__module__ == errors.__name__}
     assert codes.pop(VerificationError) == 3
     assert codes.pop(CollapseError) == 4
+    assert codes.pop(IncompleteError) == 5
     assert set(codes.values()) == {1}
-    assert set(EXIT_CODES) == {0, 1, 2, 3, 4, 129, 130, 143}
+    assert set(EXIT_CODES) == {0, 1, 2, 3, 4, 5, 129, 130, 143}
 
 
 def test_the_document_has_the_table():

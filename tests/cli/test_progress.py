@@ -239,3 +239,31 @@ def test_a_handler_that_knows_no_states_prints_them_as_text(caplog):
     log_state(LOG, TrainingState(0, 2, 0.5, 0.25, 12.0))
     log_state(LOG, ScoringState(2, 3))
     assert caplog.messages == ["epoch 1/2  loss 0.2500  12 images/s", "scored 2 of 3 images"]
+
+
+def test_a_scoring_shows_the_time_left_and_the_speed(capfd, clock, monkeypatch):
+    use_terminal(monkeypatch)
+    screen = Screen(120)
+    with ProgressDisplay():
+        for done, line in ((40, "scored 40 of 100 images"), (60, "scored 60 of 100 images  left 10 s  4 images/s")):
+            log_state(LOG, ScoringState(done, 100))
+            screen.write(capfd.readouterr().err)
+            # 20 images in 5 seconds, so 40 images take 10. The images before the first state count in no speed.
+            assert screen.lines[-1].rstrip() == line
+            clock[0] += 5
+        LOG.warning("between")
+        log_state(LOG, ScoringState(80, 100))
+    screen.write(capfd.readouterr().err)
+    assert screen.lines[1:] == ["warning: between", "scored 80 of 100 images  left 5.0 s  4 images/s", ""]
+
+
+def test_a_long_scoring_without_a_terminal_is_a_line_now_and_then(capfd, clock):
+    with ProgressDisplay():
+        for done in range(10, 101, 10):
+            log_state(LOG, ScoringState(done, 100))
+            clock[0] += 10
+    assert capfd.readouterr().err.splitlines() == [
+        "scored 40 of 100 images  left 1 min 0 s  1 images/s",
+        "scored 70 of 100 images  left 30 s  1 images/s",
+        "scored 100 of 100 images",
+    ]

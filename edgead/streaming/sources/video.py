@@ -34,6 +34,9 @@ class Video(Source):
         must_be_whole: Function that returns whether fewer frames than promised show a damage. FFmpeg computes the
             number of frames from the duration if the container has none, and the sound may last longer than the images.
 
+    Attributes:
+        promised: Number of frames that the container promises; 0 if it promises none.
+
     Raises:
         SourceError: By the iteration, if no frame can be decoded.
     """
@@ -43,6 +46,9 @@ class Video(Source):
         self._video, self._must_be_whole = video, must_be_whole
         fps = video.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else None
+        promised = video.get(cv2.CAP_PROP_FRAME_COUNT)
+        # FFmpeg gives a huge negative number for a stream without an end.
+        self.promised = int(promised) if 0 < promised < 2**53 else 0
 
     def __iter__(self) -> Iterator[Frame]:
         index, was_whole = 0, True
@@ -74,10 +80,12 @@ class Video(Source):
             raise SourceError(
                 f"{self.uri} holds no frame that can be decoded", hint="copy it again from its origin"
             )
-        promised = self._video.get(cv2.CAP_PROP_FRAME_COUNT)
-        if n_frames + self.broken < promised and self._must_be_whole():
+        if n_frames + self.broken < self.promised and self._must_be_whole():
             _log.warning(
-                "%s ended after %d of %d frames: it is truncated or damaged", self.uri, n_frames, promised
+                "%s ended after %d of %d frames: it is truncated or damaged",
+                self.uri,
+                n_frames,
+                self.promised,
             )
 
 

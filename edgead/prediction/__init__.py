@@ -1,0 +1,1 @@
+"""Predictions on files: images and videos in, a table, JSON lines and images out."""

@@ -1,0 +1,162 @@
+"""The images of a prediction in batches, from any batch on.
+
+A batch holds image files that follow one another, or frames of one video. Where batches begin depends on the list of
+inputs only. So a run that continues scores the same batches as a run without an interrupt.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from edgead.errors import EdgeadError
+from edgead.files.parsing import RecordError
+from edgead.imaging.decode import dark_text, read_image
+from edgead.prediction.inputs import Input
+from edgead.prediction.rows import Row
+from edgead.runtime.model import BATCH
+from edgead.runtime.results import ReadImage
+from edgead.streaming.sources.video import open_video
+from edgead.text import path_text
+from edgead.types import Frame, UInt8Array
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image or frame.
+
+    Attributes:
+        path: Path of the image or the video.
+        frame: Index of the frame of a video; None for an image, and for a video without frames.
+        read: Function that reads the image.
+    """
+
+    path: Path
+    frame: int | None
+    read: ReadImage
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the sequence of images and frames.
+
+    Attributes:
+        index: Index of the input.
+        frame: Index of the frame, if the input is a video.
+    """
+
+    index: int = 0
+    frame: int = 0
+
+    def is_start(self, inputs: Sequence[Input]) -> bool:
+        """Return whether a batch starts here, or all inputs are done.
+
+        Args:
+            inputs: All inputs.
+        """
+        if self.index == len(inputs) or inputs[self.index].is_video:
+            return self.frame % BATCH == 0
+        return self.index % BATCH == 0 or inputs[self.index - 1].is_video
+
+    def after(self, row: Row, inputs: Sequence[Input]) -> Position:
+        """Return the position after a row.
+
+        Args:
+            row: Values of the row of this position.
+            inputs: All inputs.
+
+        Raises:
+            RecordError: The row is of another image.
+        """
+        index, frame = self.index, self.frame
+        if frame and row["image"] != path_text(inputs[index].path):
+            index, frame = index + 1, 0  # the video has ended
+        if index == len(inputs) or row["image"] != path_text(inputs[index].path):
+            raise RecordError("the row is of another image")
+        if row["frame"] is None:  # an image, or a video without frames
+            return Position(index + 1)
+        if row["frame"] != frame:
+            raise RecordError("the row is of another frame")
+        return Position(index, frame + 1)
+
+
+def batches(inputs: Sequence[Input], start: Position, bit_depth: int | None) -> Iterator[list[Item]]:
+    """Yield the images in batches.
+
+    Args:
+        inputs: All inputs.
+        start: Position at which a batch starts.
+        bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
+
+    Yields:
+        The next 1 to `BATCH` images.
+    """
+    batch: list[Item] = []
+    for index in range(start.index, len(inputs)):
+        if batch and Position(index).is_start(inputs):
+            yield batch
+            batch = []
+        file = inputs[index]
+        if not file.is_video:
+            read = partial(_read, file.path, bit_depth, index == start.index)
+            batch.append(Item(file.path, None, read))
+            continue
+        if batch:
+            yield batch
+            batch = []
+        yield from _video_batches(file.path, start.frame if index == start.index else 0)
+    if batch:
+        yield batch
+
+
+def number_of_images(inputs: Sequence[Input]) -> int:
+    """Count the images, and the frames that the containers of videos promise; for the progress only.
+
+    Args:
+        inputs: All inputs.
+    """
+    total = 0
+    for file in inputs:
+        total += 1
+        if file.is_video:
+            with suppress(EdgeadError), open_video(file.path) as video:
+                total += max(0, video.promised - 1)
+    return total
+
+
+def _read(path: Path, bit_depth: int | None, is_first: bool) -> UInt8Array:
+    """Read an image file, and warn if the first one is dark."""
+    image = read_image(path, bit_depth)
+    if is_first and (line := dark_text(image, str(path))) is not None:
+        _log.warning("%s", line)
+    return image
+
+
+def _video_batches(path: Path, start: int) -> Iterator[list[Item]]:
+    """Yield the frames of a video from one on. A video without frames gives one image that cannot be read."""
+    try:
+        with open_video(path) as video:
+            frames = islice(video, start, None)
+            while batch := [_item(path, frame) for frame in islice(frames, BATCH)]:
+                yield batch
+    except EdgeadError as error:
+        yield [Item(path, None, partial(_fail, error))]
+
+
+def _item(path: Path, frame: Frame) -> Item:
+    return Item(path, frame.index, partial(_same, frame.image))
+
+
+def _same(image: UInt8Array) -> UInt8Array:
+    return image
+
+
+def _fail(error: EdgeadError) -> UInt8Array:
+    raise error
