@@ -1,5 +1,6 @@
 """One model for two parts, from images to verdicts, with the commands of a user."""
 
+import csv
 import json
 import re
 
@@ -14,6 +15,7 @@ from edgead.bundle.golden import golden_bytes
 from edgead.cli.build import build
 from edgead.cli.calibrate import calibrate
 from edgead.cli.eval import eval_
+from edgead.cli.predict import predict
 from edgead.cli.stream import stream
 from edgead.cli.train import train
 from edgead.data import open_dataset, split_holdout
@@ -31,7 +33,7 @@ from tests.helpers.training_parts import SIZE_PX, Template, good_parts
 
 app = typer.Typer(pretty_exceptions_enable=False)
 for name, command in {
-    "train": train, "build": build, "eval": eval_, "stream": stream, "calibrate": calibrate,
+    "train": train, "build": build, "eval": eval_, "stream": stream, "predict": predict, "calibrate": calibrate,
 }.items():  # fmt: skip
     app.command(name)(command)
 
@@ -242,6 +244,22 @@ def test_a_stream_is_judged_by_the_threshold_of_its_part(data, bundle, tmp_path)
         edgead("stream", bundle, "--source", source, "--part", "nut")
     assert "'nut'" in str(caught.value)
     assert "--part disc or plate" in str(caught.value)
+
+
+def test_a_run_and_its_bundle_predict_with_the_threshold_of_a_part(data, run, bundle, tmp_path):
+    files = sorted((data / "plate/test").rglob("*.png"))
+    batch = np.stack([read_image(file) for file in files])
+    with open_run(run).session() as session:
+        scores = session.infer(batch).anomaly_score
+    for model, source in ((run, "edgead train"), (bundle, "edgead build")):
+        out = tmp_path / model.parent.name
+        done = edgead("predict", model, data / "plate/test", "--recursive", "--part", "plate", "--out", out)
+        assert done.exit_code == 0, done.output
+        with open(out / "predictions.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["image"] for row in rows] == [str(file) for file in files]
+        np.testing.assert_allclose([float(row["anomaly_score"]) for row in rows], scores, rtol=1e-4)
+        assert {(row["part"], row["threshold_source"]) for row in rows} == {("plate", source)}
 
 
 def test_a_lower_precision_is_verified_part_by_part(data, bundle, tmp_path):

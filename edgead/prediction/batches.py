@@ -14,16 +14,16 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from edgead.errors import EdgeadError
+from edgead.errors import EdgeadError, ImageError
 from edgead.files.parsing import RecordError
 from edgead.imaging.decode import dark_text, read_image
 from edgead.prediction.inputs import Input
 from edgead.prediction.rows import Row
 from edgead.runtime.model import BATCH
 from edgead.runtime.results import ReadImage
-from edgead.streaming.sources.video import open_video
+from edgead.streaming.sources.video import Video, open_video
 from edgead.text import path_text
-from edgead.types import Frame, UInt8Array
+from edgead.types import UInt8Array
 
 _log = logging.getLogger(__name__)
 
@@ -143,15 +143,27 @@ def _video_batches(path: Path, start: int) -> Iterator[list[Item]]:
     """Yield the frames of a video from one on. A video without frames gives one image that cannot be read."""
     try:
         with open_video(path) as video:
-            frames = islice(video, start, None)
-            while batch := [_item(path, frame) for frame in islice(frames, BATCH)]:
+            items = islice(_frames(path, video), start, None)
+            while batch := list(islice(items, BATCH)):
                 yield batch
     except EdgeadError as error:
         yield [Item(path, None, partial(_fail, error))]
 
 
-def _item(path: Path, frame: Frame) -> Item:
-    return Item(path, frame.index, partial(_same, frame.image))
+def _frames(path: Path, video: Video) -> Iterator[Item]:
+    """Yield an item for each frame of a video, also for the broken ones, which the video leaves out."""
+    index = n_frames = 0
+    for frame in video:
+        yield from _broken_frames(path, index, frame.index)
+        yield Item(path, frame.index, partial(_same, frame.image))
+        index, n_frames = frame.index + 1, n_frames + 1
+    yield from _broken_frames(path, index, n_frames + video.broken)
+
+
+def _broken_frames(path: Path, start: int, stop: int) -> Iterator[Item]:
+    for index in range(start, stop):
+        error = ImageError(f"frame {index} of {path} is broken", hint="copy the video again from its source")
+        yield Item(path, index, partial(_fail, error))
 
 
 def _same(image: UInt8Array) -> UInt8Array:

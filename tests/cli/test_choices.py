@@ -16,6 +16,7 @@ from edgead.engine.target import target_names
 from edgead.export.precision.clipping import ALGORITHMS
 from edgead.models import METHODS
 from edgead.models.base import ALIGNMENTS, PRESETS
+from edgead.prediction.saving import FILES
 from edgead.streaming.policy import WITHHOLD_STILL
 from edgead.training.fabric import ACCELERATORS
 from edgead.training.fabric import PRECISIONS as TRAINING_PRECISIONS
@@ -40,6 +41,7 @@ from edgead.types import BACKENDS, Quantize
         (choices.Quantize, get_args(Quantize)),
         (choices.Kind, KINDS),
         (choices.WithholdStill, WITHHOLD_STILL),
+        (choices.Save, FILES),
         (choices.TARGETS, target_names()),
         (choices.TEACHERS, (*PACKAGE_TEACHERS, *HUB_TEACHERS)),
     ],
@@ -61,3 +63,4 @@ def test_completion_offers_words_with_the_typed_prefix():
     assert choices.complete_target("rtx-d") == ["rtx-desktop"]
     assert choices.complete_teacher("wide") == ["wide_resnet50_2"]
     assert choices.complete_methods("rd,stfpm-sl") == ["rd,stfpm-slim"]
+    assert choices.complete_save("overlay,ma") == ["overlay,map", "overlay,mask"]

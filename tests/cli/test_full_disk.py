@@ -117,6 +117,23 @@ def test_a_stream_on_a_full_disk_leaves_no_half_image(
     assert bool(images) == sink.startswith("rejects")
 
 
+def test_a_prediction_on_a_full_disk_can_be_continued(
+    world: Path, small_disk: SmallDisk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if not small_disk.is_mounted:
+        pytest.skip("needs the right to mount a small disk: a limit on each file does not fill up")
+    out = small_disk.folder / "out"
+    command = ["predict", str(world / "bundle"), str(world / "good"), "--save", "map", "--out"]
+    left = disk_full(small_disk, capfd, "out/maps", *command, str(out))
+    assert {name for name in left if not name.startswith("out/maps/")} == {
+        "out/predict.json", "out/predictions.jsonl",
+    }  # fmt: skip
+    subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk.folder)], check=True)
+    assert run_main(*command, str(out)) == 0
+    assert run_main(*command, str(world / "results")) == 0
+    assert files_in(out) == files_in(world / "results")
+
+
 @pytest.fixture(scope="module")
 def read_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("read_only")
@@ -136,11 +153,12 @@ def read_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ["train", "good", *TRAIN, "--out", "{}/run"],
         ["build", "run", "--out", "{}/bundle"],
         ["eval", "bundle", "parts", "--out", "{}/page"],
+        ["predict", "bundle", "good", "--out", "{}/results"],
         ["stream", "bundle", "--source", "good", "--sink", "jsonl:{}/out.jsonl"],
         ["stream", "bundle", "--source", "good", "--sink", "rejects:{}/rejects"],
         ["stream", "bundle", "--source", "good", "--sink", "video:{}/out.mkv"],
     ],
-    ids=["train", "build", "eval", "jsonl", "rejects", "video"],
+    ids=["train", "build", "eval", "predict", "jsonl", "rejects", "video"],
 )
 def test_where_nothing_may_be_written(
     world: Path,

@@ -23,6 +23,7 @@ COMMANDS = (
     "threshold",
     "compare",
     "stream",
+    "predict",
     "demo",
     "doctor",
     "plugin",

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ from edgead.runtime import open_session
 from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.command_line import files_in, run_main, the_error
-from tests.helpers.stream_parts import textured, write_video
+from tests.helpers.stream_parts import break_frames, textured, write_video
+from tests.test_imports import BLOCK
 
 SIZE = ModelSize(32, 64)
 VALUE = 0.5
@@ -267,6 +270,18 @@ def test_frames_of_a_video_are_rows_between_the_images_of_other_arguments() -> N
 
 
 @pytest.mark.usefixtures("world")
+@pytest.mark.parametrize("broken", [0, 4, 10])
+def test_a_broken_frame_of_a_video_is_named(broken: int) -> None:
+    break_frames(write_video(Path("line.mkv"), [textured(20 * level) for level in range(11)]), broken)
+    predict("bundle", "line.mkv", "--out", "out", "--save", "map", code=5)
+    assert [row["frame"] for row in table()] == [str(index) for index in range(11)]
+    assert [row["frame"] for row in table() if row["error"]] == [str(broken)]
+    assert [255 * float(row["anomaly_score"] or "nan") for row in table()] == pytest.approx(
+        [float("nan") if index == broken else 20 * index + 8 for index in range(11)], abs=12, nan_ok=True
+    )
+
+
+@pytest.mark.usefixtures("world")
 def test_a_finished_prediction_is_left_alone() -> None:
     predict("bundle", "parts", "--recursive", "--out", "out", "--save", "map")
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")}
@@ -281,6 +296,16 @@ def test_names_that_are_no_unicode_or_too_long_for_a_suffix(world: Path) -> None
     predict("bundle", "parts/good", "--out", "out", "--save", "map")
     assert 'parts/good/gr\\xfcn, "1".png' in [row["image"] for row in table()]
     assert len(list(Path("out/maps/parts/good").iterdir())) == len(table()) == 4
+
+
+def test_a_device_without_the_training_packages_predicts(world: Path) -> None:
+    code = BLOCK + "HEAVY.remove('onnxruntime')\nfrom edgead.cli.main import main\nmain()"
+    command = ["predict", "bundle", "parts", "--recursive", "--out", "out", "--save", KINDS]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=world, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(table()) == 11
 
 
 REFUSED = {

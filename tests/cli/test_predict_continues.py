@@ -17,7 +17,7 @@ from edgead.scoring.threshold import Threshold
 from tests.cli.test_predict import SIZE, spots, write
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.command_line import files_in, run_main
-from tests.helpers.stream_parts import textured, write_video
+from tests.helpers.stream_parts import break_frames, textured, write_video
 
 LINE = ["predict", "bundle", "parts", "line.mkv", "more", "--recursive", "--save", "map,mask", "--out"]
 BROKEN = "parts/a/006.png"
@@ -39,7 +39,7 @@ main()
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 21 images, one of which is broken, a video of 11 frames, 3 more images, and their prediction."""
+    """21 images, one of them broken, a video of 11 frames, two of them broken, 3 more images, and their prediction."""
     folder = tmp_path_factory.mktemp("continued")
     write_brightness_bundle(folder / "bundle", SIZE, Threshold(0.5, 0.01, 0.95, 0.96, 320, 299))
     for seed in range(21):
@@ -47,7 +47,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / BROKEN).write_text("a note, not an image\n")
     for seed in range(3):
         write(folder / f"more/{seed:03d}.png", spots(seed + 30))
-    write_video(folder / "line.mkv", [textured(20 * level) for level in range(11)])
+    break_frames(write_video(folder / "line.mkv", [textured(20 * level) for level in range(11)]), 4, 10)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run_main(*LINE, "whole") == 5

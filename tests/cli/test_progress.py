@@ -245,7 +245,10 @@ def test_a_scoring_shows_the_time_left_and_the_speed(capfd, clock, monkeypatch):
     use_terminal(monkeypatch)
     screen = Screen(120)
     with ProgressDisplay():
-        for done, line in ((40, "scored 40 of 100 images"), (60, "scored 60 of 100 images  left 10 s  4 images/s")):
+        for done, line in (
+            (40, "scored 40 of 100 images"),
+            (60, "scored 60 of 100 images  left 10 s  4 images/s"),
+        ):
             log_state(LOG, ScoringState(done, 100))
             screen.write(capfd.readouterr().err)
             # 20 images in 5 seconds, so 40 images take 10. The images before the first state count in no speed.

@@ -226,6 +226,7 @@ main()
         "build gone --out out",
         "compare gone --methods rd --out out",
         "eval gone gone",
+        "predict gone gone --out out",
         "calibrate gone --out x.json",
         "import gone --data gone --out out",
     ],

@@ -18,6 +18,7 @@ WORK = {
     "eval": ("edgead.data", "open_dataset", ["run", "data"]),
     "compare": ("edgead.comparison.grid", "plan_grid", ["data", "--methods", "rd", "--out", "out"]),
     "stream": ("edgead.bundle", "open_bundle", ["run", "--source", "0"]),
+    "predict": ("edgead.prediction.inputs", "find_inputs", ["run", "data", "--out", "out"]),
     "demo": ("edgead.demo.run", "run_demo", []),
     "doctor": ("edgead.cli.diagnosis", "diagnose", []),
 }

@@ -42,6 +42,15 @@ def write_video(path: Path, images: Iterable[UInt8Array], fps: float = 25.0) -> 
     return path
 
 
+def break_frames(video: Path, *indices: int) -> None:
+    """Damage frames of a video of `write_video`: each ends early, as a truncated JPEG does."""
+    before, *frames = video.read_bytes().split(b"\xff\xd8\xff")
+    for index in indices:
+        middle = len(frames[index]) // 2
+        frames[index] = frames[index][:middle] + b"\xff\xd9" * 20 + frames[index][middle + 40 :]
+    video.write_bytes(b"\xff\xd8\xff".join([before, *frames]))
+
+
 def write_image(path: Path, image: UInt8Array) -> Path:
     assert cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return path
