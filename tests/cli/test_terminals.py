@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -23,6 +24,7 @@ COMMANDS = (
     "build bundle --out rebuilt",
     "stream bundle --source good --sink jsonl:- --max-frames 2",
     "stream bundle --source good --sink jsonl:verdicts.jsonl --sink status:",
+    "predict bundle good --out predicted",
     "compare parts --methods rd,stfpm --out compared --list",
     "doctor",
     "--version",
@@ -75,6 +77,7 @@ def test_a_command_prints_the_same_on_every_terminal(
     monkeypatch.chdir(world)
     found = []
     for columns, terminal in ((None, False), (20, False), (40, True)):
+        rmtree("predicted", ignore_errors=True)
         code, _, out, err = shown(line, columns, terminal, monkeypatch)
         assert "\x1b" not in out + err
         assert terminal or "\r" not in out + err
