@@ -4,15 +4,18 @@ import base64
 import hashlib
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from edgead.data import Sample, open_dataset
+from edgead.evaluation import html as html_of_pages
 from edgead.evaluation.advice import FEW_IMAGES, WEAK_MAPS_GAP, advice
 from edgead.evaluation.evaluate import evaluate, score_dataset
 from edgead.evaluation.explorer import confusion, image_rows, outcome, score_plot
+from edgead.evaluation.html import page_template
 from edgead.evaluation.layers import PIXELS, SMALLEST_SIDE_PX, image_layers, layer_shape
 from edgead.evaluation.report import write_report
 from edgead.imaging.preprocess import ModelSize
@@ -84,6 +87,15 @@ def test_every_script_of_the_page_is_allowed_by_its_hash_and_nothing_else(tmp_pa
     assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == "'none'"
     assert policy["img-src"] == "data:"
     assert not any(name.startswith("on") for _, given in page.elements for name in given)
+
+
+def test_other_pages_have_the_same_stylesheet_and_run_no_script():
+    text = page_template("compare.html").render(facts={}, tables=[], headings=[], notes=[])
+    page = Page(text)
+    assert "script-src 'none'" in page.policy
+    assert page.scripts == []
+    style = Path(html_of_pages.__file__).with_name("templates") / "page.css"
+    assert style.read_text(encoding="utf-8") in text
 
 
 def test_a_kind_of_defect_may_be_named_good(scores):
