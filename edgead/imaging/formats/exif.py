@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from edgead.imaging.formats.pillow_warnings import warnings_as_errors
 
 _ORIENTATION = 274
 
@@ -20,8 +20,7 @@ def orientation_from_exif(data: bytes) -> int:
 
     exif = Image.Exif()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+        with warnings_as_errors():
             exif.load(data)
             # Pillow parses the value here, and warns of a wrong one.
             return known_orientation(exif.get(_ORIENTATION))

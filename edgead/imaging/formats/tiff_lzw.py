@@ -8,12 +8,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import io
-import warnings
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from edgead.imaging.formats.pillow_warnings import warnings_as_errors
 from edgead.imaging.formats.pixels import (
     DamagedImageError,
     Pixels,
@@ -67,9 +67,8 @@ def lzw_of_8_bits(page: TiffPage, data: bytes) -> Pixels:
     if page.samplesperpixel == 2:
         raise UnsupportedImageError("grey LZW TIFF with opacity")
     _silence_libtiff()
-    with warnings.catch_warnings():
-        # Pillow warns of a damaged directory, where this is an error.
-        warnings.simplefilter("error")
+    # Pillow warns of a damaged directory, where this is an error.
+    with warnings_as_errors():
         image = TiffImagePlugin.TiffImageFile(io.BytesIO(data))
     with image:
         image.load()
