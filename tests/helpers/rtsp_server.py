@@ -1,13 +1,15 @@
 """A real RTSP server for the tests: GStreamer's, run by the system's Python without other packages.
 
-python3 rtsp_server.py PORT [--fps N] [--codec h264|jpeg] [--size WIDTHxHEIGHT]
+python3 rtsp_server.py PORT [--fps N] [--codec h264|jpeg] [--size WIDTHxHEIGHT] [--resize WIDTHxHEIGHT]
 
 It serves rtsp://127.0.0.1:PORT/line and prints "ready" when it listens. Each image shows the time at which it was made:
-32 squares, in 4 rows of 8, are the bits of `time.monotonic_ns() // 1_000_000`, the lowest first. Below is noise.
+32 squares, in 4 rows of 8, are the bits of `time.monotonic_ns() // 1_000_000`, the lowest first. Below is noise. The
+signal SIGUSR1 changes the size to that of --resize.
 """
 
 import argparse
 import os
+import signal
 import sys
 import time
 
@@ -43,8 +45,15 @@ def main() -> None:
     parser.add_argument("--fps", type=int, default=20)
     parser.add_argument("--codec", choices=ENCODERS, default="h264")
     parser.add_argument("--size", default="160x128")
+    parser.add_argument("--resize", default="320x192")
     options = parser.parse_args()
-    width, height = map(int, options.size.split("x"))
+    sizes = [options.size, options.resize]
+    signal.signal(signal.SIGUSR1, lambda *_: sizes.pop(0))
+
+    def caps() -> str:
+        width, height = sizes[0].split("x")
+        return f"video/x-raw,format=GRAY8,width={width},height={height},framerate={options.fps}/1"
+
     Gst.init(None)
     for name in ("appsrc", "x264enc", "rtph264pay", "jpegenc", "rtpjpegpay"):
         if Gst.ElementFactory.find(name) is None:
@@ -54,18 +63,19 @@ def main() -> None:
         source = media.get_element().get_child_by_name("source")
 
         def push() -> bool:
-            buffer = Gst.Buffer.new_wrapped(clock_image(width, height))
+            buffer = Gst.Buffer.new_wrapped(clock_image(*map(int, sizes[0].split("x"))))
+            if source.get_property("caps").to_string() != Gst.Caps.from_string(caps()).to_string():
+                source.set_property("caps", Gst.Caps.from_string(caps()))
             return source.emit("push-buffer", buffer) == Gst.FlowReturn.OK
 
         GLib.timeout_add(1000 // options.fps, push)
 
-    caps = f"video/x-raw,format=GRAY8,width={width},height={height},framerate={options.fps}/1"
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(options.port)
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(
-        f"( appsrc name=source is-live=true do-timestamp=true format=time caps={caps} "
+        f"( appsrc name=source is-live=true do-timestamp=true format=time caps={caps()} "
         f"! videoconvert ! video/x-raw,format=I420 ! {ENCODERS[options.codec]} )"
     )
     factory.set_shared(True)

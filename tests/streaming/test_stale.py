@@ -34,11 +34,13 @@ class Ages(Record):
     def __init__(self) -> None:
         super().__init__()
         self.true_ms: list[float] = []
+        self.shapes: set[tuple[int, ...]] = set()
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
         assert verdict.age_ms is not None
         decided_ms = frame.captured_at_ns / 1e6 + verdict.age_ms
         self.true_ms.append(decided_ms - stamp_of_image_ms(frame.image))
+        self.shapes.add(frame.image.shape)
         super().write(frame, verdict, anomaly_map)
 
 
@@ -137,6 +139,16 @@ def test_images_that_the_network_held_back_are_withheld_as_late() -> None:
     assert running.summaries[0].withheld["late"] == len(running.record.missing) > 0
     counts = running.summaries[0]
     assert counts.frames_seen == counts.frames_scored + counts.frames_dropped + counts.frames_withheld
+
+
+def test_a_new_size_within_a_session_is_withheld_and_reported() -> None:
+    with camera("jpeg") as (port, pid), Running(port) as running:
+        running.more(5)
+        os.kill(pid, signal.SIGUSR1)
+        running.wait_for(lambda: bool(running.record.signals))
+    assert [each.cause for each in running.record.signals] == ["size"]
+    assert running.summaries[0].withheld["size"] > 0
+    assert running.record.shapes == {(128, 160, 3)}
 
 
 def test_motion_jpeg_over_rtsp_is_read_with_options_that_are_set_for_it_alone(
