@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from edgead.errors import AbsentSourceError
+from edgead.errors import AbsentSourceError, InputError
 
 FIRST_WAIT_S = 0.5
 # A camera that is back must be seen within 3 seconds.
@@ -51,9 +51,12 @@ def open_when_there(open_it: Callable[[], T], wait_s: float, stop: threading.Eve
         The opened source; None if `stop` was set.
 
     Raises:
+        InputError: `wait_s` is negative or not a number.
         AbsentSourceError: The source has not come in time.
         SourceError: The source cannot be opened for another reason.
     """
+    if not wait_s >= 0.0:
+        raise InputError(f"wait is {wait_s}", hint="give a number of seconds, 0 or more")
     end_s, tries = time.monotonic() + wait_s, 0
     while not stop.is_set():
         try:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from edgead.errors import AbsentSourceError, SourceError
+from edgead.errors import AbsentSourceError, InputError, SourceError
 from edgead.scoring.threshold import Threshold
 from edgead.streaming import open_source, open_when_there
 from edgead.streaming.sources.waiting import LONGEST_WAIT_S, pause_s
@@ -54,6 +54,12 @@ def test_a_typing_error_is_not_waited_for(uri: str) -> None:
     with pytest.raises(SourceError) as caught:
         open_when_there(lambda: open_source(uri), float("inf"), NOT_SET)
     assert not isinstance(caught.value, AbsentSourceError)
+
+
+@pytest.mark.parametrize("wait_s", [-1.0, float("nan")])
+def test_a_wait_that_is_no_time_is_refused(wait_s: float) -> None:
+    with pytest.raises(InputError):
+        open_when_there(lambda: open_source("camera:9876"), wait_s, NOT_SET)
 
 
 def test_a_stop_ends_the_wait() -> None:
