@@ -142,8 +142,8 @@ def test_strange_names_of_every_input_and_output(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     data, run, bundle, report, cache = (f"{kind} {STRANGE}" for kind in ("d", "r", "b", "e", "c"))
-    # The calibration needs 8 images.
-    many = tuple(b"%d.png" % number for number in range(10))
+    # The calibration needs 8 images, and a third is held out.
+    many = tuple(b"%d.png" % number for number in range(12))
     for folder, names, defect in (
         ("train/good", many, 0),
         ("test/good", many[:1], 0),

@@ -76,10 +76,7 @@ def train_run(config: TrainConfig, out: Path, fabric: Fabric) -> Run:
     kind.check_choices(config.loss, config.variant)
     stage_ends(kind.presets[preset].stages, config.epochs)
     datasets = config.open_datasets()
-    counts = {
-        name: log_budget(dataset, config.hold_out, config.false_alarm_rate)
-        for name, dataset in datasets.items()
-    }
+    counts = _hold_outs(datasets, config)
     # Random weights of a teacher must be the same when the training is continued.
     torch.manual_seed(config.seed)
     teacher = kind.create_teacher(config.teacher, config.teacher_weights)
@@ -106,6 +103,14 @@ def train_run(config: TrainConfig, out: Path, fabric: Fabric) -> Run:
             finish_run(fresh, out, method, fitted, parts, time.monotonic() - started_at)
     fabric.barrier()
     return finished_run(out)
+
+
+def _hold_outs(datasets: Mapping[str, Dataset], config: TrainConfig) -> dict[str, int]:
+    """Compute how many good images of every part are held out; log what they support."""
+    return {
+        name: log_budget(dataset, config.hold_out, config.false_alarm_rate)
+        for name, dataset in datasets.items()
+    }
 
 
 def _parts(
