@@ -69,7 +69,7 @@ def train_watched(arguments, interrupt_at, number):
 def train(data, out, *, interrupt_at=None, number=signal.SIGINT):
     """Train four epochs of four batches; return the exit code and what was printed."""
     options = ["--method", "stfpm", "--teacher", TINY_TEACHER, "--teacher-weights", "random", "--size", "64"]
-    machine = ["--epochs", "4", "--batch-size", "2", "--accelerator", "cpu"]
+    machine = ["--epochs", "4", "--batch-size", "2", "--hold-out", "1", "--accelerator", "cpu"]
     said = out.with_suffix(".txt")
     arguments = [str(data), "--out", str(out), *options, *machine]
     process = start_process(train_watched, arguments, interrupt_at, number, output=said)
