@@ -28,6 +28,7 @@ from edgead.cli.eval import eval_
 from edgead.cli.import_ import import_
 from edgead.cli.info import info
 from edgead.cli.interrupt import CommandInterruptedError, exit_code_of, interruptible, signals_interrupt
+from edgead.cli.library_warnings import library_warnings_as_lines
 from edgead.cli.plugin import plugin
 from edgead.cli.predict import predict
 from edgead.cli.progress import echo, report
@@ -103,7 +104,7 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     # matplotlib works without a writable HOME, and its warnings about that do not help a user.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    with usable_standard_streams(), signals_interrupt():
+    with usable_standard_streams(), signals_interrupt(), library_warnings_as_lines():
         _run()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 from pathlib import Path
 from shutil import rmtree
 
 import pytest
 
+from edgead.errors import InputError
 from tests.helpers.command_line import TRAIN, make_world, run_main
 from tests.helpers.screen import Screen
 
@@ -122,3 +124,28 @@ def test_the_help_of_a_narrow_terminal_has_no_colour(monkeypatch: pytest.MonkeyP
         assert code == 0
         assert "\x1b" not in out
         assert "--false-alarm-rate" in out
+
+
+def test_a_warning_of_a_library_is_one_printable_line(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import edgead.api
+
+    def warn(*_: object, **__: object) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("the file a\nb\x1b[2J is odd", UserWarning, stacklevel=1)
+            warnings.warn("x" * 10_000, RuntimeWarning, stacklevel=1)
+        raise InputError("the end")
+
+    monkeypatch.setattr(edgead.api, "build", warn)
+    before = warnings.showwarning
+    assert run_main("build", str(world / "run"), "--out", str(world / "out")) == 1
+    assert warnings.showwarning is before
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 4)
+    _, first, second, error = err.splitlines()
+    assert first == "warning: the file a b\\x1b[2J is odd (UserWarning)"
+    assert second.startswith("warning: xxx")
+    assert len(second) < 2000
+    assert error == "error: the end"
