@@ -27,8 +27,12 @@ from edgead.streaming.uri import number_in, read_options
 NETWORK_TIMEOUT_MS = 5000
 SNAPSHOT_FPS = 1.0
 
-# FFmpeg gives each image as soon as it can, and drops what came while it was looking at the stream.
-_LOW_DELAY = "fflags;nobuffer|flags;low_delay|fpsprobesize;3"
+# FFmpeg gives each image as soon as it can, and looks at three images only to find out the frame rate. The images that
+# it has looked at may begin with the only key image for seconds, so those with timestamps are kept, and dropped when
+# they are decoded. Images without timestamps look like new ones, so they are not kept.
+_LOW_DELAY = "flags;low_delay|fpsprobesize;3"
+_RTSP_OPTIONS = f"rtsp_transport;tcp|{_LOW_DELAY}"
+_WEB_OPTIONS = f"fflags;nobuffer|{_LOW_DELAY}"
 _TIMEOUTS = (
     cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
     NETWORK_TIMEOUT_MS,
@@ -105,7 +109,7 @@ def _open_live(uri: str, address: Address) -> LiveSource:
     is_rtsp = uri[:4].lower() == "rtsp"
 
     def open_device() -> VideoDevice:
-        options = f"rtsp_transport;tcp|{_LOW_DELAY}" if is_rtsp else _LOW_DELAY
+        options = _RTSP_OPTIONS if is_rtsp else _WEB_OPTIONS
         return open_ffmpeg(address.with_user(), shown, _TIMEOUTS, options)
 
     return LiveSource(
