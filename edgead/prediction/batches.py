@@ -6,7 +6,6 @@ inputs only. So a run that continues scores the same batches as a run without an
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from edgead.errors import EdgeadError, ImageError
 from edgead.files.parsing import RecordError
-from edgead.imaging.decode import dark_text, read_image
+from edgead.imaging.decode import read_image
 from edgead.prediction.inputs import Input
 from edgead.prediction.rows import Row
 from edgead.runtime.model import BATCH
@@ -24,8 +23,6 @@ from edgead.runtime.results import ReadImage
 from edgead.streaming.sources.video import Video, open_video
 from edgead.text import path_text
 from edgead.types import UInt8Array
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +102,7 @@ def batches(inputs: Sequence[Input], start: Position, bit_depth: int | None) -> 
             batch = []
         file = inputs[index]
         if not file.is_video:
-            read = partial(_read, file.path, bit_depth, index == start.index)
-            batch.append(Item(file.path, None, read))
+            batch.append(Item(file.path, None, partial(read_image, file.path, bit_depth)))
             continue
         if batch:
             yield batch
@@ -129,14 +125,6 @@ def number_of_images(inputs: Sequence[Input]) -> int:
             with suppress(EdgeadError), open_video(file.path) as video:
                 total += max(0, video.promised - 1)
     return total
-
-
-def _read(path: Path, bit_depth: int | None, is_first: bool) -> UInt8Array:
-    """Read an image file, and warn if the first one is dark."""
-    image = read_image(path, bit_depth)
-    if is_first and (line := dark_text(image, str(path))) is not None:
-        _log.warning("%s", line)
-    return image
 
 
 def _video_batches(path: Path, start: int) -> Iterator[list[Item]]:

@@ -18,9 +18,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgead.files.progress import ScoringState, log_state
+from edgead.imaging.decode import dark_text
 from edgead.prediction.batches import Item, batches, number_of_images
 from edgead.prediction.inputs import Inputs
 from edgead.prediction.journal import Counts, Journal, counts_of
@@ -29,6 +31,7 @@ from edgead.prediction.rows import Row, row_of, write_table
 from edgead.prediction.saving import Saver
 from edgead.runtime.model import Model
 from edgead.runtime.results import ReadImage, UsedThreshold
+from edgead.types import UInt8Array
 
 LINES_FILE = "predictions.jsonl"
 TABLE_FILE = "predictions.csv"
@@ -104,9 +107,11 @@ def _predict(model: Model, used: UsedThreshold, inputs: Inputs, journal: Journal
     scoring: deque[list[Item]] = deque()
 
     def reads() -> Iterator[list[ReadImage]]:
-        for batch in batches(inputs.files, journal.position, model.bit_depth):
+        for number, batch in enumerate(batches(inputs.files, journal.position, model.bit_depth)):
             scoring.append(batch)
-            yield [item.read for item in batch]
+            # The first image stands for all, as in a stream.
+            first = [partial(_read_and_check, item) for item in batch[: number == 0]]
+            yield [*first, *(item.read for item in batch[len(first) :])]
 
     writing: deque[tuple[list[Row], list[Future[None]]]] = deque()
 
@@ -118,12 +123,12 @@ def _predict(model: Model, used: UsedThreshold, inputs: Inputs, journal: Journal
         done = journal.counts.images
         log_state(_log, ScoringState(done, max(done, total)))
 
-    predicted = model.predict_batches(reads(), part=used.part, keep_images=saver.needs_images)
+    predicted = model.predict_batches(reads(), part=used.part)
     with closing(predicted), ThreadPoolExecutor(len(os.sched_getaffinity(0)), "edgead-save") as pool:
         for outcomes in predicted:
             found = list(zip(scoring.popleft(), outcomes, strict=True))
             saves = [
-                pool.submit(saver.save, item.path, item.frame, outcome)
+                pool.submit(saver.save, item, outcome)
                 for item, outcome in found
                 if saver.kinds and outcome.result is not None
             ]
@@ -132,3 +137,11 @@ def _predict(model: Model, used: UsedThreshold, inputs: Inputs, journal: Journal
                 finish_batch()
         while writing:
             finish_batch()
+
+
+def _read_and_check(item: Item) -> UInt8Array:
+    """Read an image, and warn if it is so dark that the training missed its bit depth."""
+    image = item.read()
+    if (line := dark_text(image, str(item.path))) is not None:
+        _log.warning("%s", line)
+    return image

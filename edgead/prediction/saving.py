@@ -22,11 +22,12 @@ from typing_extensions import Self
 from edgead.errors import InputError
 from edgead.files.atomic import place_file, write_errors
 from edgead.imaging.heatmap import overlay
+from edgead.prediction.batches import Item
 from edgead.prediction.inputs import Input
 from edgead.prediction.rows import Row
-from edgead.runtime.results import Outcome, Result, map_of_size
+from edgead.runtime.results import Outcome, map_of_size
 from edgead.text import path_from_text
-from edgead.types import Closing, UInt8Array
+from edgead.types import Closing, Float32Array, UInt8Array
 
 FILES = {
     "overlay": ("overlays", ".png"),
@@ -54,11 +55,6 @@ class Saver(Closing):
     def __init__(self, out: Path, kinds: Sequence[str]) -> None:
         self.kinds = tuple(kinds)
         self._out, self._partial, self._count = out, out / ".partial", count()
-
-    @property
-    def needs_images(self) -> bool:
-        """Whether a kind needs the image itself."""
-        return "overlay" in self.kinds
 
     def check_names(self, inputs: Sequence[Input]) -> None:
         """Check that no two inputs have the same output.
@@ -89,22 +85,22 @@ class Saver(Closing):
         path = Path(path_from_text(row["image"]))
         return all(self._target(kind, path, row["frame"]).is_file() for kind in self.kinds)
 
-    def save(self, path: Path, frame: int | None, outcome: Outcome) -> None:
+    def save(self, item: Item, outcome: Outcome) -> None:
         """Write the files of an image, each whole or not at all.
 
         Args:
-            path: Path of the image or the video.
-            frame: Index of the frame of a video, None for an image.
-            outcome: Outcome with a result, and with the image if `needs_images`.
+            item: The image. It is read again for an overlay, because images that wait would fill the memory.
+            outcome: Outcome with a result.
 
         Raises:
-            EdgeadError: A file cannot be written.
+            EdgeadError: A file cannot be written, or the image can no longer be read.
         """
         assert outcome.result is not None
+        anomaly_map = map_of_size(outcome.result.anomaly_map, outcome.size_px)
         for kind in self.kinds:
-            data = _content(kind, outcome.result, outcome)
+            data = _content(kind, item, anomaly_map, outcome.result.threshold)
             partial = self._partial / str(next(self._count))
-            place_file(self._target(kind, path, frame), data, partial)
+            place_file(self._target(kind, item.path, item.frame), data, partial)
 
     def __enter__(self) -> Self:
         self.close()
@@ -133,9 +129,8 @@ def _name(path: Path, frame: int | None) -> Path:
     return relative.with_suffix("") if frame is None else relative / f"{frame:08d}"
 
 
-def _content(kind: str, result: Result, outcome: Outcome) -> bytes:
-    """Return the content of a file."""
-    anomaly_map = map_of_size(result.anomaly_map, outcome.size_px)
+def _content(kind: str, item: Item, anomaly_map: Float32Array, threshold: float) -> bytes:
+    """Return the content of a file from the map at the size of the image."""
     if kind == "map":
         import tifffile
 
@@ -144,10 +139,9 @@ def _content(kind: str, result: Result, outcome: Outcome) -> bytes:
         return buffer.getvalue()
     if kind == "mask":
         # In float64, so that the threshold is not rounded.
-        return _png((anomaly_map.astype(np.float64) > result.threshold).astype(np.uint8) * np.uint8(255))
-    image = outcome.image if kind == "overlay" else np.zeros((*outcome.size_px, 3), np.uint8)
-    assert image is not None
-    return _png(cv2.cvtColor(overlay(image, anomaly_map, result.threshold), cv2.COLOR_RGB2BGR))
+        return _png((anomaly_map.astype(np.float64) > threshold).astype(np.uint8) * np.uint8(255))
+    image = item.read() if kind == "overlay" else np.zeros((*anomaly_map.shape, 3), np.uint8)
+    return _png(cv2.cvtColor(overlay(image, anomaly_map, threshold), cv2.COLOR_RGB2BGR))
 
 
 def _png(pixels: UInt8Array) -> bytes:

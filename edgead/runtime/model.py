@@ -209,7 +209,6 @@ class Model(Closing):
         *,
         part: str | None = None,
         threshold: float | None = None,
-        keep_images: bool = False,
     ) -> Generator[list[Outcome], None, None]:
         """Decide on the images of batches. While one batch is scored, the next ones are read in threads.
 
@@ -217,7 +216,6 @@ class Model(Closing):
             batches: Batches of functions that read the images.
             part: Name of the part on the images; needed if the model serves several.
             threshold: Decision threshold to use; by default the one of `edgead.load`, or else the part's.
-            keep_images: Whether the outcomes have the images at their own size, which takes memory.
 
         Returns:
             For each batch the outcomes of its images, in order; see `edgead.runtime.results.predict_batches`.
@@ -227,7 +225,7 @@ class Model(Closing):
             BackendError: If the model is closed, or by the iteration, if its backend fails.
         """
         used = self._used_threshold(part, threshold)
-        return predict_batches(self.session, self.size, used, batches, keep_images)
+        return predict_batches(self.session, self.size, used, batches)
 
     def _used_threshold(self, part: str | None, threshold: float | None) -> UsedThreshold:
         """Choose the threshold of a prediction; BackendError if the model is closed."""

@@ -84,23 +84,20 @@ class Outcome:
         error: Error of reading the image; None if it was read. If there is neither a result nor an error, the map or
             the score is not finite.
         size_px: Height and width of the image; (0, 0) if it was not read.
-        image: The image, (H, W, 3) uint8 RGB, if images are kept.
     """
 
     result: Result | None
     error: EdgeadError | None
     size_px: tuple[int, int]
-    image: UInt8Array | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """An image that was read, or its error."""
+    """An image that was read, at the model's size because larger ones would fill the memory, or its error."""
 
     resized: UInt8Array | None
     error: EdgeadError | None = None
     size_px: tuple[int, int] = (0, 0)
-    image: UInt8Array | None = None
 
 
 def predict_batches(
@@ -108,7 +105,6 @@ def predict_batches(
     size: ModelSize,
     threshold: UsedThreshold,
     batches: Iterable[Sequence[ReadImage]],
-    keep_images: bool = False,
 ) -> Generator[list[Outcome], None, None]:
     """Decide on the images of batches. While one batch is scored, the next ones are read in threads.
 
@@ -120,7 +116,6 @@ def predict_batches(
         size: Image size of the session.
         threshold: Decision threshold.
         batches: Batches of functions that read the images.
-        keep_images: Whether the outcomes have the images at their own size, which takes memory.
 
     Yields:
         Outcomes of the images of a batch, in order.
@@ -128,7 +123,7 @@ def predict_batches(
     Raises:
         BackendError: The inference fails.
     """
-    loads = ([partial(_load, read, size, keep_images) for read in batch] for batch in batches)
+    loads = ([partial(_load, read, size) for read in batch] for batch in batches)
     with closing(read_ahead(loads)) as loaded:
         for images in loaded:
             yield _scored(session, threshold, images)
@@ -144,12 +139,12 @@ def predict_image(session: Session, size: ModelSize, threshold: UsedThreshold, r
         read: Function that reads the image.
 
     Returns:
-        Outcome of the image, without the image.
+        Outcome of the image.
 
     Raises:
         BackendError: The inference fails.
     """
-    (outcome,) = _scored(session, threshold, [_load(read, size, keep_image=False)])
+    (outcome,) = _scored(session, threshold, [_load(read, size)])
     return outcome
 
 
@@ -169,14 +164,13 @@ def map_of_size(anomaly_map: Float32Array, size_px: tuple[int, int]) -> Float32A
     return np.asarray(resized, np.float32)
 
 
-def _load(read: ReadImage, size: ModelSize, keep_image: bool) -> _Loaded:
+def _load(read: ReadImage, size: ModelSize) -> _Loaded:
     """Read an image and resize it to the model's size."""
     try:
         image = read()
     except EdgeadError as error:
         return _Loaded(None, error)
-    shape = (image.shape[0], image.shape[1])
-    return _Loaded(resize_to_model(image, size), None, shape, image if keep_image else None)
+    return _Loaded(resize_to_model(image, size), None, (image.shape[0], image.shape[1]))
 
 
 def _scored(session: Session, threshold: UsedThreshold, images: Sequence[_Loaded]) -> list[Outcome]:
@@ -191,7 +185,6 @@ def _scored(session: Session, threshold: UsedThreshold, images: Sequence[_Loaded
             None if image.resized is None else _result(*next(numbers), image.size_px, threshold),
             image.error,
             image.size_px,
-            image.image,
         )
         for image in images
     ]

@@ -281,6 +281,14 @@ def test_a_broken_frame_of_a_video_is_named(broken: int) -> None:
     )
 
 
+def test_a_dark_first_image_is_warned_of_once(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("dark/0.png", "dark/1.png"):
+        write(world / name, np.full((32, 64, 3), 9, np.uint8))
+    predict("bundle", "dark", "--out", "out", "--save", "overlay")
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert "dark/0.png" in warning
+
+
 @pytest.mark.usefixtures("world")
 def test_a_finished_prediction_is_left_alone() -> None:
     predict("bundle", "parts", "--recursive", "--out", "out", "--save", "map")
