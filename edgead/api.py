@@ -249,14 +249,15 @@ def stream(
         model: Directory of a bundle or of a run, or the object that `build` or `train` returned.
         source: Camera number, video file, folder of images, "rtsp://...", "http://..." or "synthetic:KIND?fps=10".
         sinks: Addresses that receive the verdicts: "jsonl:FILE", "video:FILE.mkv", "rejects:FOLDER?keep=1000",
-            "status:", "window:".
+            "mqtt://HOST/TOPIC?spool=FILE", "webhook:https://HOST/PATH#spool=FILE", "status:", "window:".
         **options: `part`, `max_age` and the other options of `edgead.files.arguments.StreamOptions`.
 
     Returns:
-        Counts, latencies and ages of the stream.
+        Counts, latencies and ages of the stream, with the events that each sink has written and lost.
 
     Raises:
-        EdgeadError: If the model cannot be loaded, an argument is bad, or a source or a sink fails (StreamError).
+        EdgeadError: If the model cannot be loaded, an argument is bad, a sink cannot be opened, the source fails, or a
+            sink fails while a file or a folder is scored.
 
     Example:
         >>> import edgead

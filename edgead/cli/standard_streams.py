@@ -7,23 +7,42 @@ standard error; where that cannot be written, the command works on without them.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from select import select
 from typing import Any
 
 STANDARD_OUTPUT = "standard output"
 """Name of standard output in its errors."""
 
 
+# Longest wait for a terminal that was stopped, or for a reader that does not read.
+_WRITABLE_S = 0.2
+
+
 class _LossyFile(io.FileIO):
-    """File that drops what cannot be written: its disk is full, its reader or its terminal is gone."""
+    """File that drops what cannot be written: its disk is full, its reader or its terminal is gone or does not read.
+
+    Args:
+        descriptor: Descriptor of the output. A non-blocking one is opened beside it, if the system allows that.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        try:
+            super().__init__(_unblocked(descriptor), "w")
+        except OSError:
+            super().__init__(descriptor, "w", closefd=False)
 
     def write(self, data: Any) -> int:
         """Write bytes, or drop them. See `io.RawIOBase.write`."""
         with suppress(OSError):
+            if not select([], [self], [], _WRITABLE_S)[1]:
+                return len(data)
             if (written := super().write(data)) is not None:
                 return written
         return len(data)
@@ -50,9 +69,9 @@ def usable_standard_streams() -> Iterator[None]:
     _open_closed()
     before = sys.stdout, sys.stderr
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _text(_OutputFile(1, "w", closefd=False), before[0])
+        sys.stdout = _text(_OutputFile(1, "w", closefd=False), before[0], by_line=False)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _text(_LossyFile(2, "w", closefd=False), before[1])
+        sys.stderr = _text(_LossyFile(2), before[1], by_line=True)
     try:
         yield
     finally:
@@ -60,6 +79,33 @@ def usable_standard_streams() -> Iterator[None]:
             sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = before
+
+
+def print_if_read(text: str) -> None:
+    """Print lines to standard output, unless it is a stopped terminal or a pipe that nobody reads.
+
+    Args:
+        text: Lines in printable characters.
+
+    Raises:
+        OSError: The output cannot be written, for example because its disk is full.
+    """
+    sys.stdout.flush()
+    try:
+        descriptor = _unblocked(sys.stdout.fileno())
+    except OSError:
+        # Not an output of the system, or one that cannot be opened again, such as a socket.
+        sys.stdout.write(text + "\n")
+        return
+    data = (text + "\n").encode(sys.stdout.encoding, "backslashreplace")
+    try:
+        while data and select([], [descriptor], [], _WRITABLE_S)[1]:
+            with suppress(BlockingIOError):
+                data = data[os.write(descriptor, data) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from error
+    finally:
+        os.close(descriptor)
 
 
 def drop_standard_output() -> None:
@@ -84,6 +130,17 @@ def _open_closed() -> None:
             os.close(null)
 
 
+def _unblocked(descriptor: int) -> int:
+    """Open a terminal or a pipe again, so that writes do not block; the flags of the given descriptor stay.
+
+    Raises:
+        OSError: It is something else, or the system refuses.
+    """
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+        raise OSError(errno.EINVAL, "not a terminal and not a pipe")
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+
 def _is_open(descriptor: int) -> bool:
     """Return whether a descriptor is open."""
     try:
@@ -93,12 +150,12 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
+def _text(raw: io.FileIO, before: Any, *, by_line: bool) -> io.TextIOWrapper:
     """Return a text stream on a file, with the encoding and the buffering of the stream before, if there was one."""
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=getattr(before, "encoding", None) or "utf-8",
         errors="backslashreplace",
-        line_buffering=raw.fileno() == 2 or getattr(before, "line_buffering", False),
+        line_buffering=by_line or getattr(before, "line_buffering", False),
         write_through=getattr(before, "write_through", False),
     )

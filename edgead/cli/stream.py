@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgead.cli.choices import Kind, WithholdStill, listed
+from edgead.errors import SinkError
 
 
 def stream(
@@ -27,7 +28,8 @@ def stream(
         list[str],
         typer.Option(
             help="Sink of verdicts; may be repeated. jsonl:FILE (- for the terminal), video:FILE.mkv?fps=25, "
-            "rejects:DIR?keep=1000, status:, window:.",
+            "rejects:DIR?keep=1000, mqtt://HOST/TOPIC?spool=FILE, "
+            "webhook:https://HOST#spool=FILE, status:, window:.",
             metavar="URI",
         ),
     ] = ["status:"],  # noqa: B006 (typer copies it)
@@ -97,6 +99,8 @@ def stream(
     from edgead.api import stream as run_stream
     from edgead.bundle import open_bundle
     from edgead.cli.progress import ProgressDisplay, echo
+    from edgead.cli.standard_streams import print_if_read
+    from edgead.text import printable
 
     # Only a bundle is accepted here, because a build has verified it; a run is rejected.
     opened = open_bundle(bundle)
@@ -115,4 +119,9 @@ def stream(
             threshold=threshold,
         )
     # If verdicts go to standard output, the summary goes to standard error.
-    echo(summary.text(), err="jsonl:-" in sink)
+    if "jsonl:-" in sink:
+        echo(summary.text(), err=True)
+    else:
+        print_if_read("\n".join(map(printable, summary.text().split("\n"))))
+    if any(count.problem is not None for count in summary.sinks):
+        raise typer.Exit(SinkError.exit_code)

@@ -2,7 +2,7 @@
 
 from edgead.streaming.loop import NO_SIGNAL_AFTER_S, stream
 from edgead.streaming.policy import StreamPolicy
-from edgead.streaming.sinks import Sink, open_sink
+from edgead.streaming.sinks import Sink, SinkCount, open_sink, open_sinks
 from edgead.streaming.sources import Source, open_source, open_when_there
 from edgead.streaming.stopping import stop_on_signals
 from edgead.streaming.summary import Summary
@@ -10,10 +10,12 @@ from edgead.streaming.summary import Summary
 __all__ = [
     "NO_SIGNAL_AFTER_S",
     "Sink",
+    "SinkCount",
     "Source",
     "StreamPolicy",
     "Summary",
     "open_sink",
+    "open_sinks",
     "open_source",
     "open_when_there",
     "stop_on_signals",

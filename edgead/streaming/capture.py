@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from types import TracebackType
 
@@ -18,7 +19,7 @@ from edgead.streaming.sources import Source
 from edgead.types import Frame
 
 QUEUE_FRAMES = 2
-JOIN_S = 2.0
+JOIN_S = 1.2
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Capture:
         self._changed = threading.Condition()
         self._dropped = 0
         self._stopped = False
+        self._stopped_at_s = 0.0
         self._finished = False
         self._error: BaseException | None = None
         # A daemon thread: a read that hangs in a driver must not keep the process alive.
@@ -75,6 +77,14 @@ class Capture:
                 raise self._error
             return None
 
+    def stop(self) -> None:
+        """Make the thread end soon, without waiting for it; may be called twice."""
+        self._source.stop()
+        with self._changed:
+            if not self._stopped:
+                self._stopped, self._stopped_at_s = True, time.monotonic()
+            self._changed.notify_all()
+
     def _run(self) -> None:
         error: BaseException | None = None
         try:
@@ -108,14 +118,11 @@ class Capture:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._source.stop()
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-        self._thread.join(JOIN_S)
+        self.stop()
+        self._thread.join(max(0.0, self._stopped_at_s + JOIN_S - time.monotonic()))
         if self._thread.is_alive():
             _log.warning(
-                "%s: the read did not return within %.0f s; it ends with the process",
+                "%s: the read did not return within %.1f s; it ends with the process",
                 self._source.uri,
                 JOIN_S,
             )

@@ -1,9 +1,11 @@
 """The loop of a stream: it takes frames from a source, scores them, and gives the verdicts to the sinks.
 
-One thread captures frames; the calling thread scores them and feeds the sinks. `edgead.streaming.capture` describes
-which frames are dropped, and `edgead.streaming.freshness` which frames are withheld. An error in either thread ends the
-stream with that error. A frame that is too old, before the model or after it, or has an anomaly map or a score that is
-not finite gets no verdict: it is withheld, counted and given to the sinks with the reason.
+One thread captures frames, the calling thread scores them, and each sink has a thread of its own.
+`edgead.streaming.capture` describes which frames are dropped, `edgead.streaming.freshness` which frames are withheld,
+and `edgead.streaming.delivery` what a slow or failed sink loses. An error of the source or of the model ends the
+stream. A failure of a sink ends the stream of a file, which can be streamed again; a camera goes on. A frame that is
+too old, before the model or after it, or has an anomaly map or a score that is not finite gets no verdict: it is
+withheld, counted and given to the sinks with the reason.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from edgead.imaging.preprocess import ModelSize, batch_from_images
 from edgead.runtime.base import Session
 from edgead.scoring.decision import NOT_FINITE
 from edgead.streaming.capture import Capture
+from edgead.streaming.deliveries import Deliveries
 from edgead.streaming.freshness import Cause, FrameCheck, Problem, Signal, SignalWatch
 from edgead.streaming.latency import LatencyHistogram
 from edgead.streaming.policy import StreamPolicy
@@ -33,7 +36,7 @@ from edgead.types import Frame
 
 # Time without a new image from a live source after which the sinks receive the loss of the signal.
 NO_SIGNAL_AFTER_S = 3.0
-# Longest wait for a frame before the loop checks whether it should stop, and calls `tick` of the sinks.
+# Longest wait for a frame before the loop checks whether it should stop.
 TICK_S = 0.1
 # Time without a new image in a watched folder after which the sinks learn that none comes.
 NO_NEW_FILE_AFTER_S = 60.0
@@ -60,7 +63,8 @@ def stream(
 ) -> Summary:
     """Score the frames of a source until it ends, `stop` is set, a sink stops it, or `policy.max_frames` are judged.
 
-    The caller closes the session, the source and the sinks.
+    The caller closes the session and the source. The sinks are closed here, each by its own thread. After `stop` a
+    sink that does not answer is left to the end of the process.
 
     Args:
         session: Opened inference session.
@@ -78,18 +82,26 @@ def stream(
     Raises:
         SourceError: The source failed.
         ImageError: An image file of the source cannot be read.
-        SinkError: A sink failed.
+        EdgeadError: A sink failed while the frames of a file were scored.
         BackendError: The inference failed.
     """
     check = FrameCheck(policy, policy.max_age_of(source.fps)) if source.live else None
-    run = _Run(session, sinks, size, threshold, part, check)
-    # The first inference allocates memory, and on a GPU it may compile. It runs before the capture, so that it delays
-    # no frame and counts in no latency.
-    session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))
-    start_s = time.monotonic()
-    with Capture(source) as capture:
+    survives = source.live or source.endless
+    with Deliveries(sinks, waits=not source.live, survives=survives, stop=stop) as outputs:
+        run = _Run(session, outputs, size, threshold, part, check)
+        # The first inference allocates memory, and on a GPU it may compile. It runs before the capture, so that it
+        # delays no frame and counts in no latency.
+        session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))
+        start_s = time.monotonic()
+        with Capture(source) as capture, suppress(StopStream):
+            try:
+                _judge(run, source, capture, policy.max_frames, stop)
+            finally:
+                # A read that hangs and a sink that hangs share the time that the end may take.
+                capture.stop()
+                outputs.finish()
         with suppress(StopStream):
-            _judge(run, source, capture, policy.max_frames, stop)
+            outputs.check()
         dropped = capture.dropped + source.dropped
     return run.summary(dropped, source.broken, time.monotonic() - start_s)
 
@@ -100,6 +112,7 @@ def _judge(
     """Take frames and judge them until the end. See `stream`."""
     watch = _signal_watch(source)
     while (stop is None or not stop.is_set()) and run.judged != max_frames:
+        run.check_sinks()
         frame = capture.take(TICK_S)
         taken_ns = time.monotonic_ns()
         if frame is None and capture.ended:
@@ -108,11 +121,9 @@ def _judge(
         if watch is not None:
             new = frame is not None and problem is None
             run.report(watch.change(problem, new, taken_ns / 1e9, source.trouble))
-        if frame is None:
-            run.tick()
-        elif problem is None:
+        if frame is not None and problem is None:
             run.score(frame, taken_ns)
-        else:
+        elif frame is not None and problem is not None:
             run.withhold(frame, problem)
 
 
@@ -136,13 +147,13 @@ class _Run:
     def __init__(
         self,
         session: Session,
-        sinks: Sequence[Sink],
+        outputs: Deliveries,
         size: ModelSize,
         threshold: float,
         part: str | None,
         check: FrameCheck | None,
     ) -> None:
-        self._session, self._sinks, self._size = session, sinks, size
+        self._session, self._outputs, self._size = session, outputs, size
         self._threshold, self._part, self._check = threshold, part, check
         self._latencies, self._ages = LatencyHistogram(), LatencyHistogram()
         self._withheld: Counter[Cause] = Counter()
@@ -172,8 +183,7 @@ class _Run:
                 self._ages.add(verdict.age_ms)
             self._scored += 1
             self._rejected += verdict.is_anomalous
-            for sink in self._sinks:
-                sink.write(frame, verdict, prediction.anomaly_map[0, 0])
+            self._outputs.verdict(frame, verdict, prediction.anomaly_map[0, 0])
 
     def withhold(self, frame: Frame, problem: Problem) -> None:
         """Count a frame without a verdict, and give it to the sinks if it is a single one.
@@ -186,16 +196,12 @@ class _Run:
                 "%s: frame %d gets no verdict: %s%s", frame.source, frame.index, problem.reason, hint
             )
         self._withheld[problem.cause] += 1
-        for sink in self._sinks:
-            if problem.cause in _SINGLE:
-                sink.withheld(frame, problem.reason)
-            else:
-                sink.tick()
+        if problem.cause in _SINGLE:
+            self._outputs.withheld(frame, problem.reason)
 
-    def tick(self) -> None:
-        """Call `tick` of the sinks."""
-        for sink in self._sinks:
-            sink.tick()
+    def check_sinks(self) -> None:
+        """Raise what a sink ended with. See `Deliveries.check`."""
+        self._outputs.check()
 
     def report(self, signal: Signal | None) -> None:
         """Count a loss of the signal, and give a change of the signal to the sinks."""
@@ -203,8 +209,7 @@ class _Run:
             return
         self._signal_losses += self._has_signal and not signal.present
         self._has_signal = signal.present
-        for sink in self._sinks:
-            sink.signal(signal)
+        self._outputs.signal(signal)
 
     def summary(self, dropped: int, broken: int, duration_s: float) -> Summary:
         """Return the counts, with the numbers of dropped frames and broken images, and the duration in seconds."""
@@ -225,4 +230,5 @@ class _Run:
             age_p95_ms=self._ages.percentile(95),
             age_p99_ms=self._ages.percentile(99),
             duration_s=duration_s,
+            sinks=self._outputs.counts(),
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgead.streaming.exposure import ExposureLimits
 from edgead.streaming.loop import stream
 from edgead.streaming.policy import StreamPolicy
-from edgead.streaming.sinks import open_sink
+from edgead.streaming.sinks import open_sinks
 from edgead.streaming.sources import ImageSource, Source, open_source, open_when_there
 from edgead.streaming.stopping import stop_on_signals
 from edgead.streaming.summary import Summary
@@ -49,11 +49,10 @@ def start_stream(model: Model, source: str, sinks: Sequence[str], options: Mappi
         # A stop during the wait leaves no frames.
         frames = open_when_there(open_it, options.get("wait", 0.0), stop) or ImageSource(source, [])
         stack.enter_context(frames)
-        opened_sinks = [stack.enter_context(open_sink(uri, fps=frames.fps)) for uri in sinks]
         return stream(
             model.session,
             frames,
-            opened_sinks,
+            open_sinks(sinks, fps=frames.fps),
             size=model.size,
             threshold=used.value,
             part=used.part,

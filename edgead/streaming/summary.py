@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgead.streaming.sinks.base import SinkCount
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -29,6 +31,7 @@ class Summary:
         age_p95_ms: 95th percentile of the age in milliseconds.
         age_p99_ms: 99th percentile of the age in milliseconds.
         duration_s: Time from the start of capture to the end, in seconds.
+        sinks: Counts of each sink, in the order of the sinks.
     """
 
     frames_seen: int
@@ -46,6 +49,7 @@ class Summary:
     age_p95_ms: float | None
     age_p99_ms: float | None
     duration_s: float
+    sinks: tuple[SinkCount, ...] = ()
 
     def text(self) -> str:
         """Return the summary as lines for a terminal."""
@@ -69,4 +73,7 @@ class Summary:
                 f"age        p50 {self.age_p50_ms:.1f} ms, p95 {self.age_p95_ms:.1f} ms, "
                 f"p99 {self.age_p99_ms:.1f} ms, capture to decision"
             )
+        for count in self.sinks:
+            problem = "" if count.problem is None else f" ({count.problem})"
+            lines.append(f"sink       {count.sink} {count.written} written, {count.lost} lost{problem}")
         return "\n".join(lines)

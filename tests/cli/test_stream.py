@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 
 from edgead.errors import InputError
@@ -85,8 +86,9 @@ def test_a_video_without_a_sink_shows_the_status_and_a_summary(bundle: Path, tmp
 @pytest.mark.usefixtures("signals_of_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_with_a_summary(bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
-    path = tmp_path / "out.jsonl"
-    arguments = [str(bundle), "--source", "synthetic:washer?size=64&fps=50", "--sink", f"jsonl:{path}"]
+    path, video = tmp_path / "out.jsonl", tmp_path / "out.mkv"
+    arguments = [str(bundle), "--source", "synthetic:washer?size=64&fps=20", "--sink", f"jsonl:{path}"]
+    arguments += ["--sink", f"video:{video}"]
     with subprocess.Popen(
         [*EDGEAD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -99,8 +101,12 @@ def test_a_signal_ends_it_with_a_summary(bundle: Path, tmp_path: Path, number: s
         out, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert f"{sum(line['event'] == 'verdict' for line in lines)} scored" in out
+    scored = sum(line["event"] == "verdict" for line in lines)
+    assert f"{scored} scored" in out
     assert errors == ""
+    # The video is finished, with its index and all frames.
+    frames = cv2.VideoCapture(str(video))
+    assert frames.get(cv2.CAP_PROP_FRAME_COUNT) == scored
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,8 @@ def test_an_error_of_a_sink_surfaces_and_stops_the_source() -> None:
 def test_a_sink_may_end_the_stream() -> None:
     sink = Failing(StopStream())
     summary = stream(FakeSession(SIZE), endless(), [sink], size=SIZE, threshold=1.0)
-    assert summary.frames_scored == len(sink.verdicts) == 3
+    assert len(sink.verdicts) == 3
+    assert summary.frames_scored >= 3
 
 
 def test_an_error_of_the_session_surfaces() -> None:

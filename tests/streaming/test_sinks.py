@@ -329,7 +329,7 @@ def test_a_window_without_a_display_is_an_error(monkeypatch: pytest.MonkeyPatch)
         ("rejects:?keep=3", SinkError, "'rejects:?keep=3'"),
         ("rejects:x?keep=0", InputError, "keep=0"),
         ("video:x.mkv?rate=3", InputError, "'rate'"),
-        ("jsonl:x?keep=3", InputError, "'keep'"),
+        ("jsonl:x?rate=3", InputError, "'rate'"),
         ("jsonl:x?", InputError, "''"),
         ("jsonl:x?.jsonl", InputError, "'.jsonl'"),
         ("video:x?.mkv", InputError, "'.mkv'"),

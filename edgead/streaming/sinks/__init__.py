@@ -2,48 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from edgead.errors import SinkError
+from edgead.errors import InputError, SinkError
 from edgead.files.addresses import without_secrets
-from edgead.streaming.sinks.base import Sink, StopStream
+from edgead.streaming.sinks.base import Sink, SinkCount, StopStream
 from edgead.streaming.sinks.jsonl import JsonLines
+from edgead.streaming.sinks.line_file import FSYNC_S, KEEP_FILES, LinePolicy
+from edgead.streaming.sinks.mqtt import Mqtt, open_mqtt
 from edgead.streaming.sinks.rejects import KEEP, RejectFolder
 from edgead.streaming.sinks.status import StatusLine
-from edgead.streaming.sinks.video import VIDEO_FPS, AnnotatedVideo
+from edgead.streaming.sinks.video import KEEP_SEGMENTS, SEGMENT_S, VIDEO_FPS, AnnotatedVideo
+from edgead.streaming.sinks.webhook import Webhook, open_webhook
 from edgead.streaming.sinks.window import Window
 from edgead.streaming.uri import number_in, split_options
 
 __all__ = [
     "AnnotatedVideo",
     "JsonLines",
+    "Mqtt",
     "RejectFolder",
     "Sink",
+    "SinkCount",
     "StatusLine",
     "StopStream",
+    "Webhook",
     "Window",
     "open_sink",
+    "open_sinks",
 ]
 
-_KINDS = "jsonl:FILE (or jsonl:- for the terminal), video:FILE, rejects:FOLDER, status: and window:"
+_KINDS = (
+    "jsonl:FILE (or jsonl:- for the terminal), video:FILE, rejects:FOLDER, mqtt://HOST/TOPIC?spool=FILE, "
+    "webhook:https://HOST/PATH#spool=FILE, status: and window:"
+)
 
-# The kinds that write to a place, each with its options.
-_OPTIONS: Mapping[str, Mapping[str, Callable[[str], float]]] = {
-    "jsonl": {},
-    "video": {"fps": number_in(float, 0.1, 1000)},
-    "rejects": {"keep": number_in(int, 1)},
-}
+
+def open_sinks(uris: Sequence[str], *, fps: float | None = None) -> list[Sink]:
+    """Open the sinks of several addresses, or none of them.
+
+    Args:
+        uris: Addresses of the sinks, see `open_sink`.
+        fps: Frame rate of the source in frames per second; None if unknown.
+
+    Returns:
+        The opened sinks, in the order of the addresses.
+
+    Raises:
+        SinkError: A sink cannot be opened, or two sinks write to one place.
+        InputError: An option of an address is unknown or has an invalid value.
+    """
+    with ExitStack() as stack:
+        sinks = [stack.enter_context(open_sink(uri, fps=fps)) for uri in uris]
+        seen: dict[object, str] = {}
+        for sink in sinks:
+            if sink.place is None:
+                continue
+            key = _identity(sink.place)
+            if key in seen:
+                raise SinkError(
+                    f"sinks {seen[key]!r} and {sink.name!r} write to one place",
+                    hint="give each its own place",
+                )
+            seen[key] = sink.name
+        stack.pop_all()
+    return sinks
+
+
+def _identity(place: str) -> object:
+    """Return what two names of one file have in common: its inode, or the real path of a file that is not there yet."""
+    try:
+        found = os.stat(place)
+    except OSError:
+        return os.path.realpath(place)
+    return found.st_dev, found.st_ino
 
 
 def open_sink(uri: str, *, fps: float | None = None) -> Sink:
     """Open the sink of an address.
 
-    ``jsonl:FILE``, ``jsonl:-``    one JSON object per line, appended to a file or printed to standard output
-    ``video:FILE?fps=25``          frames with heat map and verdict, .mkv or .webm
-    ``rejects:FOLDER?keep=1000``   the newest `keep` images above the threshold
-    ``status:``                    one line in the terminal
-    ``window:``                    a window; Esc or q ends the stream
+    ``jsonl:FILE?max_mb=100&keep=5&fsync_s=1``
+        One JSON object per line, appended to a file. Above `max_mb` the file is renamed, and `keep` renamed files
+        stay. A line is flushed to the disk within `fsync_s` seconds.
+    ``jsonl:-``
+        One JSON object per line on standard output.
+    ``video:FILE?fps=25&segment_s=3600&keep=24``
+        Frames with heat map and verdict, .mkv or .webm, in segments of `segment_s` seconds of playback, of which `keep`
+        older ones stay.
+    ``rejects:FOLDER?keep=1000``
+        The newest `keep` images above the threshold.
+    ``mqtt://USER:PASSWORD@HOST:PORT/TOPIC?spool=FILE&keep=100000``
+        Records for an MQTT broker, which wait in the file `spool` while the broker is away. ``mqtts://`` encrypts,
+        with the options `ca`, `cert` and `key`.
+    ``webhook:https://USER:PASSWORD@HOST/PATH#spool=FILE&keep=100000``
+        Records that are posted to a web address, with the options `spool`, `keep` and `ca` behind the ``#``.
+    ``status:``
+        One line in the terminal.
+    ``window:``
+        A window; Esc or q ends the stream.
 
     A ``?`` begins options; in a name it is written ``??``.
 
@@ -58,18 +117,65 @@ def open_sink(uri: str, *, fps: float | None = None) -> Sink:
         SinkError: The address is unknown, or the sink cannot be opened.
         InputError: An option of the address is unknown or has an invalid value.
     """
+    sink = _open(uri, fps)
+    sink.name = without_secrets(uri)
+    return sink
+
+
+def _open(uri: str, fps: float | None) -> Sink:
     kind, colon, target = uri.partition(":")
-    if colon and kind in _OPTIONS:
-        name, options = split_options(target, _OPTIONS[kind])
-        if not name:
+    if colon and kind in _OPENERS:
+        if not target.replace("??", "_").partition("?")[0]:
             raise SinkError(f"sink {uri!r} names no place to write to", hint=f"give {_KINDS}")
-        if kind == "jsonl":
-            return JsonLines(name)
-        if kind == "video":
-            return AnnotatedVideo(Path(name), options.get("fps", fps or VIDEO_FPS))
-        return RejectFolder(Path(name), int(options.get("keep", KEEP)))
+        return _OPENERS[kind](target, fps)
+    if kind in ("mqtt", "mqtts"):
+        return open_mqtt(uri)
+    if kind == "webhook":
+        return open_webhook(target)
     if uri == "status:":
         return StatusLine()
     if uri == "window:":
         return Window()
     raise SinkError(f"unknown sink {without_secrets(uri)!r}", hint=f"give {_KINDS}")
+
+
+def _open_jsonl(target: str, fps: float | None) -> Sink:
+    known = {"max_mb": number_in(float, 0.001), "keep": number_in(int, 1), "fsync_s": number_in(float, 0)}
+    path, options = split_options(target, known)
+    if "keep" in options and "max_mb" not in options:
+        raise InputError("option 'keep' has no use without 'max_mb'", hint="add max_mb=100")
+    max_mb = options.get("max_mb")
+    policy = LinePolicy(
+        None if max_mb is None else round(max_mb * 1e6),
+        int(options.get("keep", KEEP_FILES)),
+        options.get("fsync_s", FSYNC_S),
+    )
+    return JsonLines(path, policy)
+
+
+def _open_video(target: str, fps: float | None) -> Sink:
+    known = {
+        "fps": number_in(float, 0.1, 1000),
+        "segment_s": number_in(float, 1),
+        "keep": number_in(int, 1),
+    }
+    path, options = split_options(target, known)
+    return AnnotatedVideo(
+        Path(path),
+        options.get("fps", fps or VIDEO_FPS),
+        segment_s=options.get("segment_s", SEGMENT_S),
+        keep=int(options.get("keep", KEEP_SEGMENTS)),
+    )
+
+
+def _open_rejects(target: str, fps: float | None) -> Sink:
+    path, options = split_options(target, {"keep": number_in(int, 1)})
+    return RejectFolder(Path(path), int(options.get("keep", KEEP)))
+
+
+# Kinds with a place to write to. Each function gets the address after the kind, and the frame rate of the source.
+_OPENERS: dict[str, Callable[[str, float | None], Sink]] = {
+    "jsonl": _open_jsonl,
+    "video": _open_video,
+    "rejects": _open_rejects,
+}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from edgead.streaming.freshness import Signal
+from edgead.streaming.record import Record, signal_record, verdict_record, withheld_record
 from edgead.types import Closing, Float32Array, Frame, Verdict
 
 
@@ -12,8 +15,41 @@ class StopStream(Exception):  # noqa: N818 (not an error)
     """Raised by a sink to end the stream without an error: somebody closed the window."""
 
 
+@dataclass(frozen=True, slots=True)
+class SinkCount:
+    """What one sink did with its events.
+
+    Attributes:
+        sink: Address of the sink, without secrets.
+        written: Number of events that the sink has taken.
+        lost: Number of events that were dropped: the sink was too slow, did not answer, or failed.
+        problem: Reason why the sink takes no events now, or took none at the end; None if it works.
+    """
+
+    sink: str
+    written: int
+    lost: int
+    problem: str | None = None
+
+
 class Sink(Closing):
-    """An opened sink: a context manager that one thread uses. A SinkError ends the stream."""
+    """An opened sink: a context manager that one thread uses. An EdgeadError is a failure of the sink.
+
+    `edgead.streaming.stream` runs every sink in a thread of its own and closes it there.
+
+    Attributes:
+        name: Address of the sink, without secrets, for messages.
+        place: Path or name of the output. Two sinks on one place are refused. None if a place can be shared.
+        capacity: Largest number of events that wait for the sink. An event may hold an image.
+        logs_each_loss: Whether every lost image of this sink gets a record of its own.
+        hurry: Whether the stream was stopped, so that `close` must return within a second.
+    """
+
+    name = ""
+    place: str | None = None
+    capacity = 8
+    logs_each_loss = False
+    hurry = False
 
     @abstractmethod
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
@@ -25,9 +61,13 @@ class Sink(Closing):
             anomaly_map: Anomaly map, (h, w) float32, at the model's image size; not to be changed.
 
         Raises:
-            SinkError: The sink cannot be written.
+            EdgeadError: The sink cannot be written.
             StopStream: The stream is to end.
         """
+
+    def wants(self, verdict: Verdict) -> bool:
+        """Return False for a verdict that `write` would ignore, so that its image does not wait."""
+        return True
 
     def withheld(self, frame: Frame, reason: str) -> None:
         """Receive a frame that was scored and gets no verdict.
@@ -37,7 +77,7 @@ class Sink(Closing):
             reason: Reason for the missing verdict, as text.
 
         Raises:
-            SinkError: The sink cannot be written.
+            EdgeadError: The sink cannot be written.
             StopStream: The stream is to end.
         """
 
@@ -45,7 +85,47 @@ class Sink(Closing):
         """Receive the loss of a live source's signal, or its return."""
 
     def tick(self) -> None:
-        """Do periodic work; called several times a second while no verdict comes."""
+        """Do periodic work; called several times a second while no event comes."""
+
+    def problem(self) -> str | None:
+        """Return why events do not get further although the sink takes them, such as a receiver that is away."""
+        return None
+
+    def show_counts(self, counts: Callable[[], Sequence[SinkCount]]) -> None:
+        """Receive, once before the first event, a function that returns the counts of all sinks of the stream."""
 
     def close(self) -> None:
         """Finish the output; may be called twice."""
+
+
+class RecordSink(Sink):
+    """A sink that needs the records of events and no image, so that many events can wait for it.
+
+    If it fails on a camera's record, the record is given to it again until it succeeds. A record that does not fit
+    into the queue meanwhile is lost.
+    """
+
+    capacity = 1024
+
+    @abstractmethod
+    def record(self, record: Record) -> None:
+        """Receive the record of an event.
+
+        Args:
+            record: Record of any kind; see `edgead.streaming.record`. Not to be changed.
+
+        Raises:
+            EdgeadError: The sink cannot be written. Nothing of the record was written.
+        """
+
+    def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
+        """Receive a verdict as its record. See `Sink.write`."""
+        self.record(verdict_record(frame, verdict))
+
+    def withheld(self, frame: Frame, reason: str) -> None:
+        """Receive a missing verdict as its record. See `Sink.withheld`."""
+        self.record(withheld_record(frame, reason))
+
+    def signal(self, signal: Signal) -> None:
+        """Receive the loss of the signal, or its return, as its record."""
+        self.record(signal_record(signal))

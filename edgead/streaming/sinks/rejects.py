@@ -1,7 +1,8 @@
 """Images of the rejected parts, to look at, to show, and to keep as test images.
 
 Each rejected frame is saved without loss, and beside it the frame with heat map and verdict. Only the newest images are
-kept: a folder that grows for months fills the disk, and a full disk ends the stream.
+kept, because a folder that grows for months fills the disk. An image that cannot be saved gets a record with the
+reason.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import cv2
 
 from edgead.errors import EdgeadError, SinkError
-from edgead.files.atomic import replace_file
+from edgead.files.atomic import replace_file, write_errors
 from edgead.files.records import utc_now
 from edgead.streaming.annotate import annotate
 from edgead.streaming.sinks.base import Sink
@@ -37,8 +38,11 @@ class RejectFolder(Sink):
         SinkError: The folder cannot be made or read.
     """
 
+    logs_each_loss = True
+
     def __init__(self, folder: Path, keep: int = KEEP) -> None:
         self._folder, self._keep = folder, keep
+        self.place = str(folder)
         if folder.exists() and not folder.is_dir():
             raise SinkError(f"cannot write to {folder} (it is a file)", hint="give rejects: a folder")
         try:
@@ -57,6 +61,10 @@ class RejectFolder(Sink):
             ) from error
         self._stems = deque(name.removesuffix(_IMAGE) for name in names)
 
+    def wants(self, verdict: Verdict) -> bool:
+        """Return True for a rejected frame. See `Sink.wants`."""
+        return verdict.is_anomalous
+
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
         """Save the frame if it is rejected.
 
@@ -68,15 +76,17 @@ class RejectFolder(Sink):
         Raises:
             EdgeadError: An image cannot be written.
         """
-        if not verdict.is_anomalous:
+        if not self.wants(verdict):
             return
         # The basic format of ISO 8601, because some systems allow no colon in file names.
         time = utc_now("milliseconds").replace("-", "").replace(":", "").replace("+0000", "Z")
         stem = f"{time}_frame{verdict.frame_index:08d}_score{verdict.anomaly_score:.4f}"
         while len(self._stems) >= self._keep:
-            oldest = self._stems.popleft()
             for suffix in (_IMAGE, _HEAT):
-                (self._folder / f"{oldest}{suffix}").unlink(missing_ok=True)
+                path = self._folder / f"{self._stems[0]}{suffix}"
+                with write_errors(path):
+                    path.unlink(missing_ok=True)
+            self._stems.popleft()
         # The heat map is written first, so that every image has its heat map beside it; `keep` counts images.
         heat = self._folder / f"{stem}{_HEAT}"
         _save(heat, annotate(frame.image, verdict, anomaly_map))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 
 from edgead.files.terminal_line import TerminalLine, is_drawable
-from edgead.streaming.freshness import Signal
-from edgead.streaming.sinks.base import Sink
+from edgead.streaming.record import Record
+from edgead.streaming.sinks.base import RecordSink, SinkCount
 from edgead.text import printable
-from edgead.types import Float32Array, Frame, Verdict
 
 TERMINAL_EVERY_S = 0.2
 LOG_EVERY_S = 10.0
@@ -17,11 +17,13 @@ LOG_EVERY_S = 10.0
 MAX_PART_SHOWN = 24
 
 
-class StatusLine(Sink):
+class StatusLine(RecordSink):
     """Status of the stream on standard error: one line that is rewritten in a terminal, new lines at times in a log.
 
-    It goes to standard error, so that standard output has verdicts only.
+    It goes to standard error, so that standard output has verdicts only. It names every sink that lost events.
     """
+
+    place = "standard error"
 
     def __init__(self) -> None:
         self._line = TerminalLine(sys.stderr) if is_drawable(sys.stderr) else None
@@ -29,26 +31,29 @@ class StatusLine(Sink):
         self._scored = self._rejected = 0
         self._since_s, self._scored_then = time.monotonic(), 0
         self._shown_s = 0.0
-        self._latest: Verdict | None = None
-        self._lost: Signal | None = None
+        self._latest: Record | None = None
+        self._lost_signal: str | None = None
         self._no_verdict: str | None = None
+        self._counts: Callable[[], Sequence[SinkCount]] = tuple
 
-    def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
-        """Count the verdict, and show it if the line is due. See `Sink.write`."""
-        self._scored += 1
-        self._rejected += verdict.is_anomalous
-        self._latest, self._no_verdict = verdict, None
+    def show_counts(self, counts: Callable[[], Sequence[SinkCount]]) -> None:
+        """Show what sinks lose from now on. See `Sink.show_counts`."""
+        self._counts = counts
+
+    def record(self, record: Record) -> None:
+        """Show an event: a verdict or a missing one if the line is due, a change of the signal at once."""
+        event = record["event"]
+        if event in ("signal", "no_signal"):
+            self._lost_signal = record.get("reason")
+            self._show()
+            return
+        if event == "verdict":
+            self._scored += 1
+            self._rejected += record["is_anomalous"]
+            self._latest, self._no_verdict = record, None
+        elif event == "withheld":
+            self._no_verdict = record["reason"]
         self._show_if_due()
-
-    def withheld(self, frame: Frame, reason: str) -> None:
-        """Show the missing verdict. See `Sink.withheld`."""
-        self._no_verdict = reason
-        self._show_if_due()
-
-    def signal(self, signal: Signal) -> None:
-        """Show the loss of the signal, or its return, at once."""
-        self._lost = None if signal.present else signal
-        self._show()
 
     def tick(self) -> None:
         """Keep the line current while no verdict comes."""
@@ -56,11 +61,11 @@ class StatusLine(Sink):
 
     def close(self) -> None:
         """Show the last state and end the line."""
-        if self._scored or self._lost or self._no_verdict:
+        if self._scored or self._lost_signal or self._no_verdict:
             self._show()
             if self._line is not None:
                 self._line.end()
-        self._scored, self._lost, self._no_verdict = 0, None, None
+        self._scored, self._lost_signal, self._no_verdict = 0, None, None
 
     def _show_if_due(self) -> None:
         if time.monotonic() - self._shown_s >= self._every_s:
@@ -73,20 +78,24 @@ class StatusLine(Sink):
         if passed_s >= 1.0:
             self._since_s, self._scored_then = now_s, self._scored
         self._shown_s = now_s
-        if self._lost is not None:
-            state = f"NO SIGNAL  {self._lost.reason}"
+        if self._lost_signal is not None:
+            state = f"NO SIGNAL  {self._lost_signal}"
         elif self._no_verdict is not None:
             state = f"NO VERDICT  {self._no_verdict}"
         elif self._latest is None:
             state = "waiting for the first image"
         else:
-            word = "REJECT" if self._latest.is_anomalous else "good  "
+            word = "REJECT" if self._latest["is_anomalous"] else "good  "
             state = (
-                f"{word}  score {self._latest.anomaly_score:.4f} of {self._latest.threshold:.4f}  "
-                f"{self._latest.latency_ms:6.1f} ms"
+                f"{word}  score {self._latest['anomaly_score']:.4f} of {self._latest['threshold']:.4f}  "
+                f"{self._latest['latency_ms']:6.1f} ms"
             )
-            if self._latest.part is not None:
-                state += f"  {self._latest.part[:MAX_PART_SHOWN]}"
+            if self._latest["part"] is not None:
+                state += f"  {self._latest['part'][:MAX_PART_SHOWN]}"
+        for count in self._counts():
+            failure = "" if count.problem is None else " FAILS"
+            if count.lost or failure:
+                state = f"{count.sink[:MAX_PART_SHOWN]}{failure} LOST {count.lost}  {state}"
         # The state first, because a narrow terminal has no space for all.
         text = f"{state}  {self._scored} scored  {self._rejected} rejected  {rate:5.1f} a second"
         if self._line is not None:

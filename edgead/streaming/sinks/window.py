@@ -25,11 +25,12 @@ class Window(Sink):
         SinkError: No window can be shown.
     """
 
+    place = "window"
+
     def __init__(self) -> None:
         _check_display()
-        cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         self._height_width = (480, 640)
-        self._open = True
+        self._is_open = False
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
         """Show the frame.
@@ -58,15 +59,23 @@ class Window(Sink):
 
     def tick(self) -> None:
         """Process the events of the window. See `write` for StopStream."""
+        self._open()
         self._answer()
 
     def close(self) -> None:
         """Close the window."""
-        if self._open:
+        if self._is_open:
             cv2.destroyAllWindows()
-            self._open = False
+            self._is_open = False
+
+    def _open(self) -> None:
+        """Open the window in the thread that uses it, because window libraries allow no other."""
+        if not self._is_open:
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            self._is_open = True
 
     def _show(self, rgb: UInt8Array) -> None:
+        self._open()
         cv2.imshow(_TITLE, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
         self._answer()
 

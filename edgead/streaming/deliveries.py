@@ -1,0 +1,137 @@
+"""Delivery of events to all sinks of a stream: records first, then images, and a bounded end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from types import TracebackType
+
+from typing_extensions import Self
+
+from edgead.streaming.delivery import Delivery, Item, Ticket
+from edgead.streaming.freshness import Signal
+from edgead.streaming.record import Record, lost_record, signal_record, verdict_record, withheld_record
+from edgead.streaming.sinks.base import RecordSink, Sink, SinkCount, StopStream
+from edgead.types import Float32Array, Frame, Verdict
+
+# Time in which the sinks finish after the stream was stopped. Images get the first part of it, so that the log of the
+# records can still have the images that were lost.
+END_S = 1.0
+_IMAGES_S = 0.6
+_POLL_S = 0.05
+
+
+class Deliveries:
+    """All sinks of one stream; a context manager, which finishes and closes them.
+
+    Args:
+        sinks: Opened sinks. They are closed at the end, each in its own thread.
+        waits: Whether events wait for a slow sink, because the source waits too.
+        survives: Whether the stream goes on if a sink fails. Otherwise `check` raises the failure.
+        stop: Event that ends the stream once it is set.
+    """
+
+    def __init__(
+        self, sinks: Sequence[Sink], *, waits: bool, survives: bool, stop: threading.Event | None = None
+    ) -> None:
+        self._stop = threading.Event() if stop is None else stop
+        self._finished = False
+        self._all = [
+            Delivery(sink, waits=waits, retries=survives, on_loss=self._record_loss) for sink in sinks
+        ]
+        self._records = [(one, one.sink) for one in self._all if isinstance(one.sink, RecordSink)]
+        self._images = [one for one in self._all if not isinstance(one.sink, RecordSink)]
+        for sink in sinks:
+            sink.show_counts(self.counts)
+
+    def counts(self) -> tuple[SinkCount, ...]:
+        """Return the counts of every sink, in the order of the sinks."""
+        return tuple(one.count() for one in self._all)
+
+    def check(self) -> None:
+        """Raise what a sink ended with.
+
+        Raises:
+            EdgeadError: A sink failed, and the stream does not survive that.
+            StopStream: A sink asked for the end.
+        """
+        failures = [one.failure for one in self._all if one.failure is not None]
+        # An error is more important than the wish to end.
+        for failure in sorted(failures, key=lambda failure: isinstance(failure, StopStream)):
+            raise failure
+
+    def verdict(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
+        """Give a verdict to all sinks. See `Sink.write`.
+
+        The image of a verdict is written after its record, unless the sink of the record hangs or fails.
+        """
+        written = self._put_record(verdict_record(frame, verdict), frame.index)
+        for one in self._images:
+            if one.sink.wants(verdict):
+                call = partial(one.sink.write, frame, verdict, anomaly_map)
+                one.put(Item(call, frame.index, written), self._stop)
+
+    def withheld(self, frame: Frame, reason: str) -> None:
+        """Give a missing verdict to all sinks. See `Sink.withheld`."""
+        self._put_record(withheld_record(frame, reason), frame.index)
+        for one in self._images:
+            one.put(Item(partial(one.sink.withheld, frame, reason), frame.index), self._stop)
+
+    def signal(self, signal: Signal) -> None:
+        """Give a change of the signal to all sinks. See `Sink.signal`."""
+        self._put_record(signal_record(signal))
+        for one in self._images:
+            one.put(Item(partial(one.sink.signal, signal)), self._stop)
+
+    def _put_record(self, record: Record, frame_index: int | None = None) -> tuple[Ticket, ...]:
+        return tuple(
+            one.put(Item(partial(sink.record, record), frame_index), self._stop)
+            for one, sink in self._records
+        )
+
+    def _record_loss(self, name: str, events: int, reason: str, frame_index: int | None) -> None:
+        """Give the record of lost events to the sinks of records, without waiting; called from any thread."""
+        record = lost_record(name, events, reason, frame_index)
+        for one, sink in self._records:
+            one.put(Item(partial(sink.record, record)))
+
+    def finish(self) -> None:
+        """Write what waits and close all sinks; may be called twice.
+
+        After a stop this takes at most `END_S`. Otherwise it takes as long as any sink still answers.
+        """
+        if self._finished:
+            return
+        self._finished = True
+        start_s = time.monotonic()
+        self._finish(self._images, start_s + _IMAGES_S)
+        records = [one for one, _ in self._records]
+        for one in records:
+            if one.is_stuck:
+                # Now, so that the other logs have its losses.
+                one.give_up()
+        self._finish(records, start_s + END_S)
+
+    def _finish(self, deliveries: Sequence[Delivery], end_s: float) -> None:
+        """Finish some sinks until a time of the monotonic clock, or, without a stop, while any of them answers."""
+        for one in deliveries:
+            one.begin_to_finish()
+        while alive := [one for one in deliveries if one.is_alive]:
+            stopped = self._stop.is_set()
+            for one in alive:
+                one.sink.hurry = stopped
+            if (stopped and time.monotonic() > end_s) or (not stopped and all(one.is_stuck for one in alive)):
+                break
+            alive[0].join(_POLL_S)
+        for one in deliveries:
+            one.give_up()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish()

@@ -1,0 +1,85 @@
+r"""Records: what a program reads about a stream, one JSON object for each event.
+
+    {"event": "verdict", "time": ..., "source": ..., "part": ..., "frame_index": ...,
+     "anomaly_score": ..., "threshold": ..., "share_of_threshold": ..., "is_anomalous": ...,
+     "latency_ms": ..., "age_ms": ...,
+     "regions": [{"x_px": ..., "y_px": ..., "width_px": ..., "height_px": ..., "area_px": ..., "highest_value": ...,
+                  "polygon": [[x, y], ...]}, ...]}
+    {"event": "withheld", "time": ..., "source": ..., "frame_index": ..., "reason": ...}
+    {"event": "no_signal", "time": ..., "cause": ..., "reason": ..., "silent_s": ...}
+    {"event": "signal", "time": ..., "silent_s": ...}
+    {"event": "lost", "time": ..., "sink": ..., "events": ..., "frame_index": ..., "reason": ...}
+
+Times are UTC. In a source, a byte of a file name that is not UTF-8 is written as ``\xfc`` and a backslash as two. A
+record is made once, when the event happens, so every sink has the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, TypeAlias
+
+from edgead.files.records import utc_now
+from edgead.streaming.freshness import Signal
+from edgead.text import path_text
+from edgead.types import Frame, Verdict
+
+Record: TypeAlias = Mapping[str, Any]
+
+
+def verdict_record(frame: Frame, verdict: Verdict) -> Record:
+    """Make the record of a verdict.
+
+    Args:
+        frame: Frame that was scored.
+        verdict: Decision on the frame.
+
+    Returns:
+        The record, with values that JSON can encode.
+    """
+    return _record(
+        "verdict",
+        source=path_text(frame.source),
+        part=verdict.part,
+        frame_index=verdict.frame_index,
+        anomaly_score=verdict.anomaly_score,
+        threshold=verdict.threshold,
+        share_of_threshold=verdict.share_of_threshold,
+        is_anomalous=verdict.is_anomalous,
+        latency_ms=round(verdict.latency_ms, 3),
+        age_ms=None if verdict.age_ms is None else round(verdict.age_ms, 3),
+        regions=[asdict(region) for region in verdict.regions],
+    )
+
+
+def withheld_record(frame: Frame, reason: str) -> Record:
+    """Make the record of a frame that was scored and gets no verdict, with the reason as text."""
+    return _record("withheld", source=path_text(frame.source), frame_index=frame.index, reason=reason)
+
+
+def signal_record(signal: Signal) -> Record:
+    """Make the record of a lost signal, or of its return."""
+    silent_s = round(signal.silent_s, 3)
+    if signal.present:
+        return _record("signal", silent_s=silent_s)
+    return _record("no_signal", cause=signal.cause, reason=signal.reason, silent_s=silent_s)
+
+
+def lost_record(sink: str, events: int, reason: str, frame_index: int | None = None) -> Record:
+    """Make the record of events that a sink lost.
+
+    Args:
+        sink: Address of the sink, without secrets.
+        events: Number of lost events.
+        reason: Reason for the loss, as text.
+        frame_index: Index of the frame whose image is lost; None if the record stands for several events.
+
+    Returns:
+        The record.
+    """
+    return _record("lost", sink=sink, events=events, frame_index=frame_index, reason=reason)
+
+
+def _record(event: str, **values: object) -> Record:
+    return {"event": event, "time": utc_now("milliseconds"), **values}

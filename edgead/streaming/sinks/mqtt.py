@@ -1,0 +1,242 @@
+"""MQTT: records for programs on other machines, through a broker that may be away.
+
+Topics below the topic of the address:
+
+    TOPIC/events   every record, with QoS 1, as JSON with two more keys: "spool" and "number"
+    TOPIC/state    the latest state of the stream, retained: {"state": "running"}, "no_signal" with its reason,
+    "stopped", or
+                   "gone" if the stream died or lost its network (the last will)
+
+QoS 1 delivers at least once. A receiver that must not count a record twice ignores a number that is not greater than
+the last one of the same spool.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from edgead.errors import SinkError, needs_extra
+from edgead.files.addresses import Address, without_secrets
+from edgead.files.parsing import json_text
+from edgead.streaming.record import Record
+from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink
+from edgead.streaming.uri import number_in, read_options
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client
+
+PORT, TLS_PORT = 1883, 8883
+# A broker that does not answer for one and a half times this time is lost.
+KEEPALIVE_S = 10
+RECONNECT_MIN_S, RECONNECT_MAX_S = 1, 30
+_EXAMPLE = "give mqtt://HOST/TOPIC?spool=FILE"
+_MAX_TOPIC_BYTES = 65535 - len("/events")
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Address of a broker, and what it needs to be reached.
+
+    Attributes:
+        host: Name or IP address.
+        port: TCP port.
+        topic: Topic above the topics of the stream.
+        user: User name; None to log in without one.
+        password: Password.
+        tls: Whether the connection is encrypted and the broker's certificate is checked.
+        ca: File of the certificates to trust; None for the ones of the system.
+        cert: File of the client's certificate; None if the broker asks for none.
+        key: File of the key of that certificate.
+
+    Raises:
+        SinkError: The topic is not usable.
+    """
+
+    host: str
+    port: int
+    topic: str
+    user: str | None = None
+    password: str = ""
+    tls: bool = False
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        data = self.topic.encode(errors="surrogatepass")
+        printable = self.topic.isprintable() and self.topic == data.decode(errors="replace")
+        if not self.topic or not printable or set("+#") & set(self.topic) or len(data) > _MAX_TOPIC_BYTES:
+            raise SinkError(
+                f"topic {self.topic[:100]!r} is not usable", hint="give mqtt://HOST/TOPIC, without + and #"
+            )
+
+
+class Mqtt(StoredSink):
+    """Records and state of the stream, published to a broker; reconnects without limit.
+
+    Args:
+        broker: Broker and topic.
+        spool: File of the records that wait for the broker.
+        keep: Largest number of records that wait.
+
+    Raises:
+        MissingExtraError: paho-mqtt is not installed.
+        EdgeadError: The spool cannot be opened, or a certificate cannot be read.
+    """
+
+    def __init__(self, broker: Broker, spool: Path, keep: int = KEEP_RECORDS) -> None:
+        with needs_extra("mqtt", "a sink mqtt://"):
+            from paho.mqtt.client import Client, MQTTv311
+            from paho.mqtt.enums import CallbackAPIVersion
+        context = _tls_context(broker) if broker.tls else None
+        super().__init__(spool, keep)
+        self.name = f"{'mqtts' if broker.tls else 'mqtt'}://{broker.host}:{broker.port}/{broker.topic}"
+        self._broker, self._state = broker, json_text({"state": "running"}, indent=None)
+        self._trouble = "not connected yet"
+        self._confirmed: set[int] = set()
+        self._client: Client = Client(
+            CallbackAPIVersion.VERSION2, f"edgead-{self._spool.id}", clean_session=True, protocol=MQTTv311
+        )
+        if context is not None:
+            self._client.tls_set_context(context)
+        if broker.user is not None:
+            self._client.username_pw_set(broker.user, broker.password)
+        self._client.will_set(
+            f"{broker.topic}/state", json_text({"state": "gone"}, indent=None), 1, retain=True
+        )
+        self._client.reconnect_delay_set(RECONNECT_MIN_S, RECONNECT_MAX_S)
+        self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = lambda *_: self._report(
+            f"cannot connect to {broker.host}:{broker.port}"
+        )
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_publish = self._on_publish
+        # The stream starts without its broker too; the thread of the library connects, now or later.
+        self._client.connect_async(broker.host, broker.port, KEEPALIVE_S)
+        self._client.loop_start()
+        self.start()
+
+    def record(self, record: Record) -> None:
+        """Publish a change of the signal as the state, and store the record. See `RecordSink.record`."""
+        if record["event"] in ("signal", "no_signal"):
+            state = {"state": "running" if record["event"] == "signal" else "no_signal"}
+            self._set_state(state | {key: record[key] for key in ("time", "reason") if key in record})
+        super().record(record)
+
+    def close(self) -> None:
+        """Send what waits as long as the broker confirms, and log out. See `StoredSink.close`."""
+        if self._is_closed:
+            return
+        super().close()
+        if self._client.is_connected():
+            self._set_state({"state": "stopped"})
+        # The thread of the library sends what it has and ends. It is not waited for, because it may be in a connection
+        # attempt.
+        self._client.disconnect()
+
+    def _set_state(self, state: dict[str, Any]) -> None:
+        self._state = json_text(state, indent=None)
+        if self._client.is_connected():
+            self._publish_state()
+
+    def _publish_state(self) -> None:
+        # Without a confirmation: a state that gets lost is published again with the next connection.
+        self._client.publish(f"{self._broker.topic}/state", self._state, 0, retain=True)
+
+    def _on_connect(
+        self, client: Client, data: object, flags: object, reason: Any, properties: object
+    ) -> None:
+        if reason.is_failure:
+            self._report(f"the broker refuses the connection ({reason})")
+            return
+        self._report(None)
+        self._publish_state()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _on_disconnect(
+        self, client: Client, data: object, flags: object, reason: Any, properties: object
+    ) -> None:
+        if not self._is_closed:
+            self._report(f"the connection is lost ({reason})")
+
+    def _on_publish(self, client: Client, data: object, mid: int, reason: object, properties: object) -> None:
+        with self._changed:
+            self._confirmed.add(mid)
+            self._changed.notify_all()
+
+    def _send(self, messages: Sequence[str]) -> int:
+        """Publish the messages and wait for the confirmations, over reconnections. See `StoredSink._send`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._client.is_connected() or self._closing)
+            self._confirmed.clear()
+        sent: list[int] = []
+        for message in messages:
+            # While the connection is away nothing is published, because the library would send it before the messages
+            # that it repeats after the reconnection. The lock is free, because the library calls back with a lock held.
+            if not self._client.is_connected():
+                break
+            sent.append(self._client.publish(f"{self._broker.topic}/events", message, 1).mid)
+        with self._changed:
+            # A message that is not confirmed is repeated by the library after each reconnection.
+            self._changed.wait_for(lambda: self._confirmed.issuperset(sent) or self._closing)
+            return len(list(takewhile(self._confirmed.__contains__, sent)))
+
+
+def open_mqtt(uri: str) -> Mqtt:
+    """Open the sink of an address ``mqtt://`` or ``mqtts://``. See `edgead.streaming.sinks.open_sink`.
+
+    Raises:
+        SinkError: The address has no host, no topic or no spool.
+        InputError: An option is unknown or has an invalid value.
+        MissingExtraError: paho-mqtt is not installed.
+        EdgeadError: The spool cannot be opened, or a certificate cannot be read.
+    """
+    shown, address = without_secrets(uri), Address.parse(uri) if "://" in uri else None
+    if address is None or address.option:
+        raise SinkError(f"{shown} is no address of a broker", hint=_EXAMPLE)
+    known: dict[str, Callable[[str], Any]] = {
+        "spool": str,
+        "keep": number_in(int, 1),
+        "ca": str,
+        "cert": str,
+        "key": str,
+    }
+    target, mark, query = address.url.partition("?")
+    options = read_options(query, known) if mark else {}
+    tls = target.startswith("mqtts:")
+    if not tls and {"ca", "cert", "key"} & set(options):
+        raise SinkError(
+            f"{shown} is not encrypted, so it has no certificates", hint="write mqtts:// in front"
+        )
+    try:
+        parts = urlsplit(target)
+        host, port = parts.hostname, parts.port or (TLS_PORT if tls else PORT)
+        topic = unquote(parts.path.removeprefix("/"), errors="strict")
+    except ValueError as error:
+        raise SinkError(f"{shown} is no address of a broker ({error})", hint=_EXAMPLE) from error
+    if not host or not options.get("spool"):
+        raise SinkError(f"{shown} names no {'spool' if host else 'host'}", hint=_EXAMPLE)
+    files = (options.get(name) for name in ("ca", "cert", "key"))
+    broker = Broker(host, port, topic, address.user, address.password, tls, *files)
+    return Mqtt(broker, Path(options["spool"]), int(options.get("keep", KEEP_RECORDS)))
+
+
+def _tls_context(broker: Broker) -> ssl.SSLContext:
+    """Make the settings of an encrypted connection."""
+    try:
+        context = ssl.create_default_context(cafile=broker.ca)
+        if broker.cert is not None:
+            context.load_cert_chain(broker.cert, broker.key)
+    except (OSError, ssl.SSLError) as error:
+        files = ", ".join(file for file in (broker.ca, broker.cert, broker.key) if file is not None)
+        raise SinkError(
+            f"cannot read {files} ({error})", hint="give certificates and keys as PEM files"
+        ) from error
+    return context

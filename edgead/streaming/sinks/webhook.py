@@ -1,0 +1,132 @@
+"""A webhook: every record is posted to a web address, which may be away for hours.
+
+Each request holds one record as JSON, with the keys "spool" and "number", and both again in the header
+`Idempotency-Key`. The next record follows when the server has answered with a status of 200 to 299. Any other answer,
+or none within `TIMEOUT_S`, is repeated with increasing pauses, so a server that has not understood a record gets it
+again and again, and the status shows why.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from edgead.errors import SinkError
+from edgead.files.addresses import Address, without_secrets
+from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink
+from edgead.streaming.uri import number_in, read_options
+
+TIMEOUT_S = 5.0
+RETRY_MIN_S, RETRY_MAX_S = 1.0, 30.0
+# Of an answer, which nobody reads, at most this much is taken so that the connection can be used again.
+_MAX_ANSWER_BYTES = 2**16
+_EXAMPLE = "give webhook:https://HOST/PATH#spool=FILE"
+
+
+class Webhook(StoredSink):
+    """Records that are posted one after another.
+
+    Args:
+        address: Web address with user and password, ``http://...`` or ``https://...``.
+        spool: File of the records that wait for the server.
+        keep: Largest number of records that wait.
+        ca: File of the certificates to trust; None for the ones of the system.
+
+    Raises:
+        SinkError: The address or the certificates are not usable.
+        EdgeadError: The spool cannot be opened.
+    """
+
+    def __init__(
+        self, address: Address, spool: Path, keep: int = KEEP_RECORDS, ca: str | None = None
+    ) -> None:
+        try:
+            parts = urlsplit(address.url)
+            self._host, self._port = parts.hostname or "", parts.port
+            self._context = ssl.create_default_context(cafile=ca) if parts.scheme == "https" else None
+        except (ValueError, OSError) as error:
+            raise SinkError(
+                f"{without_secrets(address.url)} cannot be used ({error})", hint=_EXAMPLE
+            ) from error
+        if parts.scheme not in ("http", "https") or not self._host:
+            raise SinkError(f"{without_secrets(address.url)} is no web address", hint=_EXAMPLE)
+        super().__init__(spool, keep)
+        self.name = f"webhook:{without_secrets(address.url)}"
+        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._headers = {"Content-Type": "application/json"}
+        if address.user is not None:
+            login = base64.b64encode(f"{address.user}:{address.password}".encode()).decode()
+            self._headers["Authorization"] = f"Basic {login}"
+        self._connection: http.client.HTTPConnection | None = None
+        self._pause_s = RETRY_MIN_S
+        self.start()
+
+    def _send(self, messages: Sequence[str]) -> int:
+        """Post messages until one of them is not confirmed. See `StoredSink._send`."""
+        for count, message in enumerate(messages):
+            if self._closing:
+                return count
+            problem = self._post(message)
+            self._report(problem)
+            if problem is not None:
+                self._wait(self._pause_s)
+                self._pause_s = min(2 * self._pause_s, RETRY_MAX_S)
+                return count
+            self._pause_s = RETRY_MIN_S
+        return len(messages)
+
+    def _post(self, message: str) -> str | None:
+        """Post one message; return why it is not confirmed."""
+        record = json.loads(message)
+        headers = self._headers | {"Idempotency-Key": f"{record['spool']}-{record['number']}"}
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            self._connection.request("POST", self._path, message.encode(), headers)
+            answer = self._connection.getresponse()
+            rest = answer.read(_MAX_ANSWER_BYTES)
+            if answer.will_close or len(rest) == _MAX_ANSWER_BYTES:
+                self._hang_up()
+        except (OSError, http.client.HTTPException) as error:
+            self._hang_up()
+            return f"the server does not answer ({error or type(error).__name__})"
+        return None if 200 <= answer.status < 300 else f"the server answers {answer.status}"
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._context is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._context)
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def close(self) -> None:
+        """Post what waits as long as the server confirms. See `StoredSink.close`."""
+        super().close()
+        if not self._sender.is_alive():
+            self._hang_up()
+
+
+def open_webhook(target: str) -> Webhook:
+    """Open the sink of an address without its kind: ``https://HOST/PATH#spool=FILE``.
+
+    Raises:
+        SinkError: The address has no host or no spool.
+        InputError: An option is unknown or has an invalid value.
+        EdgeadError: The spool cannot be opened.
+    """
+    url, mark, query = target.partition("#")
+    known: dict[str, Callable[[str], Any]] = {"spool": str, "keep": number_in(int, 1), "ca": str}
+    options = read_options(query, known) if mark else {}
+    if "://" not in url or not options.get("spool"):
+        raise SinkError(f"{without_secrets(target)} names no server and spool", hint=_EXAMPLE)
+    keep = int(options.get("keep", KEEP_RECORDS))
+    return Webhook(Address.parse(url), Path(options["spool"]), keep, options.get("ca"))
