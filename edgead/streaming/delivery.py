@@ -63,7 +63,8 @@ class Delivery:
 
     Args:
         sink: Opened sink. The thread closes it.
-        waits: Whether `put` waits for room in the queue, for a source that waits too. A hung sink is not waited for.
+        waits: Whether `put` waits for room in the queue, for a source that waits too. A sink that
+            hangs or fails is not waited for.
         retries: Whether a failure of the sink is survived. Otherwise it becomes `failure` and ends the thread.
         on_loss: Function that receives the number of lost events, the reason, and the index of the frame if the sink
             logs each loss. It is called from several threads.
@@ -115,7 +116,7 @@ class Delivery:
         """
         with self._changed:
             while stop is not None and self._waits and self._is_full() and not stop.is_set():
-                if self.is_stuck or self.failure is not None:
+                if self.is_stuck or self._problem is not None or self.failure is not None:
                     break
                 self._changed.wait(TICK_S)
             if self._is_over or isinstance(self.failure, StopStream):
