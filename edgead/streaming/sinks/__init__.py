@@ -13,6 +13,7 @@ from edgead.streaming.sinks.base import Sink, SinkCount, StopStream
 from edgead.streaming.sinks.jsonl import JsonLines
 from edgead.streaming.sinks.line_file import FSYNC_S, KEEP_FILES, LinePolicy
 from edgead.streaming.sinks.mqtt import Mqtt, open_mqtt
+from edgead.streaming.sinks.prometheus import Prometheus, open_prometheus
 from edgead.streaming.sinks.rejects import KEEP, RejectFolder
 from edgead.streaming.sinks.status import StatusLine
 from edgead.streaming.sinks.video import KEEP_SEGMENTS, SEGMENT_S, VIDEO_FPS, AnnotatedVideo
@@ -24,6 +25,7 @@ __all__ = [
     "AnnotatedVideo",
     "JsonLines",
     "Mqtt",
+    "Prometheus",
     "RejectFolder",
     "Sink",
     "SinkCount",
@@ -37,7 +39,7 @@ __all__ = [
 
 _KINDS = (
     "jsonl:FILE (or jsonl:- for the terminal), video:FILE, rejects:FOLDER, mqtt://HOST/TOPIC?spool=FILE, "
-    "webhook:https://HOST/PATH#spool=FILE, status: and window:"
+    "webhook:https://HOST/PATH#spool=FILE, prometheus:PORT, status: and window:"
 )
 
 
@@ -99,6 +101,8 @@ def open_sink(uri: str, *, fps: float | None = None) -> Sink:
         with the options `ca`, `cert` and `key`.
     ``webhook:https://USER:PASSWORD@HOST/PATH#spool=FILE&keep=100000``
         Records that are posted to a web address, with the options `spool`, `keep` and `ca` behind the ``#``.
+    ``prometheus:PORT``, ``prometheus:HOST:PORT``
+        Figures for Prometheus, on a web server of this stream.
     ``status:``
         One line in the terminal.
     ``window:``
@@ -132,6 +136,8 @@ def _open(uri: str, fps: float | None) -> Sink:
         return open_mqtt(uri)
     if kind == "webhook":
         return open_webhook(target)
+    if kind == "prometheus":
+        return open_prometheus(target)
     if uri == "status:":
         return StatusLine()
     if uri == "window:":

@@ -1,0 +1,136 @@
+"""Figures of the stream for Prometheus, which fetches them from ``http://HOST:PORT/metrics``.
+
+edgead_frames_total{part, decision}     frames with a verdict, decision "good" or "reject"
+edgead_withheld_frames_total            frames that were scored and got no verdict
+edgead_latency_seconds                  histogram: frame in hand to decision
+edgead_age_seconds                      histogram: capture to decision; cameras only
+edgead_share_of_threshold               score of the latest frame as a share of the threshold
+edgead_signal                           1 while new images come, otherwise 0
+edgead_sink_written_total{sink}         events that a sink has taken
+edgead_sink_lost_total{sink}            events that a sink has lost
+edgead_sink_failing{sink}               1 while a sink fails or does not answer, otherwise 0
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from edgead.errors import SinkError, needs_extra
+from edgead.streaming.record import Record
+from edgead.streaming.sinks.base import RecordSink, SinkCount
+from edgead.streaming.uri import split_options
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_EXAMPLE = "give prometheus:PORT, which this machine alone can read, or prometheus:0.0.0.0:PORT"
+_ADDRESS = re.compile(r"(?:(?P<host>[^/?#@]+):)?(?P<port>\d{1,5})")
+
+
+class Prometheus(RecordSink):
+    """A web server with the figures of the stream.
+
+    Args:
+        host: Address of this machine to listen on.
+        port: TCP port.
+
+    Raises:
+        MissingExtraError: prometheus-client is not installed.
+        SinkError: The port is in use or not allowed.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        with needs_extra("prometheus", "a sink prometheus:"):
+            from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+        self.place = f"{host}:{port}"
+        registry = CollectorRegistry()
+        self._counts: Callable[[], Sequence[SinkCount]] = tuple
+        self._frames = Counter(
+            "edgead_frames", "Frames with a verdict", ("part", "decision"), registry=registry
+        )
+        self._withheld = Counter(
+            "edgead_withheld_frames", "Frames scored without a verdict", registry=registry
+        )
+        self._latency = Histogram(
+            "edgead_latency_seconds", "Frame in hand to decision", buckets=_BUCKETS_S, registry=registry
+        )
+        self._age = Histogram(
+            "edgead_age_seconds", "Capture to decision", buckets=_BUCKETS_S, registry=registry
+        )
+        self._share = Gauge(
+            "edgead_share_of_threshold", "Score by threshold, latest frame", registry=registry
+        )
+        self._signal = Gauge("edgead_signal", "Whether new images come", registry=registry)
+        self._signal.set(1)
+        registry.register(_SinkCollector(lambda: self._counts()))
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+        except (OSError, OverflowError) as error:
+            raise SinkError(f"cannot listen on {self.place} ({error})", hint=_EXAMPLE) from error
+        self._is_open = True
+
+    def show_counts(self, counts: Callable[[], Sequence[SinkCount]]) -> None:
+        """Publish the counts of all sinks. See `Sink.show_counts`."""
+        self._counts = counts
+
+    def record(self, record: Record) -> None:
+        """Count the event. See `RecordSink.record`."""
+        event = record["event"]
+        if event == "verdict":
+            decision = "reject" if record["is_anomalous"] else "good"
+            self._frames.labels(record["part"] or "", decision).inc()
+            self._latency.observe(record["latency_ms"] / 1e3)
+            if record["age_ms"] is not None:
+                self._age.observe(record["age_ms"] / 1e3)
+            if record["share_of_threshold"] is not None:
+                self._share.set(record["share_of_threshold"])
+        elif event == "withheld":
+            self._withheld.inc()
+        elif event in ("signal", "no_signal"):
+            self._signal.set(event == "signal")
+
+    def close(self) -> None:
+        """Stop the web server."""
+        if self._is_open:
+            self._is_open = False
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+
+
+class _SinkCollector:
+    """Counts of the sinks at the moment when they are fetched."""
+
+    def __init__(self, counts: Callable[[], Sequence[SinkCount]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics of all sinks, as the library asks for them."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        written = CounterMetricFamily("edgead_sink_written", "Events that a sink has taken", labels=["sink"])
+        lost = CounterMetricFamily("edgead_sink_lost", "Events that a sink has lost", labels=["sink"])
+        failing = GaugeMetricFamily("edgead_sink_failing", "Whether a sink fails", labels=["sink"])
+        for count in self._counts():
+            written.add_metric([count.sink], count.written)
+            lost.add_metric([count.sink], count.lost)
+            failing.add_metric([count.sink], count.problem is not None)
+        return written, lost, failing
+
+
+def open_prometheus(target: str) -> Prometheus:
+    """Open the sink of an address without its kind: ``PORT`` or ``HOST:PORT``.
+
+    Raises:
+        SinkError: The address is not usable, or the port is in use.
+        InputError: The address has options.
+        MissingExtraError: prometheus-client is not installed.
+    """
+    place, _ = split_options(target, {})
+    found = _ADDRESS.fullmatch(place)
+    if found is None or not 0 < int(found["port"]) < 65536:
+        raise SinkError(f"prometheus:{target} is no address to listen on", hint=_EXAMPLE)
+    return Prometheus(found["host"] or "127.0.0.1", int(found["port"]))
