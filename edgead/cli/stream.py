@@ -53,7 +53,7 @@ def stream(
     withhold_still: Annotated[
         WithholdStill,
         typer.Option(
-            help="Images of a camera that stand still for 5 seconds and get no verdict: those of a frozen camera, "
+            help="Images of a camera that stand still for 2.5 seconds and get no verdict: those of a frozen camera, "
             "always (a line that stands still, too), or never.",
         ),
     ] = WithholdStill.FROZEN,

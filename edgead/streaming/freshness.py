@@ -128,10 +128,10 @@ class FrameCheck:
         state = self._standstill.state(image, now_s)
         if state == "frozen" and self._policy.withhold_still != "never":
             return Problem(
-                "frozen", f"the camera has frozen: no movement and no noise for {STILL_AFTER_S:.0f} s"
+                "frozen", f"the camera has frozen: no movement and no noise for {STILL_AFTER_S:g} s"
             )
         if state == "still" and self._policy.withhold_still == "always":
-            return Problem("standstill", f"the line stands still: no movement for {STILL_AFTER_S:.0f} s")
+            return Problem("standstill", f"the line stands still: no movement for {STILL_AFTER_S:g} s")
         return None
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from edgead.types import Float64Array, UInt8Array
 
-STILL_AFTER_S = 5.0
+STILL_AFTER_S = 2.5
 
 State: TypeAlias = Literal["moving", "still", "frozen"]
 

@@ -4,7 +4,8 @@ python3 rtsp_server.py PORT [--fps N] [--codec h264|jpeg] [--size WIDTHxHEIGHT] 
 
 It serves rtsp://127.0.0.1:PORT/line and prints "ready" when it listens. Each image shows the time at which it was made:
 32 squares, in 4 rows of 8, are the bits of `time.monotonic_ns() // 1_000_000`, the lowest first. Below is noise. The
-signal SIGUSR1 changes the size to that of --resize.
+signal SIGUSR1 changes the size to that of --resize. SIGUSR2 freezes the image in front of the encoder, and the next one
+lets it go on.
 """
 
 import argparse
@@ -49,6 +50,12 @@ def main() -> None:
     options = parser.parse_args()
     sizes = [options.size, options.resize]
     signal.signal(signal.SIGUSR1, lambda *_: sizes.pop(0))
+    frozen: list[bytes] = []
+
+    def image() -> bytes:
+        return frozen[0] if frozen else clock_image(*map(int, sizes[0].split("x")))
+
+    signal.signal(signal.SIGUSR2, lambda *_: frozen.clear() if frozen else frozen.append(image()))
 
     def caps() -> str:
         width, height = sizes[0].split("x")
@@ -63,7 +70,7 @@ def main() -> None:
         source = media.get_element().get_child_by_name("source")
 
         def push() -> bool:
-            buffer = Gst.Buffer.new_wrapped(clock_image(*map(int, sizes[0].split("x"))))
+            buffer = Gst.Buffer.new_wrapped(image())
             if source.get_property("caps").to_string() != Gst.Caps.from_string(caps()).to_string():
                 source.set_property("caps", Gst.Caps.from_string(caps()))
             return source.emit("push-buffer", buffer) == Gst.FlowReturn.OK

@@ -25,7 +25,7 @@ FPS = 15
 PERIOD_MS = 1000 / FPS
 MAX_AGE_S = 0.5
 # Error of the computed age: a machine that is busy sees no image as early as it could come.
-ERROR_MS = 100.0
+ERROR_MS = 300.0
 
 
 class Ages(Record):
@@ -124,7 +124,7 @@ def test_no_verdict_on_an_image_from_before_the_camera_was_stopped() -> None:
     assert summary.age_p50_ms == pytest.approx(statistics.median(running.record.true_ms), abs=ERROR_MS)
 
 
-def test_images_that_the_network_held_back_are_withheld_as_late() -> None:
+def test_images_that_the_network_held_back_are_late_or_dropped() -> None:
     with (
         camera("h264") as (camera_port, _),
         tcp_gate(camera_port) as (port, is_open),
@@ -136,9 +136,28 @@ def test_images_that_the_network_held_back_are_withheld_as_late() -> None:
         is_open.set()
         running.more(10)
     assert max(running.record.true_ms) <= MAX_AGE_S * 1e3 + ERROR_MS
-    assert running.summaries[0].withheld["late"] == len(running.record.missing) > 0
     counts = running.summaries[0]
+    late = counts.withheld.get("late", 0)
+    assert late == len(running.record.missing)
+    # Images that came in one moment replace one another, those that were taken are late.
+    assert late + counts.frames_dropped >= 10
     assert counts.frames_seen == counts.frames_scored + counts.frames_dropped + counts.frames_withheld
+
+
+def test_a_camera_that_freezes_in_front_of_its_encoder_is_reported_and_returns() -> None:
+    with camera("h264") as (port, pid), Running(port) as running:
+        running.more(10)
+        os.kill(pid, signal.SIGUSR2)
+        running.wait_for(lambda: "frozen" in [each.cause for each in running.record.signals])
+        before = len(running.record.verdicts)
+        # Longer than from one key image to the next.
+        time.sleep(1.0)
+        assert len(running.record.verdicts) == before
+        os.kill(pid, signal.SIGUSR2)
+        running.more(5)
+    assert {each.cause for each in running.record.signals if not each.present} <= {"unchanged", "frozen"}
+    assert running.record.signals[-1].present
+    assert running.summaries[0].withheld["frozen"] > 0
 
 
 def test_a_new_size_within_a_session_is_withheld_and_reported() -> None:

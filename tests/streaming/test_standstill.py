@@ -59,7 +59,7 @@ def decoded(path: Path) -> Iterator[UInt8Array]:
 def test_a_frozen_camera_behind_an_encoder_is_told_from_a_still_line(
     kind: str, expected: str, encoder: str, tmp_path: Path
 ) -> None:
-    path = write_h264(tmp_path / "a.mkv", camera(kind, 8.0), FPS, ENCODERS[encoder])
+    path = write_h264(tmp_path / "a.mkv", camera(kind, 5.0), FPS, ENCODERS[encoder])
     found = states(decoded(path))
     if encoder == "low" and kind == "still":
         # The encoder has removed the noise, so nothing shows that the camera lives.
@@ -72,13 +72,13 @@ def test_a_frozen_camera_behind_an_encoder_is_told_from_a_still_line(
 @needs_rtsp
 @pytest.mark.parametrize("end", ["still", "frozen"])
 def test_the_noise_is_learnt_while_parts_move(end: str, tmp_path: Path) -> None:
-    parts = write_h264(tmp_path / "a.mkv", camera("moves", 8.0, 4.0), FPS, ENCODERS["camera"])
-    after = write_h264(tmp_path / "b.mkv", camera(end, 8.0, 4.0), FPS, ENCODERS["camera"])
+    parts = write_h264(tmp_path / "a.mkv", camera("moves", 4.0, 4.0), FPS, ENCODERS["camera"])
+    after = write_h264(tmp_path / "b.mkv", camera(end, 5.0, 4.0), FPS, ENCODERS["camera"])
     watch = StandstillWatch()
     assert set(states(decoded(parts), watch)) == {"moving"}
-    assert states(decoded(after), watch, 8.0)[-1] == end
+    assert states(decoded(after), watch, 4.0)[-1] == end
     # The first image with a part that has moved is judged again.
-    assert states(iter([np.repeat(scene(0).astype(np.uint8)[..., None], 3, 2)]), watch, 16.0) == ["moving"]
+    assert states(iter([np.repeat(scene(0).astype(np.uint8)[..., None], 3, 2)]), watch, 9.0) == ["moving"]
 
 
 def test_slow_movement_is_no_standstill() -> None:
