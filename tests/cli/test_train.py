@@ -64,7 +64,7 @@ def test_a_folder_becomes_a_run_and_the_run_stays(data, tmp_path, monkeypatch):
     ]
     done = RUNNER.invoke(app, ["data", "--out", "run", *options], catch_exceptions=False)
     assert done.exit_code == 0
-    assert any({"data", "11", "1"} <= set(line.split()) for line in done.stderr.splitlines())
+    assert any({"data", "8", "4"} <= set(line.split()) for line in done.stderr.splitlines())
     assert "epoch 8/8  loss " in done.stderr
     assert done.stderr.splitlines()[-1] == "run in run"
     config = open_run(tmp_path / "run").record.config
