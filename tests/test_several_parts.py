@@ -236,7 +236,8 @@ def test_a_stream_is_judged_by_the_threshold_of_its_part(data, bundle, tmp_path)
     assert all(line["is_anomalous"] for line in lines[low])
     assert not all(line["is_anomalous"] for line in lines[high])
     done = edgead("stream", bundle, "--source", source, "--sink", "status:", "--part", high)
-    assert all(line.endswith(f" ms  {high}") for line in done.stderr.splitlines() if " scored " in line)
+    assert all(f" ms  {high}  " in line for line in done.stderr.splitlines() if line.endswith(" a second"))
+    assert f" ms  {high}  " in done.stderr
     with pytest.raises(InputError) as caught:
         edgead("stream", bundle, "--source", source)
     assert "--part disc or plate" in str(caught.value)
