@@ -46,7 +46,7 @@ class LinearReconstruction(ClosedFormMethod):
     losses = ("squared-error",)
     fusion = "add"
     # Shares of the variance that the components explain.
-    capacities = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+    capacities = (0.7, 0.9, 0.95, 0.98, 0.99)
     # No step is taken, so the learning rate and the schedule have no meaning.
     presets = MappingProxyType(
         {
