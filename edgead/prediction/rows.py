@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from edgead.files.atomic import replace_file
 from edgead.files.parsing import RecordError, check_object, parse_json
+from edgead.files.records import record_from
 from edgead.runtime.results import Outcome
 from edgead.scoring.decision import NOT_FINITE
 from edgead.text import path_text
+from edgead.types import Region
 
 # Longer than the longest line, because `edgead.imaging.regions` limits the number of regions and corners.
 MAX_ROW_BYTES = 2**20
@@ -43,6 +45,30 @@ COLUMNS = (
 
 Row: TypeAlias = Mapping[str, Any]
 """Values of a row by name, JSON values."""
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Names and types of the row of an image with a verdict."""
+
+    image: str
+    frame: int | None
+    part: str
+    anomaly_score: float
+    threshold: float
+    threshold_source: str
+    share_of_threshold: float | None
+    is_anomalous: bool
+    regions: tuple[Region, ...]
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """Names and types of the row of an image without a verdict."""
+
+    image: str
+    frame: int | None
+    error: str
 
 
 def row_of(path: Path, frame: int | None, outcome: Outcome) -> Row:
@@ -84,8 +110,7 @@ def parse_row(line: bytes) -> Row:
     if not line.endswith(b"\n"):
         raise RecordError("the line is not finished")
     row = check_object(parse_json(line, MAX_ROW_BYTES))
-    if not {"image", "frame"} < row.keys() or not {"error", "is_anomalous"} & row.keys():
-        raise RecordError("the line is no row of a prediction")
+    record_from(_Failed if "error" in row else _Scored, row)
     return row
 
 

@@ -24,6 +24,10 @@ from edgead.export.head.model_file import graph_from_file
 from edgead.export.precision.calibration import calibrate, read_calibration
 from edgead.files.addresses import Address, without_secrets
 from edgead.imaging.preprocess import ModelSize
+from edgead.prediction.inputs import Input
+from edgead.prediction.journal import Journal, counts_of
+from edgead.prediction.record import RECORD_FILE, Request, check_out, check_same, write_record
+from edgead.prediction.rows import write_table
 from edgead.runtime import open_session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.runtime.tensorrt.engine_record import EngineRecord
@@ -84,6 +88,39 @@ def _read_calibration(data: bytes, folder: Path) -> None:
     (folder / "calibration.json").write_bytes(data)
     key = json.loads(_calibration())["key"]
     read_calibration(folder / "calibration.json", key, toy_graph())
+
+
+REQUEST = Request("0" * 64, "washer", 0.5, "edgead build", ("overlay", "map"), "1" * 64)
+ROWS = b"""\
+{"image": "a.png", "frame": null, "part": "washer", "anomaly_score": 0.6, "threshold": 0.5, \
+"threshold_source": "edgead build", "share_of_threshold": 1.2, "is_anomalous": true, "regions": \
+[{"x_px": 1, "y_px": 2, "width_px": 3, "height_px": 4, "area_px": 9, "highest_value": 0.6, \
+"polygon": [[1, 2], [4, 6]]}]}
+{"image": "b.png", "frame": null, "error": "b.png is broken"}
+"""
+
+
+def _prediction_records(folder: Path) -> list[bytes]:
+    write_record(folder, REQUEST, finished=False)
+    return [(folder / RECORD_FILE).read_bytes()]
+
+
+def _read_prediction_record(data: bytes, folder: Path) -> None:
+    (folder / RECORD_FILE).write_bytes(data)
+    record = check_out(folder)
+    if record is not None:
+        check_same(folder, record, REQUEST)
+
+
+def _read_rows(data: bytes, folder: Path) -> None:
+    file = folder / "predictions.jsonl"
+    file.write_bytes(data)
+    # What is no row is cut off, and what is left makes a table.
+    with Journal(file, [Input(Path("a.png"), False), Input(Path("b.png"), False)], lambda row: True):
+        pass
+    write_table(file, folder / "predictions.csv")
+    file.write_bytes(data)
+    counts_of(file)
 
 
 def _read_graph(data: bytes, folder: Path) -> None:
@@ -184,6 +221,8 @@ TARGETS: dict[str, Target] = {
     "onnx": Target(
         lambda folder: [toy_file(), brightness_model(HEIGHT, WIDTH).SerializeToString()], GRAPH, _read_graph
     ),
+    "prediction-record": Target(_prediction_records, JSON, _read_prediction_record),
+    "prediction-rows": Target(lambda folder: [ROWS], BYTES, _read_rows),
     "bundle-manifest": Target(_files("manifest.json"), JSON, _in_bundle("manifest.json")),
     "bundle-golden": Target(_files("golden.npz"), ARCHIVE, _in_bundle("golden.npz")),
     "bundle-onnx": Target(_files("model.onnx"), GRAPH, _in_bundle("model.onnx")),
