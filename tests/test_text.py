@@ -17,12 +17,15 @@ import pytest
 import edgead
 from edgead.cli import main as command_line
 from edgead.cli.progress import ProgressDisplay, echo, first_line, report
+from edgead.cli.standard_streams import print_if_read
 from edgead.errors import DataError, EdgeadError
 from edgead.evaluation.html import page_template
 from edgead.files.parsing import json_text, parse_json
 from edgead.files.progress import TrainingState, log_state
 from edgead.streaming.freshness import Signal
 from edgead.streaming.sinks import JsonLines, StatusLine
+from edgead.streaming.sinks.base import SinkCount
+from edgead.streaming.summary import Summary
 from edgead.text import one_line, path_from_text, path_text, printable
 from edgead.types import Frame, Verdict
 
@@ -250,6 +253,16 @@ def test_the_status_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @hostile
+def test_the_summary_of_a_stream(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sinks = (SinkCount(f"jsonl:{text}", 2, 1, problem=f"no {text}"), SinkCount("status:", 3, 0))
+    lines = Summary(3, 3, 0, 0, 0, 0, {}, 0, *[None] * 6, duration_s=1.0, sinks=sinks).text().split("\n")
+    assert [line.startswith("sink ") for line in lines[-3:]] == [False, True, True]
+    assert dangers("".join(lines)) == ""
+    print_if_read(f"a\n{text}")
+    assert dangers(capsys.readouterr().out) == ""
+
+
+@hostile
 def test_json_lines_on_standard_output(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with JsonLines("-") as sink:
         sink.write(Frame(FRAME, 0, 0, text), verdict_of(text), MAP)
@@ -285,4 +298,5 @@ def test_only_one_function_of_the_command_line_prints() -> None:
                 ("stdout.write", "stderr.write", "stdout.buffer.write")
             ):
                 printing.append(file.name)
-    assert printing == ["progress.py"]
+    # The function itself, and the one for results that nobody may read.
+    assert printing == ["progress.py", "standard_streams.py"]

@@ -17,9 +17,10 @@ from contextlib import contextmanager, suppress
 from select import select
 from typing import Any
 
+from edgead.text import printable
+
 STANDARD_OUTPUT = "standard output"
 """Name of standard output in its errors."""
-
 
 # Longest wait for a terminal that was stopped, or for a reader that does not read.
 _WRITABLE_S = 0.2
@@ -85,11 +86,12 @@ def print_if_read(text: str) -> None:
     """Print lines to standard output, unless it is a stopped terminal or a pipe that nobody reads.
 
     Args:
-        text: Lines in printable characters.
+        text: Lines. Characters that control a terminal are escaped.
 
     Raises:
         OSError: The output cannot be written, for example because its disk is full.
     """
+    text = "\n".join(map(printable, text.split("\n")))
     sys.stdout.flush()
     try:
         descriptor = _unblocked(sys.stdout.fileno())

@@ -100,7 +100,6 @@ def stream(
     from edgead.bundle import open_bundle
     from edgead.cli.progress import ProgressDisplay, echo
     from edgead.cli.standard_streams import print_if_read
-    from edgead.text import printable
 
     # Only a bundle is accepted here, because a build has verified it; a run is rejected.
     opened = open_bundle(bundle)
@@ -122,6 +121,6 @@ def stream(
     if "jsonl:-" in sink:
         echo(summary.text(), err=True)
     else:
-        print_if_read("\n".join(map(printable, summary.text().split("\n"))))
+        print_if_read(summary.text())
     if any(count.problem is not None for count in summary.sinks):
         raise typer.Exit(SinkError.exit_code)

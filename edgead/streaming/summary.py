@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgead.streaming.sinks.base import SinkCount
+from edgead.text import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ class Summary:
                 f"p99 {self.age_p99_ms:.1f} ms, capture to decision"
             )
         for count in self.sinks:
-            problem = "" if count.problem is None else f" ({count.problem})"
-            lines.append(f"sink       {count.sink} {count.written} written, {count.lost} lost{problem}")
+            problem = "" if count.problem is None else f" ({printable(count.problem)})"
+            lines.append(
+                f"sink       {printable(count.sink)} {count.written} written, {count.lost} lost{problem}"
+            )
         return "\n".join(lines)
