@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from edgead.data import count_left_out, left_out_text
@@ -80,6 +81,7 @@ def find_inputs(arguments: Sequence[str], recursive: bool, out: Path) -> Inputs:
     """
     files: dict[str, Path] = {}
     left_out = []
+    real = cache(os.path.realpath)
     for argument in arguments:
         path = Path(argument)
         if argument and path.is_dir():
@@ -95,7 +97,8 @@ def find_inputs(arguments: Sequence[str], recursive: bool, out: Path) -> Inputs:
         else:
             found = _matches(argument, os.path.realpath(out))
         for file in found:
-            files.setdefault(os.path.normpath(file), file)
+            # By the real folder: "link/.." is not the folder of the link, and "**" follows links in circles.
+            files.setdefault(os.path.join(real(file.parent), file.name), file)
     return Inputs(tuple(map(Input.of, files.values())), tuple(left_out))
 
 

@@ -87,6 +87,26 @@ def test_links_to_folders_are_followed_and_circles_end(world: Path) -> None:
     assert found("b", recursive=True) == ["b/1.jpg", "b/2.PNG", "b/deep/3.tif", "b/link/4.png"]
 
 
+def test_a_file_counts_once_by_whatever_path(world: Path) -> None:
+    (world / "b/deep/up").symlink_to(world / "b")
+    (world / "link").symlink_to(world / "b")
+    assert found("**/*.tif") == ["b/deep/3.tif"]
+    assert found("a.bmp", str(world / "a.bmp"), "b", "link", "b/deep/up/1.jpg") == [
+        "a.bmp",
+        "b/1.jpg",
+        "b/2.PNG",
+    ]
+
+
+def test_files_of_one_name_are_not_one_file(world: Path) -> None:
+    (world / "link").symlink_to(world / "b/deep")
+    (world / "1.jpg").write_bytes(b"x")
+    # The folder above the folder of the link, not above the link.
+    assert found("1.jpg", "link/../1.jpg") == ["1.jpg", "link/../1.jpg"]
+    (world / "same.bmp").symlink_to(world / "a.bmp")
+    assert found("a.bmp", "same.bmp") == ["a.bmp", "same.bmp"]
+
+
 @pytest.mark.usefixtures("world")
 @pytest.mark.parametrize(
     ("argument", "kind"),
