@@ -10,7 +10,7 @@ import csv
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 from edgead.files.atomic import replace_file
 from edgead.files.parsing import RecordError, check_object, parse_json
@@ -129,10 +129,25 @@ def write_table(lines: Path, table: Path) -> None:
         open(lines, "rb") as rows,
         open(partial, "w", encoding="utf-8", newline="") as file,
     ):
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(_UnixLines(file), COLUMNS)
         writer.writeheader()
         for line in rows:
             writer.writerow(_cells(parse_row(line)))
+
+
+class _UnixLines:
+    """File for `csv` that ends lines with a newline alone.
+
+    `csv` quotes a cell with a line break if its own line ending has that character. So its ending is CR LF, because a
+    carriage return in the name of a file would end the row for a reader.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        """Write a line that ends with CR LF."""
+        self._file.write(line.removesuffix("\r\n") + "\n")
 
 
 def _cells(row: Row) -> dict[str, Any]:

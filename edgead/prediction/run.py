@@ -121,7 +121,9 @@ def _predict(model: Model, used: UsedThreshold, inputs: Inputs, journal: Journal
             save.result()
         journal.append(rows)
         done = journal.counts.images
-        log_state(_log, ScoringState(done, max(done, total)))
+        # A video may have more frames than its container promises, or promise none.
+        known = done + sum(len(rows) for rows, _ in writing)
+        log_state(_log, ScoringState(done, max(known, total)))
 
     predicted = model.predict_batches(reads(), part=used.part)
     with closing(predicted), ThreadPoolExecutor(len(os.sched_getaffinity(0)), "edgead-save") as pool:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -21,6 +23,7 @@ from scipy import ndimage
 from edgead.bundle import open_bundle
 from edgead.errors import IncompleteError, InputError
 from edgead.files.lock import exclusive
+from edgead.files.progress import ScoringState, state_of
 from edgead.imaging.preprocess import ModelSize, batch_from_images
 from edgead.runtime import open_session
 from edgead.scoring.threshold import Threshold
@@ -281,6 +284,32 @@ def test_a_broken_frame_of_a_video_is_named(broken: int) -> None:
     )
 
 
+class States(logging.Handler):
+    """Keeps the states of a scoring."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states: list[ScoringState] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(state := state_of(record), ScoringState):
+            self.states.append(state)
+
+
+@pytest.mark.usefixtures("world")
+def test_a_video_without_a_number_of_frames_ends_its_count_once() -> None:
+    frames = [cv2.imencode(".jpg", textured(level))[1].tobytes() for level in range(41)]
+    Path("line.mjpeg").write_bytes(b"".join(frames))
+    handler, logger = States(), logging.getLogger("edgead")
+    logger.addHandler(handler)
+    predict("bundle", "line.mjpeg", "--out", "out")
+    logger.removeHandler(handler)
+    *before, last = handler.states
+    assert (last.done, last.total) == (41, 41)
+    assert len(before) == 5
+    assert all(state.done < state.total for state in before)
+
+
 def test_a_dark_first_image_is_warned_of_once(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("dark/0.png", "dark/1.png"):
         write(world / name, np.full((32, 64, 3), 9, np.uint8))
@@ -304,6 +333,15 @@ def test_names_that_are_no_unicode_or_too_long_for_a_suffix(world: Path) -> None
     predict("bundle", "parts/good", "--out", "out", "--save", "map")
     assert 'parts/good/gr\\xfcn, "1".png' in [row["image"] for row in table()]
     assert len(list(Path("out/maps/parts/good").iterdir())) == len(table()) == 4
+
+
+@pytest.mark.parametrize("name", ["a\rb.png", "a\nb.png", 'a"b.png', "=a,b.png"])
+def test_no_name_of_a_file_ends_a_row(world: Path, name: str) -> None:
+    write(world / "odd" / name, spots(1))
+    predict("bundle", "odd", "--out", "out")
+    (row,) = table()
+    assert (row["image"], row["error"]) == (f"odd/{name}", "")
+    assert b"\r\n" not in Path("out/predictions.csv").read_bytes()
 
 
 def test_a_device_without_the_training_packages_predicts(world: Path) -> None:
