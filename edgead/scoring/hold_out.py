@@ -18,6 +18,8 @@ AUTO = "auto"
 SMALLEST_SHARE = 1 / 10
 LARGEST_SHARE = 1 / 3
 
+_MOST_DIGITS = 18
+
 
 def hold_out_count(n: int, hold_out: str, false_alarm_rate: float) -> int:
     """Compute how many of n good images a training holds out for the threshold.
@@ -41,7 +43,8 @@ def hold_out_count(n: int, hold_out: str, false_alarm_rate: float) -> int:
     if hold_out == AUTO:
         wanted = max(round(SMALLEST_SHARE * n), images_needed(false_alarm_rate))
         return max(1, min(wanted, round(LARGEST_SHARE * n)))
-    if hold_out.isdecimal() and (count := int(hold_out)) >= 1:
+    # Python refuses to convert numbers of thousands of digits.
+    if hold_out.isdecimal() and len(hold_out) <= _MOST_DIGITS and (count := int(hold_out)) >= 1:
         return count
     return max(1, round(_share(hold_out) * n))
 

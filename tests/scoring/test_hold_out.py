@@ -25,7 +25,7 @@ def test_a_number_or_a_share_does_not_depend_on_the_rate(hold_out, count, rate):
     assert hold_out_count(90, hold_out, rate) == count
 
 
-@pytest.mark.parametrize("hold_out", ["0", "1.0", "1.5", "-3", "nan", "inf", "many", "", "Auto"])
+@pytest.mark.parametrize("hold_out", ["0", "1.0", "1.5", "-3", "nan", "inf", "many", "", "Auto", "9" * 5000])
 def test_another_hold_out_is_refused(hold_out):
     with pytest.raises(InputError):
         hold_out_count(90, hold_out, 0.01)
