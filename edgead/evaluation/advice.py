@@ -75,7 +75,7 @@ def _few_held_out(threshold: Threshold, setter: Sequence[str] | None) -> Advice:
     n, needed = threshold.n_normal, threshold.n_needed
     assert needed is not None
     source = "the score of the only" if n == 1 else f"the highest score of {n}"
-    text = f"It is {source} held-out {'image' if n == 1 else 'images'} of good parts. "
+    text = f"It is {source} {'image' if n == 1 else 'images'} of good parts. "
     text += "One unusual or wrongly sorted image among them moves it."
     if (warning := threshold.warning()) is not None:
         text += f" {warning[0].upper()}{warning[1:]}."

@@ -19,7 +19,7 @@ class ClosedFormMethod(DistillationMethod):
     """A method without gradients.
 
     Its parameters do not require gradients. Its hyperparameters have one epoch; the batch size limits the memory of the
-    pass and does not change the result.
+    pass and changes the result by rounding only.
 
     Attributes:
         capacities: Capacities to choose from, ascending. The first one is the capacity after `finish_stage`.

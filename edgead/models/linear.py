@@ -31,7 +31,7 @@ from edgead.models.components.moments import Moments
 from edgead.models.components.teacher import Teacher
 from edgead.models.hyperparameters import Hyperparameters
 
-# Spreads below this are those of constant features.
+# Constant features have spreads below this.
 SMALLEST_SPREAD = 1e-6
 
 

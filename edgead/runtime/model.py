@@ -51,7 +51,7 @@ class Model(Closing):
         thresholds: Decision threshold of each part, by name; None for a part without one.
         description: Description of the model, in one line.
         bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
-        threshold: Decision threshold to use instead of those of the parts; None for those of the parts.
+        threshold: Decision threshold to use instead of the thresholds of the parts; None to use theirs.
         sources: Command that set the threshold of each part, by name, such as "edgead build".
         bundle: Bundle of the model; None for a run.
 

@@ -1,7 +1,7 @@
 "use strict";
 
 // The threshold explorer: decides again on every image with the threshold of the slider, and writes counts, marks and
-// the command. The rule is that of edgead/scoring/decision.py: a score greater than the threshold is anomalous.
+// the command. The rule is in edgead/scoring/decision.py, too: a score greater than the threshold is anomalous.
 
 const byId = (id) => document.getElementById(id);
 
@@ -28,7 +28,7 @@ for (const mark of document.querySelectorAll("[data-image] .mark")) {
   images.get(mark.closest("[data-image]").dataset.image).marks.push(mark);
 }
 
-// What is of no use without a script is hidden until here.
+// Elements that need the script are hidden until here.
 for (const element of document.querySelectorAll("[data-script]")) element.hidden = false;
 
 if (byId("explorer")) startExplorer();
