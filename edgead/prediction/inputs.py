@@ -77,28 +77,33 @@ def find_inputs(arguments: Sequence[str], recursive: bool, out: Path) -> Inputs:
 
     Raises:
         InputError: An argument is missing, or a pattern matches no file.
-        DataError: A folder has no image or cannot be read.
+        DataError: A folder has no image or cannot be read, or all images are results.
     """
     files: dict[str, Path] = {}
     left_out = []
-    real = cache(os.path.realpath)
+    real, results = cache(os.path.realpath), os.path.realpath(out)
     for argument in arguments:
         path = Path(argument)
         if argument and path.is_dir():
-            folders = list(_folders(path, recursive, os.path.realpath(out)))
+            folders = list(_folders(path, recursive, results))
             found = [image for folder in folders for image in images_in(folder)]
             counts = count_left_out(folders)
-            if not found:
+            # A shell may expand inbox/* to the results in it, when the command is given again.
+            if folders and not found:
                 raise _without_image(path, recursive)
             if (line := left_out_text(counts, path)) is not None:
                 left_out.append(line)
         elif argument and os.path.lexists(path):
             found = [path]
         else:
-            found = _matches(argument, os.path.realpath(out))
+            found = _matches(argument, results)
         for file in found:
             # By the real folder: "link/.." is not the folder of the link, and "**" follows links in circles.
-            files.setdefault(os.path.join(real(file.parent), file.name), file)
+            folder = real(file.parent)
+            if not Path(folder).is_relative_to(results):
+                files.setdefault(os.path.join(folder, file.name), file)
+    if not files:
+        raise DataError(f"no image beside the results in {out}", hint="give images that are not in --out")
     return Inputs(tuple(map(Input.of, files.values())), tuple(left_out))
 
 
@@ -109,7 +114,7 @@ def _folders(folder: Path, recursive: bool, out: str) -> Iterator[Path]:
     while waiting:
         folder = waiting.pop()
         real = os.path.realpath(folder)
-        if real == out or real in seen:
+        if Path(real).is_relative_to(out) or real in seen:
             continue
         seen.add(real)
         yield folder
