@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -93,7 +94,9 @@ class RejectFolder(Sink):
         try:
             _save(self._folder / f"{stem}{_IMAGE}", frame.image)
         except EdgeadError:
-            heat.unlink(missing_ok=True)
+            # What stopped the image, such as a share that is away, may also stop this.
+            with suppress(OSError):
+                heat.unlink()
             raise
         self._stems.append(stem)
 

@@ -77,8 +77,11 @@ class AnnotatedVideo(Sink):
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
         """Append the annotated frame. See `Sink.write`."""
-        if self._count % _CHECK_EVERY == 0 and shutil.disk_usage(self._path.parent).free < _FREE_BYTES:
-            raise SinkError(f"disk full while writing {self._path}", hint="free some space and run again")
+        if self._count % _CHECK_EVERY == 0:
+            with write_errors(self._path):
+                free = shutil.disk_usage(self._path.parent).free
+            if free < _FREE_BYTES:
+                raise SinkError(f"disk full while writing {self._path}", hint="free some space and run again")
         if self._count == self._segment_frames:
             self.close()
         image = annotate(frame.image, verdict, anomaly_map)
@@ -112,9 +115,9 @@ class AnnotatedVideo(Sink):
     def _shelve(self) -> None:
         """Rename an existing file by the time of its last frame, and remove the oldest of such files."""
         path = self._path
-        if not path.is_file():
-            return
         with write_errors(path):
+            if not path.is_file():
+                return
             time = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
             stamp = f"{time:%Y%m%dT%H%M%S}.{time.microsecond // 1000:03d}Z"
             path.replace(path.with_name(f"{path.stem}_{stamp}{path.suffix}"))

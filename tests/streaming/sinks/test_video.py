@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import cv2
+import pytest
 
+from edgead.errors import EdgeadError
 from edgead.streaming import open_sink
 from tests.helpers.stream_parts import frame, textured
 from tests.streaming.test_sinks import MAP, verdict
@@ -37,3 +39,16 @@ def test_the_video_of_an_earlier_stream_stays_as_an_older_segment(tmp_path: Path
                 sink.write(frame(textured(index, 64, 64), index), verdict(index), MAP)
     (older,) = tmp_path.glob("out_2*.webm")
     assert (n_frames(older), n_frames(tmp_path / "out.webm")) == (3, 4)
+
+
+def test_a_folder_that_is_gone_is_an_error_until_it_is_back(tmp_path: Path) -> None:
+    folder = tmp_path / "share"
+    folder.mkdir()
+    with open_sink(f"video:{folder}/out.mkv?fps=5") as sink:
+        folder.rmdir()
+        with pytest.raises(EdgeadError) as caught:
+            sink.write(frame(textured(1, 64, 64)), verdict(), MAP)
+        assert str(folder) in caught.value.what
+        folder.mkdir()
+        sink.write(frame(textured(1, 64, 64)), verdict(), MAP)
+    assert n_frames(folder / "out.mkv") == 1
