@@ -66,17 +66,18 @@ class LineFile:
             line: Bytes with the newline at the end.
 
         Raises:
-            SinkError: The line cannot be written, or the file is closed.
+            SinkError: The line cannot be written, or the file is closed. Nothing of it is in the file.
         """
         if self._is_closed:
             raise SinkError(f"{self._path} is closed", hint="open the sink again")
         try:
+            # Earlier lines are flushed first: if the disk refuses, nothing of this line is in the file.
+            self._flush_if_due()
             self._reopen_if_needed(len(line))
             assert self._file is not None
             self._write(self._file, line)
             if self._dirty_since_s is None:
                 self._dirty_since_s = time.monotonic()
-            self._flush_if_due()
         except OSError as error:
             raise self._error(error) from error
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -165,3 +166,28 @@ def test_two_sinks_on_one_place_are_refused(
         open_sinks([first, "jsonl:other.jsonl", second])
     assert repr(first) in caught.value.what
     assert repr(second) in caught.value.what
+
+
+def test_a_flush_that_fails_duplicates_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, failures, real = tmp_path / "out.jsonl", [2, 3], os.fdatasync
+
+    def sometimes(descriptor: int) -> None:
+        failures[:] = [number - 1 for number in failures]
+        if 0 in failures:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", sometimes)
+    file = LineFile(str(path), LinePolicy(fsync_s=0.0))
+    errors = 0
+    for number in range(5):
+        while True:
+            # The delivery gives a record again until it is taken.
+            try:
+                file.append(line(number))
+                break
+            except SinkError:
+                errors += 1
+    file.close()
+    assert errors == 2
+    assert numbers_of(path) == [0, 1, 2, 3, 4]
