@@ -25,7 +25,7 @@ Timestamps: TypeAlias = Literal["stream", "monotonic", "request", "none"]
 
 # Clocks of cameras differ from the clock of this machine by less than this share.
 _DRIFT = 2e-4
-# An older timestamp of a buffer comes from another clock.
+# A buffer whose first timestamp is older has another clock.
 _LONGEST_HELD_S = 60.0
 _PERIODS = 9
 # A camera in time needs this share of its own time at least; a backlog is read much faster.
@@ -54,6 +54,7 @@ class CaptureClock:
         self._timestamps, self._held_back = timestamps, held_back
         self.in_time = timestamps != "stream"
         self._offset_s = math.inf
+        self._clocks_agree = False
         self._last: tuple[float, float] | None = None
         self._periods: deque[float] = deque(maxlen=_PERIODS)
         self._recent: deque[tuple[float, float]] = deque(maxlen=_BACKLOG_GAPS)
@@ -74,7 +75,9 @@ class CaptureClock:
             return asked_ns
         if self._timestamps == "monotonic":
             held_s = came_ns / 1e9 - stamp_ms / 1e3
-            return came_ns - (int(held_s * 1e9) if 0.0 <= held_s < _LONGEST_HELD_S else 0)
+            # After they agreed once, an old timestamp means an old image: this process was stopped for a while.
+            self._clocks_agree = self._clocks_agree or 0.0 <= held_s < _LONGEST_HELD_S
+            return came_ns - (int(max(held_s, 0.0) * 1e9) if self._clocks_agree else 0)
         came_s, stamp_s = came_ns / 1e9, stamp_ms / 1e3
         last, self._last = self._last, (came_s, stamp_s)
         gap_s = 0.0 if last is None else came_s - last[0]

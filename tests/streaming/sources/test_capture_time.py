@@ -59,6 +59,11 @@ def test_the_time_of_a_buffer_is_taken_unless_it_is_of_another_clock(stamp_ms: f
     assert ages_ms(CaptureClock("monotonic"), [(stamp_ms, 0.0)]) == [(age_ms, True)]
 
 
+def test_a_buffer_from_before_a_stop_of_the_process_is_old() -> None:
+    found = ages_ms(CaptureClock("monotonic"), [(10_000 - 30, 0.0), (10_010, 120_000.0)])
+    assert [age for age, _ in found] == pytest.approx([30.0, 119_990.0])
+
+
 def test_an_image_is_as_old_as_its_request() -> None:
     assert CaptureClock("request").captured_at_ns(0.0, 70, 90) == 70
 
