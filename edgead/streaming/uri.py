@@ -59,7 +59,13 @@ def read_options(query: str, known: Mapping[str, Callable[[str], T]]) -> dict[st
     """
     options: dict[str, T] = {}
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+        # A plus sign is no space here, because values may be names of files. Such names are bytes.
+        text = query.replace("+", "%2B")
+        pairs = (
+            parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="surrogateescape")
+            if query
+            else []
+        )
     except ValueError:
         pairs = []
     if not pairs:

@@ -1,7 +1,7 @@
 import pytest
 
 from edgead.errors import InputError
-from edgead.streaming.uri import number_in, split_options
+from edgead.streaming.uri import number_in, read_options, split_options
 
 KNOWN = {"keep": number_in(int, 1), "fps": number_in(float, 0.5, 100)}
 
@@ -59,3 +59,8 @@ def test_an_option_where_none_is_known_is_named() -> None:
     with pytest.raises(InputError) as caught:
         split_options("x?a=1", {})
     assert "'a'" in caught.value.what
+
+
+def test_a_value_may_be_any_name_of_a_file() -> None:
+    options = read_options("file=/a+b%2Bc%20d%FC&other=\udcfc", {"file": str, "other": str})
+    assert options == {"file": "/a+b+c d\udcfc", "other": "\udcfc"}
