@@ -1,4 +1,4 @@
-"""A durable queue on the disk, for what must reach a receiver that may be away for hours.
+"""A durable queue on the disk, for texts that wait for a receiver, which may be away for hours.
 
 It is an SQLite database in WAL mode. Every entry is on the disk before `append` returns, so neither a kill nor a
 power cut loses it. Numbers of entries grow and are never used again, so a receiver can recognise an entry that it
@@ -7,6 +7,7 @@ gets twice.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import uuid
@@ -38,7 +39,10 @@ class Spool:
         self._path, self._max_entries = path, max_entries
         self._lock = threading.Lock()
         with self._errors():
-            self._database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            # The absolute path, because SQLite keeps ":memory:" in memory.
+            self._database = sqlite3.connect(
+                os.path.abspath(path), timeout=0, isolation_level=None, check_same_thread=False
+            )
         try:
             with self._errors():
                 self.id = self._set_up()

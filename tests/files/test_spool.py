@@ -78,3 +78,13 @@ def test_a_kill_loses_no_entry(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool", 1000)
     assert spool.first(99) == [(number + 1, str(number)) for number in range(30)]
     spool.close()
+
+
+def test_a_file_with_the_name_of_a_database_in_memory_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spool = Spool(Path(":memory:"), 2)
+    spool.append("a")
+    spool.close()
+    assert (tmp_path / ":memory:").exists()
