@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from edgead.errors import InputError, needs_extra
+from edgead.files.addresses import without_secrets
 from edgead.files.arguments import (
     BuildOptions,
     PathLike,
@@ -272,7 +273,8 @@ def stream(
     # An address is not converted to a path, which would lose the second slash of rtsp://.
     given = source if type(source) in (int, str) and source != "" else path_of(source, "source")
     if not isinstance(sinks, list | tuple) or not all(isinstance(sink, str) for sink in sinks):
-        raise InputError(f"sinks is {sinks!r}", hint="give a list of addresses, such as ['status:']")
+        shown = without_secrets(str(sinks))[:200]
+        raise InputError(f"sinks is {shown!r}", hint="give a list of addresses, such as ['status:']")
     # The model is opened before the camera, whose buffer would otherwise fill with frames that are old at the start.
     with load(model, threads=chosen.get("threads"), threshold=chosen.get("threshold")) as opened:
         return start_stream(opened, str(given), sinks, chosen)

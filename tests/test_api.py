@@ -43,6 +43,7 @@ from tests.test_imports import BLOCK
 
 THRESHOLD = Threshold(0.5, 0.01, 0.95, 0.95, 299, 299)
 SIZE = ModelSize(32, 64)
+ADDRESS = "mqtt://me:secret@broker/line?spool=s"
 
 
 def make_image(height: int = 32, width: int = 64, bright: bool = True) -> np.ndarray:
@@ -493,6 +494,13 @@ def test_a_wrong_argument_of_stream_is_one_line(
     with pytest.raises(kind) as caught:
         edgead.stream(bundle, *arguments, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sinks", [ADDRESS, [ADDRESS, 7]])
+def test_the_error_of_sinks_that_are_no_list_hides_their_password(bundle: Path, sinks: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        edgead.stream(bundle, "frames", sinks)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_given_threshold_decides_instead_of_the_bundles(bundle: Path, tmp_path: Path) -> None:

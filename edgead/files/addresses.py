@@ -135,6 +135,28 @@ def without_secrets(address: str) -> str:
     return shown + hash_ + _pair_shown(fragment) if hash_ else shown
 
 
+def shown_mistyped(address: str) -> str:
+    """Hide all secrets of an address that is not understood: its scheme may be misspelt or left out.
+
+    Args:
+        address: Text that was given as an address.
+
+    Returns:
+        The text to show. A text without ``://``, `@` and `?` has no secrets and is returned unchanged.
+    """
+    shown = address if "://" in address or not {"@", "?"} & set(address) else f"x://{address}"
+    return without_secrets(shown).removeprefix("x://")
+
+
+def check_host(host: str) -> None:
+    """Check that the name of a host can be looked up; the lookup raises errors that libraries do not expect.
+
+    Raises:
+        ValueError: A label of the name is empty or too long.
+    """
+    host.encode("idna")
+
+
 def hide_arguments(text: str, arguments: Iterable[str]) -> str:
     """Hide the secrets of the addresses among some arguments, where a text repeats them.
 

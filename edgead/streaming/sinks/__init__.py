@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from edgead.errors import InputError, SinkError
-from edgead.files.addresses import without_secrets
+from edgead.files.addresses import shown_mistyped, without_secrets
 from edgead.streaming.sinks.base import Sink, SinkCount, StopStream
 from edgead.streaming.sinks.jsonl import JsonLines
 from edgead.streaming.sinks.line_file import FSYNC_S, KEEP_FILES, LinePolicy
@@ -75,7 +75,7 @@ def open_sinks(uris: Sequence[str], *, fps: float | None = None) -> list[Sink]:
 
 
 def _identity(place: str) -> object:
-    """Return what two names of one file have in common: its inode, or the real path of a file that is not there yet."""
+    """Return the identity of a place: the inode of a file, or the real path of a file that is not there yet."""
     try:
         found = os.stat(place)
     except OSError:
@@ -142,7 +142,7 @@ def _open(uri: str, fps: float | None) -> Sink:
         return StatusLine()
     if uri == "window:":
         return Window()
-    raise SinkError(f"unknown sink {without_secrets(uri)!r}", hint=f"give {_KINDS}")
+    raise SinkError(f"unknown sink {shown_mistyped(uri)!r}", hint=f"give {_KINDS}")
 
 
 def _open_jsonl(target: str, fps: float | None) -> Sink:

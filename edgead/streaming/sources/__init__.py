@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgead.errors import AbsentSourceError, SourceError
-from edgead.files.addresses import without_secrets
+from edgead.files.addresses import shown_mistyped
 from edgead.imaging.decode import IMAGE_SUFFIXES
 from edgead.streaming.sources.base import Source
 from edgead.streaming.sources.images import ImageSource, WatchedFolder, open_images
@@ -75,10 +75,8 @@ def _open_path(uri: str, watch: bool, bit_depth: int | None) -> Source:
     """Open a folder, an image or a video."""
     path = Path(uri)
     if not uri or "://" in uri or not path.exists():
-        # A scheme that is misspelt or left out, in front of user and password.
-        shown = uri if "://" in uri or not {"@", "?"} & set(uri) else f"x://{uri}"
         raise AbsentSourceError(
-            f"source {without_secrets(shown).removeprefix('x://')!r} is not there",
+            f"source {shown_mistyped(uri)!r} is not there",
             hint="give a camera number, a video file, a folder of images, rtsp://..., http://... or synthetic:KIND",
         )
     if path.is_dir():
