@@ -1,8 +1,8 @@
 """Delivery of events to one sink: a bounded queue, and a thread that gives the events to the sink.
 
 A sink that is slow, fails or does not answer (a pipe that nobody reads, a network disk that hangs) holds up its own
-thread only. What does not fit into its queue is counted as lost. The thread closes the sink too, because another
-thread must not use a sink that has not returned from a call.
+thread only. An event that does not fit into its queue is counted as lost. The thread closes the sink too, because
+another thread must not use a sink that has not returned from a call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgead.streaming.sinks.base import RecordSink, Sink, SinkCount, StopStream
 TICK_S = 0.1
 # A call of a sink that takes longer counts as hung.
 STUCK_S = 5.0
-# Shortest time between two reports of what a sink lost.
+# Shortest time between two reports of lost events.
 REPORT_S = 60.0
 # Pause before a record is given again to a sink that failed.
 RETRY_S = 1.0
@@ -95,9 +95,9 @@ class Delivery:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a call of the sink has not returned for `STUCK_S`."""
+        """Whether a call of the sink has neither returned nor got anything done for `STUCK_S`."""
         since_s = self._busy_since_s
-        return since_s is not None and time.monotonic() - since_s > STUCK_S
+        return since_s is not None and time.monotonic() - max(since_s, self.sink.answered_at_s) > STUCK_S
 
     def count(self) -> SinkCount:
         """Return the counts so far; events that wait are neither written nor lost."""
@@ -171,8 +171,9 @@ class Delivery:
                 self._deliver(item)
         except StopStream as error:
             with self._changed:
+                # A sink may also end the stream without an event.
+                self._written += self._current is not None
                 self.failure, self._current = error, None
-                self._written += 1
                 self._queue.clear()
         except BaseException as error:
             self.failure = error

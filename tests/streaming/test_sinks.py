@@ -17,7 +17,7 @@ from edgead.streaming import open_sink
 from edgead.streaming.annotate import annotate
 from edgead.streaming.freshness import Signal
 from edgead.streaming.sinks import AnnotatedVideo, JsonLines, RejectFolder
-from edgead.types import Float32Array, Frame, Region, Verdict
+from edgead.types import Float32Array, Frame, Region, UInt8Array, Verdict
 from tests.helpers.stream_parts import frame, textured
 
 LOST, BACK = Signal(False, "no image comes", 3.0, "no_image"), Signal(True, "", 4.5)
@@ -345,3 +345,35 @@ def test_sink_addresses_are_checked(
     assert named in caught.value.what
     assert ("jsonl:FILE" if error is SinkError else "??") in str(caught.value.hint)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_share_that_goes_between_heat_map_and_image_is_an_error_of_the_sink(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real = tmp_path / "rejects", cv2.imencode
+
+    def goes(suffix: str, image: UInt8Array) -> tuple[bool, UInt8Array]:
+        if suffix == ".png":
+            folder.rename(tmp_path / "away")
+            folder.write_text("in the way")
+        return real(suffix, image)
+
+    monkeypatch.setattr(cv2, "imencode", goes)
+    with open_sink(f"rejects:{folder}") as sink, pytest.raises(EdgeadError):
+        sink.write(*rejected(1))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mqtt:me:secret@broker/line?spool=s",
+        "mqtt://me:secret/line?spool=s",
+        "mqtts//me:secret@broker/line?spool=s",
+        "webhook:me:secret@server/in#spool=s",
+        "webhook:http://me:secret/in#spool=s",
+    ],
+)
+def test_an_address_with_an_error_does_not_show_its_password(uri: str) -> None:
+    with pytest.raises(EdgeadError) as caught:
+        open_sink(uri)
+    assert "secret" not in str(caught.value)

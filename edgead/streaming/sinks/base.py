@@ -17,7 +17,7 @@ class StopStream(Exception):  # noqa: N818 (not an error)
 
 @dataclass(frozen=True, slots=True)
 class SinkCount:
-    """What one sink did with its events.
+    """Counts of the events of one sink.
 
     Attributes:
         sink: Address of the sink, without secrets.
@@ -43,6 +43,8 @@ class Sink(Closing):
         capacity: Largest number of events that wait for the sink. An event may hold an image.
         logs_each_loss: Whether every lost image of this sink gets a record of its own.
         hurry: Whether the stream was stopped, so that `close` must return within a second.
+        answered_at_s: Time of the monotonic clock at which `close` last got something done, for a sink that has much
+            to do there.
     """
 
     name = ""
@@ -50,6 +52,7 @@ class Sink(Closing):
     capacity = 8
     logs_each_loss = False
     hurry = False
+    answered_at_s = 0.0
 
     @abstractmethod
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
@@ -70,10 +73,10 @@ class Sink(Closing):
         return True
 
     def withheld(self, frame: Frame, reason: str) -> None:
-        """Receive a frame that was scored and gets no verdict.
+        """Receive a frame that gets no verdict: it is late, or its score or map is not finite.
 
         Args:
-            frame: Frame that was scored; not to be changed.
+            frame: Frame; not to be changed.
             reason: Reason for the missing verdict, as text.
 
         Raises:

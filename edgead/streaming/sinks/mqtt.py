@@ -4,8 +4,7 @@ Topics below the topic of the address:
 
     TOPIC/events   every record, with QoS 1, as JSON with two more keys: "spool" and "number"
     TOPIC/state    the latest state of the stream, retained: {"state": "running"}, "no_signal" with its reason,
-    "stopped", or
-                   "gone" if the stream died or lost its network (the last will)
+                   "stopped", or "gone" if the stream died or lost its network (the last will)
 
 QoS 1 delivers at least once. A receiver that must not count a record twice ignores a number that is not greater than
 the last one of the same spool.
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from edgead.errors import SinkError, needs_extra
-from edgead.files.addresses import Address, without_secrets
+from edgead.files.addresses import Address, check_host, shown_mistyped
 from edgead.files.parsing import json_text
 from edgead.streaming.record import Record
 from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink
@@ -89,6 +88,8 @@ class Mqtt(StoredSink):
         MissingExtraError: paho-mqtt is not installed.
         EdgeadError: The spool cannot be opened, or a certificate cannot be read.
     """
+
+    batch = 20
 
     def __init__(self, broker: Broker, spool: Path, keep: int = KEEP_RECORDS) -> None:
         with needs_extra("mqtt", "a sink mqtt://"):
@@ -198,7 +199,7 @@ def open_mqtt(uri: str) -> Mqtt:
         MissingExtraError: paho-mqtt is not installed.
         EdgeadError: The spool cannot be opened, or a certificate cannot be read.
     """
-    shown, address = without_secrets(uri), Address.parse(uri) if "://" in uri else None
+    shown, address = shown_mistyped(uri), Address.parse(uri) if "://" in uri else None
     if address is None or address.option:
         raise SinkError(f"{shown} is no address of a broker", hint=_EXAMPLE)
     known: dict[str, Callable[[str], Any]] = {
@@ -219,8 +220,10 @@ def open_mqtt(uri: str) -> Mqtt:
         parts = urlsplit(target)
         host, port = parts.hostname, parts.port or (TLS_PORT if tls else PORT)
         topic = unquote(parts.path.removeprefix("/"), errors="strict")
+        check_host(host or "")
     except ValueError as error:
-        raise SinkError(f"{shown} is no address of a broker ({error})", hint=_EXAMPLE) from error
+        # Its text may repeat a password that stands in the place of the port.
+        raise SinkError(f"{shown} is no address of a broker", hint=_EXAMPLE) from error
     if not host or not options.get("spool"):
         raise SinkError(f"{shown} names no {'spool' if host else 'host'}", hint=_EXAMPLE)
     files = (options.get(name) for name in ("ca", "cert", "key"))

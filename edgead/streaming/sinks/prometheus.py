@@ -1,7 +1,7 @@
 """Figures of the stream for Prometheus, which fetches them from ``http://HOST:PORT/metrics``.
 
 edgead_frames_total{part, decision}     frames with a verdict, decision "good" or "reject"
-edgead_withheld_frames_total            frames that were scored and got no verdict
+edgead_withheld_frames_total            frames without a verdict that were late, or had no finite score or map
 edgead_latency_seconds                  histogram: frame in hand to decision
 edgead_age_seconds                      histogram: capture to decision; cameras only
 edgead_share_of_threshold               score of the latest frame as a share of the threshold
@@ -52,7 +52,7 @@ class Prometheus(RecordSink):
             "edgead_frames", "Frames with a verdict", ("part", "decision"), registry=registry
         )
         self._withheld = Counter(
-            "edgead_withheld_frames", "Frames scored without a verdict", registry=registry
+            "edgead_withheld_frames", "Frames that were late or not finite", registry=registry
         )
         self._latency = Histogram(
             "edgead_latency_seconds", "Frame in hand to decision", buckets=_BUCKETS_S, registry=registry
@@ -68,7 +68,7 @@ class Prometheus(RecordSink):
         registry.register(_SinkCollector(lambda: self._counts()))
         try:
             self._server, self._thread = start_http_server(port, host, registry)
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             raise SinkError(f"cannot listen on {self.place} ({error})", hint=_EXAMPLE) from error
         self._is_open = True
 

@@ -21,12 +21,14 @@ from edgead.streaming.record import Record
 from edgead.streaming.sinks.base import RecordSink
 
 KEEP_RECORDS = 100_000
-# Number of records that are sent before the first of them is confirmed.
-BATCH = 20
 # Pause after a failure.
 RETRY_S = 1.0
-# Longest wait of `close` for the next confirmation, and for all of them after a stop.
+# Longest wait of `close` for the next confirmation of a receiver that works.
+ANSWER_S = 2.0
+# The same for a receiver that does not work; after a stop, for all confirmations.
 CLOSE_S = 0.5
+# Longest wait of `close` for the thread that sends. After a stop there is time for both, see `deliveries.END_S`.
+JOIN_S = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -38,9 +40,14 @@ class StoredSink(RecordSink):
         spool: File of the records that wait; it is made if it is missing. Records of an earlier stream are sent first.
         keep: Largest number of records that wait.
 
+    Attributes:
+        batch: Largest number of records that are sent before the first of them is confirmed.
+
     Raises:
         EdgeadError: The spool cannot be opened, or another process uses it.
     """
+
+    batch = 1
 
     def __init__(self, spool: Path, keep: int = KEEP_RECORDS) -> None:
         self.place = str(spool)
@@ -48,6 +55,7 @@ class StoredSink(RecordSink):
         self._changed = threading.Condition()
         self._closing = self._is_closed = self._is_reported = False
         self._trouble: str | None = None
+        self._bug: BaseException | None = None
         self._sender = threading.Thread(target=self._run, name="edgead-sender", daemon=True)
 
     @abstractmethod
@@ -55,7 +63,7 @@ class StoredSink(RecordSink):
         """Send messages in order and wait for their confirmations.
 
         Args:
-            messages: JSON texts of the records.
+            messages: JSON texts of the records, 1 or more.
 
         Returns:
             Number of messages, from the first on, that the receiver has confirmed; the others are given again. Fewer
@@ -68,9 +76,15 @@ class StoredSink(RecordSink):
 
     def record(self, record: Record) -> None:
         """Store the record. See `RecordSink.record`."""
+        self.tick()
         self._spool.append(json_text(record, indent=None).rstrip("\n"))
         with self._changed:
             self._changed.notify_all()
+
+    def tick(self) -> None:
+        """Raise the error that ended the thread that sends: a bug, because errors of the disk are survived."""
+        if self._bug is not None:
+            raise self._bug
 
     def problem(self) -> str | None:
         """Return why records wait on the disk. See `Sink.problem`."""
@@ -83,19 +97,21 @@ class StoredSink(RecordSink):
         if self._is_closed:
             return
         self._is_closed = True
-        start_s = last_s = time.monotonic()
+        start_s = self.answered_at_s = time.monotonic()
         waiting = len(self._spool)
         while waiting and self._sender.is_alive():
             now_s = time.monotonic()
-            if now_s - (start_s if self.hurry else last_s) > CLOSE_S:
+            patience_s = CLOSE_S if self.hurry or self._trouble is not None else ANSWER_S
+            if now_s - (start_s if self.hurry else self.answered_at_s) > patience_s:
                 break
             time.sleep(0.01)
             waiting, before = len(self._spool), waiting
-            last_s = now_s if waiting < before else last_s
+            if waiting < before:
+                self.answered_at_s = now_s
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._sender.join(CLOSE_S)
+        self._sender.join(JOIN_S)
         if waiting := len(self._spool):
             _log.warning("%s: %d records wait in %s for the next stream", self.name, waiting, self.place)
         self._spool.close()
@@ -106,6 +122,12 @@ class StoredSink(RecordSink):
             self._changed.wait_for(lambda: self._closing, seconds)
 
     def _run(self) -> None:
+        try:
+            self._send_until_closed()
+        except BaseException as error:
+            self._bug = error
+
+    def _send_until_closed(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closing or len(self._spool))
@@ -114,13 +136,16 @@ class StoredSink(RecordSink):
             try:
                 self._send_some()
             except EdgeadError as error:
-                # The disk fails. What was sent may be sent again.
+                if self._is_closed:
+                    # The spool was closed while the receiver took its time; the records in it stay.
+                    return
+                # The disk fails. Records that were sent may be sent again.
                 self._report(str(error))
                 self._wait(RETRY_S)
 
     def _send_some(self) -> None:
         """Send the oldest records, and remove the confirmed ones."""
-        entries = self._spool.first(BATCH)
+        entries = self._spool.first(self.batch)
         name = self._spool.id
         confirmed = self._send(
             [f'{{"spool": "{name}", "number": {number}, {text[1:]}' for number, text in entries]

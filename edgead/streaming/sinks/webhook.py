@@ -1,9 +1,9 @@
 """A webhook: every record is posted to a web address, which may be away for hours.
 
 Each request holds one record as JSON, with the keys "spool" and "number", and both again in the header
-`Idempotency-Key`. The next record follows when the server has answered with a status of 200 to 299. Any other answer,
-or none within `TIMEOUT_S`, is repeated with increasing pauses, so a server that has not understood a record gets it
-again and again, and the status shows why.
+`Idempotency-Key`. The next record follows when the server has answered with a status of 200 to 299. After any other
+answer, or none within `TIMEOUT_S`, the request is repeated with increasing pauses. So a server that has not understood
+a record gets it again and again, and the status shows why.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgead.errors import SinkError
-from edgead.files.addresses import Address, without_secrets
+from edgead.files.addresses import Address, check_host, shown_mistyped, without_secrets
 from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink
 from edgead.streaming.uri import number_in, read_options
 
 TIMEOUT_S = 5.0
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 30.0
-# Of an answer, which nobody reads, at most this much is taken so that the connection can be used again.
+# Largest answer that is read to its end, so that the connection can be used again.
 _MAX_ANSWER_BYTES = 2**16
 _EXAMPLE = "give webhook:https://HOST/PATH#spool=FILE"
 
@@ -49,10 +49,15 @@ class Webhook(StoredSink):
         try:
             parts = urlsplit(address.url)
             self._host, self._port = parts.hostname or "", parts.port
+            check_host(self._host)
+        except ValueError as error:
+            # Its text may repeat a password that stands in the place of the port.
+            raise SinkError(f"{without_secrets(address.url)} is no web address", hint=_EXAMPLE) from error
+        try:
             self._context = ssl.create_default_context(cafile=ca) if parts.scheme == "https" else None
-        except (ValueError, OSError) as error:
+        except OSError as error:
             raise SinkError(
-                f"{without_secrets(address.url)} cannot be used ({error})", hint=_EXAMPLE
+                f"cannot read {ca} ({error.strerror})", hint="give certificates as a PEM file"
             ) from error
         if parts.scheme not in ("http", "https") or not self._host:
             raise SinkError(f"{without_secrets(address.url)} is no web address", hint=_EXAMPLE)
@@ -68,22 +73,19 @@ class Webhook(StoredSink):
         self.start()
 
     def _send(self, messages: Sequence[str]) -> int:
-        """Post messages until one of them is not confirmed. See `StoredSink._send`."""
-        for count, message in enumerate(messages):
-            if self._closing:
-                return count
-            problem = self._post(message)
-            self._report(problem)
-            if problem is not None:
-                self._wait(self._pause_s)
-                self._pause_s = min(2 * self._pause_s, RETRY_MAX_S)
-                return count
+        """Post the only message. See `StoredSink._send`."""
+        problem = self._post(messages[0])
+        self._report(problem)
+        if problem is None:
             self._pause_s = RETRY_MIN_S
-        return len(messages)
+            return 1
+        self._wait(self._pause_s)
+        self._pause_s = min(2 * self._pause_s, RETRY_MAX_S)
+        return 0
 
     def _post(self, message: str) -> str | None:
         """Post one message; return why it is not confirmed."""
-        record = json.loads(message)
+        record, is_kept_open = json.loads(message), self._connection is not None
         headers = self._headers | {"Idempotency-Key": f"{record['spool']}-{record['number']}"}
         try:
             if self._connection is None:
@@ -95,7 +97,12 @@ class Webhook(StoredSink):
                 self._hang_up()
         except (OSError, http.client.HTTPException) as error:
             self._hang_up()
-            return f"the server does not answer ({error or type(error).__name__})"
+            if is_kept_open and isinstance(error, ConnectionError):
+                # Servers close a connection that was not used for a while.
+                return self._post(message)
+            # The text of another error may be what the server sent.
+            reason = error.strerror if isinstance(error, OSError) else None
+            return f"the server does not answer ({reason or type(error).__name__})"
         return None if 200 <= answer.status < 300 else f"the server answers {answer.status}"
 
     def _connect(self) -> http.client.HTTPConnection:
@@ -127,6 +134,6 @@ def open_webhook(target: str) -> Webhook:
     known: dict[str, Callable[[str], Any]] = {"spool": str, "keep": number_in(int, 1), "ca": str}
     options = read_options(query, known) if mark else {}
     if "://" not in url or not options.get("spool"):
-        raise SinkError(f"{without_secrets(target)} names no server and spool", hint=_EXAMPLE)
+        raise SinkError(f"{shown_mistyped(target)} names no server and spool", hint=_EXAMPLE)
     keep = int(options.get("keep", KEEP_RECORDS))
     return Webhook(Address.parse(url), Path(options["spool"]), keep, options.get("ca"))

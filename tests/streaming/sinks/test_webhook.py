@@ -4,6 +4,7 @@ import base64
 import http.server
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ class Hook:
         answer: What to do with the next requests: a status, "hang", "drop" or "garbage".
         taken: Every record that was confirmed.
         seen: Number of requests.
+        delay_s: Time that each answer takes, in seconds.
+        hangs_up: Whether each connection ends after its answer, without an announcement.
     """
 
     def __init__(self) -> None:
@@ -35,6 +38,8 @@ class Hook:
         self.taken: list[dict[str, Any]] = []
         self.headers: list[Any] = []
         self.seen = 0
+        self.delay_s = 0.0
+        self.hangs_up = False
         self.goes_on = threading.Event()
         self.uri = ""
 
@@ -61,6 +66,8 @@ def serving() -> Iterator[Hook]:
             if answer < 300:
                 hook.taken.append(record)
                 hook.headers.append(self.headers)
+            time.sleep(hook.delay_s)
+            self.close_connection = hook.hangs_up
             self.send_response(answer)
             self.send_header("Content-Length", "2")
             self.end_headers()
@@ -141,6 +148,35 @@ def test_records_wait_for_a_server_that_is_away(tmp_path: Path) -> None:
     assert hook.headers[0]["Authorization"] == f"Basic {base64.b64encode(b'me:secret').decode()}"
 
 
+def test_the_end_waits_for_a_slow_server_as_long_as_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgead.streaming.delivery.STUCK_S", 1.0)
+    monkeypatch.setattr("edgead.streaming.sinks.stored.CLOSE_S", 0.1)
+    monkeypatch.setattr("edgead.streaming.sinks.stored.ANSWER_S", LIMIT_S)
+    monkeypatch.setattr("edgead.streaming.sinks.webhook.TIMEOUT_S", LIMIT_S)
+    with serving() as hook:
+        hook.delay_s = 0.3
+        sinks = open_sinks([f"webhook:http://{hook.uri}#spool={tmp_path}/spool"])
+        source = ScriptedSource(lambda: (textured(number) for number in range(6)), False)
+        summary = stream(FakeSession(SIZE, score=1.0), source, sinks, size=SIZE, threshold=0.5)
+        assert [record["frame_index"] for record in hook.taken] == list(range(6))
+    assert summary.sinks[0].problem is None
+
+
+def test_a_connection_that_the_server_ended_is_opened_again_without_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving() as hook:
+        hook.hangs_up = True
+        with open_sink(f"webhook:http://{hook.uri}#spool={tmp_path}/spool") as sink:
+            for index in range(3):
+                sink.write(frame(textured(1), index), verdict(index), MAP)
+                wait_until(lambda: not len(sink._spool))  # type: ignore[attr-defined]
+    assert [record["frame_index"] for record in hook.taken] == [0, 1, 2]
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize(
     ("uri", "error"),
     [
@@ -150,6 +186,7 @@ def test_records_wait_for_a_server_that_is_away(tmp_path: Path) -> None:
         ("webhook:ftp://host/in#spool=s", SinkError),
         ("webhook:http:///in#spool=s", EdgeadError),
         ("webhook:http://host:99999/in#spool=s", EdgeadError),
+        ("webhook:http://my..host/in#spool=s", SinkError),
         ("webhook:http://host/in#spool=s&keep=0", InputError),
         ("webhook:http://host/in#spool=s&fps=2", InputError),
         ("webhook:https://host/in#spool=s&ca=nowhere.pem", SinkError),
