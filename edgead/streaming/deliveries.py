@@ -51,7 +51,7 @@ class Deliveries:
         return tuple(one.count() for one in self._all)
 
     def check(self) -> None:
-        """Raise what a sink ended with.
+        """Raise the failure of a sink.
 
         Raises:
             EdgeadError: A sink failed, and the stream does not survive that.
@@ -74,16 +74,19 @@ class Deliveries:
                 one.put(Item(call, frame.index, written), self._stop)
 
     def withheld(self, frame: Frame, reason: str) -> None:
-        """Give a missing verdict to all sinks. See `Sink.withheld`."""
+        """Give a missing verdict to all sinks that show it. See `Sink.withheld`."""
         self._put_record(withheld_record(frame, reason), frame.index)
         for one in self._images:
-            one.put(Item(partial(one.sink.withheld, frame, reason), frame.index), self._stop)
+            # A sink that ignores it would count it as written, or as a lost image.
+            if type(one.sink).withheld is not Sink.withheld:
+                one.put(Item(partial(one.sink.withheld, frame, reason), frame.index), self._stop)
 
     def signal(self, signal: Signal) -> None:
-        """Give a change of the signal to all sinks. See `Sink.signal`."""
+        """Give a change of the signal to all sinks that show it. See `Sink.signal`."""
         self._put_record(signal_record(signal))
         for one in self._images:
-            one.put(Item(partial(one.sink.signal, signal)), self._stop)
+            if type(one.sink).signal is not Sink.signal:
+                one.put(Item(partial(one.sink.signal, signal)), self._stop)
 
     def _put_record(self, record: Record, frame_index: int | None = None) -> tuple[Ticket, ...]:
         return tuple(

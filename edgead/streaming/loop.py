@@ -69,7 +69,7 @@ def stream(
     Args:
         session: Opened inference session.
         source: Opened source of frames.
-        sinks: Opened sinks, which receive the verdicts in this order.
+        sinks: Opened sinks. Each receives the verdicts in a thread of its own.
         size: Image size of the session.
         threshold: Decision threshold; a frame with a higher score is rejected.
         part: Name of the part that the threshold belongs to, for the verdicts.
@@ -200,7 +200,7 @@ class _Run:
             self._outputs.withheld(frame, problem.reason)
 
     def check_sinks(self) -> None:
-        """Raise what a sink ended with. See `Deliveries.check`."""
+        """Raise the failure of a sink. See `Deliveries.check`."""
         self._outputs.check()
 
     def report(self, signal: Signal | None) -> None:

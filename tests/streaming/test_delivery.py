@@ -16,11 +16,13 @@ import pytest
 from edgead.errors import BackendError, SinkError
 from edgead.runtime import FakeSession
 from edgead.streaming import Sink, Summary, open_sinks, stream
+from edgead.streaming.deliveries import Deliveries
 from edgead.streaming.record import Record as JsonRecord
-from edgead.streaming.sinks import StatusLine
+from edgead.streaming.sinks import StatusLine, StopStream
 from edgead.streaming.sinks.base import RecordSink, SinkCount
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
-from tests.helpers.stream_parts import SIZE, Record, ScriptedSource, textured
+from tests.helpers.stream_parts import SIZE, Record, ScriptedSource, frame, textured
+from tests.streaming.test_sinks import LOST
 
 LIMIT_S = 30  # a test that would wait forever fails instead
 
@@ -251,3 +253,30 @@ def test_no_image_is_changed_between_sinks() -> None:
     run([first, second], images(lambda: False, 10), live=False)
     for one, other in zip(first.maps, second.maps, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_events_that_a_sink_ignores_are_not_counted(tmp_path: Path) -> None:
+    sinks = open_sinks([f"rejects:{tmp_path}/rejects", f"video:{tmp_path}/out.mkv"])
+    record = Record()
+    with Deliveries([*sinks, record], waits=True, survives=False) as outputs:
+        outputs.withheld(frame(textured(1), 7), "the image is old")
+        outputs.signal(LOST)
+    assert (record.missing, record.signals) == ([(7, "the image is old")], [LOST])
+    assert [(count.written, count.lost) for count in outputs.counts()] == [(0, 0), (0, 0), (2, 0)]
+
+
+def test_a_sink_that_ends_the_stream_between_events_counts_its_events_only() -> None:
+    left = threading.Event()
+
+    class Leaves(Record):
+        def tick(self) -> None:
+            if self.verdicts:
+                left.set()
+                raise StopStream
+
+    def script() -> Iterator[UInt8Array]:
+        yield textured(100)
+        left.wait(LIMIT_S)
+
+    summary = run([Leaves()], script, live=True)
+    assert summary.sinks[0].written == summary.frames_scored == 1
