@@ -1,4 +1,4 @@
-r"""Records: what a program reads about a stream, one JSON object for each event.
+r"""Records of a stream for other programs: one JSON object for each event.
 
     {"event": "verdict", "time": ..., "source": ..., "part": ..., "frame_index": ...,
      "anomaly_score": ..., "threshold": ..., "share_of_threshold": ..., "is_anomalous": ...,
@@ -54,7 +54,7 @@ def verdict_record(frame: Frame, verdict: Verdict) -> Record:
 
 
 def withheld_record(frame: Frame, reason: str) -> Record:
-    """Make the record of a frame that was scored and gets no verdict, with the reason as text."""
+    """Make the record of a frame that gets no verdict, with the reason as text."""
     return _record("withheld", source=path_text(frame.source), frame_index=frame.index, reason=reason)
 
 

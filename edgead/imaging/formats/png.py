@@ -141,7 +141,7 @@ def _check_place(kind: bytes, before: Mapping[bytes, bytes], is_behind_pixels: b
 
 
 def _checked_header(content: bytes) -> _Header:
-    """Read the header, and check what it says about the pixels."""
+    """Read and check the header."""
     try:
         header = _Header(*struct.unpack(">IIBBBBB", content))
     except struct.error as error:
