@@ -193,7 +193,8 @@ class LineFile:
         unfinished = len(tail) - (tail.rfind(b"\n") + 1)
         if unfinished == size == 0:
             return
-        if unfinished == len(tail):
+        # A file of another kind must not be cut. Only the unfinished line of a power cut may have zeros.
+        if unfinished == len(tail) or b"\0" in tail[: len(tail) - unfinished]:
             raise SinkError(f"{self._path} does not hold lines", hint="choose another file")
         if unfinished:
             os.ftruncate(file, size - unfinished)

@@ -191,3 +191,21 @@ def test_a_flush_that_fails_duplicates_no_line(tmp_path: Path, monkeypatch: pyte
     file.close()
     assert errors == 2
     assert numbers_of(path) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\n\0", b"SQLite format 3\0\n{}\n{"])
+def test_a_file_of_another_kind_is_refused_and_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(SinkError):
+        LineFile(str(path), LinePolicy())
+    assert path.read_bytes() == content
+
+
+def test_an_unfinished_line_that_a_power_cut_filled_with_zeros_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(line(1) + b"{" + bytes(50))
+    file = LineFile(str(path), LinePolicy())
+    file.append(line(2))
+    file.close()
+    assert numbers_of(path) == [1, 2]
