@@ -71,7 +71,7 @@ def test_a_port_in_use_and_bad_addresses_are_refused() -> None:
     with open_sink(f"prometheus:{port}"), pytest.raises(SinkError) as caught:
         open_sink(f"prometheus:{port}")
     assert str(port) in caught.value.what
-    for target in ("", "0", "65536", "host", "a/b:9000", "http://host:9000", "\0:9000"):
+    for target in ("", "0", "65536", "host", "a/b:9000", "http://host:9000", "\0:9000", "a..b:9000"):
         with pytest.raises(SinkError):
             open_sink(f"prometheus:{target}")
     with pytest.raises(InputError):
