@@ -42,6 +42,19 @@ LONG = (
     "runtime/test_other_processors.py",
     "test_several_parts.py",
     "models/test_rstpm_plus.py",
+    "cli/test_predict_continues.py",
+    "cli/test_predict.py",
+    "evaluation/test_report_in_browser.py",
+    "streaming/test_stale.py",
+    "streaming/test_delivery.py",
+    "streaming/sinks/test_mqtt.py",
+    "streaming/sinks/test_webhook.py",
+    "streaming/sources/test_live.py",
+    "streaming/test_sources.py",
+    "cli/test_terminals.py",
+    "training/test_closed_form.py",
+    "streaming/test_standstill.py",
+    "test_file_names.py",
 )
 
 
