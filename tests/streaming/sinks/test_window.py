@@ -35,8 +35,8 @@ sink.close()
 """
 
 
-@pytest.mark.skipif(XVFB is None, reason="no display to open a window on: apt-get install xvfb")
-def test_a_window_shows_frames_and_ends_the_stream_when_it_is_closed() -> None:
+def on_a_display() -> subprocess.CompletedProcess[str]:
+    """Run the script on a display of its own."""
     assert XVFB is not None
     # Xvfb chooses a free display and prints its number.
     with subprocess.Popen(
@@ -48,7 +48,7 @@ def test_a_window_shows_frames_and_ends_the_stream_when_it_is_closed() -> None:
         try:
             assert display.stdout is not None
             number = display.stdout.readline().strip()
-            done = subprocess.run(
+            return subprocess.run(
                 [sys.executable, "-c", SCRIPT, str(Path(__file__).parents[3])],
                 env={**os.environ, "DISPLAY": f":{number}"},
                 capture_output=True,
@@ -58,5 +58,14 @@ def test_a_window_shows_frames_and_ends_the_stream_when_it_is_closed() -> None:
             )
         finally:
             display.terminate()
+
+
+@pytest.mark.skipif(XVFB is None, reason="no display to open a window on: apt-get install xvfb")
+def test_a_window_shows_frames_and_ends_the_stream_when_it_is_closed() -> None:
+    done = on_a_display()
+    # A display of another server of this machine, one that is about to end, can have had the same number.
+    for _ in range(2):
+        if "could not connect to display" in done.stderr:
+            done = on_a_display()
     assert done.stdout.split("\n")[:2] == ["shown", "asked for the end"], done.stderr
     assert done.returncode == 0
