@@ -71,7 +71,7 @@ def stream(
         typer.Option(
             metavar="N",
             min=1,
-            help="Number of scored frames after which the stream ends.",
+            help="Number of judged frames after which the stream ends, those without a verdict included.",
             show_default="no limit",
         ),
     ] = None,
