@@ -57,7 +57,7 @@ def write_report(
         EdgeadError: If the folder cannot be written.
     """
     template = page_template("report.html")
-    rows = image_rows(evaluation, scores)
+    rows, plot = image_rows(evaluation, scores), score_plot(evaluation, scores)
     page = template.render(
         version=__version__,
         created_at=utc_now(),
@@ -65,12 +65,12 @@ def write_report(
         evaluation=evaluation,
         advice=advice(evaluation, setter),
         setter=None if setter is None else shell_line(setter),
-        plot=score_plot(evaluation, scores),
+        plot=plot,
         shares=_shares(evaluation),
         groups=confusion(evaluation, rows),
         rows=rows,
         kinds=sorted({(row.kind_number, row.kind) for row in rows}),
-        charts=score_charts(evaluation, scores),
+        charts=score_charts(evaluation, scores, with_histogram=plot is None),
         galleries=galleries(scores, evaluation.threshold),
         layers=image_layers(scores, evaluation.threshold),
         scale=colour_scale(scores, evaluation.threshold),
@@ -184,12 +184,15 @@ def figure_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def score_charts(evaluation: Evaluation, scores: Scores) -> list[tuple[str, str]]:
+def score_charts(
+    evaluation: Evaluation, scores: Scores, with_histogram: bool = True
+) -> list[tuple[str, str]]:
     """Draw every chart that the metrics allow: score histograms and ROC curves.
 
     Args:
         evaluation: Metrics.
         scores: Scores and maps from which the metrics were computed.
+        with_histogram: Whether the page needs the histograms; the report shows a plot of its own in their place.
 
     Returns:
         Title and SVG text of each chart. The list is empty if a score or a map is not finite.
@@ -203,7 +206,7 @@ def score_charts(evaluation: Evaluation, scores: Scores) -> list[tuple[str, str]
     labels = np.array([-1 if s.label is None else s.label for s in scores.samples])
     good, defect = scores.scores[labels == 0], scores.scores[labels == 1]
     charts = []
-    if len(good) or len(defect):
+    if with_histogram and (len(good) or len(defect)):
         value = None if evaluation.threshold is None else evaluation.threshold.value
         charts.append(("Scores", histogram_chart(good, defect, value)))
     curves = []
