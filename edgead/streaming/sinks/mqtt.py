@@ -12,7 +12,6 @@ the last one of the same spool.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -25,6 +24,7 @@ from edgead.files.addresses import Address, check_host, shown_mistyped
 from edgead.files.parsing import json_text
 from edgead.streaming.record import Record
 from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink
+from edgead.streaming.sinks.tls import tls_context
 from edgead.streaming.uri import number_in, read_options
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Mqtt(StoredSink):
         with needs_extra("mqtt", "a sink mqtt://"):
             from paho.mqtt.client import Client, MQTTv311
             from paho.mqtt.enums import CallbackAPIVersion
-        context = _tls_context(broker) if broker.tls else None
+        context = tls_context(broker.ca, broker.cert, broker.key) if broker.tls else None
         super().__init__(spool, keep)
         self.name = f"{'mqtts' if broker.tls else 'mqtt'}://{broker.host}:{broker.port}/{broker.topic}"
         self._broker, self._state = broker, json_text({"state": "running"}, indent=None)
@@ -229,17 +229,3 @@ def open_mqtt(uri: str) -> Mqtt:
     files = (options.get(name) for name in ("ca", "cert", "key"))
     broker = Broker(host, port, topic, address.user, address.password, tls, *files)
     return Mqtt(broker, Path(options["spool"]), int(options.get("keep", KEEP_RECORDS)))
-
-
-def _tls_context(broker: Broker) -> ssl.SSLContext:
-    """Make the settings of an encrypted connection."""
-    try:
-        context = ssl.create_default_context(cafile=broker.ca)
-        if broker.cert is not None:
-            context.load_cert_chain(broker.cert, broker.key)
-    except (OSError, ssl.SSLError) as error:
-        files = ", ".join(file for file in (broker.ca, broker.cert, broker.key) if file is not None)
-        raise SinkError(
-            f"cannot read {files} ({error})", hint="give certificates and keys as PEM files"
-        ) from error
-    return context

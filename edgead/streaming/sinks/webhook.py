@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from urllib.parse import urlsplit
 
 from edgead.errors import SinkError
 from edgead.files.addresses import Address, check_host, shown_mistyped, without_secrets
+from edgead.streaming.pauses import pause_s
 from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink
+from edgead.streaming.sinks.tls import tls_context
 from edgead.streaming.uri import number_in, read_options
 
 TIMEOUT_S = 5.0
@@ -53,14 +54,9 @@ class Webhook(StoredSink):
         except ValueError as error:
             # Its text may repeat a password that stands in the place of the port.
             raise SinkError(f"{without_secrets(address.url)} is no web address", hint=_EXAMPLE) from error
-        try:
-            self._context = ssl.create_default_context(cafile=ca) if parts.scheme == "https" else None
-        except OSError as error:
-            raise SinkError(
-                f"cannot read {ca} ({error.strerror})", hint="give certificates as a PEM file"
-            ) from error
         if parts.scheme not in ("http", "https") or not self._host:
             raise SinkError(f"{without_secrets(address.url)} is no web address", hint=_EXAMPLE)
+        self._context = tls_context(ca) if parts.scheme == "https" else None
         super().__init__(spool, keep)
         self.name = f"webhook:{without_secrets(address.url)}"
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -69,7 +65,7 @@ class Webhook(StoredSink):
             login = base64.b64encode(f"{address.user}:{address.password}".encode()).decode()
             self._headers["Authorization"] = f"Basic {login}"
         self._connection: http.client.HTTPConnection | None = None
-        self._pause_s = RETRY_MIN_S
+        self._tries = 0
         self.start()
 
     def _send(self, messages: Sequence[str]) -> int:
@@ -77,10 +73,10 @@ class Webhook(StoredSink):
         problem = self._post(messages[0])
         self._report(problem)
         if problem is None:
-            self._pause_s = RETRY_MIN_S
+            self._tries = 0
             return 1
-        self._wait(self._pause_s)
-        self._pause_s = min(2 * self._pause_s, RETRY_MAX_S)
+        self._tries += 1
+        self._wait(pause_s(self._tries, RETRY_MIN_S, RETRY_MAX_S))
         return 0
 
     def _post(self, message: str) -> str | None:

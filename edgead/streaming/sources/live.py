@@ -21,10 +21,10 @@ from typing import Protocol
 import cv2
 
 from edgead.errors import AbsentSourceError, ImageError, SourceError
+from edgead.streaming.pauses import FIRST_WAIT_S, LONGEST_WAIT_S, is_logged, pause_s
 from edgead.streaming.sources.base import Source
 from edgead.streaming.sources.capture_time import CaptureClock, Timestamps
 from edgead.streaming.sources.ffmpeg import VideoDevice
-from edgead.streaming.sources.waiting import FIRST_WAIT_S, LONGEST_WAIT_S, is_logged, pause_s
 from edgead.types import Frame, UInt8Array
 
 # A camera whose images are older than this for so long has a backlog that it does not catch up with.

@@ -6,7 +6,7 @@ import pytest
 from edgead.errors import AbsentSourceError, InputError, SourceError
 from edgead.scoring.threshold import Threshold
 from edgead.streaming import open_source, open_when_there
-from edgead.streaming.sources.waiting import LONGEST_WAIT_S, pause_s
+from edgead.streaming.pauses import LONGEST_WAIT_S, pause_s
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.command_line import run_main
 from tests.helpers.stream_parts import SIZE, textured, write_image
