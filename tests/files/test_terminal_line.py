@@ -12,7 +12,7 @@ from typing import TextIO
 
 import pytest
 
-from edgead.files.terminal_line import TerminalLine, columns_of, fitting
+from edgead.files.terminal_line import TerminalLine, columns_of, fitting, is_drawable
 from tests.helpers.screen import Screen
 
 
@@ -103,3 +103,23 @@ def test_only_whole_figures_and_words_are_shown(text: str, columns: int, expecte
 )
 def test_the_columns_of_a_text(text: str, columns: int) -> None:
     assert columns_of(text) == columns
+
+
+@pytest.mark.parametrize(
+    ("term", "drawable"),
+    [
+        ("xterm-256color", True),
+        ("linux", True),
+        ("", True),
+        ("dumb", False),
+        ("DUMB", False),
+        ("unknown", False),
+    ],
+)
+def test_a_terminal_that_cannot_go_back_is_not_drawn_on(
+    term: str, drawable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    assert is_drawable(Screen(80)) is drawable
+    # A file or a pipe is none at all.
+    assert not is_drawable(io.StringIO())
