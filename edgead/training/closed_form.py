@@ -64,6 +64,7 @@ def fit_closed_form(
     gains = score_gains(method, images.holdout, seed)
     chosen = method.capacities[int(gains.argmax())]
     loss_before, holdout_loss = _mean_losses(method, images.holdout, (0.0, chosen))
+    method.set_capacity(chosen)
     if not math.isfinite(holdout_loss):
         raise TrainingError(
             f"the held-out loss is {holdout_loss}", hint="give another --teacher or other --teacher-weights"
@@ -123,7 +124,7 @@ def score_gains(method: ClosedFormMethod, images: Tensor, seed: int) -> Float64A
 
 
 def _mean_losses(method: ClosedFormMethod, images: Tensor, capacities: Sequence[float]) -> list[float]:
-    """Mean loss over images (N, H, W, 3) on the host, for each capacity; the last one stays."""
+    """Mean loss over images (N, H, W, 3) uint8 on the host, for each capacity. It changes the capacity."""
     device, losses = next(method.parameters()).device, np.zeros(len(capacities))
     for image in images:
         batch = image[None].to(device)
