@@ -28,7 +28,7 @@ from edgead.imaging.preprocess import ModelSize, check_preprocess_spec, preproce
 from edgead.scoring.threshold import Threshold
 from edgead.text import printable
 
-SCHEMA = 6
+SCHEMA = 7
 MAX_MANIFEST_BYTES = 2**20
 MAX_FILE_BYTES = 4 * 2**30
 MAX_TEXT_CHARACTERS = 255
@@ -100,6 +100,7 @@ class Manifest:
         """Return the text of ``manifest.json``.
 
         Raises:
+            BundleError: The text is larger than a reader accepts.
             ValueError: A summary holds a number that is not finite.
             TypeError: A summary holds a value that JSON does not have.
         """
@@ -124,7 +125,13 @@ class Manifest:
             "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
         }
         # Hashed as a reader will parse it: tuples are lists then.
-        return json_text({**content, "sha256": content_hash(json.loads(json_text(content)))})
+        text = json_text({**content, "sha256": content_hash(json.loads(json_text(content)))})
+        if len(text) > MAX_MANIFEST_BYTES:
+            raise BundleError(
+                f"the manifest has {len(text)} bytes, more than {MAX_MANIFEST_BYTES}, because it lists many images",
+                hint="train with --hold-out 1000, for example, or for a higher --false-alarm-rate",
+            )
+        return text
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from edgead.bundle.directory import MANIFEST, Bundle
-from edgead.bundle.manifest import REBUILD
 from edgead.bundle.threshold_changes import MAX_CHANGES, ThresholdChange
-from edgead.errors import BundleError, InputError
+from edgead.errors import InputError
 from edgead.files.atomic import replace_file
 from edgead.scoring.threshold import Threshold
 
@@ -78,30 +76,3 @@ def _replaced(
     with replace_file(bundle.path / MANIFEST) as partial:
         partial.write_text(manifest.to_json(), encoding="utf-8")
     return replace(bundle, manifest=manifest)
-
-
-def held_out_scores(bundle: Bundle, part: str) -> dict[str, float]:
-    """Read the scores of the held-out images that the build recorded.
-
-    Args:
-        bundle: Opened bundle.
-        part: Name of one of its parts.
-
-    Returns:
-        Score of each held-out image, by the ID of the image.
-
-    Raises:
-        BundleError: The bundle records no scores, or other values.
-    """
-    record: Any = bundle.manifest.verification
-    for key in ("parts", part):
-        record = record.get(key) if isinstance(record, Mapping) else None
-    names = record.get("validation_images") if isinstance(record, Mapping) else None
-    scores = record.get("validation_scores") if isinstance(record, Mapping) else None
-    if not isinstance(names, list) or not isinstance(scores, list) or not len(names) == len(scores) > 0:
-        raise BundleError(f"{bundle.path} does not record the scores of its held-out images", hint=REBUILD)
-    if not all(type(name) is str for name in names) or not all(
-        type(score) in (int, float) for score in scores
-    ):
-        raise BundleError(f"{bundle.path} records held-out scores that are no numbers", hint=REBUILD)
-    return {name: float(score) for name, score in zip(names, scores, strict=True)}

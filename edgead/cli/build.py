@@ -107,7 +107,8 @@ def build(
 
     The bundle is written only if it is verified to decide as the trained model does.
 
-    The threshold is computed from the scores of the built model on the good images that training held out.
+    The threshold is computed from the scores of the built model on the good images that training held out or
+    cross-fitted.
     """
     from edgead.cli.progress import ProgressDisplay, echo, first_line
 

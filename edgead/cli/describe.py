@@ -47,6 +47,7 @@ def _bundle(path: Path) -> ModelInfo:
     """Describe a bundle."""
     from edgead.bundle import open_bundle
     from edgead.bundle.threshold_changes import built_thresholds
+    from edgead.bundle.validation_records import is_cross_fitted
 
     bundle = open_bundle(path)
     manifest = bundle.manifest
@@ -55,7 +56,13 @@ def _bundle(path: Path) -> ModelInfo:
     counts = counts if isinstance(counts, Mapping) else {}
     built = built_thresholds(manifest)
     parts = {
-        name: PartInfo(threshold.value, threshold.false_alarm_rate, built[name].n_normal, counts.get(name))
+        name: PartInfo(
+            threshold.value,
+            threshold.false_alarm_rate,
+            built[name].n_normal,
+            is_cross_fitted(manifest, name),
+            counts.get(name),
+        )
         for name, threshold in manifest.thresholds.items()
     }
     absent: dict[str, str] = {}
@@ -160,6 +167,7 @@ def _part_of_run(record: Mapping[str, Any]) -> PartInfo:
         threshold.get("value"),
         threshold.get("false_alarm_rate"),
         len(record["holdout"]),
+        bool(record["ratios"]),
         record["train_images"],
     )
 

@@ -19,13 +19,15 @@ class PartInfo:
         threshold: Decision threshold, None for an unfinished run.
         false_alarm_rate: False-alarm rate that the threshold was set for; None for an unfinished run, and for a
             threshold that another rule set.
-        held_out: Number of held-out images.
+        held_out: Number of images that set the threshold of the build or run: held-out or cross-fitted images.
+        cross_fitted: Whether they are cross-fitted, so that the model was trained on them.
         trained_on: Number of training images, None if the bundle does not record it.
     """
 
     threshold: float | None
     false_alarm_rate: float | None
     held_out: int | None
+    cross_fitted: bool
     trained_on: int | None
 
 
@@ -148,9 +150,10 @@ def _part_text(part: PartInfo) -> str:
     """Format one part for a terminal."""
     trained = "" if part.trained_on is None else f"{part.trained_on} training images, "
     if part.threshold is None:
-        return f"{trained}{part.held_out} held out, no threshold yet"
+        return f"{trained}{part.held_out} for the threshold, which is not set yet"
+    held_out = f"{part.held_out} {'of them cross-fitted' if part.cross_fitted else 'held out'}"
     rate = "" if part.false_alarm_rate is None else f" for a false-alarm rate of {part.false_alarm_rate:g}"
-    return f"{trained}{part.held_out} held out, threshold {part.threshold:.4g}{rate}"
+    return f"{trained}{held_out}, threshold {part.threshold:.4g}{rate}"
 
 
 def _plain(value: Any) -> str:

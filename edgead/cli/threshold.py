@@ -40,7 +40,8 @@ def threshold(
         typer.Option(metavar="DIR", help="Folder of images of defects, beside --good.", show_default="none"),
     ] = None,
     join: Annotated[
-        bool, typer.Option("--join", help="Count the held-out images of the training beside --good.")
+        bool,
+        typer.Option("--join", help="Count the images that set the threshold of the build beside --good."),
     ] = False,
     best_f1: Annotated[
         bool, typer.Option("--best-f1", help="Set the threshold with the largest F1.")
@@ -97,7 +98,7 @@ def threshold(
     from edgead.cli.progress import ProgressDisplay, echo
     from edgead.cli.threshold_text import origin_lines, table_lines
     from edgead.data.layouts import dataset_path
-    from edgead.evaluation.threshold_setting import new_threshold
+    from edgead.evaluation.threshold_setting import new_threshold, with_cross_fitted
     from edgead.files.lock import exclusive
     from edgead.scoring.operating_points import LabelledScores
     from edgead.text import folder_name
@@ -126,7 +127,8 @@ def threshold(
             opened = undo_change(opened, name)
         elif samples is not None or wish is not None:
             with ProgressDisplay():
-                scores = _scored(opened, samples, skip_broken)
+                good_scores, bad_scores = _scored(opened, samples, skip_broken)
+                scores = with_cross_fitted(opened, name, good_scores), bad_scores
                 if labelled:
                     table = LabelledScores(*(list(of_kind.values()) for of_kind in scores))
                     for line in table_lines(table, opened.manifest.thresholds[name].value):

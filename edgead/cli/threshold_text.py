@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from edgead.bundle.manifest import Manifest
 from edgead.bundle.threshold_changes import ThresholdChange
+from edgead.bundle.validation_records import is_cross_fitted
 from edgead.scoring.operating_points import Interval, LabelledScores
 from edgead.scoring.threshold import Threshold
 
@@ -25,10 +26,11 @@ def origin_lines(manifest: Manifest, part: str) -> Iterator[str]:
     yield f"threshold    {threshold.value:.6g}"
     if changes:
         yield f"set by       edgead threshold, {changes[-1].option}, {changes[-1].set_at}"
-        yield f"images       {_images(changes[-1])}"
+        yield f"images       {_images(changes[-1], is_cross_fitted(manifest, part))}"
     else:
         yield f"set by       edgead build, {manifest.created_at}"
-        yield f"images       {threshold.n_normal} held-out images of good parts"
+        kind = "cross-fitted" if is_cross_fitted(manifest, part) else "held-out"
+        yield f"images       {threshold.n_normal} {kind} images of good parts"
     yield f"promise      {_promise(threshold)}"
     for number in range(len(changes) - 1, -1, -1):
         source = changes[number - 1].option if number else "edgead build"
@@ -68,14 +70,13 @@ def _share(value: float | None, interval: Interval) -> str:
     return "-" if value is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _images(change: ThresholdChange) -> str:
-    """Return how many images stand behind a change."""
+def _images(change: ThresholdChange, cross_fitted: bool) -> str:
+    """Return how many images stand behind a change, and whether those of the build are cross-fitted."""
     if not change.n_good and not change.n_defects:
         return "none: the value was typed"
+    kind = "cross-fitted" if cross_fitted else "held-out"
     held_out = (
-        f" ({change.n_held_out} held-out, {change.n_good - change.n_held_out} new)"
-        if change.n_held_out
-        else ""
+        f" ({change.n_held_out} {kind}, {change.n_good - change.n_held_out} new)" if change.n_held_out else ""
     )
     defects = f", {change.n_defects} of defects" if change.n_defects else ""
     return f"{change.n_good} of good parts{held_out}{defects}"

@@ -9,7 +9,15 @@ from edgead.data.images import LoadedImages, load_images, read_sample
 from edgead.data.layouts import LAYOUTS, dataset_path, open_dataset
 from edgead.data.left_out import count_left_out, left_out_text
 from edgead.data.masks import read_mask
-from edgead.data.samples import GOOD, Dataset, Sample, hold_out, split_holdout, spread_over
+from edgead.data.samples import (
+    GOOD,
+    Dataset,
+    Sample,
+    drawing_order,
+    hold_out,
+    split_holdout,
+    spread_over,
+)
 
 __all__ = [
     "GOOD",
@@ -19,6 +27,7 @@ __all__ = [
     "Sample",
     "count_left_out",
     "dataset_path",
+    "drawing_order",
     "hold_out",
     "left_out_text",
     "load_images",

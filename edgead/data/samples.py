@@ -140,10 +140,23 @@ def split_holdout(
         )
     count = min(max(1, round(fraction * len(samples))), len(samples) - 1)
 
-    def lot(index: int) -> tuple[bytes, int]:
-        return hashlib.sha256(os.fsencode(f"{seed}/{samples[index].path.name}")).digest(), index
-
-    drawn = frozenset(sorted(range(len(samples)), key=lot)[:count])
+    drawn = frozenset(drawing_order(samples, seed)[:count])
     train = tuple(sample for index, sample in enumerate(samples) if index not in drawn)
     holdout = tuple(sample for index, sample in enumerate(samples) if index in drawn)
     return train, holdout
+
+
+def drawing_order(samples: Sequence[Sample], seed: int) -> list[int]:
+    """Return the numbers of samples in a random order.
+
+    The order of two samples depends only on `seed` and their file names.
+
+    Args:
+        samples: Samples.
+        seed: Seed of the order.
+    """
+
+    def lot(index: int) -> tuple[bytes, int]:
+        return hashlib.sha256(os.fsencode(f"{seed}/{samples[index].path.name}")).digest(), index
+
+    return sorted(range(len(samples)), key=lot)

@@ -7,7 +7,7 @@ leaves an existing bundle unchanged.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -76,7 +76,15 @@ class TrainedRun(Protocol):
         ...
 
     def holdout_images(self) -> Mapping[str, LoadedImages]:
-        """Load the good images that the run was not trained on, by part."""
+        """Load the good images that set the threshold, by part. They are held out or cross-fitted."""
+        ...
+
+    @property
+    def score_ratios(self) -> Mapping[str, Sequence[float]]:
+        """Ratios of cross-fitted scores to scores of the model, in the order of `holdout_images`, by part.
+
+        Parts with held-out images are left out. See `edgead.scoring.cross_fitting`.
+        """
         ...
 
     def training_images(self, count: int) -> LoadedImages:
@@ -153,19 +161,19 @@ def onnx_from_run(run: TrainedRun) -> bytes:
 
 def _validation_images(run: TrainedRun, plan: Plan) -> dict[str, ValidationImages]:
     """Load the validation images of a run, by part."""
-    held_out, labelled = run.holdout_images(), run.labelled_images()
+    good, labelled, ratios = run.holdout_images(), run.labelled_images(), run.score_ratios
     rate, confidence = plan.rate_and_confidence(run.false_alarm_rate)
     return {
-        part: ValidationImages(loaded.images, labelled.get(part), rate, confidence)
-        for part, loaded in held_out.items()
+        part: ValidationImages(loaded.images, labelled.get(part), rate, confidence, ratios.get(part))
+        for part, loaded in good.items()
     }
 
 
 def _exact(run: TrainedRun, model: bytes, validation_images: Mapping[str, ValidationImages]) -> Built:
     """Verify the float32 graph against the trained model, or raise VerificationError."""
     with run.session() as reference, OnnxRuntimeSession(model, size=run.size) as session:
-        held_out = sum(len(of_part.good) for of_part in validation_images.values())
-        _log.info("setting the threshold on %d held-out good images", held_out)
+        count = sum(len(of_part.good) for of_part in validation_images.values())
+        _log.info("setting the threshold on %d good images", count)
         # The threshold is the score of one of these images, so rounding in the last bit would decide on that image.
         # The larger of the two scores puts each image on the same side for the model and for the graph.
         scores = {part: of_part.scores(reference, session) for part, of_part in validation_images.items()}

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgead.bundle import Bundle
 from edgead.bundle.manifest import REBUILD, Manifest
+from edgead.bundle.validation_records import recorded_of, score_ratios
 from edgead.data import Dataset, LoadedImages, Sample, load_images, open_dataset, read_sample, spread_over
 from edgead.data.images import image_hash
 from edgead.errors import DataError, ImageError, InputError
@@ -27,23 +27,26 @@ class FoundImages:
 
     Attributes:
         good: Good images that the threshold was set on, (N, H, W, 3) uint8 RGB.
-        others: Samples of the other good images.
+        calibrating: Samples to calibrate on: the other good images, or all of them if they are cross-fitted.
         labelled: Test images; None if there are none.
+        ratios: Ratio of the cross-fitted score of each good image, see `edgead.scoring.cross_fitting`; None if the
+            images are held out.
     """
 
     good: UInt8Array
-    others: list[Sample]
+    calibrating: list[Sample]
     labelled: LoadedImages | None
+    ratios: list[float] | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A dataset: its good images with a known hash, by hash, the other good ones, and its part (None if unknown)."""
+    """A dataset: its good images with a known hash, by hash, those to calibrate on, and its part (None if unknown)."""
 
     path: Path
     dataset: Dataset
     found: dict[str, UInt8Array]
-    others: list[Sample]
+    calibrating: list[Sample]
     part: str | None = None
 
 
@@ -68,10 +71,12 @@ def images_of(bundle: Bundle, data: Sequence[Path]) -> dict[str, FoundImages]:
             hint="give an fp32 bundle, or leave out --data and --precision to compile it as it is",
         )
     known = {part: _hashes_of(bundle, part) for part in manifest.thresholds}
+    ratios = {part: score_ratios(bundle, part) for part in manifest.thresholds}
+    held_out = frozenset().union(*(hashes for part, hashes in known.items() if ratios[part] is None))
     folders = []
     for path in data:
         _log.info("reading the images in %s", path)
-        folders.append(_read(path, frozenset().union(*known.values()), manifest))
+        folders.append(_read(path, frozenset().union(*known.values()), held_out, manifest))
     images = {}
     for part, hashes in known.items():
         held = [len(hashes & folder.found.keys()) if folder.part is None else 0 for folder in folders]
@@ -88,10 +93,16 @@ def images_of(bundle: Bundle, data: Sequence[Path]) -> dict[str, FoundImages]:
                 f"{bundle.path}{f' for {part}' if len(known) > 1 else ''} was set on",
                 hint="give the folder that the model was trained on, unchanged",
             )
-        good = np.stack([folder.found[name] for name in sorted(hashes)])
+        names, of_part = sorted(hashes), ratios[part]
+        good = np.stack([folder.found[name] for name in names])
         test = folder.dataset.test
         labelled = load_images(test, manifest.size, skip_broken=True) if test else None
-        images[part] = FoundImages(good, folder.others, labelled)
+        images[part] = FoundImages(
+            good,
+            folder.calibrating,
+            labelled,
+            None if of_part is None else [of_part[name] for name in names],
+        )
         folders[best] = replace(folder, part=part)
     for folder in folders:
         if folder.part is None:
@@ -107,43 +118,27 @@ def spread(images: Mapping[str, FoundImages], size: ModelSize) -> Callable[[int]
         size: Size of the images that the model takes, in pixels.
 
     Returns:
-        Function that takes an approximate number and returns other good images, (N, H, W, 3) uint8 RGB, spread evenly
-        over all parts.
+        Function that takes an approximate number and returns good images to calibrate on, (N, H, W, 3) uint8 RGB,
+        spread evenly over all parts.
     """
     return lambda count: (
-        load_images(spread_over([part.others for part in images.values()], count), size).images
+        load_images(spread_over([part.calibrating for part in images.values()], count), size).images
     )
-
-
-def recorded_of(bundle: Bundle, part: str, key: str) -> Any:
-    """Return an unchecked record of a bundle about the validation images of a part.
-
-    Args:
-        bundle: Opened bundle.
-        part: Name of one of its parts.
-        key: "validation_images" or "validation_scores".
-
-    Returns:
-        The recorded value; None if there is none.
-    """
-    parts = bundle.manifest.verification.get("parts")
-    judged = parts.get(part) if isinstance(parts, Mapping) else None
-    return judged.get(key) if isinstance(judged, Mapping) else None
 
 
 def _hashes_of(bundle: Bundle, part: str) -> frozenset[str]:
     """Return the hashes of the images that the threshold of a part was set on, or raise InputError."""
-    names = recorded_of(bundle, part, "validation_images")
+    names = recorded_of(bundle.manifest, part).get("validation_images")
     if not isinstance(names, list) or not names:
         raise InputError(f"{bundle.path} does not record the validation images of {part}", hint=REBUILD)
     return frozenset(map(str, names))
 
 
-def _read(path: Path, known: frozenset[str], manifest: Manifest) -> _Folder:
-    """Open a dataset, and separate its good images with a known hash from the other readable ones."""
+def _read(path: Path, known: frozenset[str], held_out: frozenset[str], manifest: Manifest) -> _Folder:
+    """Open a dataset, and find its good images with a known hash and the readable ones that are not held out."""
     dataset = open_dataset(path).at_bit_depth(manifest.bit_depth)
     found: dict[str, UInt8Array] = {}
-    others = []
+    calibrating = []
     for sample in (*dataset.train, *dataset.validation):
         # Images are read one at a time, because a dataset may be larger than the memory.
         try:
@@ -153,6 +148,6 @@ def _read(path: Path, known: frozenset[str], manifest: Manifest) -> _Folder:
         name = image_hash(image)
         if name in known:
             found[name] = image
-        else:
-            others.append(sample)
-    return _Folder(path, dataset, found, others)
+        if name not in held_out:
+            calibrating.append(sample)
+    return _Folder(path, dataset, found, calibrating)

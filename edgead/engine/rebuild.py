@@ -2,7 +2,8 @@
 
 With the images of the training, a float32 bundle can become a bundle of any precision and backend. The verification is
 the same as for a run. The bundle records the hashes of its validation images, so they are found again in any folder.
-The other good images of the folder calibrate. Therefore no image that the model was trained on can set a threshold.
+The other good images of the folder calibrate. If the images are cross-fitted, all good images do both, and the bundle
+records the ratios of their scores.
 
 Without images, a bundle of any precision is compiled for another target. Its graph and its thresholds stay, and the
 engine is compared with the golden answers of the bundle. This is how a device builds its own engine.
@@ -20,6 +21,7 @@ import numpy as np
 from edgead.bundle import Bundle, check_out
 from edgead.bundle.manifest import REBUILD
 from edgead.bundle.threshold_changes import built_thresholds, rate_of_build
+from edgead.bundle.validation_records import recorded_of
 from edgead.engine.candidate import half_beside_int8, open_candidate
 from edgead.engine.candidate_precisions import fastest_within_tolerance
 from edgead.engine.fidelity import (
@@ -31,7 +33,7 @@ from edgead.engine.fidelity import (
     judgement,
     require_each,
 )
-from edgead.engine.found_images import images_of, recorded_of, spread
+from edgead.engine.found_images import images_of, spread
 from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import ConvertedModel, PrecisionConverter
 from edgead.engine.validation_images import ValidationImages
@@ -69,14 +71,17 @@ def rebuild_bundle(bundle: Bundle, data: Sequence[Path], out: Path, plan: Plan) 
     manifest = bundle.manifest
     if manifest.changes:
         _log.warning(
-            "the thresholds that edgead threshold set in %s are set again from the held-out images, for the "
-            "false-alarm rate of the build",
+            "the thresholds that edgead threshold set in %s are set again from the images of their build, for its "
+            "false-alarm rate",
             bundle.path,
         )
     images = images_of(bundle, data)
     validation_images = {
         part: ValidationImages(
-            of_part.good, of_part.labelled, *plan.rate_and_confidence(*rate_of_build(manifest, part))
+            of_part.good,
+            of_part.labelled,
+            *plan.rate_and_confidence(*rate_of_build(manifest, part)),
+            of_part.ratios,
         )
         for part, of_part in images.items()
     }
@@ -170,14 +175,9 @@ def _verification(
     """Return the record of the comparisons for the new bundle, with the calibration and image hashes of the old one."""
     earlier = bundle.manifest.verification
     kept = {"calibration": earlier["calibration"]} if "calibration" in earlier else {}
-    parts = {}
-    for part, measured in compared.items():
-        kept_of_part = {
-            key: found
-            for key in ("validation_images", "validation_scores")
-            if (found := recorded_of(bundle, part, key)) is not None
-        }
-        parts[part] = judgement(*measured) | kept_of_part
+    parts = {
+        part: judgement(*measured) | recorded_of(bundle.manifest, part) for part, measured in compared.items()
+    }
     return {**kept, "reference": _GOLDEN, "parts": parts}
 
 

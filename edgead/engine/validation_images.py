@@ -1,11 +1,17 @@
 """Validation images of a part, which set its threshold and verify what was built.
 
-They are good images that neither the training nor the calibration has used, and a synthetic defect made from each. A
-model of several parts has validation images of each part, because every part has its own threshold.
+They are good images that neither the training nor the calibration has used, or cross-fitted ones, and a synthetic
+defect made from each. A model of several parts has validation images of each part, because every part has its own
+threshold.
+
+The model was trained on cross-fitted images, so their scores are too low. For the threshold each is multiplied by the
+ratio that the training has measured. The comparison with the reference takes the scores as they are: it measures the
+difference of two graphs, which does not depend on what the model was trained on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,49 +22,60 @@ from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.runtime.agreement import BATCH
 from edgead.runtime.base import Session
 from edgead.scoring import metrics
+from edgead.scoring.cross_fitting import check_ratios
 from edgead.scoring.threshold import Threshold, threshold_from_normal_scores
-from edgead.types import Float32Array, UInt8Array
+from edgead.types import Float32Array, Float64Array, UInt8Array
 
 
 class ValidationImages:
     """The validation images of one part.
 
     Args:
-        good: Held-out good images, (N, H, W, 3) uint8 RGB at the model's size, N >= 1.
+        good: Good images, (N, H, W, 3) uint8 RGB at the model's size, N >= 1.
         labelled: Test images, good ones and defects, or None. They are only used for the AUROC.
         false_alarm_rate: Share of good parts that may be called defective, see `edgead.scoring.threshold`.
         confidence: Confidence that this share is not exceeded, from 0 to 1.
+        ratios: Ratio of the cross-fitted score and the score of the model for each good image, (N,); None if the model
+            was not trained on them.
 
     Attributes:
-        good: Held-out good images, (N, H, W, 3) uint8 RGB.
+        good: Good images, (N, H, W, 3) uint8 RGB.
         defects: Synthetic defect of each good image in the same order, (N, H, W, 3) uint8 RGB.
         all: Good images, then synthetic defects, (2N, H, W, 3) uint8 RGB.
     """
 
     def __init__(
-        self, good: UInt8Array, labelled: LoadedImages | None, false_alarm_rate: float, confidence: float
+        self,
+        good: UInt8Array,
+        labelled: LoadedImages | None,
+        false_alarm_rate: float,
+        confidence: float,
+        ratios: Sequence[float] | None = None,
     ) -> None:
+        if ratios is not None:
+            check_ratios(ratios, len(good))
         self.good, self.defects = good, synthetic_defects(good)
         self.all = np.concatenate([self.good, self.defects])
         self._labelled = labelled
         self._false_alarm_rate, self._confidence = false_alarm_rate, confidence
+        self._ratios = None if ratios is None else list(ratios)
 
-    def scores(self, *sessions: Session) -> Float32Array:
-        """Score the good images.
+    def scores(self, *sessions: Session) -> Float64Array:
+        """Score the good images, as if the model were not trained on them.
 
         Args:
             *sessions: Sessions that share a threshold. Each image counts with the larger of their scores. The
                 batches are the same as in the comparison, because a score can depend on its batch in the last bit.
 
         Returns:
-            Scores in the order of `good`, (N,) float32.
+            Scores in the order of `good`, (N,) float64, multiplied by the ratios if there are any.
         """
-        found: Float32Array = np.max(
+        found: Float64Array = np.max(
             [_scores(session, self.all)[: len(self.good)] for session in sessions], axis=0
-        )
-        return found
+        ).astype(np.float64)
+        return found if self._ratios is None else found * self._ratios
 
-    def threshold(self, scores: Float32Array) -> Threshold:
+    def threshold(self, scores: Float64Array) -> Threshold:
         """Set the threshold from the scores of the good images.
 
         Args:
@@ -69,7 +86,7 @@ class ValidationImages:
         """
         return threshold_from_normal_scores(scores, self._false_alarm_rate, self._confidence)
 
-    def record(self, scores: Float32Array) -> dict[str, Any]:
+    def record(self, scores: Float64Array) -> dict[str, Any]:
         """Return what a bundle records of the good images.
 
         A build from the bundle finds the same images by their IDs, and `edgead threshold` joins the scores of new
@@ -79,11 +96,14 @@ class ValidationImages:
             scores: Result of `scores`.
 
         Returns:
-            JSON values: `validation_images`, the IDs, and `validation_scores` in the same order.
+            JSON values: `validation_images`, the IDs, `validation_scores` in the same order, and `validation_ratios`
+            if the images are cross-fitted.
         """
+        ratios = {} if self._ratios is None else {"validation_ratios": self._ratios}
         return {
             "validation_images": [image_hash(image) for image in self.good],
             "validation_scores": [float(score) for score in scores],
+            **ratios,
         }
 
     def auroc(self, session: Session) -> float | None:

@@ -14,8 +14,8 @@ import numpy as np
 
 from edgead.bundle import Bundle
 from edgead.bundle.manifest import REBUILD, Manifest
-from edgead.bundle.set_threshold import held_out_scores
 from edgead.bundle.threshold_changes import Rule, ThresholdChange, rate_of_build
+from edgead.bundle.validation_records import held_out_scores, is_cross_fitted
 from edgead.data import GOOD, Sample, open_dataset, read_sample
 from edgead.data.images import image_hash
 from edgead.data.layouts import folders_in, images_in
@@ -54,7 +54,7 @@ class Wish:
         rule: Rule that chooses the threshold.
         wanted: Wanted recall, false-alarm rate or value; None for "best-f1", and for the rate of the build.
         confidence: Confidence that a false-alarm rate is kept; None for the confidence of the build.
-        join: Whether the held-out scores count beside the good images.
+        join: Whether the held-out or cross-fitted scores of the build count beside the good images.
 
     Raises:
         InputError: A number is out of range.
@@ -177,6 +177,33 @@ def score_images(
     if len(scores) < read:
         _log.warning("%d images have the same pixels as others and do not count", read - len(scores))
     return scores
+
+
+def with_cross_fitted(bundle: Bundle, part: str, good: dict[str, float]) -> dict[str, float]:
+    """Replace the scores of cross-fitted images, which the model was trained on, by their cross-fitted scores.
+
+    Args:
+        bundle: Opened bundle.
+        part: Name of one of its parts.
+        good: Scores of good images by ID.
+
+    Returns:
+        Scores by ID, in the same order.
+
+    Raises:
+        BundleError: The bundle is cross-fitted, and does not record the scores.
+    """
+    if not is_cross_fitted(bundle.manifest, part):
+        return good
+    cross_fitted = held_out_scores(bundle, part)
+    known = sum(name in cross_fitted for name in good)
+    if known:
+        _log.warning(
+            "the model was trained on %d of the %d good images: their cross-fitted scores of the build count",
+            known,
+            len(good),
+        )
+    return {name: cross_fitted.get(name, score) for name, score in good.items()}
 
 
 def new_threshold(

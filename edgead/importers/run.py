@@ -30,7 +30,8 @@ from edgead.models.base import DistillationMethod
 from edgead.models.imported import load_imported
 from edgead.scoring.threshold import threshold_from_normal_scores
 from edgead.training.config import TrainConfig
-from edgead.training.run import METRICS_FILE, WEIGHTS_FILE, PartRecord, Run, RunRecord, write_record
+from edgead.training.records import PartRecord, RunRecord
+from edgead.training.run import METRICS_FILE, WEIGHTS_FILE, Run, write_record
 from edgead.training.sanity import Sanity, raised_share
 from edgead.training.session import TorchSession
 

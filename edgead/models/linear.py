@@ -102,15 +102,15 @@ class LinearReconstruction(ClosedFormMethod):
         joint = [joined(self.teacher(images))]
         return self.head_features(joint, self.student_features(images, joint))
 
-    def finish_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
-        """Compute the spreads, the mean and the principal components of the joint features of all good images.
-
-        Args:
-            batches: Images (N, H, W, 3) uint8 RGB and their joint features, every training image once.
-        """
-        moments = Moments(self.scale.shape[1], self.scale.device)
+    def moments(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> Moments:
+        """Collect the moments of the joint features. See ClosedFormMethod.moments."""
+        found = Moments(self.scale.shape[1], self.scale.device)
         for _, (joint,) in batches:
-            moments.add(joint)
+            found.add(joint)
+        return found
+
+    def fit(self, moments: Moments) -> None:
+        """Compute the spreads, the mean and the principal components. See ClosedFormMethod.fit."""
         # The decomposition is small, and on the CPU it does not depend on a GPU's library.
         mean, covariance = moments.mean().cpu(), moments.covariance().cpu()
         scales = torch.split(covariance.diagonal(), list(self.channels))

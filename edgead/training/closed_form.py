@@ -1,11 +1,15 @@
-"""Training of a method in closed form: one pass through the good images, then the choice of its capacity.
+"""Training of a method in closed form: one pass through the good images, the choice of its capacity, cross-fitting.
 
 The pass does not determine how much of the teacher's features the student may reconstruct. A student that reconstructs
 too little calls good parts defective, and one that reconstructs too much reconstructs defects too. So defects are drawn
-onto held-out good images, and the capacity is kept at which they raise the score by the largest factor. No test image
-takes part.
+onto good images, and the capacity is kept at which they raise the score by the largest factor. No test image takes
+part.
 
-The pass takes no longer than a few epochs of another method, so there is no checkpoint: an interrupted training starts
+If the images are cross-fitted, a student without the fold of an image gives every score here, for the choice of the
+capacity and for the threshold. The final student is fitted on all images. One capacity is chosen for all folds, so an
+image takes part in the choice of the capacity that scores it; benchmarks/results/hold_out.md measures what this leaks.
+
+The passes take no longer than a few epochs of another method, so there is no checkpoint: an interrupted training starts
 anew.
 """
 
@@ -14,7 +18,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,6 +26,8 @@ from torch import Tensor
 from edgead.data.synthetic.dataset import DEFECTS, add_defect
 from edgead.errors import TrainingError
 from edgead.models.closed_form import ClosedFormMethod
+from edgead.scoring.cross_fitting import SMALLEST_SCORE
+from edgead.training.folds import NO_FOLD, Folds, FoldStudents, IntArray
 from edgead.training.loop import Fitted, TrainingImages
 from edgead.training.session import TorchSession
 from edgead.types import Float64Array, UInt8Array
@@ -32,8 +37,6 @@ _log = logging.getLogger(__name__)
 # The other kinds of defects take part in the check for a collapse alone, see `edgead.training.sanity`.
 KINDS = DEFECTS[:3]
 DRAWN_DEFECTS = 60
-# Scores below this count as equal to it, because zero has no logarithm.
-SMALLEST_SCORE = 1e-6
 
 
 @torch.no_grad()
@@ -44,13 +47,14 @@ def fit_closed_form(
 
     Args:
         method: The method. Its student is computed in place, its teacher never changes.
-        images: Images to train on, and held-out images.
+        images: Images to train on, and images that set the threshold.
         batch_size: Number of images in a batch; it limits the memory and changes the result by rounding only.
         seed: Seed of the drawn defects.
         device: Device of the pass.
 
     Returns:
-        Losses of a student that gives the same features for every image, and of the chosen one, as of one epoch.
+        Losses of a student that gives the same features for every image, and of the chosen one, as of one epoch; and
+        the scores of the images that set the threshold by students without their folds.
 
     Raises:
         TrainingError: The held-out loss is not finite.
@@ -59,18 +63,21 @@ def fit_closed_form(
     method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     method.eval()
     _log.info("computing the student from %d good images in one pass", len(images.train))
-    batches = (batch.to(device) for batch in torch.split(images.train, batch_size))
-    method.finish_stage((batch, method.teacher_features(batch)) for batch in batches)
-    gains = score_gains(method, images.holdout, seed)
+    folds = images.folds or Folds.none(len(images.train), len(images.holdout))
+    students = FoldStudents(method, images.train, folds.trained, batch_size)
+    gains = score_gains(students, images.holdout, folds.held_out, seed)
     chosen = method.capacities[int(gains.argmax())]
-    loss_before, holdout_loss = _mean_losses(method, images.holdout, (0.0, chosen))
+    if images.folds is not None:
+        _log.info("scoring each good image with a student that was fitted without it")
+    (loss_before, holdout_loss), scores = _outcome(students, images.holdout, folds.held_out, chosen)
+    students.fit_without(NO_FOLD)
     method.set_capacity(chosen)
     if not math.isfinite(holdout_loss):
         raise TrainingError(
             f"the held-out loss is {holdout_loss}", hint="give another --teacher or other --teacher-weights"
         )
     _log.info(
-        "capacity %g: defects drawn onto held-out images raise the score by a factor of %.2f",
+        "capacity %g: defects drawn onto good images raise the score by a factor of %.2f",
         chosen,
         math.exp(gains.max()),
     )
@@ -82,29 +89,29 @@ def fit_closed_form(
         "learning_rate": 0.0,
         "seconds": time.monotonic() - started_at,
     }
-    return Fitted([loss_before], [row])
+    return Fitted([loss_before], [row], scores)
 
 
-def score_gains(method: ClosedFormMethod, images: Tensor, seed: int) -> Float64Array:
+def score_gains(students: FoldStudents, images: Tensor, folds: IntArray, seed: int) -> Float64Array:
     """Measure how much drawn defects raise the score of good images, for each capacity.
 
     Each score is compared with the score of the same image without a defect, so that parts and images with different
-    usual scores count alike.
+    usual scores count alike. A student without the fold of the image gives both scores.
 
     Args:
-        method: A method after `finish_stage`, in evaluation mode.
-        images: Held-out good images, (N, H, W, 3) uint8 RGB, on the host.
+        students: Students of the training images.
+        images: Good images, (M, H, W, 3) uint8 RGB, on the host.
+        folds: Fold of each image, (M,).
         seed: Seed of the defects.
 
     Returns:
         Mean logarithm of the ratio of the two scores, for each of the method's capacities.
     """
-    rng, session = np.random.default_rng(seed), TorchSession(method)
-    device = next(method.parameters()).device
+    rng, session, method = np.random.default_rng(seed), TorchSession(students.method), students.method
 
     def log_scores(image: UInt8Array) -> Float64Array:
         """Logarithm of the score of an image (H, W, 3), for each capacity."""
-        features = method.teacher_features(torch.from_numpy(image[None]).to(device))
+        features = method.teacher_features(torch.from_numpy(image[None]).to(students.device))
         scores = []
         for capacity in method.capacities:
             method.set_capacity(capacity)
@@ -112,24 +119,33 @@ def score_gains(method: ClosedFormMethod, images: Tensor, seed: int) -> Float64A
         return np.log(np.maximum(scores, SMALLEST_SCORE), dtype=np.float64)
 
     # Spread over the images of all parts, which lie part after part.
-    chosen = images[torch.linspace(0, len(images) - 1, min(len(images), DRAWN_DEFECTS)).long()].numpy()
-    good = [log_scores(image) for image in chosen]
-    gains = []
-    for number in range(DRAWN_DEFECTS):
-        at = number % len(chosen)
-        changed, _ = add_defect(chosen[at], KINDS[number % len(KINDS)], rng)
-        gains.append(log_scores(changed) - good[at])
-    mean: Float64Array = np.mean(gains, axis=0)
+    spread = torch.linspace(0, len(images) - 1, min(len(images), DRAWN_DEFECTS)).long()
+    good = images[spread].numpy()
+    at = np.arange(DRAWN_DEFECTS) % len(good)
+    kinds = (KINDS[number % len(KINDS)] for number in range(DRAWN_DEFECTS))
+    defects = [add_defect(good[number], kind, rng)[0] for number, kind in zip(at, kinds, strict=True)]
+    shown = [*good, *defects]
+    folds_of_good = folds[spread.numpy()]
+    found = np.empty((len(shown), len(method.capacities)))
+    for number in students.each(np.concatenate([folds_of_good, folds_of_good[at]])):
+        found[number] = log_scores(shown[number])
+    mean: Float64Array = np.mean(found[len(good) :] - found[at], axis=0)
     return mean
 
 
-def _mean_losses(method: ClosedFormMethod, images: Tensor, capacities: Sequence[float]) -> list[float]:
-    """Mean loss over images (N, H, W, 3) uint8 on the host, for each capacity. It changes the capacity."""
-    device, losses = next(method.parameters()).device, np.zeros(len(capacities))
-    for image in images:
-        batch = image[None].to(device)
+def _outcome(
+    students: FoldStudents, images: Tensor, folds: IntArray, capacity: float
+) -> tuple[tuple[float, float], Float64Array]:
+    """Return the mean losses over images (M, H, W, 3) at capacity 0 and at another, and the scores at the other."""
+    method, session = students.method, TorchSession(students.method)
+    losses, scores = np.zeros(2), np.empty(len(images))
+    for number in students.each(folds):
+        image = images[number][None]
+        batch = image.to(students.device)
         features = method.teacher_features(batch)
-        for number, capacity in enumerate(capacities):
-            method.set_capacity(capacity)
-            losses[number] += float(method(batch, features))
-    return [float(loss) for loss in losses / len(images)]
+        for at, each in enumerate((0.0, capacity)):
+            method.set_capacity(each)
+            losses[at] += float(method(batch, features))
+        scores[number] = session.infer_from(image.numpy(), features).anomaly_score[0]
+    before, after = losses / len(images)
+    return (float(before), float(after)), scores

@@ -9,24 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from edgead.errors import CollapseError
+from edgead.errors import CollapseError, InputError, TrainingError
 from edgead.files.atomic import replace_file
 from edgead.files.parsing import write_json
 from edgead.files.records import utc_now
 from edgead.models import method_class
 from edgead.models.base import DistillationMethod
+from edgead.scoring.cross_fitting import score_ratios
 from edgead.scoring.threshold import threshold_from_normal_scores
 from edgead.training.images import PartImages
 from edgead.training.loop import Fitted
 from edgead.training.loss_plot import draw_loss_curve
+from edgead.training.records import PartRecord, RunRecord, State
 from edgead.training.run import (
     CHECKPOINT_FILE,
     LOSS_IMAGE,
     METRICS_FILE,
     WEIGHTS_FILE,
     Run,
-    RunRecord,
-    State,
     read_record,
     write_record,
 )
@@ -54,18 +54,17 @@ def finish_run(
 
     Raises:
         EdgeadError: The disk is full.
+        TrainingError: Cross-fitted scores have nothing in common with the scores of the final model.
     """
     from safetensors.torch import save
 
     session = TorchSession(method)
-    records, raised = {}, {}
+    records, raised, begin = {}, {}, 0
     for name, part in parts.items():
         images = part.held_out.images
-        scores = np.concatenate([session.infer(image[None]).anomaly_score for image in images])
-        records[name] = replace(
-            fresh.parts[name], threshold=threshold_from_normal_scores(scores, fresh.config.false_alarm_rate)
-        )
+        records[name] = _record(fresh, name, part, session, fitted, begin)
         raised[name] = raised_share(session, images, fresh.config.seed)
+        begin += len(images)
     # Later rows of a stage replace earlier ones, so the loss of its last epoch remains.
     after = {row["stage"]: row["holdout_loss"] for row in fitted.metrics}
     losses = list(zip(fitted.losses_before, after.values(), strict=True))
@@ -86,6 +85,26 @@ def finish_run(
     outcome: State = "finished" if collapse is None else "collapsed"
     write_record(out, replace(fresh, state=outcome, parts=records, summary=summary))
     (out / CHECKPOINT_FILE).unlink(missing_ok=True)
+
+
+def _record(
+    fresh: RunRecord, name: str, part: PartImages, session: TorchSession, fitted: Fitted, begin: int
+) -> PartRecord:
+    """Return the record of a trained part; its images that set the threshold begin at a number of `fitted.scores`."""
+    images = part.held_out.images
+    scores = np.concatenate([session.infer(image[None]).anomaly_score for image in images], dtype=np.float64)
+    ratios = np.empty(0)
+    if part.folds is not None:
+        assert fitted.scores is not None
+        try:
+            ratios = score_ratios(fitted.scores[begin : begin + len(images)], scores)
+        except InputError as error:
+            raise TrainingError(
+                error.what, hint="give more images, or hold some out with --hold-out 0.3"
+            ) from error
+        scores *= ratios
+    threshold = threshold_from_normal_scores(scores, fresh.config.false_alarm_rate)
+    return replace(fresh.parts[name], threshold=threshold, ratios=tuple(ratios.tolist()))
 
 
 def finished_run(out: Path) -> Run:

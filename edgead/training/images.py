@@ -1,6 +1,7 @@
-"""The good images of a training, part by part: training images and held-out images.
+"""The good images of a training, part by part: training images, and images that set the threshold.
 
-Each part holds out images of its own, as if it were the only one, because each part has its own threshold.
+Each part has images of its own for its threshold, as if it were the only one. They are held out from the training, or
+cross-fitted: `edgead.training.folds`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgead.data import Dataset, LoadedImages, hold_out, left_out_text, load_images
+from edgead.data import Dataset, LoadedImages, drawing_order, hold_out, left_out_text, load_images
+from edgead.data.images import image_hash
 from edgead.errors import DataError, InputError
 from edgead.imaging.decode import dark_text
 from edgead.imaging.preprocess import ModelSize
+from edgead.scoring.cross_fitting import ENOUGH_IMAGES, FOLDS
 from edgead.scoring.hold_out import AUTO, enough_images, hold_out_count
 from edgead.scoring.threshold import images_needed, smallest_rate
+from edgead.training.folds import NO_FOLD, Folds
 from edgead.types import UInt8Array
 
 _log = logging.getLogger(__name__)
@@ -31,14 +35,16 @@ class PartImages:
 
     Attributes:
         trained: Images to train on.
-        held_out: Images that are held out for the threshold.
+        held_out: Images that set the threshold: held out, or, with folds, cross-fitted.
+        folds: Folds of both, if the images are cross-fitted.
     """
 
     trained: LoadedImages
     held_out: LoadedImages
+    folds: Folds | None = None
 
     def names_held_out(self, root: Path) -> tuple[str, ...]:
-        """Return the paths of the held-out images.
+        """Return the paths of the images that set the threshold.
 
         Args:
             root: Folder of the dataset.
@@ -49,16 +55,28 @@ class PartImages:
         return tuple(sample.path.relative_to(root).as_posix() for sample in self.held_out.samples)
 
 
-def log_budget(dataset: Dataset, wanted: str, false_alarm_rate: float) -> int:
-    """Log, before any work, how many held-out images the false-alarm rate needs and what the hold-out supports.
+def is_cross_fitted(dataset: Dataset, wanted: str, closed_form: bool) -> bool:
+    """Return whether the images of a part are cross-fitted: nobody chose a hold-out, and the student trains in seconds.
+
+    Args:
+        dataset: The part's dataset.
+        wanted: Number or share of its good images to hold out, or "auto".
+        closed_form: Whether the student has a closed form.
+    """
+    return closed_form and wanted == AUTO and not dataset.validation
+
+
+def log_budget(dataset: Dataset, wanted: str, false_alarm_rate: float, crossed: bool = False) -> int:
+    """Log, before any work, how many images the false-alarm rate needs and what the good images support.
 
     Args:
         dataset: The part's dataset.
         wanted: Number or share of its good images to hold out, or "auto", see `edgead.scoring.hold_out`.
         false_alarm_rate: Largest share of good parts above the threshold.
+        crossed: Whether the images are cross-fitted instead, see `is_cross_fitted`.
 
     Returns:
-        Number of images that are held out.
+        Number of images that set the threshold.
 
     Raises:
         DataError: The hold-out leaves no image to train on.
@@ -70,19 +88,24 @@ def log_budget(dataset: Dataset, wanted: str, false_alarm_rate: float) -> int:
             f"{dataset.name} sets {set_apart} good images apart in validation/, and they are held out",
             hint="leave out --hold-out",
         )
-    count, needed = set_apart or hold_out_count(n, wanted, false_alarm_rate), images_needed(false_alarm_rate)
-    if not set_apart and 2 <= n <= count:
-        raise DataError(
-            f"{dataset.name} has {n} good images, and {count} are to be held out",
-            hint=f"give --hold-out {max(1, n // 3)} or fewer, or more images",
-        )
+    needed = images_needed(false_alarm_rate)
+    if crossed:
+        count = max(1, min(n, max(ENOUGH_IMAGES, needed)))
+    else:
+        count = set_apart or hold_out_count(n, wanted, false_alarm_rate)
+        if not set_apart and 2 <= n <= count:
+            raise DataError(
+                f"{dataset.name} has {n} good images, and {count} are to be held out",
+                hint=f"give --hold-out {max(1, n // 3)} or fewer, or more images",
+            )
     if count < needed:
-        enough = None if set_apart else enough_images(wanted, false_alarm_rate)
+        enough = None if set_apart or crossed else enough_images(wanted, false_alarm_rate)
         _log.info(
-            "%s: %d held-out images support a false-alarm rate of %.2g at confidence 0.95; %g needs %d%s: give more "
+            "%s: %d %s images support a false-alarm rate of %.2g at confidence 0.95; %g needs %d%s: give more "
             "images, or set the threshold later on new images with edgead threshold --good",
             dataset.name,
             count,
+            "cross-fitted" if crossed else "held-out",
             smallest_rate(count),
             false_alarm_rate,
             needed,
@@ -91,15 +114,18 @@ def log_budget(dataset: Dataset, wanted: str, false_alarm_rate: float) -> int:
     return count
 
 
-def read_images(dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool, count: int) -> PartImages:
+def read_images(
+    dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool, count: int, crossed: bool = False
+) -> PartImages:
     """Read the good images of one part.
 
     Args:
         dataset: The part's dataset.
         size: Image size of the model.
-        seed: Seed of the choice of held-out images.
+        seed: Seed of the choice of the images that set the threshold, and of the folds.
         skip_broken: Whether to skip and log image files that cannot be read.
-        count: Number of images to hold out, if the dataset sets none apart.
+        count: Number of images that set the threshold, if the dataset sets none apart.
+        crossed: Whether these images are cross-fitted. Otherwise they are held out.
 
     Returns:
         The images, resized.
@@ -109,24 +135,65 @@ def read_images(dataset: Dataset, size: ModelSize, seed: int, skip_broken: bool,
     """
     n = len(dataset.train)
     # One image or none is refused by the split, with a better message.
-    chosen, held_out = hold_out(dataset, count / n if n > 1 else 0.5, seed)
-    images = load_images(chosen, size, skip_broken)
-    holdout = load_images(held_out, size, skip_broken)
-    for line in (*images.broken, *holdout.broken):
+    chosen, held_out = hold_out(dataset, count / n if 1 < n != count else 0.5, seed)
+    if crossed:
+        part = cross_fitted(load_images(dataset.train, size, skip_broken), count, seed)
+        read: tuple[LoadedImages, ...] = (part.trained,)
+    else:
+        part = PartImages(load_images(chosen, size, skip_broken), load_images(held_out, size, skip_broken))
+        read = (part.trained, part.held_out)
+    for line in (line for images in read for line in images.broken):
         _log.warning("skipped: %s", line)
     folder = dataset.train[0].path.parent
-    both = np.array([images.images.max(), holdout.images.max()], np.uint8)
-    warnings = (left_out_text(dataset.left_out, folder), dark_text(both, f"the good images in {folder}"))
+    brightest = np.array([images.images.max() for images in read], np.uint8)
+    warnings = (left_out_text(dataset.left_out, folder), dark_text(brightest, f"the good images in {folder}"))
     for warning in filter(None, warnings):
         _log.warning("%s", warning)
     _log.info(
-        "%s (%s): %d good images to train on, %d held out for the threshold",
+        "%s (%s): %d good images to train on, %d %s for the threshold",
         dataset.name,
         dataset.layout,
-        len(images.samples),
-        len(holdout.samples),
+        len(part.trained.samples),
+        len(part.held_out.samples),
+        "held out" if part.folds is None else "of them cross-fitted",
     )
-    return PartImages(images, holdout)
+    return part
+
+
+def cross_fitted(loaded: LoadedImages, count: int, seed: int) -> PartImages:
+    """Divide images into folds, so that all of them train the model and set the threshold.
+
+    Images with the same pixels are in one fold, because a copy of an image in the training set would make its score too
+    low. They count once for the threshold, as they do in `edgead threshold`.
+
+    Args:
+        loaded: Images of one part.
+        count: Largest number of images that set the threshold.
+        seed: Seed of the folds. They depend only on it and on the file names.
+
+    Returns:
+        The images with their folds.
+
+    Raises:
+        DataError: All images have the same pixels.
+    """
+    first: dict[str, int] = {}
+    copy_of = [first.setdefault(image_hash(image), number) for number, image in enumerate(loaded.images)]
+    order = drawing_order(loaded.samples, seed)
+    drawn = [number for number in order if copy_of[number] == number][:count]
+    if len(drawn) < 2:
+        raise DataError(
+            f"the {len(copy_of)} good images in {loaded.samples[0].path.parent} have the same pixels",
+            hint="put images of different parts there, better 100 or more",
+        )
+    folds = np.full(len(copy_of), NO_FOLD)
+    folds[drawn] = np.arange(len(drawn)) % min(FOLDS, len(drawn))
+    if len(drawn) == len(copy_of):
+        return PartImages(loaded, loaded, Folds(folds, folds))
+    # The broken files are counted with the training images.
+    chosen = sorted(drawn)
+    held_out = LoadedImages(loaded.images[chosen], tuple(loaded.samples[number] for number in chosen), ())
+    return PartImages(loaded, held_out, Folds(folds[copy_of], folds[chosen]))
 
 
 def stacked(images: Iterable[UInt8Array]) -> Tensor:
@@ -140,3 +207,23 @@ def stacked(images: Iterable[UInt8Array]) -> Tensor:
     """
     parts = list(images)
     return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+
+def joined_folds(parts: Iterable[PartImages]) -> Folds | None:
+    """Join the folds of all parts, part after part.
+
+    Args:
+        parts: Images of each part.
+
+    Returns:
+        The folds; None if no part is cross-fitted.
+    """
+    parts = list(parts)
+    if all(part.folds is None for part in parts):
+        return None
+    folds = [
+        part.folds or Folds.none(len(part.trained.samples), len(part.held_out.samples)) for part in parts
+    ]
+    return Folds(
+        np.concatenate([each.trained for each in folds]), np.concatenate([each.held_out for each in folds])
+    )

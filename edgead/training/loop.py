@@ -28,8 +28,10 @@ from edgead.files.progress import TrainingState, log_state
 from edgead.models.base import DistillationMethod
 from edgead.training.checkpoint import Checkpoint, CheckpointKeeper, load_student, student_state
 from edgead.training.features import TeacherFeatures
+from edgead.training.folds import Folds
 from edgead.training.sampler import epoch_order
 from edgead.training.schedule import Schedule, check_training, stage_ends
+from edgead.types import Float64Array
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +46,13 @@ class Fitted:
     Attributes:
         losses_before: Held-out loss before each stage.
         metrics: One row for each epoch: epoch, stage, loss, holdout_loss, learning_rate, seconds.
+        scores: Scores of the images that set the threshold by students without their folds, (M,); None for a method
+            with gradients.
     """
 
     losses_before: list[float]
     metrics: list[dict[str, float]]
+    scores: Float64Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +61,15 @@ class TrainingImages:
 
     Attributes:
         train: Images to train on, (N, H, W, 3) uint8 RGB, part after part.
-        holdout: Held-out images to watch, (M, H, W, 3) uint8 RGB.
+        holdout: Held-out images to watch, (M, H, W, 3) uint8 RGB; with folds, the cross-fitted images.
         counts: Number of training images of each part; empty if there is one part.
+        folds: Folds of all images, if some are cross-fitted.
     """
 
     train: Tensor
     holdout: Tensor
     counts: tuple[int, ...] = ()
+    folds: Folds | None = None
 
 
 @dataclass(frozen=True, slots=True)

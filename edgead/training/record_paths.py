@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgead.files.parsing import RecordError
 
 if TYPE_CHECKING:
-    from edgead.training.run import RunRecord
+    from edgead.training.records import RunRecord
 
 
 def with_paths(record: RunRecord, convert: Callable[[str], str]) -> RunRecord:

@@ -1,6 +1,6 @@
 """A training run: a directory with the configuration, the weights and the results of a training.
 
-    run.json              configuration, held-out images, state; the summary when the training is finished
+    run.json              configuration, images that set the threshold, state; the summary when the training is finished
     metrics.json          one row per epoch
     checkpoint.pt         the state of an unfinished training (plain tensors and numbers); removed at the end
     model.safetensors     teacher and student of a finished run, so that a build needs no package or hub for the teacher
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from edgead import __version__
 from edgead.data import LoadedImages, Sample, load_images, spread_over
@@ -24,14 +24,14 @@ from edgead.files.parsing import RecordError, check_object, parse_json, read_bou
 from edgead.files.records import record_errors, record_from
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method, method_class
-from edgead.models.base import STANDARD_VARIANT, Alignment, DistillationMethod, Preset
+from edgead.models.base import STANDARD_VARIANT, DistillationMethod, Preset
 from edgead.scoring.threshold import Threshold
 from edgead.text import path_from_text, path_text
-from edgead.training.config import TrainConfig
 from edgead.training.record_paths import check_holdout, with_paths
+from edgead.training.records import RunRecord
 from edgead.training.session import TorchSession
 
-SCHEMA = 4
+SCHEMA = 5
 MAX_JSON_BYTES = 16 * 2**20
 
 RUN_FILE = "run.json"
@@ -40,42 +40,6 @@ CHECKPOINT_FILE = "checkpoint.pt"
 WEIGHTS_FILE = "model.safetensors"
 LOSS_IMAGE = "loss.png"
 CONTACT_SHEET = "pseudo_anomalies.png"
-
-State = Literal["training", "finished", "collapsed"]
-
-
-@dataclass(frozen=True, slots=True)
-class PartRecord:
-    """The entry of one part in run.json.
-
-    Attributes:
-        train_images: Number of training images.
-        holdout: Paths of the good images that are held out for the threshold, relative to the dataset.
-        threshold: Threshold of the torch model on the held-out images; None before the training is finished.
-    """
-
-    train_images: int
-    holdout: tuple[str, ...]
-    threshold: Threshold | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """The content of run.json.
-
-    Attributes:
-        config: Configuration of the training.
-        state: "training", "finished" or "collapsed".
-        parts: Entries of the parts, by name, in the order of the configuration.
-        alignment: Alignment of the parts, given by the user or determined from the images.
-        summary: Figures of a finished training.
-    """
-
-    config: TrainConfig
-    state: State
-    parts: Mapping[str, PartRecord]
-    alignment: Alignment
-    summary: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -122,6 +86,11 @@ class Run:
         return {name: part.threshold for name, part in self.record.parts.items()}
 
     @property
+    def score_ratios(self) -> dict[str, tuple[float, ...]]:
+        """Ratios of cross-fitted scores in the order of `holdout_images`, by part; parts with held-out images: none."""
+        return {name: part.ratios for name, part in self.record.parts.items() if part.ratios}
+
+    @property
     def summary(self) -> Mapping[str, Any]:
         """Figures of the training, such as losses, seconds and numbers of images."""
         return self.record.summary
@@ -166,7 +135,7 @@ class Run:
         return TorchSession(self.load_model())
 
     def holdout_images(self) -> dict[str, LoadedImages]:
-        """Read the good images that the training held out.
+        """Read the good images that set the threshold, which the training held out or cross-fitted.
 
         Returns:
             Images by name of the part.
@@ -183,7 +152,7 @@ class Run:
             except ImageError as error:
                 # The hint of the original error is to skip the image, but the threshold depends on all of them.
                 raise ImageError(
-                    f"an image that {self.path} holds out for the threshold cannot be read ({error.__cause__})",
+                    f"an image that sets the threshold of {self.path} cannot be read ({error.__cause__})",
                     hint=f"restore the images in {root}, or train again",
                 ) from error
         return images
@@ -205,7 +174,9 @@ class Run:
         config = self.record.config
         parts = []
         for name, dataset in config.open_datasets().items():
-            root, held_out = config.parts[name], set(self.record.parts[name].holdout)
+            root, record = config.parts[name], self.record.parts[name]
+            # Cross-fitted images are training images.
+            held_out = set[str]() if record.ratios else set(record.holdout)
             parts.append([s for s in dataset.train if s.path.relative_to(root).as_posix() not in held_out])
         return load_images(spread_over(parts, count), self.size, config.skip_broken)
 

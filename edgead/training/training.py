@@ -28,15 +28,21 @@ from edgead.training.checkpoint import Checkpoint, read_checkpoint
 from edgead.training.closed_form import fit_closed_form
 from edgead.training.config import PROCEDURAL, TrainConfig
 from edgead.training.finish import finish_run, finished_run
-from edgead.training.images import PartImages, log_budget, read_images, stacked
+from edgead.training.images import (
+    PartImages,
+    is_cross_fitted,
+    joined_folds,
+    log_budget,
+    read_images,
+    stacked,
+)
 from edgead.training.loop import Trainer, TrainingImages
 from edgead.training.memory import memory_errors
+from edgead.training.records import PartRecord, RunRecord
 from edgead.training.run import (
     CHECKPOINT_FILE,
     CONTACT_SHEET,
-    PartRecord,
     Run,
-    RunRecord,
     read_record,
     write_record,
 )
@@ -105,21 +111,23 @@ def train_run(config: TrainConfig, out: Path, fabric: Fabric) -> Run:
     return finished_run(out)
 
 
-def _hold_outs(datasets: Mapping[str, Dataset], config: TrainConfig) -> dict[str, int]:
-    """Compute how many good images of every part are held out; log what they support."""
-    return {
-        name: log_budget(dataset, config.hold_out, config.false_alarm_rate)
-        for name, dataset in datasets.items()
-    }
+def _hold_outs(datasets: Mapping[str, Dataset], config: TrainConfig) -> dict[str, tuple[int, bool]]:
+    """Compute how many images of every part set its threshold, and whether they are cross-fitted; log it."""
+    closed_form = method_class(config.method).closed_form
+    found = {}
+    for name, dataset in datasets.items():
+        crossed = is_cross_fitted(dataset, config.hold_out, closed_form)
+        found[name] = log_budget(dataset, config.hold_out, config.false_alarm_rate, crossed), crossed
+    return found
 
 
 def _parts(
-    datasets: Mapping[str, Dataset], counts: Mapping[str, int], config: TrainConfig
+    datasets: Mapping[str, Dataset], counts: Mapping[str, tuple[int, bool]], config: TrainConfig
 ) -> dict[str, PartImages]:
-    """Read the good images of every part, by the part's name; `counts` are the numbers of held-out images."""
+    """Read the good images of every part, by the part's name; `counts` is the result of `_hold_outs`."""
     size = ModelSize.parse(config.size)
     return {
-        name: read_images(dataset, size, config.seed, config.skip_broken, counts[name])
+        name: read_images(dataset, size, config.seed, config.skip_broken, *counts[name])
         for name, dataset in datasets.items()
     }
 
@@ -164,6 +172,7 @@ def _images(parts: Mapping[str, PartImages]) -> TrainingImages:
         stacked(part.trained.images for part in parts.values()),
         stacked(part.held_out.images for part in parts.values()),
         tuple(len(part.trained.images) for part in parts.values()),
+        joined_folds(parts.values()),
     )
 
 

@@ -22,7 +22,8 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.components.teacher import create_teacher
 from edgead.training.config import TrainConfig
-from edgead.training.run import WEIGHTS_FILE, PartRecord, RunRecord, write_record
+from edgead.training.records import PartRecord, RunRecord
+from edgead.training.run import WEIGHTS_FILE, write_record
 
 app = typer.Typer()
 app.command()(build)

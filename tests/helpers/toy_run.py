@@ -31,6 +31,8 @@ class ToyRun:
     bit_depth: int | None = None
     false_alarm_rate: float = 0.01
     labelled: LoadedImages | None = None
+    # Ratios of cross-fitted scores; then the model was trained on the images that set the threshold.
+    ratios: tuple[float, ...] = ()
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -45,10 +47,16 @@ class ToyRun:
     def holdout_images(self) -> dict[str, LoadedImages]:
         return {PART: make_images(self.count, seed=5)}
 
+    @property
+    def score_ratios(self) -> dict[str, tuple[float, ...]]:
+        return {PART: self.ratios} if self.ratios else {}
+
     def labelled_images(self) -> dict[str, LoadedImages]:
         return {} if self.labelled is None else {PART: self.labelled}
 
     def training_images(self, count: int) -> LoadedImages:
+        if self.ratios:
+            return make_images(self.count, seed=5)
         return make_images(min(count, self.training_count), seed=6)
 
 

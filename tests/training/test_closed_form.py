@@ -21,6 +21,7 @@ from edgead.models.components.head import AnomalyMapHead
 from edgead.models.linear import LinearReconstruction
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.training.closed_form import KINDS, fit_closed_form, score_gains
+from edgead.training.folds import Folds, FoldStudents, IntArray
 from edgead.training.loop import TrainingImages
 from edgead.training.run import Run, open_run
 from edgead.training.start import start_training
@@ -49,6 +50,15 @@ def untrained() -> LinearReconstruction:
     method = create_method("linear", teacher, ModelSize(64, 64), "squared-error").eval()
     assert isinstance(method, LinearReconstruction)
     return method
+
+
+def unfolded(
+    method: LinearReconstruction, images: torch.Tensor, held_out: int
+) -> tuple[FoldStudents, IntArray]:
+    """Students of images without folds, and the folds of held-out images."""
+    folds = Folds.none(len(images), held_out)
+    with torch.no_grad():
+        return FoldStudents(method, images, folds.trained, 16), folds.held_out
 
 
 def test_a_run_is_finished_after_one_pass(run: Run) -> None:
@@ -128,7 +138,8 @@ def test_the_kept_capacity_raises_the_score_of_drawn_defects_most() -> None:
     method = untrained()
     fit_closed_form(method, TrainingImages(images[:12], images[12:]), 4, 0, CPU)
     kept = method.encoder.out_channels
-    gains = score_gains(method, images[12:], 0)
+    students, none = unfolded(method, images[:12], 4)
+    gains = score_gains(students, images[12:], none, 0)
     method.set_capacity(method.capacities[int(np.argmax(gains))])
     assert method.encoder.out_channels == kept
     assert gains.max() > 0.0
@@ -139,9 +150,9 @@ def test_gains_are_ratios_of_scores() -> None:
     """A score of the head for each capacity, from whole images."""
     images = torch.from_numpy(good_parts(16))
     method = untrained()
+    students, none = unfolded(method, images, 1)
     with torch.no_grad():
-        method.finish_stage([(images, method.teacher_features(images))])
-    gains = score_gains(method, images[:1], 4)
+        gains = score_gains(students, images[:1], none, 4)
 
     rng, head, image = np.random.default_rng(4), AnomalyMapHead(method.head, [(8, 8)]), images[0].numpy()
     shown = np.stack([image, *(add_defect(image, KINDS[number % 3], rng)[0] for number in range(60))])
@@ -169,3 +180,6 @@ def test_a_single_held_out_image_is_enough(tmp_path: Path, washers: Path) -> Non
     config = tiny_config(washers, method="linear", epochs=1, loss="squared-error", hold_out="1")
     run = train_run(config, tmp_path / "run", cpu())
     assert run.summary["collapse"] is None
+    (part,) = run.record.parts.values()
+    assert (part.train_images, len(part.holdout), part.ratios) == (39, 1, ())
+    assert run.score_ratios == {}

@@ -1,10 +1,15 @@
 """Mean and covariance of feature vectors from one pass through their batches.
 
+The sums of two sets of images add up to the sums of both, so the moments without a fold of the images cost no further
+pass.
+
 The sums are float64, so their rounding is far below the rounding of the float32 features. Batches of another size give
 the same mean and covariance, except for this rounding. The memory does not depend on the number of images.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -38,6 +43,21 @@ class Moments:
         self.count += vectors.shape[1]
         self.total += vectors.sum(1)
         self.products += vectors @ vectors.T
+
+    @classmethod
+    def joined(cls, parts: Iterable[Moments]) -> Moments:
+        """Add up the moments of several sets of vectors, which must have the same number of components.
+
+        Args:
+            parts: Moments of each set, at least one.
+        """
+        first, *others = parts
+        found = cls(len(first.total), first.total.device)
+        for part in (first, *others):
+            found.count += part.count
+            found.total += part.total
+            found.products += part.products
+        return found
 
     def mean(self) -> Tensor:
         """Return the mean vector, (C,) float64."""

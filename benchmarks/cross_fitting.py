@@ -1,0 +1,333 @@
+"""Promised and actual false-alarm rate of `--method linear`, cross-fitted as shipped, over many seeded draws.
+
+    OMP_NUM_THREADS=1 python benchmarks/cross_fitting.py --data ../shared/data --cache /tmp/cross_fitting
+
+A draw takes 50, 90 or 200 good images of a part at random, as in hold_out.py. Up to 100 of the other good images then
+give the actual false-alarm rate, and up to 40 defects give the recall. No rule sees them.
+
+The student is the shipped one, with the default teacher at 256 pixels: `LinearReconstruction.fit` on moments, the
+capacity with the largest gain on drawn defects, the score of the shipped head. Three things differ from a training, for
+speed. The features of all images are computed once. A defect of each kind is drawn onto every good image once, and not
+anew in each draw. All capacities are scored at once, with the arithmetic of `scores`; it is compared with the model
+itself before the first draw. The results are written to cross_fitting.json in benchmarks/results/, part by part, and
+printed as the tables of hold_out.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from hold_out import MOST_DEFECTS, MOST_UNSEEN, PARTS, RATES, RESULTS, SEED, SIZES, outcome, summary, table
+
+from edgead.data import load_images, open_dataset
+from edgead.data.synthetic.dataset import add_defect
+from edgead.files.parsing import write_json
+from edgead.imaging.preprocess import ModelSize
+from edgead.models import create_method
+from edgead.models.components.head import AnomalyMapHead
+from edgead.models.components.moments import Moments
+from edgead.models.components.teacher import DEFAULT_TEACHER, create_teacher
+from edgead.models.linear import LinearReconstruction, joined
+from edgead.scoring.cross_fitting import FOLDS, SMALLEST_SCORE
+from edgead.training.closed_form import DRAWN_DEFECTS, KINDS
+from edgead.training.session import TorchSession
+
+SIZE = ModelSize(256, 256)
+GRID = 32
+THIRD = "a third held out"
+SHIPPED = f"cross-fitted, {FOLDS} folds, as shipped"
+OTHERS = f"cross-fitted, {FOLDS} folds, capacity chosen on other images"
+FIVE = "cross-fitted, 5 folds"
+
+Array = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.intp]
+
+
+class Features(NamedTuple):
+    """Joint features (N, positions, channels) of one part."""
+
+    good: Array
+    """All good images."""
+    drawn: Array
+    """Good images with drawn defects, kind by kind: defect k of image i is number k * N + i."""
+    defects: Array
+
+
+@torch.no_grad()
+def features(data: Path, cache: Path) -> Features:
+    """Compute the features of a part once, and keep them on disk.
+
+    Args:
+        data: Folder of the dataset.
+        cache: Folder of the stored features.
+
+    Returns:
+        The features.
+    """
+    files = [cache / f"{data.name}-{name}.npy" for name in Features._fields]
+    if not all(file.exists() for file in files):
+        cache.mkdir(parents=True, exist_ok=True)
+        dataset, teacher = open_dataset(data), create_teacher(DEFAULT_TEACHER, "package")
+        good = load_images(
+            [*dataset.train, *(sample for sample in dataset.test if sample.label == 0)], SIZE
+        ).images
+        bad = [sample for sample in dataset.test if sample.label == 1]
+        chosen = np.linspace(0, len(bad) - 1, min(MOST_DEFECTS, len(bad))).round().astype(int)
+        drawn = (
+            add_defect(image, kind, np.random.default_rng((SEED, number, index)))[0]
+            for index, kind in enumerate(KINDS)
+            for number, image in enumerate(good)
+        )
+        for file, images in zip(
+            files, (good, drawn, load_images([bad[i] for i in chosen], SIZE).images), strict=True
+        ):
+            rows = [
+                joined(teacher(torch.from_numpy(image[None])))[0].flatten(1).T.numpy() for image in images
+            ]
+            np.save(file, np.stack(rows))
+    return Features(*(np.load(file, mmap_mode="r") for file in files))
+
+
+class Scorer:
+    """Scores features with the student of a method, at all of its capacities."""
+
+    def __init__(self) -> None:
+        teacher = create_teacher(DEFAULT_TEACHER, "package")
+        method = create_method("linear", teacher, SIZE, "squared-error").eval()
+        assert isinstance(method, LinearReconstruction)
+        self.method = method
+        # The map is linear in the cosine map: one matrix resizes and smooths along each axis.
+        head = AnomalyMapHead(method.head, [(GRID, GRID)])
+        self.rows, self.columns = head.rows_0.numpy(), head.columns_0.numpy()
+
+    def fit(self, moments: Moments) -> None:
+        """Fit the student, and prepare the arithmetic of `scores`."""
+        method = self.method
+        method.fit(moments)
+        counts = []
+        for capacity in method.capacities:
+            method.set_capacity(capacity)
+            counts.append(method.encoder.out_channels)
+        scale, mean = method.scale.flatten().double().numpy(), method._mean.numpy()
+        axes = method._components.numpy()[: counts[-1]]
+        self.kept = (np.arange(len(axes))[:, None] < np.array(counts)).astype(np.float32)
+        on_mean = axes @ mean
+        # Columns: coordinates on all axes, then the product with the mean.
+        self.weights = np.column_stack([axes.T, mean]).astype(np.float32) * scale[:, None].astype(np.float32)
+        self.offset = np.append(on_mean, 0.0).astype(np.float32)
+        self.along = (on_mean[:, None] * self.kept).astype(np.float32)
+        self.squared_scale = (scale**2).astype(np.float32)
+        self.squared_mean = float(mean @ mean)
+
+    def scores(self, x: Array) -> npt.NDArray[np.float64]:
+        """Score images at all capacities.
+
+        Args:
+            x: Features (N, positions, channels).
+
+        Returns:
+            Scores (N, capacities).
+        """
+        return np.concatenate([self._scores(np.asarray(x[i : i + 4])) for i in range(0, len(x), 4)])
+
+    def _scores(self, x: Array) -> npt.NDArray[np.float64]:
+        vectors = x.reshape(-1, x.shape[2])
+        found = vectors @ self.weights - self.offset
+        on_axes, with_mean = found[:, :-1], found[:, -1:]
+        # With coordinates c of u - m and a of m on the kept axes, the student is r = m + sum of c times its axis:
+        # u.r = u.m + c.c + c.a, and r.r = m.m + 2 c.a + c.c.
+        energy, along = (on_axes * on_axes) @ self.kept, on_axes @ self.along
+        length = (vectors * vectors) @ self.squared_scale
+        distance = 1 - (with_mean + energy + along) / np.sqrt(
+            length[:, None] * (self.squared_mean + 2 * along + energy)
+        )
+        maps = distance.reshape(len(x), GRID, GRID, -1).transpose(0, 3, 1, 2)
+        highest: npt.NDArray[np.float64] = (self.rows @ maps @ self.columns).max((2, 3)).astype(np.float64)
+        return highest
+
+
+class Draws:
+    """Draws of one part.
+
+    Args:
+        part: Features of the part.
+        scorer: The student.
+    """
+
+    def __init__(self, part: Features, scorer: Scorer) -> None:
+        self.part, self.scorer = part, scorer
+        self.moments = [self._moments(image) for image in part.good]
+        self.chosen: Counter[tuple[str, float]] = Counter()
+
+    @staticmethod
+    def _moments(image: Array) -> Moments:
+        moments = Moments(image.shape[1], torch.device("cpu"))
+        moments.add(torch.from_numpy(np.array(image)).T[None, :, :, None])
+        return moments
+
+    def fit(self, images: Ints) -> None:
+        """Fit the student on some good images."""
+        self.scorer.fit(Moments.joined(self.moments[number] for number in images))
+
+    def gains(self, images: Ints, folds: Ints, trained: Ints, of_trained: Ints) -> npt.NDArray[np.float64]:
+        """Compute the gain of each capacity as `edgead.training.closed_form.score_gains`.
+
+        Args:
+            images: Good images that defects are drawn onto.
+            folds: Fold of each image, -1 for a student of all training images.
+            trained: Training images.
+            of_trained: Fold of each training image.
+        """
+        spread = np.linspace(0, len(images) - 1, min(len(images), DRAWN_DEFECTS)).astype(int)
+        base, folds = images[spread], folds[spread]
+        numbers = np.arange(DRAWN_DEFECTS)
+        at, kinds = numbers % len(base), numbers % len(KINDS)
+        found = np.empty(DRAWN_DEFECTS, dtype=object)
+        for fold in np.unique(folds):
+            self.fit(trained[(of_trained != fold) | (fold < 0)])
+            inside = np.flatnonzero(folds == fold)
+            good = dict(zip(inside.tolist(), self.scorer.scores(self.part.good[base[inside]]), strict=True))
+            mine = np.flatnonzero(folds[at] == fold)
+            bad = self.scorer.scores(self.part.drawn[kinds[mine] * len(self.part.good) + base[at[mine]]])
+            for number, score in zip(mine.tolist(), bad, strict=True):
+                found[number] = np.log(np.maximum(score, SMALLEST_SCORE)) - np.log(
+                    np.maximum(good[int(at[number])], SMALLEST_SCORE)
+                )
+        mean: npt.NDArray[np.float64] = np.mean(np.stack(found.tolist()), axis=0)
+        return mean
+
+    def draw(self, n: int, seed: int) -> Iterator[tuple[str, dict[str, npt.NDArray[np.float64]]]]:
+        """Draw n good images and try every rule on them.
+
+        Args:
+            n: Number of good images.
+            seed: Seed of the draw.
+
+        Yields:
+            Name of the rule, and the scores of the images that set the threshold, of unseen good images and of defects.
+        """
+        part, scorer = self.part, self.scorer
+        order = np.random.default_rng((SEED, n, seed)).permutation(len(part.good))[: n + MOST_UNSEEN]
+        drawn, unseen = order[:n], order[n:]
+        of_all = np.full(n, -1)
+
+        third = round(n / 3)
+        held_out, trained = drawn[:third], drawn[third:]
+        gains = self.gains(held_out, np.full(third, -1), trained, of_all[third:])
+        yield self._rule(THIRD, gains, [scorer.scores(part.good[held_out]), *self._outside(unseen)])
+
+        self.fit(drawn)
+        outside = self._outside(unseen)
+        for name, count in ((SHIPPED, FOLDS), (FIVE, 5)):
+            folds = np.arange(n) % count
+            gains = self.gains(drawn, folds, drawn, folds)
+            crossed = np.empty((n, len(gains)))
+            for fold in range(count):
+                self.fit(drawn[folds != fold])
+                crossed[folds == fold] = scorer.scores(part.good[drawn[folds == fold]])
+            yield self._rule(name, gains, [crossed, *outside])
+            if name == SHIPPED:
+                others = self.gains(unseen, np.full(len(unseen), -1), drawn, of_all)
+                yield self._rule(OTHERS, others, [crossed, *outside])
+
+    def _outside(self, unseen: Ints) -> list[npt.NDArray[np.float64]]:
+        """Score the images that no rule sees: good ones and defects."""
+        return [self.scorer.scores(self.part.good[unseen]), self.scorer.scores(self.part.defects)]
+
+    def _rule(
+        self, name: str, gains: npt.NDArray[np.float64], scores: list[npt.NDArray[np.float64]]
+    ) -> tuple[str, dict[str, npt.NDArray[np.float64]]]:
+        """Choose the capacity of a rule, and keep its scores."""
+        best = int(gains.argmax())
+        self.chosen[name, self.scorer.method.capacities[best]] += 1
+        kinds = ("held_out", "unseen", "defects")
+        return name, {kind: found[:, best] for kind, found in zip(kinds, scores, strict=True)}
+
+
+def check_arithmetic(data: Path, draws: Draws) -> None:
+    """Compare `Scorer.scores` with the model itself on some images, at all capacities.
+
+    Args:
+        data: Folder of the dataset.
+        draws: Draws of the part.
+    """
+    draws.fit(np.arange(20))
+    method = draws.scorer.method
+    found = draws.scorer.scores(draws.part.good[:6])
+    images = load_images(open_dataset(data).train[:6], SIZE).images
+    for number, capacity in enumerate(method.capacities):
+        method.set_capacity(capacity)
+        expected = TorchSession(method).infer(images).anomaly_score
+        np.testing.assert_allclose(found[:, number], expected, rtol=1e-3)
+
+
+def measure(draws: Draws, count: int) -> list[dict[str, Any]]:
+    """Measure every rule on one part.
+
+    Args:
+        draws: Draws of the part.
+        count: Number of draws of each size.
+
+    Returns:
+        One row for each number of images, rate and rule.
+    """
+    rows = []
+    for n in SIZES:
+        draws.chosen.clear()
+        found: dict[tuple[float, str], list[dict[str, float]]] = defaultdict(list)
+        for seed in range(count):
+            for rule, scores in draws.draw(n, seed):
+                for rate in RATES:
+                    found[rate, rule].append(outcome(scores, rate))
+        for (rate, rule), outcomes in sorted(found.items(), key=lambda item: item[0][0]):
+            capacities = {
+                f"{capacity:g}": times
+                for (name, capacity), times in sorted(draws.chosen.items())
+                if name == rule
+            }
+            row = {"images": n, "rate": rate, "rule": rule, **summary(outcomes, rule == THIRD)}
+            rows.append({**row, "capacities": capacities})
+        print(f"\n{table([row for row in rows if row['images'] == n])}", flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure all parts, and write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with one folder per part")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS))
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--cache", type=Path, required=True, help="folder for the features of the teacher")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    about = {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": f"{platform.machine()}, 1 thread",
+        "versions": {name: version(name) for name in ("edgead", "numpy", "scipy", "torch", "timm")},
+        "seed": SEED,
+        "draws": arguments.draws,
+    }
+    arguments.out.mkdir(exist_ok=True)
+    found = {}
+    for name in arguments.parts:
+        print(f"\n{name}", flush=True)
+        draws = Draws(features(arguments.data / name, arguments.cache), Scorer())
+        check_arithmetic(arguments.data / name, draws)
+        found[name] = measure(draws, arguments.draws)
+        write_json(arguments.out / "cross_fitting.json", {**about, "parts": found})
+
+
+if __name__ == "__main__":
+    main()
