@@ -10,15 +10,17 @@ capacity with the largest gain on drawn defects, the score of the shipped head. 
 speed. The features of all images are computed once. A defect of each kind is drawn onto every good image once, and not
 anew in each draw. All capacities are scored at once, with the arithmetic of `scores`; it is compared with the model
 itself before the first draw. The results are written to cross_fitting.json in benchmarks/results/, part by part, and
-printed as the tables of hold_out.md.
+printed as the tables of hold_out.md. The outcomes of all draws are kept in the cache; a second start continues.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import platform
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -47,7 +49,8 @@ GRID = 32
 THIRD = "a third held out"
 SHIPPED = f"cross-fitted, {FOLDS} folds, as shipped"
 OTHERS = f"cross-fitted, {FOLDS} folds, capacity chosen on other images"
-FIVE = "cross-fitted, 5 folds"
+# Fewer images leave most room for a leak of the choice.
+MOST_FOR_OTHERS = 50
 
 Array = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.intp]
@@ -129,24 +132,26 @@ class Scorer:
         self.squared_scale = (scale**2).astype(np.float32)
         self.squared_mean = float(mean @ mean)
 
-    def scores(self, x: Array) -> npt.NDArray[np.float64]:
-        """Score images at all capacities.
+    def scores(self, x: Array, capacity: int | None = None) -> npt.NDArray[np.float64]:
+        """Score images.
 
         Args:
             x: Features (N, positions, channels).
+            capacity: Number of a capacity; None for all of them.
 
         Returns:
-            Scores (N, capacities).
+            Scores (N, capacities), of one capacity or of all.
         """
-        return np.concatenate([self._scores(np.asarray(x[i : i + 4])) for i in range(0, len(x), 4)])
+        chosen = slice(None) if capacity is None else slice(capacity, capacity + 1)
+        return np.concatenate([self._scores(np.asarray(x[i : i + 4]), chosen) for i in range(0, len(x), 4)])
 
-    def _scores(self, x: Array) -> npt.NDArray[np.float64]:
+    def _scores(self, x: Array, chosen: slice) -> npt.NDArray[np.float64]:
         vectors = x.reshape(-1, x.shape[2])
         found = vectors @ self.weights - self.offset
         on_axes, with_mean = found[:, :-1], found[:, -1:]
         # With coordinates c of u - m and a of m on the kept axes, the student is r = m + sum of c times its axis:
         # u.r = u.m + c.c + c.a, and r.r = m.m + 2 c.a + c.c.
-        energy, along = (on_axes * on_axes) @ self.kept, on_axes @ self.along
+        energy, along = (on_axes * on_axes) @ self.kept[:, chosen], on_axes @ self.along[:, chosen]
         length = (vectors * vectors) @ self.squared_scale
         distance = 1 - (with_mean + energy + along) / np.sqrt(
             length[:, None] * (self.squared_mean + 2 * along + energy)
@@ -167,7 +172,6 @@ class Draws:
     def __init__(self, part: Features, scorer: Scorer) -> None:
         self.part, self.scorer = part, scorer
         self.moments = [self._moments(image) for image in part.good]
-        self.chosen: Counter[tuple[str, float]] = Counter()
 
     @staticmethod
     def _moments(image: Array) -> Moments:
@@ -175,36 +179,34 @@ class Draws:
         moments.add(torch.from_numpy(np.array(image)).T[None, :, :, None])
         return moments
 
-    def fit(self, images: Ints) -> None:
-        """Fit the student on some good images."""
-        self.scorer.fit(Moments.joined(self.moments[number] for number in images))
+    def joined(self, images: Ints) -> Moments:
+        """Join the moments of some good images."""
+        return Moments.joined(self.moments[number] for number in images)
 
-    def gains(self, images: Ints, folds: Ints, trained: Ints, of_trained: Ints) -> npt.NDArray[np.float64]:
-        """Compute the gain of each capacity as `edgead.training.closed_form.score_gains`.
+    def gains(self, images: Ints, students: list[Moments]) -> tuple[npt.NDArray[np.float64], Array]:
+        """Compute the gain of each capacity as `edgead.training.closed_form.score_gains`, and scores of the images.
 
         Args:
-            images: Good images that defects are drawn onto.
-            folds: Fold of each image, -1 for a student of all training images.
-            trained: Training images.
-            of_trained: Fold of each training image.
+            images: Good images that defects are drawn onto. Image i has student i modulo the number of students.
+            students: Moments of the training images of each student.
+
+        Returns:
+            Gains of the capacities, and scores of all images at all capacities.
         """
         spread = np.linspace(0, len(images) - 1, min(len(images), DRAWN_DEFECTS)).astype(int)
-        base, folds = images[spread], folds[spread]
         numbers = np.arange(DRAWN_DEFECTS)
-        at, kinds = numbers % len(base), numbers % len(KINDS)
-        found = np.empty(DRAWN_DEFECTS, dtype=object)
-        for fold in np.unique(folds):
-            self.fit(trained[(of_trained != fold) | (fold < 0)])
-            inside = np.flatnonzero(folds == fold)
-            good = dict(zip(inside.tolist(), self.scorer.scores(self.part.good[base[inside]]), strict=True))
-            mine = np.flatnonzero(folds[at] == fold)
-            bad = self.scorer.scores(self.part.drawn[kinds[mine] * len(self.part.good) + base[at[mine]]])
-            for number, score in zip(mine.tolist(), bad, strict=True):
-                found[number] = np.log(np.maximum(score, SMALLEST_SCORE)) - np.log(
-                    np.maximum(good[int(at[number])], SMALLEST_SCORE)
-                )
-        mean: npt.NDArray[np.float64] = np.mean(np.stack(found.tolist()), axis=0)
-        return mean
+        at, kinds = spread[numbers % len(spread)], numbers % len(KINDS)
+        drawn = kinds * len(self.part.good) + images[at]
+        capacities = len(self.scorer.method.capacities)
+        good, bad = np.empty((len(images), capacities)), np.empty((DRAWN_DEFECTS, capacities))
+        for number, moments in enumerate(students):
+            self.scorer.fit(moments)
+            mine = slice(number, None, len(students))
+            good[mine] = self.scorer.scores(self.part.good[images[mine]])
+            of_mine = at % len(students) == number
+            bad[of_mine] = self.scorer.scores(self.part.drawn[drawn[of_mine]]) if of_mine.any() else 0.0
+        logs = [np.log(np.maximum(scores, SMALLEST_SCORE)) for scores in (good, bad)]
+        return (logs[1] - logs[0][at]).mean(0), good
 
     def draw(self, n: int, seed: int) -> Iterator[tuple[str, dict[str, npt.NDArray[np.float64]]]]:
         """Draw n good images and try every rule on them.
@@ -216,42 +218,41 @@ class Draws:
         Yields:
             Name of the rule, and the scores of the images that set the threshold, of unseen good images and of defects.
         """
-        part, scorer = self.part, self.scorer
-        order = np.random.default_rng((SEED, n, seed)).permutation(len(part.good))[: n + MOST_UNSEEN]
+        order = np.random.default_rng((SEED, n, seed)).permutation(len(self.part.good))[: n + MOST_UNSEEN]
         drawn, unseen = order[:n], order[n:]
-        of_all = np.full(n, -1)
 
         third = round(n / 3)
-        held_out, trained = drawn[:third], drawn[third:]
-        gains = self.gains(held_out, np.full(third, -1), trained, of_all[third:])
-        yield self._rule(THIRD, gains, [scorer.scores(part.good[held_out]), *self._outside(unseen)])
+        gains, good = self.gains(drawn[:third], [self.joined(drawn[third:])])
+        yield self._rule(THIRD, gains, good, unseen)
 
-        self.fit(drawn)
-        outside = self._outside(unseen)
-        for name, count in ((SHIPPED, FOLDS), (FIVE, 5)):
-            folds = np.arange(n) % count
-            gains = self.gains(drawn, folds, drawn, folds)
-            crossed = np.empty((n, len(gains)))
-            for fold in range(count):
-                self.fit(drawn[folds != fold])
-                crossed[folds == fold] = scorer.scores(part.good[drawn[folds == fold]])
-            yield self._rule(name, gains, [crossed, *outside])
-            if name == SHIPPED:
-                others = self.gains(unseen, np.full(len(unseen), -1), drawn, of_all)
-                yield self._rule(OTHERS, others, [crossed, *outside])
-
-    def _outside(self, unseen: Ints) -> list[npt.NDArray[np.float64]]:
-        """Score the images that no rule sees: good ones and defects."""
-        return [self.scorer.scores(self.part.good[unseen]), self.scorer.scores(self.part.defects)]
+        folds = [self.joined(drawn[fold::FOLDS]) for fold in range(FOLDS)]
+        gains, good = self.gains(
+            drawn, [Moments.joined(folds[:fold] + folds[fold + 1 :]) for fold in range(FOLDS)]
+        )
+        folded = gains, good
+        if n > MOST_FOR_OTHERS:
+            self.scorer.fit(Moments.joined(folds))
+        else:
+            # The student of these gains is the one of all images.
+            others, _ = self.gains(unseen, [Moments.joined(folds)])
+            yield self._rule(OTHERS, others, good, unseen)
+        yield self._rule(SHIPPED, *folded, unseen)
 
     def _rule(
-        self, name: str, gains: npt.NDArray[np.float64], scores: list[npt.NDArray[np.float64]]
+        self,
+        name: str,
+        gains: npt.NDArray[np.float64],
+        good: npt.NDArray[np.float64],
+        unseen: Ints,
     ) -> tuple[str, dict[str, npt.NDArray[np.float64]]]:
-        """Choose the capacity of a rule, and keep its scores."""
+        """Choose the capacity of a rule, and score the images that it does not see with the present student."""
         best = int(gains.argmax())
-        self.chosen[name, self.scorer.method.capacities[best]] += 1
-        kinds = ("held_out", "unseen", "defects")
-        return name, {kind: found[:, best] for kind, found in zip(kinds, scores, strict=True)}
+        return name, {
+            "capacity": np.array(self.scorer.method.capacities[best]),
+            "held_out": good[:, best],
+            "unseen": self.scorer.scores(self.part.good[unseen], best)[:, 0],
+            "defects": self.scorer.scores(self.part.defects, best)[:, 0],
+        }
 
 
 def check_arithmetic(data: Path, draws: Draws) -> None:
@@ -261,7 +262,7 @@ def check_arithmetic(data: Path, draws: Draws) -> None:
         data: Folder of the dataset.
         draws: Draws of the part.
     """
-    draws.fit(np.arange(20))
+    draws.scorer.fit(draws.joined(np.arange(20)))
     method = draws.scorer.method
     found = draws.scorer.scores(draws.part.good[:6])
     images = load_images(open_dataset(data).train[:6], SIZE).images
@@ -269,36 +270,50 @@ def check_arithmetic(data: Path, draws: Draws) -> None:
         method.set_capacity(capacity)
         expected = TorchSession(method).infer(images).anomaly_score
         np.testing.assert_allclose(found[:, number], expected, rtol=1e-3)
+        alone = draws.scorer.scores(draws.part.good[:6], number)
+        np.testing.assert_allclose(alone[:, 0], found[:, number], rtol=1e-5)
 
 
-def measure(draws: Draws, count: int) -> list[dict[str, Any]]:
-    """Measure every rule on one part.
+def outcomes(draws: Draws, count: int, cache: Path) -> list[dict[str, Any]]:
+    """Return the outcomes of all draws of one part. Those of an earlier run are read from its file.
 
     Args:
         draws: Draws of the part.
         count: Number of draws of each size.
-
-    Returns:
-        One row for each number of images, rate and rule.
+        cache: File of the outcomes, one draw a line.
     """
-    rows = []
-    for n in SIZES:
-        draws.chosen.clear()
-        found: dict[tuple[float, str], list[dict[str, float]]] = defaultdict(list)
-        for seed in range(count):
-            for rule, scores in draws.draw(n, seed):
-                for rate in RATES:
-                    found[rate, rule].append(outcome(scores, rate))
-        for (rate, rule), outcomes in sorted(found.items(), key=lambda item: item[0][0]):
-            capacities = {
-                f"{capacity:g}": times
-                for (name, capacity), times in sorted(draws.chosen.items())
-                if name == rule
-            }
-            row = {"images": n, "rate": rate, "rule": rule, **summary(outcomes, rule == THIRD)}
-            rows.append({**row, "capacities": capacities})
-        print(f"\n{table([row for row in rows if row['images'] == n])}", flush=True)
-    return rows
+    lines = cache.read_text().splitlines() if cache.exists() else []
+    found: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for rows in map(json.loads, lines):
+        found[rows[0]["images"], rows[0]["seed"]] = rows
+    with cache.open("a") as file:
+        for seed, n in itertools.product(range(count), SIZES):
+            if (n, seed) not in found:
+                found[n, seed] = [
+                    {
+                        "images": n, "seed": seed, "rate": rate, "rule": rule,
+                        "capacity": float(scores["capacity"]), **outcome(scores, rate),
+                    }
+                    for rule, scores in draws.draw(n, seed)
+                    for rate in RATES
+                ]  # fmt: skip
+                print(json.dumps(found[n, seed], default=bool), file=file, flush=True)
+    return [row for (_, seed), rows in found.items() if seed < count for row in rows]
+
+
+def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Join the outcomes of one part: one row for each number of images, rate and rule."""
+    found = []
+    for n, rate, rule in itertools.product(SIZES, RATES, (THIRD, SHIPPED, OTHERS)):
+        mine = [row for row in rows if (row["images"], row["rate"], row["rule"]) == (n, rate, rule)]
+        if mine:
+            figures = [
+                {key: row[key] for key in row if key not in ("images", "seed", "rule")} for row in mine
+            ]
+            joined = summary(figures, rule == THIRD)
+            capacities = {f"{k:g}": v for k, v in sorted(Counter(row["capacity"] for row in mine).items())}
+            found.append({"images": n, "rate": rate, "rule": rule, **joined, "capacities": capacities})
+    return found
 
 
 def main() -> None:
@@ -325,7 +340,9 @@ def main() -> None:
         print(f"\n{name}", flush=True)
         draws = Draws(features(arguments.data / name, arguments.cache), Scorer())
         check_arithmetic(arguments.data / name, draws)
-        found[name] = measure(draws, arguments.draws)
+        file = arguments.cache / f"{name}-outcomes.jsonl"
+        found[name] = summaries(outcomes(draws, arguments.draws, file))
+        print(f"\n{table(found[name])}", flush=True)
         write_json(arguments.out / "cross_fitting.json", {**about, "parts": found})
 
 
