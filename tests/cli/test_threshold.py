@@ -96,6 +96,24 @@ def test_join_counts_the_held_out_images_once(world):
     assert (change.n_good, change.n_held_out, now().n_normal) == (13, 10, 13)
 
 
+def test_training_images_of_a_cross_fitted_bundle_count_with_their_cross_fitted_scores(world, caplog):
+    """The image of grey 60 sets the threshold. The model was trained on it, so its score is too low."""
+    held_out = {image_hash(np.full((SIDE, SIDE, 3), 60, np.uint8)): 90 / 255, "other": 0.1}
+    write_brightness_bundle(world / "crossed", ModelSize(SIDE, SIDE), BUILT, held_out=held_out, ratio=1.5)
+    assert "9 cross-fitted" in run("crossed")
+    shown = run("crossed --good good")
+    assert now("crossed").value == pytest.approx(90 / 255)
+    assert "4 of good parts" in shown
+    assert any("1 of the 4" in line for line in caplog.messages)
+    shown = run("crossed --good good --join")
+    (_, change) = open_bundle("crossed").manifest.changes["washer"]
+    assert (change.n_good, change.n_held_out, now("crossed").n_normal) == (5, 2, 5)
+    assert "2 cross-fitted, 3 new" in shown
+    assert now("crossed").value == pytest.approx(90 / 255)
+    run("crossed data --best-f1")
+    assert now("crossed").value == pytest.approx(35 / 255)
+
+
 def test_equal_images_count_once(world):
     shutil.copy(world / "good" / "060.png", world / "good" / "copy.png")
     run("bundle --good good")

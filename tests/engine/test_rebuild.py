@@ -25,7 +25,7 @@ from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import Calibrating
 from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
 from edgead.engine.target import find_target
-from edgead.errors import BackendError, DataError, InputError, VerificationError
+from edgead.errors import BackendError, BundleError, DataError, InputError, VerificationError
 from edgead.files.records import utc_now
 from edgead.scoring.threshold import Threshold, threshold_from_normal_scores
 from tests.helpers.no_gpu import gpu_error
@@ -123,6 +123,58 @@ def test_only_a_float32_bundle_becomes_another(exact: Bundle, data: Path, tmp_pa
         rebuild_bundle(half, [data], tmp_path / "x", Plan(candidate_precisions=("int8",)))
     for value in (str(half.path), "fp16", "fp32"):
         assert value in refusal.value.what
+
+
+RATIOS = tuple(1.0 + 0.5 * number / 12 for number in range(12))[::-1]
+
+
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return build_bundle(ToyRun(ratios=RATIOS), tmp_path_factory.mktemp("crossed") / "toy")
+
+
+def test_a_cross_fitted_bundle_gives_what_its_run_gives(crossed: Bundle, data: Path, tmp_path: Path) -> None:
+    run = ToyRun(ratios=RATIOS)
+    scores = run.session().infer(run.holdout_images()[PART].images).anomaly_score * np.array(RATIOS)
+    # Twelve images are too few for 1 %, so the largest cross-fitted score is the threshold.
+    assert crossed.manifest.thresholds[PART].value == pytest.approx(scores.max(), abs=1e-5)
+    assert crossed.manifest.verification["parts"][PART]["validation_ratios"] == list(RATIOS)
+    only = tmp_path / "only"
+    only.mkdir()
+    for file in data.glob("*h.png"):
+        (only / file.name).write_bytes(file.read_bytes())
+    plan = Plan(
+        candidate_precisions=("int8",), calibrating=Calibrating("mixed", "minmax", tmp_path / "c.json")
+    )
+    from_run = build_bundle(run, tmp_path / "a", plan)
+    # With other calibration images, or in another order, the cache of the first build would be rejected.
+    from_bundle = rebuild_bundle(crossed, [only], tmp_path / "b", plan)
+    assert from_bundle.manifest.thresholds[PART].value == pytest.approx(
+        from_run.manifest.thresholds[PART].value, abs=1e-6
+    )
+    again = rebuild_bundle(crossed, [only], tmp_path / "c", Plan())
+    assert again.manifest.thresholds[PART].value == pytest.approx(scores.max(), abs=1e-5)
+    compiled = recompile_bundle(again, tmp_path / "d", Plan())
+    judged = compiled.manifest.verification["parts"][PART]
+    assert sorted(judged["validation_ratios"]) == sorted(RATIOS)
+
+
+@pytest.mark.parametrize(
+    "ratios",
+    [[1e300, *RATIOS[1:]], [-1.0, *RATIOS[1:]], [True, *RATIOS[1:]], RATIOS[1:], [*RATIOS, 1.0], None],
+)
+def test_other_ratios_than_of_a_build_are_refused(
+    ratios: list[float] | None, crossed: Bundle, data: Path, tmp_path: Path
+) -> None:
+    judged = {**crossed.manifest.verification["parts"][PART], "validation_ratios": ratios}
+    manifest = replace(crossed.manifest, verification={"reference": "torch", "parts": {PART: judged}})
+    files = {name: crossed.file(name) for name in crossed.manifest.files}
+    other = write_bundle(tmp_path / "other", manifest, files)
+    with pytest.raises(BundleError) as refusal:
+        rebuild_bundle(other, [data], tmp_path / "x", FP16)
+    assert str(other.path) in refusal.value.what
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_bundle_that_does_not_record_its_validation_images_is_refused(

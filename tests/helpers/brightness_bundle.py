@@ -53,16 +53,19 @@ def write_brightness_bundle(
     threshold: Threshold | dict[str, Threshold],
     gain: float = 1.0,
     held_out: dict[str, float] | None = None,
+    ratio: float | None = None,
 ) -> Path:
     """Write the bundle of the model for images of `size`, and return its path; of washers, or of the parts given.
 
-    `held_out` are the scores of the held-out images of every part, by the ID of the image.
+    `held_out` are the scores of the held-out images of every part, by the ID of the image. With a ratio they are
+    cross-fitted.
     """
     thresholds = threshold if isinstance(threshold, dict) else {"washer": threshold}
     verification = verification_of(*thresholds)
     if held_out is not None:
         for judged in verification["parts"].values():
             judged |= {"validation_images": list(held_out), "validation_scores": list(held_out.values())}
+            judged |= {} if ratio is None else {"validation_ratios": [ratio] * len(held_out)}
     manifest = Manifest(
         method="rd",
         teacher="none",

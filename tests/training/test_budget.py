@@ -45,6 +45,22 @@ def test_few_images_hold_out_a_third_and_the_number_of_all_images_is_logged(capl
         assert number in record.getMessage()
 
 
+def test_cross_fitting_counts_all_images(caplog):
+    caplog.set_level("INFO")
+    assert log_budget(dataset(90), "auto", 0.01, crossed=True) == 90
+    (record,) = caplog.records
+    # 1 - 0.05^(1/90) = 0.033
+    for number in ("90", "0.033", "299"):
+        assert number in record.getMessage()
+    assert "897" not in record.getMessage()
+
+
+@pytest.mark.parametrize(("n", "rate", "count"), [(2000, 0.01, 1000), (2000, 0.002, 1497), (900, 0.002, 900)])
+def test_as_many_images_are_cross_fitted_as_the_rate_needs(n, rate, count):
+    # 0.998^1497 = 0.04995 and 0.998^1496 = 0.05005.
+    assert log_budget(dataset(n), "auto", rate, crossed=True) == count
+
+
 def test_a_generous_rate_needs_fewer_images(caplog):
     caplog.set_level("INFO")
     # 1 - (1 - 0.2)^14 = 0.956, and 13 images give 0.945.
