@@ -77,7 +77,7 @@ def find_inputs(arguments: Sequence[str], recursive: bool, out: Path) -> Inputs:
 
     Raises:
         InputError: An argument is missing, or a pattern matches no file.
-        DataError: A folder has no image or cannot be read, or all images are results.
+        DataError: A folder has no image or cannot be read, or all images are in `out`.
     """
     files: dict[str, Path] = {}
     left_out = []
@@ -103,7 +103,9 @@ def find_inputs(arguments: Sequence[str], recursive: bool, out: Path) -> Inputs:
             if not Path(folder).is_relative_to(results):
                 files.setdefault(os.path.join(folder, file.name), file)
     if not files:
-        raise DataError(f"no image beside the results in {out}", hint="give images that are not in --out")
+        raise DataError(
+            f"all images are in --out {out}, and images there count as results", hint="choose another --out"
+        )
     return Inputs(tuple(map(Input.of, files.values())), tuple(left_out))
 
 
@@ -130,16 +132,15 @@ def _without_image(folder: Path, recursive: bool) -> DataError:
 
 
 def _matches(pattern: str, out: str) -> list[Path]:
-    """Return the files that a pattern matches, sorted."""
+    """Return the files that a pattern matches, sorted; those below `out` are left out."""
     if not glob.has_magic(pattern):
         raise InputError(
             f"{without_secrets(pattern)!r} is not there",
             hint="give image files, folders, patterns such as 'parts/*.png', or videos",
         )
     found = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-    files = [
-        file for file in found if file.is_file() and not Path(os.path.realpath(file)).is_relative_to(out)
-    ]
-    if not files:
+    matching = [file for file in found if file.is_file()]
+    files = [file for file in matching if not Path(os.path.realpath(file)).is_relative_to(out)]
+    if not matching:
         raise InputError(f"no file matches {pattern!r}", hint="check the pattern, and put it in quotes")
     return files

@@ -57,22 +57,30 @@ class Saver(Closing):
         self._out, self._partial, self._count = out, out / ".partial", count()
 
     def check_names(self, inputs: Sequence[Input]) -> None:
-        """Check that no two inputs have the same output.
+        """Check that no two inputs have the same output, and that no output is a folder of another.
 
         Args:
             inputs: All inputs.
 
         Raises:
-            InputError: Two inputs have, because they differ in their suffix, or in `..` at their start, only.
+            InputError: Two inputs differ in their suffix, or in `..` at their start, only; or an output has the path of
+                a folder, as the overlay of `p/x.jpg` has beside a folder `p/x.png`.
         """
         names: dict[Path, Path] = {}
+        folders: dict[Path, Path] = {}
         for file in inputs if self.kinds else ():
             name = _name(file.path, 0 if file.is_video else None)
             if (other := names.setdefault(name, file.path)) != file.path:
-                raise InputError(
-                    f"{other} and {file.path} would have one {self.kinds[0]}",
-                    hint="predict them with two commands, each with its own --out",
-                )
+                raise _conflict(other, file.path, f"would have one {self.kinds[0]}")
+            folder = name.parent
+            while folder not in folders and folder.name:
+                folders[folder] = file.path
+                folder = folder.parent
+        for kind in self.kinds:
+            for name, path in names.items():
+                output = _file(kind, name)
+                if output in folders:
+                    raise _conflict(path, folders[output], f"would have a {kind} and a folder at {output}")
 
     def is_saved(self, row: Row) -> bool:
         """Return whether all files of a row are there.
@@ -114,12 +122,23 @@ class Saver(Closing):
         shutil.rmtree(self._partial, ignore_errors=True)
 
     def _target(self, kind: str, path: Path, frame: int | None) -> Path:
-        folder, suffix = FILES[kind]
-        name = _name(path, frame)
-        last = f"{name.name}{suffix}"
-        if len(os.fsencode(last)) > _LONGEST_NAME:
-            last = f"{hashlib.sha256(os.fsencode(name.name)).hexdigest()}{suffix}"
-        return self._out / folder / name.parent / last
+        return self._out / FILES[kind][0] / _file(kind, _name(path, frame))
+
+
+def _conflict(one: Path, other: Path, what: str) -> InputError:
+    """Make the error of two inputs whose outputs cannot both be there."""
+    return InputError(
+        f"{one} and {other} {what}", hint="predict them with two commands, each with its own --out"
+    )
+
+
+def _file(kind: str, name: Path) -> Path:
+    """Return the path of a file below the folder of its kind, from the result of `_name`."""
+    suffix = FILES[kind][1]
+    last = f"{name.name}{suffix}"
+    if len(os.fsencode(last)) > _LONGEST_NAME:
+        last = f"{hashlib.sha256(os.fsencode(name.name)).hexdigest()}{suffix}"
+    return name.parent / last
 
 
 def _name(path: Path, frame: int | None) -> Path:

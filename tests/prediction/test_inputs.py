@@ -90,6 +90,13 @@ def test_results_are_no_inputs(world: Path, arguments: list[str]) -> None:
         assert not [file for file in files if file.startswith("out")]
 
 
+def test_images_that_are_all_in_out_are_refused_as_such(world: Path) -> None:
+    for argument in ("b", "b/*", "b/1.jpg"):
+        with pytest.raises(DataError) as caught:
+            found(argument, out="b")
+        assert "--out b" in caught.value.what
+
+
 def test_links_to_folders_are_followed_and_circles_end(world: Path) -> None:
     (world / "b/deep/up").symlink_to(world / "b")
     (world / "b/link").symlink_to(world / "other")

@@ -38,6 +38,14 @@ let shownImages = [...images.values()];
     if (byId("shown").textContent !== text) byId("shown").textContent = text;
   };
 
+  const arrange = () => {
+    const heading = headings.find((each) => each.hasAttribute("aria-sort"));
+    const sign = heading.getAttribute("aria-sort") === "ascending" ? 1 : -1;
+    ordered.sort((a, b) => sign * orders[heading.dataset.sort](a, b));
+    body.append(...ordered.map((image) => image.row));
+    filter();
+  };
+
   const sort = (heading) => {
     // Scores and decisions are of most interest from the end.
     const first = heading.dataset.sort === "score" ? "descending" : "ascending";
@@ -45,10 +53,7 @@ let shownImages = [...images.values()];
     const direction = heading.getAttribute("aria-sort") === first ? second : first;
     for (const other of headings) other.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", direction);
-    const sign = direction === "ascending" ? 1 : -1;
-    ordered.sort((a, b) => sign * orders[heading.dataset.sort](a, b));
-    body.append(...ordered.map((image) => image.row));
-    filter();
+    arrange();
   };
 
   for (const heading of headings) {
@@ -60,7 +65,11 @@ let shownImages = [...images.values()];
   }
   byId("filter-name").addEventListener("input", filter);
   for (const id of ["filter-kind", "filter-outcome"]) byId(id)?.addEventListener("change", filter);
-  document.addEventListener("decisions", filter);
+  // A new threshold changes the order by decision, and no other.
+  document.addEventListener("decisions", () => {
+    if (headings.some((each) => each.dataset.sort === "outcome" && each.hasAttribute("aria-sort"))) arrange();
+    else filter();
+  });
   // A browser keeps the text of fields when a page is loaded again.
   window.addEventListener("pageshow", filter);
 
