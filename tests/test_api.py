@@ -38,6 +38,7 @@ from edgead.training import start
 from edgead.training.config import TrainConfig
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.parts_on_disk import SIZE_PX, write_parts
+from tests.helpers.stream_parts import verdicts_of
 from tests.helpers.training_parts import TINY_TEACHER, write_images
 from tests.test_imports import BLOCK
 
@@ -452,7 +453,7 @@ def test_a_stream_gives_its_summary_and_every_region(bundle: Path, frames: Path,
     lines = tmp_path / "verdicts.jsonl"
     summary = edgead.stream(str(bundle), frames, sinks=[f"jsonl:{lines}"])
     assert (summary.frames_scored, summary.rejected) == (3, 1)
-    regions = [json.loads(line)["regions"] for line in lines.read_text().splitlines()]
+    regions = [verdict["regions"] for verdict in verdicts_of(lines.read_text())]
     assert (regions[0], regions[2]) == ([], [])
     with edgead.load(bundle) as model:
         (expected,) = model.predict(frames / "1.png").regions
@@ -520,7 +521,7 @@ def test_a_stream_with_a_given_threshold_says_so_in_every_verdict(bundle: Path, 
     cv2.imwrite(str(tmp_path / "grey" / "0.png"), np.full((32, 64, 3), 51, np.uint8))
     out = tmp_path / "verdicts.jsonl"
     edgead.stream(bundle, tmp_path / "grey", [f"jsonl:{out}"], threshold=0.1)
-    (verdict,) = map(json.loads, out.read_text().splitlines())
+    (verdict,) = verdicts_of(out.read_text())
     assert (verdict["threshold"], verdict["is_anomalous"]) == (0.1, True)
     assert verdict["share_of_threshold"] == pytest.approx(2.0)
 

@@ -18,6 +18,7 @@ from edgead.text import path_from_text
 from edgead.training.run import read_record
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.command_line import TRAIN, run_main
+from tests.helpers.stream_parts import verdicts_of
 
 NAMES = (
     b"gut_\xfc_0.png",
@@ -124,8 +125,7 @@ def test_a_stream_from_a_folder(
     out = checked_output(capfd)
     if sink.startswith("jsonl"):
         text = out if sink == "jsonl:-" else Path("x_\udcfc.jsonl").read_text(encoding="utf-8")
-        lines = [json.loads(line) for line in text.splitlines()]
-        assert [os.fsencode(path_from_text(line["source"])) for line in lines] == [
+        assert [os.fsencode(path_from_text(verdict["source"])) for verdict in verdicts_of(text)] == [
             os.fsencode(folder / os.fsdecode(name)) for name in sorted(map(os.fsdecode, NAMES))
         ]
     elif sink != "status:":
@@ -168,7 +168,7 @@ def test_strange_names_of_every_input_and_output(
             run_main("stream", bundle, "--source", place, "--sink", f"jsonl:{run}.jsonl".replace("?", "??"))
             == 0
         )
-    assert len(Path(f"{run}.jsonl").read_text().splitlines()) == 3
+    assert len(verdicts_of(Path(f"{run}.jsonl").read_text())) == 3
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(
         (data, run, bundle, report, cache, f"{run}.jsonl")
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from tests.helpers.stream_parts import verdicts_of
 
 PACKAGE = Path(__file__).parent.parent / "edgead"
 COMMANDS = (
@@ -122,8 +123,7 @@ def test_a_fake_session_streams_without_them(tmp_path):
         cv2.imwrite(str(images / f"{index}.png"), np.full((48, 80, 3), brightness, np.uint8))
     result = run_blocked(STREAM, str(images), str(tmp_path / "verdicts.jsonl"))
     assert result.returncode == 0, result.stderr
-    lines = [json.loads(line) for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]
-    verdicts = [line for line in lines if "is_anomalous" in line]
+    verdicts = verdicts_of((tmp_path / "verdicts.jsonl").read_text())
     assert [verdict["is_anomalous"] for verdict in verdicts] == [False, True, False]
     np.testing.assert_allclose(
         [verdict["anomaly_score"] for verdict in verdicts], [10 / 255, 200 / 255, 90 / 255], atol=1e-5

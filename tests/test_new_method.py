@@ -23,6 +23,7 @@ from edgead.models import METHODS
 from edgead.training.run import open_run
 from tests.helpers import one_file_method
 from tests.helpers.one_file_method import SharedSeed
+from tests.helpers.stream_parts import verdicts_of
 from tests.helpers.training_parts import TINY_TEACHER
 
 NAME = "shared-seed"
@@ -115,8 +116,8 @@ def test_its_bundle_finds_defects(world: Path, precision: str) -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_its_stream_decides(world: Path, precision: str) -> None:
-    lines = edgead(CHECKOUT, world, "stream", precision, "--source", "line", "--sink", "jsonl:-").splitlines()
-    flagged = [json.loads(line)["is_anomalous"] for line in lines]
+    lines = edgead(CHECKOUT, world, "stream", precision, "--source", "line", "--sink", "jsonl:-")
+    flagged = [verdict["is_anomalous"] for verdict in verdicts_of(lines)]
     assert len(flagged) == len(LINE)
     assert all(flagged[: len(PLAIN_DEFECTS)])
     # The threshold is the highest score of six held-out parts, so about one in seven good parts may be above it.

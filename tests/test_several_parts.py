@@ -29,6 +29,7 @@ from edgead.runtime import open_session
 from edgead.runtime.golden_check import check_golden
 from edgead.scoring.threshold import threshold_from_normal_scores
 from edgead.training.run import open_run
+from tests.helpers.stream_parts import verdicts_of
 from tests.helpers.training_parts import SIZE_PX, Template, good_parts
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -227,7 +228,7 @@ def test_a_stream_is_judged_by_the_threshold_of_its_part(data, bundle, tmp_path)
     for part in PARTS:
         file = tmp_path / f"{part}.jsonl"
         edgead("stream", bundle, "--source", source, "--sink", f"jsonl:{file}", "--part", part)
-        lines[part] = [json.loads(line) for line in file.read_text().splitlines()]
+        lines[part] = verdicts_of(file.read_text())
         assert {line["part"] for line in lines[part]} == {part}
         assert {line["threshold"] for line in lines[part]} == {thresholds[part].value}
     scores = [line["anomaly_score"] for line in lines[low]]

@@ -22,9 +22,9 @@ from edgead.errors import DataError, EdgeadError
 from edgead.evaluation.html import page_template
 from edgead.files.parsing import json_text, parse_json
 from edgead.files.progress import TrainingState, log_state
-from edgead.streaming.freshness import Signal
 from edgead.streaming.sinks import JsonLines, StatusLine
 from edgead.streaming.sinks.base import SinkCount
+from edgead.streaming.state import StateChange
 from edgead.streaming.summary import Summary
 from edgead.text import one_line, path_from_text, path_text, printable
 from edgead.types import Frame, Verdict
@@ -248,14 +248,14 @@ MAP = np.zeros((4, 4), np.float32)
 def test_the_status_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with StatusLine() as sink:
         sink.write(Frame(FRAME, 0, 0, text), verdict_of(text), MAP)
-        sink.signal(Signal(False, text, 1.0))
+        sink.state(StateChange("no_signal", "running", (), text, 1.0))
     assert dangers(capsys.readouterr().err) == ""
 
 
 @hostile
 def test_the_summary_of_a_stream(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     sinks = (SinkCount(f"jsonl:{text}", 2, 1, problem=f"no {text}"), SinkCount("status:", 3, 0))
-    lines = Summary(3, 3, 0, 0, 0, 0, {}, 0, *[None] * 6, duration_s=1.0, sinks=sinks).text().split("\n")
+    lines = Summary(3, 3, 0, 0, 0, 0, {}, 0, {}, *[None] * 6, duration_s=1.0, sinks=sinks).text().split("\n")
     assert [line.startswith("sink ") for line in lines[-3:]] == [False, True, True]
     assert dangers("".join(lines)) == ""
     print_if_read(f"a\n{text}")
@@ -266,11 +266,11 @@ def test_the_summary_of_a_stream(text: str, capsys: pytest.CaptureFixture[str]) 
 def test_json_lines_on_standard_output(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with JsonLines("-") as sink:
         sink.write(Frame(FRAME, 0, 0, text), verdict_of(text), MAP)
-        sink.signal(Signal(False, text, 1.0))
+        sink.state(StateChange("no_signal", "running", (), text, 1.0))
     out = capsys.readouterr().out
     assert out.isascii()
     assert dangers(out) == ""
-    assert [json.loads(line)["event"] for line in out.splitlines()] == ["verdict", "no_signal"]
+    assert [json.loads(line)["event"] for line in out.splitlines()] == ["verdict", "state"]
 
 
 @hostile

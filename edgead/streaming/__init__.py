@@ -1,6 +1,7 @@
 """The stream: a source of frames, an inference session, and the sinks that take the verdicts; any backend."""
 
-from edgead.streaming.loop import NO_SIGNAL_AFTER_S, stream
+from edgead.streaming.health import NO_SIGNAL_AFTER_S
+from edgead.streaming.loop import stream
 from edgead.streaming.policy import StreamPolicy
 from edgead.streaming.sinks import Sink, SinkCount, open_sink, open_sinks
 from edgead.streaming.sources import Source, open_source, open_when_there

@@ -46,7 +46,7 @@ class Capture:
 
     @property
     def dropped(self) -> int:
-        """Number of frames that a newer frame replaced before they were taken."""
+        """Number of frames of a live source that were not taken: a newer one came, or the end."""
         return self._dropped
 
     @property
@@ -106,6 +106,7 @@ class Capture:
             else:
                 self._changed.wait_for(lambda: len(self._frames) < self._capacity or self._stopped)
             if self._stopped:
+                self._dropped += self._source.live
                 return False
             self._frames.append(frame)
             self._changed.notify_all()
@@ -119,6 +120,10 @@ class Capture:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        with self._changed:
+            if self._source.live:
+                self._dropped += len(self._frames)
+                self._frames.clear()
         self._thread.join(max(0.0, self._stopped_at_s + JOIN_S - time.monotonic()))
         if self._thread.is_alive():
             _log.warning(

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing_extensions import Self
 
 from edgead.streaming.delivery import Delivery, Item, Ticket
-from edgead.streaming.freshness import Signal
-from edgead.streaming.record import Record, lost_record, signal_record, verdict_record, withheld_record
+from edgead.streaming.record import Record, lost_record, state_record, verdict_record, withheld_record
 from edgead.streaming.sinks.base import RecordSink, Sink, SinkCount, StopStream
+from edgead.streaming.state import StateChange
 from edgead.types import Float32Array, Frame, Verdict
 
 # Time in which the sinks finish after the stream was stopped. Images get the first part of it, so that the log of the
@@ -81,12 +81,12 @@ class Deliveries:
             if type(one.sink).withheld is not Sink.withheld:
                 one.put(Item(partial(one.sink.withheld, frame, reason), frame.index), self._stop)
 
-    def signal(self, signal: Signal) -> None:
-        """Give a change of the signal to all sinks that show it. See `Sink.signal`."""
-        self._put_record(signal_record(signal))
+    def state(self, change: StateChange) -> None:
+        """Give a change of the state to all sinks that show it. See `Sink.state`."""
+        self._put_record(state_record(change))
         for one in self._images:
-            if type(one.sink).signal is not Sink.signal:
-                one.put(Item(partial(one.sink.signal, signal)), self._stop)
+            if type(one.sink).state is not Sink.state:
+                one.put(Item(partial(one.sink.state, change)), self._stop)
 
     def _put_record(self, record: Record, frame_index: int | None = None) -> tuple[Ticket, ...]:
         return tuple(

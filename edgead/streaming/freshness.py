@@ -3,8 +3,7 @@
 Drivers do not always report a lost camera. Some return the last image again and again, others a black or blue image.
 `FrameCheck` finds the frames whose score would say nothing about the part under the camera: an image that is too old,
 of another size, of one colour, equal to the image before it in every bit, dark, overexposed, or of a frozen camera.
-They are withheld from the model. `SignalWatch` reports that no frame has been good for a while, and why. Every sink
-receives the loss of the signal, each change of its cause, and its return.
+They are withheld from the model. `SignalWatch` finds that no frame has been good for a while, and why.
 """
 
 from __future__ import annotations
@@ -25,9 +24,10 @@ BLANK_LEVELS = 3
 _STEP = 16
 
 Cause: TypeAlias = Literal[
-    "no_image", "one_colour", "unchanged", "frozen", "standstill", "dark", "overexposed", "size", "late", "not_finite"
+    "no_image", "one_colour", "unchanged", "frozen", "standstill", "dark", "overexposed", "size", "late", "not_finite",
+    "broken", "rate", "blurred", "rejects", "sink", "clock",
 ]  # fmt: skip
-"""Cause of a missing verdict, for programs."""
+"""Cause of a missing verdict, of a lost signal, or of a degraded state, for programs."""
 
 # They are only found after a while, so they are reported at once.
 _REPORTED_AT_ONCE = ("frozen", "standstill")
@@ -35,32 +35,22 @@ _REPORTED_AT_ONCE = ("frozen", "standstill")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a frame gets no verdict.
+    """Why a frame gets no verdict, or why verdicts are doubtful.
 
     Attributes:
         cause: The cause, for programs.
-        reason: The reason, as text.
+        reason: The reason, as text. It does not change while the problem stays the same.
+        detail: Numbers of one frame, as the end of the text.
     """
 
     cause: Cause
     reason: str
+    detail: str = ""
 
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """A change of the signal: it was lost, the cause of its loss has changed, or it has returned.
-
-    Attributes:
-        present: Whether new images come.
-        reason: Reason for the loss, as text; empty if new images come.
-        silent_s: Seconds since the last new image if the signal was lost, or the length of the gap if it returned.
-        cause: Cause of the loss; None if new images come.
-    """
-
-    present: bool
-    reason: str
-    silent_s: float
-    cause: Cause | None = None
+    @property
+    def text(self) -> str:
+        """The reason with its detail."""
+        return f"{self.reason}{self.detail}"
 
 
 class FrameCheck:
@@ -69,9 +59,13 @@ class FrameCheck:
     Args:
         policy: Policy of the stream.
         max_age_s: Largest age of an image, in seconds.
+
+    Attributes:
+        is_still: Whether nothing moves in the last frames.
     """
 
     def __init__(self, policy: StreamPolicy, max_age_s: float) -> None:
+        self.is_still = False
         self._policy, self._max_age_s = policy, max_age_s
         self._standstill = StandstillWatch()
         self._previous: UInt8Array | None = None
@@ -87,7 +81,7 @@ class FrameCheck:
         age_s = (now_ns - frame.captured_at_ns) / 1e9
         if age_s <= self._max_age_s:
             return None
-        return Problem("late", f"the image is {age_s:.1f} s old, the limit is {self._max_age_s:g} s")
+        return Problem("late", f"the image is older than {self._max_age_s:g} s", f": {age_s:.1f} s")
 
     def problem(self, frame: Frame, now_ns: int) -> Problem | None:
         """Return the reason why a frame must not be scored, or None.
@@ -115,17 +109,17 @@ class FrameCheck:
             return Problem("unchanged", "the image does not change")
         darkest, brightest = exposure(image)
         if brightest < self._policy.exposure.dark:
-            return Problem(
-                "dark", f"the image is dark: its brightest hundredth has the level {brightest:.0f} of 255"
-            )
+            level = f": its brightest hundredth has the level {brightest:.0f} of 255"
+            return Problem("dark", "the image is dark", level)
         if darkest > self._policy.exposure.bright:
-            level = f"its darkest hundredth has the level {darkest:.0f} of 255"
-            return Problem("overexposed", f"the image is overexposed: {level}")
+            level = f": its darkest hundredth has the level {darkest:.0f} of 255"
+            return Problem("overexposed", "the image is overexposed", level)
         return None
 
     def _still(self, image: UInt8Array, now_s: float) -> Problem | None:
         """Return the problem of a camera that has frozen, and of a line that stands still if it counts as one."""
         state = self._standstill.state(image, now_s)
+        self.is_still = state != "moving"
         if state == "frozen" and self._policy.withhold_still != "never":
             return Problem(
                 "frozen", f"the camera has frozen: no movement and no noise for {STILL_AFTER_S:g} s"
@@ -155,39 +149,35 @@ class SignalWatch:
     ) -> None:
         self._no_signal_after_s, self._no_image = no_signal_after_s, no_image
         self._trouble_after_s = no_signal_after_s if trouble_after_s is None else trouble_after_s
-        self._last_new_s = now_s
+        self._last_good_s = now_s
         self._latest: tuple[Problem, float] | None = None
-        self._lost: Cause | None = None
+        self._is_lost = False
 
-    def change(
-        self, problem: Problem | None, new: bool, now_s: float, trouble: str | None = None
-    ) -> Signal | None:
-        """Update the state of the signal.
+    def silent_s(self, now_s: float) -> float:
+        """Return the time since the last good frame, or since the start, in seconds."""
+        return now_s - self._last_good_s
+
+    def loss(
+        self, problem: Problem | None, good: bool, now_s: float, trouble: str | None = None
+    ) -> Problem | None:
+        """Return the present reason why there is no signal; None if there is one.
 
         Args:
             problem: Problem of the frame that has just come, if it has one.
-            new: Whether a frame without a problem has just come.
+            good: Whether a frame without a problem has just come.
             now_s: Current time in seconds.
             trouble: Present reason why no frame comes, if the source knows one.
-
-        Returns:
-            The change of the signal, or None if nothing changed.
         """
-        silent_s = now_s - self._last_new_s
-        if new:
-            self._last_new_s, self._latest = now_s, None
-            was_lost, self._lost = self._lost, None
-            return None if was_lost is None else Signal(present=True, reason="", silent_s=silent_s)
+        if good:
+            self._last_good_s, self._latest, self._is_lost = now_s, None, False
+            return None
         if problem is not None:
             self._latest = problem, now_s
         current = self._current(now_s, trouble)
         limit_s = self._no_signal_after_s if trouble is None else self._trouble_after_s
-        if self._lost is None and silent_s < limit_s and current.cause not in _REPORTED_AT_ONCE:
-            return None
-        if current.cause == self._lost:
-            return None
-        self._lost = current.cause
-        return Signal(present=False, reason=current.reason, silent_s=silent_s, cause=current.cause)
+        if self.silent_s(now_s) >= limit_s or current.cause in _REPORTED_AT_ONCE:
+            self._is_lost = True
+        return current if self._is_lost else None
 
     def _current(self, now_s: float, trouble: str | None) -> Problem:
         """Return the present problem: the last frame's, unless frames have stopped coming."""

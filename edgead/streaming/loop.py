@@ -5,7 +5,7 @@ One thread captures frames, the calling thread scores them, and each sink has a 
 and `edgead.streaming.delivery` what a slow or failed sink loses. An error of the source or of the model ends the
 stream. A failure of a sink ends the stream of a file, which can be streamed again; a camera goes on. A frame that is
 too old, before the model or after it, or has an anomaly map or a score that is not finite gets no verdict: it is
-withheld, counted and given to the sinks with the reason.
+withheld, counted and given to the sinks with the reason. `edgead.streaming.health` describes the states of the stream.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from contextlib import suppress
 import numpy as np
 
 from edgead.bundle.manifest import REBUILD
+from edgead.errors import EdgeadError
 from edgead.imaging.preprocess import ModelSize, batch_from_images
 from edgead.runtime.base import Session
 from edgead.scoring.decision import NOT_FINITE
 from edgead.streaming.capture import Capture
 from edgead.streaming.deliveries import Deliveries
-from edgead.streaming.freshness import Cause, FrameCheck, Problem, Signal, SignalWatch
+from edgead.streaming.freshness import Cause, FrameCheck, Problem
+from edgead.streaming.health import Health
 from edgead.streaming.latency import LatencyHistogram
 from edgead.streaming.policy import StreamPolicy
 from edgead.streaming.sinks.base import Sink, StopStream
 from edgead.streaming.sources import Source
+from edgead.streaming.state import StateChange
 from edgead.streaming.summary import Summary
+from edgead.streaming.systemd import Service
 from edgead.streaming.verdict import verdict_from_prediction
 from edgead.types import Frame
 
-# Time without a new image from a live source after which the sinks receive the loss of the signal.
-NO_SIGNAL_AFTER_S = 3.0
 # Longest wait for a frame before the loop checks whether it should stop.
 TICK_S = 0.1
-# Time without a new image in a watched folder after which the sinks learn that none comes.
-NO_NEW_FILE_AFTER_S = 60.0
 # Causes whose first frame is logged, and causes of which each frame is given to the sinks. Frames of other causes come
 # in long rows, which the sinks receive as the loss of the signal.
 _LOGGED = ("not_finite", "late", "size", "dark", "overexposed", "frozen")
@@ -88,15 +88,21 @@ def stream(
     check = FrameCheck(policy, policy.max_age_of(source.fps)) if source.live else None
     survives = source.live or source.endless
     with Deliveries(sinks, waits=not source.live, survives=survives, stop=stop) as outputs:
-        run = _Run(session, outputs, size, threshold, part, check)
+        health = Health(source, outputs.counts, policy.sharpness)
+        run = _Run(session, outputs, size, threshold, part, check, health)
         # The first inference allocates memory, and on a GPU it may compile. It runs before the capture, so that it
         # delays no frame and counts in no latency.
         session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))
         start_s = time.monotonic()
         with Capture(source) as capture, suppress(StopStream):
+            reason = "it was interrupted"
             try:
-                _judge(run, source, capture, policy.max_frames, stop)
+                reason = _judge(run, capture, policy.max_frames, stop)
+            except Exception as error:
+                reason = _end_of(error)
+                raise
             finally:
+                run.stop(reason)
                 # A read that hangs and a sink that hangs share the time that the end may take.
                 capture.stop()
                 outputs.finish()
@@ -106,39 +112,31 @@ def stream(
     return run.summary(dropped, source.broken, time.monotonic() - start_s)
 
 
-def _judge(
-    run: _Run, source: Source, capture: Capture, max_frames: int | None, stop: threading.Event | None
-) -> None:
-    """Take frames and judge them until the end. See `stream`."""
-    watch = _signal_watch(source)
-    while (stop is None or not stop.is_set()) and run.judged != max_frames:
+def _judge(run: _Run, capture: Capture, max_frames: int | None, stop: threading.Event | None) -> str:
+    """Take frames and judge them until the end; return why it has come. See `stream`."""
+    while run.judged != max_frames:
+        if stop is not None and stop.is_set():
+            return "it was stopped"
         run.check_sinks()
         frame = capture.take(TICK_S)
         taken_ns = time.monotonic_ns()
         if frame is None and capture.ended:
-            break
+            return "the source has ended"
         problem = None if frame is None else run.problem(frame, taken_ns)
-        if watch is not None:
-            new = frame is not None and problem is None
-            run.report(watch.change(problem, new, taken_ns / 1e9, source.trouble))
+        run.update(frame, problem, capture.dropped, taken_ns / 1e9)
         if frame is not None and problem is None:
             run.score(frame, taken_ns)
         elif frame is not None and problem is not None:
             run.withhold(frame, problem)
+    return f"{max_frames} frames are judged"
 
 
-def _signal_watch(source: Source) -> SignalWatch | None:
-    """Make the watch of a source that never ends by itself; None for others."""
-    now_s = time.monotonic()
-    if source.live:
-        # A slow camera has two images in this time.
-        silence_s = max(NO_SIGNAL_AFTER_S, 2.0 / source.fps if source.fps else 0.0)
-        return SignalWatch(silence_s, now_s)
-    if source.endless:
-        return SignalWatch(
-            NO_NEW_FILE_AFTER_S, now_s, trouble_after_s=NO_SIGNAL_AFTER_S, no_image="no new image comes"
-        )
-    return None
+def _end_of(error: Exception) -> str:
+    """Return the reason for the end of a stream that an exception ends."""
+    if isinstance(error, StopStream):
+        return "a sink has ended it"
+    # The text of another exception may have secrets.
+    return str(error) if isinstance(error, EdgeadError) else type(error).__name__
 
 
 class _Run:
@@ -152,14 +150,16 @@ class _Run:
         threshold: float,
         part: str | None,
         check: FrameCheck | None,
+        health: Health,
     ) -> None:
         self._session, self._outputs, self._size = session, outputs, size
         self._threshold, self._part, self._check = threshold, part, check
+        self._health, self._service = health, Service()
         self._latencies, self._ages = LatencyHistogram(), LatencyHistogram()
         self._withheld: Counter[Cause] = Counter()
-        self._scored = self._rejected = self._signal_losses = 0
-        self._has_signal = True
+        self._scored = self._rejected = 0
         self.judged = 0
+        self._report(health.change)
 
     def problem(self, frame: Frame, now_ns: int) -> Problem | None:
         """Return the reason why a frame must not be scored, or None."""
@@ -168,7 +168,8 @@ class _Run:
     def score(self, frame: Frame, taken_ns: int) -> None:
         """Score a frame, count it, and give its verdict, or the reason why it has none, to the sinks."""
         self.judged += 1
-        prediction = self._session.infer(batch_from_images([frame.image], self._size))
+        batch = batch_from_images([frame.image], self._size)
+        prediction = self._session.infer(batch)
         verdict = verdict_from_prediction(
             frame, prediction, self._threshold, self._part, taken_ns=taken_ns, live=self._check is not None
         )
@@ -183,6 +184,8 @@ class _Run:
                 self._ages.add(verdict.age_ms)
             self._scored += 1
             self._rejected += verdict.is_anomalous
+            if self._check is None or not self._check.is_still:
+                self._health.judged(frame, batch[0], rejected=verdict.is_anomalous)
             self._outputs.verdict(frame, verdict, prediction.anomaly_map[0, 0])
 
     def withhold(self, frame: Frame, problem: Problem) -> None:
@@ -192,24 +195,33 @@ class _Run:
         """
         if problem.cause in _LOGGED and not self._withheld[problem.cause]:
             hint = f": {REBUILD}" if problem.cause == "not_finite" else ""
-            _log.warning(
-                "%s: frame %d gets no verdict: %s%s", frame.source, frame.index, problem.reason, hint
-            )
+            _log.warning("%s: frame %d gets no verdict: %s%s", frame.source, frame.index, problem.text, hint)
         self._withheld[problem.cause] += 1
+        self._health.withheld(problem.cause)
         if problem.cause in _SINGLE:
-            self._outputs.withheld(frame, problem.reason)
+            self._outputs.withheld(frame, problem.text)
 
     def check_sinks(self) -> None:
         """Raise the failure of a sink. See `Deliveries.check`."""
         self._outputs.check()
 
-    def report(self, signal: Signal | None) -> None:
-        """Count a loss of the signal, and give a change of the signal to the sinks."""
-        if signal is None:
-            return
-        self._signal_losses += self._has_signal and not signal.present
-        self._has_signal = signal.present
-        self._outputs.signal(signal)
+    def update(self, frame: Frame | None, problem: Problem | None, dropped: int, now_s: float) -> None:
+        """Update the health of the stream. See `Health.update`."""
+        self._service.beat(now_s)
+        change = self._health.update(frame, problem, dropped, now_s, time.time())
+        if change is not None:
+            if change.state == "degraded":
+                _log.warning("degraded: %s", change.reason)
+            self._report(change)
+
+    def stop(self, reason: str) -> None:
+        """Report the end of the stream, with its reason."""
+        self._report(self._health.stop(reason, time.monotonic()))
+
+    def _report(self, change: StateChange) -> None:
+        """Give a change of the state to the sinks and to systemd."""
+        self._service.state(change)
+        self._outputs.state(change)
 
     def summary(self, dropped: int, broken: int, duration_s: float) -> Summary:
         """Return the counts, with the numbers of dropped frames and broken images, and the duration in seconds."""
@@ -222,7 +234,8 @@ class _Run:
             frames_broken=broken,
             withheld={cause: self._withheld[cause] for cause in sorted(self._withheld)},
             rejected=self._rejected,
-            signal_losses=self._signal_losses,
+            signal_losses=self._health.signal_losses,
+            states_s=self._health.times_s,
             latency_p50_ms=self._latencies.percentile(50),
             latency_p95_ms=self._latencies.percentile(95),
             latency_p99_ms=self._latencies.percentile(99),

@@ -25,6 +25,8 @@ class StreamPolicy:
             `max_age_of`.
         withhold_still: One of `WITHHOLD_STILL`.
         exposure: Limits of dark and overexposed images.
+        sharpness: Sharpness below which an image is blurred; None if it is not known. See
+            `edgead.streaming.sharpness`.
 
     Raises:
         InputError: A value is out of range.
@@ -34,6 +36,7 @@ class StreamPolicy:
     max_age_s: float | None = None
     withhold_still: str = "frozen"
     exposure: ExposureLimits = field(default_factory=ExposureLimits)
+    sharpness: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_frames is not None and self.max_frames < 1:

@@ -6,8 +6,7 @@ r"""Records of a stream for other programs: one JSON object for each event.
      "regions": [{"x_px": ..., "y_px": ..., "width_px": ..., "height_px": ..., "area_px": ..., "highest_value": ...,
                   "polygon": [[x, y], ...]}, ...]}
     {"event": "withheld", "time": ..., "source": ..., "frame_index": ..., "reason": ...}
-    {"event": "no_signal", "time": ..., "cause": ..., "reason": ..., "silent_s": ...}
-    {"event": "signal", "time": ..., "silent_s": ...}
+    {"event": "state", "time": ..., "state": ..., "previous": ..., "causes": [...], "reason": ..., "silent_s": ...}
     {"event": "lost", "time": ..., "sink": ..., "events": ..., "frame_index": ..., "reason": ...}
 
 Times are UTC. In a source, a byte of a file name that is not UTF-8 is written as ``\xfc`` and a backslash as two. A
@@ -21,7 +20,7 @@ from dataclasses import asdict
 from typing import Any, TypeAlias
 
 from edgead.files.records import utc_now
-from edgead.streaming.freshness import Signal
+from edgead.streaming.state import StateChange
 from edgead.text import path_text
 from edgead.types import Frame, Verdict
 
@@ -58,12 +57,9 @@ def withheld_record(frame: Frame, reason: str) -> Record:
     return _record("withheld", source=path_text(frame.source), frame_index=frame.index, reason=reason)
 
 
-def signal_record(signal: Signal) -> Record:
-    """Make the record of a lost signal, or of its return."""
-    silent_s = round(signal.silent_s, 3)
-    if signal.present:
-        return _record("signal", silent_s=silent_s)
-    return _record("no_signal", cause=signal.cause, reason=signal.reason, silent_s=silent_s)
+def state_record(change: StateChange) -> Record:
+    """Make the record of a change of the state."""
+    return _record("state", **asdict(change) | {"silent_s": round(change.silent_s, 3)})
 
 
 def lost_record(sink: str, events: int, reason: str, frame_index: int | None = None) -> Record:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgead.streaming.exposure import ExposureLimits
 from edgead.streaming.loop import stream
 from edgead.streaming.policy import StreamPolicy
+from edgead.streaming.sharpness import sharpness_limit
 from edgead.streaming.sinks import open_sinks
 from edgead.streaming.sources import ImageSource, Source, open_source, open_when_there
 from edgead.streaming.stopping import stop_on_signals
@@ -34,11 +35,13 @@ def start_stream(model: Model, source: str, sinks: Sequence[str], options: Mappi
         EdgeadError: An option is out of range, or the source or a sink fails.
     """
     used = model.used_threshold(options.get("part"))
+    images = model.golden_images(used.part)
     policy = StreamPolicy(
         options.get("max_frames"),
         options.get("max_age"),
         options.get("withhold_still", "frozen"),
-        ExposureLimits.from_images(model.golden_images(used.part)),
+        ExposureLimits.from_images(images),
+        sharpness_limit(images),
     )
 
     def open_it() -> Source:

@@ -19,12 +19,13 @@ class Summary:
     Attributes:
         frames_seen: Number of all frames: frames_scored + frames_dropped + frames_withheld + frames_broken.
         frames_scored: Number of frames with a verdict.
-        frames_dropped: Number of frames of a live source that a newer frame replaced.
+        frames_dropped: Number of frames of a live source that a newer frame replaced, or that waited at the end.
         frames_withheld: Number of frames without a verdict.
         frames_broken: Number of images that were left out because they are truncated or damaged.
         rejected: Number of frames that scored above the threshold.
         withheld: Number of frames without a verdict by cause; see `edgead.streaming.freshness.Cause`.
         signal_losses: Number of times that the signal was lost.
+        states_s: Time in each state that the stream was in, in seconds; see `edgead.streaming.state.STATES`.
         latency_p50_ms: Median latency in milliseconds.
         latency_p95_ms: 95th percentile of the latency in milliseconds.
         latency_p99_ms: 99th percentile of the latency in milliseconds.
@@ -43,6 +44,7 @@ class Summary:
     rejected: int
     withheld: Mapping[str, int]
     signal_losses: int
+    states_s: Mapping[str, float]
     latency_p50_ms: float | None
     latency_p95_ms: float | None
     latency_p99_ms: float | None
@@ -56,6 +58,9 @@ class Summary:
         """Return the summary as lines for a terminal."""
         rate = self.frames_scored / self.duration_s if self.duration_s > 0 else 0.0
         causes = ", ".join(f"{count} {cause.replace('_', ' ')}" for cause, count in self.withheld.items())
+        states = ", ".join(
+            f"{state.replace('_', ' ')} {time_s:.1f} s" for state, time_s in self.states_s.items()
+        )
         lines = [
             f"frames     {self.frames_seen} seen, {self.frames_scored} scored, "
             f"{self.frames_dropped} dropped, {self.frames_withheld} withheld"
@@ -63,6 +68,7 @@ class Summary:
             f"rejected   {self.rejected}",
             f"duration   {self.duration_s:.1f} s, {rate:.1f} scored a second, "
             f"signal lost {self.signal_losses} times",
+            f"states     {states}",
         ]
         if self.latency_p50_ms is not None:
             lines.append(

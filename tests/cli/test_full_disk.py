@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from edgead.training.run import read_record
 from tests.helpers.command_line import TRAIN, files_in, make_world, run_main, the_error
+from tests.helpers.stream_parts import verdicts_of
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +98,9 @@ def test_a_stream_on_a_full_disk_leaves_whole_lines(
     assert disk_full(small_disk, capfd, "out.jsonl", *command) == {"out.jsonl"}
     text = (small_disk.folder / "out.jsonl").read_text()
     assert text.endswith("\n")
-    lines = [json.loads(line) for line in text.splitlines()]
-    assert [line["frame_index"] for line in lines] == list(range(len(lines)))
-    assert lines
+    verdicts = verdicts_of(text)
+    assert [verdict["frame_index"] for verdict in verdicts] == list(range(len(verdicts)))
+    assert verdicts
 
 
 @pytest.mark.parametrize("sink", ["rejects:{}/rejects", "video:{}/out.mkv"])

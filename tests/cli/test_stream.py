@@ -1,4 +1,3 @@
-import json
 import signal
 import struct
 import subprocess
@@ -13,7 +12,7 @@ from edgead.errors import InputError
 from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.command_line import run_main, the_error
-from tests.helpers.stream_parts import SIZE, textured, write_image, write_video
+from tests.helpers.stream_parts import SIZE, textured, verdicts_of, write_image, write_video
 
 EDGEAD = [sys.executable, "-c", "from edgead.cli.main import main; main()", "stream"]
 
@@ -40,7 +39,7 @@ def test_a_folder_to_verdicts_on_standard_output_and_rejects(bundle: Path, tmp_p
         bundle, "--source", folder, "--sink", "jsonl:-", "--sink", f"rejects:{rejects}", "--threads", "1"
     )
     assert done.returncode == 0, done.stderr
-    verdicts = [json.loads(line) for line in done.stdout.splitlines()]
+    verdicts = verdicts_of(done.stdout)
     assert [verdict["anomaly_score"] * 255 for verdict in verdicts] == pytest.approx(levels, abs=8)
     assert [verdict["is_anomalous"] for verdict in verdicts] == [False, True, False, True]
     assert len(list(rejects.glob("*.png"))) == 2
@@ -55,7 +54,7 @@ def test_a_given_threshold_decides_and_the_bundle_keeps_its_own(bundle: Path, tm
     line = ["stream", str(bundle), "--source", str(folder), "--sink", f"jsonl:{out}"]
     assert run_main(*line) == 0
     assert run_main(*line, "--threshold", "0.125") == 0
-    own, given = map(json.loads, out.read_text().splitlines())
+    own, given = verdicts_of(out.read_text())
     assert (own["threshold"], own["is_anomalous"]) == (100 / 255, False)
     assert (given["threshold"], given["is_anomalous"]) == (0.125, True)
     assert given["share_of_threshold"] == pytest.approx(given["anomaly_score"] / 0.125)
@@ -100,8 +99,7 @@ def test_a_signal_ends_it_with_a_summary(bundle: Path, tmp_path: Path, number: s
         process.send_signal(number)
         out, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    scored = sum(line["event"] == "verdict" for line in lines)
+    scored = len(verdicts_of(path.read_text()))
     assert f"{scored} scored" in out
     assert errors == ""
     # The video is finished, with its index and all frames.

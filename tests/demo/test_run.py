@@ -2,7 +2,6 @@
 
 import base64
 import html.parser
-import json
 import logging
 import re
 import sys
@@ -19,6 +18,7 @@ from edgead.cli.demo import demo as demo_command
 from edgead.data.synthetic.conveyor import Conveyor
 from edgead.demo.run import run_demo
 from edgead.errors import MissingExtraError
+from tests.helpers.stream_parts import verdicts_of
 
 FEW = {"n_train": 60, "n_test": 5, "epochs": 15, "n_frames": 30, "size_px": 96}
 
@@ -93,8 +93,8 @@ def test_every_step_left_what_the_page_names(made: tuple[Path, list[str]]) -> No
 
 def test_the_page_counts_the_verdicts_of_the_stream(made: tuple[Path, list[str]]) -> None:
     out, _ = made
-    lines = (out / "washer/stream/verdicts.jsonl").read_text().splitlines()
-    decisions = [json.loads(line)["is_anomalous"] for line in lines]
+    lines = (out / "washer/stream/verdicts.jsonl").read_text()
+    decisions = [verdict["is_anomalous"] for verdict in verdicts_of(lines)]
     truth = [is_defect for _, is_defect in Conveyor("washer", 0, 96, 0.1, 30)]
     assert len(decisions) == 30
     found = sum(a and b for a, b in zip(decisions, truth, strict=True))
@@ -122,7 +122,7 @@ def test_again_it_trains_no_second_time_and_makes_the_page_anew(made: tuple[Path
     assert any(str(out / "washer/run") in line and "15" in line for line in said)
     assert weights.stat().st_mtime_ns == trained_at
     # A verdict file that was appended to would hold 60.
-    assert len((out / "washer/stream/verdicts.jsonl").read_text().splitlines()) == 30
+    assert len(verdicts_of((out / "washer/stream/verdicts.jsonl").read_text())) == 30
 
 
 def test_an_unknown_kind_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from edgead.imaging.preprocess import ModelSize
-from edgead.streaming.freshness import Signal
 from edgead.streaming.sinks import Sink
 from edgead.streaming.sources import Source
+from edgead.streaming.state import StateChange
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
 
 SIZE = ModelSize(32, 64)
@@ -51,6 +53,11 @@ def break_frames(video: Path, *indices: int) -> None:
     video.write_bytes(b"\xff\xd8\xff".join([before, *frames]))
 
 
+def verdicts_of(lines: str) -> list[dict[str, Any]]:
+    """The verdicts among JSON lines."""
+    return [record for record in map(json.loads, lines.splitlines()) if record["event"] == "verdict"]
+
+
 def write_image(path: Path, image: UInt8Array) -> Path:
     assert cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return path
@@ -78,7 +85,6 @@ class Record(Sink):
     def __init__(self) -> None:
         self.verdicts: list[Verdict] = []
         self.maps: list[Float32Array] = []
-        self.signals: list[Signal] = []
         self.missing: list[tuple[int, str]] = []
         self.ticks = 0
 
@@ -89,8 +95,25 @@ class Record(Sink):
     def withheld(self, frame: Frame, reason: str) -> None:
         self.missing.append((frame.index, reason))
 
-    def signal(self, signal: Signal) -> None:
-        self.signals.append(signal)
-
     def tick(self) -> None:
         self.ticks += 1
+
+
+class StateRecord(Record):
+    """A sink that also records the changes of the state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes: list[StateChange] = []
+
+    def state(self, change: StateChange) -> None:
+        self.changes.append(change)
+
+    @property
+    def losses(self) -> list[StateChange]:
+        """Changes to no signal, and of its causes."""
+        return [change for change in self.changes if change.state == "no_signal"]
+
+    @property
+    def states(self) -> list[str]:
+        return [change.state for change in self.changes]

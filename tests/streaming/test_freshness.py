@@ -8,7 +8,6 @@ from edgead.streaming.freshness import (
     BLANK_LEVELS,
     FrameCheck,
     Problem,
-    Signal,
     SignalWatch,
     is_blank,
     is_same,
@@ -98,47 +97,46 @@ def test_an_old_image_is_late() -> None:
     ]
 
 
+def causes_of(watch: SignalWatch, *steps: tuple[float, Problem | bool | None]) -> list[str | None]:
+    """Causes of a loss after each step: a time, and a problem, True for a good frame, or None for no frame."""
+    found = []
+    for now_s, came in steps:
+        problem = came if isinstance(came, Problem) else None
+        loss = watch.loss(problem, came is True, now_s)
+        found.append(None if loss is None else loss.cause)
+    return found
+
+
 def test_silence_is_no_signal_and_a_good_frame_ends_it() -> None:
     watch = SignalWatch(3.0, 0.0)
-    assert watch.change(None, False, 2.9) is None
-    assert watch.change(None, False, 3.0) == Signal(False, "no image comes", 3.0, "no_image")
-    assert watch.change(None, False, 4.0) is None
-    assert watch.change(None, True, 5.0) == Signal(True, "", 5.0)
-    assert watch.change(None, True, 6.0) is None
+    assert causes_of(watch, (2.9, None), (3.0, None), (4.0, None), (5.0, True), (6.0, True)) == [
+        None, "no_image", "no_image", None, None,
+    ]  # fmt: skip
+    assert watch.silent_s(6.5) == 0.5
 
 
-def test_the_reason_is_always_the_present_one() -> None:
-    watch = SignalWatch(2.0, 0.0)
-    assert watch.change(None, False, 2.0) == Signal(False, "no image comes", 2.0, "no_image")
-    assert watch.change(BLACK, False, 2.5) == Signal(False, "black", 2.5, "one_colour")
-    assert watch.change(None, False, 3.0) is None
-    assert watch.change(DARK, False, 3.1) == Signal(False, "dark", pytest.approx(3.1), "dark")
-    assert watch.change(DARK, False, 3.2) is None
-    # The frames have stopped.
-    assert watch.change(None, False, 4.5) == Signal(False, "no image comes", 4.5, "no_image")
-    assert watch.change(None, False, 4.6, "unplugged") is None
-    assert watch.change(None, True, 5.0) is not None
-    assert watch.change(None, False, 7.5, "unplugged") == Signal(
-        False, "no image comes: unplugged", 2.5, "no_image"
-    )
+def test_the_cause_is_always_the_present_one() -> None:
+    # At the end the frames have stopped.
+    steps = (2.0, None), (2.5, BLACK), (3.0, None), (3.1, DARK), (3.2, DARK), (4.5, None), (5.0, True)
+    assert causes_of(SignalWatch(2.0, 0.0), *steps) == [
+        "no_image", "one_colour", "one_colour", "dark", "dark", "no_image", None,
+    ]  # fmt: skip
 
 
 def test_a_problem_is_reported_after_the_time_without_a_signal_and_a_frozen_camera_at_once() -> None:
-    watch = SignalWatch(2.0, 0.0)
-    assert watch.change(DARK, False, 1.9) is None
-    assert watch.change(DARK, False, 2.0) is not None
-    watch = SignalWatch(2.0, 0.0)
-    frozen = Problem("frozen", "frozen")
-    assert watch.change(frozen, False, 0.1) == Signal(False, "frozen", 0.1, "frozen")
+    assert causes_of(SignalWatch(2.0, 0.0), (1.9, DARK), (2.0, DARK)) == [None, "dark"]
+    assert causes_of(SignalWatch(2.0, 0.0), (0.1, Problem("frozen", "frozen"))) == ["frozen"]
 
 
 def test_a_known_trouble_is_reported_before_silence_is() -> None:
-    watch = SignalWatch(60.0, 0.0, trouble_after_s=3.0, no_image="no new image comes")
-    assert watch.change(None, False, 30.0) is None
-    lost = watch.change(None, False, 31.0, "the share is away")
-    assert lost == Signal(False, "no new image comes: the share is away", 31.0, "no_image")
-    watch = SignalWatch(60.0, 0.0, trouble_after_s=3.0, no_image="no new image comes")
-    assert watch.change(None, False, 60.0) == Signal(False, "no new image comes", 60.0, "no_image")
+    def watch() -> SignalWatch:
+        return SignalWatch(60.0, 0.0, trouble_after_s=3.0, no_image="no new image comes")
+
+    first, second = watch(), watch()
+    assert first.loss(None, False, 30.0) is None
+    lost = first.loss(None, False, 31.0, "the share is away")
+    assert lost == Problem("no_image", "no new image comes: the share is away")
+    assert second.loss(None, False, 60.0) == Problem("no_image", "no new image comes")
 
 
 @pytest.mark.parametrize("place", [(0, 0, 0), (33, 47, 2), (39, 63, 1), (16, 16, 1)])

@@ -12,7 +12,7 @@ from edgead.runtime import FakeSession
 from edgead.streaming import StreamPolicy, stop_on_signals, stream
 from edgead.streaming.sinks import StopStream
 from edgead.types import Float32Array, Frame, Prediction, UInt8Array, Verdict
-from tests.helpers.stream_parts import SIZE, Record, ScriptedSource, textured
+from tests.helpers.stream_parts import SIZE, Record, ScriptedSource, StateRecord, textured
 
 LIMIT_S = 20  # a test that would wait forever fails instead
 NO_SIGNAL_AFTER_S = 0.5
@@ -49,7 +49,7 @@ def test_every_image_of_a_file_gets_its_verdict_in_order() -> None:
 
 
 def test_a_file_may_hold_the_same_or_a_black_image_again_and_again() -> None:
-    record = Record()
+    record = StateRecord()
     images = [textured(5)] * 3 + [np.zeros((48, 80, 3), np.uint8)] * 3
     summary = stream(
         FakeSession(SIZE),
@@ -59,7 +59,7 @@ def test_a_file_may_hold_the_same_or_a_black_image_again_and_again() -> None:
         threshold=1.0,
     )
     assert len(record.verdicts) == summary.frames_scored == 6
-    assert record.signals == []
+    assert record.states == ["starting", "running", "stopped"]
 
 
 def test_a_slow_decision_on_a_camera_scores_the_newest_frame_next() -> None:
@@ -106,15 +106,15 @@ def wait_for(condition: Callable[[], bool]) -> Iterator[None]:
 def test_no_verdict_without_a_new_image(
     bad: UInt8Array | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgead.streaming.loop.NO_SIGNAL_AFTER_S", NO_SIGNAL_AFTER_S)
-    record = Record()
+    monkeypatch.setattr("edgead.streaming.health.NO_SIGNAL_AFTER_S", NO_SIGNAL_AFTER_S)
+    record = StateRecord()
 
     def script() -> Iterator[UInt8Array]:
         """A camera that works, gives `bad` or nothing until its signal is reported lost, and works again."""
         yield textured(40)
         for _ in wait_for(lambda: len(record.verdicts) == 1):
             pass
-        for _ in wait_for(lambda: len(record.signals) == 1):
+        for _ in wait_for(lambda: bool(record.losses)):
             if bad is not None:
                 yield bad
         yield textured(120)
@@ -124,8 +124,9 @@ def test_no_verdict_without_a_new_image(
     session, source = FakeSession(SIZE, score=level_of), ScriptedSource(script, live=True)
     summary = stream(session, source, [record], size=SIZE, threshold=1000.0)
     assert [verdict.anomaly_score for verdict in record.verdicts] == pytest.approx([40, 120], abs=8)
-    assert [(s.present, s.reason) for s in record.signals] == [(False, reason), (True, "")]
-    assert record.signals[0].silent_s >= NO_SIGNAL_AFTER_S
+    assert record.states == ["starting", "running", "no_signal", "running", "stopped"]
+    assert [loss.reason for loss in record.losses] == [reason]
+    assert record.losses[0].silent_s >= NO_SIGNAL_AFTER_S
     assert summary.frames_scored == 2
     assert summary.signal_losses == 1
     assert (summary.frames_withheld > 0) == (bad is not None)
@@ -238,7 +239,7 @@ def test_broken_images_of_a_source_are_counted() -> None:
 
 
 def test_a_slow_camera_is_not_lost_between_two_images() -> None:
-    record = Record()
+    record = StateRecord()
 
     def script() -> Iterator[UInt8Array]:
         yield textured(61)
@@ -248,9 +249,9 @@ def test_a_slow_camera_is_not_lost_between_two_images() -> None:
     source = ScriptedSource(script, live=True)
     source.fps = 0.5
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgead.streaming.loop.NO_SIGNAL_AFTER_S", NO_SIGNAL_AFTER_S)
+        patch.setattr("edgead.streaming.health.NO_SIGNAL_AFTER_S", NO_SIGNAL_AFTER_S)
         stream(FakeSession(SIZE), source, [record], size=SIZE, threshold=1.0)
-    assert record.signals == []
+    assert record.losses == []
 
 
 def test_a_score_that_is_no_number_gives_no_verdict() -> None:

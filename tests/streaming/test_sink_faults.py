@@ -102,6 +102,6 @@ def test_every_event_is_written_or_counted_whatever_the_sinks_do(
     assert image_count.lost > 0
     # Records in order, none twice.
     assert records.frames == sorted(set(records.frames))
-    events = FRAMES + sum(line["event"] == "lost" for line in lines)
+    events = FRAMES + sum(line["event"] in ("lost", "state") for line in lines)
     assert record_count.written + record_count.lost == events
     assert (threading.active_count(), n_descriptors()) == before

@@ -15,12 +15,13 @@ from edgead.errors import EdgeadError, InputError, SinkError
 from edgead.imaging.decode import read_image
 from edgead.streaming import open_sink
 from edgead.streaming.annotate import annotate
-from edgead.streaming.freshness import Signal
 from edgead.streaming.sinks import AnnotatedVideo, JsonLines, RejectFolder
+from edgead.streaming.state import StateChange
 from edgead.types import Float32Array, Frame, Region, UInt8Array, Verdict
 from tests.helpers.stream_parts import frame, textured
 
-LOST, BACK = Signal(False, "no image comes", 3.0, "no_image"), Signal(True, "", 4.5)
+LOST = StateChange("no_signal", "running", ("no_image",), "no image comes", 3.0)
+BACK = StateChange("running", "no_signal", silent_s=4.5)
 MAP: Float32Array = np.zeros((16, 32), np.float32)
 
 
@@ -44,8 +45,8 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with open_sink(f"jsonl:{path}") as sink:
         sink.write(frame(textured(1), 3), verdict(3), MAP)
-        sink.signal(LOST)
-        sink.signal(BACK)
+        sink.state(LOST)
+        sink.state(BACK)
         sink.withheld(frame(textured(1), 5), "the map is not finite")
         sink.tick()
         image, _, anomaly_map = rejected(4)
@@ -71,8 +72,22 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert lines == [
         good,
-        {"event": "no_signal", "cause": "no_image", "reason": "no image comes", "silent_s": 3.0},
-        {"event": "signal", "silent_s": 4.5},
+        {
+            "event": "state",
+            "state": "no_signal",
+            "previous": "running",
+            "causes": ["no_image"],
+            "reason": "no image comes",
+            "silent_s": 3.0,
+        },
+        {
+            "event": "state",
+            "state": "running",
+            "previous": "no_signal",
+            "causes": [],
+            "reason": "",
+            "silent_s": 4.5,
+        },
         {"event": "withheld", "source": "test", "frame_index": 5, "reason": "the map is not finite"},
         {
             **good,

@@ -18,7 +18,7 @@ from edgead.streaming import open_sink, open_source, stream
 from edgead.streaming.sources import ImageSource, SyntheticSource, WatchedFolder
 from edgead.types import Frame, UInt8Array, Verdict
 from tests.helpers.containers import write_avi_with_sound, write_mkv_with_sound
-from tests.helpers.stream_parts import SIZE, Record, textured, write_image, write_video
+from tests.helpers.stream_parts import SIZE, StateRecord, textured, write_image, write_video
 from tests.helpers.stream_parts import frame as make_frame
 
 VERDICT = Verdict(0, 0.25, 0.5, False, 1.0, ())
@@ -466,9 +466,9 @@ def test_a_share_that_is_away_for_a_while_is_waited_for(
 def test_a_watched_folder_without_new_images_has_no_signal_and_recovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgead.streaming.loop.NO_NEW_FILE_AFTER_S", 0.3)
+    monkeypatch.setattr("edgead.streaming.health.NO_NEW_FILE_AFTER_S", 0.3)
     write_image(tmp_path / "a.png", textured(50))
-    record, stop = Record(), threading.Event()
+    record, stop = StateRecord(), threading.Event()
     source = WatchedFolder(tmp_path, poll_s=0.01, settled_s=0.05)
 
     def run() -> None:
@@ -477,15 +477,13 @@ def test_a_watched_folder_without_new_images_has_no_signal_and_recovers(
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_for(lambda: len(record.verdicts) == 1 and len(record.signals) == 1)
+    wait_for(lambda: len(record.verdicts) == 1 and len(record.losses) == 1)
     write_image(tmp_path / "b.png", textured(51))
     wait_for(lambda: len(record.verdicts) == 2)
     stop.set()
     thread.join(10)
-    assert [(signal.present, signal.cause) for signal in record.signals[:2]] == [
-        (False, "no_image"),
-        (True, None),
-    ]
+    assert record.states[:4] == ["starting", "running", "no_signal", "running"]
+    assert record.losses[0].causes == ("no_image",)
     assert all(verdict.age_ms is None for verdict in record.verdicts)
 
 

@@ -16,7 +16,7 @@ from edgead.streaming import StreamPolicy, Summary, open_source, stream
 from edgead.streaming.sources import network
 from edgead.types import Float32Array, Frame, Verdict
 from tests.helpers.rtsp_camera import free_port, needs_rtsp, rtsp_camera, stamp_of_image_ms
-from tests.helpers.stream_parts import SIZE, Record
+from tests.helpers.stream_parts import SIZE, StateRecord
 from tests.helpers.tcp_gate import tcp_gate
 
 pytestmark = needs_rtsp
@@ -28,7 +28,7 @@ MAX_AGE_S = 0.5
 ERROR_MS = 300.0
 
 
-class Ages(Record):
+class Ages(StateRecord):
     """True ages of the images at their verdicts, in milliseconds."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Running:
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgead.streaming.loop.NO_SIGNAL_AFTER_S", 0.6)
+    monkeypatch.setattr("edgead.streaming.health.NO_SIGNAL_AFTER_S", 0.6)
     monkeypatch.setattr(network, "NETWORK_TIMEOUT_MS", 1500)
     times = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 5000, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 1500)
     monkeypatch.setattr(network, "_TIMEOUTS", times)
@@ -110,13 +110,13 @@ def test_no_verdict_on_an_image_from_before_the_camera_was_stopped() -> None:
         steady_ms = statistics.median(running.record.true_ms)
         os.kill(pid, signal.SIGSTOP)
         # Longer than a read may take, so that FFmpeg gives what its decoder held back.
-        running.wait_for(lambda: bool(running.record.signals))
+        running.wait_for(lambda: bool(running.record.losses))
         time.sleep(1.5)
         os.kill(pid, signal.SIGCONT)
         running.more(10)
     assert max(running.record.true_ms) <= MAX_AGE_S * 1e3 + ERROR_MS
-    assert [each.cause for each in running.record.signals[:1]] == ["no_image"]
-    assert running.record.signals[-1].present
+    assert running.record.losses[0].causes == ("no_image",)
+    assert running.record.states[-2:] == ["running", "stopped"]
     # Every image in steady state is younger than two images.
     assert steady_ms < 2 * PERIOD_MS
     summary = running.summaries[0]
@@ -148,15 +148,15 @@ def test_a_camera_that_freezes_in_front_of_its_encoder_is_reported_and_returns()
     with camera("h264") as (port, pid), Running(port) as running:
         running.more(10)
         os.kill(pid, signal.SIGUSR2)
-        running.wait_for(lambda: "frozen" in [each.cause for each in running.record.signals])
+        running.wait_for(lambda: ("frozen",) in [each.causes for each in running.record.losses])
         before = len(running.record.verdicts)
         # Longer than from one key image to the next.
         time.sleep(1.0)
         assert len(running.record.verdicts) == before
         os.kill(pid, signal.SIGUSR2)
         running.more(5)
-    assert {each.cause for each in running.record.signals if not each.present} <= {"unchanged", "frozen"}
-    assert running.record.signals[-1].present
+    assert {each.causes for each in running.record.losses} <= {("unchanged",), ("frozen",)}
+    assert running.record.states[-2:] == ["running", "stopped"]
     assert running.summaries[0].withheld["frozen"] > 0
 
 
@@ -164,8 +164,8 @@ def test_a_new_size_within_a_session_is_withheld_and_reported() -> None:
     with camera("jpeg") as (port, pid), Running(port) as running:
         running.more(5)
         os.kill(pid, signal.SIGUSR1)
-        running.wait_for(lambda: bool(running.record.signals))
-    assert [each.cause for each in running.record.signals] == ["size"]
+        running.wait_for(lambda: bool(running.record.losses))
+    assert [each.causes for each in running.record.losses] == [("size",)]
     assert running.summaries[0].withheld["size"] > 0
     assert running.record.shapes == {(128, 160, 3)}
 

@@ -6,8 +6,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgead.streaming.freshness import Signal
-from edgead.streaming.record import Record, signal_record, verdict_record, withheld_record
+from edgead.streaming.record import Record, state_record, verdict_record, withheld_record
+from edgead.streaming.state import StateChange
 from edgead.types import Closing, Float32Array, Frame, Verdict
 
 
@@ -84,8 +84,8 @@ class Sink(Closing):
             StopStream: The stream is to end.
         """
 
-    def signal(self, signal: Signal) -> None:
-        """Receive the loss of a live source's signal, or its return."""
+    def state(self, change: StateChange) -> None:
+        """Receive a change of the state of the stream, its start and its end included."""
 
     def tick(self) -> None:
         """Do periodic work; called several times a second while no event comes."""
@@ -129,6 +129,6 @@ class RecordSink(Sink):
         """Receive a missing verdict as its record. See `Sink.withheld`."""
         self.record(withheld_record(frame, reason))
 
-    def signal(self, signal: Signal) -> None:
-        """Receive the loss of the signal, or its return, as its record."""
-        self.record(signal_record(signal))
+    def state(self, change: StateChange) -> None:
+        """Receive a change of the state as its record."""
+        self.record(state_record(change))

@@ -3,8 +3,8 @@
 Topics below the topic of the address:
 
     TOPIC/events   every record, with QoS 1, as JSON with two more keys: "spool" and "number"
-    TOPIC/state    the latest state of the stream, retained: {"state": "running"}, "no_signal" with its reason,
-                   "stopped", or "gone" if the stream died or lost its network (the last will)
+    TOPIC/state    the latest change of the state, retained, or {"state": "gone"} if the stream died or lost its network
+                   (the last will)
 
 QoS 1 delivers at least once. A receiver that must not count a record twice ignores a number that is not greater than
 the last one of the same spool.
@@ -98,7 +98,8 @@ class Mqtt(StoredSink):
         context = tls_context(broker.ca, broker.cert, broker.key) if broker.tls else None
         super().__init__(spool, keep)
         self.name = f"{'mqtts' if broker.tls else 'mqtt'}://{broker.host}:{broker.port}/{broker.topic}"
-        self._broker, self._state = broker, json_text({"state": "running"}, indent=None)
+        self._broker = broker
+        self._state: dict[str, Any] = {"state": "starting"}
         self._trouble = "not connected yet"
         self._confirmed: set[int] = set()
         self._client: Client = Client(
@@ -124,10 +125,9 @@ class Mqtt(StoredSink):
         self.start()
 
     def record(self, record: Record) -> None:
-        """Publish a change of the signal as the state, and store the record. See `RecordSink.record`."""
-        if record["event"] in ("signal", "no_signal"):
-            state = {"state": "running" if record["event"] == "signal" else "no_signal"}
-            self._set_state(state | {key: record[key] for key in ("time", "reason") if key in record})
+        """Publish a change of the state, and store the record. See `RecordSink.record`."""
+        if record["event"] == "state":
+            self._set_state({key: value for key, value in record.items() if key != "event"})
         super().record(record)
 
     def close(self) -> None:
@@ -135,20 +135,23 @@ class Mqtt(StoredSink):
         if self._is_closed:
             return
         super().close()
-        if self._client.is_connected():
+        # Unless the record of the end has said so already.
+        if self._state["state"] != "stopped":
             self._set_state({"state": "stopped"})
         # The thread of the library sends what it has and ends. It is not waited for, because it may be in a connection
         # attempt.
         self._client.disconnect()
 
     def _set_state(self, state: dict[str, Any]) -> None:
-        self._state = json_text(state, indent=None)
+        self._state = state
         if self._client.is_connected():
             self._publish_state()
 
     def _publish_state(self) -> None:
         # Without a confirmation: a state that gets lost is published again with the next connection.
-        self._client.publish(f"{self._broker.topic}/state", self._state, 0, retain=True)
+        self._client.publish(
+            f"{self._broker.topic}/state", json_text(self._state, indent=None), 0, retain=True
+        )
 
     def _on_connect(
         self, client: Client, data: object, flags: object, reason: Any, properties: object

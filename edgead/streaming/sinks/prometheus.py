@@ -5,7 +5,7 @@ edgead_withheld_frames_total            frames without a verdict that were late,
 edgead_latency_seconds                  histogram: frame in hand to decision
 edgead_age_seconds                      histogram: capture to decision; cameras only
 edgead_share_of_threshold               score of the latest frame as a share of the threshold
-edgead_signal                           1 while new images come, otherwise 0
+edgead_state{edgead_state}              1 for the state of the stream, 0 for the other states
 edgead_sink_written_total{sink}         events that a sink has taken
 edgead_sink_lost_total{sink}            events that a sink has lost
 edgead_sink_failing{sink}               1 while a sink fails or does not answer, otherwise 0
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from edgead.errors import SinkError, needs_extra
 from edgead.streaming.record import Record
 from edgead.streaming.sinks.base import RecordSink, SinkCount
+from edgead.streaming.state import STATES
 from edgead.streaming.uri import split_options
 
 if TYPE_CHECKING:
@@ -44,7 +45,14 @@ class Prometheus(RecordSink):
 
     def __init__(self, host: str, port: int) -> None:
         with needs_extra("prometheus", "a sink prometheus:"):
-            from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+            from prometheus_client import (
+                CollectorRegistry,
+                Counter,
+                Enum,
+                Gauge,
+                Histogram,
+                start_http_server,
+            )
         self.place = f"{host}:{port}"
         registry = CollectorRegistry()
         self._counts: Callable[[], Sequence[SinkCount]] = tuple
@@ -63,8 +71,7 @@ class Prometheus(RecordSink):
         self._share = Gauge(
             "edgead_share_of_threshold", "Score by threshold, latest frame", registry=registry
         )
-        self._signal = Gauge("edgead_signal", "Whether new images come", registry=registry)
-        self._signal.set(1)
+        self._state = Enum("edgead_state", "State of the stream", states=STATES, registry=registry)
         registry.register(_SinkCollector(lambda: self._counts()))
         try:
             self._server, self._thread = start_http_server(port, host, registry)
@@ -89,8 +96,8 @@ class Prometheus(RecordSink):
                 self._share.set(record["share_of_threshold"])
         elif event == "withheld":
             self._withheld.inc()
-        elif event in ("signal", "no_signal"):
-            self._signal.set(event == "signal")
+        elif event == "state":
+            self._state.state(record["state"])
 
     def close(self) -> None:
         """Stop the web server."""

@@ -32,7 +32,7 @@ class StatusLine(RecordSink):
         self._since_s, self._scored_then = time.monotonic(), 0
         self._shown_s = 0.0
         self._latest: Record | None = None
-        self._lost_signal: str | None = None
+        self._state: Record | None = None
         self._no_verdict: str | None = None
         self._counts: Callable[[], Sequence[SinkCount]] = tuple
 
@@ -43,9 +43,12 @@ class StatusLine(RecordSink):
     def record(self, record: Record) -> None:
         """Show an event: a verdict or a missing one if the line is due, a change of the signal at once."""
         event = record["event"]
-        if event in ("signal", "no_signal"):
-            self._lost_signal = record.get("reason")
-            self._show()
+        if event == "state":
+            # At the end the line keeps what it has shown last.
+            if record["state"] != "stopped":
+                self._state = record
+                if "starting" not in (record["state"], record["previous"]) or record["reason"]:
+                    self._show()
             return
         if event == "verdict":
             self._scored += 1
@@ -61,11 +64,11 @@ class StatusLine(RecordSink):
 
     def close(self) -> None:
         """Show the last state and end the line."""
-        if self._scored or self._lost_signal or self._no_verdict:
+        if self._scored or self._no_verdict or (self._state is not None and self._state["reason"]):
             self._show()
             if self._line is not None:
                 self._line.end()
-        self._scored, self._lost_signal, self._no_verdict = 0, None, None
+        self._scored, self._state, self._no_verdict = 0, None, None
 
     def _show_if_due(self) -> None:
         if time.monotonic() - self._shown_s >= self._every_s:
@@ -78,8 +81,8 @@ class StatusLine(RecordSink):
         if passed_s >= 1.0:
             self._since_s, self._scored_then = now_s, self._scored
         self._shown_s = now_s
-        if self._lost_signal is not None:
-            state = f"NO SIGNAL  {self._lost_signal}"
+        if self._state is not None and self._state["state"] == "no_signal":
+            state = f"NO SIGNAL  {self._state['reason']}"
         elif self._no_verdict is not None:
             state = f"NO VERDICT  {self._no_verdict}"
         elif self._latest is None:
@@ -92,6 +95,8 @@ class StatusLine(RecordSink):
             )
             if self._latest["part"] is not None:
                 state += f"  {self._latest['part'][:MAX_PART_SHOWN]}"
+        if self._state is not None and self._state["state"] == "degraded":
+            state = f"DEGRADED  {', '.join(self._state['causes'])}  {state}"
         for count in self._counts():
             failure = "" if count.problem is None else " FAILS"
             if count.lost or failure:

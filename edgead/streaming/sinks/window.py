@@ -10,8 +10,8 @@ import cv2
 
 from edgead.errors import SinkError
 from edgead.streaming.annotate import annotate, no_verdict_image
-from edgead.streaming.freshness import Signal
 from edgead.streaming.sinks.base import Sink, StopStream
+from edgead.streaming.state import StateChange
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
 
 _TITLE = "edgead"
@@ -52,10 +52,10 @@ class Window(Sink):
         height_px, width_px = frame.image.shape[:2]
         self._show(no_verdict_image(height_px, width_px, f"NO VERDICT: {reason}"))
 
-    def signal(self, signal: Signal) -> None:
+    def state(self, change: StateChange) -> None:
         """Show that there is no signal, because the last frame on the screen would look current."""
-        if not signal.present:
-            self._show(no_verdict_image(*self._height_width, f"NO SIGNAL: {signal.reason}"))
+        if change.state == "no_signal":
+            self._show(no_verdict_image(*self._height_width, f"NO SIGNAL: {change.reason}"))
 
     def tick(self) -> None:
         """Process the events of the window. See `write` for StopStream."""

@@ -31,7 +31,7 @@ def test_the_figures_follow_the_events() -> None:
         for index, score in enumerate((0.25, 0.75, 0.125)):
             sink.write(frame(textured(1), index), verdict(index, score), MAP)
         sink.withheld(frame(textured(1), 3), "the map is not finite")
-        sink.signal(LOST)
+        sink.state(LOST)
         figures = fetched(port)
         assert figures["edgead_frames_total", "good", "washer"] == 2
         assert figures["edgead_frames_total", "reject", "washer"] == 1
@@ -39,9 +39,10 @@ def test_the_figures_follow_the_events() -> None:
         assert figures["edgead_latency_seconds_count",] == 3
         assert figures["edgead_latency_seconds_sum",] == pytest.approx(3 * 12.346e-3)
         assert figures["edgead_share_of_threshold",] == 0.25
-        assert figures["edgead_signal",] == 0
-        sink.signal(BACK)
-        assert fetched(port)["edgead_signal",] == 1
+        assert figures["edgead_state", "no_signal"] == 1
+        assert figures["edgead_state", "running"] == 0
+        sink.state(BACK)
+        assert fetched(port)["edgead_state", "running"] == 1
     sink.close()
     with pytest.raises(urllib.error.URLError):
         fetched(port)

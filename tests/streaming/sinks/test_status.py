@@ -12,9 +12,9 @@ def show_some(sink: StatusLine) -> None:
     sink.tick()
     sink.write(frame(textured(1)), verdict(), MAP)
     sink.write(*rejected(1))
-    sink.signal(LOST)
+    sink.state(LOST)
     sink.tick()
-    sink.signal(BACK)
+    sink.state(BACK)
     sink.withheld(frame(textured(2)), "the map is not finite")
     sink.write(frame(textured(1)), verdict(), MAP)
 
@@ -52,7 +52,7 @@ def test_the_status_in_a_log_is_a_line_now_and_then(capsys: pytest.CaptureFixtur
     with StatusLine() as sink:
         for index in range(500):
             sink.write(frame(textured(1), index), verdict(index), MAP)
-        sink.signal(LOST)
+        sink.state(LOST)
     lines = capsys.readouterr().err.splitlines()
     counted = [[text for text in line.split("  ") if text.endswith("scored")] for line in lines]
     assert counted == [["1 scored"], ["500 scored"], ["500 scored"]]

@@ -122,12 +122,14 @@ def test_every_record_arrives_in_order_although_the_server_fails_and_hangs(tmp_p
         sinks = open_sinks([f"webhook:http://{hook.uri}/in?line=7#spool={tmp_path}/spool"])
         session = FakeSession(SIZE, score=1.0)
         summary = stream(session, ScriptedSource(script, False), sinks, size=SIZE, threshold=0.5)
-        assert [record["frame_index"] for record in hook.taken] == list(range(120))
-        assert [record["number"] for record in hook.taken] == list(range(1, 121))
+        verdicts = [record["frame_index"] for record in hook.taken if record["event"] == "verdict"]
+        assert verdicts == list(range(120))
+        # Changes of the state are records, too.
+        assert [record["number"] for record in hook.taken] == list(range(1, len(hook.taken) + 1))
         keys = [header["Idempotency-Key"] for header in hook.headers]
         assert keys == [f"{record['spool']}-{record['number']}" for record in hook.taken]
     (count,) = summary.sinks
-    assert (count.written, count.lost, count.problem) == (120, 0, None)
+    assert (count.written, count.lost, count.problem) == (len(hook.taken), 0, None)
 
 
 def test_records_wait_for_a_server_that_is_away(tmp_path: Path) -> None:
@@ -160,7 +162,7 @@ def test_the_end_waits_for_a_slow_server_as_long_as_it_answers(
         sinks = open_sinks([f"webhook:http://{hook.uri}#spool={tmp_path}/spool"])
         source = ScriptedSource(lambda: (textured(number) for number in range(6)), False)
         summary = stream(FakeSession(SIZE, score=1.0), source, sinks, size=SIZE, threshold=0.5)
-        assert [record["frame_index"] for record in hook.taken] == list(range(6))
+        assert [record["frame_index"] for record in hook.taken[2:-1]] == list(range(6))
     assert summary.sinks[0].problem is None
 
 

@@ -20,9 +20,9 @@ with open_sink("window:") as sink:
     sink.tick()
     for index in range(5):
         sink.write(*rejected(index))
-    sink.signal(LOST)
+    sink.state(LOST)
     sink.tick()
-    sink.signal(BACK)
+    sink.state(BACK)
     sink.withheld(frame(textured(8)), "the map is not finite")
     sink.write(frame(textured(9)), verdict(9), MAP)
     print("shown", flush=True)

@@ -16,7 +16,7 @@ from edgead.streaming.sources import LiveSource
 from edgead.streaming.sources.ffmpeg import VideoDevice
 from edgead.types import UInt8Array
 from tests.helpers.rtsp_camera import free_port, needs_rtsp, rtsp_camera
-from tests.helpers.stream_parts import SIZE, Record, textured
+from tests.helpers.stream_parts import SIZE, StateRecord, textured
 from tests.helpers.web_camera import jpeg
 
 
@@ -281,9 +281,9 @@ def test_a_network_camera_that_restarts_goes_on(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edgead.streaming.loop.NO_SIGNAL_AFTER_S", 0.3)
+    monkeypatch.setattr("edgead.streaming.health.NO_SIGNAL_AFTER_S", 0.3)
     port = free_port()
-    record, stop = Record(), threading.Event()
+    record, stop = StateRecord(), threading.Event()
     summaries = []
 
     def wait_for(count: int) -> None:
@@ -304,18 +304,18 @@ def test_a_network_camera_that_restarts_goes_on(
         thread.start()
         wait_for(10)
     end = time.monotonic() + 30
-    while not record.signals:
+    while not record.losses:
         assert time.monotonic() < end, "the loss was not reported"
         time.sleep(0.02)
     before = len(record.verdicts)
-    assert not record.signals[0].present
     with camera(port):
         wait_for(before + 10)
         stop.set()
         thread.join(30)
         source.close()
     assert not thread.is_alive()
-    assert [signal.present for signal in record.signals[:2]] == [False, True]
+    after = record.states[record.states.index("no_signal") :]
+    assert "running" in after
     # Warnings of tries with their reason, wait and number, and at the end one with the number of tries.
     tries = [record.args[1:] for record in caplog.records if record.name == "edgead.streaming.sources.live"]  # type: ignore[index]
     assert [len(values) for values in tries] == [3] * (len(tries) - 1) + [1]
