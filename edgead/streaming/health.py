@@ -115,7 +115,7 @@ class Health:
         Args:
             frame: Frame that has just come; None if none has.
             problem: Reason why this frame is not scored; None for a good frame.
-            dropped: Number of frames so far that the source did not yield or a newer frame replaced.
+            dropped: Number of frames so far that a newer frame replaced.
             now_s: Current time.
             wall_s: Current time of the clock that shows date and time.
 
@@ -173,7 +173,7 @@ class Health:
 
     def _doubts(self, dropped: int, now_s: float, wall_s: float, *, has_signal: bool) -> list[Problem]:
         """Return the doubts of all watchdogs."""
-        frames = self._taken + dropped + self._source.broken
+        frames = self._taken + dropped + self._source.dropped + self._source.broken
         self._bad["broken"] = self._source.broken
         if now_s - self._sinks_at_s >= _SINKS_EVERY_S:
             self._sinks_at_s, self._sink_problem = now_s, self._sink.update(now_s, self._sinks())

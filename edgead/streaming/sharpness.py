@@ -6,8 +6,9 @@ the number of edges. The contrast of the median block is subtracted from both, s
 not count as sharp. Images are compared at the model's size, because a finer blur does not reach the model.
 
 A blur with a standard deviation of one pixel of the model's image divides the ratio by 3 to 8 in photos of screws,
-transistors, tiles and textures, with and without noise. The ratio of sharp images of one part differs by less than a
-factor of 1.6, so the limit is half of the lowest ratio of the bundle's images.
+transistors, tiles and textures, with noise and without. The limit is half of the lowest ratio of the bundle's images.
+At 256 px none of 361 good photos of screws and of 273 of transistors is below the limit of four of them, in 500
+choices. Of 952 photos of magnetic tiles, which differ more, 2.4 % are on average, and 16 % with the worst four.
 """
 
 from __future__ import annotations

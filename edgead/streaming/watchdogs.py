@@ -23,9 +23,10 @@ _SAMPLE_S = 0.1
 # Share of the learnt rate below which the rate has fallen, and above which it is back. A camera that halves its rate in
 # weak light is below.
 FALLEN, BACK = 0.7, 0.8
-# A rate is learnt from a number of windows that differ by at most this share; others belong to a camera with a trigger.
-_LEARN_WINDOWS = 6
-_STEADY = 0.2
+# A rate is learnt from a number of windows that differ by at most this share from their median. The rates of a camera
+# with a trigger are alike for so long by chance once in a billion windows.
+_LEARN_WINDOWS = 12
+_STEADY = 0.1
 _LEAST_FRAMES = 20.0
 
 # Difference of the two clocks that no correction of a clock makes, and the time for which it is reported.
@@ -37,8 +38,8 @@ SINK_FAILS_S = 3.0
 SINK_LOST_FOR_S = 60.0
 
 # See `RejectWatch`.
-EXPECTED_REJECTS = 0.3
-REJECTS_AHEAD = 20
+EXPECTED_REJECTS = 0.2
+REJECTS_AHEAD = 10
 
 # See `BlurWatch`.
 BLURRED_IMAGES = 10
@@ -81,8 +82,8 @@ class ShareWatch:
 class RateWatch:
     """Watches whether the rate of a free-running camera falls below the rate that was learnt.
 
-    The rate is learnt as the median of six windows in a row that are alike. The frames of a camera with a trigger come
-    irregularly, so nothing is learnt of it.
+    The rate is learnt as the median of twelve windows in a row that are alike. The frames of a camera with a trigger
+    come irregularly, so nothing is learnt of it.
 
     Args:
         fps: Nominal frame rate in frames per second, None if unknown. The windows of a slow camera are longer.
@@ -198,8 +199,9 @@ class RejectWatch:
 
     A counter goes up by one for each reject and down by one, to 0 at least, for each good part. The doubt begins at
     `REJECTS_AHEAD` and ends at 0. This is Page's cumulative sum test (Biometrika 41, 1954) of the reject rate
-    `EXPECTED_REJECTS` against its complement. At a reject rate of 30 % a false alarm comes once in 1e8 independent
-    verdicts on average, at lower rates more seldom. If all parts are rejected, the alarm comes after 20 of them.
+    `EXPECTED_REJECTS` against its complement. If 20 % of the parts are rejected, independently of one another, a false
+    alarm comes after 2.3 million parts on average, if 10 %, after 4.9e9. If 88 % are rejected, the alarm comes after 13
+    parts on average, and if all are, after 10.
     """
 
     def __init__(self) -> None:
@@ -229,9 +231,9 @@ class RejectWatch:
 class BlurWatch:
     """Watches whether the images are sharp.
 
-    The doubt begins if `BLURRED_IMAGES` images in a row are blurred, and ends if most of as many are sharp. If a sharp
-    image falls below the limit in 1 of 100 cases, that many in a row do in 1 of 1e20. Images without edges do not
-    count.
+    The doubt begins if `BLURRED_IMAGES` images in a row are blurred, and ends if most of as many are sharp. With the
+    worst share of sharp images below the limit that was measured, 16 % (`edgead.streaming.sharpness`), a false alarm
+    needs a chance of 0.16^10 = 1e-8. Images without edges do not count.
 
     Args:
         limit: Sharpness below which an image is blurred; None if it is not known, so that no image is.
