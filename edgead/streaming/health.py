@@ -11,6 +11,7 @@ An event also comes if the causes of a state change, and, at most every `REPEAT_
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter
@@ -33,6 +34,8 @@ REPEAT_S = 10.0
 # Time between two verdicts on different parts, so that one part which stays in view does not count many times.
 _PART_S = 1.0
 _SINKS_EVERY_S = 1.0
+
+_log = logging.getLogger(__name__)
 
 _BAD_FRAMES: tuple[tuple[Cause, str], ...] = (
     ("broken", "are broken"),
@@ -164,6 +167,8 @@ class Health:
         self._changed_at_s = now_s
         self.signal_losses += state == "no_signal" != before.state
         self.change = StateChange(state, before.state, causes, reason, silent_s)
+        if state == "degraded":
+            _log.warning("%s: degraded: %s", self._source.uri, reason)
         return self.change
 
     def _count_time(self, now_s: float) -> None:

@@ -88,11 +88,11 @@ def stream(
     check = FrameCheck(policy, policy.max_age_of(source.fps)) if source.live else None
     survives = source.live or source.endless
     with Deliveries(sinks, waits=not source.live, survives=survives, stop=stop) as outputs:
-        health = Health(source, outputs.counts, policy.sharpness)
-        run = _Run(session, outputs, size, threshold, part, check, health)
         # The first inference allocates memory, and on a GPU it may compile. It runs before the capture, so that it
         # delays no frame and counts in no latency.
         session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))
+        health = Health(source, outputs.counts, policy.sharpness)
+        run = _Run(session, outputs, size, threshold, part, check, health)
         start_s = time.monotonic()
         with Capture(source) as capture, suppress(StopStream):
             reason = "it was interrupted"
@@ -210,8 +210,6 @@ class _Run:
         self._service.beat(now_s)
         change = self._health.update(frame, problem, dropped, now_s, time.time())
         if change is not None:
-            if change.state == "degraded":
-                _log.warning("degraded: %s", change.reason)
             self._report(change)
 
     def stop(self, reason: str) -> None:

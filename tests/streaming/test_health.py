@@ -211,7 +211,9 @@ def test_a_stream_tells_a_wrong_part_and_its_states_to_every_sink(caplog: pytest
     assert set(summary.states_s) == {"starting", "running", "degraded"}
     assert sum(summary.states_s.values()) == pytest.approx(summary.duration_s, abs=1.0)
     assert "degraded" in summary.text()
-    assert [each.name for each in caplog.records if each.levelname == "WARNING"] == ["edgead.streaming.loop"]
+    assert [each.name for each in caplog.records if each.levelname == "WARNING"] == [
+        "edgead.streaming.health"
+    ]
 
 
 def with_edges(number: int) -> UInt8Array:
