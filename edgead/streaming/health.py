@@ -71,7 +71,7 @@ class Health:
         self._shares = {cause: ShareWatch(cause, fault) for cause, fault in _BAD_FRAMES}
         self._rate = RateWatch(source.fps)
         self._clock, self._sink, self._rejects = ClockWatch(), SinkWatch(), RejectWatch()
-        self._blur = BlurWatch(sharpness_limit)
+        self._blur = None if sharpness_limit is None else BlurWatch(sharpness_limit)
         self._taken, self._has_begun, self._bad = 0, False, Counter[Cause]()
         self._last_part = -math.inf
         self._sinks_at_s = -math.inf
@@ -104,7 +104,8 @@ class Health:
         if part - self._last_part >= _PART_S:
             self._last_part = part
             self._rejects.add(rejected)
-            self._blur.add(sharpness(image))
+            if self._blur is not None:
+                self._blur.add(sharpness(image))
 
     def withheld(self, cause: Cause) -> None:
         """Count a frame without a verdict."""
@@ -185,7 +186,7 @@ class Health:
         found = [
             *(watch.update(now_s, frames, self._bad[cause]) for cause, watch in self._shares.items()),
             self._rate.update(now_s, frames, has_signal=has_signal) if self._source.live else None,
-            self._blur.problem,
+            None if self._blur is None else self._blur.problem,
             self._rejects.problem,
             self._sink_problem,
             self._clock.update(now_s, wall_s),

@@ -236,17 +236,17 @@ class BlurWatch:
     needs a chance of 0.16^10 = 1e-8. Images without edges do not count.
 
     Args:
-        limit: Sharpness below which an image is blurred; None if it is not known, so that no image is.
+        limit: Sharpness below which an image is blurred.
     """
 
-    def __init__(self, limit: float | None) -> None:
+    def __init__(self, limit: float) -> None:
         self._limit = limit
         self._sharp: deque[bool] = deque(maxlen=BLURRED_IMAGES)
         self._problem: Problem | None = None
 
     def add(self, measured: float | None) -> None:
         """Count an image with its sharpness; None if it has no edges."""
-        if self._limit is None or measured is None:
+        if measured is None:
             return
         self._sharp.append(measured >= self._limit)
         if self._problem is None and len(self._sharp) == BLURRED_IMAGES and not any(self._sharp):

@@ -96,7 +96,8 @@ class StatusLine(RecordSink):
             if self._latest["part"] is not None:
                 state += f"  {self._latest['part'][:MAX_PART_SHOWN]}"
         if self._state is not None and self._state["state"] == "degraded":
-            state = f"DEGRADED  {', '.join(self._state['causes'])}  {state}"
+            causes = ", ".join(self._state["causes"]).replace("_", " ")
+            state = f"DEGRADED  {causes}  {state}"
         for count in self._counts():
             failure = "" if count.problem is None else " FAILS"
             if count.lost or failure:

@@ -3,6 +3,7 @@ import sys
 import pytest
 
 from edgead.streaming.sinks import StatusLine
+from edgead.streaming.state import StateChange
 from tests.helpers.screen import Screen
 from tests.helpers.stream_parts import frame, textured
 from tests.streaming.test_sinks import BACK, LOST, MAP, rejected, verdict
@@ -58,3 +59,19 @@ def test_the_status_in_a_log_is_a_line_now_and_then(capsys: pytest.CaptureFixtur
     assert counted == [["1 scored"], ["500 scored"], ["500 scored"]]
     assert "NO SIGNAL" in lines[1]
     assert not any("\r" in line or "\x1b" in line for line in lines)
+
+
+def test_a_doubt_is_in_front_of_the_verdict_until_it_has_passed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgead.streaming.sinks.status.LOG_EVERY_S", 0.0)
+    with StatusLine() as sink:
+        sink.write(frame(textured(1)), verdict(), MAP)
+        sink.state(StateChange("degraded", "running", ("rejects", "not_finite"), "many"))
+        sink.write(*rejected(1))
+        sink.state(StateChange("running", "degraded"))
+        sink.state(StateChange("stopped", "running", reason="the source has ended"))
+    shown = [line.split("  ")[:3] for line in capsys.readouterr().err.splitlines()]
+    assert [words[0] for words in shown] == ["good", "DEGRADED", "DEGRADED", "REJECT", "REJECT"]
+    assert shown[1][1:] == ["rejects, not finite", "good"]
+    assert shown[2][2] == "REJECT"
