@@ -17,7 +17,8 @@ from edgead.errors import InputError
 from edgead.text import printable
 
 HIDDEN = "***"
-_OPTION = "#fps="
+# An option for edgead. Any other `#` is an unencoded character of the address.
+_OPTION = re.compile("#(?=(?:fps|transport)=)")
 
 # A search begins only where a word begins, because its time would grow with the square of a long word.
 _NETWORK = re.compile(r"(?<![A-Za-z0-9+.-])[0-9+.-]*([A-Za-z][A-Za-z0-9+.-]*://)(.*)", re.DOTALL)
@@ -31,7 +32,7 @@ _HOST_FOLLOWS = re.compile(rf"@(?={_AUTHORITY}(?:[/?#]|$))")
 _HARMLESS = re.compile(
     "action|audio|camera|ch|channel|chn|cmd|codec|compression|enablesrtp|fps|framerate|get_stream|height|live|media|mode|"
     "msubmenu|profile|profile_\\d|proto|quality|rate|real_stream|res|resolution|size|stream|streamid|subtype|tcp|"
-    "transportmode|type|udp|unicast|video|videocodec|width",
+    "transport|transportmode|type|udp|unicast|video|videocodec|width",
     re.IGNORECASE,
 )
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:-]{1,24}")
@@ -87,14 +88,16 @@ class Address:
                 hint="in a password write / as %2F, ? as %3F and # as %23, in a path write @ as %40",
             )
         end = _end_of_user(rest)
-        # Any other `#` is an unencoded character of the address.
-        place, mark, option = rest[end:].partition(_OPTION)
+        found = _OPTION.search(rest, end)
+        place, option = (
+            (rest[end:], "") if found is None else (rest[end : found.start()], rest[found.end() :])
+        )
         user, password = None, ""
         if end:
             user, _, password = (unquote(part) for part in rest[: end - 1].partition(":"))
         # Spaces and control characters would end the request line.
         url = text[:start] + quote(place, safe="/?[]@!$&'()*+,;=:%~-._", errors="surrogateescape")
-        return cls(url, user, password, mark[1:] + option)
+        return cls(url, user, password, option)
 
     def with_user(self) -> str:
         """Return the address for FFmpeg, with user and password percent-encoded before the host."""

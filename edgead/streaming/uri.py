@@ -83,6 +83,24 @@ def read_options(query: str, known: Mapping[str, Callable[[str], T]]) -> dict[st
     return options
 
 
+def one_of(*values: str) -> Callable[[str], str]:
+    """Make a parser of values that are listed, for `split_options`.
+
+    Args:
+        values: Accepted values.
+
+    Returns:
+        The parser. It raises ValueError, with the accepted values, for other text.
+    """
+
+    def read(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"give {' or '.join(values)}")
+        return text
+
+    return read
+
+
 def number_in(kind: Callable[[str], float], low: float, high: float = float("inf")) -> Callable[[str], float]:
     """Make a parser of numbers for `split_options`.
 

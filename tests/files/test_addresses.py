@@ -95,6 +95,7 @@ def test_no_secret_of_a_vendors_address_is_shown(address: str) -> None:
         ("HTTP://me:pw@cam", "HTTP://***@cam"),
         ("http://nvr/clips/2026-01-01T12:30:00.mp4", "http://nvr/clips/2026-01-01T12:30:00.mp4"),
         ("http://cam/snap.jpg?token=x#fps=2", "http://cam/snap.jpg?token=***#fps=2"),
+        ("rtsp://cam/live#transport=udp", "rtsp://cam/live#transport=udp"),
         ("folder/a@b", "folder/a@b"),
         ("shots/user:secret@2x.mp4", "shots/user:secret@2x.mp4"),
         ("camera:0", "camera:0"),

@@ -1,6 +1,7 @@
 """A real RTSP server for the tests: GStreamer's, run by the system's Python without other packages.
 
 python3 rtsp_server.py PORT [--fps N] [--codec h264|jpeg] [--size WIDTHxHEIGHT] [--resize WIDTHxHEIGHT]
+                             [--transport udp|tcp]
 
 It serves rtsp://127.0.0.1:PORT/line and prints "ready" when it listens. Each image shows the time at which it was made:
 32 squares, in 4 rows of 8, are the bits of `time.monotonic_ns() // 1_000_000`, the lowest first. Below is noise. The
@@ -17,8 +18,9 @@ import time
 import gi
 
 gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 # zerolatency sends each image as it is made.
 ENCODERS = {
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--codec", choices=ENCODERS, default="h264")
     parser.add_argument("--size", default="160x128")
     parser.add_argument("--resize", default="320x192")
+    parser.add_argument("--transport", choices=("udp", "tcp"), help="the only one that is served")
     options = parser.parse_args()
     sizes = [options.size, options.resize]
     signal.signal(signal.SIGUSR1, lambda *_: sizes.pop(0))
@@ -86,6 +89,8 @@ def main() -> None:
         f"! videoconvert ! video/x-raw,format=I420 ! {ENCODERS[options.codec]} )"
     )
     factory.set_shared(True)
+    if options.transport:
+        factory.set_protocols(getattr(GstRtsp.RTSPLowerTrans, options.transport.upper()))
     factory.connect("media-configure", configure)
     server.get_mount_points().add_factory("/line", factory)
     if server.attach(None) == 0:

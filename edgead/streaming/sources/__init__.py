@@ -34,6 +34,7 @@ def open_source(uri: str, *, watch: bool = False, bit_depth: int | None = None) 
 
     ``0``, ``camera:0``, ``/dev/video0``   a camera of this machine; live
     ``rtsp://...``, ``http://...``         a network camera; live, but a video that has an end is not
+    ``rtsp://...#transport=udp``           a network camera over UDP; live
     ``http://.../image.jpg#fps=2``         a snapshot address, polled twice a second; live
     ``synthetic:KIND?fps=10``              synthetic parts (`open_synthetic` has all options); live if fps is given
     a folder, an image                     its images sorted by name; with `watch`, then each new image

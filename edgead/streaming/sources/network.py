@@ -1,6 +1,7 @@
 """Addresses of the network as sources: cameras, snapshots and videos.
 
-RTSP is always a camera. An address of the web may be anything, so it is requested once before the source is chosen:
+RTSP is always a camera, over TCP unless `#transport=udp` ends its address. An address of the web may be anything, so
+it is requested once before the source is chosen:
 
     one image                    polled at a rate, `#fps=2` at the end of the address
     images in parts              a camera, read without FFmpeg, so that a truncated image is found
@@ -17,12 +18,13 @@ import cv2
 from edgead.errors import InputError, SourceError
 from edgead.files.addresses import Address, without_secrets
 from edgead.streaming.sources.base import Source
-from edgead.streaming.sources.ffmpeg import VideoDevice, open_ffmpeg
+from edgead.streaming.sources.capture_time import Timestamps
+from edgead.streaming.sources.ffmpeg import open_ffmpeg
 from edgead.streaming.sources.live import LiveSource
 from edgead.streaming.sources.video import Video, counts_frames
 from edgead.streaming.sources.web import WebAddress, kind_of
 from edgead.streaming.sources.web_cameras import MotionJpegCamera, SnapshotCamera
-from edgead.streaming.uri import number_in, read_options
+from edgead.streaming.uri import number_in, one_of, read_options
 
 NETWORK_TIMEOUT_MS = 5000
 SNAPSHOT_FPS = 1.0
@@ -31,7 +33,6 @@ SNAPSHOT_FPS = 1.0
 # it has looked at may begin with the only key image for seconds, so those with timestamps are kept, and dropped when
 # they are decoded. Images without timestamps look like new ones, so they are not kept.
 _LOW_DELAY = "flags;low_delay|fpsprobesize;3"
-_RTSP_OPTIONS = f"rtsp_transport;tcp|{_LOW_DELAY}"
 _WEB_OPTIONS = f"fflags;nobuffer|{_LOW_DELAY}"
 _TIMEOUTS = (
     cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
@@ -43,33 +44,44 @@ _HEAD_BYTES = 12
 
 
 def open_network(uri: str) -> Source:
-    """Open a camera, a snapshot address or a video of the network; RTSP runs over TCP.
+    """Open a camera, a snapshot address or a video of the network.
 
     Args:
         uri: Address: ``rtsp://...``, ``rtsps://...``, ``http://...`` or ``https://...``. ``#fps=2`` at the end of a
-            snapshot address sets the rate, 1 frame per second by default.
+            snapshot address sets the rate, 1 frame per second by default. ``#transport=udp`` at the end of an address
+            of RTSP chooses UDP; the default is ``tcp``.
 
     Returns:
         The opened source.
 
     Raises:
         SourceError: Nothing answers, or the answer is no image and no video.
-        InputError: The rate is invalid, or the address is no snapshot address.
+        InputError: The option is invalid, or does not belong to such an address.
     """
     # FFmpeg prints messages that may repeat an address. It reads this variable when it is used for the first time.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     address = Address.parse(uri)
-    fps = (
-        read_options(address.option, {"fps": number_in(float, 0.01, 100)})["fps"] if address.option else None
-    )
-    web = WebAddress(uri) if uri[:4].lower() == "http" else None
-    opened = _open_live(uri, address) if web is None else _open_web(uri, web, fps)
+    if uri[:4].lower() == "rtsp":
+        return _open_rtsp(uri, address)
+    known = {"fps": number_in(float, 0.01, 100)}
+    fps = read_options(address.option, known)["fps"] if address.option else None
+    opened = _open_web(uri, WebAddress(uri), fps)
     if fps is not None and opened.fps != fps:
         opened.close()
         raise InputError(
             f"{opened.uri} is no snapshot address", hint="leave #fps out, the camera sets its own rate"
         )
     return opened
+
+
+def _open_rtsp(uri: str, address: Address) -> LiveSource:
+    """Open a camera over RTSP."""
+    transport = "tcp"
+    if address.option:
+        # FFmpeg takes TCP for an encrypted address, whatever its options say.
+        transports = ("tcp", "udp") if uri[4] == ":" else ("tcp",)
+        transport = read_options(address.option, {"transport": one_of(*transports)})["transport"]
+    return _open_camera(uri, address, f"rtsp_transport;{transport}|{_LOW_DELAY}", "stream")
 
 
 def _open_web(uri: str, web: WebAddress, fps: float | None) -> Source:
@@ -99,24 +111,18 @@ def _open_web(uri: str, web: WebAddress, fps: float | None) -> Source:
     if (has_length and kind == "video") or video.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
         return Video(uri, video, lambda: counts_frames(head))
     video.release()
-    return _open_live(uri, web.parsed)
+    # FFmpeg makes the timestamps up if the camera sends none.
+    return _open_camera(uri, web.parsed, _WEB_OPTIONS, "none")
 
 
-def _open_live(uri: str, address: Address) -> LiveSource:
+def _open_camera(uri: str, address: Address, options: str, timestamps: Timestamps) -> LiveSource:
     """Open a camera with FFmpeg."""
     shown = without_secrets(uri)
     host = shown.split("/")[2].rpartition("@")[2]
-    is_rtsp = uri[:4].lower() == "rtsp"
-
-    def open_device() -> VideoDevice:
-        options = _RTSP_OPTIONS if is_rtsp else _WEB_OPTIONS
-        return open_ffmpeg(address.with_user(), shown, _TIMEOUTS, options)
-
     return LiveSource(
         uri,
-        open_device,
+        lambda: open_ffmpeg(address.with_user(), shown, _TIMEOUTS, options),
         f"check the address, the user and password, and that {host} answers",
-        # FFmpeg makes the timestamps of other protocols up if the camera sends none.
-        timestamps="stream" if is_rtsp else "none",
+        timestamps=timestamps,
         longest_read_s=NETWORK_TIMEOUT_MS / 1e3,
     )

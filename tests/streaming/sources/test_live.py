@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgead.errors import SourceError
+from edgead.errors import AbsentSourceError, InputError, SourceError
 from edgead.imaging.decode import image_from_bytes
 from edgead.runtime import FakeSession
 from edgead.streaming import open_source, stream
@@ -334,6 +334,32 @@ def test_images_of_a_network_camera(address: str, camera: type, shape: tuple[int
     assert first.image.shape == second.image.shape == shape
     assert not np.array_equal(first.image, second.image)
     assert first.source == address.format(port=port)
+
+
+@needs_rtsp
+def test_the_transport_of_rtsp_is_the_one_in_the_address() -> None:
+    port = free_port()
+    uri = f"rtsp://127.0.0.1:{port}/line"
+    with rtsp_camera(port, "--transport", "udp"):
+        with open_source(f"{uri}#transport=udp") as source:
+            assert source.uri == f"{uri}#transport=udp"
+            assert next(iter(source)).image.shape == (128, 160, 3)
+        with pytest.raises(AbsentSourceError):
+            open_source(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "rtsp://127.0.0.1:9/line#transport=http",
+        "rtsp://127.0.0.1:9/line#fps=2",
+        "rtsps://127.0.0.1:9/line#transport=udp",
+        "http://127.0.0.1:9/line#transport=udp",
+    ],
+)
+def test_an_option_that_does_not_fit_the_protocol_is_refused(uri: str) -> None:
+    with pytest.raises(InputError):
+        open_source(uri)
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
