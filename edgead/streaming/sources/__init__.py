@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from edgead.errors import AbsentSourceError, SourceError
 from edgead.files.addresses import shown_mistyped
 from edgead.imaging.decode import IMAGE_SUFFIXES
 from edgead.streaming.sources.base import Source
+from edgead.streaming.sources.gstreamer import open_csi, open_pipeline
 from edgead.streaming.sources.images import ImageSource, WatchedFolder, open_images
 from edgead.streaming.sources.live import LiveSource, open_camera
 from edgead.streaming.sources.network import open_network
@@ -26,13 +29,26 @@ __all__ = [
     "open_when_there",
 ]  # fmt: skip
 
-_NETWORK = ("rtsp", "rtsps", "http", "https")
+# Functions that open the source of an address, by its beginning.
+_OPENERS: dict[str, Callable[[str], Source]] = {
+    "camera:": lambda uri: open_camera(uri.partition(":")[2]),
+    "csi://": open_csi,
+    "gst:": open_pipeline,
+    "http://": open_network,
+    "https://": open_network,
+    "rtsp://": open_network,
+    "rtsps://": open_network,
+    "synthetic:": open_synthetic,
+}
+_START = re.compile("|".join(_OPENERS), re.IGNORECASE)
 
 
 def open_source(uri: str, *, watch: bool = False, bit_depth: int | None = None) -> Source:
     """Open the source of an address.
 
     ``0``, ``camera:0``, ``/dev/video0``   a camera of this machine; live
+    ``csi://0?width=1920&height=1080``     a camera on a CSI connector of a Jetson; live
+    ``gst:PIPELINE``                       a pipeline of GStreamer; live
     ``rtsp://...``, ``http://...``         a network camera; live, but a video that has an end is not
     ``rtsp://...#transport=udp``           a network camera over UDP; live
     ``http://.../image.jpg#fps=2``         a snapshot address, polled twice a second; live
@@ -53,17 +69,12 @@ def open_source(uri: str, *, watch: bool = False, bit_depth: int | None = None) 
         SourceError: The source cannot be opened, or `watch` is set for a source that is no folder.
         InputError: An option of the address is unknown or has an invalid value.
     """
-    scheme = uri.partition(":")[0].lower()
-    if scheme in _NETWORK and uri[len(scheme) :].startswith("://"):
-        opened: Source = open_network(uri)
-    elif uri.isascii() and uri.isdigit():
-        opened = open_camera(uri)
-    elif scheme == "camera":
-        opened = open_camera(uri.partition(":")[2])
+    if uri.isascii() and uri.isdigit():
+        opened: Source = open_camera(uri)
     elif uri.startswith("/dev/video"):
         opened = open_camera(uri.removeprefix("/dev/video"))
-    elif scheme == "synthetic":
-        opened = open_synthetic(uri)
+    elif (start := _START.match(uri)) is not None:
+        opened = _OPENERS[start[0].lower()](uri)
     else:
         return _open_path(uri, watch, bit_depth)
     if watch:

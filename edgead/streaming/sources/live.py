@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 class Device(Protocol):
     """The methods of `cv2.VideoCapture` that are used here. They may raise SourceError for a lost camera.
 
-    `read` may raise ImageError for a broken image, after which the next one can be read.
+    `read` may raise ImageError for a broken image, after which the next one can be read. It may return True without an
+    image if none has come yet, so that a stop does not wait for an image.
     """
 
     def isOpened(self) -> bool: ...  # noqa: D102, N802 (OpenCV's name)
@@ -134,10 +135,11 @@ class LiveSource(Source):
         with self._in_use:
             if self._device is None:
                 return None
-            asked_ns = time.monotonic_ns()
-            self._reason = "no image"
+            self._reason, good, image = "no image", True, None
             try:
-                good, image = self._device.read()
+                while good and image is None and not self._stopping.is_set():
+                    asked_ns = time.monotonic_ns()
+                    good, image = self._device.read()
             except cv2.error:
                 return None
             except SourceError as error:

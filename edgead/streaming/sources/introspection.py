@@ -1,0 +1,41 @@
+"""Import of the system's libraries that have a Python binding through GObject introspection: GStreamer and Aravis.
+
+Their versions must fit the drivers and plug-ins of the machine, so the packages of its distribution are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from edgead.errors import SourceError
+
+
+def import_library(versions: Mapping[str, str], library: str, packages: str) -> tuple[Any, ...]:
+    """Import modules of `gi.repository`.
+
+    Args:
+        versions: Version of the interface by name of the module, such as ``{"Gst": "1.0"}``.
+        library: Name of the library, for the error.
+        packages: Packages of Debian and Ubuntu that have the modules.
+
+    Returns:
+        The modules, in the order of `versions`.
+
+    Raises:
+        SourceError: A module, or the binding, is not installed or cannot be imported by this Python.
+    """
+    try:
+        import gi
+
+        # All versions come before the first import, which loads the modules that it needs.
+        for name, version in versions.items():
+            gi.require_version(name, version)
+        return tuple(importlib.import_module(f"gi.repository.{name}") for name in versions)
+    except (ImportError, ValueError) as error:
+        raise SourceError(
+            f"this source needs {library} with its Python binding ({error})",
+            hint=f"sudo apt-get install python3-gi {packages}, and use an environment that "
+            "/usr/bin/python3 -m venv --system-site-packages has made",
+        ) from error
