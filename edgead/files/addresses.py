@@ -35,6 +35,8 @@ _HARMLESS = re.compile(
     "transport|transportmode|type|udp|unicast|video|videocodec|width",
     re.IGNORECASE,
 )
+# Addresses of cameras without user and password.
+_WITHOUT_LOGIN = re.compile("(?:csi|genicam|v4l2)://[^@]*", re.IGNORECASE)
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:-]{1,24}")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}")
 # A name begins behind a separator only, for the same reason.
@@ -114,7 +116,8 @@ def without_secrets(address: str) -> str:
     words that look like a password or a token. The scheme, the host and harmless options such as ``channel=1`` stay.
 
     Args:
-        address: Address. Without ``://``, like the path of a file, it has no secrets and is returned unchanged.
+        address: Address. Without ``://``, like the path of a file, it has no secrets and is returned unchanged. So is
+            the address of a camera that has no login, such as ``genicam://...``.
 
     Returns:
         The address to show.
@@ -124,7 +127,7 @@ def without_secrets(address: str) -> str:
         'rtsp://***@cam/live?channel=1&token=***'
     """
     match = _NETWORK.search(address)
-    if match is None:
+    if match is None or (_WITHOUT_LOGIN.fullmatch(address) and address.count("://") == 1):
         return address
     scheme, rest = address[: match.end(1)], match[2]
     end = _end_of_user(rest, cautious=True)

@@ -10,6 +10,7 @@ from edgead.errors import AbsentSourceError, SourceError
 from edgead.files.addresses import shown_mistyped
 from edgead.imaging.decode import IMAGE_SUFFIXES
 from edgead.streaming.sources.base import Source
+from edgead.streaming.sources.genicam import open_genicam
 from edgead.streaming.sources.gstreamer import open_csi, open_pipeline
 from edgead.streaming.sources.images import ImageSource, WatchedFolder, open_images
 from edgead.streaming.sources.live import LiveSource, open_camera
@@ -33,6 +34,7 @@ __all__ = [
 _OPENERS: dict[str, Callable[[str], Source]] = {
     "camera:": lambda uri: open_camera(uri.partition(":")[2]),
     "csi://": open_csi,
+    "genicam://": open_genicam,
     "gst:": open_pipeline,
     "http://": open_network,
     "https://": open_network,
@@ -48,6 +50,7 @@ def open_source(uri: str, *, watch: bool = False, bit_depth: int | None = None) 
 
     ``0``, ``camera:0``, ``/dev/video0``   a camera of this machine; live
     ``csi://0?width=1920&height=1080``     a camera on a CSI connector of a Jetson; live
+    ``genicam://NAME?exposure_us=5000``    an industrial camera, GigE Vision or USB3 Vision; live
     ``gst:PIPELINE``                       a pipeline of GStreamer; live
     ``rtsp://...``, ``http://...``         a network camera; live, but a video that has an end is not
     ``rtsp://...#transport=udp``           a network camera over UDP; live

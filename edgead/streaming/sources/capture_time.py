@@ -14,10 +14,11 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Literal, TypeAlias
 
-Timestamps: TypeAlias = Literal["stream", "monotonic", "request", "none"]
+Timestamps: TypeAlias = Literal["stream", "camera", "monotonic", "request", "none"]
 """Meaning of a device's `CAP_PROP_POS_MSEC`, in milliseconds:
 
 "stream"     clock of the camera with any start, such as the time of RTP
+"camera"     the same, of a camera that sends its first image after it was opened, so that there is no backlog
 "monotonic"  clock of this machine at the capture, such as the timestamp of a V4L2 buffer
 "request"    none; an image is as new as the request for it, or newer
 "none"       none; an image counts as new when it comes
