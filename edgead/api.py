@@ -248,7 +248,8 @@ def stream(
 
     Args:
         model: Directory of a bundle or of a run, or the object that `build` or `train` returned.
-        source: Camera number, video file, folder of images, "rtsp://...", "http://..." or "synthetic:KIND?fps=10".
+        source: Camera number, video file, folder of images, "rtsp://..." or another address that
+            `edgead.streaming.open_source` lists.
         sinks: Addresses that receive the verdicts: "jsonl:FILE", "video:FILE.mkv", "rejects:FOLDER?keep=1000",
             "mqtt://HOST/TOPIC?spool=FILE", "webhook:https://HOST/PATH#spool=FILE", "prometheus:PORT", "status:",
             "window:".

@@ -20,7 +20,7 @@ def stream(
         typer.Option(
             help="Source of frames: a camera number, a video file, a folder of images, rtsp://..., http://... "
             "(#fps=2 at the end of a snapshot address, #transport=udp of an RTSP address), "
-            "genicam://SERIAL?exposure_us=5000&trigger=Line1, gst:PIPELINE, "
+            "v4l2:///dev/video0?width=1280&height=720, genicam://SERIAL?exposure_us=5000&trigger=Line1, gst:PIPELINE, "
             "csi://0?width=1280&height=720&fps=30, or "
             f"synthetic:KIND?fps=10&size=256&defect_rate=0.1&frames=100&seed=0 with KIND {listed(tuple(Kind))}.",
             metavar="URI",

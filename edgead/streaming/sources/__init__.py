@@ -16,6 +16,7 @@ from edgead.streaming.sources.images import ImageSource, WatchedFolder, open_ima
 from edgead.streaming.sources.live import LiveSource, open_camera
 from edgead.streaming.sources.network import open_network
 from edgead.streaming.sources.synthetic import SyntheticSource, open_synthetic
+from edgead.streaming.sources.v4l2 import open_v4l2
 from edgead.streaming.sources.video import Video, open_video
 from edgead.streaming.sources.waiting import open_when_there
 
@@ -41,6 +42,7 @@ _OPENERS: dict[str, Callable[[str], Source]] = {
     "rtsp://": open_network,
     "rtsps://": open_network,
     "synthetic:": open_synthetic,
+    "v4l2://": open_v4l2,
 }
 _START = re.compile("|".join(_OPENERS), re.IGNORECASE)
 
@@ -49,6 +51,7 @@ def open_source(uri: str, *, watch: bool = False, bit_depth: int | None = None) 
     """Open the source of an address.
 
     ``0``, ``camera:0``, ``/dev/video0``   a camera of this machine; live
+    ``v4l2:///dev/video0?width=1280&...``  a camera of this machine with settings; live
     ``csi://0?width=1920&height=1080``     a camera on a CSI connector of a Jetson; live
     ``genicam://NAME?exposure_us=5000``    an industrial camera, GigE Vision or USB3 Vision; live
     ``gst:PIPELINE``                       a pipeline of GStreamer; live
@@ -92,7 +95,8 @@ def _open_path(uri: str, watch: bool, bit_depth: int | None) -> Source:
     if not uri or "://" in uri or not path.exists():
         raise AbsentSourceError(
             f"source {shown_mistyped(uri)!r} is not there",
-            hint="give a camera number, a video file, a folder of images, rtsp://..., http://... or synthetic:KIND",
+            hint="give a camera number, a video file, a folder of images, rtsp://..., http://..., v4l2://..., "
+            "genicam://..., csi://..., gst:PIPELINE or synthetic:KIND",
         )
     if path.is_dir():
         return WatchedFolder(path, bit_depth=bit_depth) if watch else open_images(path, bit_depth)

@@ -69,7 +69,7 @@ class VideoDevice:
         self._capture, self._shown = capture, shown
         self.codec = ""
         if capture.isOpened():
-            self.codec = _text_of(int(capture.get(cv2.CAP_PROP_FOURCC)))
+            self.codec = text_from_fourcc(int(capture.get(cv2.CAP_PROP_FOURCC)))
         self.is_jpeg = self.codec.upper() in ("MJPG", "JPEG") and _gives_bytes(capture)
 
     def isOpened(self) -> bool:  # noqa: N802 (OpenCV's name)
@@ -110,7 +110,14 @@ def _gives_bytes(capture: cv2.VideoCapture) -> bool:
     return capture.set(cv2.CAP_PROP_FORMAT, -1)
 
 
-def _text_of(fourcc: int) -> str:
-    """Return the four letters of a codec; none if it has no such name."""
+def text_from_fourcc(fourcc: int) -> str:
+    """Return the four letters of a codec or a pixel format.
+
+    Args:
+        fourcc: Number of OpenCV.
+
+    Returns:
+        The letters; an empty text if the number has none.
+    """
     letters = (fourcc & 0xFFFFFFFF).to_bytes(4, "little").decode("ascii", "replace")
     return letters if letters.isprintable() else ""

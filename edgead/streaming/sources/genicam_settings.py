@@ -151,7 +151,7 @@ def _is_same(wanted: float | str, has: float | str) -> bool:
 
 
 def _shown(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
+    return value if isinstance(value, str) else f"{value:.10g}"
 
 
 def _hint(camera: Any, name: str) -> str:

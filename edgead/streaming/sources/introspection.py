@@ -5,8 +5,10 @@ Their versions must fit the drivers and plug-ins of the machine, so the packages
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from edgead.errors import SourceError
@@ -26,6 +28,10 @@ def import_library(versions: Mapping[str, str], library: str, packages: str) -> 
     Raises:
         SourceError: A module, or the binding, is not installed or cannot be imported by this Python.
     """
+    # GStreamer loads libunwind for all libraries of the process. Its functions would replace those of libgcc, and every
+    # C++ exception of a library that is loaded later, such as an inference library, would end the process.
+    with suppress(OSError):
+        ctypes.CDLL("libgcc_s.so.1", mode=ctypes.RTLD_GLOBAL)
     try:
         import gi
 

@@ -1,3 +1,4 @@
+import ctypes
 import itertools
 import os
 import sys
@@ -19,6 +20,17 @@ PACKAGES = "gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-p
 needs_gstreamer = needs_library({"Gst": "1.0", "GstApp": "1.0", "GstVideo": "1.0"}, PACKAGES)
 # An odd width has padded rows.
 RED = "gst:videotestsrc is-live=true pattern=red {}! video/x-raw,width=63,height=48,framerate=50/1"
+
+
+class SymbolPlace(ctypes.Structure):
+    """Dl_info of dladdr."""
+
+    _fields_ = (
+        ("library", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -214,6 +226,16 @@ def test_gstreamer_that_is_not_installed_is_one_line_with_its_packages(
         open_source("gst:videotestsrc")
     assert "python3-gi" in str(caught.value.hint)
     assert not isinstance(caught.value, AbsentSourceError)
+
+
+@needs_gstreamer
+def test_c_plus_plus_exceptions_work_after_gstreamer_is_loaded() -> None:
+    open_source(RED.format("")).close()
+    place = SymbolPlace()
+    process = ctypes.CDLL(None)
+    assert process.dladdr(process._Unwind_RaiseException, ctypes.byref(place))
+    # libunwind's, which GStreamer brings, does not find the handlers of other libraries.
+    assert b"libgcc" in place.library
 
 
 @pytest.mark.parametrize(
