@@ -49,6 +49,7 @@ LONG = (
     "streaming/test_delivery.py",
     "streaming/sinks/test_mqtt.py",
     "streaming/sinks/test_webhook.py",
+    "streaming/sources/test_genicam.py",
     "streaming/sources/test_live.py",
     "streaming/test_sources.py",
     "cli/test_terminals.py",
