@@ -18,7 +18,7 @@ from edgead.streaming.sources.capture_time import CaptureClock
 from edgead.streaming.sources.genicam_settings import apply_settings, read_settings
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
 from tests.helpers.fake_genicam_camera import SERIAL, fake_camera, needs_camera
-from tests.helpers.stream_parts import SIZE, Record
+from tests.helpers.stream_parts import SIZE, StateRecord
 
 URI = f"genicam://{SERIAL}"
 MAX_AGE_S = 0.5
@@ -28,7 +28,7 @@ MAX_AGE_S = 0.5
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(genicam, "_LONGEST_WAIT_S", 0.1)
     monkeypatch.setattr(genicam, "SILENCE_S", 0.5)
-    monkeypatch.setattr("edgead.streaming.loop.NO_SIGNAL_AFTER_S", 0.4)
+    monkeypatch.setattr("edgead.streaming.health.NO_SIGNAL_AFTER_S", 0.4)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_a_camera_that_waits_for_a_signal_is_not_lost_and_its_first_image_counts
     open_source(f"{URI}?trigger=off").close()
 
 
-class Ages(Record):
+class Ages(StateRecord):
     """True ages of the images at their verdicts, from the clock in the camera, which is that of this machine."""
 
     def __init__(self, stamps_ms: dict[int, float]) -> None:
@@ -251,7 +251,7 @@ def test_a_camera_that_is_stopped_and_unplugged_is_reported_and_returns(
         more(10)
         # Shorter than the limit of the source: an image that was on its way is old when it comes.
         os.kill(camera.pid, signal.SIGSTOP)
-        wait_for(lambda: len(record.signals) == 1)
+        wait_for(lambda: len(record.losses) == 1)
         os.kill(camera.pid, signal.SIGCONT)
         more(10)
         camera.kill()
@@ -265,10 +265,8 @@ def test_a_camera_that_is_stopped_and_unplugged_is_reported_and_returns(
         stop.set()
         thread.join(30)
     assert not thread.is_alive()
-    assert [(each.present, each.cause) for each in record.signals if not each.present] == [
-        (False, "no_image")
-    ] * 2
-    assert record.signals[-1].present
+    assert [each.causes for each in record.losses if each.previous != "no_signal"] == [("no_image",)] * 2
+    assert record.states[-2:] == ["running", "stopped"]
     assert max(record.true_ms) <= MAX_AGE_S * 1e3 + 300
     counts = summaries[0]
     assert counts.frames_seen == counts.frames_scored + counts.frames_dropped + counts.frames_withheld
