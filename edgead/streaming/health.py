@@ -6,7 +6,8 @@
     no_signal   no good image comes, see `edgead.streaming.freshness`
     stopped     the stream is over
 
-An event also comes if the causes of a state change, and, at most every `REPEAT_S` seconds, if only their text does.
+An event also comes if the causes of a state change, at most every `CAUSES_S` seconds, because they may alternate from
+frame to frame, and if only their text does, at most every `REPEAT_S` seconds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from edgead.types import Frame, UInt8Array
 NO_SIGNAL_AFTER_S = 3.0
 # The same for a watched folder without a new image.
 NO_NEW_FILE_AFTER_S = 60.0
-# Shortest time before an event that has only a new text.
+# Shortest times before an event of the same state with new causes, and with a new text only.
+CAUSES_S = 1.0
 REPEAT_S = 10.0
 # Time between two verdicts on different parts, so that one part which stays in view does not count many times.
 _PART_S = 1.0
@@ -161,10 +163,11 @@ class Health:
         self._count_time(now_s)
         before, causes = self.change, tuple(each.cause for each in problems)
         reason = "; ".join(each.reason for each in problems)
-        if (state, causes) == (before.state, before.causes) and (
-            reason == before.reason or now_s - self._changed_at_s < REPEAT_S
-        ):
-            return None
+        if state == before.state:
+            is_new = causes != before.causes or reason != before.reason
+            wait_s = REPEAT_S if causes == before.causes else CAUSES_S
+            if not is_new or now_s - self._changed_at_s < wait_s:
+                return None
         self._changed_at_s = now_s
         self.signal_losses += state == "no_signal" != before.state
         self.change = StateChange(state, before.state, causes, reason, silent_s)

@@ -126,6 +126,15 @@ def test_another_cause_is_reported_at_once_and_another_text_after_a_while() -> N
     assert line.health.signal_losses == 1
 
 
+def test_causes_that_alternate_are_no_flood_of_events() -> None:
+    line = Line()
+    line.run(True, 1.0)
+    black = Problem("one_colour", "the image is of one colour")
+    for number in range(200):
+        line.step((DARK, black)[number % 2])
+    assert 10 < len([state for state, _ in line.found() if state == "no_signal"]) <= 18
+
+
 def test_late_and_broken_frames_degrade_a_stream_until_they_are_few() -> None:
     line = Line()
     line.run(True, 30.0)
