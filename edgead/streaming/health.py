@@ -169,7 +169,7 @@ class Health:
             if not is_new or now_s - self._changed_at_s < wait_s:
                 return None
         self._changed_at_s = now_s
-        self.signal_losses += state == "no_signal" != before.state
+        self.signal_losses += state == "no_signal" and before.state != "no_signal"
         self.change = StateChange(state, before.state, causes, reason, silent_s)
         if state == "degraded":
             _log.warning("%s: degraded: %s", self._source.uri, reason)
