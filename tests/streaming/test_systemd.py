@@ -167,7 +167,9 @@ def test_the_unit_file_is_valid_and_closed(tmp_path: Path) -> None:
     path.write_text(unit)
     verify = ["systemd-analyze", "verify", str(path)]
     done = subprocess.run(verify, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    # It may find faults in units of the system, too.
+    assert done.returncode == 0, done.stderr
+    assert path.name not in done.stderr
     # The exposure of a service without any of the options is 9.6 of 10.
     security = ["systemd-analyze", "security", "--offline=yes", "--threshold=30", "--no-pager", str(path)]
     done = subprocess.run(security, capture_output=True, text=True, check=False)
