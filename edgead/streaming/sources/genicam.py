@@ -30,6 +30,8 @@ SILENCE_S = 5.0
 _LONGEST_WAIT_S = 0.5
 # Longest wait of one read, after which a stop is noticed.
 _READ_US = 100_000
+# Longest wait for a camera to be closed. Each word to a camera that does not answer takes seconds.
+_CLOSE_S = 0.5
 _BUFFERS = 4
 _PACKAGES = "gir1.2-aravis-0.8"
 _HINT = "check its power, its cable and its network; arv-tool-0.8 lists the cameras"
@@ -110,11 +112,11 @@ class _Finder:
             camera = aravis.Camera.new(fitting[0] if fitting else self._name)
             self._id = camera.get_device_id()
         except glib.Error as error:
-            raise self._absent(listed) from error
+            raise self._absent(f"it does not answer: {error.message}" if fitting else listed) from error
         return camera
 
-    def _absent(self, listed: str) -> AbsentSourceError:
-        return AbsentSourceError(f"no camera at {self._shown} ({listed})", hint=_HINT)
+    def _absent(self, reason: str) -> AbsentSourceError:
+        return AbsentSourceError(f"no camera at {self._shown} ({reason})", hint=_HINT)
 
 
 class GenicamCamera:
@@ -219,22 +221,25 @@ class GenicamCamera:
         return {cv2.CAP_PROP_POS_MSEC: self._stamp_ms, cv2.CAP_PROP_FPS: self._fps}.get(property_id, 0.0)
 
     def release(self) -> None:
-        """Stop the acquisition and let go of the camera."""
+        """Stop the acquisition and let go of the camera; one that does not answer is left behind."""
         if self._camera is None:
             return
         self._device.disconnect(self._on_loss)
-        with suppress(self._glib.Error):
-            if self._stream is not None and not self._lost.is_set():
-                self._camera.stop_acquisition()
-            if self._camera.is_gv_device() and self._device.is_controller() and not self._lost.is_set():
-                self._device.leave_control()
-        references = [self._stream, self._device, self._camera]
-        self._stream = self._device = self._camera = None
-        # Aravis closes the camera with its last reference. If the camera does not answer, this takes seconds.
-        closing = threading.Thread(target=references.clear, name="edgead-genicam", daemon=True)
+        references = [self._camera, self._device, self._stream]
+        self._camera = self._device = self._stream = None
+
+        def close() -> None:
+            with suppress(self._glib.Error):
+                if not self._lost.is_set():
+                    references[0].stop_acquisition()
+                    if references[0].is_gv_device() and references[1].is_controller():
+                        references[1].leave_control()
+            # Aravis closes the camera with its last reference.
+            references.clear()
+
+        closing = threading.Thread(target=close, name="edgead-genicam", daemon=True)
         closing.start()
-        if not self._lost.is_set():
-            closing.join()
+        closing.join(_CLOSE_S)
 
     def _image(self, buffer: Any) -> UInt8Array:
         """Return the image of a buffer, and remember its timestamp."""
