@@ -169,9 +169,10 @@ def test_a_camera_that_another_program_uses_may_come_later(monkeypatch: pytest.M
     from gi.repository import Aravis
 
     # The fake camera gives a second program no answer for seconds. Real ones refuse it at once.
-    with monkeypatch.context() as patch, pytest.raises(AbsentSourceError):
+    with monkeypatch.context() as patch:
         patch.setattr(Aravis.GvDevice, "is_controller", lambda _: False)
-        open_source(URI)
+        with pytest.raises(AbsentSourceError):
+            open_source(URI)
     open_camera().close()
 
 
