@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import sys
+import sysconfig
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -24,11 +26,7 @@ def _import_gi() -> None:
         return
     module = importlib.util.module_from_spec(spec)
     sys.modules["gi"] = module
-    try:
-        spec.loader.exec_module(module)
-    except ImportError:
-        # It was compiled for another version of Python.
-        del sys.modules["gi"]
+    spec.loader.exec_module(module)
 
 
 def needs_library(versions: dict[str, str], packages: str) -> pytest.MarkDecorator:
@@ -38,7 +36,11 @@ def needs_library(versions: dict[str, str], packages: str) -> pytest.MarkDecorat
         versions: Version of the interface by name of the module.
         packages: Packages of Debian that have them.
     """
-    if "gi" not in sys.modules:
+    if importlib.util.find_spec("gi") is None:
+        folder, compiled = Path(_PLACE, "gi"), f"_gi{sysconfig.get_config_var('EXT_SUFFIX')}"
+        if folder.is_dir() and not (folder / compiled).is_file():
+            reason = "gi of the system is for another Python: pip install pygobject"
+            return pytest.mark.skipif(True, reason=reason)
         _import_gi()
     try:
         with warnings.catch_warnings():

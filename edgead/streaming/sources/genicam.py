@@ -21,7 +21,7 @@ from edgead.files.addresses import without_secrets
 from edgead.streaming.sources.genicam_settings import TRIGGER_OFF, apply_settings, read_settings
 from edgead.streaming.sources.introspection import import_library
 from edgead.streaming.sources.live import LiveSource
-from edgead.streaming.sources.pixel_formats import SUPPORTED, image_from_pixels, is_supported
+from edgead.streaming.sources.pixel_formats import SUPPORTED, bits_of_pixel, image_from_pixels, is_supported
 from edgead.types import UInt8Array
 
 # A camera that is not waiting for a trigger and gives no image for so long is lost.
@@ -251,13 +251,14 @@ class GenicamCamera:
         # A camera without a clock of its own has the time of arrival, on the clock that people set.
         held_ns = time.time_ns() - buffer.get_system_timestamp()
         self._stamp_ms = (buffer.get_timestamp() or time.monotonic_ns() - held_ns) / 1e6
-        code = buffer.get_image_pixel_format()
+        code, data = buffer.get_image_pixel_format(), buffer.get_data()
+        width, height = buffer.get_image_width(), buffer.get_image_height()
         image = None
-        if is_supported(code):
-            padding = buffer.get_image_padding().x_padding
-            image = image_from_pixels(
-                buffer.get_data(), code, buffer.get_image_width(), buffer.get_image_height(), padding
-            )
+        if is_supported(code) and hasattr(buffer, "get_image_padding"):
+            image = image_from_pixels(data, code, width, height, buffer.get_image_padding().x_padding)
+        elif is_supported(code) and len(data) * 8 == width * height * bits_of_pixel(code):
+            # Aravis before 0.8.23 does not tell the padding, so there must be none.
+            image = image_from_pixels(data, code, width, height)
         if image is None:
             raise ImageError(f"{self._shown} gives a truncated image", hint="check the camera")
         return image

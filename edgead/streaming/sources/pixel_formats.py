@@ -33,6 +33,15 @@ def is_supported(code: int) -> bool:
     return code in _FORMATS
 
 
+def bits_of_pixel(code: int) -> int:
+    """Return the number of bits of a pixel, which the code of every format has.
+
+    Args:
+        code: Code of the format (PFNC).
+    """
+    return code >> 16 & 0xFF
+
+
 def image_from_pixels(data: bytes, code: int, width: int, height: int, padding: int = 0) -> UInt8Array | None:
     """Convert the data of an image.
 

@@ -107,6 +107,24 @@ def test_formats_and_other_names(name: str, format_: str) -> None:
 
 @needs_camera
 @pytest.mark.usefixtures("found_once")
+def test_images_of_an_aravis_that_does_not_tell_the_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gi.repository import Aravis
+
+    monkeypatch.delattr(Aravis.Buffer, "get_image_padding")
+    with open_camera("?format=Mono8&width=64&height=48") as source:
+        image = next(iter(source)).image
+        assert shows_the_pattern(image)
+        # Rows that are longer than the image says.
+        monkeypatch.setattr(Aravis.Buffer, "get_image_width", lambda _: 60)
+        reader = threading.Thread(target=lambda: list(source))
+        reader.start()
+        wait_for(lambda: source.broken)
+    reader.join(30)
+    assert not reader.is_alive()
+
+
+@needs_camera
+@pytest.mark.usefixtures("found_once")
 def test_a_format_that_is_not_supported_is_named_with_those_that_are() -> None:
     with pytest.raises(SourceError) as caught:
         open_source(f"{URI}?format=Mono16")

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from edgead.streaming.sources.pixel_formats import SUPPORTED, image_from_pixels, is_supported
+from edgead.streaming.sources.pixel_formats import SUPPORTED, bits_of_pixel, image_from_pixels, is_supported
 from edgead.types import UInt8Array
 
 # Codes of the Pixel Format Naming Convention, and the colour of the first four pixels: of two rows, two of each.
@@ -60,3 +60,4 @@ def test_the_formats_that_are_supported() -> None:
     assert {*BAYER, "Mono8", "RGB8", "BGR8"} == set(SUPPORTED)
     assert all(is_supported(code) for code in (MONO8, RGB8, BGR8, *(code for code, _ in BAYER.values())))
     assert not is_supported(MONO16)
+    assert [bits_of_pixel(code) for code in (MONO8, MONO16, RGB8, 0x01080009)] == [8, 16, 24, 8]
