@@ -28,7 +28,7 @@ from edgead.types import Frame, UInt8Array
 
 # Time without a good image from a live source after which the signal is lost.
 NO_SIGNAL_AFTER_S = 3.0
-# The same for a watched folder without a new image.
+# The same for a watched folder without a new image, and for a camera without a signal for one.
 NO_NEW_FILE_AFTER_S = 60.0
 # Shortest times before an event of the same state with new causes, and with a new text only.
 CAUSES_S = 1.0
@@ -186,9 +186,10 @@ class Health:
         self._bad["broken"] = self._source.broken
         if now_s - self._sinks_at_s >= _SINKS_EVERY_S:
             self._sinks_at_s, self._sink_problem = now_s, self._sink.update(now_s, self._sinks())
+        has_rate = self._source.live and not self._source.by_signal
         found = [
             *(watch.update(now_s, frames, self._bad[cause]) for cause, watch in self._shares.items()),
-            self._rate.update(now_s, frames, has_signal=has_signal) if self._source.live else None,
+            self._rate.update(now_s, frames, has_signal=has_signal) if has_rate else None,
             None if self._blur is None else self._blur.problem,
             self._rejects.problem,
             self._sink_problem,
@@ -199,11 +200,11 @@ class Health:
 
 def _signal_watch(source: Source, now_s: float) -> SignalWatch | None:
     """Make the watch of a source that never ends by itself; None for others."""
-    if source.live:
+    if source.live and not source.by_signal:
         # A slow camera has two images in this time.
         silence_s = max(NO_SIGNAL_AFTER_S, 2.0 / source.fps if source.fps else 0.0)
         return SignalWatch(silence_s, now_s)
-    if source.endless:
+    if source.endless or source.by_signal:
         return SignalWatch(
             NO_NEW_FILE_AFTER_S, now_s, trouble_after_s=NO_SIGNAL_AFTER_S, no_image="no new image comes"
         )

@@ -27,9 +27,11 @@ LATE = Problem("late", "the image is older than 1 s", ": 1.2 s")
 class Line:
     """A stream without threads: a source, its sinks, its clocks, and the changes of its state."""
 
-    def __init__(self, live: bool = True, endless: bool = False, fps: float | None = None) -> None:
+    def __init__(
+        self, live: bool = True, endless: bool = False, fps: float | None = None, by_signal: bool = False
+    ) -> None:
         self.source = ScriptedSource(lambda: iter(()), live)
-        self.source.endless, self.source.fps = endless, fps
+        self.source.endless, self.source.fps, self.source.by_signal = endless, fps, by_signal
         self.sinks = [SinkCount("jsonl:x", 0, 0)]
         self.health = Health(self.source, lambda: self.sinks, None, 0.0)
         self.now_s, self.wall_s, self.index = 0.0, 1e9, 0
@@ -107,6 +109,24 @@ def test_a_slow_camera_and_a_watched_folder_have_more_time() -> None:
     folder.source.trouble = "the share is away"
     folder.step(None)
     assert folder.found() == [("no_signal", ("no_image",))]
+
+
+def test_a_camera_that_waits_for_signals_may_be_silent_but_not_lost() -> None:
+    line = Line(by_signal=True)
+    for _ in range(20):
+        line.step(True)
+    # Faster, and slower again: neither is a falling rate.
+    for _ in range(10):
+        line.run(None, NO_NEW_FILE_AFTER_S - 1)
+        line.step(True)
+    assert line.found() == [("running", ())]
+    line.run(None, NO_NEW_FILE_AFTER_S + 1)
+    assert line.found() == [("no_signal", ("no_image",))]
+    line.step(True)
+    line.run(None, NO_SIGNAL_AFTER_S)
+    line.source.trouble = "it does not answer"
+    line.step(None)
+    assert line.found() == [("running", ()), ("no_signal", ("no_image",))]
 
 
 def test_another_cause_is_reported_at_once_and_another_text_after_a_while() -> None:

@@ -21,6 +21,7 @@ class Source(Closing):
         live: True if frames that are not taken in time are lost, so that only the newest is scored; False if every
             frame waits until it is taken.
         endless: True if a source that is not live never ends by itself.
+        by_signal: True if a live source gives a frame for each signal of the line, so that a gap is no fault.
         uri: Address of the source, without secrets.
         fps: Nominal frame rate in frames per second, None if unknown.
         broken: Number of images so far that were left out because they are broken.
@@ -30,6 +31,7 @@ class Source(Closing):
 
     live: bool = False
     endless: bool = False
+    by_signal: bool = False
 
     def __init__(self, uri: str, fps: float | None = None) -> None:
         self.uri = without_secrets(uri)

@@ -127,6 +127,9 @@ class GenicamCamera:
         settings: Options by name, see `apply_settings`.
         shown: Address, for errors.
 
+    Attributes:
+        waits_for_signal: Whether each image waits for a signal at an input of the camera.
+
     Raises:
         AbsentSourceError: The camera does not answer, or another program uses it.
         SourceError: The camera does not accept an option, has another format than those that are supported, or Aravis
@@ -170,7 +173,7 @@ class GenicamCamera:
                 )
             triggered = _text(camera, self._glib, "TriggerMode") not in ("", TRIGGER_OFF)
             self._by_software = triggered and camera.get_trigger_source() == "Software"
-            self._waits_for_trigger = triggered and not self._by_software
+            self.waits_for_signal = triggered and not self._by_software
             if not triggered and camera.is_frame_rate_available():
                 self._fps = camera.get_frame_rate()
             camera.set_acquisition_mode(aravis.AcquisitionMode.CONTINUOUS)
@@ -202,7 +205,7 @@ class GenicamCamera:
             self._asked, self._last_s = True, time.monotonic()
         buffer = self._stream.timeout_pop_buffer(_READ_US)
         if buffer is None:
-            if not self._waits_for_trigger and time.monotonic() - self._last_s > SILENCE_S:
+            if not self.waits_for_signal and time.monotonic() - self._last_s > SILENCE_S:
                 self._lost.set()
                 raise AbsentSourceError(f"{self._shown} gives no image for {SILENCE_S:g} s", hint=_HINT)
             return True, None

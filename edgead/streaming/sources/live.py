@@ -100,6 +100,7 @@ class LiveSource(Source):
             raise AbsentSourceError(f"no camera at {self.uri}", hint=hint)
         fps = self._device.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else None
+        self.by_signal = getattr(self._device, "waits_for_signal", False)
         self._clock = self._new_clock()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -194,6 +195,9 @@ class LiveSource(Source):
                 try:
                     self._device = self._open_device()
                     self._clock = self._new_clock()
+                    if self.by_signal:
+                        # The next image may come much later.
+                        self.trouble = None
                 except SourceError as error:
                     self._reason = self._without_uri(error)
 

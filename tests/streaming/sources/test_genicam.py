@@ -236,7 +236,7 @@ def test_a_camera_that_waits_for_a_signal_is_not_lost_and_its_first_image_counts
     source.close()
     assert not reader.is_alive()
     assert len(cameras) == 1, "it was opened again"
-    assert (frames[0].index, source.dropped) == (source.broken, 0)
+    assert (frames[0].index, source.dropped, source.by_signal) == (source.broken, 0, True)
     open_camera("?trigger=off").close()
 
 

@@ -91,6 +91,28 @@ def test_a_lost_camera_is_opened_again_and_counts_on(caplog: pytest.LogCaptureFi
     assert list(frames) == []
 
 
+def test_a_camera_that_waits_for_a_signal_has_no_trouble_once_it_is_opened_again() -> None:
+    waits = threading.Event()
+
+    class Lost(Device):
+        waits_for_signal = True
+
+    class Waiting(Lost):
+        def read(self) -> tuple[bool, UInt8Array | None]:
+            waits.set()
+            time.sleep(0.01)
+            return True, None
+
+    source = live([Lost([]), Waiting([])])
+    reader = threading.Thread(target=lambda: list(source))
+    reader.start()
+    assert waits.wait(10)
+    assert (source.by_signal, source.trouble) == (True, None)
+    source.close()
+    reader.join(10)
+    assert not reader.is_alive()
+
+
 def test_the_wait_starts_small_again_after_an_image(caplog: pytest.LogCaptureFixture) -> None:
     devices = [Device([textured(1)]), Device([]), Device([textured(2)]), Device([textured(3)])]
     with live(devices) as source:
