@@ -31,7 +31,8 @@ def origin_lines(manifest: Manifest, part: str) -> Iterator[str]:
         yield f"set by       edgead build, {manifest.created_at}"
         kind = "cross-fitted" if is_cross_fitted(manifest, part) else "held-out"
         yield f"images       {threshold.n_normal} {kind} images of good parts"
-    yield f"promise      {_promise(threshold)}"
+    crossed = is_cross_fitted(manifest, part) and (not changes or changes[-1].n_held_out > 0)
+    yield f"promise      {_promise(threshold, crossed)}"
     for number in range(len(changes) - 1, -1, -1):
         source = changes[number - 1].option if number else "edgead build"
         yield f"earlier      {changes[number].previous.value:.6g} ({source}), until {changes[number].set_at}"
@@ -82,11 +83,13 @@ def _images(change: ThresholdChange, cross_fitted: bool) -> str:
     return f"{change.n_good} of good parts{held_out}{defects}"
 
 
-def _promise(threshold: Threshold) -> str:
+def _promise(threshold: Threshold, cross_fitted: bool) -> str:
     """Return what a threshold promises about false alarms."""
     if threshold.false_alarm_rate is None or threshold.confidence is None:
         return "none: the threshold was not set for a false-alarm rate"
     rate, confidence = threshold.false_alarm_rate, threshold.confidence
     promise = f"at most {rate:g} of good parts are false alarms, at confidence {confidence:g}"
     warning = threshold.warning()
-    return promise if warning is None else f"not kept: {warning}"
+    if warning is not None:
+        return f"not kept: {warning}"
+    return f"{promise} (measured for cross-fitted images, not proven)" if cross_fitted else promise

@@ -188,11 +188,10 @@ def cross_fitted(loaded: LoadedImages, count: int, seed: int) -> PartImages:
         )
     folds = np.full(len(copy_of), NO_FOLD)
     folds[drawn] = np.arange(len(drawn)) % min(FOLDS, len(drawn))
-    if len(drawn) == len(copy_of):
-        return PartImages(loaded, loaded, Folds(folds, folds))
-    # The broken files are counted with the training images.
     chosen = sorted(drawn)
-    held_out = LoadedImages(loaded.images[chosen], tuple(loaded.samples[number] for number in chosen), ())
+    # Without a copy of all images. The broken files are counted with the training images.
+    images = loaded.images if len(chosen) == len(copy_of) else loaded.images[chosen]
+    held_out = LoadedImages(images, tuple(loaded.samples[number] for number in chosen), ())
     return PartImages(loaded, held_out, Folds(folds[copy_of], folds[chosen]))
 
 

@@ -157,7 +157,7 @@ def test_a_part_with_images_set_apart_holds_them_out_beside_a_cross_fitted_part(
 
 def loaded(greys: list[int]) -> LoadedImages:
     images = np.stack([np.full((4, 4, 3), grey, np.uint8) for grey in greys])
-    return LoadedImages(images, tuple(Sample(Path(f"{n}.png"), 0) for n in range(len(greys))), ())
+    return LoadedImages(images, tuple(Sample(Path(f"{n}.png"), 0) for n in range(len(greys))), ("broken",))
 
 
 def test_folds_have_equal_sizes_and_copies_stay_together() -> None:
@@ -171,6 +171,8 @@ def test_folds_have_equal_sizes_and_copies_stay_together() -> None:
     assert [sample.path.name for sample in part.held_out.samples] == [f"{n}.png" for n in range(20)]
     np.testing.assert_array_equal(part.folds.held_out, trained[:20])
     assert len(part.trained.samples) == 23
+    # The counts of broken files of both are added up.
+    assert (part.trained.broken, part.held_out.broken) == (("broken",), ())
 
 
 def test_images_beyond_the_largest_number_only_train() -> None:
