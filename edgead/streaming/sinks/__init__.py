@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from edgead.errors import InputError, SinkError
 from edgead.files.addresses import shown_mistyped, without_secrets
-from edgead.streaming.sinks.base import Sink, SinkCount, StopStream
+from edgead.streaming.sinks.base import Plan, Sink, SinkCount, StopStream
 from edgead.streaming.sinks.jsonl import JsonLines
 from edgead.streaming.sinks.line_file import FSYNC_S, KEEP_FILES, LinePolicy
-from edgead.streaming.sinks.mqtt import Mqtt, open_mqtt
-from edgead.streaming.sinks.prometheus import Prometheus, open_prometheus
+from edgead.streaming.sinks.mqtt import Mqtt, plan_mqtt
+from edgead.streaming.sinks.prometheus import Prometheus, plan_prometheus
 from edgead.streaming.sinks.rejects import KEEP, RejectFolder
 from edgead.streaming.sinks.status import StatusLine
 from edgead.streaming.sinks.video import KEEP_SEGMENTS, SEGMENT_S, VIDEO_FPS, AnnotatedVideo
-from edgead.streaming.sinks.webhook import Webhook, open_webhook
+from edgead.streaming.sinks.webhook import Webhook, plan_webhook
 from edgead.streaming.sinks.window import Window
 from edgead.streaming.uri import number_in, split_options
 
@@ -44,7 +45,7 @@ _KINDS = (
 
 
 def open_sinks(uris: Sequence[str], *, fps: float | None = None) -> list[Sink]:
-    """Open the sinks of several addresses, or none of them.
+    """Open the sinks of several addresses, or none of them. All addresses are read before the first sink is opened.
 
     Args:
         uris: Addresses of the sinks, see `open_sink`.
@@ -57,29 +58,42 @@ def open_sinks(uris: Sequence[str], *, fps: float | None = None) -> list[Sink]:
         SinkError: A sink cannot be opened, or two sinks write to one place.
         InputError: An option of an address is unknown or has an invalid value.
     """
+    plans = [_plan(uri, fps) for uri in uris]
+    names = [without_secrets(uri) for uri in uris]
+    seen: dict[object, str] = {}
+    for plan, name in zip(plans, names, strict=True):
+        key = _identity(plan.place)
+        if key in seen:
+            raise SinkError(
+                f"sinks {seen[key]!r} and {name!r} write to one place", hint="give each its own place"
+            )
+        seen[key] = name
     with ExitStack() as stack:
-        sinks = [stack.enter_context(open_sink(uri, fps=fps)) for uri in uris]
-        seen: dict[object, str] = {}
-        for sink in sinks:
-            if sink.place is None:
-                continue
-            key = _identity(sink.place)
-            if key in seen:
-                raise SinkError(
-                    f"sinks {seen[key]!r} and {sink.name!r} write to one place",
-                    hint="give each its own place",
-                )
-            seen[key] = sink.name
+        sinks = [stack.enter_context(plan.open()) for plan in plans]
         stack.pop_all()
+    for number, (sink, name) in enumerate(zip(sinks, names, strict=True)):
+        # Addresses may differ in their secrets only, and a name stands for one sink in counts and messages.
+        earlier = names[:number].count(name)
+        sink.name = f"{name} ({earlier + 1})" if earlier else name
     return sinks
 
 
-def _identity(place: str) -> object:
-    """Return the identity of a place: the inode of a file, or the real path of a file that is not there yet."""
+def _identity(place: Path | str) -> object:
+    """Return the identity of a place: the inode of a file, or the real path of a file that is not there yet.
+
+    Raises:
+        SinkError: No file can have this name.
+    """
+    if isinstance(place, str):
+        return place
     try:
-        found = os.stat(place)
-    except OSError:
+        found = place.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return os.path.realpath(place)
+    except (OSError, ValueError) as error:
+        # A name that is too long, has a null character, or goes through links in a circle.
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SinkError(f"cannot write to {place} ({reason})", hint="choose another name") from error
     return found.st_dev, found.st_ino
 
 
@@ -121,31 +135,31 @@ def open_sink(uri: str, *, fps: float | None = None) -> Sink:
         SinkError: The address is unknown, or the sink cannot be opened.
         InputError: An option of the address is unknown or has an invalid value.
     """
-    sink = _open(uri, fps)
-    sink.name = without_secrets(uri)
+    (sink,) = open_sinks([uri], fps=fps)
     return sink
 
 
-def _open(uri: str, fps: float | None) -> Sink:
+def _plan(uri: str, fps: float | None) -> Plan:
+    """Read the address of a sink. See `open_sink`."""
     kind, colon, target = uri.partition(":")
-    if colon and kind in _OPENERS:
+    if colon and kind in _FILES:
         if not target.replace("??", "_").partition("?")[0]:
             raise SinkError(f"sink {uri!r} names no place to write to", hint=f"give {_KINDS}")
-        return _OPENERS[kind](target, fps)
+        return _FILES[kind](target, fps)
     if kind in ("mqtt", "mqtts"):
-        return open_mqtt(uri)
+        return plan_mqtt(uri)
     if kind == "webhook":
-        return open_webhook(target)
+        return plan_webhook(target)
     if kind == "prometheus":
-        return open_prometheus(target)
+        return plan_prometheus(target)
     if uri == "status:":
-        return StatusLine()
+        return Plan("standard error", StatusLine)
     if uri == "window:":
-        return Window()
+        return Plan("window", Window)
     raise SinkError(f"unknown sink {shown_mistyped(uri)!r}", hint=f"give {_KINDS}")
 
 
-def _open_jsonl(target: str, fps: float | None) -> Sink:
+def _plan_jsonl(target: str, fps: float | None) -> Plan:
     known = {"max_mb": number_in(float, 0.001), "keep": number_in(int, 1), "fsync_s": number_in(float, 0)}
     path, options = split_options(target, known)
     if "keep" in options and "max_mb" not in options:
@@ -156,32 +170,34 @@ def _open_jsonl(target: str, fps: float | None) -> Sink:
         int(options.get("keep", KEEP_FILES)),
         options.get("fsync_s", FSYNC_S),
     )
-    return JsonLines(path, policy)
+    return Plan("standard output" if path == "-" else Path(path), partial(JsonLines, path, policy))
 
 
-def _open_video(target: str, fps: float | None) -> Sink:
+def _plan_video(target: str, fps: float | None) -> Plan:
     known = {
         "fps": number_in(float, 0.1, 1000),
         "segment_s": number_in(float, 1),
         "keep": number_in(int, 1),
     }
     path, options = split_options(target, known)
-    return AnnotatedVideo(
+    open_video = partial(
+        AnnotatedVideo,
         Path(path),
         options.get("fps", fps or VIDEO_FPS),
         segment_s=options.get("segment_s", SEGMENT_S),
         keep=int(options.get("keep", KEEP_SEGMENTS)),
     )
+    return Plan(Path(path), open_video)
 
 
-def _open_rejects(target: str, fps: float | None) -> Sink:
+def _plan_rejects(target: str, fps: float | None) -> Plan:
     path, options = split_options(target, {"keep": number_in(int, 1)})
-    return RejectFolder(Path(path), int(options.get("keep", KEEP)))
+    return Plan(Path(path), partial(RejectFolder, Path(path), int(options.get("keep", KEEP))))
 
 
 # Kinds with a place to write to. Each function gets the address after the kind, and the frame rate of the source.
-_OPENERS: dict[str, Callable[[str, float | None], Sink]] = {
-    "jsonl": _open_jsonl,
-    "video": _open_video,
-    "rejects": _open_rejects,
+_FILES: dict[str, Callable[[str, float | None], Plan]] = {
+    "jsonl": _plan_jsonl,
+    "video": _plan_video,
+    "rejects": _plan_rejects,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgead.streaming.record import Record, state_record, verdict_record, withheld_record
 from edgead.streaming.state import StateChange
@@ -32,6 +33,19 @@ class SinkCount:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A sink that can be opened: its address has no error.
+
+    Attributes:
+        place: Path of the output, or its name if it is no file. Two sinks on one place are refused.
+        open: Function that opens the sink. It raises an EdgeadError if that fails.
+    """
+
+    place: Path | str
+    open: Callable[[], Sink]
+
+
 class Sink(Closing):
     """An opened sink: a context manager that one thread uses. An EdgeadError is a failure of the sink.
 
@@ -39,7 +53,6 @@ class Sink(Closing):
 
     Attributes:
         name: Address of the sink, without secrets, for messages.
-        place: Path or name of the output. Two sinks on one place are refused. None if a place can be shared.
         capacity: Largest number of events that wait for the sink. An event may hold an image.
         logs_each_loss: Whether every lost image of this sink gets a record of its own.
         hurry: Whether the stream was stopped, so that `close` must return within a second.
@@ -48,7 +61,6 @@ class Sink(Closing):
     """
 
     name = ""
-    place: str | None = None
     capacity = 8
     logs_each_loss = False
     hurry = False

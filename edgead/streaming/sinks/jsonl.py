@@ -28,7 +28,6 @@ class JsonLines(RecordSink):
     """
 
     def __init__(self, path: str, policy: LinePolicy | None = None) -> None:
-        self.place = path
         self._file = None if path == "-" else LineFile(path, policy or LinePolicy())
 
     def record(self, record: Record) -> None:

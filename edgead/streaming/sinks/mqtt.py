@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from edgead.errors import SinkError, needs_extra
 from edgead.files.addresses import Address, check_host, shown_mistyped
 from edgead.files.parsing import json_text
 from edgead.streaming.record import Record
+from edgead.streaming.sinks.base import Plan
 from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink
 from edgead.streaming.sinks.tls import tls_context
 from edgead.streaming.uri import number_in, read_options
@@ -193,14 +195,12 @@ class Mqtt(StoredSink):
             return len(list(takewhile(self._confirmed.__contains__, sent)))
 
 
-def open_mqtt(uri: str) -> Mqtt:
-    """Open the sink of an address ``mqtt://`` or ``mqtts://``. See `edgead.streaming.sinks.open_sink`.
+def plan_mqtt(uri: str) -> Plan:
+    """Read an address ``mqtt://`` or ``mqtts://``. See `edgead.streaming.sinks.open_sink`.
 
     Raises:
         SinkError: The address has no host, no topic or no spool.
         InputError: An option is unknown or has an invalid value.
-        MissingExtraError: paho-mqtt is not installed.
-        EdgeadError: The spool cannot be opened, or a certificate cannot be read.
     """
     shown, address = shown_mistyped(uri), Address.parse(uri) if "://" in uri else None
     if address is None or address.option:
@@ -231,4 +231,5 @@ def open_mqtt(uri: str) -> Mqtt:
         raise SinkError(f"{shown} names no {'spool' if host else 'host'}", hint=_EXAMPLE)
     files = (options.get(name) for name in ("ca", "cert", "key"))
     broker = Broker(host, port, topic, address.user, address.password, tls, *files)
-    return Mqtt(broker, Path(options["spool"]), int(options.get("keep", KEEP_RECORDS)))
+    spool, keep = Path(options["spool"]), int(options.get("keep", KEEP_RECORDS))
+    return Plan(spool, partial(Mqtt, broker, spool, keep))

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edgead.errors import SinkError, needs_extra
 from edgead.streaming.record import Record
-from edgead.streaming.sinks.base import RecordSink, SinkCount
+from edgead.streaming.sinks.base import Plan, RecordSink, SinkCount
 from edgead.streaming.state import STATES
 from edgead.streaming.uri import split_options
 
@@ -53,7 +54,6 @@ class Prometheus(RecordSink):
                 Histogram,
                 start_http_server,
             )
-        self.place = f"{host}:{port}"
         registry = CollectorRegistry()
         self._counts: Callable[[], Sequence[SinkCount]] = tuple
         self._frames = Counter(
@@ -76,7 +76,7 @@ class Prometheus(RecordSink):
         try:
             self._server, self._thread = start_http_server(port, host, registry)
         except (OSError, OverflowError, UnicodeError) as error:
-            raise SinkError(f"cannot listen on {self.place} ({error})", hint=_EXAMPLE) from error
+            raise SinkError(f"cannot listen on {host}:{port} ({error})", hint=_EXAMPLE) from error
         self._is_open = True
 
     def show_counts(self, counts: Callable[[], Sequence[SinkCount]]) -> None:
@@ -128,16 +128,16 @@ class _SinkCollector:
         return written, lost, failing
 
 
-def open_prometheus(target: str) -> Prometheus:
-    """Open the sink of an address without its kind: ``PORT`` or ``HOST:PORT``.
+def plan_prometheus(target: str) -> Plan:
+    """Read an address without its kind: ``PORT`` or ``HOST:PORT``.
 
     Raises:
-        SinkError: The address is not usable, or the port is in use.
+        SinkError: The address is not usable.
         InputError: The address has options.
-        MissingExtraError: prometheus-client is not installed.
     """
     place, _ = split_options(target, {})
     found = _ADDRESS.fullmatch(place)
     if found is None or not 0 < int(found["port"]) < 65536:
         raise SinkError(f"prometheus:{target} is no address to listen on", hint=_EXAMPLE)
-    return Prometheus(found["host"] or "127.0.0.1", int(found["port"]))
+    host, port = found["host"] or "127.0.0.1", int(found["port"])
+    return Plan(f"{host}:{port}", partial(Prometheus, host, port))

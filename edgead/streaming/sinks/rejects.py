@@ -43,7 +43,6 @@ class RejectFolder(Sink):
 
     def __init__(self, folder: Path, keep: int = KEEP) -> None:
         self._folder, self._keep = folder, keep
-        self.place = str(folder)
         if folder.exists() and not folder.is_dir():
             raise SinkError(f"cannot write to {folder} (it is a file)", hint="give rejects: a folder")
         try:

@@ -23,8 +23,6 @@ class StatusLine(RecordSink):
     It goes to standard error, so that standard output has verdicts only. It names every sink that lost events.
     """
 
-    place = "standard error"
-
     def __init__(self) -> None:
         self._line = TerminalLine(sys.stderr) if is_drawable(sys.stderr) else None
         self._every_s = TERMINAL_EVERY_S if self._line is not None else LOG_EVERY_S

@@ -50,7 +50,7 @@ class StoredSink(RecordSink):
     batch = 1
 
     def __init__(self, spool: Path, keep: int = KEEP_RECORDS) -> None:
-        self.place = str(spool)
+        self._place = str(spool)
         self._spool = Spool(spool, keep)
         self._changed = threading.Condition()
         self._closing = self._is_closed = self._is_reported = False
@@ -90,7 +90,7 @@ class StoredSink(RecordSink):
         """Return why records wait on the disk. See `Sink.problem`."""
         if self._trouble is None and not (self._is_closed and len(self._spool)):
             return None
-        return f"{self._trouble or 'it was stopped'}; {len(self._spool)} records wait in {self.place}"
+        return f"{self._trouble or 'it was stopped'}; {len(self._spool)} records wait in {self._place}"
 
     def close(self) -> None:
         """Send what waits as long as the receiver confirms, and close the spool, which keeps the rest."""
@@ -113,7 +113,7 @@ class StoredSink(RecordSink):
             self._changed.notify_all()
         self._sender.join(JOIN_S)
         if waiting := len(self._spool):
-            _log.warning("%s: %d records wait in %s for the next stream", self.name, waiting, self.place)
+            _log.warning("%s: %d records wait in %s for the next stream", self.name, waiting, self._place)
         self._spool.close()
 
     def _wait(self, seconds: float) -> None:
@@ -157,7 +157,7 @@ class StoredSink(RecordSink):
         """Remember why the receiver cannot be reached, or that it can; log a change."""
         self._trouble = reason
         if reason is not None and not self._is_reported:
-            _log.warning("%s: %s; records wait in %s", self.name, reason, self.place)
+            _log.warning("%s: %s; records wait in %s", self.name, reason, self._place)
         elif reason is None and self._is_reported:
             _log.warning("%s: connected again", self.name)
         self._is_reported = reason is not None

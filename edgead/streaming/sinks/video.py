@@ -70,7 +70,6 @@ class AnnotatedVideo(Sink):
             )
         self._path, self._fps = path, fps
         self._segment_frames, self._keep = max(1, round(segment_s * fps)), keep
-        self.place = str(path)
         self._video: cv2.VideoWriter | None = None
         self._width_height = (0, 0)
         self._count = 0

@@ -12,6 +12,7 @@ import base64
 import http.client
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +20,9 @@ from urllib.parse import urlsplit
 from edgead.errors import SinkError
 from edgead.files.addresses import Address, check_host, shown_mistyped, without_secrets
 from edgead.streaming.pauses import pause_s
+from edgead.streaming.sinks.base import Plan
 from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink
+from edgead.streaming.sinks.time_limit import time_limit
 from edgead.streaming.sinks.tls import tls_context
 from edgead.streaming.uri import number_in, read_options
 
@@ -86,9 +89,11 @@ class Webhook(StoredSink):
         try:
             if self._connection is None:
                 self._connection = self._connect()
-            self._connection.request("POST", self._path, message.encode(), headers)
-            answer = self._connection.getresponse()
-            rest = answer.read(_MAX_ANSWER_BYTES)
+            connection = self._connection
+            with time_limit(connection.sock, TIMEOUT_S):
+                connection.request("POST", self._path, message.encode(), headers)
+                answer = connection.getresponse()
+                rest = answer.read(_MAX_ANSWER_BYTES)
             if answer.will_close or len(rest) == _MAX_ANSWER_BYTES:
                 self._hang_up()
         except (OSError, http.client.HTTPException) as error:
@@ -103,8 +108,13 @@ class Webhook(StoredSink):
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._context is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._context)
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
+        else:
+            connection = http.client.HTTPSConnection(
+                self._host, self._port, timeout=TIMEOUT_S, context=self._context
+            )
+        connection.connect()
+        return connection
 
     def _hang_up(self) -> None:
         if self._connection is not None:
@@ -118,18 +128,17 @@ class Webhook(StoredSink):
             self._hang_up()
 
 
-def open_webhook(target: str) -> Webhook:
-    """Open the sink of an address without its kind: ``https://HOST/PATH#spool=FILE``.
+def plan_webhook(target: str) -> Plan:
+    """Read an address without its kind: ``https://HOST/PATH#spool=FILE``.
 
     Raises:
         SinkError: The address has no host or no spool.
         InputError: An option is unknown or has an invalid value.
-        EdgeadError: The spool cannot be opened.
     """
     url, mark, query = target.partition("#")
     known: dict[str, Callable[[str], Any]] = {"spool": str, "keep": number_in(int, 1), "ca": str}
     options = read_options(query, known) if mark else {}
     if "://" not in url or not options.get("spool"):
         raise SinkError(f"{shown_mistyped(target)} names no server and spool", hint=_EXAMPLE)
-    keep = int(options.get("keep", KEEP_RECORDS))
-    return Webhook(Address.parse(url), Path(options["spool"]), keep, options.get("ca"))
+    spool, keep = Path(options["spool"]), int(options.get("keep", KEEP_RECORDS))
+    return Plan(spool, partial(Webhook, Address.parse(url), spool, keep, options.get("ca")))

@@ -25,8 +25,6 @@ class Window(Sink):
         SinkError: No window can be shown.
     """
 
-    place = "window"
-
     def __init__(self) -> None:
         _check_display()
         self._height_width = (480, 640)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgead.errors import InputError, SinkError
-from edgead.streaming import open_sink, open_sinks
+from edgead.streaming import open_sink
 from edgead.streaming.sinks.line_file import LineFile, LinePolicy
 from tests.helpers.stream_parts import frame, textured
 from tests.streaming.test_sinks import MAP, verdict
@@ -139,33 +139,6 @@ def test_options_of_a_file_of_lines(tmp_path: Path) -> None:
     for options in ("keep=2", "max_mb=0", "fsync_s=-1", "fsync_s=never"):
         with pytest.raises(InputError):
             open_sink(f"jsonl:{path}?{options}")
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("jsonl:out.jsonl", "jsonl:./out.jsonl?fsync_s=0"),
-        ("jsonl:out.jsonl", "jsonl:link.jsonl"),
-        ("jsonl:out.jsonl", "jsonl:hard.jsonl"),
-        ("jsonl:-", "jsonl:-"),
-        ("video:out.mkv", "video:linked/out.mkv?fps=3"),
-        ("video:out.mkv", "jsonl:out.mkv"),
-        ("rejects:rejects", "rejects:linked/rejects"),
-        ("status:", "status:"),
-    ],
-)
-def test_two_sinks_on_one_place_are_refused(
-    first: str, second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("linked").symlink_to(".")
-    Path("link.jsonl").symlink_to("out.jsonl")
-    Path("out.jsonl").touch()
-    Path("hard.jsonl").hardlink_to("out.jsonl")
-    with pytest.raises(SinkError) as caught:
-        open_sinks([first, "jsonl:other.jsonl", second])
-    assert repr(first) in caught.value.what
-    assert repr(second) in caught.value.what
 
 
 def test_a_flush_that_fails_duplicates_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

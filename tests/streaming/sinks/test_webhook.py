@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Hook:
     """A server that takes records.
 
     Attributes:
-        answer: What to do with the next requests: a status, "hang", "drop" or "garbage".
+        answer: What to do with the next requests: a status, "hang", "drip", "drop" or "garbage".
         taken: Every record that was confirmed.
         seen: Number of requests.
         delay_s: Time that each answer takes, in seconds.
@@ -60,6 +60,10 @@ def serving() -> Iterator[Hook]:
                 hook.goes_on.wait(LIMIT_S)
             if answer == "garbage":
                 self.wfile.write(b"\xff\xfe\0 what?\r\n\r\n")
+            with suppress(ConnectionError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX: " * (answer == "drip"))
+                while answer == "drip" and not hook.goes_on.wait(0.05):
+                    self.wfile.write(b"y")
             if isinstance(answer, str):
                 self.close_connection = True
                 return
@@ -109,7 +113,14 @@ def test_every_record_arrives_in_order_although_the_server_fails_and_hangs(tmp_p
 
             return fail
 
-        plan = {20: after(500), 40: after("hang"), 60: after("drop"), 80: after("garbage"), 90: after(404)}
+        plan = {
+            20: after(500),
+            40: after("hang"),
+            60: after("drop"),
+            70: after("drip"),
+            80: after("garbage"),
+            90: after(404),
+        }
 
         def script() -> Iterator[UInt8Array]:
             for number in range(120):
