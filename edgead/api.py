@@ -251,8 +251,8 @@ def stream(
         source: Camera number, video file, folder of images, "rtsp://..." or another address that
             `edgead.streaming.open_source` lists.
         sinks: Addresses that receive the verdicts: "jsonl:FILE", "video:FILE.mkv", "rejects:FOLDER?keep=1000",
-            "mqtt://HOST/TOPIC?spool=FILE", "webhook:https://HOST/PATH#spool=FILE", "prometheus:PORT", "status:",
-            "window:".
+            "mqtt://HOST/TOPIC?spool=FILE", "webhook:https://HOST/PATH#spool=FILE", "modbus://HOST/?registers=100",
+            "prometheus:PORT", "status:", "window:".
         **options: `part`, `max_age` and the other options of `edgead.files.arguments.StreamOptions`.
 
     Returns:

@@ -31,7 +31,7 @@ def stream(
         typer.Option(
             help="Sink of verdicts; may be repeated. jsonl:FILE (- for the terminal), video:FILE.mkv?fps=25, "
             "rejects:DIR?keep=1000, mqtt://HOST/TOPIC?spool=FILE, "
-            "webhook:https://HOST#spool=FILE, prometheus:PORT, status:, window:.",
+            "webhook:https://HOST#spool=FILE, modbus://HOST/?registers=100, prometheus:PORT, status:, window:.",
             metavar="URI",
         ),
     ] = ["status:"],  # noqa: B006 (typer copies it)

@@ -30,9 +30,9 @@ _HOST_FOLLOWS = re.compile(rf"@(?={_AUTHORITY}(?:[/?#]|$))")
 
 # Names whose values are no secret, with words that cameras take without a value.
 _HARMLESS = re.compile(
-    "action|audio|camera|ch|channel|chn|cmd|codec|compression|enablesrtp|fps|framerate|get_stream|height|live|media|mode|"
-    "msubmenu|profile|profile_\\d|proto|quality|rate|real_stream|res|resolution|size|stream|streamid|subtype|tcp|"
-    "transport|transportmode|type|udp|unicast|video|videocodec|width",
+    "action|audio|camera|ch|channel|chn|cmd|codec|coils|compression|enablesrtp|fps|framerate|get_stream|height|live|media|"
+    "mode|msubmenu|profile|profile_\\d|proto|quality|rate|real_stream|registers|res|resolution|size|stream|streamid|subtype|tcp|"
+    "transport|transportmode|type|udp|unicast|unit|video|videocodec|width",
     re.IGNORECASE,
 )
 # Addresses of cameras without user and password.

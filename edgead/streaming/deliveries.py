@@ -13,6 +13,7 @@ from typing_extensions import Self
 from edgead.streaming.delivery import Delivery, Item, Ticket
 from edgead.streaming.record import Record, lost_record, state_record, verdict_record, withheld_record
 from edgead.streaming.sinks.base import RecordSink, Sink, SinkCount, StopStream
+from edgead.streaming.sinks.latest import LatestSink
 from edgead.streaming.state import StateChange
 from edgead.types import Float32Array, Frame, Verdict
 
@@ -90,7 +91,14 @@ class Deliveries:
 
     def _put_record(self, record: Record, frame_index: int | None = None) -> tuple[Ticket, ...]:
         return tuple(
-            one.put(Item(partial(sink.record, record), frame_index), self._stop)
+            one.put(
+                Item(
+                    partial(sink.record, record),
+                    frame_index,
+                    skip=partial(sink.skip, record) if isinstance(sink, LatestSink) else None,
+                ),
+                self._stop,
+            )
             for one, sink in self._records
         )
 
@@ -98,7 +106,9 @@ class Deliveries:
         """Give the record of lost events to the sinks of records, without waiting; called from any thread."""
         record = lost_record(name, events, reason, frame_index)
         for one, sink in self._records:
-            one.put(Item(partial(sink.record, record)))
+            # A loss changes no state, and would replace a verdict there.
+            if not isinstance(sink, LatestSink):
+                one.put(Item(partial(sink.record, record)))
 
     def finish(self) -> None:
         """Write what waits and close all sinks; may be called twice.

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from edgead.errors import EdgeadError
 from edgead.streaming.sinks.base import RecordSink, Sink, SinkCount, StopStream
+from edgead.streaming.sinks.latest import LatestSink
 
 # Longest wait for an event before the thread calls `tick` of the sink.
 TICK_S = 0.1
@@ -26,7 +27,7 @@ REPORT_S = 60.0
 # Pause before a record is given again to a sink that failed.
 RETRY_S = 1.0
 
-_SLOW, _STUCK = "it takes events too slowly", "it does not answer"
+_SLOW, _STUCK, _REPLACED = "it takes events too slowly", "it does not answer", "a newer event came"
 
 _log = logging.getLogger(__name__)
 
@@ -51,11 +52,13 @@ class Item:
         call: Function that gives the event to the sink.
         frame_index: Index of the frame, for the record of a loss; None if the event belongs to no frame.
         after: Events of other sinks that are written first.
+        skip: Function that is called instead if a newer event waits; None if every event is written.
     """
 
     call: Callable[[], None]
     frame_index: int | None = None
     after: tuple[Ticket, ...] = ()
+    skip: Callable[[], None] | None = None
 
 
 class Delivery:
@@ -196,14 +199,24 @@ class Delivery:
                 if self._finishing:
                     self._is_over = True
                     return None
-            self._attempt(self.sink.tick)
+            works = self._attempt(self.sink.tick) is None
+            if works and isinstance(self.sink, LatestSink):
+                self._recover()
 
     def _deliver(self, item: Item) -> None:
-        """Give one event to the sink; a record is given again until it is written or the stream ends."""
+        """Give one event to the sink; a record is given again until it is written or the stream ends.
+
+        Of a sink of the latest state, an event that a newer one has replaced is skipped, and none is given again.
+        """
         for ticket in item.after:
             ticket.wait()
-        reason = self._attempt(item.call)
-        while reason is not None and isinstance(self.sink, RecordSink) and not self._finishing:
+        if item.skip is not None and self._queue:
+            item.skip()
+            reason: str | None = _REPLACED
+        else:
+            reason = self._attempt(item.call)
+        again = isinstance(self.sink, RecordSink) and item.skip is None
+        while reason is not None and again and not self._finishing:
             with self._changed:
                 self._changed.wait_for(lambda: self._finishing, RETRY_S)
             reason = self._attempt(item.call)
@@ -217,7 +230,12 @@ class Delivery:
             return
         if reason is not None:
             self._lose(item, reason)
-        elif self._problem is not None:
+        else:
+            self._recover()
+
+    def _recover(self) -> None:
+        """Forget a problem that has ended."""
+        if self._problem is not None:
             self._report(self._problem, now=True)
             self._problem = None
 

@@ -13,6 +13,7 @@ from edgead.files.addresses import shown_mistyped, without_secrets
 from edgead.streaming.sinks.base import Plan, Sink, SinkCount, StopStream
 from edgead.streaming.sinks.jsonl import JsonLines
 from edgead.streaming.sinks.line_file import FSYNC_S, KEEP_FILES, LinePolicy
+from edgead.streaming.sinks.modbus import Modbus, plan_modbus
 from edgead.streaming.sinks.mqtt import Mqtt, plan_mqtt
 from edgead.streaming.sinks.prometheus import Prometheus, plan_prometheus
 from edgead.streaming.sinks.rejects import KEEP, RejectFolder
@@ -25,6 +26,7 @@ from edgead.streaming.uri import number_in, split_options
 __all__ = [
     "AnnotatedVideo",
     "JsonLines",
+    "Modbus",
     "Mqtt",
     "Prometheus",
     "RejectFolder",
@@ -40,7 +42,7 @@ __all__ = [
 
 _KINDS = (
     "jsonl:FILE (or jsonl:- for the terminal), video:FILE, rejects:FOLDER, mqtt://HOST/TOPIC?spool=FILE, "
-    "webhook:https://HOST/PATH#spool=FILE, prometheus:PORT, status: and window:"
+    "webhook:https://HOST/PATH#spool=FILE, modbus://HOST/?registers=ADDRESS, prometheus:PORT, status: and window:"
 )
 
 
@@ -115,6 +117,8 @@ def open_sink(uri: str, *, fps: float | None = None) -> Sink:
         with the options `ca`, `cert` and `key`.
     ``webhook:https://USER:PASSWORD@HOST/PATH#spool=FILE&keep=100000``
         Records that are posted to a web address, with the options `spool`, `keep` and `ca` behind the ``#``.
+    ``modbus://HOST:PORT/?registers=ADDRESS&coils=ADDRESS&unit=1``
+        The latest verdict in the memory of a PLC.
     ``prometheus:PORT``, ``prometheus:HOST:PORT``
         Figures for Prometheus, on a web server of this stream.
     ``status:``
@@ -148,6 +152,8 @@ def _plan(uri: str, fps: float | None) -> Plan:
         return _FILES[kind](target, fps)
     if kind in ("mqtt", "mqtts"):
         return plan_mqtt(uri)
+    if kind == "modbus":
+        return plan_modbus(uri)
     if kind == "webhook":
         return plan_webhook(target)
     if kind == "prometheus":

@@ -18,16 +18,16 @@ from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from edgead.errors import SinkError, needs_extra
-from edgead.files.addresses import Address, check_host, shown_mistyped
+from edgead.files.addresses import without_secrets
 from edgead.files.parsing import json_text
 from edgead.streaming.record import Record
 from edgead.streaming.sinks.base import Plan
+from edgead.streaming.sinks.server import read_server
 from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink
 from edgead.streaming.sinks.tls import tls_context
-from edgead.streaming.uri import number_in, read_options
+from edgead.streaming.uri import number_in
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -202,9 +202,6 @@ def plan_mqtt(uri: str) -> Plan:
         SinkError: The address has no host, no topic or no spool.
         InputError: An option is unknown or has an invalid value.
     """
-    shown, address = shown_mistyped(uri), Address.parse(uri) if "://" in uri else None
-    if address is None or address.option:
-        raise SinkError(f"{shown} is no address of a broker", hint=_EXAMPLE)
     known: dict[str, Callable[[str], Any]] = {
         "spool": str,
         "keep": number_in(int, 1),
@@ -212,24 +209,17 @@ def plan_mqtt(uri: str) -> Plan:
         "cert": str,
         "key": str,
     }
-    target, mark, query = address.url.partition("?")
-    options = read_options(query, known) if mark else {}
-    tls = target.startswith("mqtts:")
+    tls = uri.startswith("mqtts:")
+    server = read_server(uri, TLS_PORT if tls else PORT, known, _EXAMPLE)
+    options = server.options
     if not tls and {"ca", "cert", "key"} & set(options):
         raise SinkError(
-            f"{shown} is not encrypted, so it has no certificates", hint="write mqtts:// in front"
+            f"{without_secrets(uri)} is not encrypted, so it has no certificates",
+            hint="write mqtts:// in front",
         )
-    try:
-        parts = urlsplit(target)
-        host, port = parts.hostname, parts.port or (TLS_PORT if tls else PORT)
-        topic = unquote(parts.path.removeprefix("/"), errors="strict")
-        check_host(host or "")
-    except ValueError as error:
-        # Its text may repeat a password that stands in the place of the port.
-        raise SinkError(f"{shown} is no address of a broker", hint=_EXAMPLE) from error
-    if not host or not options.get("spool"):
-        raise SinkError(f"{shown} names no {'spool' if host else 'host'}", hint=_EXAMPLE)
+    if not options.get("spool"):
+        raise SinkError(f"{without_secrets(uri)} names no spool", hint=_EXAMPLE)
     files = (options.get(name) for name in ("ca", "cert", "key"))
-    broker = Broker(host, port, topic, address.user, address.password, tls, *files)
+    broker = Broker(server.host, server.port, server.path, server.user, server.password, tls, *files)
     spool, keep = Path(options["spool"]), int(options.get("keep", KEEP_RECORDS))
     return Plan(spool, partial(Mqtt, broker, spool, keep))
