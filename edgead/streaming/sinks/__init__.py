@@ -110,8 +110,8 @@ def open_sink(uri: str, *, fps: float | None = None) -> Sink:
     ``video:FILE?fps=25&segment_s=3600&keep=24``
         Frames with heat map and verdict, .mkv or .webm, in segments of `segment_s` seconds of playback, of which `keep`
         older ones stay.
-    ``rejects:FOLDER?keep=1000``
-        The newest `keep` images above the threshold.
+    ``rejects:FOLDER?keep=1000&max_mb=500``
+        The newest images above the threshold: `keep` images, and `max_mb` megabytes with their heat maps.
     ``mqtt://USER:PASSWORD@HOST:PORT/TOPIC?spool=FILE&keep=100000``
         Records for an MQTT broker, which wait in the file `spool` while the broker is away. ``mqtts://`` encrypts,
         with the options `ca`, `cert` and `key`.
@@ -197,8 +197,13 @@ def _plan_video(target: str, fps: float | None) -> Plan:
 
 
 def _plan_rejects(target: str, fps: float | None) -> Plan:
-    path, options = split_options(target, {"keep": number_in(int, 1)})
-    return Plan(Path(path), partial(RejectFolder, Path(path), int(options.get("keep", KEEP))))
+    path, options = split_options(target, {"keep": number_in(int, 1), "max_mb": number_in(float, 0.001)})
+    max_mb, keep = options.get("max_mb"), options.get("keep")
+    max_bytes = None if max_mb is None else round(max_mb * 1e6)
+    if keep is None and max_mb is None:
+        keep = KEEP
+    open_folder = partial(RejectFolder, Path(path), None if keep is None else int(keep), max_bytes)
+    return Plan(Path(path), open_folder)
 
 
 # Kinds with a place to write to. Each function gets the address after the kind, and the frame rate of the source.
