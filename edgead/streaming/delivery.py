@@ -52,7 +52,8 @@ class Item:
         call: Function that gives the event to the sink.
         frame_index: Index of the frame, for the record of a loss; None if the event belongs to no frame.
         after: Events of other sinks that are written first.
-        skip: Function that is called instead if a newer event waits; None if every event is written.
+        skip: Function that is called instead if a newer event of a source that does not wait has come; None if every
+            event is written.
     """
 
     call: Callable[[], None]
@@ -206,11 +207,12 @@ class Delivery:
     def _deliver(self, item: Item) -> None:
         """Give one event to the sink; a record is given again until it is written or the stream ends.
 
-        Of a sink of the latest state, an event that a newer one has replaced is skipped, and none is given again.
+        A sink of the latest state does not get an event that a newer one has replaced, unless the source waits, and
+        gets none again.
         """
         for ticket in item.after:
             ticket.wait()
-        if item.skip is not None and self._queue:
+        if item.skip is not None and self._queue and not self._waits:
             item.skip()
             reason: str | None = _REPLACED
         else:

@@ -15,6 +15,7 @@ from edgead.streaming.sinks.jsonl import JsonLines
 from edgead.streaming.sinks.line_file import FSYNC_S, KEEP_FILES, LinePolicy
 from edgead.streaming.sinks.modbus import Modbus, plan_modbus
 from edgead.streaming.sinks.mqtt import Mqtt, plan_mqtt
+from edgead.streaming.sinks.opcua import OpcUa, plan_opcua
 from edgead.streaming.sinks.prometheus import Prometheus, plan_prometheus
 from edgead.streaming.sinks.rejects import KEEP, RejectFolder
 from edgead.streaming.sinks.status import StatusLine
@@ -28,6 +29,7 @@ __all__ = [
     "JsonLines",
     "Modbus",
     "Mqtt",
+    "OpcUa",
     "Prometheus",
     "RejectFolder",
     "Sink",
@@ -42,7 +44,8 @@ __all__ = [
 
 _KINDS = (
     "jsonl:FILE (or jsonl:- for the terminal), video:FILE, rejects:FOLDER, mqtt://HOST/TOPIC?spool=FILE, "
-    "webhook:https://HOST/PATH#spool=FILE, modbus://HOST/?registers=ADDRESS, prometheus:PORT, status: and window:"
+    "webhook:https://HOST/PATH#spool=FILE, modbus://HOST/?registers=ADDRESS, opcua:PORT, prometheus:PORT, "
+    "status: and window:"
 )
 
 
@@ -119,6 +122,8 @@ def open_sink(uri: str, *, fps: float | None = None) -> Sink:
         Records that are posted to a web address, with the options `spool`, `keep` and `ca` behind the ``#``.
     ``modbus://HOST:PORT/?registers=ADDRESS&coils=ADDRESS&unit=1``
         The latest verdict in the memory of a PLC.
+    ``opcua:PORT``, ``opcua://USER:PASSWORD@HOST:PORT/?cert=FILE&key=FILE``
+        An OPC UA server with the latest state, for this machine or for others.
     ``prometheus:PORT``, ``prometheus:HOST:PORT``
         Figures for Prometheus, on a web server of this stream.
     ``status:``
@@ -154,6 +159,8 @@ def _plan(uri: str, fps: float | None) -> Plan:
         return plan_mqtt(uri)
     if kind == "modbus":
         return plan_modbus(uri)
+    if kind == "opcua":
+        return plan_opcua(uri)
     if kind == "webhook":
         return plan_webhook(target)
     if kind == "prometheus":

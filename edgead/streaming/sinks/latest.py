@@ -10,6 +10,7 @@ import time
 from abc import abstractmethod
 from dataclasses import dataclass
 
+from edgead.files.records import utc_now
 from edgead.streaming.record import Record
 from edgead.streaming.sinks.base import RecordSink
 from edgead.streaming.state import State
@@ -30,6 +31,7 @@ class LatestState:
         good: Number of good frames.
         rejected: Number of rejected frames.
         withheld: Number of frames that got no verdict because they were late or not finite.
+        time: Time of the latest change, UTC in ISO 8601; empty before the first event.
     """
 
     state: State = "starting"
@@ -40,10 +42,11 @@ class LatestState:
     good: int = 0
     rejected: int = 0
     withheld: int = 0
+    time: str = ""
 
     def take(self, record: Record) -> None:
         """Change with a record of any kind."""
-        event = record["event"]
+        event, self.time = record["event"], record["time"]
         if event == "verdict":
             self.reason = self.state_reason
             self.verdict, self.verdict_at_s = record, time.monotonic()
@@ -63,14 +66,16 @@ class LatestState:
         """Whether the stream gives verdicts."""
         return self.state in ("running", "degraded")
 
-    def expire(self) -> None:
-        """Drop a verdict that is too old to act on."""
-        if self.verdict is not None and time.monotonic() - self.verdict_at_s > VALID_S:
-            self.verdict, self.reason = None, f"no verdict for {VALID_S:g} s"
+    def expire(self) -> bool:
+        """Drop a verdict that is too old to act on; return True if there was one."""
+        if self.verdict is None or time.monotonic() - self.verdict_at_s <= VALID_S:
+            return False
+        self.verdict, self.reason, self.time = None, f"no verdict for {VALID_S:g} s", utc_now("milliseconds")
+        return True
 
     def stop(self) -> None:
         """End with the stream."""
-        self.state, self.verdict, self.reason = "stopped", None, ""
+        self.state, self.verdict, self.reason, self.time = "stopped", None, "", utc_now("milliseconds")
 
 
 class LatestSink(RecordSink):
@@ -90,7 +95,7 @@ class LatestSink(RecordSink):
     def record(self, record: Record) -> None:
         """Show the state after a record. See `RecordSink.record`."""
         self.skip(record)
-        self._show_now()
+        self._show()
 
     def skip(self, record: Record) -> None:
         """Receive a record that a newer one has replaced, without writing it."""
@@ -102,8 +107,8 @@ class LatestSink(RecordSink):
         Raises:
             EdgeadError: The place of the sink does not have the latest state.
         """
-        if self._is_due():
-            self._show_now()
+        if self.latest.expire() or self._is_due():
+            self._show()
 
     def close(self) -> None:
         """Show that the stream has stopped.
@@ -120,13 +125,9 @@ class LatestSink(RecordSink):
         finally:
             self._end()
 
-    def _show_now(self) -> None:
-        self.latest.expire()
-        self._show()
-
     def _is_due(self) -> bool:
-        """Return True if the state is to be shown although nothing has happened."""
-        return True
+        """Return True if the state is to be shown although it has not changed."""
+        return False
 
     @abstractmethod
     def _show(self) -> None:
