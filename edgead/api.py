@@ -252,7 +252,7 @@ def stream(
             `edgead.streaming.open_source` lists.
         sinks: Addresses that receive the verdicts: "jsonl:FILE", "video:FILE.mkv", "rejects:FOLDER?keep=1000",
             "mqtt://HOST/TOPIC?spool=FILE", "webhook:https://HOST/PATH#spool=FILE", "modbus://HOST/?registers=100",
-            "prometheus:PORT", "status:", "window:".
+            "opcua:PORT", "prometheus:PORT", "status:", "window:".
         **options: `part`, `max_age` and the other options of `edgead.files.arguments.StreamOptions`.
 
     Returns:

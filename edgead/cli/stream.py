@@ -30,8 +30,8 @@ def stream(
         list[str],
         typer.Option(
             help="Sink of verdicts; may be repeated. jsonl:FILE (- for the terminal), video:FILE.mkv?fps=25, "
-            "rejects:DIR?keep=1000, mqtt://HOST/TOPIC?spool=FILE, "
-            "webhook:https://HOST#spool=FILE, modbus://HOST/?registers=100, prometheus:PORT, status:, window:.",
+            "rejects:DIR?keep=1000, mqtt://HOST/TOPIC?spool=FILE, webhook:https://HOST#spool=FILE, "
+            "modbus://HOST/?registers=100, opcua:PORT, prometheus:PORT, status:, window:.",
             metavar="URI",
         ),
     ] = ["status:"],  # noqa: B006 (typer copies it)

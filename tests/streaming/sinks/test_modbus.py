@@ -40,7 +40,7 @@ def run(
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgead.streaming.sinks.modbus.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("edgead.streaming.sinks.modbus.TIMEOUT_S", 0.1)
     monkeypatch.setattr("edgead.streaming.sinks.modbus.HEARTBEAT_S", 0.05)
     monkeypatch.setattr("edgead.streaming.sinks.modbus.pause_s", lambda tries: 0.05)
 
@@ -239,11 +239,11 @@ def test_a_server_that_does_not_confirm_is_a_failing_sink_and_holds_up_nothing(n
 
         def script() -> Iterator[UInt8Array]:
             for number in range(200):
-                if len(seen) > 40:
+                if len(seen) > 30:
                     stop.set()
                 seen.append(number)
                 yield textured(GOOD + number % 100)
-                time.sleep(0.01)
+                time.sleep(0.003)
 
         seen: list[int] = []
         summary = run(port, script, stop)
