@@ -4,5 +4,6 @@ Each case is made from a whole input by a few mutations. It passes if the reader
 one printable line. It fails with any other exception, a crash, a hang, or much memory. A case follows from target, seed
 and number alone, so a failure is run again by its number.
 
-Add a target: a function in `tests/fuzz/targets.py`, with its whole inputs and mutations, in `TARGETS`.
+Add a target: a function in `tests/fuzz/targets.py`, with its whole inputs and mutations, in `TARGETS`; those of sinks
+are in `tests/fuzz/sink_targets.py`.
 """

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -35,7 +34,9 @@ from edgead.runtime.tensorrt.feature_record import FeatureRecord
 from edgead.scoring.threshold import Threshold
 from edgead.streaming.uri import number_in, split_options
 from edgead.types import HeadSpec
-from tests.fuzz.mutations import ARCHIVE, BYTES, GRAPH, JSON, TEXT, Mutation
+from tests.fuzz.mutations import ARCHIVE, BYTES, GRAPH, JSON, TEXT
+from tests.fuzz.sink_targets import SINK_TARGETS
+from tests.fuzz.target import Target
 from tests.helpers.brightness_bundle import brightness_model, write_brightness_bundle
 from tests.helpers.golden_answers import sign_manifest
 from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_file, toy_graph, toy_images
@@ -45,23 +46,6 @@ from tests.imaging.matrix_files import jpeg_cases, png_cases, webp_cases
 from tests.imaging.matrix_tiff import tiff_cases
 
 SIZE = ModelSize(HEIGHT, WIDTH)
-
-
-@dataclass(frozen=True)
-class Target:
-    """A reader of untrusted input.
-
-    Attributes:
-        whole: Function that makes whole inputs in an empty folder.
-        mutations: Mutations that make sense for this input.
-        read: Function that reads an input; the folder is its own, and may have files of earlier cases.
-        in_a_file: Whether a file holds the input, and not the command line: then an error is one printable line.
-    """
-
-    whole: Callable[[Path], Sequence[bytes]]
-    mutations: Sequence[Mutation]
-    read: Callable[[bytes, Path], object]
-    in_a_file: bool = True
 
 
 def _bundle(folder: Path) -> Bundle:
@@ -229,4 +213,5 @@ TARGETS: dict[str, Target] = {
     "image": Target(_images, BYTES, lambda data, folder: decode_as_a_device(data)),
     "mask": Target(_images, BYTES, _read_mask),
     "address": Target(_addresses, TEXT, _read_address, in_a_file=False),
+    **SINK_TARGETS,
 }

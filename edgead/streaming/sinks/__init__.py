@@ -40,6 +40,7 @@ __all__ = [
     "Window",
     "open_sink",
     "open_sinks",
+    "plan_sinks",
 ]
 
 _KINDS = (
@@ -63,6 +64,31 @@ def open_sinks(uris: Sequence[str], *, fps: float | None = None) -> list[Sink]:
         SinkError: A sink cannot be opened, or two sinks write to one place.
         InputError: An option of an address is unknown or has an invalid value.
     """
+    plans, names = plan_sinks(uris, fps=fps), [without_secrets(uri) for uri in uris]
+    with ExitStack() as stack:
+        sinks = [stack.enter_context(plan.open()) for plan in plans]
+        stack.pop_all()
+    for number, (sink, name) in enumerate(zip(sinks, names, strict=True)):
+        # Addresses may differ in their secrets only, and a name stands for one sink in counts and messages.
+        earlier = names[:number].count(name)
+        sink.name = f"{name} ({earlier + 1})" if earlier else name
+    return sinks
+
+
+def plan_sinks(uris: Sequence[str], *, fps: float | None = None) -> list[Plan]:
+    """Read the addresses of several sinks, without opening any of them.
+
+    Args:
+        uris: Addresses of the sinks, see `open_sink`.
+        fps: Frame rate of the source in frames per second; None if unknown.
+
+    Returns:
+        What to open, in the order of the addresses.
+
+    Raises:
+        SinkError: An address is unknown or has an error, or two sinks write to one place.
+        InputError: An option of an address is unknown or has an invalid value.
+    """
     plans = [_plan(uri, fps) for uri in uris]
     names = [without_secrets(uri) for uri in uris]
     seen: dict[object, str] = {}
@@ -73,14 +99,7 @@ def open_sinks(uris: Sequence[str], *, fps: float | None = None) -> list[Sink]:
                 f"sinks {seen[key]!r} and {name!r} write to one place", hint="give each its own place"
             )
         seen[key] = name
-    with ExitStack() as stack:
-        sinks = [stack.enter_context(plan.open()) for plan in plans]
-        stack.pop_all()
-    for number, (sink, name) in enumerate(zip(sinks, names, strict=True)):
-        # Addresses may differ in their secrets only, and a name stands for one sink in counts and messages.
-        earlier = names[:number].count(name)
-        sink.name = f"{name} ({earlier + 1})" if earlier else name
-    return sinks
+    return plans
 
 
 def _identity(place: Path | str) -> object:
