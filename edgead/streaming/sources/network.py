@@ -18,9 +18,9 @@ import cv2
 from edgead.errors import InputError, SourceError
 from edgead.files.addresses import Address, without_secrets
 from edgead.streaming.sources.base import Source
-from edgead.streaming.sources.capture_time import Timestamps
 from edgead.streaming.sources.ffmpeg import open_ffmpeg
 from edgead.streaming.sources.live import LiveSource
+from edgead.streaming.sources.rtsp import RtspCamera
 from edgead.streaming.sources.video import Video, counts_frames
 from edgead.streaming.sources.web import WebAddress, kind_of
 from edgead.streaming.sources.web_cameras import MotionJpegCamera, SnapshotCamera
@@ -29,11 +29,9 @@ from edgead.streaming.uri import number_in, one_of, read_options
 NETWORK_TIMEOUT_MS = 5000
 SNAPSHOT_FPS = 1.0
 
-# FFmpeg gives each image as soon as it can, and looks at three images only to find out the frame rate. The images that
-# it has looked at may begin with the only key image for seconds, so those with timestamps are kept, and dropped when
-# they are decoded. Images without timestamps look like new ones, so they are not kept.
-_LOW_DELAY = "flags;low_delay|fpsprobesize;3"
-_WEB_OPTIONS = f"fflags;nobuffer|{_LOW_DELAY}"
+# FFmpeg gives each image as soon as it can, and looks at three images only to find out the frame rate. It does not keep
+# these, because images without timestamps look like new ones.
+_WEB_OPTIONS = "fflags;nobuffer|flags;low_delay|fpsprobesize;3"
 _TIMEOUTS = (
     cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
     NETWORK_TIMEOUT_MS,
@@ -81,7 +79,13 @@ def _open_rtsp(uri: str, address: Address) -> LiveSource:
         # FFmpeg takes TCP for an encrypted address, whatever its options say.
         transports = ("tcp", "udp") if uri[4] == ":" else ("tcp",)
         transport = read_options(address.option, {"transport": one_of(*transports)})["transport"]
-    return _open_camera(uri, address, f"rtsp_transport;{transport}|{_LOW_DELAY}", "stream")
+    shown = without_secrets(uri)
+    return LiveSource(
+        uri,
+        lambda: RtspCamera(address.with_user(), shown, transport, NETWORK_TIMEOUT_MS / 1e3),
+        _camera_hint(shown),
+        timestamps="stream",
+    )
 
 
 def _open_web(uri: str, web: WebAddress, fps: float | None) -> Source:
@@ -111,18 +115,17 @@ def _open_web(uri: str, web: WebAddress, fps: float | None) -> Source:
     if (has_length and kind == "video") or video.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
         return Video(uri, video, lambda: counts_frames(head))
     video.release()
-    # FFmpeg makes the timestamps up if the camera sends none.
-    return _open_camera(uri, web.parsed, _WEB_OPTIONS, "none")
-
-
-def _open_camera(uri: str, address: Address, options: str, timestamps: Timestamps) -> LiveSource:
-    """Open a camera with FFmpeg."""
-    shown = without_secrets(uri)
-    host = shown.split("/")[2].rpartition("@")[2]
     return LiveSource(
         uri,
-        lambda: open_ffmpeg(address.with_user(), shown, _TIMEOUTS, options),
-        f"check the address, the user and password, and that {host} answers",
-        timestamps=timestamps,
+        lambda: open_ffmpeg(web.parsed.with_user(), web.shown, _TIMEOUTS, _WEB_OPTIONS),
+        _camera_hint(web.shown),
+        # FFmpeg makes the timestamps up if the camera sends none.
+        timestamps="none",
         longest_read_s=NETWORK_TIMEOUT_MS / 1e3,
     )
+
+
+def _camera_hint(shown: str) -> str:
+    """Return the hint of an error if a camera does not answer."""
+    host = shown.split("/")[2].rpartition("@")[2]
+    return f"check the address, the user and password, and that {host} answers"

@@ -13,8 +13,15 @@ import ctypes, sys
 sys.path.insert(0, sys.argv[1])
 from tests.streaming.test_sinks import BACK, LOST, MAP, frame, rejected, textured, verdict
 import cv2
-from edgead.streaming import open_sink
+from edgead.errors import AbsentSourceError
+from edgead.streaming import open_sink, open_source
 from edgead.streaming.sinks import StopStream
+
+# PyAV and OpenCV bring a library of windows each.
+try:
+    open_source("rtsp://127.0.0.1:9/line")
+except AbsentSourceError:
+    assert "av" in sys.modules
 
 with open_sink("window:") as sink:
     sink.tick()
