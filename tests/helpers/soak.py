@@ -189,7 +189,9 @@ def soak(folder: Path, frames: int, *, seed: int = 1, period_s: float = 0.001) -
     """
     rng = random.Random(seed)
     device = FaultyDevice(frames, rng, period_s)
-    source = LiveSource("soak", lambda: device, "", first_wait_s=0.001, longest_wait_s=0.002, timestamps="monotonic")
+    source = LiveSource(
+        "soak", lambda: device, "", first_wait_s=0.001, longest_wait_s=0.002, timestamps="monotonic"
+    )
     tally, samples, stop = Tally(frames), [], threading.Event()
     with ExitStack() as stack:
         disk = stack.enter_context(_small_disk(folder / "disk"))

@@ -128,6 +128,7 @@ class StoredSink(RecordSink):
             self._bug = error
 
     def _send_until_closed(self) -> None:
+        failure: str | None = None
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closing or len(self._spool))
@@ -140,8 +141,14 @@ class StoredSink(RecordSink):
                     # The spool was closed while the receiver took its time; the records in it stay.
                     return
                 # The disk fails. Records that were sent may be sent again.
-                self._report(str(error))
+                failure = str(error)
+                self._report(failure)
                 self._wait(RETRY_S)
+            else:
+                # A sender reports its receiver, which may be well all the time.
+                if failure is not None and self._trouble == failure:
+                    self._report(None)
+                failure = None
 
     def _send_some(self) -> None:
         """Send the oldest records, and remove the confirmed ones."""
@@ -159,5 +166,5 @@ class StoredSink(RecordSink):
         if reason is not None and not self._is_reported:
             _log.warning("%s: %s; records wait in %s", self.name, reason, self._place)
         elif reason is None and self._is_reported:
-            _log.warning("%s: connected again", self.name)
+            _log.warning("%s: works again", self.name)
         self._is_reported = reason is not None
