@@ -1,12 +1,13 @@
-"""A long stream with faults in its source, its sinks and its disk: does anything grow, is anything lost without a count?
+"""A long stream with faults in its source, its sinks and its disk: does it grow, does it lose anything without a count?
 
     python benchmarks/soak.py --frames 100000
 
 A real loop with a fake session reads a camera that loses its connection, freezes, and gives black, truncated, late and
-wrongly sized images. Its sinks are a log that other programs take away, a log and rejects on a small disk that gets
-full, a pipe that is not read for a while, MQTT with a broker that restarts, a webhook with a server that answers 500,
-hangs and hangs up, and video segments. It prints tables, and ends with exit code 1 if a rule is broken. It needs mosquitto,
-and the right to mount a disk in memory; without the right the folder of the disk is away in place of being full.
+wrongly sized images. Its sinks are a log that other programs take away, a pipe that is not read for a while, MQTT with
+a broker that restarts, a webhook with a server that answers 500, hangs and hangs up, and video segments. A log, the
+rejects and the spools are on a small disk that gets full. It prints tables, and ends with exit code 1 if a rule is
+broken. It needs mosquitto, and the right to mount a disk in memory; without this right the folder of the disk is away
+in place of being full.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def main() -> None:
         outcome = soak(Path(folder), options.frames, seed=options.seed)
     counts = outcome.summary
     print(
-        f"\nSeed {options.seed}: {counts.frames_seen} frames = {counts.frames_scored} scored + {counts.frames_dropped} dropped"
-        f" + {counts.frames_withheld} withheld + {counts.frames_broken} broken, at {outcome.rate:.0f} frames a second.\n"
+        f"\nSeed {options.seed}, {outcome.rate:.0f} frames a second: {counts.frames_seen} frames = "
+        f"{counts.frames_scored} scored + {counts.frames_dropped} dropped + {counts.frames_withheld} withheld + "
+        f"{counts.frames_broken} broken.\n"
     )
     print("| fault | times |\n|---|---|")
     for fault, number in sorted(outcome.faults.items()):

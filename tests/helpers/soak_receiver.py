@@ -3,8 +3,8 @@
 python soak_receiver.py TOPIC PIPE MQTT_PORT
 
 A web server, a subscriber of an MQTT topic and a reader of a named pipe. It prints the port of the web server and obeys
-lines from standard input: "hook 200", "hook 500", "hook hang", "hook drop", "pipe pause", "pipe go", and "report", which
-prints what each receiver got as one line of JSON and ends it.
+lines from standard input: "hook 200", "hook 500", "hook hang", "hook drop", "pipe pause", "pipe go", "count", which
+prints the number of records of each receiver, and "report", which prints what each got as a line of JSON, and ends it.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def serve(received: Received, mode: list[str], goes_on: threading.Event) -> http
     return server
 
 
-def subscribe(received: Received, topic: str, port: int) -> Any:
+def subscribe(received: Received, topic: str, port: int) -> None:
     from paho.mqtt.client import Client
     from paho.mqtt.enums import CallbackAPIVersion
 
@@ -95,7 +95,6 @@ def subscribe(received: Received, topic: str, port: int) -> Any:
     client.connect("127.0.0.1", port)
     client.loop_start()
     assert ready.wait(30)
-    return client
 
 
 def read_pipe(received: Received, path: str, may_read: threading.Event) -> None:
@@ -110,7 +109,8 @@ def main() -> None:
     hook, mqtt, pipe = Received(), Received(), Received()
     mode, goes_on, may_read = ["200"], threading.Event(), threading.Event()
     may_read.set()
-    server, client = serve(hook, mode, goes_on), subscribe(mqtt, topic, port)
+    server = serve(hook, mode, goes_on)
+    subscribe(mqtt, topic, port)
     reader = threading.Thread(target=read_pipe, args=(pipe, path, may_read), daemon=True)
     reader.start()
     print(server.server_address[1], flush=True)
