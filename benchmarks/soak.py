@@ -20,7 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.helpers.soak import Outcome, soak, violations
+from tests.helpers.soak import soak
+from tests.helpers.soak_rules import Outcome, violations
 
 LARGEST_GROWTH = 0.02
 

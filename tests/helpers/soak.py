@@ -12,91 +12,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 
-from edgead.errors import ImageError
 from edgead.runtime import FakeSession
-from edgead.streaming import StreamPolicy, Summary, open_sinks, stream
-from edgead.streaming.sinks import Sink, SinkCount
+from edgead.streaming import StreamPolicy, open_sinks, stream
+from edgead.streaming.sinks import Sink
 from edgead.streaming.sources.live import LiveSource
-from edgead.types import Float32Array, Frame, UInt8Array, Verdict
+from edgead.types import Float32Array, Frame, Verdict
 from tests.helpers.mqtt_broker import Broker
+from tests.helpers.soak_camera import FaultyDevice
+from tests.helpers.soak_rules import Outcome
 from tests.helpers.stream_parts import SIZE
 
 TOPIC = "soak"
-_SHAPE = (48, 80, 3)
-_POOL = 64
-_ROW = 12
 _DISK_MB = 96
-
-
-class FaultyDevice:
-    """A camera with faults: what it gives next is drawn by lot.
-
-    Args:
-        frames: Number of images after which no more come.
-        rng: Chooses the faults.
-        period_s: Time between two images, in seconds.
-
-    Attributes:
-        given: Number of images so far, whole or damaged.
-        faults: Number of images of each kind of fault, and of lost connections.
-    """
-
-    def __init__(self, frames: int, rng: random.Random, period_s: float) -> None:
-        self.given, self.faults = 0, Counter[str]()
-        self._frames, self._rng, self._period_s = frames, rng, period_s
-        noise = np.random.default_rng(rng.randrange(2**32))
-        # Pixels of a bundle of images; the corner of each says how anomalous it is.
-        self._pool = noise.integers(20, 220, (_POOL, *_SHAPE), np.uint8)
-        self._fault, self._left, self._stamp_ms = "", 0, 0.0
-        self._latest = self._pool[0]
-        self._due_s = time.monotonic()
-
-    def isOpened(self) -> bool:  # noqa: N802 (OpenCV's name)
-        return True
-
-    def read(self) -> tuple[bool, UInt8Array | None]:
-        self._due_s = max(self._due_s + self._period_s, time.monotonic() - 0.05)
-        time.sleep(max(0.0, self._due_s - time.monotonic()))
-        if self.given >= self._frames:
-            time.sleep(0.01)
-            return True, None
-        if self._left == 0:
-            self._begin_row()
-        self._left -= 1
-        if self._fault == "lost":
-            self.faults["lost"] += 1
-            return False, None
-        self.given += 1
-        self.faults[self._fault] += bool(self._fault)
-        self._stamp_ms = time.monotonic() * 1e3 - (5e3 if self._fault == "late" else 0.0)
-        if self._fault == "truncated":
-            raise ImageError("an image is truncated")
-        if self._fault == "black":
-            return True, np.zeros(_SHAPE, np.uint8)
-        if self._fault == "size":
-            return True, self._pool[0][:24]
-        if self._fault != "frozen":
-            self._latest = self._pool[self.given % _POOL].copy()
-            self._latest[:8, :8] = self._rng.randrange(220)
-        return True, self._latest
-
-    def _begin_row(self) -> None:
-        kinds = ("lost", "frozen", "truncated", "black", "late", "size")
-        self._fault = self._rng.choice(kinds) if self._rng.random() < 0.4 else ""
-        self._left = 1 if self._fault == "lost" else self._rng.randint(1, _ROW if self._fault else 10 * _ROW)
-
-    def get(self, property_id: int, /) -> float:
-        return self._stamp_ms if property_id == cv2.CAP_PROP_POS_MSEC else 0.0
-
-    def release(self) -> None:
-        pass
 
 
 class Tally(Sink):
@@ -131,7 +63,7 @@ class Receivers:
         self._lock = threading.Lock()
         self.port = int(self.ask(None))
 
-    def tell(self, order: str) -> None:
+    def send(self, order: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(order + "\n")
         self._process.stdin.flush()
@@ -140,42 +72,12 @@ class Receivers:
         assert self._process.stdout is not None
         with self._lock:
             if order is not None:
-                self.tell(order)
+                self.send(order)
             return self._process.stdout.readline()
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
-
-
-@dataclass
-class Outcome:
-    """Result of a soak.
-
-    Attributes:
-        summary: Summary of the stream.
-        given: Number of images that the source gave.
-        faults: Number of faults of each kind.
-        samples: Frames so far, resident memory in KiB, open files and threads, a hundred times in the run.
-        scored: Frame indices of the verdicts.
-        rejected: Frame indices of the rejected ones.
-        log: Records of the log that is never away.
-        disk_log: Records of the log on the disk that gets full.
-        received: What the receivers report: "hook", "mqtt" and "pipe".
-        rate: Images a second.
-    """
-
-    summary: Summary
-    given: int
-    faults: Counter[str]
-    samples: list[tuple[int, int, int, int]]
-    scored: list[int]
-    rejected: list[int]
-    log: list[dict[str, Any]]
-    disk_log: list[dict[str, Any]]
-    received: dict[str, dict[str, Any]]
-    rate: float
-    sinks: dict[str, SinkCount] = field(default_factory=dict)
 
 
 def soak(folder: Path, frames: int, *, seed: int = 1, period_s: float = 0.001) -> Outcome:
@@ -240,48 +142,6 @@ def soak(folder: Path, frames: int, *, seed: int = 1, period_s: float = 0.001) -
     )
 
 
-def violations(outcome: Outcome) -> list[str]:
-    """Return what the outcome of a soak breaks: the count of frames, or the policy of a sink."""
-    counts, sinks, scored = outcome.summary, outcome.sinks, outcome.scored
-    sums = counts.frames_scored + counts.frames_dropped + counts.frames_withheld + counts.frames_broken
-    log_frames, disk_frames = (
-        [record["frame_index"] for record in records if record["event"] == "verdict"]
-        for records in (outcome.log, outcome.disk_log)
-    )
-    lost_images = [
-        record["frame_index"]
-        for record in outcome.log
-        if record["event"] == "lost" and record["sink"] == sinks["rejects"].sink
-    ]
-    rejects, video, received = sinks["rejects"], sinks["video"], outcome.received
-    events = sinks["log"].written
-    rules = {
-        "every image is scored, dropped, withheld or broken": outcome.given == counts.frames_seen == sums,
-        "every verdict is in the log, in order": log_frames == scored and sinks["log"].lost == 0,
-        "every line of the log was counted": len(outcome.log) == events,
-        "every other line of the disk was counted as lost": _is_part(disk_frames, scored)
-        and len(outcome.disk_log) == sinks["disk"].written == events - sinks["disk"].lost,
-        "every other line of the pipe was counted as lost": _is_part(received["pipe"]["frames"], scored)
-        and received["pipe"]["records"] == sinks["pipe"].written == events - sinks["pipe"].lost,
-        "every reject is on the disk or in the log": rejects.lost == len(lost_images)
-        and _is_part(sorted(lost_images), outcome.rejected)
-        and rejects.written + rejects.lost == len(outcome.rejected),
-        "every verdict is in the video or counted as lost": video.written + video.lost == len(scored),
-    }
-    for name in ("mqtt", "hook"):
-        got = received[name]
-        rules[f"every record arrives, in order: {name}"] = (
-            got["frames"] == scored and got["in_order"] and got["records"] == sinks[name].written == events
-        )
-    return [rule for rule, holds in rules.items() if not holds]
-
-
-def _is_part(part: list[int], whole: list[int]) -> bool:
-    """Return True if `part` is `whole` without some of its entries, in the same order."""
-    rest = iter(whole)
-    return all(entry in rest for entry in part)
-
-
 @dataclass
 class Disk:
     """A small disk. `fill` leaves no room on it, `free` makes room again."""
@@ -334,10 +194,10 @@ class Plan:
         self._device, self._folder = device, folder
         pairs: list[tuple[str, Callable[[], None], Callable[[], None]]] = [
             ("broker stopped", broker.stop, broker.start),
-            ("webhook answers 500", lambda: receivers.tell("hook 500"), lambda: receivers.tell("hook 200")),
-            ("webhook hangs", lambda: receivers.tell("hook hang"), lambda: receivers.tell("hook 200")),
-            ("webhook hangs up", lambda: receivers.tell("hook drop"), lambda: receivers.tell("hook 200")),
-            ("pipe is not read", lambda: receivers.tell("pipe pause"), lambda: receivers.tell("pipe go")),
+            ("webhook answers 500", lambda: receivers.send("hook 500"), lambda: receivers.send("hook 200")),
+            ("webhook hangs", lambda: receivers.send("hook hang"), lambda: receivers.send("hook 200")),
+            ("webhook hangs up", lambda: receivers.send("hook drop"), lambda: receivers.send("hook 200")),
+            ("pipe is not read", lambda: receivers.send("pipe pause"), lambda: receivers.send("pipe go")),
             ("disk full", disk.fill, disk.free),
         ]
         rounds = max(1, frames // 20_000)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.mqtt_broker import needs_broker
-from tests.helpers.soak import soak, violations
+from tests.helpers.soak import soak
+from tests.helpers.soak_rules import violations
 
 
 @needs_broker
