@@ -1,0 +1,262 @@
+"""Faults of a real RTSP camera, and the end of a stream beside sinks that hang: what a line sees, and how fast.
+
+    python benchmarks/stream_faults.py [NAME ...]
+
+The camera is GStreamer's RTSP server at 15 frames a second, with H.264 and a key image every 10 images. It draws the
+time into its images, so the true age of each image at its verdict is read back. A relay loses and damages packets. The
+times of the stream are those of the product. For each fault the table has
+
+    state       seconds from the fault to the first change of the state after it, and this state with its causes
+    oldest      largest true age of an image with a verdict, in milliseconds
+    worst       largest error of a pixel of an image with a verdict, in levels; a good H.264 image has up to 25
+    recovery    seconds from the end of the fault to the next verdict
+    frames      scored, dropped, withheld and broken ones
+
+Names of faults or sinks choose some of them. It takes four minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.helpers.rtsp_camera import free_port, rtsp_camera  # noqa: E402
+from tests.helpers.rtsp_relay import RtspRelay, rtsp_relay  # noqa: E402
+from tests.helpers.rtsp_stream import FPS, Running  # noqa: E402
+
+MAX_AGE_S = 1.0
+STEADY_S = 3.0
+
+
+@dataclass
+class Line:
+    """A camera, a relay in front of it, and a stream.
+
+    Attributes:
+        port: Port of the camera.
+        relay: Relay that the stream reads from.
+        running: The stream.
+    """
+
+    port: int
+    relay: RtspRelay
+    running: Running
+    stack: ExitStack
+    servers: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        return self.servers[-1].pid
+
+    def start_camera(self, *options: str) -> None:
+        camera = rtsp_camera(self.port, "--fps", str(FPS), *options)
+        self.servers.append(self.stack.enter_context(camera))
+
+    def kill_camera(self) -> None:
+        self.servers[-1].kill()
+        self.servers[-1].wait()
+
+
+Act = Callable[[Line], None]
+
+
+def lose(rng: random.Random) -> Callable[[bytes], bytes | None]:
+    return lambda packet: None if rng.random() < 0.02 else packet
+
+
+def damage(rng: random.Random) -> Callable[[bytes], bytes | None]:
+    def mangle(packet: bytes) -> bytes:
+        if rng.random() > 0.02 or len(packet) < 300:
+            return packet
+        start = rng.randrange(60, len(packet) - 60)
+        return packet[:start] + rng.randbytes(40) + packet[start + 40 :]
+
+    return mangle
+
+
+def mangles(make: Callable[[random.Random], Callable[[bytes], bytes | None]]) -> Act:
+    return lambda line: setattr(line.relay, "mangle", make(random.Random(1)))
+
+
+def leave(line: Line) -> None:
+    line.relay.mangle = lambda packet: packet
+
+
+def garbage(line: Line) -> None:
+    line.relay.garbage = random.Random(1).randbytes(100_000)
+
+
+def sends(number: signal.Signals) -> Act:
+    return lambda line: os.kill(line.pid, number)
+
+
+def nothing(line: Line) -> None:
+    pass
+
+
+# Name: what begins the fault, how long it lasts in seconds, what ends it, and the transport.
+FAULTS: dict[str, tuple[Act, float, Act, str]] = {
+    "none": (nothing, 10, nothing, "tcp"),
+    "SIGSTOP for 5 s": (sends(signal.SIGSTOP), 5, sends(signal.SIGCONT), "tcp"),
+    "SIGSTOP for 10 s": (sends(signal.SIGSTOP), 10, sends(signal.SIGCONT), "tcp"),
+    "killed, back after 5 s": (Line.kill_camera, 5, Line.start_camera, "tcp"),
+    "away for 30 s": (Line.kill_camera, 30, Line.start_camera, "tcp"),
+    "garbage": (garbage, 0, nothing, "tcp"),
+    "frozen before the encoder": (sends(signal.SIGUSR2), 8, sends(signal.SIGUSR2), "tcp"),
+    "new size in a session": (sends(signal.SIGUSR1), 5, nothing, "tcp"),
+    "new size in a new session": (
+        lambda line: (line.kill_camera(), line.start_camera("--size", "320x192"))[0],
+        8,
+        nothing,
+        "tcp",
+    ),
+    "2 % of the packets lost": (mangles(lose), 20, leave, "udp"),
+    "2 % of the packets lost, TCP": (mangles(lose), 20, leave, "tcp"),
+    "2 % of the packets damaged": (mangles(damage), 20, leave, "tcp"),
+}
+
+
+def show_fault(name: str) -> None:
+    """Run one fault and print its row."""
+    begin, length_s, end, transport = FAULTS[name]
+    with ExitStack() as stack:
+        port = free_port()
+        line = Line(port, stack.enter_context(rtsp_relay(port)), None, stack)  # type: ignore[arg-type]
+        line.start_camera()
+        line.running = Running(line.relay.port, f"#transport={transport}", MAX_AGE_S)
+        with line.running:
+            record = line.running.record
+            line.running.more(int(STEADY_S * FPS))
+            n_changes, start_s = len(record.changes), time.monotonic()
+            begin(line)
+            state, seen_s = "-", None
+            while time.monotonic() - start_s < length_s:
+                if seen_s is None and len(record.changes) > n_changes:
+                    change, seen_s = record.changes[n_changes], time.monotonic() - start_s
+                    state = f"{change.state} ({', '.join(change.causes)}), {seen_s:.1f}"
+                time.sleep(0.01)
+            end_s, before = time.monotonic(), len(record.verdicts)
+            end(line)
+            recovery = "-"
+            if not name.startswith(("new size", "none")):
+                line.running.more(1)
+                recovery = f"{time.monotonic() - end_s:.1f}"
+                line.running.wait_for(lambda: len(record.verdicts) >= before + FPS)
+    counts = line.running.summaries[0]
+    steady_ms = f"{statistics.median(record.true_ms):.0f}"
+    frames = (
+        f"{counts.frames_scored}, {counts.frames_dropped}, {counts.frames_withheld}, {counts.frames_broken}"
+    )
+    print(
+        f"| {name} | {transport} | {state} | {steady_ms} | {max(record.true_ms):.0f} | {max(record.damages)} "
+        f"| {recovery} | {frames} |",
+        flush=True,
+    )
+
+
+SCRIPT = """
+import sys, json
+sys.path.insert(0, sys.argv[1])
+from tests.helpers.stream_parts import SIZE
+from edgead.runtime import FakeSession
+from edgead.streaming import open_sinks, open_source, stop_on_signals, stream
+with stop_on_signals() as stop:
+    source = open_source("synthetic:washer?size=96&fps=50")
+    sinks = open_sinks(sys.argv[2:])
+    print("ready", flush=True)
+    summary = stream(FakeSession(SIZE), source, sinks, size=SIZE, threshold=0.5, stop=stop)
+print(json.dumps([[each.sink, each.written, each.lost] for each in summary.sinks]))
+"""
+
+
+def silent_server() -> int:
+    """A server that takes connections and says nothing; return its port."""
+    server = socket.create_server(("127.0.0.1", 0), backlog=100)
+    accepted: list[socket.socket] = []
+
+    def accept() -> None:
+        while True:
+            accepted.append(server.accept()[0])
+
+    threading.Thread(target=accept, daemon=True).start()
+    return int(server.getsockname()[1])
+
+
+def sinks_that_hang(folder: Path) -> dict[str, str]:
+    os.mkfifo(folder / "pipe")
+    os.open(folder / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    port = silent_server()
+    return {
+        "jsonl: a file": f"jsonl:{folder}/file.jsonl",
+        "jsonl: a pipe that nobody reads": f"jsonl:{folder}/pipe",
+        "jsonl: a full disk": "jsonl:/dev/full",
+        "mqtt: a broker that says nothing": f"mqtt://127.0.0.1:{port}/line?spool={folder}/mqtt.spool",
+        "mqtt: no broker": f"mqtt://127.0.0.1:{free_port()}/line?spool={folder}/none.spool",
+        "webhook: a server that says nothing": f"webhook:http://127.0.0.1:{port}/#spool={folder}/hook.spool",
+        "rejects": f"rejects:{folder}/rejects",
+        "video": f"video:{folder}/out.mkv",
+        "prometheus": f"prometheus:{free_port()}",
+        "status": "status:",
+    }
+
+
+def show_end(name: str, sinks: list[str], log: Path) -> None:
+    """End a stream with SIGTERM and print its row: the counts are those of the last sink."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(ROOT), *sinks],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(4)
+    process.send_signal(signal.SIGTERM)
+    start_s = time.monotonic()
+    output, errors = process.communicate(timeout=60)
+    took_s = time.monotonic() - start_s
+    lines = [json.loads(line) for line in log.read_bytes().splitlines()]
+    log.unlink()
+    counts = json.loads(output.splitlines()[-1]) if output else sys.exit(errors)
+    *_, (_, written, lost) = counts
+    whole = counts[0][1:] == [len(lines), 0]
+    print(f"| {name} | {took_s:.2f} | {written} | {lost} | {'yes' if whole else 'no'} |", flush=True)
+
+
+def main() -> None:
+    chosen = sys.argv[1:]
+    print("| fault | over | state, after s | median age, ms | oldest, ms | worst | recovery, s | frames |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in FAULTS:
+        if not chosen or name in chosen:
+            show_fault(name)
+    print("\n| sink beside the log | SIGTERM to end, s | written | lost | log whole |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.jsonl"
+        for name, uri in sinks_that_hang(Path(folder)).items():
+            if not chosen or name in chosen:
+                show_end(name, [f"jsonl:{log}", uri], log)
+        if not chosen or "all" in chosen:
+            inner = Path(folder) / "all"
+            inner.mkdir()
+            show_end("all of them", [f"jsonl:{log}", *sinks_that_hang(inner).values()], log)
+
+
+if __name__ == "__main__":
+    main()
