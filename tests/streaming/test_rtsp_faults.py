@@ -1,8 +1,10 @@
-"""No verdict on a damaged image: a real RTSP camera behind a relay that loses and damages packets."""
+"""No verdict on a damaged image: a real RTSP camera behind a relay that loses and damages packets, and sends garbage."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import TypeAlias
 
 import pytest
 
@@ -24,28 +26,27 @@ def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "NETWORK_TIMEOUT_MS", 1500)
 
 
+Fault: TypeAlias = Callable[[random.Random, bytes], "bytes | None"]
+
+
 def lose(rng: random.Random, packet: bytes) -> bytes | None:
-    return None if rng.random() < 0.02 else packet
+    return None if rng.random() < 0.05 else packet
 
 
 def damage(rng: random.Random, packet: bytes) -> bytes:
     # Parameter sets are short. Damage there is found as easily, but ends the session.
-    if rng.random() > 0.02 or len(packet) < 300:
+    if rng.random() > 0.05 or len(packet) < 300:
         return packet
     start = rng.randrange(60, len(packet) - 60)
     return packet[:start] + rng.randbytes(40) + packet[start + 40 :]
 
 
-@pytest.mark.parametrize(
-    ("fault", "transport"), [(lose, "udp"), (lose, "tcp"), (damage, "tcp")], ids=lambda value: str(value)
-)
-def test_images_that_a_lost_or_damaged_packet_belongs_to_are_broken_up_to_the_next_key_image(
-    fault: object, transport: str
-) -> None:
+@pytest.mark.parametrize(("fault", "transport"), [(lose, "udp"), (damage, "tcp")], ids=["lost", "damaged"])
+def test_images_with_a_bad_packet_are_broken_up_to_the_next_key_image(fault: Fault, transport: str) -> None:
     rng, faults = random.Random(5), []
 
     def mangle(packet: bytes) -> bytes | None:
-        changed = fault(rng, packet)  # type: ignore[operator]
+        changed = fault(rng, packet)
         if changed != packet:
             faults.append(packet)
         return changed
@@ -57,13 +58,16 @@ def test_images_that_a_lost_or_damaged_packet_belongs_to_are_broken_up_to_the_ne
     ):
         running.more(3)
         relay.mangle = mangle
-        running.wait_for(lambda: len(faults) >= 8 and running.source.broken >= 20)
+        running.wait_for(lambda: len(faults) >= 4 and running.source.broken >= 8)
         relay.mangle = lambda packet: packet
+        if transport == "tcp":
+            relay.garbage = rng.randbytes(100_000)
+            running.wait_for(lambda: not relay.garbage)
         running.more(12)
     assert max(running.record.damages) < LEAST_DAMAGE
     assert max(running.record.true_ms) <= MAX_AGE_S * 1e3 + ERROR_MS
     counts = running.summaries[0]
-    assert counts.frames_broken >= 20
+    assert counts.frames_broken >= 8
     assert counts.frames_seen == (
         counts.frames_scored + counts.frames_dropped + counts.frames_withheld + counts.frames_broken
     )
@@ -88,18 +92,3 @@ def test_a_camera_whose_images_stay_damaged_is_reported_with_the_reason(
     assert (lost.present, lost.cause, found.present) == (False, "no_image", True)
     assert "damaged" in lost.reason
     assert max(running.record.damages) < LEAST_DAMAGE
-
-
-def test_a_session_that_turns_into_garbage_is_opened_again() -> None:
-    rng = random.Random(7)
-    with (
-        clock_camera("h264", FPS) as (camera_port, _),
-        rtsp_relay(camera_port) as relay,
-        Running(relay.port) as running,
-    ):
-        running.more(3)
-        relay.garbage = rng.randbytes(100_000)
-        running.wait_for(lambda: not relay.garbage)
-        running.more(12)
-    assert max(running.record.damages) < LEAST_DAMAGE
-    assert max(running.record.true_ms) <= MAX_AGE_S * 1e3 + ERROR_MS
