@@ -1,4 +1,4 @@
-"""No verdict on a damaged image: a real RTSP camera behind a relay that loses and damages packets, and sends garbage."""
+"""No verdict on a damaged image: a real RTSP camera behind a relay that loses or damages packets, or sends garbage."""
 
 from __future__ import annotations
 
