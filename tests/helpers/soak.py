@@ -200,7 +200,7 @@ class Plan:
             ("pipe is not read", lambda: receivers.send("pipe pause"), lambda: receivers.send("pipe go")),
             ("disk full", disk.fill, disk.free),
         ]
-        rounds = max(1, frames // 20_000)
+        rounds = max(1, frames // 10_000)
         self._steps: list[tuple[int, str, Callable[[], None]]] = []
         n_slots = rounds * len(pairs)
         for slot in range(n_slots):
