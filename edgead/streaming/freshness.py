@@ -23,6 +23,9 @@ BLANK_LEVELS = 3
 # Every 16th row and column is compared first: most images differ there, and the rest need not be read.
 _STEP = 16
 
+# Share of the largest age after which an image without movement and noise counts as too old.
+_DOUBT = 0.8
+
 Cause: TypeAlias = Literal[
     "no_image", "one_colour", "unchanged", "frozen", "standstill", "dark", "overexposed", "size", "late", "not_finite",
     "broken", "rate", "blurred", "rejects", "sink", "clock",
@@ -67,7 +70,7 @@ class FrameCheck:
     def __init__(self, policy: StreamPolicy, max_age_s: float) -> None:
         self.is_still = False
         self._policy, self._max_age_s = policy, max_age_s
-        self._standstill = StandstillWatch()
+        self._standstill = StandstillWatch(_DOUBT * max_age_s)
         self._previous: UInt8Array | None = None
         self._size: tuple[int, ...] | None = None
 
@@ -119,11 +122,13 @@ class FrameCheck:
     def _still(self, image: UInt8Array, now_s: float) -> Problem | None:
         """Return the problem of a camera that has frozen, and of a line that stands still if it counts as one."""
         state = self._standstill.state(image, now_s)
-        self.is_still = state != "moving"
+        self.is_still = state in ("still", "frozen")
         if state == "frozen" and self._policy.withhold_still != "never":
             return Problem(
                 "frozen", f"the camera has frozen: no movement and no noise for {STILL_AFTER_S:g} s"
             )
+        if state == "doubtful" and self._policy.withhold_still != "never":
+            return Problem("unchanged", "the image shows no movement and no noise")
         if state == "still" and self._policy.withhold_still == "always":
             return Problem("standstill", f"the line stands still: no movement for {STILL_AFTER_S:g} s")
         return None

@@ -5,7 +5,7 @@ not equal. The noise of a sensor is missing, however. It shows in the quiet bloc
 blocks that change least from one image to the next. The median over time leaves out the key images of the encoder,
 which change every block. The level of the noise is learnt while something moves, which proves that the camera lives.
 If nothing has moved for `STILL_AFTER_S` seconds, the line stands still if the noise is there, and the camera has frozen
-if it is not.
+if it is not. Before, the images of a camera without noise are in doubt already.
 
 An encoder with a low bit rate removes the noise. A line that stands still then looks like a frozen camera, and counts
 as one: a verdict that is missing while the line stands costs less than a verdict on an image that is not there.
@@ -23,7 +23,7 @@ from edgead.types import Float64Array, UInt8Array
 
 STILL_AFTER_S = 2.5
 
-State: TypeAlias = Literal["moving", "still", "frozen"]
+State: TypeAlias = Literal["moving", "still", "doubtful", "frozen"]
 
 # Mean change of a block, in levels, that only movement causes: more than the noise of an encoder's new key image.
 _MOVES = 5.0
@@ -39,9 +39,14 @@ _BLOCK = 16
 
 
 class StandstillWatch:
-    """Watches the images of a camera, one after another. Times are seconds of one monotonic clock."""
+    """Watches the images of a camera, one after another. Times are seconds of one monotonic clock.
 
-    def __init__(self) -> None:
+    Args:
+        doubt_after_s: Time without movement and noise, in seconds, after which an image is doubtful.
+    """
+
+    def __init__(self, doubt_after_s: float = STILL_AFTER_S) -> None:
+        self._doubt_after_s = doubt_after_s
         self._previous: UInt8Array | None = None
         self._first: UInt8Array | None = None
         self._noise: deque[float] = deque(maxlen=_LEARNT_FROM)
@@ -49,7 +54,7 @@ class StandstillWatch:
         self._moved_s = 0.0
 
     def state(self, image: UInt8Array, now_s: float) -> State:
-        """Return whether something moves, the line stands still, or the camera has frozen.
+        """Return whether something moves, the line stands still, or the camera has frozen or may have.
 
         Args:
             image: Next image, (H, W, 3) uint8.
@@ -75,11 +80,15 @@ class StandstillWatch:
         self._quiet.append((now_s, quiet))
         while len(self._quiet) > _LEAST_CHANGES and now_s - self._quiet[0][0] > STILL_AFTER_S:
             self._quiet.popleft()
-        if now_s - self._moved_s < STILL_AFTER_S or len(self._quiet) < _LEAST_CHANGES:
+        still_s = now_s - self._moved_s
+        if still_s < min(self._doubt_after_s, STILL_AFTER_S) or len(self._quiet) < _LEAST_CHANGES:
             return "moving"
         learnt = median(self._noise) if self._noise else 0.0
         missing_below = min(max(_MISSING * learnt, _LOWEST), _HIGHEST)
-        return "still" if median(change for _, change in self._quiet) >= missing_below else "frozen"
+        has_noise = median(change for _, change in self._quiet) >= missing_below
+        if still_s < STILL_AFTER_S:
+            return "moving" if has_noise else "doubtful"
+        return "still" if has_noise else "frozen"
 
     def _start(self, sampled: UInt8Array, now_s: float) -> None:
         """Start anew with an image in which something has moved."""

@@ -60,12 +60,19 @@ def test_a_frozen_camera_behind_an_encoder_is_told_from_a_still_line(
     kind: str, expected: str, encoder: str, tmp_path: Path
 ) -> None:
     path = write_h264(tmp_path / "a.mkv", camera(kind, 5.0), FPS, ENCODERS[encoder])
-    found = states(decoded(path))
+    images = list(decoded(path))
+    found = states(iter(images))
     if encoder == "low" and kind == "still":
         # The encoder has removed the noise, so nothing shows that the camera lives.
         expected = "frozen"
     first = round(STILL_AFTER_S * FPS) + 2
     assert set(found[: first - 3]) == {"moving"}
+    assert set(found[first:]) == {expected}
+    # A camera that has frozen is in doubt before.
+    doubtful = round(0.8 * FPS)
+    found = states(iter(images), StandstillWatch(doubt_after_s=0.8))
+    assert set(found[: doubtful - 1]) == {"moving"}
+    assert set(found[doubtful + 2 : first - 3]) == {"doubtful" if expected == "frozen" else "moving"}
     assert set(found[first:]) == {expected}
 
 
