@@ -1,5 +1,3 @@
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,9 +7,9 @@ import pytest
 
 from edgead.errors import BackendError, InputError, SinkError, SourceError
 from edgead.runtime import FakeSession
-from edgead.streaming import StreamPolicy, stop_on_signals, stream
+from edgead.streaming import StreamPolicy, stream
 from edgead.streaming.sinks import StopStream
-from edgead.types import Float32Array, Frame, Prediction, UInt8Array, Verdict
+from edgead.types import Float32Array, Frame, UInt8Array, Verdict
 from tests.helpers.stream_parts import SIZE, Record, ScriptedSource, StateRecord, textured
 
 LIMIT_S = 20  # a test that would wait forever fails instead
@@ -189,47 +187,6 @@ def test_an_error_of_the_session_surfaces() -> None:
         stream(session, endless(), [], size=SIZE, threshold=1.0)
 
 
-class OneBadPixel(FakeSession):
-    """A session whose maps of bright images have one pixel that is not finite, while their score looks right."""
-
-    def __init__(self, value: float) -> None:
-        super().__init__(SIZE, score=level_of)
-        self._value = value
-
-    def infer(self, batch: UInt8Array) -> Prediction:
-        prediction = super().infer(batch)
-        if prediction.anomaly_score[0] > 100:
-            prediction.anomaly_map[0, 0, 3, 5] = self._value
-        return prediction
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("live", [False, True])
-@pytest.mark.parametrize("threshold", [1000.0, 0.0])
-def test_a_frame_whose_map_is_not_finite_is_withheld_with_a_reason_and_counted(
-    value: float, live: bool, threshold: float, caplog: pytest.LogCaptureFixture
-) -> None:
-    record = Record()
-
-    def script() -> Iterator[UInt8Array]:
-        for number, level in enumerate((40, 150, 160, 60, 170), 1):
-            yield textured(level)
-            for _ in wait_for(lambda number=number: len(record.verdicts) + len(record.missing) == number):
-                pass
-
-    source = ScriptedSource(script, live)
-    summary = stream(OneBadPixel(value), source, [record], size=SIZE, threshold=threshold)
-    assert [verdict.frame_index for verdict in record.verdicts] == [0, 3]
-    assert [index for index, _ in record.missing] == [1, 2, 4]
-    assert all(reason for _, reason in record.missing)
-    counts = summary.frames_seen, summary.frames_scored, summary.frames_withheld, summary.rejected
-    assert counts == (5, 2, 3, 2 if threshold == 0.0 else 0)
-    # One warning for all of them, which names the first.
-    (warning,) = caplog.records
-    assert warning.levelname == "WARNING"
-    assert warning.args[:2] == ("test", 1)  # type: ignore[index]
-
-
 def test_broken_images_of_a_source_are_counted() -> None:
     source = ScriptedSource(lambda: iter([textured(1), textured(2)]), live=False)
     source.broken = 3
@@ -254,36 +211,12 @@ def test_a_slow_camera_is_not_lost_between_two_images() -> None:
     assert record.losses == []
 
 
-def test_a_score_that_is_no_number_gives_no_verdict() -> None:
-    record = Record()
-    source = ScriptedSource(lambda: iter([textured(1), textured(2)]), live=False)
-    session = FakeSession(SIZE, score=float("nan"))
-    summary = stream(session, source, [record], size=SIZE, threshold=1.0)
-    assert record.verdicts == []
-    assert (summary.frames_scored, summary.frames_withheld) == (0, 2)
-
-
 def test_max_frames_counts_scored_frames() -> None:
     record = Record()
     summary = stream(
         FakeSession(SIZE), endless(), [record], size=SIZE, threshold=1.0, policy=StreamPolicy(max_frames=7)
     )
     assert summary.frames_scored == len(record.verdicts) == 7
-
-
-def test_max_frames_end_a_camera_whose_maps_are_all_not_finite() -> None:
-    def script() -> Iterator[UInt8Array]:
-        for number in range(100_000):
-            yield textured(150 + number % 50)
-
-    record = Record()
-    source = ScriptedSource(script, live=True)
-    summary = stream(
-        OneBadPixel(np.nan), source, [record], size=SIZE, threshold=1.0, policy=StreamPolicy(max_frames=3)
-    )
-    assert len(record.missing) == 3
-    assert record.verdicts == []
-    assert (summary.frames_scored, summary.withheld["not_finite"]) == (0, 3)
 
 
 def test_max_frames_below_one_is_refused() -> None:
@@ -306,50 +239,3 @@ def test_the_summary_has_the_counts() -> None:
     assert "3 scored, 0 dropped, 0 withheld" in text
     assert "rejected   3" in text
     assert all(word in text for word in ("p50", "p95", "p99"))
-
-
-@pytest.mark.usefixtures("signals_of_a_terminal")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_stream_cleanly(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    record = Record()
-
-    class SendsSignal(Record):
-        def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
-            super().write(frame, verdict, anomaly_map)
-            if len(self.verdicts) == 4:
-                os.kill(os.getpid(), number)
-
-    with stop_on_signals() as stop:
-        sinks = [SendsSignal(), record]
-        summary = stream(FakeSession(SIZE), endless(), sinks, size=SIZE, threshold=1.0, stop=stop)
-    assert summary.frames_scored == len(record.verdicts) >= 4
-    assert signal.getsignal(number) is before
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-@pytest.mark.usefixtures("signals_of_a_terminal")
-def test_an_ignored_signal_does_not_end_the_stream(number: signal.Signals) -> None:
-    signal.signal(number, signal.SIG_IGN)
-    with stop_on_signals() as stop:
-        os.kill(os.getpid(), number)
-        assert not stop.is_set()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.wait(LIMIT_S)
-        # timeout(1) sends it twice.
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(number) is signal.SIG_IGN
-
-
-@pytest.mark.usefixtures("signals_of_a_terminal")
-def test_a_second_ctrl_c_interrupts_at_once() -> None:
-    def ctrl_c_twice() -> None:
-        with stop_on_signals() as stop:
-            os.kill(os.getpid(), signal.SIGINT)
-            assert stop.wait(LIMIT_S)
-            os.kill(os.getpid(), signal.SIGINT)
-            threading.Event().wait(LIMIT_S)
-
-    with pytest.raises(KeyboardInterrupt):
-        ctrl_c_twice()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -2,7 +2,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from edgead.errors import InputError, SourceError
-from edgead.imaging.decode import image_from_bytes
 from edgead.runtime import FakeSession
 from edgead.scoring.threshold import Threshold
 from edgead.streaming import open_source, stream
@@ -19,27 +18,10 @@ from tests.helpers import web_camera as web
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.command_line import run_main
 from tests.helpers.containers import write_avi_with_sound, write_mkv_with_sound
-from tests.helpers.stream_parts import SIZE, Record, textured, write_video
+from tests.helpers.stream_parts import SIZE, Record, write_video
+from tests.helpers.web_images import DECODED, IMAGES, JPEGS, MULTIPART, cut
 
-IMAGES = [textured(level, 48, 64) for level in range(10, 130, 10)]
-JPEGS = [web.jpeg(image) for image in IMAGES]
-DECODED = [image_from_bytes(data, "expected") for data in JPEGS]
-BOUNDARY = "--myboundary"
-MULTIPART = "multipart/x-mixed-replace; boundary="
-
-
-@pytest.fixture
-def ending() -> Iterator[threading.Event]:
-    """Set at the end of a test, so that no answer waits for longer."""
-    event = threading.Event()
-    yield event
-    event.set()
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    defaults = LiveSource.__init__.__kwdefaults__ | {"first_wait_s": 0.01, "longest_wait_s": 0.02}
-    monkeypatch.setattr(LiveSource.__init__, "__kwdefaults__", defaults)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 def snapshots(*answers: web.Answer | bytes) -> web.Answer:
@@ -173,11 +155,6 @@ def test_a_page_is_neither_an_image_nor_a_video(content: str) -> None:
     assert "S3cret" not in str(caught.value)
 
 
-def cut(handler: web.Handler) -> None:
-    """Promise a whole image and close the connection in its middle."""
-    web.send(handler, 200, "image/jpeg", JPEGS[1][:500], len(JPEGS[1]))
-
-
 @pytest.mark.parametrize("broken", [JPEGS[1][:500], JPEGS[1][:-2], b"", b"no image", cut])
 def test_a_broken_snapshot_is_left_out_and_counted(
     broken: web.Answer | bytes, caplog: pytest.LogCaptureFixture
@@ -250,73 +227,6 @@ def test_a_login_by_sha_256_or_none_that_is_known() -> None:
     with web.serve({}, other) as server, pytest.raises(SourceError) as caught:
         open_source(server.uri("/snap", "admin:S3cret"))
     assert "S3cret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("named", ["--myboundary", "myboundary", '"myboundary"'])
-@pytest.mark.parametrize("length", [-1, None])
-def test_motion_jpeg_in_parts(named: str, length: int | None, ending: threading.Event) -> None:
-    pieces = [web.part(data, "myboundary", length) for data in JPEGS] + [b"--myboundary"]
-    answer = web.parts(pieces, MULTIPART + named, ending)
-    with web.serve({"/mjpg": answer}) as server, open_source(server.uri("/mjpg")) as source:
-        assert (source.live, source.fps) == (True, None)
-        frames = list(itertools.islice(source, len(JPEGS)))
-        ending.set()
-    for frame, image in zip(frames, DECODED, strict=True):
-        np.testing.assert_array_equal(frame.image, image)
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        web.part(JPEGS[1][:500], "x"),
-        web.part(JPEGS[1][:500], "x", None),
-        web.part(JPEGS[1][:500], "x", len(JPEGS[1])),
-        web.part(b"", "x"),
-        web.part(b"<html>busy</html>", "x"),
-    ],
-)
-def test_a_truncated_image_of_motion_jpeg_is_left_out_and_counted(
-    broken: bytes, ending: threading.Event, caplog: pytest.LogCaptureFixture
-) -> None:
-    pieces = [
-        web.part(JPEGS[0], "x"),
-        broken,
-        broken,
-        web.part(JPEGS[2], "x"),
-        web.part(JPEGS[3], "x"),
-        b"--x",
-    ]
-    answer = web.parts(pieces, f"{MULTIPART}x", ending)
-    with web.serve({"/mjpg": answer}) as server, open_source(server.uri("/mjpg")) as source:
-        frames = list(itertools.islice(source, 3))
-        ending.set()
-    assert [frame.index for frame in frames] == [0, 3, 4]
-    assert source.broken == 2
-    for frame, image in zip(frames, (DECODED[0], DECODED[2], DECODED[3]), strict=True):
-        np.testing.assert_array_equal(frame.image, image)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-
-
-def test_motion_jpeg_without_a_boundary(ending: threading.Event) -> None:
-    answer = web.parts([web.part(data, "") for data in JPEGS], "multipart/x-mixed-replace", ending)
-    with web.serve({"/mjpg": answer}) as server, open_source(server.uri("/mjpg")) as source:
-        frames = list(itertools.islice(source, len(JPEGS)))
-        ending.set()
-    for frame, image in zip(frames, DECODED, strict=True):
-        np.testing.assert_array_equal(frame.image, image)
-
-
-def test_motion_jpeg_that_ends_is_opened_again(
-    ending: threading.Event, caplog: pytest.LogCaptureFixture
-) -> None:
-    def two(handler: web.Handler) -> None:
-        web.send(handler, 200, f"{MULTIPART}x", b"".join(web.part(data, "x") for data in JPEGS[:2]), None)
-
-    with web.serve({"/mjpg": two}) as server, open_source(server.uri("/mjpg")) as source:
-        assert [frame.index for frame in itertools.islice(source, 5)] == [0, 1, 2, 3, 4]
-    # A try for each of the two ends, and the return of the camera after each.
-    arguments = [record.args[1:] for record in caplog.records]  # type: ignore[index]
-    assert [values[-1] for values in arguments] == [1, 1, 1, 1]
 
 
 SECRETS = ("S3cret", "s3c@ret", "T0ken", "jdoe")
