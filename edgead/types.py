@@ -191,6 +191,7 @@ class HeadSpec:
         fusion: Combination of the scales: "add" for the sum, "multiply" for the product.
         sigma: Standard deviation of the Gaussian, in pixels of the map; 0 for no smoothing.
         align_corners: Alignment of the bilinear resize, as `align_corners` of `torch.nn.functional.interpolate`.
+        weights: Factor of each scale's cosine map, above 0; empty for factors of 1.
 
     Raises:
         ValueError: An attribute is out of range.
@@ -201,6 +202,7 @@ class HeadSpec:
     fusion: Fusion = "add"
     sigma: float = 4.0
     align_corners: bool = True
+    weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -209,3 +211,18 @@ class HeadSpec:
             raise ValueError(f"fusion is 'add' or 'multiply', not {self.fusion!r}")
         if not (math.isfinite(self.sigma) and self.sigma >= 0.0):
             raise ValueError(f"sigma is a finite number of pixels, 0 or more, not {self.sigma}")
+        if not all(math.isfinite(weight) and weight > 0.0 for weight in self.weights):
+            raise ValueError(f"weights are finite numbers above 0, not {self.weights}")
+
+    def weights_of(self, scales: int) -> tuple[float, ...]:
+        """Return the factor of each scale.
+
+        Args:
+            scales: Number of scales.
+
+        Raises:
+            ValueError: There are weights for another number of scales.
+        """
+        if self.weights and len(self.weights) != scales:
+            raise ValueError(f"{len(self.weights)} weights do not fit {scales} scales")
+        return self.weights or (1.0,) * scales

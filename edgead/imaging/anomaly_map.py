@@ -57,6 +57,7 @@ def anomaly_map(
     fusion: Fusion = "add",
     sigma: float = 4.0,
     align_corners: bool = True,
+    weights: Sequence[float] = (),
 ) -> tuple[Float64Array, Float64Array]:
     """Compute the anomaly map and the score from features at K >= 1 scales.
 
@@ -68,6 +69,7 @@ def anomaly_map(
         fusion: Operation that joins the scales, `add` or `multiply`.
         sigma: Standard deviation of the Gaussian smoothing, in pixels of the map; 0 for no smoothing.
         align_corners: Corner alignment of the bilinear resize, as in torch's interpolate.
+        weights: Factor of the cosine map of each scale, above 0; empty for factors of 1.
 
     Returns:
         The map, (N, 1, height, width) float64, and its maximum, the score, (N,) float64.
@@ -75,14 +77,14 @@ def anomaly_map(
     Raises:
         ValueError: The lists are empty or differ in length, shapes do not fit, or an argument is out of range.
     """
-    spec = HeadSpec(height, width, fusion, sigma, align_corners)
+    spec = HeadSpec(height, width, fusion, sigma, align_corners, tuple(weights))
     if len(teacher) != len(student) or not teacher:
         raise ValueError(
             f"there must be one student feature per teacher feature, not {len(student)} for {len(teacher)}"
         )
     scales = [
-        _resize(cosine_map(t, s), spec.height, spec.width, spec.align_corners)
-        for t, s in zip(teacher, student, strict=True)
+        weight * _resize(cosine_map(t, s), spec.height, spec.width, spec.align_corners)
+        for t, s, weight in zip(teacher, student, spec.weights_of(len(teacher)), strict=True)
     ]
     if len({len(scale) for scale in scales}) != 1:
         raise ValueError(f"all scales must have one batch size, not {[len(scale) for scale in scales]}")

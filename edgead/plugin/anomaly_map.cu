@@ -26,7 +26,7 @@ bool is_valid(Format format, const Shape& shape, const Spec& spec) {
     valid = valid && shape.scales >= 1 && shape.scales <= kMaxScales;
     valid = valid && flag(spec.fusion) && flag(spec.align_corners) && spec.sigma >= 0.0f && spec.sigma <= kMaxSigma;
     for (int32_t k = 0; valid && k < shape.scales; ++k) {
-        valid = shape.channels[k] >= 1 && size(shape.feature_height[k]) && size(shape.feature_width[k]) &&
+        valid = shape.channels[k] >= 1 && spec.weights[k] > 0.0f && std::isfinite(spec.weights[k]) && size(shape.feature_height[k]) && size(shape.feature_width[k]) &&
                 shape.batch * positions(shape, k) <= std::numeric_limits<int32_t>::max();
     }
     return valid;
@@ -132,6 +132,7 @@ cudaError_t launch_anomaly_map(Format format, const Shape& shape, const Spec& sp
         Scale& scale = a.scale[k];
         scale.teacher = teacher[k];
         scale.student = student[k];
+        scale.weight = spec.weights[k];
         if (!teacher[k] || !student[k]) {
             return cudaErrorInvalidValue;
         }

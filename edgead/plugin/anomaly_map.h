@@ -42,6 +42,7 @@ struct Spec {
     int32_t fusion;         // 0 adds the scales, 1 multiplies them
     float sigma;            // of the Gaussian, in pixels of the map; 0 means no smoothing
     int32_t align_corners;  // of the bilinear resize, 0 or 1
+    float weights[kMaxScales];  // factors of the cosine maps of the scales, finite and above 0
 };
 
 #ifndef __CUDACC_RTC__

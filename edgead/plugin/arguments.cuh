@@ -23,6 +23,7 @@ struct Scale {
     int32_t pixels;       // positions that a thread loads at once: 16 bytes, or 1 position where alignment forbids it
     int32_t lanes;        // neighbouring threads: along positions (N C H W) or along channels (N H W C); a power of two
     int32_t first_block;  // of this scale in the launch
+    float weight;         // factor of its cosine map
 };
 
 // Arguments of both kernels.

@@ -168,7 +168,7 @@ __device__ void cosine_of_planes(const Arguments& a, const Scale& scale) {
                 total.tt += partial[plane];
                 total.ss += partial[2 * plane];
             }
-            a.maps[scale.map_offset + static_cast<int64_t>(n) * positions + out] = total.distance();
+            a.maps[scale.map_offset + static_cast<int64_t>(n) * positions + out] = scale.weight * total.distance();
         }
     }
 }
@@ -211,7 +211,7 @@ __device__ inline void cosine_of_pixels(const Arguments& a, const Scale& scale) 
         sums.ss += __shfl_xor_sync(0xffffffffu, sums.ss, offset);
     }
     if (inside && lane == 0) {
-        a.maps[scale.map_offset + position] = sums.distance();
+        a.maps[scale.map_offset + position] = scale.weight * sums.distance();
     }
 }
 

@@ -35,6 +35,7 @@ class Scale(ctypes.Structure):
             (name, ctypes.c_int32)
             for name in ("channels", "height", "width", "pixels", "lanes", "first_block")
         ),
+        ("weight", ctypes.c_float),
     ]
 
 
@@ -143,10 +144,11 @@ def launches(
         normaliser=1.0 / total,
     )
     blocks = floats = widest = 0
-    for scale, (_, channels, height, width), teacher, student in zip(
-        arguments.scale, shapes, buffers.teacher, buffers.student, strict=False
+    weights = spec.weights_of(len(shapes))
+    for scale, (_, channels, height, width), weight, teacher, student in zip(
+        arguments.scale, shapes, weights, buffers.teacher, buffers.student, strict=False
     ):
-        scale.teacher, scale.student = teacher, student
+        scale.teacher, scale.student, scale.weight = teacher, student, weight
         scale.channels, scale.height, scale.width = channels, height, width
         scale.map_offset, scale.first_block = floats, blocks
         floats += batch * height * width

@@ -56,10 +56,12 @@ __attribute__((format(printf, 1, 2))) inline bool fail(const char* format, ...) 
 
 // What a plugin is made of. `scales` is no attribute of the node: it is half the number of inputs, and 0 until
 // TensorRT gives the inputs.
+static_assert(kMaxScales == 4, "a weight of 1 for each scale");
 struct Attributes {
     int32_t height = 0, width = 0;
-    Spec spec{0, 4.0f, 1};
+    Spec spec{0, 4.0f, 1, {1.0f, 1.0f, 1.0f, 1.0f}};
     int32_t scales = 0;
+    int32_t weights = 0;  // number of weights that the node gave; 0 for factors of 1, and in an engine
 };
 
 inline bool valid(const Attributes& a) noexcept {
@@ -74,12 +76,16 @@ inline bool valid(const Attributes& a) noexcept {
     if (a.spec.align_corners != 0 && a.spec.align_corners != 1) {
         return fail("align_corners is 0 or 1, not %d", a.spec.align_corners);
     }
+    for (const float weight : a.spec.weights) {
+        if (!(weight > 0.0f && std::isfinite(weight))) return fail("weights are finite and above 0, not %g", weight);
+    }
+    if (a.weights < 0 || a.weights > kMaxScales) return fail("weights are up to %d, not %d", kMaxScales, a.weights);
     if (a.scales < 0 || a.scales > kMaxScales) return fail("scales are up to %d, not %d", kMaxScales, a.scales);
     return true;
 }
 
 // The fields by name; the first kNodeFields are attributes of the ONNX node, the last is in engines only.
-enum Field { kHeight, kWidth, kFusion, kSigma, kAlignCorners, kScales, kFields };
+enum Field { kHeight, kWidth, kFusion, kSigma, kAlignCorners, kWeights, kScales, kFields };
 constexpr int32_t kNodeFields = kScales;
 constexpr const char* kFusions[] = {"add", "multiply"};
 
@@ -91,6 +97,7 @@ inline nvinfer1::PluginField field(Field which, const void* data = nullptr, int3
         case kFusion: return {"fusion", data, Type::kCHAR, length};
         case kSigma: return {"sigma", data, Type::kFLOAT32, length};
         case kAlignCorners: return {"align_corners", data, Type::kINT32, length};
+        case kWeights: return {"weights", data, Type::kFLOAT32, length};
         case kScales: return {"scales", data, Type::kINT32, length};
         case kFields: break;
     }
@@ -127,18 +134,22 @@ inline bool parse(const nvinfer1::PluginFieldCollection* fields, bool in_engine,
         if (seen[which]) return fail("field '%s' is given twice", f.name);
         seen[which] = true;
         const nvinfer1::PluginField expected = field(Field(which));
-        const bool one_value = which == kFusion ? f.length >= 1 : f.length == 1;
-        if (f.type != expected.type || f.data == nullptr || !one_value) {
-            return fail("field '%s' has type %d and length %d, not type %d and one value", f.name,
-                        static_cast<int>(f.type), f.length, static_cast<int>(expected.type));
+        const int32_t least = which == kWeights && in_engine ? kMaxScales : 1;
+        const int32_t most = which == kFusion ? INT32_MAX : which == kWeights ? kMaxScales : 1;
+        if (f.type != expected.type || f.data == nullptr || f.length < least || f.length > most) {
+            return fail("field '%s' has type %d and length %d, not type %d and %d value%s", f.name,
+                        static_cast<int>(f.type), f.length, static_cast<int>(expected.type), least,
+                        most > least ? " or more" : least > 1 ? "s" : "");
         }
         Attributes& a = attributes;
-        void* const places[kFields] = {&a.height, &a.width, nullptr, &a.spec.sigma, &a.spec.align_corners, &a.scales};
+        if (which == kWeights && !in_engine) a.weights = f.length;
+        void* const places[kFields] = {&a.height, &a.width, nullptr, &a.spec.sigma, &a.spec.align_corners,
+                                       a.spec.weights, &a.scales};
         static_assert(sizeof(a.height) == 4 && sizeof(a.spec.sigma) == 4, "every number is 4 bytes");
         if (which == kFusion) {
             if (!read_fusion(f, a.spec.fusion)) return false;
         } else {
-            std::memcpy(places[which], f.data, 4);
+            std::memcpy(places[which], f.data, 4 * static_cast<size_t>(f.length));
         }
     }
     for (int32_t which = 0; which < known; ++which) {
@@ -159,9 +170,11 @@ inline int32_t scales_of(int32_t inputs, int32_t outputs) noexcept {
     return inputs / 2;
 }
 
-// Sizes of the features, of which dims(i) are those of input i; false, reported, where they are no pairs.
+// Sizes of the features, of which dims(i) are those of input i; false, reported, where they are no pairs, or do not fit
+// the weights.
 template <typename DimsOf>
 bool shape_of(const Attributes& a, int32_t scales, DimsOf dims, Shape& shape) noexcept {
+    if (a.weights != 0 && a.weights != scales) return fail("%d weights do not fit %d scales", a.weights, scales);
     shape = Shape{};
     shape.height = a.height;
     shape.width = a.width;

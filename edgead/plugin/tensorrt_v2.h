@@ -15,10 +15,10 @@ namespace edgead {
 
 // What an engine of TensorRT 8.6 holds of the plugin. Engines are read by the kind of machine that wrote them.
 struct Serialized {
-    int32_t layout = 1;
+    int32_t layout = 2;
     Attributes attributes;
 };
-static_assert(std::is_trivially_copyable<Serialized>::value && sizeof(Serialized) == 28, "an engine holds these bytes");
+static_assert(std::is_trivially_copyable<Serialized>::value && sizeof(Serialized) == 48, "an engine holds these bytes");
 
 class AnomalyMapPlugin final : public nvinfer1::IPluginV2DynamicExt {
 public:

@@ -89,6 +89,7 @@ public:
         fields_[kFusion] = field(kFusion, fusion, static_cast<int32_t>(std::strlen(fusion)) + 1);
         fields_[kSigma] = field(kSigma, &attributes_.spec.sigma);
         fields_[kAlignCorners] = field(kAlignCorners, &attributes_.spec.align_corners);
+        fields_[kWeights] = field(kWeights, attributes_.spec.weights, kMaxScales);
         fields_[kScales] = field(kScales, &attributes_.scales);
         collection_ = {kFields, fields_};
         return &collection_;

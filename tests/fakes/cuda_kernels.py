@@ -39,7 +39,10 @@ def run(launch: Launch) -> None:
     # exponent is -1 / (2 sigma^2)
     sigma = math.sqrt(-0.5 / a.exponent) if a.radius else 0.0
     fusion = "multiply" if a.multiply else "add"
-    maps, scores = anomaly_map(teacher, student, a.height, a.width, fusion, sigma, bool(a.align_corners))
+    weights = [scale.weight for scale in scales]
+    maps, scores = anomaly_map(
+        teacher, student, a.height, a.width, fusion, sigma, bool(a.align_corners), weights
+    )
     floats(a.anomaly_map, maps.size)[:] = maps.ravel()
     floats(a.anomaly_score, a.batch)[:] = scores
 

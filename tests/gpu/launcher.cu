@@ -38,15 +38,16 @@ struct Case {
     int batch, height, width, scales, channels[4], heights[4], widths[4], fusion;
     float sigma;
     int align_corners;
+    float weights[4];
 };
 
 constexpr Case kCases[] = {
-    {"lite0", 2, 64, 48, 3, {24, 40, 112}, {16, 8, 4}, {12, 6, 3}, 0, 4.0f, 1},
-    {"odd", 3, 35, 31, 2, {5, 6}, {7, 3}, {9, 5}, 0, 1.0f, 0},
-    {"multiply, 4 scales", 2, 37, 67, 4, {24, 40, 112, 17}, {16, 8, 4, 2}, {12, 6, 3, 2}, 1, 2.0f, 1},
-    {"sigma 32", 1, 20, 12, 1, {8}, {6}, {6}, 0, 32.0f, 1},
-    {"wide resnet", 1, 256, 256, 3, {256, 512, 1024}, {64, 32, 16}, {64, 32, 16}, 0, 4.0f, 1},
-    {"batch 16 of 1024", 16, 1024, 1024, 3, {24, 40, 112}, {256, 128, 64}, {256, 128, 64}, 0, 4.0f, 1},
+    {"lite0", 2, 64, 48, 3, {24, 40, 112}, {16, 8, 4}, {12, 6, 3}, 0, 4.0f, 1, {0.25f, 0.75f, 2.0f}},
+    {"odd", 3, 35, 31, 2, {5, 6}, {7, 3}, {9, 5}, 0, 1.0f, 0, {1.0f, 1.0f}},
+    {"multiply, 4 scales", 2, 37, 67, 4, {24, 40, 112, 17}, {16, 8, 4, 2}, {12, 6, 3, 2}, 1, 2.0f, 1, {1.0f, 1.0f, 1.0f, 1.0f}},
+    {"sigma 32", 1, 20, 12, 1, {8}, {6}, {6}, 0, 32.0f, 1, {1.0f}},
+    {"wide resnet", 1, 256, 256, 3, {256, 512, 1024}, {64, 32, 16}, {64, 32, 16}, 0, 4.0f, 1, {1.0f, 1.0f, 1.0f}},
+    {"batch 16 of 1024", 16, 1024, 1024, 3, {24, 40, 112}, {256, 128, 64}, {256, 128, 64}, 0, 4.0f, 1, {1.0f, 1.0f, 1.0f}},
 };
 
 using Values = std::vector<double>;
@@ -120,7 +121,7 @@ Values reference(const Case& c, const std::vector<std::vector<float>>& features)
         const Values map = cosine_map(c, k, features);
         for (int y = 0; y < c.height; ++y) {
             for (int x = 0; x < c.width; ++x) {
-                const double value = at(map, c.heights[k], c.widths[k], source(y, c.height, c.heights[k], c.align_corners),
+                const double value = c.weights[k] * at(map, c.heights[k], c.widths[k], source(y, c.height, c.heights[k], c.align_corners),
                                         source(x, c.width, c.widths[k], c.align_corners));
                 double& pixel = fused[static_cast<size_t>(y) * c.width + x];
                 pixel = c.fusion ? pixel * value : pixel + value;
@@ -207,7 +208,8 @@ bool run(const Case& c, Format format, const std::vector<std::vector<float>>& fe
         device[i] = uploaded(c, k, features[i], format, bytes);
         feature_bytes += bytes;
     }
-    const Spec spec{c.fusion, c.sigma, c.align_corners};
+    Spec spec{c.fusion, c.sigma, c.align_corners, {}};
+    std::copy(c.weights, c.weights + 4, spec.weights);
     const size_t pixels = static_cast<size_t>(c.height) * c.width;
     void* workspace;
     float *map, *score;

@@ -73,8 +73,8 @@ def kernels():
 
 @pytest.fixture
 def run(kernels):
-    def run_on_gpu(layout, teacher, student, height, width, fusion, sigma, align_corners, shift=0):
-        spec = HeadSpec(height, width, fusion, sigma, align_corners)
+    def run_on_gpu(layout, teacher, student, height, width, fusion, sigma, align_corners, weights, shift=0):
+        spec = HeadSpec(height, width, fusion, sigma, align_corners, weights)
         on_gpu = OnGpu(kernels, layout, teacher, student, spec, shift)
         on_gpu.enqueue()
         return on_gpu.results()
@@ -96,12 +96,12 @@ def test_features_off_alignment_agree(run, layout):
 def test_a_captured_graph_gives_the_same_bits(kernels, run, layout):
     case = BY_NAME["batch of 5"]
     teacher, student = features(case)
-    spec = HeadSpec(*case.size, case.fusion, case.sigma, case.align_corners)
+    spec = HeadSpec(*case.attributes)
     on_gpu = OnGpu(kernels, layout, teacher, student, spec)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         on_gpu.enqueue()
-    attributes = (*case.size, case.fusion, case.sigma, case.align_corners)
+    attributes = case.attributes
     # The second replay has lower scores than the first, so a score left over from the first would show.
     for other in (student, [t + np.float32(0.01) * s for t, s in zip(teacher, student, strict=True)]):
         for target, feature in zip(on_gpu.student, other, strict=True):

@@ -118,7 +118,7 @@ def test_another_thread_may_work(gpu, stream):
 def test_the_head_is_captured_and_replayed(gpu, stream, dtype):
     (case,) = (case for case in CASES if case.name == "batch of 5")
     teacher, student = features(case)
-    spec = HeadSpec(*case.size, case.fusion, case.sigma, case.align_corners)
+    spec = HeadSpec(*case.attributes)
     record = FeatureRecord(dtype, tuple(feature.shape[1:] for feature in teacher), spec)
     head, count = KernelHead(record), len(teacher[0])
     sizes = {"anomaly_map": 4 * case.size[0] * case.size[1], "anomaly_score": 4, **head.bytes_of_image()}

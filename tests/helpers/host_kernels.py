@@ -39,7 +39,12 @@ class Shape(ctypes.Structure):
 class Spec(ctypes.Structure):
     """`edgead::Spec` of anomaly_map.h."""
 
-    _fields_ = [("multiply", ctypes.c_int32), ("sigma", ctypes.c_float), ("align_corners", ctypes.c_int32)]
+    _fields_ = [
+        ("multiply", ctypes.c_int32),
+        ("sigma", ctypes.c_float),
+        ("align_corners", ctypes.c_int32),
+        ("weights", ctypes.c_float * 4),
+    ]
 
 
 class LaunchError(Exception):
@@ -100,6 +105,7 @@ class HostKernels:
         fusion: str = "add",
         sigma: float = 4.0,
         align_corners: bool = True,
+        weights: Sequence[float] = (),
         *,
         multiprocessors: int = 16,
         turns: int = 0,
@@ -114,7 +120,7 @@ class HostKernels:
         library.workspace_bytes.restype = ctypes.c_size_t
         library.what_failed.restype = ctypes.c_char_p
         shape = shape_of(teacher, height, width)
-        spec = Spec(fusion == "multiply", sigma, align_corners)
+        spec = Spec(fusion == "multiply", sigma, align_corners, tuple(weights) or (1.0,) * 4)
         features = [[guarded_copy(laid_out(f, layout), shift) for f in side] for side in (teacher, student)]
         pointers = [(ctypes.c_void_p * len(side))(*(f.ctypes.data for f in side)) for side in features]
         n = len(teacher[0])

@@ -33,10 +33,16 @@ class Case:
     fusion: Fusion = "add"
     sigma: float = 4.0
     align_corners: bool = True
+    weights: tuple[float, ...] = ()
     batch: int = 1
     make: str = "normal"
     multiprocessors: int = 16
     layouts: tuple[str, ...] = field(default=("float", "half", "half8"))
+
+    @property
+    def attributes(self) -> tuple[int, int, Fusion, float, bool, tuple[float, ...]]:
+        """Those of HeadSpec, in its order."""
+        return (*self.size, self.fusion, self.sigma, self.align_corners, self.weights)
 
 
 PYRAMID = ((24, 16, 12), (40, 8, 6), (112, 4, 3))
@@ -62,6 +68,8 @@ CASES = [
     Case("batch of 3, odd", ((7, 5, 3), (12, 3, 3)), (17, 41), batch=3, align_corners=False),
     Case("four scales", (*PYRAMID, (17, 2, 2)), (37, 67), batch=2, sigma=2.0),
     Case("four scales multiplied", (*PYRAMID, (17, 2, 2)), (37, 67), "multiply", batch=2, sigma=2.0),
+    Case("four weights", (*PYRAMID, (17, 2, 2)), (37, 67), weights=(0.125, 0.5, 1.5, 3.0), batch=2),
+    Case("two weights, multiplied", PYRAMID[:2], (33, 32), "multiply", weights=(0.75, 2.0)),
     Case("two scales multiplied, no smoothing", PYRAMID[:2], (33, 32), "multiply", sigma=0.0),
     Case("multiplied, half-pixel corners", PYRAMID, (64, 48), "multiply", align_corners=False),
     Case("half-pixel corners", PYRAMID, (64, 48), align_corners=False),
@@ -123,7 +131,7 @@ def laid_out(feature: npt.NDArray[Any], layout: str) -> npt.NDArray[Any]:
 def check(case: Case, layout: str, run: Run, **options: Any) -> bytes:
     """Hold one call to the oracle. Returns the bits of map and score."""
     teacher, student = features(case)
-    arguments = (teacher, student, *case.size, case.fusion, case.sigma, case.align_corners)
+    arguments = (teacher, student, *case.attributes)
     expected, _ = anomaly_map(*arguments)
     maps, scores = run(layout, *arguments, **options)
     assert maps.shape == expected.shape

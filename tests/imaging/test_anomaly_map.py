@@ -62,6 +62,8 @@ def test_case_computed_by_hand():
     # With aligned corners, the corners stay and the other pixels are halfway between neighbours.
     np.testing.assert_allclose(maps[0, 0], [[1, 0.5, 0], [1.5, 0.875, 0.25], [2, 1.25, 0.5]], atol=1e-15)
     assert scores[0] == pytest.approx(2.0)
+    weighted, _ = anomaly_map([teacher, teacher], [student, student], 3, 3, sigma=0.0, weights=(2.0, 0.5))
+    np.testing.assert_allclose(weighted, 2.5 * maps, atol=1e-15)
     doubled, _ = anomaly_map([teacher, teacher], [student, student], 3, 3, "multiply", 0.0)
     np.testing.assert_allclose(doubled, maps**2, atol=1e-15)
 

@@ -71,8 +71,8 @@ def run(device, tmp_path):
     device.setattr(driver, "cuLaunchKernel", launch)
     kernels = AnomalyMapKernels()
 
-    def run_planned(layout, teacher, student, height, width, fusion, sigma, align_corners):
-        spec = HeadSpec(height, width, fusion, sigma, align_corners)
+    def run_planned(layout, teacher, student, height, width, fusion, sigma, align_corners, weights):
+        spec = HeadSpec(height, width, fusion, sigma, align_corners, weights)
         shapes = [feature.shape for feature in teacher]
         features = [[guarded_copy(laid_out(f, layout), 0) for f in side] for side in (teacher, student)]
         outputs = [guarded(size, "f4") for size in (len(teacher[0]) * height * width, len(teacher[0]))]

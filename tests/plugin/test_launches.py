@@ -33,7 +33,7 @@ def test_plan_is_the_launchers(kernels, case, layout):
     for multiprocessors in (1, 16, 132):
         for shift in (0, 1) if layout != "half8" else (0,):
             kernels(
-                *(layout, teacher, student, *case.size, case.fusion, case.sigma, case.align_corners),
+                *(layout, teacher, student, *case.attributes),
                 multiprocessors=multiprocessors,
                 shift=shift,
             )
@@ -44,7 +44,7 @@ def test_plan_is_the_launchers(kernels, case, layout):
                 [scale.student for scale in scales],
                 *(done[0].maps, done[0].anomaly_map, done[0].anomaly_score),
             )
-            spec = HeadSpec(*case.size, case.fusion, case.sigma, case.align_corners)
+            spec = HeadSpec(*case.attributes)
             shapes = [feature.shape for feature in teacher]
             planned = launches(layout, shapes, spec, buffers, multiprocessors)
             for i, launch in enumerate(planned):

@@ -22,6 +22,9 @@ from tests.helpers.tensorrt_headers import DRIVER, NO_HEADERS, PLUGIN, compile_c
 
 CHECKED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 NODE = ["height:i:64", "width:i:48"]
+ONES = (1.0, 1.0, 1.0, 1.0)
+# Of an engine of TensorRT 8.6: layout, height, width, fusion, sigma, align_corners, weights, scales, number of weights.
+BYTES = "=iiiififfffii"
 
 
 @dataclass(frozen=True)
@@ -69,19 +72,20 @@ def value_of(lines: Sequence[str], name: str) -> str:
 def state_of(driver: Driver, serialized: str) -> dict[str, object]:
     """Parse the plugin's state in an engine, in the layout of each generation."""
     if driver.major >= 10:
-        typed = {"i": int, "f": float, "s": str}
+        typed = {"i": int, "f": float, "s": str, "v": lambda text: tuple(map(float, text.split(",")))}
         parts = (field.split(":") for field in serialized.split())
         return {name: typed[kind](value) for name, kind, value in parts}
-    layout, height, width, fusion, sigma, align_corners, scales = struct.unpack(
-        "=iiiifii", bytes.fromhex(serialized)
+    layout, height, width, fusion, sigma, align_corners, *weights, scales, _ = struct.unpack(
+        BYTES, bytes.fromhex(serialized)
     )
-    assert layout == 1
+    assert layout == 2
     return {
         "height": height,
         "width": width,
         "fusion": ("add", "multiply")[fusion],
         "sigma": sigma,
         "align_corners": align_corners,
+        "weights": tuple(weights),
         "scales": scales,
     }
 
@@ -110,7 +114,7 @@ def test_another_version_of_the_library_gets_no_registration(driver, number):
 
 def test_its_fields_are_the_attributes_of_the_node(driver):
     # PluginFieldType: kFLOAT32 is 1, kINT32 is 5, kCHAR is 6.
-    kinds = {"height": 5, "width": 5, "fusion": 6, "sigma": 1, "align_corners": 5}
+    kinds = {"height": 5, "width": 5, "fusion": 6, "sigma": 1, "align_corners": 5, "weights": 1}
     assert [field.name for field in fields(HeadSpec)] == list(kinds)
     assert driver("registry")[3:] == [f"field {name} {kind}" for name, kind in kinds.items()]
 
@@ -125,11 +129,16 @@ def test_its_fields_are_the_attributes_of_the_node(driver):
         (["fusion:S:add"], {}),
         (["sigma:f:0"], {"sigma": 0.0}),
         (["sigma:f:32"], {"sigma": 32.0}),
+        (["weights:f:0.5"], {"weights": (0.5, 1.0, 1.0, 1.0)}),
+        (["weights:v:0.25,0.5,3"], {"weights": (0.25, 0.5, 3.0, 1.0)}),
+        (["weights:v:4,3,2,0.5"], {"weights": (4.0, 3.0, 2.0, 0.5)}),
     ],
 )
 def test_attributes_arrive(driver, given, changed):
     lines = driver("create", *NODE, *given)
-    defaults = {"height": 64, "width": 48, "fusion": "add", "sigma": 4.0, "align_corners": 1, "scales": 0}
+    defaults = {
+        "height": 64, "width": 48, "fusion": "add", "sigma": 4.0, "align_corners": 1, "weights": ONES, "scales": 0,
+    }  # fmt: skip
     assert lines[0] == "created"
     assert state_of(driver, value_of(lines, "serialized")) == {**defaults, **changed}
 
@@ -160,6 +169,13 @@ def test_attributes_arrive(driver, given, changed):
         ([*NODE, "sigma:f:32.5"], "not 32.5"),
         ([*NODE, "sigma:d:4"], "'sigma' has type 2"),
         ([*NODE, "align_corners:i:2"], "not 2"),
+        ([*NODE, "weights:v:1,0"], "not 0"),
+        ([*NODE, "weights:v:1,-2"], "not -2"),
+        ([*NODE, "weights:v:1,inf"], "not inf"),
+        ([*NODE, "weights:v:nan"], "not nan"),
+        ([*NODE, "weights:v:1,1,1,1,1"], "'weights' has type 1 and length 5"),
+        ([*NODE, "weights:v:"], "'weights' has type 1 and length 0"),
+        ([*NODE, "weights:i:1"], "'weights' has type 5"),
     ],
 )
 def test_bad_attributes_are_refused_and_reported(driver, given, complaint):
@@ -207,9 +223,14 @@ def test_features_are_all_of_one_format_and_outputs_are_float(driver, inputs):
 def test_a_life_from_node_to_launch(driver, features, number, shapes):
     count = len(shapes)
     dims = [f"3x{shape}" for shape in shapes] * 2
+    weights = (0.5, 2.0, 0.25, 4.0)[:count]
     given = [*NODE, "fusion:s:multiply", "sigma:f:2.5", "align_corners:i:0"]
+    given.append(f"weights:v:{','.join(map(str, weights))}")
     lines = driver("life", features, *dims, "--", *given)
-    asked = f"height=64 width=48 scales={count} fusion=1 sigma=2.5 align_corners=0 {' '.join(shapes)}"
+    asked = (
+        f"height=64 width=48 scales={count} fusion=1 sigma=2.5 align_corners=0 "
+        f"weights={','.join(f'{weight:g}' for weight in weights)} {' '.join(shapes)}"
+    )
 
     assert value_of(lines, "plugin") == "edgead::AnomalyMap 1 outputs 2"
     assert value_of(lines, "configure") == "1"
@@ -218,7 +239,8 @@ def test_a_life_from_node_to_launch(driver, features, number, shapes):
     assert value_of(lines, "workspace") == str(6000 + count)
     state = state_of(driver, value_of(lines, "serialized"))
     assert state == {
-        "height": 64, "width": 48, "fusion": "multiply", "sigma": 2.5, "align_corners": 0, "scales": count,
+        "height": 64, "width": 48, "fusion": "multiply", "sigma": 2.5, "align_corners": 0,
+        "weights": (*weights, *ONES[count:]), "scales": count,
     }  # fmt: skip
     assert value_of(lines, "again") == value_of(lines, "serialized")
     assert value_of(lines, "prepare") == "1"
@@ -253,6 +275,13 @@ def test_features_that_are_not_pairs_are_never_run(driver, dims, complaint):
     assert not any(line.startswith("launch ") for line in lines)
 
 
+def test_weights_of_another_number_of_scales_are_not_configured(driver):
+    lines = driver("life", "float", *["2x8x8x8", "2x4x4x4"] * 2, "--", *NODE, "weights:v:1,2,3")
+    assert any(line.startswith("log 1 ") and "3 weights do not fit 2 scales" in line for line in lines)
+    assert value_of(lines, "configure") == ("0" if driver.major >= 10 else "1")
+    assert value_of(lines, "workspace") == str(2**62)
+
+
 def test_an_error_of_cuda_is_a_status_and_a_report(driver):
     lines = driver("life", "half", *["1x8x4x4"] * 2, "--", *NODE, launcher="error")
     assert value_of(lines, "enqueue") == "1"
@@ -272,7 +301,7 @@ def test_does_not_run_before_it_knows_its_inputs(driver):
     assert "before it was run" in log
 
 
-ENGINE = [*NODE, "fusion:s:add", "sigma:f:4", "align_corners:i:1", "scales:i:2"]
+ENGINE = [*NODE, "fusion:s:add", "sigma:f:4", "align_corners:i:1", "weights:v:1,2,1,1", "scales:i:2"]
 
 
 @pytest.mark.parametrize(
@@ -281,6 +310,8 @@ ENGINE = [*NODE, "fusion:s:add", "sigma:f:4", "align_corners:i:1", "scales:i:2"]
         (ENGINE[:-1], "'scales' is missing"),
         (ENGINE[1:], "'height' is missing"),
         ([*ENGINE[:2], *ENGINE[3:]], "'fusion' is missing"),
+        ([*ENGINE[:-2], *ENGINE[-1:]], "'weights' is missing"),
+        ([*ENGINE[:-2], "weights:v:1,2", *ENGINE[-1:]], "'weights' has type 1 and length 2"),
         ([*ENGINE[:-1], "scales:i:5"], "not 5"),
         ([*ENGINE[:-1], "scales:i:-1"], "not -1"),
         ([*ENGINE, "depth:i:3"], "unknown field 'depth'"),
@@ -298,23 +329,25 @@ def test_what_an_engine_holds_is_checked_in_fields(driver, given, complaint):
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        ((2, 64, 48, 0, 4.0, 1, 2), "layout 2"),
-        ((1, 0, 48, 0, 4.0, 1, 2), "not 0 and 48"),
-        ((1, 64, 48, 2, 4.0, 1, 2), "fusion is 0 or 1, not 2"),
-        ((1, 64, 48, 0, float("nan"), 1, 2), "not nan"),
-        ((1, 64, 48, 0, 4.0, -1, 2), "not -1"),
-        ((1, 64, 48, 0, 4.0, 1, 5), "not 5"),
+        ((1, 64, 48, 0, 4.0, 1, *ONES, 2, 2), "layout 1"),
+        ((2, 0, 48, 0, 4.0, 1, *ONES, 2, 2), "not 0 and 48"),
+        ((2, 64, 48, 2, 4.0, 1, *ONES, 2, 2), "fusion is 0 or 1, not 2"),
+        ((2, 64, 48, 0, float("nan"), 1, *ONES, 2, 2), "not nan"),
+        ((2, 64, 48, 0, 4.0, -1, *ONES, 2, 2), "not -1"),
+        ((2, 64, 48, 0, 4.0, 1, *ONES[1:], -3.0, 2, 2), "not -3"),
+        ((2, 64, 48, 0, 4.0, 1, *ONES, 5, 0), "not 5"),
+        ((2, 64, 48, 0, 4.0, 1, *ONES, 2, 5), "not 5"),
     ],
 )
 def test_what_an_engine_holds_is_checked_in_bytes(driver, values, complaint):
     if driver.major >= 10:
         pytest.skip("an engine of TensorRT 10 holds fields")
-    good = struct.pack("=iiiifii", 1, 64, 48, 0, 4.0, 1, 2)
+    good = struct.pack(BYTES, 2, 64, 48, 0, 4.0, 1, *ONES, 2, 0)
     assert driver("reopen", good.hex()) == ["created"]
     for data, expected in (
-        (struct.pack("=iiiifii", *values), complaint),
-        (good[:-1], "27 bytes"),
-        (good + b"\0", "29"),
+        (struct.pack(BYTES, *values), complaint),
+        (good[:-1], "47 bytes"),
+        (good + b"\0", "49"),
     ):
         log, answer = driver("reopen", data.hex())
         assert answer == "refused"

@@ -10,9 +10,9 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from edgead.errors import BackendError
+from edgead.export.head.onnx_function import spec_of_node
 from edgead.export.head.plugin_node import for_kernels
 from edgead.runtime.tensorrt.feature_record import FeatureRecord
-from edgead.types import HeadSpec
 
 _DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 
@@ -37,7 +37,7 @@ def features_of(model: ModelProto) -> tuple[ModelProto, FeatureRecord]:
     # The size of an upsampling is computed in the graph, from the shape of its input.
     inferred = onnx.shape_inference.infer_shapes(cut, data_prop=True).graph
     values = {value.name: value for value in (*inferred.input, *inferred.value_info)}
-    features, attributes = list(head.input), {a.name: helper.get_attribute_value(a) for a in head.attribute}
+    features = list(head.input)
     cut.graph.node.remove(head)
     shapes = [_shape(values[name]) for name in features]
     scales = len(features) // 2
@@ -49,13 +49,7 @@ def features_of(model: ModelProto) -> tuple[ModelProto, FeatureRecord]:
     record = FeatureRecord(
         _DTYPES[values[features[0]].type.tensor_type.elem_type],
         tuple(shapes[:scales]),
-        HeadSpec(
-            int(attributes["height"]),
-            int(attributes["width"]),
-            attributes["fusion"].decode(),
-            float(attributes["sigma"]),
-            bool(attributes["align_corners"]),
-        ),
+        spec_of_node(head),
     )
     del cut.graph.output[:]
     for name, output in zip(features, record.outputs, strict=True):

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx
-from onnx import ModelProto, ValueInfoProto, helper
+from onnx import ModelProto, ValueInfoProto
 
 from edgead.bundle.graph import check_graph
 from edgead.errors import BundleError
 from edgead.export.head.inline import without_head_function
-from edgead.export.head.onnx_function import DOMAIN, OP_TYPE, append_head
+from edgead.export.head.onnx_function import DOMAIN, OP_TYPE, append_head, spec_of_node
 from edgead.files.parsing import RecordError, json_text, parse_json
 from edgead.files.records import record_errors, record_from
 from edgead.types import HeadSpec
@@ -55,17 +55,12 @@ def file_from_graph(model: ModelProto) -> bytes:
             f"the graph has {len(heads)} nodes {DOMAIN}::{OP_TYPE} where it should have one",
             hint="export it with 'edgead build'",
         )
-    values = {a.name: helper.get_attribute_value(a) for a in heads[0].attribute}
-    spec = HeadSpec(
-        values["height"],
-        values["width"],
-        values["fusion"].decode(),
-        values["sigma"],
-        bool(values["align_corners"]),
-    )
     standard = without_head_function(model)
     entry = standard.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, json_text(asdict(_Entry(spec, tuple(heads[0].input))), indent=None)
+    entry.key, entry.value = (
+        METADATA_KEY,
+        json_text(asdict(_Entry(spec_of_node(heads[0]), tuple(heads[0].input))), indent=None),
+    )
     content: bytes = standard.SerializeToString()
     try:
         check_graph(content, "the exported graph")

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import FunctionProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgead.imaging.anomaly_map import EPSILON, bilinear_matrix, gaussian_matrix
 from edgead.types import Float64Array, HeadSpec
@@ -44,7 +44,7 @@ def head_function(spec: HeadSpec, shapes: Sequence[FeatureShape]) -> FunctionPro
         The function.
 
     Raises:
-        ValueError: There are no shapes.
+        ValueError: There are no shapes, or the weights are of another number of scales.
     """
     if not shapes:
         raise ValueError("the anomaly map needs features of at least one scale")
@@ -69,7 +69,7 @@ def head_function(spec: HeadSpec, shapes: Sequence[FeatureShape]) -> FunctionPro
         outputs=["anomaly_map", "anomaly_score"],
         nodes=body.nodes,
         opset_imports=[helper.make_opsetid("", OPSET)],
-        attributes=list(asdict(spec)),
+        attributes=list(_attributes(spec)),
     )
 
 
@@ -109,9 +109,7 @@ def append_head(features: ModelProto, spec: HeadSpec) -> ModelProto:
             ["anomaly_map", "anomaly_score"],
             name="anomaly_map_head",
             domain=DOMAIN,
-            **{
-                name: int(value) if isinstance(value, bool) else value for name, value in asdict(spec).items()
-            },
+            **_attributes(spec),
         )
     )
     model.functions.append(head_function(spec, shapes[:count]))
@@ -191,12 +189,40 @@ def _fused_by_multiplying(
 
 
 def _resizing(shapes: Sequence[FeatureShape], spec: HeadSpec) -> Iterator[tuple[Float64Array, Float64Array]]:
-    """Resizing matrices B_k (H, H_k) and B'_k (W, W_k) of each scale."""
-    for _, height, width in shapes:
+    """Resizing matrices B_k (H, H_k) and B'_k (W, W_k) of each scale, the first one times the scale's weight."""
+    for (_, height, width), weight in zip(shapes, spec.weights_of(len(shapes)), strict=True):
         yield (
-            bilinear_matrix(spec.height, height, spec.align_corners),
+            weight * bilinear_matrix(spec.height, height, spec.align_corners),
             bilinear_matrix(spec.width, width, spec.align_corners),
         )
+
+
+def _attributes(spec: HeadSpec) -> dict[str, Any]:
+    """Return the attributes of the node. Without weights it has no attribute `weights`, as for the plugin."""
+    values = {name: int(value) if isinstance(value, bool) else value for name, value in asdict(spec).items()}
+    if not spec.weights:
+        del values["weights"]
+    return values
+
+
+def spec_of_node(node: NodeProto) -> HeadSpec:
+    """Read the attributes of a node of the operator.
+
+    Args:
+        node: A node that `append_head` wrote.
+
+    Returns:
+        The operator's parameters.
+    """
+    values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return HeadSpec(
+        int(values["height"]),
+        int(values["width"]),
+        values["fusion"].decode(),
+        float(values["sigma"]),
+        bool(values["align_corners"]),
+        tuple(values.get("weights", ())),
+    )
 
 
 def _input_names(count: int) -> list[str]:

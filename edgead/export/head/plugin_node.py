@@ -35,6 +35,9 @@ def plugin_head(model: ModelProto) -> ModelProto:
             feature is neither float16 nor float32.
     """
     plugin, head = for_kernels(model)
+    if not any(attribute.name == "weights" for attribute in head.attribute):
+        # The parser warns of attributes of the plugin that the node does not have.
+        head.attribute.append(helper.make_attribute("weights", [1.0] * (len(head.input) // 2)))
     head.attribute.append(helper.make_attribute("plugin_version", str(VERSION)))
     head.attribute.append(helper.make_attribute("plugin_namespace", DOMAIN))
     return plugin

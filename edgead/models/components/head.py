@@ -57,8 +57,11 @@ class AnomalyMapHead(nn.Module):
     """Cosine maps, bilinear resize, fusion, Gaussian smoothing and maximum, for features of fixed sizes.
 
     Args:
-        spec: Size of the map, fusion and smoothing.
+        spec: Size of the map, fusion, smoothing and weights.
         sizes: (H_k, W_k) of the features, in their order.
+
+    Raises:
+        ValueError: The weights are of another number of scales.
     """
 
     smooth_rows: Tensor
@@ -68,8 +71,8 @@ class AnomalyMapHead(nn.Module):
         super().__init__()
         self.spec = spec
         smooth_rows, smooth_columns = (gaussian_matrix(n, spec.sigma) for n in (spec.height, spec.width))
-        for k, (height, width) in enumerate(sizes):
-            rows = bilinear_matrix(spec.height, height, spec.align_corners)
+        for k, ((height, width), weight) in enumerate(zip(sizes, spec.weights_of(len(sizes)), strict=True)):
+            rows = weight * bilinear_matrix(spec.height, height, spec.align_corners)
             columns = bilinear_matrix(spec.width, width, spec.align_corners)
             if spec.fusion == "add":
                 rows, columns = smooth_rows @ rows, smooth_columns @ columns

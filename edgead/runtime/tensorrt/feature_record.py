@@ -43,6 +43,7 @@ class FeatureRecord:
             raise ValueError(f"'shapes' is no list of 1 to {MAX_SCALES} shapes [C, H, W]")
         if max(self.head.height, self.head.width, self.head.sigma) > _MAX_LENGTH:
             raise ValueError(f"'height', 'width' or 'sigma' of the head is larger than {_MAX_LENGTH}")
+        self.head.weights_of(len(self.shapes))
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:

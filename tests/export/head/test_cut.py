@@ -20,7 +20,7 @@ from edgead.runtime.tensorrt.feature_record import FeatureRecord
 from edgead.types import HeadSpec
 from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
-SPEC = HeadSpec(64, 48, "multiply", 2.5, False)
+SPEC = HeadSpec(64, 48, "multiply", 2.5, False, (0.5, 2.0))
 SHAPES = ((8, 16, 12), (16, 8, 6))
 
 
@@ -64,7 +64,7 @@ def headed(record: FeatureRecord, features: dict[str, np.ndarray]) -> np.ndarray
     )
     head = record.head
     return anomaly_map(
-        teacher, student, head.height, head.width, head.fusion, head.sigma, head.align_corners
+        teacher, student, head.height, head.width, head.fusion, head.sigma, head.align_corners, head.weights
     )[0]
 
 
@@ -79,10 +79,10 @@ def int8(model: ModelProto) -> ModelProto:
 )
 @pytest.mark.parametrize("fusion", ["add", "multiply"])
 def test_features_and_head_are_the_whole(halves, dtype, fusion):
-    model = two_scales(halves, HeadSpec(64, 48, fusion, 2.5, False))
+    model = two_scales(halves, HeadSpec(64, 48, fusion, 2.5, False, (0.5, 2.0)))
     cut, record = features_of(model)
     onnx.checker.check_model(cut, full_check=True)
-    assert record == FeatureRecord(dtype, SHAPES, HeadSpec(64, 48, fusion, 2.5, False))
+    assert record == FeatureRecord(dtype, SHAPES, HeadSpec(64, 48, fusion, 2.5, False, (0.5, 2.0)))
     feed = feed_for(model, 3)
     outputs = run(cut, feed)
     assert [(name, str(value.dtype), value.shape) for name, value in outputs.items()] == [

@@ -79,7 +79,7 @@ def test_a_graph_without_a_head_is_not_written() -> None:
         file_from_graph(model)
 
 
-HEAD = {"height": 32, "width": 64, "fusion": "add", "sigma": 1.0, "align_corners": True}
+HEAD = {"height": 32, "width": 64, "fusion": "add", "sigma": 1.0, "align_corners": True, "weights": []}
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,8 @@ HEAD = {"height": 32, "width": 64, "fusion": "add", "sigma": 1.0, "align_corners
         {"head": {**HEAD, "sigma": "wide"}, "features": ["teacher", "student"]},
         {"head": {**HEAD, "fusion": "divide"}, "features": ["teacher", "student"]},
         {"head": {**HEAD, "sigma": 1e308}, "features": ["teacher", "student"]},
+        {"head": {**HEAD, "weights": [1.0, 1.0]}, "features": ["teacher", "student"]},
+        {"head": {**HEAD, "weights": [-1.0]}, "features": ["teacher", "student"]},
         {"head": HEAD, "features": []},
         {"head": HEAD, "features": ["teacher"]},
         {"head": HEAD, "features": ["teacher", "gone"]},
@@ -101,7 +103,7 @@ HEAD = {"height": 32, "width": 64, "fusion": "add", "sigma": 1.0, "align_corners
         {"head": HEAD, "features": ["teacher", "down_w"]},
         {"head": HEAD, "features": ["images", "images"]},
     ],
-    ids=range(15),
+    ids=range(17),
 )
 def test_an_entry_that_does_not_fit_the_graph_is_refused(entry: object) -> None:
     model = onnx.load_from_string(file_from_graph(toy_graph()))

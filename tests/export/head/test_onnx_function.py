@@ -71,12 +71,12 @@ def scipy_definition(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The published evaluation: torch's cosine and bilinear resize, SciPy's Gaussian, in float64."""
     fused: Any = 0.0 if spec.fusion == "add" else 1.0
-    for t, s in zip(teacher, student, strict=True):
+    for t, s, weight in zip(teacher, student, spec.weights or [1.0] * len(teacher), strict=True):
         distance = 1.0 - torch.nn.functional.cosine_similarity(
             torch.from_numpy(t).double(), torch.from_numpy(s).double(), dim=1, eps=1e-8
         )
         resized = torch.nn.functional.interpolate(
-            distance[:, None],
+            weight * distance[:, None],
             size=(spec.height, spec.width),
             mode="bilinear",
             align_corners=spec.align_corners,
@@ -118,10 +118,13 @@ def test_head_equals_the_oracle_and_scipy(size: str, fusion: Any) -> None:
 
 @pytest.mark.parametrize("fusion", ["add", "multiply"])
 @pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("weights", [(), (0.25, 3.0)])
 @pytest.mark.parametrize("sigma", [0.0, 0.1, 1.5, 11.0])
-def test_every_attribute_reaches_the_map(fusion: Any, align_corners: bool, sigma: float) -> None:
+def test_every_attribute_reaches_the_map(
+    fusion: Any, align_corners: bool, sigma: float, weights: tuple[float, ...]
+) -> None:
     shapes = [(5, 8, 12), (6, 4, 6)]
-    spec = HeadSpec(32, 48, fusion, sigma, align_corners)
+    spec = HeadSpec(32, 48, fusion, sigma, align_corners, weights)
     teacher, student = features(shapes)
     found_map, found_score = run(append_head(feature_graph(shapes, np.float32), spec), teacher, student)
     expected_map, expected_score = scipy_definition(teacher, student, spec)
@@ -250,6 +253,9 @@ def test_graphs_without_pairs_of_features_are_refused() -> None:
         ({"sigma": -1.0}, "-1.0"),
         ({"sigma": float("nan")}, "nan"),
         ({"sigma": float("inf")}, "inf"),
+        ({"weights": (1.0, 0.0)}, "0.0"),
+        ({"weights": (float("inf"),)}, "inf"),
+        ({"weights": (float("nan"), 1.0)}, "nan"),
     ],
 )
 def test_a_spec_refuses_values_that_give_no_map(change: dict[str, Any], value: str) -> None:

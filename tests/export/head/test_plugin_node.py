@@ -17,7 +17,7 @@ from edgead.export.head.onnx_function import append_head
 from edgead.export.head.plugin_node import plugin_head
 from edgead.types import HeadSpec
 
-SPEC = HeadSpec(64, 48, "multiply", 2.5, False)
+SPEC = HeadSpec(64, 48, "multiply", 2.5, False, (0.5, 2.0))
 SHAPES = ((8, 16, 12), (16, 8, 6))
 
 
@@ -56,7 +56,10 @@ def test_the_node_names_the_plugin_and_keeps_its_attributes():
     assert attributes.pop("plugin_version") == b"1"
     assert attributes.pop("plugin_namespace") == b"edgead"
     # A parser passes 32-bit integers and floats to the plugin unchanged.
-    assert attributes == {**asdict(SPEC), "fusion": b"multiply", "align_corners": 0}
+    assert attributes == {**asdict(SPEC), "fusion": b"multiply", "align_corners": 0, "weights": [0.5, 2.0]}
+    (plain,) = plugin_head(graph(HeadSpec(64, 48))).graph.node[-1:]
+    # The parser would warn of an attribute that is not there.
+    assert [list(a.floats) for a in plain.attribute if a.name == "weights"] == [[1.0, 1.0]]
     assert list(head.input) == list(standard.graph.node[-1].input)
     assert [value.name for value in model.graph.output] == ["anomaly_map", "anomaly_score"]
 
@@ -96,7 +99,7 @@ def test_a_graph_without_a_head_is_refused():
 
 def test_more_scales_than_the_kernels_take_are_refused():
     with pytest.raises(BackendError) as refusal:
-        plugin_head(graph(shapes=((4, 4, 4),) * 5))
+        plugin_head(graph(HeadSpec(64, 48), shapes=((4, 4, 4),) * 5))
     assert {"4", "5"} <= set(re.findall(r"\d+", refusal.value.what))
     assert "--head standard" in (refusal.value.hint or "")
 

@@ -47,6 +47,19 @@ private:
         switch (type) {
             case 'i': return number(PluginFieldType::kINT32, static_cast<int32_t>(std::atoll(value.c_str())));
             case 'p': return number(PluginFieldType::kINT32, static_cast<int32_t>(std::atoll(value.c_str())), 2);
+            case 'v': {
+                std::string numbers;
+                for (const char* at = value.c_str(); *at != '\0';) {
+                    char* end = nullptr;
+                    const float one = std::strtof(at, &end);
+                    numbers.append(reinterpret_cast<const char*>(&one), sizeof(one));
+                    at = *end == ',' ? end + 1 : end;
+                }
+                data_.push_back(numbers);
+                const auto length = static_cast<int32_t>(numbers.size() / sizeof(float));
+                list.emplace_back(names_.back().c_str(), data_.back().data(), PluginFieldType::kFLOAT32, length);
+                return;
+            }
             case 'f': return number(PluginFieldType::kFLOAT32, std::strtof(value.c_str(), nullptr));
             case 'd': return number(PluginFieldType::kFLOAT64, std::strtod(value.c_str(), nullptr));
 #if NV_TENSORRT_MAJOR >= 10

@@ -103,7 +103,11 @@ public:
             const PluginField& f = collection->fields[i];
             text += std::string(" ") + f.name + ":";
             if (f.type == PluginFieldType::kINT32) text += "i:" + std::to_string(*static_cast<const int32_t*>(f.data));
-            if (f.type == PluginFieldType::kFLOAT32) text += "f:" + std::to_string(*static_cast<const float*>(f.data));
+            if (f.type == PluginFieldType::kFLOAT32) {
+                const auto* numbers = static_cast<const float*>(f.data);
+                text += f.length == 1 ? "f:" : "v:";
+                for (int32_t k = 0; k < f.length; ++k) text += (k ? "," : "") + std::to_string(numbers[k]);
+            }
             if (f.type == PluginFieldType::kCHAR) {
                 text += "s:" + std::string(static_cast<const char*>(f.data), static_cast<size_t>(f.length) - 1);
             }

@@ -17,6 +17,7 @@ bool asked_to(const char* what) {
 void print(const char* what, const edgead::Shape& s, const edgead::Spec& p) {
     std::printf("%s batch=%d height=%d width=%d scales=%d fusion=%d sigma=%g align_corners=%d", what, s.batch, s.height,
                 s.width, s.scales, p.fusion, p.sigma, p.align_corners);
+    for (int k = 0; k < s.scales; ++k) std::printf("%s%g", k == 0 ? " weights=" : ",", p.weights[k]);
     for (int k = 0; k < s.scales; ++k) {
         std::printf(" %dx%dx%d", s.channels[k], s.feature_height[k], s.feature_width[k]);
     }

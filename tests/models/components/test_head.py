@@ -42,22 +42,23 @@ def test_the_gradient_of_the_cosine_map():
     assert torch.autograd.gradcheck(cosine_map, (t, s))
 
 
+@pytest.mark.parametrize("weights", [(), (0.5, 0.25, 3.0)])
 @pytest.mark.parametrize("fusion", ["add", "multiply"])
 @pytest.mark.parametrize(
     ("height", "width", "sigma", "align_corners"),
     [(64, 64, 4.0, True), (37, 53, 4.0, True), (48, 20, 1.5, False), (33, 33, 0.0, True), (9, 5, 4.0, False)],
 )
-def test_map_and_score_are_the_oracles(fusion, height, width, sigma, align_corners):
+def test_map_and_score_are_the_oracles(fusion, height, width, sigma, align_corners, weights):
     rng = np.random.default_rng(7)
     shapes = [(6, 16, 12), (9, 8, 7), (12, 3, 4)]
     teacher, student = features(rng, 3, shapes), features(rng, 3, shapes)
     teacher[0][0, :, 3, 3] = 0.0
     student[1][1] = 0.0
     expected_map, expected_score = oracle.anomaly_map(
-        teacher, student, height, width, fusion, sigma, align_corners
+        teacher, student, height, width, fusion, sigma, align_corners, weights
     )
     head = AnomalyMapHead(
-        HeadSpec(height, width, fusion, sigma, align_corners), [shape[1:] for shape in shapes]
+        HeadSpec(height, width, fusion, sigma, align_corners, weights), [shape[1:] for shape in shapes]
     )
 
     got_map, got_score = head([torch.from_numpy(x) for x in teacher], [torch.from_numpy(x) for x in student])

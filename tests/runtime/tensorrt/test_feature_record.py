@@ -12,7 +12,9 @@ from edgead.files.records import record_from
 from edgead.runtime.tensorrt.feature_record import FeatureRecord
 from edgead.types import HeadSpec, TensorSpec
 
-RECORD = FeatureRecord("float16", ((24, 16, 12), (40, 8, 6)), HeadSpec(64, 48, "multiply", 2.5, False))
+RECORD = FeatureRecord(
+    "float16", ((24, 16, 12), (40, 8, 6)), HeadSpec(64, 48, "multiply", 2.5, False, (0.5, 2.0))
+)
 
 
 def written(**changes) -> dict:
@@ -74,6 +76,9 @@ def test_bytes_are_for_one_image(dtype, size):
         (written(head={"align_corners": 1}), "align_corners"),
         (written(head={"fusion": "sum"}), "fusion"),
         (written(head={"fusion": ["add"]}), "fusion"),
+        (written(head={"weights": [1.0]}), "weights"),
+        (written(head={"weights": [1.0, 0.0]}), "weights"),
+        (written(head={"weights": 1.0}), "weights"),
     ],
 )
 def test_a_record_of_another_form_is_refused(content, key):

@@ -131,7 +131,9 @@ def test_a_record_becomes_launches_on_its_buffers(monkeypatch, dtype, kernel, si
             queued.append((launches, stream))
 
     monkeypatch.setattr(kernel_head, "AnomalyMapKernels", Kernels)
-    record = FeatureRecord(dtype, ((24, 16, 12), (40, 8, 6)), HeadSpec(64, 48, "multiply", 2.5, False))
+    record = FeatureRecord(
+        dtype, ((24, 16, 12), (40, 8, 6)), HeadSpec(64, 48, "multiply", 2.5, False, (0.5, 2.0))
+    )
     head = KernelHead(record)
     needed = head.bytes_of_image()
     assert needed == {
@@ -155,6 +157,7 @@ def test_a_record_becomes_launches_on_its_buffers(monkeypatch, dtype, kernel, si
     )
     assert (arguments.batch, arguments.height, arguments.width, arguments.scales) == (3, 64, 48, 2)
     assert (arguments.multiply, arguments.align_corners) == (1, 0)
+    assert [scale.weight for scale in arguments.scale[:2]] == [0.5, 2.0]
     # exp(-d^2 / (2 sigma^2))
     assert arguments.exponent == ctypes.c_float(-0.5 / 2.5**2).value
     head.enqueue((cosine, fuse), SimpleNamespace(handle=0x5EED))

@@ -23,7 +23,7 @@ from tests.fakes.cuda_kernels import StandInKernels
 from tests.fakes.tensorrt_runtime import StandInTensorRT, feature, record
 
 SIZE = ModelSize(32, 64)
-HEAD = HeadSpec(32, 64, "multiply", 1.5, False)
+HEAD = HeadSpec(32, 64, "multiply", 1.5, False, (0.5, 2.0))
 FEATURES = FeatureRecord("float32", ((5, 8, 16), (7, 4, 8)), HEAD)
 FLAVOURS = ("8.6", "10", "rtx")
 DTYPES = {"float32": "FLOAT", "float16": "HALF"}
@@ -79,7 +79,9 @@ def oracle(images: np.ndarray, features: FeatureRecord) -> tuple[np.ndarray, np.
         for side in ("teacher", "student")
     )
     head = features.head
-    return anomaly_map(teacher, student, head.height, head.width, head.fusion, head.sigma, head.align_corners)
+    return anomaly_map(
+        teacher, student, head.height, head.width, head.fusion, head.sigma, head.align_corners, head.weights
+    )
 
 
 @pytest.mark.parametrize("cuda_graphs", [True, False])
