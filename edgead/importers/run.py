@@ -107,7 +107,9 @@ def import_run(
         threshold=threshold_from_normal_scores(scores),
     )
     summary = _summary(external, file, held_out, sanity)
-    record = RunRecord(config, "finished", {dataset.name: part}, alignment="unaligned", summary=summary)
+    record = RunRecord(
+        config, "finished", {dataset.name: part}, alignment="unaligned", scale_weights=(), summary=summary
+    )
     _write(out, record, method)
     if part.threshold is not None and (warning := part.threshold.warning()) is not None:
         _log.warning("%s", warning)

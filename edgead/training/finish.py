@@ -31,6 +31,7 @@ from edgead.training.run import (
     write_record,
 )
 from edgead.training.sanity import Sanity, raised_share
+from edgead.training.scale_weights import scale_weights
 from edgead.training.session import TorchSession
 
 
@@ -42,12 +43,14 @@ def finish_run(
     parts: Mapping[str, PartImages],
     seconds: float,
 ) -> None:
-    """Write the files of a finished run. The record is last, because it marks the run as finished.
+    """Set the weights of the scales and the thresholds, and write the files of a finished run.
+
+    The record is written last, because it marks the run as finished.
 
     Args:
         fresh: Record of the training as it began.
         out: Run directory.
-        method: The trained method.
+        method: The trained method. Its head gets the weights.
         fitted: Losses and metrics of the training.
         parts: Good images, by name of the part.
         seconds: Duration of the training.
@@ -58,6 +61,10 @@ def finish_run(
     """
     from safetensors.torch import save
 
+    held_out = np.concatenate([part.held_out.images for part in parts.values()])
+    # The publications have plain sums.
+    weights = () if fresh.config.preset == "paper" else scale_weights(method, held_out)
+    method.head = replace(method.head, weights=weights)
     session = TorchSession(method)
     records, raised, begin = {}, {}, 0
     for name, part in parts.items():
@@ -83,7 +90,7 @@ def finish_run(
         collapse = f"{collapse} (on images of {worst})"
     summary = _summary(fitted, sanity, parts, seconds) | {"collapse": collapse}
     outcome: State = "finished" if collapse is None else "collapsed"
-    write_record(out, replace(fresh, state=outcome, parts=records, summary=summary))
+    write_record(out, replace(fresh, state=outcome, parts=records, scale_weights=weights, summary=summary))
     (out / CHECKPOINT_FILE).unlink(missing_ok=True)
 
 

@@ -49,6 +49,8 @@ class RunRecord:
         state: "training", "finished" or "collapsed".
         parts: Entries of the parts, by name, in the order of the configuration.
         alignment: Alignment of the parts, given by the user or determined from the images.
+        scale_weights: Weights of the head's scales, see `edgead.training.scale_weights`; empty for weights of 1, and
+            before the training is finished.
         summary: Figures of a finished training.
     """
 
@@ -56,4 +58,5 @@ class RunRecord:
     state: State
     parts: Mapping[str, PartRecord]
     alignment: Alignment
+    scale_weights: tuple[float, ...]
     summary: Mapping[str, Any]

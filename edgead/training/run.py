@@ -13,7 +13,7 @@ Every file is written beside its place and renamed, so a kill at any moment leav
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,7 +128,17 @@ class Run:
             raise RunError(
                 f"{file} is missing, broken or of another model", hint="train the run again"
             ) from error
-        return method.eval()
+        method.eval()
+        try:
+            method.head = replace(method.head, weights=self.record.scale_weights)
+            if method.head.weights:
+                method.head.weights_of(_scales_of(method))
+        except ValueError as error:
+            raise RunError(
+                f"'scale_weights' in {self.path / RUN_FILE} does not fit the model ({error})",
+                hint="train the run again",
+            ) from error
+        return method
 
     def session(self) -> TorchSession:
         """Open the model as a session on the CPU. See `load_model` for its errors."""
@@ -252,6 +262,16 @@ def read_record(path: Path) -> RunRecord | None:
         for name, part in record.parts.items():
             check_holdout(name, part.holdout)
     return record
+
+
+def _scales_of(method: DistillationMethod) -> int:
+    """Count the scales of a method by a pass over one black image."""
+    import torch
+
+    size = method.head
+    with torch.no_grad():
+        teacher, _ = method.features(torch.zeros((1, size.height, size.width, 3), dtype=torch.uint8))
+    return len(teacher)
 
 
 def write_record(path: Path, record: RunRecord) -> None:

@@ -163,7 +163,9 @@ def _fresh_record(config: TrainConfig, parts: Mapping[str, PartImages], alignmen
         name: PartRecord(len(part.trained.samples), part.names_held_out(config.parts[name]))
         for name, part in parts.items()
     }
-    return RunRecord(config=config, state="training", parts=records, alignment=alignment, summary={})
+    return RunRecord(
+        config=config, state="training", parts=records, alignment=alignment, scale_weights=(), summary={}
+    )
 
 
 def _images(parts: Mapping[str, PartImages]) -> TrainingImages:

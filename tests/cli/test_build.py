@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         method = create_method("rd", create_teacher("resnet18", "random"), ModelSize(64, 64), config.loss)
     save_file(method.state_dict(), run / WEIGHTS_FILE)
     parts = {data.name: PartRecord(9, ("0.png", "1.png", "2.png"))}
-    write_record(run, RunRecord(config, "finished", parts, "unaligned", {"epochs": 1}))
+    write_record(run, RunRecord(config, "finished", parts, "unaligned", (), {"epochs": 1}))
     return run
 
 

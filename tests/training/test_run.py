@@ -23,7 +23,7 @@ def record(tmp_path):
         "nut": PartRecord(5, ("a.png",), threshold),
     }
     config = replace(tiny_config(tmp_path), data=("/parts/screw", "/parts/nut"))
-    return RunRecord(config, "finished", parts, "aligned", {"loss": 0.5})
+    return RunRecord(config, "finished", parts, "aligned", (0.5, 2.5), {"loss": 0.5})
 
 
 def change(directory: Path, **changes: object) -> None:
@@ -35,7 +35,7 @@ def change(directory: Path, **changes: object) -> None:
 def test_a_record_is_read_as_it_was_written(tmp_path, record, threshold):
     if not threshold:
         parts = {name: replace(part, threshold=None) for name, part in record.parts.items()}
-        record = RunRecord(record.config, "training", parts, "unaligned", {})
+        record = RunRecord(record.config, "training", parts, "unaligned", (), {})
     write_record(tmp_path, record)
     assert read_record(tmp_path) == record
 
@@ -163,7 +163,7 @@ def test_training_images_are_spread_over_those_not_held_out(tmp_path):
         cv2.imwrite(str(data / f"{brightness}.png"), np.full((64, 64, 3), brightness, np.uint8))
     config = tiny_config(data, layout="folder", size="64")
     write_record(
-        run, RunRecord(config, "finished", {"data": PartRecord(8, ("0.png", "5.png"))}, "unaligned", {})
+        run, RunRecord(config, "finished", {"data": PartRecord(8, ("0.png", "5.png"))}, "unaligned", (), {})
     )
     opened = open_run(run)
     seen = [image[0, 0, 0] for image in opened.training_images(100).images]

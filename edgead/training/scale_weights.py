@@ -1,0 +1,51 @@
+"""Weights of the scales in a sum, so that each scale counts alike on good parts.
+
+The cosine maps of a fine scale are larger than those of a coarse one, also on good parts: there is more detail that a
+student does not reproduce. In a plain sum this noise hides defects that only a coarse scale sees. EfficientAD (Batzner,
+Heckler & König, WACV 2024, section 3.4) normalises its two maps by quantiles on good images before it adds them. Here
+the largest value of each map counts, because the score is a largest value.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from edgead.models.base import DistillationMethod
+from edgead.models.components.head import cosine_map
+from edgead.types import UInt8Array
+
+LEAST_SHARE = 1e-3
+"""Smallest mean peak of a scale, as a share of that of the largest scale; it limits the weights."""
+
+
+@torch.no_grad()
+def scale_weights(method: DistillationMethod, images: UInt8Array) -> tuple[float, ...]:
+    """Measure the weights on good images that the student did not learn from.
+
+    The weight of a scale is inversely proportional to its mean peak: the largest value of its cosine map, averaged over
+    the images. The weights have the sum K, so that scores keep their order of magnitude.
+
+    Args:
+        method: A trained method; it is put into evaluation mode.
+        images: Good images, (N, H, W, 3) uint8 RGB, N >= 1.
+
+    Returns:
+        One weight for each of the K scales, each a float32 number. Empty if the method has one scale, multiplies its
+        scales (a factor of the product changes no decision), or reproduces all scales exactly.
+    """
+    if method.head.fusion != "add":
+        return ()
+    device = next(method.parameters()).device
+    method.eval()
+    peaks = np.array(
+        [
+            [float(cosine_map(t, s).amax()) for t, s in zip(*method.features(image), strict=True)]
+            for image in (torch.from_numpy(one[None]).to(device) for one in images)
+        ]
+    ).mean(0)
+    if len(peaks) == 1 or not 0.0 < peaks.max() < np.inf:
+        return ()
+    inverse = 1.0 / np.maximum(peaks, LEAST_SHARE * peaks.max())
+    weights: list[float] = (len(peaks) * inverse / inverse.sum()).astype(np.float32).tolist()
+    return tuple(weights)
