@@ -144,11 +144,9 @@ def launches(
         normaliser=1.0 / total,
     )
     blocks = floats = widest = 0
-    weights = spec.weights_of(len(shapes))
-    for scale, (_, channels, height, width), weight, teacher, student in zip(
-        arguments.scale, shapes, weights, buffers.teacher, buffers.student, strict=False
-    ):
-        scale.teacher, scale.student, scale.weight = teacher, student, weight
+    sides = zip(spec.weights_of(len(shapes)), buffers.teacher, buffers.student, strict=False)
+    for scale, (_, channels, height, width), side in zip(arguments.scale, shapes, sides, strict=False):
+        scale.weight, scale.teacher, scale.student = side
         scale.channels, scale.height, scale.width = channels, height, width
         scale.map_offset, scale.first_block = floats, blocks
         floats += batch * height * width

@@ -265,7 +265,7 @@ def read_record(path: Path) -> RunRecord | None:
 
 
 def _scales_of(method: DistillationMethod) -> int:
-    """Count the scales of a method by a pass over one black image."""
+    """Count the scales of a method with one black image."""
     import torch
 
     size = method.head
