@@ -18,6 +18,7 @@ import cv2
 
 from edgead.errors import AbsentSourceError, ImageError, SourceError
 from edgead.files.addresses import without_secrets
+from edgead.streaming.sources.capture_time import CaptureClock
 from edgead.streaming.sources.genicam_settings import TRIGGER_OFF, apply_settings, read_settings
 from edgead.streaming.sources.introspection import import_library
 from edgead.streaming.sources.live import LiveSource
@@ -63,7 +64,7 @@ def open_genicam(uri: str) -> LiveSource:
         _HINT,
         longest_wait_s=_LONGEST_WAIT_S,
         period_s=0.0 if fps is None else 1.0 / float(fps),
-        timestamps="camera",
+        timestamps="monotonic",
     )
 
 
@@ -143,6 +144,7 @@ class GenicamCamera:
         self._lost = threading.Event()
         self._stream: Any = None
         self._asked = False
+        self._clock = CaptureClock("camera")
         self._camera = finder.find(self._aravis, self._glib)
         self._device = self._camera.get_device()
         # It comes in a thread of Aravis.
@@ -220,7 +222,7 @@ class GenicamCamera:
             self._stream.push_buffer(buffer)
 
     def get(self, property_id: int, /) -> float:
-        """Return the timestamp for `cv2.CAP_PROP_POS_MSEC`, the rate for `cv2.CAP_PROP_FPS`, and 0 for others."""
+        """Return the time of capture for `cv2.CAP_PROP_POS_MSEC`, the rate for `cv2.CAP_PROP_FPS`, and 0 for others."""
         return {cv2.CAP_PROP_POS_MSEC: self._stamp_ms, cv2.CAP_PROP_FPS: self._fps}.get(property_id, 0.0)
 
     def release(self) -> None:
@@ -251,9 +253,11 @@ class GenicamCamera:
                 f"{self._shown} gives an incomplete image ({buffer.get_status().value_nick})",
                 hint="check the network: the packet size, and that the switch and the adapter keep up",
             )
-        # A camera without a clock of its own has the time of arrival, on the clock that people set.
-        held_ns = time.time_ns() - buffer.get_system_timestamp()
-        self._stamp_ms = (buffer.get_timestamp() or time.monotonic_ns() - held_ns) / 1e6
+        # The arrival has a time on the clock that people set. An image may have waited here since then.
+        arrived_ns = time.monotonic_ns() - max(0, time.time_ns() - buffer.get_system_timestamp())
+        # A camera without a clock of its own has no timestamp.
+        stamp_ms = (buffer.get_timestamp() or arrived_ns) / 1e6
+        self._stamp_ms = self._clock.captured_at_ns(stamp_ms, arrived_ns, arrived_ns) / 1e6
         code, data = buffer.get_image_pixel_format(), buffer.get_data()
         width, height = buffer.get_image_width(), buffer.get_image_height()
         image = None
