@@ -52,14 +52,14 @@ class Item:
         call: Function that gives the event to the sink.
         frame_index: Index of the frame, for the record of a loss; None if the event belongs to no frame.
         after: Events of other sinks that are written first.
-        skip: Function that is called instead if a newer event of a source that does not wait has come; None if every
-            event is written.
+        skip: Function that is called instead if a newer event of a source that does not wait has come, and returns
+            whether the event is lost then; None if every event is written.
     """
 
     call: Callable[[], None]
     frame_index: int | None = None
     after: tuple[Ticket, ...] = ()
-    skip: Callable[[], None] | None = None
+    skip: Callable[[], bool] | None = None
 
 
 class Delivery:
@@ -212,28 +212,33 @@ class Delivery:
         """
         for ticket in item.after:
             ticket.wait()
-        if item.skip is not None and self._queue and not self._waits:
-            item.skip()
-            reason: str | None = _REPLACED
-        else:
-            reason = self._attempt(item.call)
+        skip = item.skip if self._queue and not self._waits else None
+        if skip is not None and not skip():
+            # Nothing is lost: the newer event shows the same.
+            self._settle(item)
+            return
+        reason = self._attempt(item.call) if skip is None else _REPLACED
         again = isinstance(self.sink, RecordSink) and item.skip is None
         while reason is not None and again and not self._finishing:
             with self._changed:
                 self._changed.wait_for(lambda: self._finishing, RETRY_S)
             reason = self._attempt(item.call)
-        with self._changed:
-            given_up = self._current is not item
-            self._current = None
-            self._settled += 1
-            self._written += reason is None and not given_up
-            self._changed.notify_all()
-        if given_up:
+        if not self._settle(item, written=reason is None):
             return
         if reason is not None:
             self._lose(item, reason)
         else:
             self._recover()
+
+    def _settle(self, item: Item, *, written: bool = False) -> bool:
+        """End with an event; return False if it was given up meanwhile, and so is lost already."""
+        with self._changed:
+            given_up = self._current is not item
+            self._current = None
+            self._settled += 1
+            self._written += written and not given_up
+            self._changed.notify_all()
+        return not given_up
 
     def _recover(self) -> None:
         """Forget a problem that has ended."""

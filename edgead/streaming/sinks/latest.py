@@ -81,8 +81,8 @@ class LatestState:
 class LatestSink(RecordSink):
     """A sink that shows the latest state and keeps no history: of the records that wait, it writes the newest.
 
-    A record that a newer one has replaced, or that could not be written, counts as lost and is not given again. The
-    state is shown as soon as it can be, from `tick`.
+    A verdict that a newer record has replaced, and a record that could not be written, count as lost and are not given
+    again. The state is shown as soon as it can be, from `tick`.
 
     Attributes:
         latest: Latest state of the stream.
@@ -97,9 +97,14 @@ class LatestSink(RecordSink):
         self.skip(record)
         self._show()
 
-    def skip(self, record: Record) -> None:
-        """Receive a record that a newer one has replaced, without writing it."""
+    def skip(self, record: Record) -> bool:
+        """Receive a record that a newer one has replaced, without writing it.
+
+        Returns:
+            Whether something is lost with it: a verdict. A change of the state is shown with the newer record.
+        """
         self.latest.take(record)
+        return bool(record["event"] == "verdict")
 
     def tick(self) -> None:
         """Show the state again if that is due.

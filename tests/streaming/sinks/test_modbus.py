@@ -40,7 +40,7 @@ def run(
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgead.streaming.sinks.modbus.TIMEOUT_S", 0.1)
+    monkeypatch.setattr("edgead.streaming.sinks.modbus.TIMEOUT_S", LIMIT_S)
     monkeypatch.setattr("edgead.streaming.sinks.modbus.HEARTBEAT_S", 0.05)
     monkeypatch.setattr("edgead.streaming.sinks.modbus.pause_s", lambda tries: 0.05)
 
@@ -139,28 +139,31 @@ def test_the_newest_verdict_reaches_a_controller_that_was_away() -> None:
 
 def test_a_slow_controller_gets_the_newest_and_the_rest_is_lost() -> None:
     with ModbusServer() as server:
-        real, slow = server._seen, threading.Event()
+        real, busy, may_go_on = server._seen, threading.Event(), threading.Event()
 
         def seen(sending: bool, pdu: object) -> object:
-            slow.wait(0.03)
+            busy.set()
+            may_go_on.wait(LIMIT_S)
             return real(sending, pdu)
 
         server._server.trace_pdu = seen
 
         def script() -> Iterator[UInt8Array]:
-            for number in range(100):
+            assert busy.wait(LIMIT_S)
+            for number in range(50):
                 yield textured(GOOD + number)
                 time.sleep(0.003)
+            may_go_on.set()
 
         summary = run(server.port, script)
-        slow.set()
         (count,) = summary.sinks
-        # A backlog of a hundred would have taken six seconds; the last verdict is there all the same.
+        # The last verdict is there, and no backlog comes before it.
         assert server.memory()[0].number == summary.frames_scored
-        numbers = [one.number for one in server.registers]
-        assert numbers == sorted(numbers)
-    assert count.written + count.lost >= summary.frames_scored
-    assert count.lost > count.written > 0
+        shown = {one.number for one in server.registers}
+    assert len(shown) < 10
+    assert count.lost >= summary.frames_scored - len(shown)
+    assert count.written > 0
+    assert count.problem is None
 
 
 Answer = Callable[[socket.socket, bytes], None]
@@ -233,7 +236,10 @@ ANSWERS: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_a_server_that_does_not_confirm_is_a_failing_sink_and_holds_up_nothing(name: str) -> None:
+def test_a_server_that_does_not_confirm_is_a_failing_sink_and_holds_up_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgead.streaming.sinks.modbus.TIMEOUT_S", 0.1)
     stop = threading.Event()
     with answering(ANSWERS[name]) as port:
 
@@ -252,7 +258,7 @@ def test_a_server_that_does_not_confirm_is_a_failing_sink_and_holds_up_nothing(n
     assert count.written == 0
     assert count.lost >= summary.frames_scored
     assert count.problem is not None
-    assert summary.frames_scored > 20
+    assert summary.frames_scored >= 5
 
 
 def test_a_controller_that_is_away_ends_the_stream_of_a_file_and_not_the_one_of_a_camera() -> None:
