@@ -32,8 +32,8 @@ Cause: TypeAlias = Literal[
 ]  # fmt: skip
 """Cause of a missing verdict, of a lost signal, or of a degraded state, for programs."""
 
-# They are only found after a while, so they are reported at once.
-_REPORTED_AT_ONCE = ("frozen", "standstill")
+# They are only found after a while, or last until somebody sets the camera back, so they are reported at once.
+_REPORTED_AT_ONCE = ("frozen", "standstill", "size")
 
 
 @dataclass(frozen=True, slots=True)

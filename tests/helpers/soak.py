@@ -107,7 +107,7 @@ def soak(folder: Path, frames: int, *, seed: int = 1, period_s: float = 0.001) -
             "pipe": f"jsonl:{folder}/pipe",
             "mqtt": f"mqtt://127.0.0.1:{broker.port}/{TOPIC}?spool={disk.folder}/mqtt.spool",
             "hook": f"webhook:http://127.0.0.1:{receivers.port}/#spool={disk.folder}/hook.spool",
-            "rejects": f"rejects:{disk.folder}/rejects?keep=2000",
+            "rejects": f"rejects:{disk.folder}/rejects?keep=200",
             "video": f"video:{folder}/out.mkv?fps=100&segment_s=5&keep=2",
         }
         sinks = open_sinks(list(names.values()))
@@ -197,7 +197,6 @@ class Plan:
             ("webhook answers 500", lambda: receivers.send("hook 500"), lambda: receivers.send("hook 200")),
             ("webhook hangs", lambda: receivers.send("hook hang"), lambda: receivers.send("hook 200")),
             ("webhook hangs up", lambda: receivers.send("hook drop"), lambda: receivers.send("hook 200")),
-            ("pipe is not read", lambda: receivers.send("pipe pause"), lambda: receivers.send("pipe go")),
             ("disk full", disk.fill, disk.free),
         ]
         rounds = max(1, frames // 10_000)
@@ -208,6 +207,12 @@ class Plan:
             start = int(frames * (0.05 + 0.9 * slot / n_slots))
             length = int(frames * 0.9 / n_slots * rng.uniform(0.5, 0.9))
             self._steps += [(start, name, begin), (start + length, "", end)]
+        for start in range(0, frames, -(-frames // rounds)):
+            # So long that the queue overflows in a long soak.
+            self._steps += [
+                (start + frames // rounds // 20, "pipe is not read", lambda: receivers.send("pipe pause")),
+                (start + frames // rounds * 4 // 5, "", lambda: receivers.send("pipe go")),
+            ]
         for _ in range(5 * rounds):
             self._steps.append((rng.randrange(frames), "log taken away", self._take_log))
         self._steps.sort(key=lambda step: step[0])

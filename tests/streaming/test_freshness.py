@@ -123,9 +123,10 @@ def test_the_cause_is_always_the_present_one() -> None:
     ]  # fmt: skip
 
 
-def test_a_problem_is_reported_after_the_time_without_a_signal_and_a_frozen_camera_at_once() -> None:
+def test_a_problem_is_reported_after_the_time_without_a_signal_and_some_at_once() -> None:
     assert causes_of(SignalWatch(2.0, 0.0), (1.9, DARK), (2.0, DARK)) == [None, "dark"]
     assert causes_of(SignalWatch(2.0, 0.0), (0.1, Problem("frozen", "frozen"))) == ["frozen"]
+    assert causes_of(SignalWatch(2.0, 0.0), (0.1, Problem("size", "another size"))) == ["size"]
 
 
 def test_a_known_trouble_is_reported_before_silence_is() -> None:
