@@ -79,7 +79,11 @@ def test_the_policy_chooses_what_happens_to_images_that_stand_still(
     # An encoder changes single pixels of a frozen image.
     other[5, 5] += 1
     frames = round((STILL_AFTER_S + 1) * 10)
-    assert causes([one, other] * (frames // 2), policy)[-1] == frozen
+    found = causes([one, other] * (frames // 2), policy)
+    assert found[-1] == frozen
+    # Before an image without movement and noise can be a second old, which is the limit.
+    assert found[:8] == [None] * 8
+    assert found[10] == (frozen and "unchanged")
     assert causes([noisy(90, 3, seed) for seed in range(frames)], policy)[-1] == still
 
 
