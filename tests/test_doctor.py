@@ -228,6 +228,7 @@ def test_the_table_names_everything_found_and_missing(here):
         "tensorrt-rtx",
         "camera:0",
         "ffmpeg",
+        "pyav",
         "torch",
         "tf_efficientnet_lite0",
         "resnet18",

@@ -192,7 +192,7 @@ def _text(path: Path) -> str:
 
 
 def _video() -> tuple[Finding, ...]:
-    """Check which videos OpenCV can read, and whether it can show a window."""
+    """Check which videos OpenCV can read, whether it can show a window, and whether RTSP cameras can be read."""
     try:
         import cv2
     except ImportError as error:
@@ -201,13 +201,14 @@ def _video() -> tuple[Finding, ...]:
     gui = cv2.currentUIFramework()
     display = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
     window = f"{gui}{'' if display else ', but no display here'}" if gui else None
-    full = "pip install opencv-python in place of another OpenCV"
+    full, av = "pip install opencv-python in place of another OpenCV", _version("av")
     return (
         Finding("opencv", cv2.__version__),
-        _built(registry.hasBackend(cv2.CAP_FFMPEG), "ffmpeg", "video files, rtsp:// and http://", full),
+        _built(registry.hasBackend(cv2.CAP_FFMPEG), "ffmpeg", "video files and http://", full),
         _built(registry.hasBackend(cv2.CAP_V4L2), "v4l2", "cameras", full),
         _built(registry.hasBackend(cv2.CAP_GSTREAMER), "gstreamer", "pipelines", None),
         Finding("window", window, None if gui else full),
+        Finding("pyav", av, None if av else "pip install 'edgead[rtsp]' for rtsp://"),
     )
 
 
