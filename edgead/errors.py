@@ -14,10 +14,11 @@ EdgeadError
  ├── BackendError           an inference backend, its library, its engine
  │    └── GraphRefusedError a compiler that cannot build an engine of one graph
  ├── PrecisionError         a graph or a calibration that does not support the requested precision
- ├── StreamError            a source or a sink
+ ├── StreamError            a source, a sink or a trigger
  │    ├── SourceError
  │    │    └── AbsentSourceError  a source that may come later: a camera that starts, a share that is away
- │    └── SinkError
+ │    ├── SinkError
+ │    └── TriggerError
  ├── VerificationError      a built model whose decisions differ from the trained model
  └── IncompleteError        a prediction in which some images have no verdict
 
@@ -167,7 +168,7 @@ class PrecisionError(EdgeadError):
 
 
 class StreamError(EdgeadError):
-    """Base of errors of sources and sinks."""
+    """Base of errors of sources, sinks and triggers."""
 
 
 class SourceError(StreamError):
@@ -180,6 +181,10 @@ class AbsentSourceError(SourceError):
 
 class SinkError(StreamError):
     """A sink cannot be opened or written."""
+
+
+class TriggerError(StreamError):
+    """A trigger cannot be opened."""
 
 
 class VerificationError(EdgeadError):

@@ -138,18 +138,50 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameScore:
+    """Score of one frame of a part.
+
+    Attributes:
+        frame_index: Index of the frame in its source.
+        anomaly_score: Score of the frame.
+        is_anomalous: Whether the frame by itself is rejected.
+    """
+
+    frame_index: int
+    anomaly_score: float
+    is_anomalous: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TriggeredPart:
+    """A part that a trigger has announced.
+
+    Attributes:
+        number: Number of the trigger in its stream: 1, 2, 3, ...
+        part_id: Text that came with the trigger, such as a serial number; None if none came.
+        frames: Scores of the part's frames, in the order of capture.
+    """
+
+    number: int
+    part_id: str | None
+    frames: tuple[FrameScore, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """The decision on one frame.
+    """The decision on one frame, or on one part with several frames, of which this is the deciding one.
 
     Attributes:
         frame_index: Index of the frame in its source.
         anomaly_score: Score of the frame.
         threshold: Decision threshold that was used: the bundle's for the part, or the one that the user gave.
         is_anomalous: Whether `anomaly_score > threshold`.
-        latency_ms: Time from the frame in hand to the decision, in milliseconds.
+        latency_ms: Time from the frame in hand to the decision, in milliseconds; with a trigger, the time from the
+            trigger to the decision.
         regions: Regions of the map above the threshold, the largest first; empty if the frame is good.
         part: Name of the part that the threshold belongs to, None if it is unknown.
         age_ms: Time from the capture of the image to the decision, in milliseconds; None for files.
+        trigger: Part that a trigger has announced; None without a trigger.
     """
 
     frame_index: int
@@ -160,6 +192,7 @@ class Verdict:
     regions: tuple[Region, ...]
     part: str | None = None
     age_ms: float | None = None
+    trigger: TriggeredPart | None = None
 
     @property
     def share_of_threshold(self) -> float | None:

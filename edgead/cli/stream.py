@@ -59,6 +59,33 @@ def stream(
             "always (a line that stands still, too), or never.",
         ),
     ] = WithholdStill.FROZEN,
+    trigger: Annotated[
+        str | None,
+        typer.Option(
+            help="One verdict for each part that a trigger announces: exec:COMMAND (a line for each part), http:PORT, "
+            "mqtt://HOST/TOPIC, modbus://HOST/?coil=1, file:FOLDER or motion:.",
+            metavar="URI",
+            show_default="a verdict on each frame",
+        ),
+    ] = None,
+    trigger_delay: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.0,
+            max=60.0,
+            help="Time from a trigger to the moment at which its part is in front of the camera.",
+        ),
+    ] = 0.0,
+    part_frames: Annotated[
+        int, typer.Option(metavar="N", min=1, max=32, help="Number of frames of a part.")
+    ] = 1,
+    part_rejects: Annotated[
+        int,
+        typer.Option(
+            metavar="M", min=1, max=32, help="A part is rejected if at least M of its frames are rejected."
+        ),
+    ] = 1,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -114,6 +141,10 @@ def stream(
             wait=wait,
             max_age=max_age,
             withhold_still=withhold_still.value,
+            trigger=trigger,
+            trigger_delay=trigger_delay,
+            part_frames=part_frames,
+            part_rejects=part_rejects,
             threads=threads,
             max_frames=max_frames,
             part=part,

@@ -25,7 +25,7 @@ from edgead.evaluation.report import check_report_packages, write_report
 from edgead.files.atomic import check_directory, replace_directory
 from edgead.files.lock import exclusive
 from edgead.runtime import open_session
-from edgead.streaming import stream
+from edgead.streaming import StreamPolicy, stream
 from edgead.streaming.sinks import AnnotatedVideo, JsonLines, RejectFolder
 from edgead.streaming.sinks.video import VIDEO_FPS
 from edgead.streaming.sources.video import open_video
@@ -147,5 +147,6 @@ def _stream(folder: Path, kind: str, bundle: Bundle, n_frames: int, size_px: int
             stack.enter_context(AnnotatedVideo(written / "annotated.mkv", source.fps or VIDEO_FPS)),
             stack.enter_context(RejectFolder(written / "rejects")),
         ]
-        summary = stream(session, source, sinks, size=manifest.size, threshold=threshold.value, part=part)
+        policy = StreamPolicy(part)
+        summary = stream(session, source, sinks, size=manifest.size, threshold=threshold.value, policy=policy)
     return Streamed(folder / "stream", is_defect, summary)

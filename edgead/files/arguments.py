@@ -125,6 +125,12 @@ class StreamOptions(TypedDict, total=False):
             camera.
         withhold_still: Images of a camera that stand still and get no verdict: "frozen" for those of a frozen camera,
             "always" for those of a line that stands still, too, or "never".
+        trigger: Address of the trigger that announces the parts in front of a camera: "exec:COMMAND", "http:PORT",
+            "mqtt://HOST/TOPIC", "modbus://HOST/?coil=1", "file:FOLDER" or "motion:". By default each frame gets a
+            verdict.
+        trigger_delay: Time from a trigger to the moment at which its part is in front of the camera, in seconds.
+        part_frames: Number of frames of a part; by default 1.
+        part_rejects: Number of its frames that must be rejected to reject the part; by default 1.
         part: Name of the part that the source shows; required if the model has several parts.
         threshold: Decision threshold to use instead of the model's own; a finite number above 0.
     """
@@ -135,6 +141,10 @@ class StreamOptions(TypedDict, total=False):
     max_frames: int | None
     max_age: float | None
     withhold_still: str
+    trigger: str | None
+    trigger_delay: float
+    part_frames: int
+    part_rejects: int
     part: str | None
     threshold: float | None
 

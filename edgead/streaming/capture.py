@@ -1,8 +1,8 @@
 """A thread that reads frames from a source, so that capture and inference do not block each other.
 
 For a live source only the newest frame is kept: it waits in a single slot, and the next frame replaces it, because a
-verdict on a part that passed long ago is useless. For files every frame is kept: a short queue lets decoding run ahead
-of inference, and the thread waits when the queue is full.
+verdict on a part that passed long ago is useless. A frame that a part needs is not replaced. For files every frame is
+kept: a short queue lets decoding run ahead of inference, and the thread waits when the queue is full.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 
 from typing_extensions import Self
@@ -29,10 +30,14 @@ class Capture:
 
     Args:
         source: Opened source. It is stopped when the context ends; the caller closes it.
+        is_needed: Function that is called with each frame, in the thread, and returns whether a part needs the frame,
+            which is then kept until it is taken; None if newer frames replace all frames.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, is_needed: Callable[[Frame], bool] | None = None) -> None:
         self._source = source
+        self._is_needed = is_needed
+        self._is_last_kept = False
         self._capacity = 1 if source.live else QUEUE_FRAMES
         self._frames: deque[Frame] = deque()
         self._changed = threading.Condition()
@@ -99,10 +104,14 @@ class Capture:
 
     def _put(self, frame: Frame) -> bool:
         """Queue a frame; return False after the context has ended."""
+        is_kept = self._is_needed is not None and self._is_needed(frame)
         with self._changed:
             if self._source.live:
-                self._dropped += len(self._frames)
-                self._frames.clear()
+                # Only the last frame may be one that no part needs.
+                if self._frames and not self._is_last_kept:
+                    self._frames.pop()
+                    self._dropped += 1
+                self._is_last_kept = is_kept
             else:
                 self._changed.wait_for(lambda: len(self._frames) < self._capacity or self._stopped)
             if self._stopped:

@@ -11,11 +11,20 @@ from types import TracebackType
 from typing_extensions import Self
 
 from edgead.streaming.delivery import Delivery, Item, Ticket
-from edgead.streaming.record import Record, lost_record, state_record, verdict_record, withheld_record
+from edgead.streaming.freshness import Problem
+from edgead.streaming.record import (
+    Record,
+    lost_record,
+    missed_record,
+    part_withheld_record,
+    state_record,
+    verdict_record,
+    withheld_record,
+)
 from edgead.streaming.sinks.base import RecordSink, Sink, SinkCount, StopStream
 from edgead.streaming.sinks.latest import LatestSink
 from edgead.streaming.state import StateChange
-from edgead.types import Float32Array, Frame, Verdict
+from edgead.types import Float32Array, Frame, TriggeredPart, Verdict
 
 # Time in which the sinks finish after the stream was stopped. Images get the first part of it, so that the log of the
 # records can still have the images that were lost.
@@ -77,10 +86,30 @@ class Deliveries:
     def withheld(self, frame: Frame, reason: str) -> None:
         """Give a missing verdict to all sinks that show it. See `Sink.withheld`."""
         self._put_record(withheld_record(frame, reason), frame.index)
+        self._show_withheld(frame, reason)
+
+    def _show_withheld(self, frame: Frame, reason: str) -> None:
         for one in self._images:
             # A sink that ignores it would count it as written, or as a lost image.
             if type(one.sink).withheld is not Sink.withheld:
                 one.put(Item(partial(one.sink.withheld, frame, reason), frame.index), self._stop)
+
+    def part_withheld(self, frame: Frame | None, source: str, part: TriggeredPart, problem: Problem) -> None:
+        """Give a part without a verdict to all sinks.
+
+        Args:
+            frame: Latest frame of the source, for sinks that show an image; None if none came yet.
+            source: Address of the source, without secrets.
+            part: Part of a trigger.
+            problem: Reason for the missing verdict.
+        """
+        self._put_record(part_withheld_record(source, part, problem))
+        if frame is not None:
+            self._show_withheld(frame, problem.text)
+
+    def missed(self, source: str, triggers: int, reason: str) -> None:
+        """Give a number of missed triggers to the sinks of records."""
+        self._put_record(missed_record(source, triggers, reason))
 
     def state(self, change: StateChange) -> None:
         """Give a change of the state to all sinks that show it. See `Sink.state`."""

@@ -28,6 +28,7 @@ _DOUBT = 0.8
 
 Cause: TypeAlias = Literal[
     "no_image", "one_colour", "unchanged", "frozen", "standstill", "dark", "overexposed", "size", "late", "not_finite",
+    "paused", "no_trigger", "next_part", "ended",
     "broken", "rate", "blurred", "rejects", "sink", "clock",
 ]  # fmt: skip
 """Cause of a missing verdict, of a lost signal, or of a degraded state, for programs."""
@@ -65,11 +66,12 @@ class FrameCheck:
 
     Attributes:
         is_still: Whether nothing moves in the last frames.
+        max_age_s: Largest age of an image, in seconds.
     """
 
     def __init__(self, policy: StreamPolicy, max_age_s: float) -> None:
-        self.is_still = False
-        self._policy, self._max_age_s = policy, max_age_s
+        self.is_still, self.max_age_s = False, max_age_s
+        self._policy = policy
         self._standstill = StandstillWatch(_DOUBT * max_age_s)
         self._previous: UInt8Array | None = None
         self._size: tuple[int, ...] | None = None
@@ -82,9 +84,9 @@ class FrameCheck:
             now_ns: Current time in nanoseconds, from `time.monotonic_ns`.
         """
         age_s = (now_ns - frame.captured_at_ns) / 1e9
-        if age_s <= self._max_age_s:
+        if age_s <= self.max_age_s:
             return None
-        return Problem("late", f"the image is older than {self._max_age_s:g} s", f": {age_s:.1f} s")
+        return Problem("late", f"the image is older than {self.max_age_s:g} s", f": {age_s:.1f} s")
 
     def problem(self, frame: Frame, now_ns: int) -> Problem | None:
         """Return the reason why a frame must not be scored, or None.

@@ -4,6 +4,7 @@
     running     verdicts come, and no watchdog has a doubt
     degraded    verdicts come, and `edgead.streaming.watchdogs` doubt them or their delivery
     no_signal   no good image comes, see `edgead.streaming.freshness`
+    paused      the line or a person has paused the stream, see `edgead.streaming.line`
     stopped     the stream is over
 
 An event also comes if the causes of a state change, at most every `CAUSES_S` seconds, because they may alternate from
@@ -114,7 +115,13 @@ class Health:
         self._bad[cause] += 1
 
     def update(
-        self, frame: Frame | None, problem: Problem | None, dropped: int, now_s: float, wall_s: float
+        self,
+        frame: Frame | None,
+        problem: Problem | None,
+        dropped: int,
+        now_s: float,
+        wall_s: float,
+        on_line: Problem | None = None,
     ) -> StateChange | None:
         """Update the state.
 
@@ -124,6 +131,7 @@ class Health:
             dropped: Number of frames so far that a newer frame replaced.
             now_s: Current time.
             wall_s: Current time of the clock that shows date and time.
+            on_line: Problem of the whole stream: it is paused, or its trigger does not work.
 
         Returns:
             The change of the state; None if nothing changed.
@@ -131,11 +139,17 @@ class Health:
         self._taken += frame is not None
         good = frame is not None and problem is None
         self._has_begun |= good
+        is_paused = on_line is not None and on_line.cause == "paused"
         silent_s, loss = 0.0, None
         if self._signal is not None:
             silent_s = self._signal.silent_s(now_s)
-            loss = self._signal.loss(problem, good, now_s, self._source.trouble)
+            if on_line is None or is_paused:
+                loss = self._signal.loss(problem, good, now_s, self._source.trouble)
+            else:
+                loss = self._signal.loss(on_line, False, now_s, self._source.trouble)
         doubts = self._doubts(dropped, now_s, wall_s, has_signal=self._has_begun and loss is None)
+        if on_line is not None and is_paused:
+            return self._set("paused", [on_line], now_s, silent_s)
         if loss is not None:
             return self._set("no_signal", [loss], now_s, silent_s)
         if not self._has_begun:

@@ -6,6 +6,7 @@ and `edgead.streaming.delivery` what a slow or failed sink loses. An error of th
 stream. A failure of a sink ends the stream of a file, which can be streamed again; a camera goes on. A frame that is
 too old, before the model or after it, or has an anomaly map or a score that is not finite gets no verdict: it is
 withheld, counted and given to the sinks with the reason. `edgead.streaming.health` describes the states of the stream.
+With a trigger, `edgead.streaming.part_judge` joins the verdicts on the frames of a part.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 
 import numpy as np
 
 from edgead.bundle.manifest import REBUILD
-from edgead.errors import EdgeadError
+from edgead.errors import EdgeadError, InputError
 from edgead.imaging.preprocess import ModelSize, batch_from_images
 from edgead.runtime.base import Session
 from edgead.scoring.decision import NOT_FINITE
@@ -29,6 +31,9 @@ from edgead.streaming.deliveries import Deliveries
 from edgead.streaming.freshness import Cause, FrameCheck, Problem
 from edgead.streaming.health import Health
 from edgead.streaming.latency import LatencyHistogram
+from edgead.streaming.line import PAUSED, LineControl
+from edgead.streaming.part_judge import PartJudge
+from edgead.streaming.parts import Scored
 from edgead.streaming.policy import StreamPolicy
 from edgead.streaming.sinks.base import Sink, StopStream
 from edgead.streaming.sources import Source
@@ -57,14 +62,13 @@ def stream(
     *,
     size: ModelSize,
     threshold: float,
-    part: str | None = None,
     policy: StreamPolicy = _DEFAULTS,
     stop: threading.Event | None = None,
+    line: LineControl | None = None,
 ) -> Summary:
     """Score the frames of a source until it ends, `stop` is set, a sink stops it, or `policy.max_frames` are judged.
 
-    The caller closes the session and the source. The sinks are closed here, each by its own thread. After `stop` a
-    sink that does not answer is left to the end of the process.
+    The caller closes the session and the source. The sinks are closed here, each by its own thread.
 
     Args:
         session: Opened inference session.
@@ -72,32 +76,32 @@ def stream(
         sinks: Opened sinks. Each receives the verdicts in a thread of its own.
         size: Image size of the session.
         threshold: Decision threshold; a frame with a higher score is rejected.
-        part: Name of the part that the threshold belongs to, for the verdicts.
-        policy: Number of frames, and which frames get no verdict.
+        policy: Name of the part, number of frames, and which frames get no verdict.
         stop: Event that ends the stream once it is set.
+        line: Control by the line: pauses, and the parts of a trigger.
 
     Returns:
         Counts and latencies of the stream.
 
     Raises:
-        SourceError: The source failed.
-        ImageError: An image file of the source cannot be read.
-        EdgeadError: A sink failed while the frames of a file were scored.
-        BackendError: The inference failed.
+        InputError: The line has a trigger, but the source is no camera.
+        EdgeadError: The source or the inference failed, or a sink while the frames of a file were scored.
     """
-    check = FrameCheck(policy, policy.max_age_of(source.fps)) if source.live else None
-    survives = source.live or source.endless
-    with Deliveries(sinks, waits=not source.live, survives=survives, stop=stop) as outputs:
+    line = LineControl() if line is None else line
+    check = _frame_check(source, policy, line)
+    survives, waits = source.live or source.endless, not source.live
+    with Deliveries(sinks, waits=waits, survives=survives, stop=stop) as outputs:
         # The first inference allocates memory, and on a GPU it may compile. It runs before the capture, so that it
         # delays no frame and counts in no latency.
         session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))
         health = Health(source, outputs.counts, policy.sharpness)
-        run = _Run(session, outputs, size, threshold, part, check, health)
+        parts = PartJudge(line.parts, outputs, source.uri, check.max_age_s) if line.parts and check else None
+        run = _Run(session, outputs, size, threshold, policy.part, check, health, parts)
         start_s = time.monotonic()
-        with Capture(source) as capture, suppress(StopStream):
+        with Capture(source, None if parts is None else line.needs) as capture, suppress(StopStream):
             reason = "it was interrupted"
             try:
-                reason = _judge(run, capture, policy.max_frames, stop)
+                reason = _judge(run, capture, line, policy.max_frames, stop)
             except Exception as error:
                 reason = _end_of(error)
                 raise
@@ -112,18 +116,32 @@ def stream(
     return run.summary(dropped, source.broken, time.monotonic() - start_s)
 
 
-def _judge(run: _Run, capture: Capture, max_frames: int | None, stop: threading.Event | None) -> str:
+def _frame_check(source: Source, policy: StreamPolicy, line: LineControl) -> FrameCheck | None:
+    """Make the check of the frames of a live source; None for others, which have no trigger."""
+    if source.live:
+        n_frames = 1 if line.parts is None else line.parts.rule.frames
+        return FrameCheck(policy, policy.max_age_of(source.fps, n_frames))
+    if line.parts is not None:
+        raise InputError(f"{source.uri} is no camera", hint="a trigger needs one, so leave the trigger out")
+    return None
+
+
+def _judge(
+    run: _Run, capture: Capture, line: LineControl, max_frames: int | None, stop: threading.Event | None
+) -> str:
     """Take frames and judge them until the end; return why it has come. See `stream`."""
     while run.judged != max_frames:
         if stop is not None and stop.is_set():
             return "it was stopped"
         run.check_sinks()
-        frame = capture.take(TICK_S)
-        taken_ns = time.monotonic_ns()
+        frame = run.take(capture, line)
+        taken_ns, on_line = time.monotonic_ns(), line.problem()
         if frame is None and capture.ended:
             return "the source has ended"
         problem = None if frame is None else run.problem(frame, taken_ns)
-        run.update(frame, problem, capture.dropped, taken_ns / 1e9)
+        run.update(frame, problem, on_line, capture.dropped, taken_ns / 1e9)
+        if problem is None and on_line is PAUSED:
+            problem = PAUSED
         if frame is not None and problem is None:
             run.score(frame, taken_ns)
         elif frame is not None and problem is not None:
@@ -151,13 +169,15 @@ class _Run:
         part: str | None,
         check: FrameCheck | None,
         health: Health,
+        parts: PartJudge | None,
     ) -> None:
         self._session, self._outputs, self._size = session, outputs, size
         self._threshold, self._part, self._check = threshold, part, check
         self._health, self._service = health, Service()
         self._latencies, self._ages = LatencyHistogram(), LatencyHistogram()
         self._withheld: Counter[Cause] = Counter()
-        self._scored = self._rejected = 0
+        self._parts = parts
+        self._scored = self._rejected = self._idle = 0
         self.judged = 0
         self._report(health.change)
 
@@ -166,7 +186,13 @@ class _Run:
         return None if self._check is None else self._check.problem(frame, now_ns)
 
     def score(self, frame: Frame, taken_ns: int) -> None:
-        """Score a frame, count it, and give its verdict, or the reason why it has none, to the sinks."""
+        """Score a frame, count it, and give its verdict, or the reason why it has none, to the sinks.
+
+        With a trigger, only the frames of parts are scored, and the verdict is the part's.
+        """
+        if self._parts is not None and not self._parts.waits_for(frame):
+            self._idle += 1
+            return
         self.judged += 1
         batch = batch_from_images([frame.image], self._size)
         prediction = self._session.infer(batch)
@@ -179,14 +205,17 @@ class _Run:
         elif self._check is not None and (late := self._check.late(frame, now_ns)) is not None:
             self.withhold(frame, late)
         else:
-            self._latencies.add(verdict.latency_ms)
             if verdict.age_ms is not None:
                 self._ages.add(verdict.age_ms)
             self._scored += 1
             self._rejected += verdict.is_anomalous
             if self._check is None or not self._check.is_still:
                 self._health.judged(frame, batch[0], rejected=verdict.is_anomalous)
-            self._outputs.verdict(frame, verdict, prediction.anomaly_map[0, 0])
+            scored = Scored(frame, verdict, prediction.anomaly_map[0, 0])
+            decided = scored if self._parts is None else self._parts.add(scored)
+            if decided is not None:
+                self._latencies.add(decided.verdict.latency_ms)
+                self._outputs.verdict(*decided)
 
     def withhold(self, frame: Frame, problem: Problem) -> None:
         """Count a frame without a verdict, and give it to the sinks if it is a single one.
@@ -198,22 +227,41 @@ class _Run:
             _log.warning("%s: frame %d gets no verdict: %s%s", frame.source, frame.index, problem.text, hint)
         self._withheld[problem.cause] += 1
         self._health.withheld(problem.cause)
-        if problem.cause in _SINGLE:
+        if self._parts is not None:
+            self._parts.skip(frame, problem)
+        elif problem.cause in _SINGLE:
             self._outputs.withheld(frame, problem.text)
+
+    def take(self, capture: Capture, line: LineControl) -> Frame | None:
+        """Wait for the next frame; withhold the parts that get no verdict any more. See `Capture.take`."""
+        if line.is_paused and self._check is None:
+            # The frames of files wait.
+            time.sleep(TICK_S)
+            return None
+        return capture.take(min(TICK_S, inf if self._parts is None else self._parts.settle(line.is_paused)))
 
     def check_sinks(self) -> None:
         """Raise the failure of a sink. See `Deliveries.check`."""
         self._outputs.check()
 
-    def update(self, frame: Frame | None, problem: Problem | None, dropped: int, now_s: float) -> None:
+    def update(
+        self,
+        frame: Frame | None,
+        problem: Problem | None,
+        on_line: Problem | None,
+        dropped: int,
+        now_s: float,
+    ) -> None:
         """Update the health of the stream. See `Health.update`."""
         self._service.beat(now_s)
-        change = self._health.update(frame, problem, dropped, now_s, time.time())
+        change = self._health.update(frame, problem, dropped, now_s, time.time(), on_line)
         if change is not None:
             self._report(change)
 
     def stop(self, reason: str) -> None:
-        """Report the end of the stream, with its reason."""
+        """Withhold the parts that wait, and report the end of the stream, with its reason."""
+        if self._parts is not None:
+            self._parts.end()
         self._report(self._health.stop(reason, time.monotonic()))
 
     def _report(self, change: StateChange) -> None:
@@ -225,11 +273,12 @@ class _Run:
         """Return the counts, with the numbers of dropped frames and broken images, and the duration in seconds."""
         withheld = self._withheld.total()
         return Summary(
-            frames_seen=self._scored + dropped + withheld + broken,
+            frames_seen=self._scored + self._idle + dropped + withheld + broken,
             frames_scored=self._scored,
             frames_dropped=dropped,
             frames_withheld=withheld,
             frames_broken=broken,
+            frames_idle=self._idle,
             withheld={cause: self._withheld[cause] for cause in sorted(self._withheld)},
             rejected=self._rejected,
             signal_losses=self._health.signal_losses,
@@ -241,5 +290,6 @@ class _Run:
             age_p95_ms=self._ages.percentile(95),
             age_p99_ms=self._ages.percentile(99),
             duration_s=duration_s,
+            parts=None if self._parts is None else self._parts.count(),
             sinks=self._outputs.counts(),
         )

@@ -1,4 +1,4 @@
-"""Choices of the user about a stream: when it ends, and which frames get no verdict."""
+"""Choices of the user about a stream: when it ends, which frames get no verdict, and how a part gets its verdict."""
 
 from __future__ import annotations
 
@@ -15,14 +15,48 @@ LEAST_MAX_AGE_S = 1.0
 _PERIODS = 3.0
 
 
+# Images of one part that wait for its verdict are in memory.
+MOST_PART_FRAMES = 32
+LONGEST_DELAY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PartRule:
+    """Rule of the verdict on a part that a trigger announces.
+
+    Attributes:
+        delay_s: Time from the trigger to the moment at which the part is in front of the camera, in seconds.
+        frames: Number of frames of a part, 1 to `MOST_PART_FRAMES`.
+        rejects: Number of its frames, 1 to `frames`, that must be rejected to reject the part.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+
+    delay_s: float = 0.0
+    frames: int = 1
+    rejects: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.delay_s <= LONGEST_DELAY_S:
+            hint = f"give 0 to {LONGEST_DELAY_S:g} seconds"
+            raise InputError(f"trigger_delay is {self.delay_s}", hint=hint)
+        if not 1 <= self.frames <= MOST_PART_FRAMES:
+            raise InputError(f"part_frames is {self.frames}", hint=f"give 1 to {MOST_PART_FRAMES}")
+        if not 1 <= self.rejects <= self.frames:
+            hint = f"give 1 to {self.frames}, the number of frames of a part"
+            raise InputError(f"part_rejects is {self.rejects}", hint=hint)
+
+
 @dataclass(frozen=True, slots=True)
 class StreamPolicy:
     """Policy of a stream.
 
     Attributes:
+        part: Name of the part that the threshold belongs to, for the verdicts.
         max_frames: Number of frames to judge, with a verdict or without, 1 or more; None for no limit.
         max_age_s: Largest age of an image at its verdict, in seconds, for live sources; None for the default of
-            `max_age_of`.
+            `max_age_of`. With a trigger it is also the largest time from a part in front of the camera to its verdict.
         withhold_still: One of `WITHHOLD_STILL`.
         exposure: Limits of dark and overexposed images.
         sharpness: Sharpness below which an image is blurred; None if it is not known. See
@@ -32,6 +66,7 @@ class StreamPolicy:
         InputError: A value is out of range.
     """
 
+    part: str | None = None
     max_frames: int | None = None
     max_age_s: float | None = None
     withhold_still: str = "frozen"
@@ -47,12 +82,13 @@ class StreamPolicy:
             hint = f"give one of {', '.join(WITHHOLD_STILL)}"
             raise InputError(f"withhold_still is {self.withhold_still!r}", hint=hint)
 
-    def max_age_of(self, fps: float | None) -> float:
+    def max_age_of(self, fps: float | None, part_frames: int = 1) -> float:
         """Return the largest age in seconds: by default 1 second, or three images of a slower camera.
 
         Args:
             fps: Frame rate of the source in frames per second, None if unknown.
+            part_frames: Number of frames of a part; each one after the first adds an image to the default.
         """
         if self.max_age_s is not None:
             return self.max_age_s
-        return max(LEAST_MAX_AGE_S, _PERIODS / fps if fps else 0.0)
+        return max(LEAST_MAX_AGE_S, (_PERIODS + part_frames - 1) / fps if fps else 0.0)

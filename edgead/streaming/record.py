@@ -6,8 +6,14 @@ r"""Records of a stream for other programs: one JSON object for each event.
      "regions": [{"x_px": ..., "y_px": ..., "width_px": ..., "height_px": ..., "area_px": ..., "highest_value": ...,
                   "polygon": [[x, y], ...]}, ...]}
     {"event": "withheld", "time": ..., "source": ..., "frame_index": ..., "reason": ...}
+    {"event": "missed", "time": ..., "source": ..., "triggers": ..., "reason": ...}
     {"event": "state", "time": ..., "state": ..., "previous": ..., "causes": [...], "reason": ..., "silent_s": ...}
     {"event": "lost", "time": ..., "sink": ..., "events": ..., "frame_index": ..., "reason": ...}
+
+With a trigger, "verdict" and "withheld" are of a part and have one more key, and "withheld" its cause:
+
+    "trigger": {"number": ..., "part_id": ...,
+                "frames": [{"frame_index": ..., "anomaly_score": ..., "is_anomalous": ...}, ...]}
 
 Times are UTC. In a source, a byte of a file name that is not UTF-8 is written as ``\xfc`` and a backslash as two. A
 record is made once, when the event happens, so every sink has the same time.
@@ -20,9 +26,10 @@ from dataclasses import asdict
 from typing import Any, TypeAlias
 
 from edgead.files.records import utc_now
+from edgead.streaming.freshness import Problem
 from edgead.streaming.state import StateChange
 from edgead.text import path_text
-from edgead.types import Frame, Verdict
+from edgead.types import Frame, TriggeredPart, Verdict
 
 Record: TypeAlias = Mapping[str, Any]
 
@@ -49,12 +56,42 @@ def verdict_record(frame: Frame, verdict: Verdict) -> Record:
         latency_ms=round(verdict.latency_ms, 3),
         age_ms=None if verdict.age_ms is None else round(verdict.age_ms, 3),
         regions=[asdict(region) for region in verdict.regions],
+        **({} if verdict.trigger is None else {"trigger": asdict(verdict.trigger)}),
     )
 
 
 def withheld_record(frame: Frame, reason: str) -> Record:
     """Make the record of a frame that gets no verdict, with the reason as text."""
     return _record("withheld", source=path_text(frame.source), frame_index=frame.index, reason=reason)
+
+
+def part_withheld_record(source: str, part: TriggeredPart, problem: Problem) -> Record:
+    """Make the record of a part that gets no verdict.
+
+    Args:
+        source: Address of the source, without secrets.
+        part: Part of a trigger, with its frames that were scored.
+        problem: Reason for the missing verdict.
+    """
+    return _record(
+        "withheld",
+        source=source,
+        frame_index=None,
+        cause=problem.cause,
+        reason=problem.text,
+        trigger=asdict(part),
+    )
+
+
+def missed_record(source: str, triggers: int, reason: str) -> Record:
+    """Make the record of triggers whose parts were not looked at.
+
+    Args:
+        source: Address of the source, without secrets.
+        triggers: Number of triggers.
+        reason: Reason, as text.
+    """
+    return _record("missed", source=source, triggers=triggers, reason=reason)
 
 
 def state_record(change: StateChange) -> Record:

@@ -67,14 +67,14 @@ class StandstillWatch:
         if previous is None or self._first is None or previous.shape != sampled.shape:
             self._start(sampled, now_s)
             return "moving"
-        changes = _block_changes(previous, sampled)
+        changes = block_changes(previous, sampled)
         quiet = float(np.quantile(changes, 0.1))
         if _shows_movement(changes):
             self._noise.append(quiet)
             self._start(sampled, now_s)
             return "moving"
         # Slow movement shows over a longer time.
-        if _shows_movement(_block_changes(self._first, sampled)):
+        if _shows_movement(block_changes(self._first, sampled)):
             self._start(sampled, now_s)
             return "moving"
         self._quiet.append((now_s, quiet))
@@ -101,8 +101,16 @@ def _shows_movement(changes: Float64Array) -> bool:
     return bool(changes.max() > max(_MOVES, _MOVES_RATIO * float(np.median(changes))))
 
 
-def _block_changes(first: UInt8Array, second: UInt8Array) -> Float64Array:
-    """Return the mean absolute difference of each block of two grey images, in levels."""
+def block_changes(first: UInt8Array, second: UInt8Array) -> Float64Array:
+    """Compare two images block by block.
+
+    Args:
+        first: Grey image, (H, W) uint8.
+        second: Grey image of the same shape and dtype.
+
+    Returns:
+        Mean absolute difference of each block in levels, (rows, columns) float64.
+    """
     height, width = first.shape
     block = min(_BLOCK, height, width)
     rows, columns = height // block, width // block

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from edgead.errors import InputError
 from edgead.streaming.exposure import ExposureLimits
+from edgead.streaming.line import LineControl
 from edgead.streaming.loop import stream
-from edgead.streaming.policy import StreamPolicy
+from edgead.streaming.policy import PartRule, StreamPolicy
 from edgead.streaming.sharpness import sharpness_limit
 from edgead.streaming.sinks import open_sinks
 from edgead.streaming.sources import ImageSource, Source, open_source, open_when_there
-from edgead.streaming.stopping import stop_on_signals
+from edgead.streaming.stopping import pause_on_signals, stop_on_signals
 from edgead.streaming.summary import Summary
+from edgead.streaming.triggers import Trigger, open_trigger
 
 if TYPE_CHECKING:
     from edgead.runtime.model import Model
@@ -37,6 +40,7 @@ def start_stream(model: Model, source: str, sinks: Sequence[str], options: Mappi
     used = model.used_threshold(options.get("part"))
     images = model.golden_images(used.part)
     policy = StreamPolicy(
+        used.part,
         options.get("max_frames"),
         options.get("max_age"),
         options.get("withhold_still", "frozen"),
@@ -49,16 +53,38 @@ def start_stream(model: Model, source: str, sinks: Sequence[str], options: Mappi
 
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
+        trigger, line = _open_trigger(options)
+        if trigger is not None:
+            stack.enter_context(trigger)
+        stack.enter_context(pause_on_signals(line.pause, line.resume))
         # A stop during the wait leaves no frames.
         frames = open_when_there(open_it, options.get("wait", 0.0), stop) or ImageSource(source, [])
         stack.enter_context(frames)
+        opened_sinks = open_sinks(sinks, fps=frames.fps)
+        if trigger is not None:
+            # Not earlier, because the parts that come during the wait for a camera get no verdict.
+            trigger.start(line)
         return stream(
             model.session,
             frames,
-            open_sinks(sinks, fps=frames.fps),
+            opened_sinks,
             size=model.size,
             threshold=used.value,
-            part=used.part,
             policy=policy,
             stop=stop,
+            line=line,
         )
+
+
+def _open_trigger(options: Mapping[str, Any]) -> tuple[Trigger | None, LineControl]:
+    """Open the trigger of the options, if they have one, and make the control for it."""
+    names = {"trigger_delay": "delay_s", "part_frames": "frames", "part_rejects": "rejects"}
+    given = {names[name]: options[name] for name in names if name in options}
+    rule = PartRule(**given)
+    if "trigger" in options:
+        return open_trigger(options["trigger"]), LineControl(rule)
+    if rule != PartRule():
+        raise InputError(
+            "trigger_delay, part_frames and part_rejects are for a trigger", hint="give a trigger, too"
+        )
+    return None, LineControl()

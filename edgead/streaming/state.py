@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-State: TypeAlias = Literal["starting", "running", "degraded", "no_signal", "stopped"]
+State: TypeAlias = Literal["starting", "running", "degraded", "no_signal", "paused", "stopped"]
 
-STATES: tuple[State, ...] = ("starting", "running", "degraded", "no_signal", "stopped")
+STATES: tuple[State, ...] = ("starting", "running", "degraded", "no_signal", "paused", "stopped")
 """All states of a stream. It gives verdicts when it is running, and verdicts with a doubt when it is degraded."""
 
 

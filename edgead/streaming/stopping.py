@@ -1,12 +1,34 @@
-"""Clean end of a stream on Ctrl-C, SIGTERM and SIGHUP: the sinks are closed and the summary is printed."""
+"""Signals of a stream: a clean end on Ctrl-C, SIGTERM and SIGHUP, a pause on SIGUSR1, and its end on SIGUSR2."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+
+@contextmanager
+def pause_on_signals(pause: Callable[[], None], resume: Callable[[], None]) -> Iterator[None]:
+    """Call functions on SIGUSR1 and SIGUSR2 while the context is open; in another thread than the main one, do nothing.
+
+    Args:
+        pause: Function for SIGUSR1. It must take no lock.
+        resume: Function for SIGUSR2. It must take no lock.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    calls = {signal.SIGUSR1: pause, signal.SIGUSR2: resume}
+    previous = {number: signal.getsignal(number) for number in calls}
+    for number, call in calls.items():
+        signal.signal(number, lambda *_, call=call: call())
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

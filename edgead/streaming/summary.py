@@ -10,14 +10,42 @@ from edgead.text import printable
 
 
 @dataclass(frozen=True, slots=True)
+class PartCount:
+    """Counts of the parts of a stream with a trigger: triggered = judged + withheld + missed.
+
+    Attributes:
+        triggered: Number of triggers.
+        judged: Number of parts with a verdict.
+        rejected: Number of parts that are rejected.
+        withheld: Number of parts without a verdict by cause; see `edgead.streaming.freshness.Cause`.
+        missed: Number of triggers that came faster than they could be counted in.
+    """
+
+    triggered: int
+    judged: int
+    rejected: int
+    withheld: Mapping[str, int]
+    missed: int
+
+    def text(self) -> str:
+        """Return the counts as one line for a terminal."""
+        return (
+            f"parts      {self.triggered} triggered, {self.judged} judged, {self.rejected} rejected, "
+            f"{sum(self.withheld.values())} withheld{_by_cause(self.withheld)}, {self.missed} missed"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Counts, latencies and ages of a stream.
 
-    A latency is the time that a frame takes from the queue to its decision. An age is the time from the capture of an
+    A latency is the time that a frame takes from the queue to its decision, with a trigger the time from the trigger to
+    the decision on the part. An age is the time from the capture of an
     image to its decision. Both are within 1 %; None if no frame was scored, and no age is known for files.
 
     Attributes:
-        frames_seen: Number of all frames: frames_scored + frames_dropped + frames_withheld + frames_broken.
+        frames_seen: Number of all frames: frames_scored + frames_dropped + frames_withheld + frames_broken +
+            frames_idle.
         frames_scored: Number of frames with a verdict.
         frames_dropped: Number of frames of a live source that a newer frame replaced, or that waited at the end.
         frames_withheld: Number of frames without a verdict.
@@ -34,6 +62,8 @@ class Summary:
         age_p99_ms: 99th percentile of the age in milliseconds.
         duration_s: Time from the start of capture to the end, in seconds.
         sinks: Counts of each sink, in the order of the sinks.
+        frames_idle: Number of frames that belong to no part, with a trigger.
+        parts: Counts of the parts; None without a trigger.
     """
 
     frames_seen: int
@@ -53,27 +83,30 @@ class Summary:
     age_p99_ms: float | None
     duration_s: float
     sinks: tuple[SinkCount, ...] = ()
+    frames_idle: int = 0
+    parts: PartCount | None = None
 
     def text(self) -> str:
         """Return the summary as lines for a terminal."""
         rate = self.frames_scored / self.duration_s if self.duration_s > 0 else 0.0
-        causes = ", ".join(f"{count} {cause.replace('_', ' ')}" for cause, count in self.withheld.items())
         states = ", ".join(
             f"{state.replace('_', ' ')} {time_s:.1f} s" for state, time_s in self.states_s.items()
         )
         lines = [
             f"frames     {self.frames_seen} seen, {self.frames_scored} scored, "
             f"{self.frames_dropped} dropped, {self.frames_withheld} withheld"
-            f"{f' ({causes})' if causes else ''}, {self.frames_broken} broken",
-            f"rejected   {self.rejected}",
+            f"{_by_cause(self.withheld)}, {self.frames_broken} broken"
+            f"{f', {self.frames_idle} without a part' if self.parts is not None else ''}",
+            f"rejected   {self.rejected}" if self.parts is None else self.parts.text(),
             f"duration   {self.duration_s:.1f} s, {rate:.1f} scored a second, "
             f"signal lost {self.signal_losses} times",
             f"states     {states}",
         ]
+        begin = "frame in hand" if self.parts is None else "trigger"
         if self.latency_p50_ms is not None:
             lines.append(
                 f"latency    p50 {self.latency_p50_ms:.1f} ms, p95 {self.latency_p95_ms:.1f} ms, "
-                f"p99 {self.latency_p99_ms:.1f} ms, frame in hand to decision"
+                f"p99 {self.latency_p99_ms:.1f} ms, {begin} to decision"
             )
         if self.age_p50_ms is not None:
             lines.append(
@@ -86,3 +119,9 @@ class Summary:
                 f"sink       {printable(count.sink)} {count.written} written, {count.lost} lost{problem}"
             )
         return "\n".join(lines)
+
+
+def _by_cause(withheld: Mapping[str, int]) -> str:
+    """Return counts by cause in brackets; an empty text if there are none."""
+    causes = ", ".join(f"{count} {cause.replace('_', ' ')}" for cause, count in withheld.items())
+    return f" ({causes})" if causes else ""

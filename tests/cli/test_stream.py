@@ -1,14 +1,16 @@
+import json
 import signal
 import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
 
-from edgead.errors import InputError
+from edgead.errors import EdgeadError, InputError, TriggerError
 from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.command_line import run_main, the_error
@@ -157,3 +159,64 @@ def test_a_bundle_with_a_changed_byte_is_not_streamed(bundle: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert str(model) in done.stderr
     assert "SHA-256" in done.stderr
+
+
+@pytest.mark.usefixtures("signals_of_a_terminal")
+def test_a_trigger_gives_one_record_a_part_and_signals_pause(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    # A command that SIGTERM does not end.
+    command = "sh -c 'trap \"\" TERM; while :; do echo S; sleep 0.1; done'"
+    arguments = [str(bundle), "--source", "synthetic:washer?size=64&fps=40", "--sink", f"jsonl:{path}"]
+    arguments += ["--trigger", f"exec:{command}", "--part-frames", "2", "--part-rejects", "2"]
+
+    def lines(event: str, cause: str | None = None) -> list[dict[str, Any]]:
+        text = path.read_text() if path.exists() else ""
+        records = map(json.loads, text.splitlines())
+        return [one for one in records if one["event"] == event and one.get("cause") == cause]
+
+    def wait_for(event: str, cause: str | None, count: int) -> None:
+        end = time.monotonic() + 60
+        while len(lines(event, cause)) < count:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    with subprocess.Popen(
+        [*EDGEAD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for("verdict", None, 3)
+        process.send_signal(signal.SIGUSR1)
+        wait_for("withheld", "paused", 2)
+        process.send_signal(signal.SIGUSR2)
+        wait_for("verdict", None, len(lines("verdict")) + 2)
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+    settled = [json.loads(line) for line in path.read_text().splitlines()]
+    parts = [one["trigger"] for one in settled if one["event"] in ("verdict", "withheld")]
+    assert [part["number"] for part in parts] == list(range(1, len(parts) + 1))
+    assert {part["part_id"] for part in parts} == {"S"}
+    assert all(len(one["trigger"]["frames"]) == 2 for one in lines("verdict"))
+    assert f"{len(parts)} triggered, {len(lines('verdict'))} judged" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        (("--trigger", "lamp:1"), TriggerError),
+        (("--trigger", "http:0"), InputError),  # the source is no camera
+        (("--part-frames", "2"), InputError),
+        (("--trigger", "http:0", "--part-rejects", "2"), InputError),
+    ],
+)
+def test_options_of_a_trigger_that_do_not_fit_are_refused(
+    bundle: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    kind: type[EdgeadError],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_image(tmp_path / "0.png", textured(60))
+    line = ["stream", str(bundle), "--source", str(tmp_path / "0.png"), "--sink", "status:"]
+    assert run_main(*line, *arguments) == kind("").exit_code
+    the_error(capsys.readouterr().err)

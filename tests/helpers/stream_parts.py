@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from edgead.imaging.preprocess import ModelSize
 from edgead.streaming.sinks import Sink
+from edgead.streaming.sinks.base import RecordSink
 from edgead.streaming.sources import Source
 from edgead.streaming.state import StateChange
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
@@ -77,6 +78,27 @@ class ScriptedSource(Source):
             if self._stopping.is_set():
                 return
             yield frame(image, index)
+
+
+class Records(RecordSink):
+    """A sink that keeps the records."""
+
+    def __init__(self) -> None:
+        self.records: list[Mapping[str, Any]] = []
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        self.records.append(record)
+
+    def of(self, *events: str) -> list[Mapping[str, Any]]:
+        return [record for record in list(self.records) if record["event"] in events]
+
+    @property
+    def states(self) -> list[tuple[str, ...]]:
+        """Each state with its causes."""
+        return [(record["state"], *record["causes"]) for record in self.of("state")]
+
+    def close(self) -> None:
+        pass
 
 
 class Record(Sink):

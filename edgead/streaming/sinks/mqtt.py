@@ -12,7 +12,7 @@ the last one of the same spool.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -202,24 +202,39 @@ def plan_mqtt(uri: str) -> Plan:
         SinkError: The address has no host, no topic or no spool.
         InputError: An option is unknown or has an invalid value.
     """
-    known: dict[str, Callable[[str], Any]] = {
-        "spool": str,
-        "keep": number_in(int, 1),
-        "ca": str,
-        "cert": str,
-        "key": str,
-    }
+    broker, options = broker_of(uri, {"spool": str, "keep": number_in(int, 1)}, _EXAMPLE)
+    if not options.get("spool"):
+        raise SinkError(f"{without_secrets(uri)} names no spool", hint=_EXAMPLE)
+    spool, keep = Path(options["spool"]), int(options.get("keep", KEEP_RECORDS))
+    return Plan(spool, partial(Mqtt, broker, spool, keep))
+
+
+def broker_of(
+    uri: str, known: Mapping[str, Callable[[str], Any]], example: str
+) -> tuple[Broker, Mapping[str, Any]]:
+    """Read an address ``mqtt://`` or ``mqtts://``.
+
+    Args:
+        uri: Address.
+        known: Parsers of options beside those of the connection, see `read_options`.
+        example: Hint of the error for an address that is not usable.
+
+    Returns:
+        The broker, and the options that are given.
+
+    Raises:
+        SinkError: The address has no host or no topic.
+        InputError: An option is unknown or has an invalid value.
+    """
     tls = uri.startswith("mqtts:")
-    server = read_server(uri, TLS_PORT if tls else PORT, known, _EXAMPLE)
+    parsers = {**known, "ca": str, "cert": str, "key": str}
+    server = read_server(uri, TLS_PORT if tls else PORT, parsers, example)
     options = server.options
     if not tls and {"ca", "cert", "key"} & set(options):
         raise SinkError(
             f"{without_secrets(uri)} is not encrypted, so it has no certificates",
             hint="write mqtts:// in front",
         )
-    if not options.get("spool"):
-        raise SinkError(f"{without_secrets(uri)} names no spool", hint=_EXAMPLE)
     files = (options.get(name) for name in ("ca", "cert", "key"))
     broker = Broker(server.host, server.port, server.path, server.user, server.password, tls, *files)
-    spool, keep = Path(options["spool"]), int(options.get("keep", KEEP_RECORDS))
-    return Plan(spool, partial(Mqtt, broker, spool, keep))
+    return broker, options

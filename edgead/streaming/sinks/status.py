@@ -79,8 +79,8 @@ class StatusLine(RecordSink):
         if passed_s >= 1.0:
             self._since_s, self._scored_then = now_s, self._scored
         self._shown_s = now_s
-        if self._state is not None and self._state["state"] == "no_signal":
-            state = f"NO SIGNAL  {self._state['reason']}"
+        if self._state is not None and self._state["state"] in ("no_signal", "paused"):
+            state = f"{self._state['state'].replace('_', ' ').upper()}  {self._state['reason']}"
         elif self._no_verdict is not None:
             state = f"NO VERDICT  {self._no_verdict}"
         elif self._latest is None:

@@ -51,9 +51,10 @@ class Window(Sink):
         self._show(no_verdict_image(height_px, width_px, f"NO VERDICT: {reason}"))
 
     def state(self, change: StateChange) -> None:
-        """Show that there is no signal, because the last frame on the screen would look current."""
-        if change.state == "no_signal":
-            self._show(no_verdict_image(*self._height_width, f"NO SIGNAL: {change.reason}"))
+        """Show a lost signal and a pause, because the last frame on the screen would look current."""
+        if change.state in ("no_signal", "paused"):
+            state = change.state.replace("_", " ").upper()
+            self._show(no_verdict_image(*self._height_width, f"{state}: {change.reason}"))
 
     def tick(self) -> None:
         """Process the events of the window. See `write` for StopStream."""

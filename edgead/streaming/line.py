@@ -1,0 +1,54 @@
+"""Messages of the production line to a stream: a part has come, pause, resume, and the state of the trigger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgead.streaming.freshness import Problem
+from edgead.streaming.parts import PartQueue
+from edgead.streaming.policy import PartRule
+from edgead.types import Frame
+
+PAUSED = Problem("paused", "the stream is paused")
+"""Problem of a stream while it is paused."""
+
+
+class LineControl:
+    """Control of a stream by its line; may be used from any thread.
+
+    Args:
+        rule: Rule of the verdicts on parts that a trigger announces; None for a verdict on each frame.
+
+    Attributes:
+        parts: Parts that wait for their verdicts; None for a verdict on each frame.
+        on_frame: Function that is called with each frame in the capture thread, for a trigger that looks at images.
+        trouble: Reason why the trigger does not work now, as text; None if it works.
+        is_paused: Whether the stream gives no verdicts for now. It has no lock, so a signal handler may set it.
+    """
+
+    def __init__(self, rule: PartRule | None = None) -> None:
+        self.parts = None if rule is None else PartQueue(rule)
+        self.on_frame: Callable[[Frame], None] | None = None
+        self.trouble: str | None = None
+        self.is_paused = False
+
+    def pause(self) -> None:
+        """Give no verdicts until `resume`."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Give verdicts again."""
+        self.is_paused = False
+
+    def problem(self) -> Problem | None:
+        """Return the problem of the whole stream: it is paused, or its trigger does not work."""
+        if self.is_paused:
+            return PAUSED
+        trouble = self.trouble
+        return None if trouble is None else Problem("no_trigger", trouble)
+
+    def needs(self, frame: Frame) -> bool:
+        """Show a frame that was just captured to the trigger; return whether a part needs the frame."""
+        if self.on_frame is not None:
+            self.on_frame(frame)
+        return self.parts is not None and self.parts.claim(frame)

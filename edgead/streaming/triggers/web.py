@@ -1,0 +1,161 @@
+"""A web server that takes a POST request for each part.
+
+POST /trigger    a part has come; the body is its ID. The answer is the number of the trigger, as JSON.
+POST /pause      no verdicts until POST /resume
+
+Each request has a connection of its own, which may take `CONNECTION_S`. A page in a browser of this machine must not
+trigger, so requests with an `Origin` are refused.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from edgead.errors import TriggerError
+from edgead.files.parsing import json_text
+from edgead.streaming.line import LineControl
+from edgead.streaming.triggers.base import MOST_ID_BYTES, ThreadTrigger, announce
+from edgead.streaming.uri import split_options
+
+CONNECTION_S = 2.0
+MOST_CONNECTIONS = 16
+_POLL_S = 0.1
+_EXAMPLE = "give http:PORT, which this machine alone can reach, or http:0.0.0.0:PORT"
+_ADDRESS = re.compile(r"(?:(?P<host>[^/?#@]+):)?(?P<port>\d{1,5})")
+
+
+class WebTrigger(ThreadTrigger):
+    """A web server on a port of this machine.
+
+    Args:
+        host: Address of this machine to listen on.
+        port: TCP port; 0 for a free one.
+
+    Raises:
+        TriggerError: The port is in use or not allowed.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__()
+        try:
+            self._server = _Server((host, port), _Handler)
+        except (OSError, OverflowError, UnicodeError) as error:
+            raise TriggerError(f"cannot listen on {host}:{port} ({error})", hint=_EXAMPLE) from error
+        self.port = int(self._server.server_address[1])
+        self.name = f"http:{host}:{self.port}"
+
+    def _run(self, line: LineControl) -> None:
+        self._server.line = line
+        self._server.serve_forever(_POLL_S)
+
+    def close(self) -> None:
+        """Stop the server; may be called twice."""
+        if not self._stopping.is_set() and self._thread is not None:
+            self._server.shutdown()
+        super().close()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    """A server with a bounded number of connections, each of which takes a bounded time."""
+
+    daemon_threads = True
+    request_queue_size = 64
+    block_on_close = False
+    line: LineControl
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._open: dict[socket.socket, float] = {}
+        self._changing = threading.Lock()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Refuse a connection if too many are open."""
+        with self._changing:
+            if len(self._open) >= MOST_CONNECTIONS:
+                return False
+            self._open[request] = time.monotonic()
+        return True
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        with self._changing:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """End the connections that take too long."""
+        with self._changing:
+            late = [one for one, since_s in self._open.items() if time.monotonic() - since_s > CONNECTION_S]
+        for one in late:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing about a client that hangs up."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    timeout = CONNECTION_S
+    server_version, sys_version = "edgead", ""
+
+    def do_POST(self) -> None:
+        """Take a trigger, a pause or its end."""
+        now_ns = time.monotonic_ns()
+        assert isinstance(self.server, _Server)
+        line = self.server.line
+        length = self.headers.get("Content-Length", "0")
+        if "Origin" in self.headers:
+            self.send_error(HTTPStatus.FORBIDDEN)
+        elif "Transfer-Encoding" in self.headers or not re.fullmatch(r"\d{1,9}", length):
+            self.send_error(HTTPStatus.LENGTH_REQUIRED)
+        elif int(length) > MOST_ID_BYTES:
+            self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        elif self.path == "/trigger":
+            body = self.rfile.read(int(length))
+            if len(body) < int(length):
+                return
+            number = announce(line, body, now_ns)
+            if number is None:
+                self.send_error(HTTPStatus.SERVICE_UNAVAILABLE)
+            else:
+                self._answer({"trigger": number})
+        elif self.path in ("/pause", "/resume"):
+            (line.pause if self.path == "/pause" else line.resume)()
+            self._answer({"paused": line.is_paused})
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND)
+
+    def _answer(self, content: object) -> None:
+        data = json_text(content, indent=None).encode()
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (name of the library)
+        """Log nothing, because the text comes from the client."""
+
+
+def open_web(target: str) -> WebTrigger:
+    """Open the trigger of an address without its kind: ``PORT`` or ``HOST:PORT``.
+
+    Raises:
+        TriggerError: The address is not usable, or the port is in use.
+        InputError: The address has options.
+    """
+    place, _ = split_options(target, {})
+    found = _ADDRESS.fullmatch(place)
+    if found is None or not int(found["port"]) < 65536:
+        raise TriggerError(f"http:{target} is no address to listen on", hint=_EXAMPLE)
+    return WebTrigger(found["host"] or "127.0.0.1", int(found["port"]))
