@@ -51,8 +51,15 @@ class ThreadTrigger(Trigger):
     def start(self, line: LineControl) -> None:
         """Start the thread. See `Trigger.start`."""
         # A daemon thread: a call that hangs must not keep the process alive.
-        self._thread = threading.Thread(target=self._run, args=(line,), name="edgead-trigger", daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(line,), name="edgead-trigger", daemon=True)
         self._thread.start()
+
+    def _work(self, line: LineControl) -> None:
+        """Run, and report an error that nobody expected: without a word every part would pass without a verdict."""
+        try:
+            self._run(line)
+        except Exception as error:
+            report_trouble(line, self.name, f"it has failed ({type(error).__name__}: {error})")
 
     @abstractmethod
     def _run(self, line: LineControl) -> None:

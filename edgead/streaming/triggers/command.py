@@ -20,7 +20,7 @@ from edgead.streaming.line import LineControl
 from edgead.streaming.pauses import pause_s
 from edgead.streaming.triggers.base import MOST_ID_BYTES, ThreadTrigger, announce, report_trouble
 
-_POLL_S = 0.05
+_POLL_MS = 50
 _READ_BYTES = 2**16
 # A command that has run for so long works; one that ended before is started again after a longer pause.
 _WORKS_AFTER_S = 1.0
@@ -81,10 +81,13 @@ class CommandTrigger(ThreadTrigger):
     def _read(self, descriptor: int, line: LineControl) -> None:
         """Announce a part for each line, until the output ends."""
         began_s, lines = time.monotonic(), Lines()
+        # `select.select` fails for a descriptor above 1023.
+        output = select.poll()
+        output.register(descriptor, select.POLLIN)
         while not self._stopping.is_set():
             if line.trouble is not None and time.monotonic() - began_s > _WORKS_AFTER_S:
                 line.trouble = None
-            if not select.select([descriptor], [], [], _POLL_S)[0]:
+            if not output.poll(_POLL_MS):
                 continue
             data = os.read(descriptor, _READ_BYTES)
             now_ns = time.monotonic_ns()
