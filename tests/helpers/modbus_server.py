@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -44,12 +45,16 @@ class ModbusServer:
         port: TCP port, the same after each start.
         registers: Every block of registers that was written, oldest first.
         coils: Every block of coils that was written.
+        at_start: Values of the holding registers after a start.
+        answered: Number of answers so far.
     """
 
     def __init__(self) -> None:
         self.port = free_port()
         self.registers: list[Registers] = []
         self.coils: list[Coils] = []
+        self.at_start = [2, 1, 7, 7, 500]
+        self.answered = 0
         self._server: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -67,7 +72,7 @@ class ModbusServer:
         memory = (
             [SimData(COILS, values=[False, True, True, False] * 4, datatype=DataType.BITS)],
             [SimData(0, values=False, datatype=DataType.BITS)],
-            [SimData(REGISTERS, values=[2, 1, 7, 7, 500], datatype=DataType.REGISTERS)],
+            [SimData(REGISTERS, values=self.at_start, datatype=DataType.REGISTERS)],
             [SimData(0, values=0, datatype=DataType.REGISTERS)],
         )
         self._server = ModbusTcpServer(
@@ -79,6 +84,7 @@ class ModbusServer:
         await self._server.serving
 
     def _seen(self, sending: bool, pdu: Any) -> Any:
+        self.answered += sending
         if not sending and pdu.function_code == 16 and pdu.address == REGISTERS:
             self.registers.append(Registers(*pdu.registers))
         if not sending and pdu.function_code == 15 and pdu.address == COILS:
@@ -93,6 +99,20 @@ class ModbusServer:
         assert self._loop is not None
         values = self._server.async_getValues(1, function, address, N_VALUES)
         return asyncio.run_coroutine_threadsafe(values, self._loop).result(LIMIT_S)[:N_VALUES]
+
+    def set(self, function: int, address: int, value: int) -> None:
+        """Change a value, as the program of the controller does, and wait until a client has read it."""
+        assert self._loop is not None
+        call = self._server.async_setValues(1, function, address, [value])
+        asyncio.run_coroutine_threadsafe(call, self._loop).result(LIMIT_S)
+        self.wait_for_answers(2)
+
+    def wait_for_answers(self, count: int) -> None:
+        """Wait for more answers."""
+        end_s, wanted = time.monotonic() + LIMIT_S, self.answered + count
+        while self.answered < wanted:
+            assert time.monotonic() < end_s, "no client reads"
+            time.sleep(0.002)
 
     def stop(self) -> None:
         """End the server and its connections."""

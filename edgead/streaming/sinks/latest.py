@@ -55,6 +55,9 @@ class LatestState:
         elif event == "withheld":
             self.withheld += 1
             self.verdict, self.reason = None, record["reason"]
+        elif event == "missed":
+            self.withheld += record["triggers"]
+            self.verdict, self.reason = None, record["reason"]
         elif event == "state":
             self.state = record["state"]
             self.reason = self.state_reason = record["reason"]

@@ -4,7 +4,7 @@ Two blocks of the controller's memory, of which the address names one or both. E
 its values belong together.
 
     holding register    value
-    registers + 0       state: 0 stopped, 1 starting, 2 running, 3 degraded, 4 no signal
+    registers + 0       state: 0 stopped, 1 starting, 2 running, 3 degraded, 4 no signal, 5 paused
     registers + 1       verdict: 0 none, 1 good, 2 reject
     registers + 2       number of verdicts and of missing ones so far, modulo 65536
     registers + 3       heartbeat: grows by 1 twice a second, modulo 65536
@@ -45,7 +45,7 @@ TIMEOUT_S = 1.0
 HEARTBEAT_S = 0.5
 _N_VALUES = 5
 _WORD = 2**16
-_STATES = {"stopped": 0, "starting": 1, "running": 2, "degraded": 3, "no_signal": 4}
+_STATES = {"stopped": 0, "starting": 1, "running": 2, "degraded": 3, "no_signal": 4, "paused": 5}
 _EXAMPLE = "give modbus://HOST/?registers=ADDRESS, modbus://HOST/?coils=ADDRESS, or both"
 _REFUSALS = {
     1: "it has no such function",

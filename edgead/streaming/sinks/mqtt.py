@@ -227,7 +227,7 @@ def broker_of(
         InputError: An option is unknown or has an invalid value.
     """
     tls = uri.startswith("mqtts:")
-    parsers = {**known, "ca": str, "cert": str, "key": str}
+    parsers: dict[str, Callable[[str], Any]] = {**known, "ca": str, "cert": str, "key": str}
     server = read_server(uri, TLS_PORT if tls else PORT, parsers, example)
     options = server.options
     if not tls and {"ca", "cert", "key"} & set(options):

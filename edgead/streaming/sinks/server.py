@@ -1,4 +1,4 @@
-"""Addresses of servers that take events: ``kind://USER:PASSWORD@HOST:PORT/PATH?name=value``."""
+"""Addresses of servers that take or give events: ``kind://USER:PASSWORD@HOST:PORT/PATH?name=value``."""
 
 from __future__ import annotations
 

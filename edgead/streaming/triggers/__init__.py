@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgead.errors import TriggerError
+from edgead.errors import SinkError, TriggerError
 from edgead.files.addresses import shown_mistyped
 from edgead.streaming.triggers.base import Trigger
 from edgead.streaming.triggers.command import CommandTrigger
@@ -59,6 +59,14 @@ def open_trigger(uri: str) -> Trigger:
         InputError: An option of the address is unknown or has an invalid value.
         MissingExtraError: A required package is not installed.
     """
+    try:
+        return _open(uri)
+    except SinkError as error:
+        # Addresses of servers have one reader for sinks and triggers.
+        raise TriggerError(error.what, hint=error.hint) from error
+
+
+def _open(uri: str) -> Trigger:
     kind, _, target = uri.partition(":")
     if kind == "exec":
         return CommandTrigger(target)

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, get_args
-from urllib.parse import urlsplit
 
 from edgead.errors import TriggerError, needs_extra
-from edgead.files.addresses import check_host, shown_mistyped
+from edgead.files.addresses import without_secrets
 from edgead.streaming.line import LineControl
 from edgead.streaming.pauses import pause_s
+from edgead.streaming.sinks.server import read_server
 from edgead.streaming.triggers.base import ThreadTrigger, announce, report_trouble
-from edgead.streaming.uri import number_in, read_options
+from edgead.streaming.uri import number_in
 
 PORT = 502
 POLL_MS = 10
@@ -120,23 +121,21 @@ def open_modbus(uri: str) -> ModbusTrigger:
     """Open the trigger of an address ``modbus://HOST:PORT/?coil=NUMBER&unit=1&poll_ms=10``.
 
     Raises:
-        TriggerError: The address is not usable.
+        TriggerError: It names no value.
+        SinkError: The address is not usable.
         InputError: An option is unknown or has an invalid value.
         MissingExtraError: pymodbus is not installed.
     """
-    target, mark, query = uri.partition("?")
     kinds: tuple[_Kind, ...] = get_args(_Kind)
-    number = number_in(int, 0, _COUNTER - 1)
-    known = {"unit": number_in(int, 0, 255), "poll_ms": number_in(int, 1, 10_000)}
-    options = read_options(query, {**dict.fromkeys(kinds, number), **known}) if mark else {}
-    given = [kind for kind in kinds if kind in options]
-    try:
-        parts = urlsplit(target)
-        host, port = parts.hostname or "", parts.port or PORT
-        check_host(host)
-    except ValueError as error:
-        raise TriggerError(f"{shown_mistyped(uri)} is no address of a server", hint=_EXAMPLE) from error
-    if not host or "@" in target or parts.path not in ("", "/") or len(given) != 1:
-        raise TriggerError(f"{shown_mistyped(uri)} names no value of a server", hint=_EXAMPLE)
-    unit, poll_ms = int(options.get("unit", 1)), int(options.get("poll_ms", POLL_MS))
-    return ModbusTrigger(host, port, given[0], int(options[given[0]]), unit, poll_ms)
+    known: dict[str, Callable[[str], float]] = {
+        **dict.fromkeys(kinds, number_in(int, 0, _COUNTER - 1)),
+        "unit": number_in(int, 0, 255),
+        "poll_ms": number_in(int, 1, 10_000),
+    }
+    server = read_server(uri, PORT, known, _EXAMPLE)
+    given = [kind for kind in kinds if kind in server.options]
+    if server.path or server.user is not None or len(given) != 1:
+        raise TriggerError(f"{without_secrets(uri)} names no value of a server", hint=_EXAMPLE)
+    number, unit = int(server.options[given[0]]), int(server.options.get("unit", 1))
+    poll_ms = int(server.options.get("poll_ms", POLL_MS))
+    return ModbusTrigger(server.host, server.port, given[0], number, unit, poll_ms)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from edgead.errors import SinkError, TriggerError, needs_extra
+from edgead.errors import needs_extra
 from edgead.streaming.line import LineControl
 from edgead.streaming.sinks.mqtt import KEEPALIVE_S, RECONNECT_MAX_S, Broker, broker_of
 from edgead.streaming.sinks.tls import tls_context
@@ -105,12 +105,9 @@ def open_mqtt_trigger(uri: str) -> MqttTrigger:
     """Open the trigger of an address ``mqtt://`` or ``mqtts://``.
 
     Raises:
-        TriggerError: The address has no host or no topic, or a certificate cannot be read.
+        SinkError: The address has no host or no topic, or a certificate cannot be read.
         InputError: An option is unknown or has an invalid value.
         MissingExtraError: paho-mqtt is not installed.
     """
-    try:
-        broker, _ = broker_of(uri, {}, "give mqtt://HOST/TOPIC")
-        return MqttTrigger(broker)
-    except SinkError as error:
-        raise TriggerError(error.what, hint=error.hint) from error
+    broker, _ = broker_of(uri, {}, "give mqtt://HOST/TOPIC")
+    return MqttTrigger(broker)

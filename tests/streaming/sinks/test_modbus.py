@@ -14,8 +14,11 @@ import pytest
 from edgead.errors import EdgeadError, InputError, SinkError
 from edgead.runtime import FakeSession
 from edgead.streaming import Summary, open_sink, open_sinks, stream
-from edgead.streaming.state import StateChange
-from edgead.types import UInt8Array
+from edgead.streaming.freshness import Problem
+from edgead.streaming.record import missed_record, part_withheld_record
+from edgead.streaming.sinks.base import RecordSink
+from edgead.streaming.state import STATES, StateChange
+from edgead.types import TriggeredPart, UInt8Array
 from tests.helpers.modbus_server import COILS, REGISTERS, Coils, ModbusServer, Registers
 from tests.helpers.mqtt_broker import LIMIT_S, free_port
 from tests.helpers.stream_parts import SIZE, ScriptedSource, frame, textured
@@ -43,6 +46,25 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgead.streaming.sinks.modbus.TIMEOUT_S", LIMIT_S)
     monkeypatch.setattr("edgead.streaming.sinks.modbus.HEARTBEAT_S", 0.05)
     monkeypatch.setattr("edgead.streaming.sinks.modbus.pause_s", lambda tries: 0.05)
+
+
+def test_the_number_follows_the_triggers_and_every_state_has_a_number() -> None:
+    with ModbusServer() as server, open_sink(address(server.port)) as sink:
+        assert isinstance(sink, RecordSink)
+        sink.state(BACK)
+        sink.write(frame(textured(1)), verdict(0, 0.25), MAP)
+        sink.record(part_withheld_record("cam", TriggeredPart(2, None), Problem("next_part", "too fast")))
+        registers, coils = server.memory()
+        assert (registers.verdict, registers.number, coils.good) == (0, 2, False)
+        sink.write(frame(textured(1)), verdict(1, 0.25), MAP)
+        sink.record(missed_record("cam", 5, "too fast"))
+        registers, coils = server.memory()
+        assert (registers.verdict, registers.number, coils.good) == (0, 8, False)
+        numbers = set()
+        for state in STATES:
+            sink.state(StateChange(state, "running"))
+            numbers.add(server.memory()[0].state)
+        assert len(numbers) == len(STATES)
 
 
 def test_a_controller_reads_each_verdict_and_the_state(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,127 +1,72 @@
 """Triggers of a real Modbus/TCP server."""
 
-import asyncio
 import socket
 import threading
 from contextlib import suppress
-from typing import Any
 
 import pytest
-from typing_extensions import Self
 
 from edgead.errors import EdgeadError, InputError, TriggerError
 from edgead.streaming import open_trigger
 from edgead.streaming.triggers import modbus
+from tests.helpers.modbus_server import COILS, REGISTERS, ModbusServer
 from tests.helpers.mqtt_broker import free_port
-from tests.helpers.trigger_parts import LIMIT_S, started, wait_until
+from tests.helpers.trigger_parts import started, wait_until
 
-COIL, INPUT, COUNTER = 1, 2, 3
-
-
-class Controller:
-    """A server of unit 1 with a coil, a discrete input and a holding register, which the test changes."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.answered = 0
-        self._server: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-
-    def start(self, **values: int) -> None:
-        ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready, values)))
-        self._thread.start()
-        assert ready.wait(LIMIT_S)
-
-    async def _serve(self, ready: threading.Event, values: dict[str, int]) -> None:
-        from pymodbus.server import ModbusTcpServer
-        from pymodbus.simulator import DataType, SimData, SimDevice
-
-        bits = [bool(values.get("bit", 0))] * 16
-        counter = values.get("counter", 0)
-        memory = (
-            [SimData(0, values=bits, datatype=DataType.BITS)],
-            [SimData(0, values=bits, datatype=DataType.BITS)],
-            [SimData(COUNTER, values=counter, datatype=DataType.REGISTERS)],
-            [SimData(0, values=0, datatype=DataType.REGISTERS)],
-        )
-        device = SimDevice(1, simdata=memory)
-        self._server = ModbusTcpServer(device, address=("127.0.0.1", self.port), trace_pdu=self._seen)
-        self._loop = asyncio.get_running_loop()
-        await self._server.serve_forever(background=True)
-        ready.set()
-        await self._server.serving
-
-    def _seen(self, sending: bool, pdu: Any) -> Any:
-        self.answered += sending
-        return pdu
-
-    def set(self, function: int, number: int, value: int) -> None:
-        """Change a value, and wait until the trigger has seen it."""
-        assert self._loop is not None
-        call = self._server.async_setValues(1, function, number, [value])
-        asyncio.run_coroutine_threadsafe(call, self._loop).result(LIMIT_S)
-        answered = self.answered
-        wait_until(lambda: self.answered >= answered + 2)
-
-    def stop(self) -> None:
-        if self._thread is not None and self._loop is not None:
-            asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(LIMIT_S)
-            self._thread.join(LIMIT_S)
-            self._thread = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+# A coil that is set after the start, and a discrete input that is not.
+COIL, INPUT, COUNTER = COILS + 1, 0, REGISTERS
 
 
 @pytest.mark.parametrize(("kind", "function", "number"), [("coil", 5, COIL), ("input", 2, INPUT)])
 def test_each_rise_of_a_bit_is_a_part(kind: str, function: int, number: int) -> None:
-    with Controller() as controller:
-        controller.start(bit=1)
-        with started(f"modbus://127.0.0.1:{controller.port}/?{kind}={number}&poll_ms=2") as (_, line):
-            # It is not known since when the bit is set, so it is no part.
-            wait_until(lambda: controller.answered >= 2)
-            for _ in range(3):
-                controller.set(function, number, 0)
-                controller.set(function, number, 1)
-                controller.set(function, number, 1)
-            parts = line.take(3)
-            assert line.trouble is None
+    with (
+        ModbusServer() as controller,
+        started(f"modbus://127.0.0.1:{controller.port}/?{kind}={number}&poll_ms=2") as (_, line),
+    ):
+        # It is not known since when the coil is set, so it is no part.
+        controller.wait_for_answers(2)
+        for _ in range(3):
+            controller.set(function, number, 0)
+            controller.set(function, number, 1)
+            controller.set(function, number, 1)
+        parts = line.take(3)
+        assert line.trouble is None
     assert [part.problem for part in parts] == [None] * 3
 
 
 def test_each_step_of_a_counter_is_a_part_also_across_its_end_and_an_outage() -> None:
-    with Controller() as controller:
-        controller.start(counter=65534)
-        with started(f"modbus://127.0.0.1:{controller.port}/?counter={COUNTER}&poll_ms=2") as (_, line):
-            wait_until(lambda: controller.answered >= 2)
-            controller.set(6, COUNTER, 65535)
-            controller.set(6, COUNTER, 2)
-            line.take(4)
-            controller.stop()
-            wait_until(lambda: line.trouble)
-            controller.start(counter=5)
-            parts = line.take(7)
-            wait_until(lambda: line.trouble is None)
-            controller.set(6, COUNTER, 6)
-            line.take(8)
-            # A counter that starts anew is no part.
-            controller.set(6, COUNTER, 0)
-            controller.set(6, COUNTER, 1)
-            line.take(9)
+    controller = ModbusServer()
+    controller.at_start[0] = 65534
+    with (
+        controller,
+        started(f"modbus://127.0.0.1:{controller.port}/?counter={COUNTER}&poll_ms=2") as (_, line),
+    ):
+        controller.wait_for_answers(2)
+        controller.set(6, COUNTER, 65535)
+        controller.set(6, COUNTER, 2)
+        line.take(4)
+        controller.stop()
+        wait_until(lambda: line.trouble)
+        controller.at_start[0] = 5
+        controller.start()
+        parts = line.take(7)
+        wait_until(lambda: line.trouble is None)
+        controller.set(6, COUNTER, 6)
+        line.take(8)
+        # A counter that starts anew is no part.
+        controller.set(6, COUNTER, 0)
+        controller.set(6, COUNTER, 1)
+        line.take(9)
     # The parts that came during the outage have passed.
     assert [part.problem is None for part in parts] == [True] * 4 + [False] * 3 + [True] * 2
 
 
 def test_a_server_without_the_value_is_reported() -> None:
-    with Controller() as controller:
-        controller.start()
-        with started(f"modbus://127.0.0.1:{controller.port}/?counter=900&unit=1") as (_, line):
-            wait_until(lambda: line.trouble and "exception" in line.trouble)
+    with (
+        ModbusServer() as controller,
+        started(f"modbus://127.0.0.1:{controller.port}/?counter=900&unit=1") as (_, line),
+    ):
+        wait_until(lambda: line.trouble and "exception" in line.trouble)
 
 
 def test_the_end_does_not_wait_for_a_server_that_is_away() -> None:
