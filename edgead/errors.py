@@ -29,7 +29,7 @@ one line. Errors of vendor libraries are translated where they occur, with ``rai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
@@ -188,9 +188,22 @@ class TriggerError(StreamError):
 
 
 class VerificationError(EdgeadError):
-    """The decisions of a built model differ from the trained model."""
+    """The decisions of a built model differ from the trained model.
+
+    Args:
+        what: Description of the problem.
+        hint: Description of the fix.
+        table: Lines of a table of the differences; none if nothing was measured.
+
+    Attributes:
+        table: Lines of the table. A command prints them above the error.
+    """
 
     exit_code = 3
+
+    def __init__(self, what: str, *, hint: str | None = None, table: Iterable[str] = ()) -> None:
+        super().__init__(what, hint=hint)
+        self.table = tuple(map(printable, table))
 
 
 class IncompleteError(EdgeadError):

@@ -68,6 +68,22 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+def duration(seconds: float) -> str:
+    """Format a time in seconds for people: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`.
+
+    Args:
+        seconds: Time in seconds, at least 0.
+    """
+    if seconds < 10.0:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def path_text(path: str | os.PathLike[str]) -> str:
     r"""Return a path as Unicode text, for JSON.
 

@@ -146,7 +146,7 @@ def _of_candidate(tried: Mapping[str, Any], kept: str | None) -> str:
 
 def _report(bundle: Bundle) -> list[str]:
     """Return the lines of the report: candidates, verification, thresholds, and the path of the bundle."""
-    from edgead.engine.fidelity import table
+    from edgead.engine.refusal import table
 
     manifest = bundle.manifest
     verification, thresholds = manifest.verification, manifest.thresholds
@@ -159,7 +159,7 @@ def _report(bundle: Bundle) -> list[str]:
     )
     for part, judged in verification["parts"].items():
         lines += [f"{part}, {judged['n']} images"] if several else []
-        lines += [f"  {line}" for line in table(judged, judged["limits"])]
+        lines += [f"  {line}" for line in table({"measured": judged}, judged["limits"])]
     if not manifest.verified:
         lines.append(
             "engine       not run on this machine: the device compares it with the golden answers at its start"

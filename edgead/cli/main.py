@@ -38,7 +38,7 @@ from edgead.cli.standard_streams import STANDARD_OUTPUT, drop_standard_output, u
 from edgead.cli.stream import stream
 from edgead.cli.threshold import threshold
 from edgead.cli.train import train
-from edgead.errors import EdgeadError, InputError, MissingLibraryError
+from edgead.errors import EdgeadError, InputError, MissingLibraryError, VerificationError
 from edgead.files.addresses import hide_arguments
 from edgead.files.progress import is_first_process
 
@@ -179,7 +179,9 @@ def _stop(kept: str, exit_code: int) -> NoReturn:
 
 
 def _fail(error: EdgeadError) -> NoReturn:
-    """Print the line of an error and exit with its code."""
+    """Print the line of an error, below its table if it has one, and exit with its code."""
+    for line in error.table if isinstance(error, VerificationError) else ():
+        report(line)
     report(f"error: {hide_arguments(str(error), sys.argv[1:])}")
     sys.exit(error.exit_code)
 

@@ -18,7 +18,7 @@ from typing_extensions import Self
 from edgead import __version__
 from edgead.files.progress import ScoringState, TrainingState, is_first_process, state_of
 from edgead.files.terminal_line import TerminalLine, is_drawable
-from edgead.text import printable
+from edgead.text import duration, printable
 
 LOG_LINES = 10
 # Time between the lines of a scoring that is not shown on a terminal.
@@ -54,18 +54,6 @@ def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
         nl: Whether to print a newline at the end.
     """
     typer.echo("\n".join(map(printable, text.split("\n"))), err=err, nl=nl)
-
-
-def duration(seconds: float) -> str:
-    """Format a time in seconds for people: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`."""
-    if seconds < 10.0:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 class ProgressDisplay(logging.Handler):

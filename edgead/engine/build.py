@@ -7,6 +7,7 @@ leaves an existing bundle unchanged.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,9 +18,10 @@ from edgead.bundle import Bundle, check_out
 from edgead.data import LoadedImages
 from edgead.engine.candidate import half_beside_int8
 from edgead.engine.candidate_precisions import fastest_within_tolerance
-from edgead.engine.fidelity import exact_limits, judgement, verify
+from edgead.engine.fidelity import exact_limits, judgement
 from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import PrecisionConverter
+from edgead.engine.refusal import verify
 from edgead.engine.validation_images import ValidationImages
 from edgead.engine.write import Built, ModelDetails, answers, install
 from edgead.errors import needs_extra
@@ -120,6 +122,7 @@ def build_bundle(run: TrainedRun, out: Path, plan: Plan | None = None) -> Bundle
         MissingExtraError: If the training packages are missing.
         EdgeadError: Any error that `fastest_within_tolerance` or the run raises.
     """
+    began_s = time.monotonic()
     plan = Plan() if plan is None else plan
     # Checked now, so that a wrong directory is rejected before minutes of exporting.
     check_out(out)
@@ -136,7 +139,7 @@ def build_bundle(run: TrainedRun, out: Path, plan: Plan | None = None) -> Bundle
     )
     details = ModelDetails(run.size, run.method_name, run.teacher_name, run.summary, run.bit_depth)
     with temporary_directory() as directory:
-        built = fastest_within_tolerance(exact, validation_images, graphs, plan, run.size, directory)
+        built = fastest_within_tolerance(exact, validation_images, graphs, plan, run.size, directory, began_s)
         return install(out, built, details, plan.target.backend, plan.target_name)
 
 

@@ -9,6 +9,7 @@ tolerance, nothing is written.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,58 +19,32 @@ from typing import Any
 import numpy as np
 
 from edgead.engine.candidate import Candidate, open_candidate
-from edgead.engine.fidelity import (
-    FidelityReport,
-    Tolerance,
-    ToleranceLimits,
-    described,
-    judgement,
-    require_each,
-)
+from edgead.engine.fidelity import judgement
+from edgead.engine.next_try import refused_candidate
 from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import CandidatePrecision, ConvertedModel, PrecisionConverter
+from edgead.engine.reference import Judged, Reference
+from edgead.engine.refusal import described, refusal
 from edgead.engine.validation_images import ValidationImages
 from edgead.engine.write import Built, answers
 from edgead.errors import EdgeadError, GraphRefusedError, PrecisionError, VerificationError
 from edgead.imaging.preprocess import ModelSize
-from edgead.runtime.agreement import compare_sessions
-from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.runtime.timing import inference_times_ms
-from edgead.scoring.threshold import Threshold
 
 WARM_UP = 10
 TIMED_RUNS = 100
 
 _log = logging.getLogger(__name__)
 
-_HINT = (
-    "build with --precision auto or a higher one, or int8 with another --calibrate-on or --algorithm or with "
-    "--quantize student"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reference:
-    """Float32 graph that candidates are compared with: its session, and thresholds and AUROCs by part."""
-
-    session: Session
-    thresholds: Mapping[str, Threshold]
-    aurocs: Mapping[str, float | None]
-
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """A candidate: its build, the differences and their limits by part, and its median time (None if not timed)."""
+    """A candidate: its build, its comparison with the reference, and its median time (None if not timed)."""
 
     built: Built
-    compared: Mapping[str, tuple[FidelityReport, ToleranceLimits]]
+    judged: Judged
     p50_ms: float | None = None
-
-    @property
-    def holds(self) -> bool:
-        """Whether the candidate is within its tolerance on every part."""
-        return all(comparison.holds(limits) for comparison, limits in self.compared.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +63,7 @@ def fastest_within_tolerance(
     plan: Plan,
     size: ModelSize,
     directory: Path,
+    began_s: float,
 ) -> Built:
     """Try the candidate precisions of a plan in turn, and return the fastest that decides as the float32 graph.
 
@@ -104,6 +80,7 @@ def fastest_within_tolerance(
         plan: Plan with the candidate precisions and the target.
         size: Size of the images that the model takes, in pixels.
         directory: Directory for engines. It must exist until the result is installed.
+        began_s: `time.monotonic()` at the start of the build, from which the time of a next try is estimated.
 
     Returns:
         The candidate that was kept.
@@ -115,23 +92,33 @@ def fastest_within_tolerance(
         BackendError: If this machine cannot compile or run a candidate.
         DataError: If there are too few images to calibrate on.
     """
+    if all(_is_exact(candidate_precision, plan) for candidate_precision in plan.candidate_precisions):
+        return exact
     with OnnxRuntimeSession(exact.model, size=size) as session:
-        aurocs = {part: of_part.auroc(session) for part, of_part in validation_images.items()}
-        reference = _Reference(session, exact.thresholds, aurocs)
+        reference = Reference(session, exact.thresholds, validation_images, graphs.multiplied_scales)
 
         def measure(candidate_precision: CandidatePrecision) -> _Measured:
             folder = directory / candidate_precision
             folder.mkdir()
-            return _measured(graphs, candidate_precision, reference, validation_images, plan, size, folder)
+            return _measured(graphs, candidate_precision, reference, plan, size, folder)
 
         if len(plan.candidate_precisions) > 1:
             return _fastest(exact, plan, measure)
         (only,) = plan.candidate_precisions
-        if _is_exact(only, plan):
-            return exact
+        calibration_s = _calibration_seconds(graphs) if only.startswith("int8") else 0.0
         measured = measure(only)
-        require_each(measured.compared, _HINT)
-        return measured.built
+        if measured.judged.holds:
+            return measured.built
+        seconds = time.monotonic() - began_s - calibration_s
+        raise refused_candidate(only, measured.judged.compared, graphs, reference, plan, size, seconds)
+
+
+def _calibration_seconds(graphs: PrecisionConverter) -> float:
+    """Calibrate, or read the calibration, and return the time that it took in seconds."""
+    began_s = time.monotonic()
+    # A property, which is computed once.
+    _ = graphs.calibration
+    return time.monotonic() - began_s
 
 
 def _is_exact(candidate_precision: CandidatePrecision, plan: Plan) -> bool:
@@ -143,6 +130,7 @@ def _fastest(exact: Built, plan: Plan, measure: Callable[[CandidatePrecision], _
     """Measure the candidates of a plan in turn and return the fastest, see `fastest_within_tolerance`."""
     tried: list[dict[str, Any]] = []
     refusals: list[GraphRefusedError] = []
+    outside: list[VerificationError] = []
     kept: _Kept | None = None
     for candidate_precision in plan.candidate_precisions:
         if _is_exact(candidate_precision, plan):
@@ -154,19 +142,22 @@ def _fastest(exact: Built, plan: Plan, measure: Callable[[CandidatePrecision], _
             refusals += [error] if isinstance(error, GraphRefusedError) else []
             continue
         tried.append(_result(candidate_precision, measured))
-        if not measured.holds:
+        if not measured.judged.holds:
+            outside.append(refusal(measured.judged.compared, candidate_precision, ""))
             continue
         if measured.p50_ms is None:
             return _recorded(measured.built, candidate_precision, tried)
         if kept is None or measured.p50_ms < kept.p50_ms:
             kept = _Kept(measured.built, candidate_precision, measured.p50_ms)
     if kept is None:
-        raise _none_kept(plan, refusals)
+        raise _none_kept(plan, refusals, outside)
     return _recorded(kept.built, kept.candidate_precision, tried)
 
 
-def _none_kept(plan: Plan, refusals: Sequence[GraphRefusedError]) -> EdgeadError:
-    """Make the error of a build without a result."""
+def _none_kept(
+    plan: Plan, refusals: Sequence[GraphRefusedError], outside: Sequence[VerificationError]
+) -> EdgeadError:
+    """Make the error of a build without a result, with the tables of the candidates outside their tolerance."""
     names = ", ".join(plan.candidate_precisions)
     if len(refusals) == len(plan.candidate_precisions):
         last = refusals[-1]
@@ -177,14 +168,14 @@ def _none_kept(plan: Plan, refusals: Sequence[GraphRefusedError]) -> EdgeadError
         f"none of {names} decides as the model within the tolerances of target "
         f"{plan.target_name!r}, so nothing was written",
         hint="train again, or give a --target FILE.toml with other tolerances",
+        table=[line for error in outside for line in error.table],
     )
 
 
 def _measured(
     graphs: PrecisionConverter,
     candidate_precision: CandidatePrecision,
-    reference: _Reference,
-    validation_images: Mapping[str, ValidationImages],
+    reference: Reference,
     plan: Plan,
     size: ModelSize,
     folder: Path,
@@ -195,10 +186,11 @@ def _measured(
     with open_candidate(converted, plan, size, folder) as candidate:
         _log.info("comparing the decisions of %s and fp32", candidate_precision)
         tolerance = plan.target.tolerances.of(converted.precision)
-        measured = _judged(candidate, converted, reference, validation_images, tolerance)
-        if not (candidate.timed and measured.holds and len(plan.candidate_precisions) > 1):
+        judged = reference.judge(candidate.session, tolerance)
+        measured = _Measured(_built(candidate, converted, reference, judged), judged)
+        if not (candidate.timed and judged.holds and len(plan.candidate_precisions) > 1):
             return measured
-        images = next(iter(validation_images.values())).good
+        images = next(iter(reference.validation_images.values())).good
         # Repeated to fill the batch.
         batch = np.resize(images, (plan.target.batch.opt, *images.shape[1:]))
         taken_ms = median(inference_times_ms(candidate.session, batch, warm_up=WARM_UP, runs=TIMED_RUNS))
@@ -206,54 +198,32 @@ def _measured(
     return replace(measured, p50_ms=taken_ms)
 
 
-def _judged(
-    candidate: Candidate,
-    converted: ConvertedModel,
-    reference: _Reference,
-    validation_images: Mapping[str, ValidationImages],
-    tolerance: Tolerance,
-) -> _Measured:
-    """Compare one candidate with the reference."""
-    session = candidate.session
-    scores = {part: of_part.scores(session) for part, of_part in validation_images.items()}
-    thresholds = {part: of_part.threshold(scores[part]) for part, of_part in validation_images.items()}
-    compared = {}
-    for part, of_part in validation_images.items():
-        level, other_level = reference.thresholds[part].value, thresholds[part].value
-        reference_auroc = reference.aurocs[part]
-        compared[part] = (
-            FidelityReport(
-                compare_sessions(reference.session, session, of_part.all, level, other_threshold=other_level),
-                reference_auroc,
-                None if reference_auroc is None else of_part.auroc(session),
-            ),
-            tolerance.limits(len(of_part.all)),
-        )
+def _built(candidate: Candidate, converted: ConvertedModel, reference: Reference, judged: Judged) -> Built:
+    """Describe a candidate that was compared with the reference."""
     verification = {
         "reference": "onnxruntime fp32",
         "parts": {
             part: {
                 "reference_threshold": reference.thresholds[part].value,
-                **judgement(*compared[part]),
-                **of_part.record(scores[part]),
+                **judgement(*judged.compared[part]),
+                **of_part.record(judged.scores[part]),
             }
-            for part, of_part in validation_images.items()
+            for part, of_part in reference.validation_images.items()
         },
         **converted.details,
     }
     files = dict(candidate.files)
     if converted.cache is not None:
         files["calibration.json"] = converted.cache.encode()
-    built = Built(
+    return Built(
         converted.model,
         converted.precision,
-        thresholds,
+        judged.thresholds,
         verification,
-        answers(session, validation_images),
+        answers(candidate.session, reference.validation_images),
         files,
         candidate.verified,
     )
-    return _Measured(built, compared)
 
 
 def _not_built(candidate_precision: str, error: PrecisionError | GraphRefusedError) -> dict[str, Any]:
@@ -264,7 +234,7 @@ def _not_built(candidate_precision: str, error: PrecisionError | GraphRefusedErr
 
 def _result(candidate_precision: str, measured: _Measured) -> dict[str, Any]:
     """Summarise the comparison of one candidate for the bundle, and log it if the candidate is out of tolerance."""
-    compared = measured.compared
+    compared = measured.judged.compared
     over = [part for part, (comparison, limits) in compared.items() if not comparison.holds(limits)]
     if over:
         where = f" for {over[0]}" if len(compared) > 1 else ""

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from edgead.engine.precision_converter import Calibrating, CandidatePrecision, candidate_precisions_of
+from edgead.engine.fidelity import PRECISIONS
+from edgead.engine.precision_converter import (
+    CANDIDATE_PRECISIONS,
+    Calibrating,
+    CandidatePrecision,
+    known_name,
+)
 from edgead.engine.target import Target, find_target
 from edgead.errors import InputError
 from edgead.files.arguments import PlanOptions, checked_options
 from edgead.plugin.loader import plugin_file
 from edgead.runtime.tensorrt.engine_record import Head
 from edgead.scoring.threshold import threshold_from_normal_scores
+from edgead.types import Quantize
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_log = logging.getLogger(__name__)
 
 _OF_INT8 = ("calibrate_on", "algorithm", "quantize", "cache")
 
@@ -130,9 +140,7 @@ class Plan:
         target = os.fspath(given["target"]) if "target" in given else None
         name, chosen = find_target(given.get("backend"), target)
         precision = given.get("precision", "fp32")
-        candidate_precisions = candidate_precisions_of(
-            precision, given.get("quantize", "all"), chosen.fallback_order
-        )
+        candidate_precisions = _candidate_precisions(precision, given.get("quantize", "all"), name, chosen)
         unused = [f"--{option.replace('_', '-')}" for option in _OF_INT8 if option in given]
         if unused and not any(
             candidate_precision.startswith("int8") for candidate_precision in candidate_precisions
@@ -151,6 +159,45 @@ class Plan:
             calibrating,
             **_chosen(given, "false_alarm_rate", "confidence", "head"),
         )
+
+
+def _candidate_precisions(
+    precision: str, quantize: str, target_name: str, target: Target
+) -> tuple[CandidatePrecision, ...]:
+    """Find the candidate precisions to try in turn; log it if `auto` has no choice.
+
+    Args:
+        precision: Value of `--precision`: one of `PRECISIONS`, or `auto` for the whole fallback order.
+        quantize: Value of `--quantize`: `all`, or `student` for INT8 in the student only.
+        target_name: Name of the target.
+        target: The target.
+
+    Returns:
+        The candidate precisions.
+
+    Raises:
+        InputError: If a name is unknown, or `student` is given with another precision than INT8.
+    """
+    choice = known_name("--precision", precision, (*PRECISIONS, "auto"))
+    if known_name("--quantize", quantize, get_args(Quantize)) == "student":
+        if choice != "int8":
+            raise InputError(
+                f"--quantize student does not go with --precision {precision}", hint="give --precision int8"
+            )
+        return ("int8-student",)
+    if choice != "auto":
+        return (known_name("--precision", choice, CANDIDATE_PRECISIONS),)
+    order = target.fallback_order
+    if len(order) == 1:
+        on_cpu = target.backend == "onnxruntime" and order == ("fp32",)
+        why = ", because no lower precision is faster on ONNX Runtime's CPU" if on_cpu else ""
+        _log.info(
+            "--precision auto has nothing to try: target %s has one candidate, %s%s",
+            target_name,
+            order[0],
+            why,
+        )
+    return order
 
 
 def _chosen(given: Mapping[str, Any], *names: str) -> dict[str, Any]:

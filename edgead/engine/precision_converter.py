@@ -8,14 +8,14 @@ were fitted to the validation images would make the verification worthless. This
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from edgead.engine.calibration_images import CALIBRATE_ON, CalibrateOn, calibration_images
-from edgead.engine.fidelity import PRECISIONS, Precision
+from edgead.engine.fidelity import Precision
 from edgead.errors import InputError, needs_extra
 from edgead.export.precision.clipping import ALGORITHMS, Algorithm
 from edgead.types import Quantize, UInt8Array
@@ -67,8 +67,8 @@ class Calibrating:
             InputError: If a name is unknown.
         """
         return cls(
-            _known("--calibrate-on", calibrate_on, CALIBRATE_ON),
-            _known("--algorithm", algorithm, ALGORITHMS),
+            known_name("--calibrate-on", calibrate_on, CALIBRATE_ON),
+            known_name("--algorithm", algorithm, ALGORITHMS),
             cache,
         )
 
@@ -88,34 +88,6 @@ class ConvertedModel:
     precision: Precision
     details: dict[str, Any]
     cache: str | None = None
-
-
-def candidate_precisions_of(
-    precision: str, quantize: str, fallback_order: tuple[CandidatePrecision, ...]
-) -> tuple[CandidatePrecision, ...]:
-    """Find the candidate precisions to try in turn.
-
-    Args:
-        precision: Value of `--precision`: one of `PRECISIONS`, or `auto` for the whole fallback order.
-        quantize: Value of `--quantize`: `all`, or `student` for INT8 in the student only.
-        fallback_order: Fallback order of the target.
-
-    Returns:
-        The candidate precisions.
-
-    Raises:
-        InputError: If a name is unknown, or `student` is given with another precision than INT8.
-    """
-    choice = _known("--precision", precision, (*PRECISIONS, "auto"))
-    if _known("--quantize", quantize, get_args(Quantize)) == "student":
-        if choice != "int8":
-            raise InputError(
-                f"--quantize student does not go with --precision {precision}", hint="give --precision int8"
-            )
-        return ("int8-student",)
-    if choice == "auto":
-        return fallback_order
-    return (_known("--precision", choice, CANDIDATE_PRECISIONS),)
 
 
 class PrecisionConverter:
@@ -162,7 +134,34 @@ class PrecisionConverter:
             return ConvertedModel(self._model, "fp32", {})
         if candidate_precision in ("fp16", "fp16-fp32-tail"):
             return self._half(with_tail=candidate_precision == "fp16")
-        return self._int8(candidate_precision)
+        if candidate_precision == "int8-student":
+            return self._int8("student")
+        sensitive = self._sensitive if candidate_precision == "int8-sensitive-fp16" else ()
+        return self._int8("all", sensitive, in_fp16=sensitive)
+
+    def teacher_in_int8(self) -> ConvertedModel:
+        """Convert the teacher alone to INT8, which shows its share of the errors. The student stays in float.
+
+        Raises:
+            EdgeadError: Any error that `graph` raises.
+        """
+        with needs_extra("build", _PURPOSE):
+            from edgead.export.precision.quantize import layers_to_quantise
+
+        return self._int8("all", layers_to_quantise(self._exact, "student"))
+
+    @cached_property
+    def multiplied_scales(self) -> int:
+        """Number of scales that the anomaly map multiplies; 1 if it adds them.
+
+        Raises:
+            PrecisionError: If the graph does not have exactly one head.
+            MissingExtraError: If onnx is missing.
+        """
+        with needs_extra("build", _PURPOSE):
+            from edgead.export.graph_sections import multiplied_scales
+
+        return multiplied_scales(self._exact)
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -241,39 +240,49 @@ class PrecisionConverter:
         half = float16_from_float32(self._exact, self._absolute_maxima, layers)
         return ConvertedModel(file_from_graph(half), "fp16", {})
 
-    def _int8(self, candidate_precision: CandidatePrecision) -> ConvertedModel:
-        """Convert to one of the INT8 candidate precisions."""
+    def _int8(
+        self, quantize: Quantize, excluded: Sequence[str] = (), in_fp16: Sequence[str] = ()
+    ) -> ConvertedModel:
+        """Convert to INT8 without some layers, and some of these to float16."""
         calibration = self.calibration
         from edgead.export.graph_sections import with_followers
         from edgead.export.head.model_file import file_from_graph
         from edgead.export.precision.float16 import float16_from_float32
         from edgead.export.precision.quantize import int8_from_float32
 
-        excluded = self._sensitive if candidate_precision == "int8-sensitive-fp16" else ()
         graph = int8_from_float32(
             self._exact,
             calibration.clipping_limits,
-            "student" if candidate_precision == "int8-student" else "all",
+            quantize,
             calibration.bias_corrections,
             excluded,
             half_scales=self._half_beside_int8,
         )
         if self._half_beside_int8:
             graph = float16_from_float32(graph, self._absolute_maxima)
-        elif excluded:
-            graph = float16_from_float32(graph, self._absolute_maxima, with_followers(graph, excluded))
+        elif in_fp16:
+            graph = float16_from_float32(graph, self._absolute_maxima, with_followers(graph, in_fp16))
         details: dict[str, Any] = {
             "key": calibration.key,
             "calibrate_on": self._calibrating.calibrate_on,
             "algorithm": calibration.algorithm,
             "images": calibration.images,
-            "in_fp16": list(excluded),
+            "in_fp16": list(in_fp16),
         }
         return ConvertedModel(file_from_graph(graph), "int8", {"calibration": details}, calibration.to_json())
 
 
-def _known(option: str, value: str, known: tuple[Name, ...]) -> Name:
-    """Return the known name that equals the value of an option, or raise InputError."""
+def known_name(option: str, value: str, known: tuple[Name, ...]) -> Name:
+    """Return the known name that equals the value of an option.
+
+    Args:
+        option: Name of the option, for the message.
+        value: Value of the option.
+        known: Known names.
+
+    Raises:
+        InputError: If the value is no known name.
+    """
     for name in known:
         if name == value:
             return name

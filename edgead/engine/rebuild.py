@@ -12,7 +12,8 @@ engine is compared with the golden answers of the bundle. This is how a device b
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,19 @@ from edgead.bundle.threshold_changes import built_thresholds, rate_of_build
 from edgead.bundle.validation_records import recorded_of
 from edgead.engine.candidate import half_beside_int8, open_candidate
 from edgead.engine.candidate_precisions import fastest_within_tolerance
-from edgead.engine.fidelity import (
-    PRECISIONS,
-    FidelityReport,
-    Precision,
-    Tolerance,
-    ToleranceLimits,
-    judgement,
-    require_each,
-)
+from edgead.engine.fidelity import PRECISIONS, FidelityReport, Precision, Tolerance, judgement
 from edgead.engine.found_images import images_of, spread
 from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import ConvertedModel, PrecisionConverter
+from edgead.engine.reference import Compared
+from edgead.engine.refusal import require_each
 from edgead.engine.validation_images import ValidationImages
 from edgead.engine.write import Built, ModelDetails, answers, install
 from edgead.errors import BundleError
 from edgead.files.cache import temporary_directory
 from edgead.runtime.agreement import golden_fidelity
 from edgead.runtime.base import Session
+from edgead.runtime.golden_check import multiplied_scales
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
 _log = logging.getLogger(__name__)
@@ -67,6 +63,7 @@ def rebuild_bundle(bundle: Bundle, data: Sequence[Path], out: Path, plan: Plan) 
         VerificationError: If the result does not make the decisions of the bundle.
         EdgeadError: Any error that `fastest_within_tolerance` raises.
     """
+    began_s = time.monotonic()
     check_out(out)
     manifest = bundle.manifest
     if manifest.changes:
@@ -91,7 +88,7 @@ def rebuild_bundle(bundle: Bundle, data: Sequence[Path], out: Path, plan: Plan) 
         thresholds = {part: of_part.threshold(scores[part]) for part, of_part in validation_images.items()}
         compared = _compared(bundle, session, Plan().target.tolerances.fp32)
         golden = answers(session, validation_images)
-    require_each(compared, "build from the run")
+    require_each(compared, "the graph", "build from the run")
     exact = Built(model, "fp32", thresholds, _verification(bundle, compared), golden, files={}, verified=True)
     graphs = PrecisionConverter(
         model,
@@ -102,7 +99,9 @@ def rebuild_bundle(bundle: Bundle, data: Sequence[Path], out: Path, plan: Plan) 
         half_beside_int8(plan),
     )
     with temporary_directory() as directory:
-        built = fastest_within_tolerance(exact, validation_images, graphs, plan, manifest.size, directory)
+        built = fastest_within_tolerance(
+            exact, validation_images, graphs, plan, manifest.size, directory, began_s
+        )
         return install(out, built, _details(bundle), plan.target.backend, plan.target_name)
 
 
@@ -135,7 +134,7 @@ def recompile_bundle(bundle: Bundle, out: Path, plan: Plan) -> Bundle:
     ):
         _log.info("comparing with the %d golden answers of %s", len(golden.images), bundle.path)
         compared = _compared(bundle, candidate.session, plan.target.tolerances.of(precision))
-        require_each(compared, "build from the run for this target, in a higher precision")
+        require_each(compared, precision, "build from the run for this target, in a higher precision")
         files: dict[str, Path | bytes] = dict(candidate.files)
         if "calibration.json" in manifest.files:
             files["calibration.json"] = bundle.read("calibration.json")
@@ -158,20 +157,17 @@ def _details(bundle: Bundle) -> ModelDetails:
     return ModelDetails(old.size, old.method, old.teacher, old.training, old.bit_depth)
 
 
-def _compared(
-    bundle: Bundle, session: Session, tolerance: Tolerance
-) -> dict[str, tuple[FidelityReport, ToleranceLimits]]:
+def _compared(bundle: Bundle, session: Session, tolerance: Tolerance) -> Compared:
     """Measure the differences between a session and the golden answers of a bundle; return them and limits by part."""
     thresholds = built_thresholds(bundle.manifest)
+    factors = multiplied_scales(bundle, thresholds)
     return {
-        part: (FidelityReport(fidelity), tolerance.limits(fidelity.n))
-        for part, fidelity in golden_fidelity(bundle.golden(), session, thresholds).items()
+        part: (FidelityReport(fidelity), tolerance.limits(fidelity.n, factors[part]))
+        for part, fidelity in golden_fidelity(bundle.golden(), session, thresholds, factors).items()
     }
 
 
-def _verification(
-    bundle: Bundle, compared: Mapping[str, tuple[FidelityReport, ToleranceLimits]]
-) -> dict[str, Any]:
+def _verification(bundle: Bundle, compared: Compared) -> dict[str, Any]:
     """Return the record of the comparisons for the new bundle, with the calibration and image hashes of the old one."""
     earlier = bundle.manifest.verification
     kept = {"calibration": earlier["calibration"]} if "calibration" in earlier else {}

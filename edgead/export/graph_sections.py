@@ -71,6 +71,23 @@ def sections_of(model: ModelProto) -> GraphSections:
     )
 
 
+def multiplied_scales(model: ModelProto) -> int:
+    """Count the scales that the head multiplies.
+
+    Args:
+        model: A graph that edgead exported, in any precision.
+
+    Returns:
+        The number of scales; 1 for a head that adds them.
+
+    Raises:
+        PrecisionError: The graph does not have exactly one head.
+    """
+    head = model.graph.node[sections_of(model).head]
+    fusion = next(attribute.s for attribute in head.attribute if attribute.name == "fusion")
+    return len(head.input) // 2 if fusion == b"multiply" else 1
+
+
 def float_tensors(model: ModelProto) -> frozenset[str]:
     """Return the names of all float32 tensors of the main graph, including weights.
 

@@ -15,7 +15,7 @@ from edgead.errors import DataError
 from edgead.runtime.base import Session
 from edgead.scoring import metrics
 from edgead.scoring.threshold import Threshold
-from edgead.types import Float32Array, Prediction, UInt8Array
+from edgead.types import Float32Array, Float64Array, Prediction, UInt8Array
 
 # Images scored at once. The last bit of a score may depend on the batch that the image is in, so all code that
 # compares sessions or sets a threshold cuts the same images into the same batches.
@@ -30,8 +30,11 @@ class Fidelity:
     """The distance of a session from a reference session on n images.
 
     Errors are relative: abs(a - b) / max(abs(a), threshold), where a is the value of the reference. Far above the
-    threshold small differences decide nothing, and maps that are products of scales reach a hundred times the
-    threshold.
+    threshold small differences decide nothing.
+
+    For a map that multiplies K scales, a, b and the threshold are the roots of degree K of its values: their geometric
+    mean. The root keeps every decision and every rank, and its relative error has the size of the error of one scale,
+    as in a sum. The error of the product is about K times as large, although the decisions are the same.
 
     Attributes:
         map_error_max: Largest relative error of a pixel of the anomaly maps.
@@ -56,6 +59,7 @@ def compare_sessions(
     threshold: float,
     batch_size: int = BATCH,
     other_threshold: float | None = None,
+    factors: int = 1,
 ) -> Fidelity:
     """Score the same images with two sessions and measure how far the answers are apart.
 
@@ -66,6 +70,8 @@ def compare_sessions(
         threshold: Decision threshold, at least 0.
         batch_size: Number of images that are scored at once.
         other_threshold: Decision threshold of the other session; None for the same one.
+        factors: Number K of scales that the maps multiply, for errors of their root, see `Fidelity`; 1 for maps that
+            add their scales.
 
     Returns:
         The fidelity of the other session. An answer that is not a finite number makes its error infinite.
@@ -93,13 +99,15 @@ def compare_sessions(
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         a, b = reference.infer(batch), other.infer(batch)
-        map_error = max(map_error, _error(a.anomaly_map, b.anomaly_map, threshold))
+        map_error = max(map_error, _error(a.anomaly_map, b.anomaly_map, threshold, factors))
         first.append(a.anomaly_score)
         second.append(b.anomaly_score)
-    return _fidelity(map_error, np.concatenate(first), np.concatenate(second), threshold, other_threshold)
+    return _fidelity(
+        map_error, np.concatenate(first), np.concatenate(second), threshold, other_threshold, factors
+    )
 
 
-def fidelity_of(reference: Prediction, other: Prediction, threshold: float) -> Fidelity:
+def fidelity_of(reference: Prediction, other: Prediction, threshold: float, factors: int = 1) -> Fidelity:
     """Measure how far two predictions of the same images are apart.
 
     An image that the reference scores at the threshold, within `AT_THRESHOLD`, counts as no flip. The threshold may
@@ -109,16 +117,18 @@ def fidelity_of(reference: Prediction, other: Prediction, threshold: float) -> F
         reference: Expected prediction.
         other: Prediction of the other session for the same images.
         threshold: Decision threshold of both.
+        factors: Number of scales that the maps multiply, see `compare_sessions`.
 
     Returns:
         The fidelity of the other prediction.
     """
     fidelity = _fidelity(
-        _error(reference.anomaly_map, other.anomaly_map, threshold),
+        _error(reference.anomaly_map, other.anomaly_map, threshold, factors),
         reference.anomaly_score,
         other.anomaly_score,
         threshold,
         None,
+        factors,
     )
     x, y = reference.anomaly_score.astype(np.float64), other.anomaly_score.astype(np.float64)
     flipped = ((x > threshold) != (y > threshold)) & ~(np.abs(x - threshold) <= AT_THRESHOLD * threshold)
@@ -126,7 +136,7 @@ def fidelity_of(reference: Prediction, other: Prediction, threshold: float) -> F
 
 
 def golden_fidelity(
-    golden: Golden, session: Session, thresholds: Mapping[str, Threshold]
+    golden: Golden, session: Session, thresholds: Mapping[str, Threshold], factors: Mapping[str, int]
 ) -> dict[str, Fidelity]:
     """Measure, part by part, how far a session is from golden answers.
 
@@ -135,6 +145,7 @@ def golden_fidelity(
         session: Session to compare with them.
         thresholds: Decision threshold of each part of the bundle, by name, in the order of the golden part numbers.
             Each part has golden images.
+        factors: Number of scales that the maps multiply, see `compare_sessions`, by part.
 
     Returns:
         The fidelity of each part, by name.
@@ -147,7 +158,8 @@ def golden_fidelity(
     for number, (part, threshold) in enumerate(thresholds.items()):
         of_part = golden.part == number
         expected = Prediction(golden.anomaly_map[of_part], golden.anomaly_score[of_part])
-        fidelities[part] = fidelity_of(expected, session.infer(golden.images[of_part]), threshold.value)
+        found = session.infer(golden.images[of_part])
+        fidelities[part] = fidelity_of(expected, found, threshold.value, factors[part])
     return fidelities
 
 
@@ -157,6 +169,7 @@ def _fidelity(
     second: Float32Array,
     threshold: float,
     other_threshold: float | None,
+    factors: int,
 ) -> Fidelity:
     """Summarise the scores of the reference (first) and of the other session (second), both (N,)."""
     # In float64, so that the threshold is not rounded before it is compared.
@@ -164,7 +177,7 @@ def _fidelity(
     finite = bool(np.isfinite(x).all() and np.isfinite(y).all())
     return Fidelity(
         map_error_max=map_error,
-        score_error_max=_error(first, second, threshold),
+        score_error_max=_error(first, second, threshold, factors),
         rank_correlation=metrics.rank_correlation(x, y) if finite else None,
         decision_flips=int(
             ((x > threshold) != (y > (threshold if other_threshold is None else other_threshold))).sum()
@@ -173,11 +186,19 @@ def _fidelity(
     )
 
 
-def _error(reference: Float32Array, other: Float32Array, threshold: float) -> float:
+def _error(reference: Float32Array, other: Float32Array, threshold: float, factors: int) -> float:
     """Return the largest relative error of arrays of the same shape; infinity if a value is not finite."""
     if not (np.isfinite(reference).all() and np.isfinite(other).all()):
         return float("inf")
-    a, b = reference.astype(np.float64), other.astype(np.float64)
+    a, b = (_root(values.astype(np.float64), factors) for values in (reference, other))
     # Threshold and reference may both be zero.
-    scale = np.maximum(np.maximum(np.abs(a), threshold), np.finfo(np.float32).tiny)
+    scale = np.maximum(np.maximum(np.abs(a), threshold ** (1.0 / factors)), np.finfo(np.float32).tiny)
     return float((np.abs(a - b) / scale).max())
+
+
+def _root(values: Float64Array, degree: int) -> Float64Array:
+    """Return the root of each value with the sign of the value: rounding can make a distance of 0 negative."""
+    if degree == 1:
+        return values
+    roots: Float64Array = np.sign(values) * np.abs(values) ** (1.0 / degree)
+    return roots

@@ -10,7 +10,7 @@ the builder got.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,14 +52,12 @@ def check_golden(session: Session, bundle: Bundle, threads: int | None = None) -
     # The limits of the build are shares of its thresholds.
     thresholds, golden = built_thresholds(bundle.manifest), bundle.golden()
     _check_chart(golden, bundle)
-    for part, found in golden_fidelity(golden, session, thresholds).items():
-        judged = _entry(bundle.manifest.verification.get("parts"), part)
-        map_limit, score_limit, flips = (
-            _limit(_entry(judged, "limits"), name, bundle)
-            for name in ("map_error_max", "score_error_max", "decision_flips_max")
-        )
+    limits = {part: _limits(bundle, part) for part in thresholds}
+    factors = multiplied_scales(bundle, thresholds)
+    for part, found in golden_fidelity(golden, session, thresholds, factors).items():
+        map_limit, score_limit, flips, n = limits[part]
         # The limit is for all validation images. The golden images are a few of them.
-        flips = int(flips * found.n / max(_limit(judged, "n", bundle), found.n))
+        flips = int(flips * found.n / max(n, found.n))
         if not (
             found.map_error_max <= map_limit
             and found.score_error_max <= score_limit
@@ -120,6 +118,45 @@ def rebuild_command(bundle: Bundle) -> str:
             f"{bundle.path}-here",
         ]
     )
+
+
+def multiplied_scales(bundle: Bundle, parts: Iterable[str]) -> dict[str, int]:
+    """Return the number of multiplied scales that the limits of a bundle are for, see `ToleranceLimits.factors`.
+
+    Args:
+        bundle: Bundle with the limits.
+        parts: Names of parts.
+
+    Returns:
+        The number by part.
+
+    Raises:
+        BundleError: If a number is missing, or is no whole number from 1 on.
+    """
+    found = {}
+    for part in parts:
+        value = _limit(_entry(_judged(bundle, part), "limits"), "factors", bundle)
+        if value < 1 or value != int(value):
+            raise BundleError(f"{bundle.path} has limits for {value:g} multiplied scales", hint=REBUILD)
+        found[part] = int(value)
+    return found
+
+
+def _limits(bundle: Bundle, part: str) -> tuple[float, float, float, float]:
+    """Return the limits of maps, scores and flips for a part, and the number of images that they are for."""
+    judged = _judged(bundle, part)
+    limits = _entry(judged, "limits")
+    return (
+        _limit(limits, "map_error_max", bundle),
+        _limit(limits, "score_error_max", bundle),
+        _limit(limits, "decision_flips_max", bundle),
+        _limit(judged, "n", bundle),
+    )
+
+
+def _judged(bundle: Bundle, part: str) -> Any:
+    """Return the verification of a part; None if the bundle has none."""
+    return _entry(bundle.manifest.verification.get("parts"), part)
 
 
 def _entry(content: Any, name: str) -> Any:

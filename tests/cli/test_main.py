@@ -46,6 +46,18 @@ def run_main(monkeypatch, error: BaseException) -> int:
     return caught.value.code
 
 
+def test_the_table_of_a_refusal_stands_above_its_line(monkeypatch, capsys):
+    table = ["int8 on 24 images", "  map error  0.4*  <= 0.3\x1b[31m"]
+    assert run_main(monkeypatch, VerificationError("int8 is off", hint="try fp16", table=table)) == 3
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [
+        table[0],
+        r"  map error  0.4*  <= 0.3\x1b[31m",
+        "error: int8 is off: try fp16",
+    ]
+
+
 def test_version():
     result = edgead("--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"edgead {__version__}\n", "")

@@ -4,8 +4,9 @@ import logging
 
 import pytest
 
-from edgead.cli.progress import ProgressDisplay, duration, first_line
+from edgead.cli.progress import ProgressDisplay, first_line
 from edgead.files.progress import ScoringState, TrainingState, log_state
+from edgead.text import duration
 from tests.helpers.screen import Screen
 
 LOG = logging.getLogger("edgead.some.module")

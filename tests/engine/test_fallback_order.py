@@ -32,6 +32,7 @@ from edgead.engine.precision_converter import (
     PrecisionConverter,
 )
 from edgead.errors import PrecisionError, VerificationError
+from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import open_session
 from edgead.runtime.golden_check import check_golden
@@ -209,8 +210,66 @@ def test_a_tolerance_that_nothing_holds_writes_nothing(folder: Path, tmp_path: P
         assert "'cpu'" in refusal.value.what
         assert refusal.value.hint is not None
         assert "--target" in refusal.value.hint
+        headings = [line.split()[0] for line in refusal.value.table if " images" in line]
+        assert headings == list(CANDIDATE_PRECISIONS[:-1])
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert {file.name: file.read_bytes() for file in old.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("weights", "outside", "advised"),
+    [
+        # The graph with the student alone in INT8 has no such scale of the teacher.
+        ("conv_t", {"measured", "teacher"}, "--quantize student"),
+        ("main", {"measured", "student"}, "--precision fp16"),
+    ],
+)
+def test_a_refusal_shows_which_half_does_the_harm_and_what_to_try(
+    weights: str,
+    outside: set[str],
+    advised: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scale = {"conv_t": "teacher_w_scale", "main": "main_w_scale"}[weights]
+
+    def broken(*arguments: Any, **options: Any) -> ModelProto:
+        model = int8_from_float32(*arguments, **options)
+        for weight in model.graph.initializer:
+            if weight.name == scale:
+                weight.CopyFrom(
+                    numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(8.0), scale)
+                )
+        return model
+
+    monkeypatch.setattr("edgead.export.precision.quantize.int8_from_float32", broken)
+    with pytest.raises(VerificationError) as refusal:
+        build_bundle(GraphRun(), tmp_path / "x", plan(folder, "int8"))
+    assert list(tmp_path.iterdir()) == []
+    table = refusal.value.table
+    assert table[1].split() == ["measured", "teacher", "student", "allowed"]
+    cells = [line.split()[-5:-2] for line in table[2:7]]
+    marked = {
+        name
+        for row in cells
+        for name, cell in zip(("measured", "teacher", "student"), row, strict=True)
+        if cell.endswith("*")
+    }
+    assert marked == outside
+    assert refusal.value.hint is not None
+    assert f"build with {advised}" in refusal.value.hint
+
+
+def test_a_refused_student_and_a_refused_half_lead_to_the_next_higher_precision(
+    folder: Path, tmp_path: Path
+) -> None:
+    nothing: dict[str, Tolerance] = {"int8": NOTHING, "fp16": NOTHING}
+    for candidate_precision, advised in (("int8-student", "--precision fp16"), ("fp16", "--precision fp32")):
+        with pytest.raises(VerificationError) as refusal:
+            build_bundle(GraphRun(), tmp_path / "x", plan(folder, candidate_precision, **nothing))
+        assert advised in str(refusal.value.hint)
+        assert refusal.value.table[1].split() == ["measured", "allowed"]
 
 
 def overflowing() -> GraphRun:
@@ -278,7 +337,8 @@ def test_a_loss_of_auroc_alone_refuses(limit: str | None, folder: Path, tmp_path
         return
     with pytest.raises(VerificationError) as refusal:
         build_bundle(labelled_run(), tmp_path / "x", wanted)
-    assert "AUROC" in refusal.value.what
+    marked = [line for line in refusal.value.table if "*" in line]
+    assert "AUROC change" in marked[0]
     assert list(tmp_path.iterdir()) == []
     # Without labels the loss cannot be measured.
     bundle = build_bundle(GraphRun(), tmp_path / "x", wanted)

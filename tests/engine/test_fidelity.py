@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 
 from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
-from edgead.engine.fidelity import (
-    MAP_TOLERANCE,
-    FidelityReport,
-    Tolerance,
-    ToleranceLimits,
-    require,
-    table,
-    verify,
-)
+from edgead.engine.fidelity import MAP_TOLERANCE, FidelityReport, Tolerance, ToleranceLimits
+from edgead.engine.refusal import refusal, require_each, table, verify
 from edgead.errors import InputError, VerificationError
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import FakeSession
@@ -131,6 +124,12 @@ def test_defects_are_the_same_each_time_and_differ_among_each_other() -> None:
     assert not np.array_equal(synthetic_defects(images), synthetic_defects(images, seed=1))
 
 
+def row(error: VerificationError, title: str) -> list[str]:
+    """Cells of one line of the table of an error."""
+    (line,) = (line for line in error.table if line.strip().startswith(title))
+    return line.strip().removeprefix(title).split()
+
+
 HALF = Tolerance(
     map_error=0.02, score_error=0.01, rank_correlation_min=0.99, decision_flips=0.01, auroc_loss=0.005
 )
@@ -167,9 +166,10 @@ def test_another_order_is_refused() -> None:
     loose = ToleranceLimits(10.0, 10.0, 0.9, 100, 0.01)
     brightness = FakeSession(SIZE, lambda image: float(image.mean()) / 255)
     verify(brightness, brightness, make_images(5), 0.9, loose)
-    with pytest.raises(VerificationError) as refusal:
+    with pytest.raises(VerificationError) as caught:
         verify(brightness, FakeSession(SIZE, reversed_brightness), make_images(5), 0.9, loose)
-    assert "-1.000" in refusal.value.what
+    assert row(caught.value, "rank correlation") == ["-1*", ">=", "0.9"]
+    assert row(caught.value, "map error")[0].rstrip("*") == row(caught.value, "map error")[0]
 
 
 def test_a_loss_of_auroc_is_refused_and_a_gain_is_not() -> None:
@@ -180,11 +180,15 @@ def test_a_loss_of_auroc_is_refused_and_a_gain_is_not() -> None:
     assert FidelityReport(same).holds(limits)
     assert not FidelityReport(same, 0.95, 0.93).holds(limits)
     assert not FidelityReport(same, 0.95, float("nan")).holds(limits)
-    with pytest.raises(VerificationError) as refusal:
-        require(FidelityReport(same, 0.95, 0.93), limits, "try this", part="left")
-    for value in ("-0.0200", "-0.01", "left"):
-        assert value in refusal.value.what
-    assert refusal.value.hint == "try this"
+    within, outside = ((FidelityReport(same, 0.95, auroc), limits) for auroc in (0.95, 0.93))
+    require_each({"left": within}, "fp16", "try this")
+    with pytest.raises(VerificationError) as caught:
+        require_each({"left": within, "right": outside}, "fp16", "try this")
+    assert row(caught.value, "AUROC change") == ["-0.02*", ">=", "-0.01"]
+    # The table of the part that is within its tolerance would only hide the other one.
+    assert not any("left" in line for line in (caught.value.what, *caught.value.table))
+    assert all("right" in line for line in (caught.value.what, caught.value.table[0]))
+    assert caught.value.hint == "try this"
 
 
 def test_infinite_measures_are_null_in_json() -> None:
@@ -205,15 +209,15 @@ def test_a_tolerance_out_of_range_is_refused_by_name(name: str, value: float) ->
 
 
 def test_the_table_shows_each_measure_beside_its_limit() -> None:
-    fidelity = {
+    measures = {
         "map_error_max": 0.0123,
         "score_error_max": 0.004,
         "rank_correlation": None,
         "decision_flips": 1,
         "auroc_change": -0.0025,
     }
-    lines = table(fidelity, asdict(ToleranceLimits(0.05, 0.01, 0.9, 2, 0.01)))
-    assert [line.split() for line in lines] == [
+    limits = ToleranceLimits(0.05, 0.01, 0.9, 2, 0.01)
+    assert [line.split() for line in table({"measured": measures}, asdict(limits))] == [
         ["measured", "allowed"],
         ["map", "error", "0.0123", "<=", "0.05"],
         ["score", "error", "0.004", "<=", "0.01"],
@@ -221,3 +225,70 @@ def test_the_table_shows_each_measure_beside_its_limit() -> None:
         ["decision", "flips", "1", "<=", "2"],
         ["AUROC", "change", "-0.0025", ">=", "-0.01"],
     ]
+    # The errors of a product need a word: they are those of one of its scales.
+    product = table({"measured": measures}, asdict(replace(limits, factors=3)))
+    assert len(product) == 7
+    assert "3" in product[-1].split()
+
+
+def test_a_refusal_marks_what_is_outside_and_shows_the_halves_beside_it() -> None:
+    limits = ToleranceLimits(0.3, 0.2, -1.0, 0, 0.01)
+
+    def compared(other: float) -> dict[str, tuple[FidelityReport, ToleranceLimits]]:
+        fidelity = compare_sessions(FakeSession(SIZE, 0.08), FakeSession(SIZE, other), make_images(3), 0.1)
+        return {"washer": (FidelityReport(fidelity), limits)}
+
+    error = refusal(compared(0.12), "int8", "hint", {"teacher": compared(0.105), "student": compared(0.081)})
+    assert row(error, "map error") == ["0.4*", "0.25", "0.01", "<=", "0.3"]
+    assert row(error, "score error") == ["0.4*", "0.25*", "0.01", "<=", "0.2"]
+    assert row(error, "decision flips") == ["3*", "3*", "0", "<=", "0"]
+    assert row(error, "AUROC change") == ["-", "-", "-", ">=", "-0.01"]
+    heading = error.table[1].split()
+    assert heading == ["measured", "teacher", "student", "allowed"]
+    broken = refusal(compared(float("nan")), "int8", "hint")
+    assert row(broken, "map error")[0] == "inf*"
+
+
+@pytest.mark.parametrize(
+    ("reference", "other", "share"),
+    [
+        # One of three scales is 72.8 % off. The sum of three equal scales would be 24.3 % off.
+        (0.001, 0.001 * 1.728, 0.2),
+        # All three scales are 20 % off.
+        (0.027, 0.027 * 1.2**3, 0.2),
+        (0.027, 0.027 * 0.8**3, 0.2),
+        # Below the threshold of 0.001, errors are shares of the threshold: 0.02 - 0.01 of 0.1.
+        (1e-6, 8e-6, 0.1),
+        # A defect that disappears is an error of 1 in any measure.
+        (0.5, 0.0, 1.0),
+    ],
+)
+def test_errors_of_a_product_are_those_of_one_scale(reference: float, other: float, share: float) -> None:
+    sessions = FakeSession(SIZE, reference), FakeSession(SIZE, other)
+    found = compare_sessions(*sessions, make_images(2), 0.001, factors=3)
+    assert found.map_error_max == pytest.approx(share, rel=1e-5)
+    assert found.score_error_max == pytest.approx(share, rel=1e-5)
+
+
+def test_a_value_below_zero_by_rounding_has_a_root_below_zero() -> None:
+    sessions = FakeSession(SIZE, 0.001), FakeSession(SIZE, -1e-9)
+    found = compare_sessions(*sessions, make_images(2), 0.001, factors=3)
+    assert found.map_error_max == pytest.approx(1.01, rel=1e-5)
+
+
+def test_the_root_changes_neither_ranks_nor_decisions() -> None:
+    def session(shift: float) -> FakeSession:
+        return FakeSession(SIZE, lambda image: (float(image.mean()) / 255 - 0.45 + shift) ** 3)
+
+    # The threshold is the score of an image, as in a build: then rounding would decide if roots were compared.
+    images = make_images(9)
+    threshold = float(session(0.0).infer(images).anomaly_score[4])
+    found = [
+        compare_sessions(session(0.0), session(1e-3), images, threshold, factors=factors)
+        for factors in (1, 3)
+    ]
+    assert found[0].decision_flips == found[1].decision_flips
+    assert found[0].rank_correlation == found[1].rank_correlation
+    assert found[0].map_error_max != found[1].map_error_max
+    same = compare_sessions(session(0.0), session(0.0), images, threshold, factors=3)
+    assert (same.map_error_max, same.decision_flips) == (0.0, 0)

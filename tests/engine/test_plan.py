@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import get_type_hints
@@ -145,3 +147,15 @@ def test_without_options_it_is_the_default_plan():
 def test_an_unknown_option_or_a_wrong_type_is_refused(options):
     with pytest.raises(InputError):
         Plan.parse(**options)
+
+
+def test_auto_reports_that_a_target_has_one_candidate(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "edgead")
+    plan = Plan.parse(precision="auto", target="cpu")
+    assert plan.candidate_precisions == ("fp32",)
+    (record,) = caplog.records
+    assert {"cpu", "fp32"} <= set(re.findall(r"\w+", record.getMessage()))
+    caplog.clear()
+    Plan.parse(precision="fp32", target="cpu")
+    assert len(Plan.parse(precision="auto", target="jetson-orin").candidate_precisions) > 1
+    assert caplog.records == []

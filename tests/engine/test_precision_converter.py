@@ -64,6 +64,16 @@ def int8(folder: Path) -> Bundle:
     return build_bundle(ToyRun(), folder / "int8", plan=int8_plan(folder))
 
 
+def product_plan(folder: Path) -> Plan:
+    return Plan(candidate_precisions=("int8",), calibrating=Calibrating(cache=folder / "product.json"))
+
+
+@pytest.fixture(scope="module")
+def product(folder: Path) -> Bundle:
+    """A bundle of a method that multiplies its two scales."""
+    return build_bundle(ToyRun(fusion="multiply"), folder / "product", plan=product_plan(folder))
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_the_manifest_says_precision_and_table(
     precision: str, exact: Bundle, request: pytest.FixtureRequest
@@ -208,6 +218,36 @@ def test_one_scale_times_eight_is_caught_and_nothing_is_written(
     assert refusal.value.exit_code == 3
     assert "\n" not in str(refusal.value)
     assert {file.name: file.read_bytes() for file in int8.path.iterdir()} == before
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_one_scale_times_eight_is_caught_where_maps_are_multiplied(
+    layer: int, product: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = product.manifest.verification["parts"][PART]
+    assert judged["limits"]["factors"] == 2, "the toy has two scales"
+    sabotage(monkeypatch, weight_scales(product.file("model.onnx").read_bytes())[layer])
+    with pytest.raises(VerificationError):
+        build_bundle(ToyRun(fusion="multiply"), tmp_path / "new", plan=product_plan(folder))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_product_is_judged_by_its_root(folder: Path, product: Bundle, tmp_path: Path) -> None:
+    exact = build_bundle(ToyRun(fusion="multiply"), tmp_path / "exact")
+    # Float32 errs in the last bits, so its product is compared as it is.
+    assert exact.manifest.verification["parts"][PART]["limits"]["factors"] == 1
+    good = ToyRun().holdout_images()[PART].images
+    images, threshold = np.concatenate([good, synthetic_defects(good)]), exact.manifest.thresholds[PART].value
+    with open_session(exact) as reference, open_session(product) as built:
+        batches = [images[start : start + 8] for start in range(0, len(images), 8)]
+        maps = [
+            np.concatenate([session.infer(batch).anomaly_map for batch in batches]).astype(np.float64)
+            for session in (reference, built)
+        ]
+    expected, found = (np.sqrt(np.maximum(values, 0.0)) for values in maps)
+    errors = np.abs(found - expected) / np.maximum(expected, np.sqrt(threshold))
+    judged = product.manifest.verification["parts"][PART]
+    assert judged["map_error_max"] == pytest.approx(errors.max(), rel=1e-3)
 
 
 def test_a_refused_build_leaves_no_new_directory(

@@ -19,15 +19,24 @@ from edgead.engine.precision_converter import Calibrating
 from edgead.errors import VerificationError
 from edgead.imaging import decode, preprocess
 from edgead.runtime import open_session
-from edgead.types import Prediction
+from edgead.types import Fusion, Prediction
 from tests.helpers.toy_run import ToyRun
+
+
+def int8_bundle(folder: Path, fusion: Fusion) -> Bundle:
+    plan = Plan(candidate_precisions=("int8",), calibrating=Calibrating(cache=folder / "calibration.json"))
+    return build_bundle(ToyRun(fusion=fusion), folder / "bundle", plan)
 
 
 @pytest.fixture(scope="module")
 def int8(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("int8")
-    plan = Plan(candidate_precisions=("int8",), calibrating=Calibrating(cache=folder / "calibration.json"))
-    return build_bundle(ToyRun(), folder / "bundle", plan)
+    return int8_bundle(tmp_path_factory.mktemp("int8"), "add")
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of a method that multiplies its scales."""
+    return int8_bundle(tmp_path_factory.mktemp("product"), "multiply")
 
 
 def with_model(bundle: Bundle, path: Path, change: Callable[[onnx.ModelProto], None]) -> Bundle:
@@ -43,8 +52,12 @@ def test_an_honest_session_starts(int8: Bundle) -> None:
         assert np.isfinite(session.infer(int8.golden().images).anomaly_score).all()
 
 
+@pytest.mark.parametrize("bundle", ["int8", "product"])
 @pytest.mark.parametrize("half", ["teacher_1"])
-def test_one_scale_of_the_weights_times_four_is_refused(int8: Bundle, half: str, tmp_path: Path) -> None:
+def test_one_scale_of_the_weights_times_four_is_refused(
+    bundle: str, half: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    honest: Bundle = request.getfixturevalue(bundle)
     changed = []
 
     def quadruple(model: onnx.ModelProto) -> None:
@@ -54,7 +67,7 @@ def test_one_scale_of_the_weights_times_four_is_refused(int8: Bundle, half: str,
                 values = numpy_helper.to_array(constant) * np.float32(4.0)
                 constant.CopyFrom(numpy_helper.from_array(values, constant.name))
 
-    sabotaged = with_model(int8, tmp_path / half, quadruple)
+    sabotaged = with_model(honest, tmp_path / half, quadruple)
     assert len(changed) == 1
     with pytest.raises(VerificationError):
         open_session(sabotaged)

@@ -37,7 +37,7 @@ def write_toy_bundle(path: Path, backend: str, engine) -> None:
     images = toy_images(2)
     with OnnxRuntimeSession(engine.graph) as session:
         golden = golden_of(session.infer, images)
-    limits = {"map_error_max": 1e-6, "score_error_max": 1e-6, "decision_flips_max": 0}
+    limits = {"map_error_max": 1e-6, "score_error_max": 1e-6, "decision_flips_max": 0, "factors": 1}
     manifest = Manifest(
         method="toy",
         teacher="none",

@@ -11,7 +11,8 @@ import pytest
 
 from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.data.synthetic.parts import draw_part
-from edgead.engine.fidelity import MAP_TOLERANCE, verify
+from edgead.engine.fidelity import MAP_TOLERANCE
+from edgead.engine.refusal import verify
 from edgead.engine.target import find_target
 from edgead.errors import BackendError, InputError
 from edgead.export.graph_sections import computed_tensors

@@ -19,6 +19,7 @@ LIMITS = {
     "rank_correlation_min": 0.95,
     "decision_flips_max": 0,
     "auroc_loss_max": 0.01,
+    "factors": 1,
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from edgead.data import LoadedImages, Sample
 from edgead.imaging.preprocess import ModelSize
 from edgead.training.session import TorchSession
-from edgead.types import HeadSpec
+from edgead.types import Fusion, HeadSpec
 from tests.helpers.toy_method import ToyMethod
 
 SIZE = ModelSize(64, 96)
@@ -33,13 +33,14 @@ class ToyRun:
     labelled: LoadedImages | None = None
     # Ratios of cross-fitted scores; then the model was trained on the images that set the threshold.
     ratios: tuple[float, ...] = ()
+    fusion: Fusion = "add"
 
     @property
     def summary(self) -> dict[str, Any]:
         return {"epochs": 3, "loss": 0.25}
 
     def load_model(self, seed: int = 0) -> Any:
-        return ToyMethod(HeadSpec(SIZE.height_px, SIZE.width_px), seed).eval()
+        return ToyMethod(HeadSpec(SIZE.height_px, SIZE.width_px, self.fusion), seed).eval()
 
     def session(self) -> TorchSession:
         return TorchSession(self.load_model(self.reference_seed))

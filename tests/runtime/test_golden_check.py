@@ -172,6 +172,31 @@ def test_limits_that_are_no_numbers_are_refused(name: str, value: Any, tmp_path:
     assert "\n" not in str(refusal.value)
 
 
+class Scaled(Device):
+    """A session with values that are 6 % too large: their roots of degree 3 are 1.96 % too large."""
+
+    def infer(self, batch: np.ndarray) -> Prediction:
+        exact = super().infer(batch)
+        return Prediction(exact.anomaly_map * np.float32(1.06), exact.anomaly_score * np.float32(1.06))
+
+
+@pytest.mark.parametrize("name", ["map_error_max", "score_error_max"])
+def test_the_errors_of_a_product_are_those_of_its_root(name: str, tmp_path: Path) -> None:
+    wide = {**LIMITS, "map_error_max": 1.0, "score_error_max": 1.0}
+    check_golden(Scaled(), bundle_of(tmp_path / "x", {**wide, name: 0.0197, "factors": 3}))
+    for number, limits in enumerate(({name: 0.0195, "factors": 3}, {name: 0.05, "factors": 1})):
+        with pytest.raises(VerificationError):
+            check_golden(Scaled(), bundle_of(tmp_path / str(number), {**wide, **limits}))
+
+
+@pytest.mark.parametrize("factors", [None, "3", True, 0, 2.5, -1, float(10**8) + 0.5])
+def test_another_number_of_multiplied_scales_than_a_count_is_refused(factors: Any, tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path / "x", {**LIMITS, "factors": factors})
+    with pytest.raises(BundleError) as refusal:
+        check_golden(Device(), bundle)
+    assert "edgead build" in str(refusal.value.hint)
+
+
 @pytest.mark.parametrize("limits", [None, [], "wide", {}, {"map_error": 1.0}])
 def test_a_bundle_without_limits_is_refused(limits: Any, tmp_path: Path) -> None:
     with pytest.raises(BundleError) as refusal:

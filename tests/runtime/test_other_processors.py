@@ -15,6 +15,7 @@ from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import Calibrating, CandidatePrecision
 from edgead.runtime import open_session
 from edgead.runtime.agreement import golden_fidelity
+from edgead.runtime.golden_check import multiplied_scales
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from tests.helpers.emulated_cpu import AVX2_WITHOUT_VNNI, run_on
 from tests.helpers.qdq_graph import OUT_STEP, exact_map, grey_images, qdq_graph
@@ -41,14 +42,18 @@ import json, sys
 from dataclasses import asdict
 from pathlib import Path
 from edgead.runtime.agreement import golden_fidelity
+from edgead.runtime.golden_check import multiplied_scales
 from edgead.bundle import open_bundle
 from edgead.runtime import open_session
 
 found = {}
 for path in sys.argv[1:]:
     bundle = open_bundle(Path(path))
+    thresholds = bundle.manifest.thresholds
     with open_session(bundle, threads=1) as session:
-        agreements = golden_fidelity(bundle.golden(), session, bundle.manifest.thresholds)
+        agreements = golden_fidelity(
+            bundle.golden(), session, thresholds, multiplied_scales(bundle, thresholds)
+        )
     found[Path(path).name] = [asdict(agreement) for agreement in agreements.values()]
 print(json.dumps(found))
 """
@@ -140,7 +145,9 @@ def test_denormal_numbers_decide_nothing() -> None:
 def test_agreement_of_a_bundle_with_itself_is_exact(bundles: dict[str, Bundle]) -> None:
     for path in (bundle.path for bundle in bundles.values()):
         bundle = open_bundle(Path(path))
+        thresholds = bundle.manifest.thresholds
+        factors = multiplied_scales(bundle, thresholds)
         with open_session(bundle) as session:
-            for found in golden_fidelity(bundle.golden(), session, bundle.manifest.thresholds).values():
+            for found in golden_fidelity(bundle.golden(), session, thresholds, factors).values():
                 assert found.decision_flips == 0
                 assert found.map_error_max <= 1e-5
