@@ -35,11 +35,13 @@ from edgead.engine.tensorrt_build import build_engine
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.precision import quantize
 from edgead.export.precision.calibration import calibrate
+from edgead.export.precision.equalize import equalised
 from edgead.export.precision.float16 import float16_from_float32
 from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.components.teacher import create_teacher
+from edgead.types import UInt8Array
 
 RESULTS = Path(__file__).parent / "results"
 NOTE = """\
@@ -111,23 +113,25 @@ def graphs(teacher: str) -> Iterator[tuple[str, ModelProto]]:
     yield "fp32", exact
     yield "fp16", float16_from_float32(exact)
     noise = np.random.default_rng(0).integers(0, 256, (2, SIZE.height_px, SIZE.width_px, 3), np.uint8)
-    clipping_limits = calibrate(exact, noise, "minmax").clipping_limits
-    yield "int8 beside fp32", int8_from_float32(exact, clipping_limits)
-    yield (
-        "int8 beside fp16",
-        float16_from_float32(int8_from_float32(exact, clipping_limits, half_scales=True)),
-    )
+    yield "int8 beside fp32", _int8(exact, noise)
+    yield "int8 beside fp16", float16_from_float32(_int8(exact, noise, half_scales=True))
     weights = {weight.name: weight for weight in exact.graph.initializer}
     depthwise = quantize._is_depthwise
     if not any(node.op_type == "Conv" and depthwise(node, weights) for node in exact.graph.node):
         return
     quantize._is_depthwise = lambda node, weights: False
     try:
-        clipping_limits = calibrate(exact, noise, "minmax").clipping_limits
-        everything = int8_from_float32(exact, clipping_limits, half_scales=True)
+        everything = _int8(exact, noise, half_scales=True)
     finally:
         quantize._is_depthwise = depthwise
     yield "int8 beside fp16, also depthwise", float16_from_float32(everything)
+
+
+def _int8(exact: ModelProto, images: UInt8Array, half_scales: bool = False) -> ModelProto:
+    """Calibrate a graph on some images and convert it to INT8."""
+    calibration = calibrate(exact, images, "minmax")
+    equal = equalised(exact, calibration.channel_maxima)
+    return int8_from_float32(equal, calibration.clipping_limits, half_scales=half_scales)
 
 
 def measure(teacher: str) -> list[Row]:

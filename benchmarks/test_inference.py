@@ -17,6 +17,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from edgead.engine.fidelity import Precision
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.precision.calibration import calibrate
+from edgead.export.precision.equalize import equalised
 from edgead.export.precision.float16 import float16_from_float32
 from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
@@ -55,7 +56,9 @@ def test_one_image(
     if precision == "fp16":
         graph = float16_from_float32(graph)
     if precision == "int8":
-        graph = int8_from_float32(graph, calibrate(graph, batch, "minmax").clipping_limits)
+        calibration = calibrate(graph, batch, "minmax")
+        equal = equalised(graph, calibration.channel_maxima)
+        graph = int8_from_float32(equal, calibration.clipping_limits)
     model = tmp_path / "model.onnx"
     model.write_bytes(graph.SerializeToString())
     with OnnxRuntimeSession(model) as session:

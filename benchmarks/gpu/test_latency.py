@@ -30,6 +30,7 @@ from edgead.engine.tensorrt_build import BuiltEngine, build_engine
 from edgead.errors import BackendError
 from edgead.export.graph_sections import computed_tensors
 from edgead.export.precision.calibration import absolute_maxima_of, calibrate
+from edgead.export.precision.equalize import equalised
 from edgead.export.precision.float16 import float16_from_float32
 from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
@@ -70,14 +71,17 @@ def graphs(method: DistillationMethod) -> dict[str, ModelProto]:
 
     exact = onnx_from_method(method, SIZE)
     noise = make_images(8)
-    clipping_limits = calibrate(exact, noise, "minmax").clipping_limits
-    maxima = absolute_maxima_of(exact, noise, computed_tensors(exact))
+    calibration = calibrate(exact, noise, "minmax")
+    equal, clipping_limits = equalised(exact, calibration.channel_maxima), calibration.clipping_limits
+    maxima, equal_maxima = (
+        absolute_maxima_of(graph, noise, computed_tensors(graph)) for graph in (exact, equal)
+    )
     return {
         "fp32": exact,
         "fp16": float16_from_float32(exact, maxima),
-        "int8": int8_from_float32(exact, clipping_limits),
+        "int8": int8_from_float32(equal, clipping_limits),
         INT8_BESIDE_FP16: float16_from_float32(
-            int8_from_float32(exact, clipping_limits, half_scales=True), maxima
+            int8_from_float32(equal, clipping_limits, half_scales=True), equal_maxima
         ),
     }
 

@@ -173,12 +173,8 @@ class PrecisionConverter:
             MissingExtraError: If onnx is missing.
         """
         with needs_extra("build", _PURPOSE):
-            from edgead.export.precision.calibration import (
-                calibrate,
-                calibration_key,
-                read_calibration,
-                write_calibration,
-            )
+            from edgead.export.precision.calibration import calibrate, calibration_key
+            from edgead.export.precision.calibration_file import read_calibration, write_calibration
 
         images, algorithm = self._calibration_images, self._calibrating.algorithm
         file = self._calibrating.cache or Path("calibration") / f"{self._name}.json"
@@ -202,12 +198,27 @@ class PrecisionConverter:
         return graph_from_file(self._model)
 
     @cached_property
+    def _equalised(self) -> Any:
+        """Equalise the float32 graph for INT8."""
+        from edgead.export.precision.equalize import equalised
+
+        return equalised(self._exact, self.calibration.channel_maxima)
+
+    @cached_property
     def _absolute_maxima(self) -> dict[str, float]:
         """Measure the absolute maximum of each computed tensor on the watched images."""
+        return self._maxima_of(self._exact)
+
+    @cached_property
+    def _equalised_maxima(self) -> dict[str, float]:
+        """Measure the absolute maximum of each computed tensor of the equalised graph on the watched images."""
+        return self._maxima_of(self._equalised)
+
+    def _maxima_of(self, graph: Any) -> dict[str, float]:
         from edgead.export.graph_sections import computed_tensors
         from edgead.export.precision.calibration import absolute_maxima_of
 
-        return absolute_maxima_of(self._exact, self._watched, computed_tensors(self._exact))
+        return absolute_maxima_of(graph, self._watched, computed_tensors(graph))
 
     @cached_property
     def _calibration_images(self) -> UInt8Array:
@@ -225,7 +236,7 @@ class PrecisionConverter:
         spread = images[:: -(-len(images) // SENSITIVITY_IMAGES)]
         calibration = self.calibration
         return sensitive_layers(
-            self._exact, calibration.clipping_limits, calibration.bias_corrections, spread
+            self._equalised, calibration.clipping_limits, calibration.bias_corrections, spread
         )
 
     def _half(self, with_tail: bool) -> ConvertedModel:
@@ -251,7 +262,7 @@ class PrecisionConverter:
         from edgead.export.precision.quantize import int8_from_float32
 
         graph = int8_from_float32(
-            self._exact,
+            self._equalised,
             calibration.clipping_limits,
             quantize,
             calibration.bias_corrections,
@@ -259,9 +270,9 @@ class PrecisionConverter:
             half_scales=self._half_beside_int8,
         )
         if self._half_beside_int8:
-            graph = float16_from_float32(graph, self._absolute_maxima)
+            graph = float16_from_float32(graph, self._equalised_maxima)
         elif in_fp16:
-            graph = float16_from_float32(graph, self._absolute_maxima, with_followers(graph, in_fp16))
+            graph = float16_from_float32(graph, self._equalised_maxima, with_followers(graph, in_fp16))
         details: dict[str, Any] = {
             "key": calibration.key,
             "calibrate_on": self._calibrating.calibrate_on,

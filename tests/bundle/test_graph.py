@@ -12,16 +12,14 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, nu
 from edgead.bundle.graph import MAX_ATTRIBUTE, MAX_NODES, check_graph
 from edgead.errors import BundleError
 from edgead.export.head.model_file import file_from_graph
-from edgead.export.precision.calibration import calibrate
 from edgead.export.precision.float16 import float16_from_float32
-from edgead.export.precision.quantize import int8_from_float32
 from tests.helpers.brightness_bundle import brightness_model
+from tests.helpers.int8_graph import int8_graph
 from tests.helpers.toy_graph import toy_file, toy_graph, toy_images
 
 
 def int8() -> bytes:
-    limits = calibrate(toy_graph(), toy_images(2), "minmax").clipping_limits
-    return file_from_graph(int8_from_float32(toy_graph(), limits))
+    return file_from_graph(int8_graph(toy_graph(), toy_images(2)))
 
 
 @pytest.mark.parametrize(

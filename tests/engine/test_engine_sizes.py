@@ -17,14 +17,13 @@ from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt_build import BuiltEngine, build_engine
 from edgead.errors import BackendError
 from edgead.export.from_torch import onnx_from_method
-from edgead.export.precision.calibration import calibrate
 from edgead.export.precision.float16 import float16_from_float32
-from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.components.teacher import create_teacher
 from edgead.runtime import open_session
 from edgead.scoring.threshold import Threshold
+from tests.helpers.int8_graph import int8_graph
 from tests.helpers.no_gpu import gpu_error
 from tests.helpers.tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
 
@@ -37,12 +36,11 @@ def engine_bytes(teacher: str, size: ModelSize, directory: Path) -> dict[str, in
     exact = onnx_from_method(method, size)
     del method
     noise = np.random.default_rng(0).integers(0, 256, (2, size.height_px, size.width_px, 3), np.uint8)
-    clipping_limits = calibrate(exact, noise, "minmax").clipping_limits
     found = {}
     for precision, convert in {
         "fp32": lambda: exact,
         "fp16": lambda: float16_from_float32(exact),
-        "int8": lambda: float16_from_float32(int8_from_float32(exact, clipping_limits, half_scales=True)),
+        "int8": lambda: float16_from_float32(int8_graph(exact, noise, half_scales=True)),
     }.items():
         model = directory / "model.onnx"
         model.write_bytes(convert().SerializeToString())

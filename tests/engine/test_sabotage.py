@@ -53,7 +53,7 @@ def test_an_honest_session_starts(int8: Bundle) -> None:
 
 
 @pytest.mark.parametrize("bundle", ["int8", "product"])
-@pytest.mark.parametrize("half", ["teacher_1"])
+@pytest.mark.parametrize("half", ["teacher_2"])
 def test_one_scale_of_the_weights_times_four_is_refused(
     bundle: str, half: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -24,13 +24,12 @@ from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt_build import ENGINE_FILE, BuiltEngine, build_engine
 from edgead.errors import BackendError, InputError
-from edgead.export.precision.calibration import calibrate
 from edgead.export.precision.float16 import float16_from_float32
-from edgead.export.precision.quantize import int8_from_float32
 from edgead.runtime.tensorrt.engine_record import EngineRecord
 from edgead.runtime.tensorrt.feature_record import FeatureRecord
 from edgead.runtime.tensorrt.library import check_engine, load_library
 from edgead.types import HeadSpec
+from tests.helpers.int8_graph import int8_graph
 from tests.helpers.tensorrt_rtx_here import needs_no_gpu, needs_tensorrt_rtx
 from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
@@ -62,16 +61,14 @@ def build(tmp_path: Path) -> Callable[..., BuiltEngine]:
     return build
 
 
-def int8_graph() -> ModelProto:
-    model = toy_graph()
-    clipping_limits = calibrate(model, toy_images(2), "minmax").clipping_limits
-    return int8_from_float32(model, clipping_limits)
+def toy_int8() -> ModelProto:
+    return int8_graph(toy_graph(), toy_images(2))
 
 
 def with_student(**changes: Any) -> ModelProto:
     """The toy graph with a replaced Relu before the student."""
     model = toy_graph()
-    relu = model.graph.node[7]
+    relu = model.graph.node[8]
     assert relu.op_type == "Relu"
     for field, value in changes.items():
         setattr(relu, field, value)
@@ -90,7 +87,7 @@ def refusal(build: Callable[..., BuiltEngine], *arguments: Any, **changes: Any) 
 
 @pytest.mark.parametrize(
     ("precision", "graph"),
-    [("fp32", toy_graph), ("fp16", lambda: float16_from_float32(toy_graph())), ("int8", int8_graph)],
+    [("fp32", toy_graph), ("fp16", lambda: float16_from_float32(toy_graph())), ("int8", toy_int8)],
 )
 def test_every_precision_becomes_an_engine_of_its_record(build, tmp_path, precision, graph):
     model = graph()
@@ -124,7 +121,7 @@ def test_every_precision_becomes_an_engine_of_its_record(build, tmp_path, precis
     [
         ("fp32", toy_graph, "float32"),
         ("fp16", lambda: float16_from_float32(toy_graph()), "float16"),
-        ("int8", int8_graph, "float32"),
+        ("int8", toy_int8, "float32"),
     ],
 )
 def test_every_precision_becomes_an_engine_of_features(build, tmp_path, precision, graph, dtype):
@@ -189,8 +186,7 @@ def test_the_weights_of_half_a_graph_take_half_the_engine(build):
         weights[name].CopyFrom(numpy_helper.from_array(values, name))
     exact = build(model).path.stat().st_size
     half = build(float16_from_float32(model)).path.stat().st_size
-    clipping_limits = calibrate(model, toy_images(2), "minmax").clipping_limits
-    quarter = build(int8_from_float32(model, clipping_limits)).path.stat().st_size
+    quarter = build(int8_graph(model, toy_images(2))).path.stat().st_size
     # 9.5 million weights, and less than 1.5 MB of everything else.
     assert 0.5 <= half / exact <= 0.54
     assert 0.25 <= quarter / exact <= 0.30
@@ -246,16 +242,13 @@ def test_the_layers_of_an_engine_are_listed_without_a_gpu(build):
 
 def test_beside_int8_on_a_float16_base_no_convolution_is_float32(build):
     model = toy_graph()
-    clipping_limits = calibrate(model, toy_images(2), "minmax").clipping_limits
     half = layers_of(build(float16_from_float32(model)))
-    plain = layers_of(build(int8_from_float32(model, clipping_limits)))
-    mixed = layers_of(
-        build(float16_from_float32(int8_from_float32(model, clipping_limits, half_scales=True)))
-    )
-    # The transposed convolution is not INT8.
-    assert types_of_convolutions(half) == ["Half"] * 4
-    assert types_of_convolutions(plain) == ["Int8"] * 3 + ["Float"]
-    assert types_of_convolutions(mixed) == ["Int8"] * 3 + ["Half"]
+    plain = layers_of(build(int8_graph(model, toy_images(2))))
+    mixed = layers_of(build(float16_from_float32(int8_graph(model, toy_images(2), half_scales=True))))
+    # The first and the transposed convolution are not INT8.
+    assert types_of_convolutions(half) == ["Half"] * 5
+    assert types_of_convolutions(plain) == ["Float", *["Int8"] * 3, "Float"]
+    assert types_of_convolutions(mixed) == ["Half", *["Int8"] * 3, "Half"]
     # TensorRT for RTX fuses no Q/DQ pair into a convolution: each of the three has a kernel that rounds its input.
     assert [kernels(layers, "Roun") for layers in (half, plain, mixed)] == [0, 3, 3]
     # Only float16 has a kernel that does nothing but pad channels. The float16 base adds none that only casts.

@@ -22,12 +22,11 @@ from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.export.head.cut import features_of
 from edgead.export.head.inline import without_head_function
 from edgead.export.head.plugin_node import plugin_head
-from edgead.export.precision.calibration import calibrate
 from edgead.export.precision.float16 import float16_from_float32
-from edgead.export.precision.quantize import int8_from_float32
 from edgead.files.parsing import json_text
 from edgead.runtime.tensorrt.engine_record import EngineRecord
 from edgead.runtime.tensorrt.feature_record import FeatureRecord
+from tests.helpers.int8_graph import int8_graph
 from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 VERSIONS = ("8.6.1", "10.3.0", "11.1.0")
@@ -95,8 +94,7 @@ def first_on_path(folder: Path) -> str:
 
 def int8() -> ModelProto:
     model = toy_graph()
-    clipping_limits = calibrate(model, toy_images(2), "minmax").clipping_limits
-    return without_head_function(int8_from_float32(model, clipping_limits))
+    return without_head_function(int8_graph(model, toy_images(2)))
 
 
 def fp32() -> ModelProto:
@@ -109,10 +107,7 @@ def fp16() -> ModelProto:
 
 def int8_and_half() -> ModelProto:
     model = toy_graph()
-    clipping_limits = calibrate(model, toy_images(2), "minmax").clipping_limits
-    return without_head_function(
-        float16_from_float32(int8_from_float32(model, clipping_limits), layers=["embedding"])
-    )
+    return without_head_function(float16_from_float32(int8_graph(model, toy_images(2)), layers=["embedding"]))
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -62,6 +62,7 @@ def test_followers_of_followers_and_clips_with_constant_limits_are_taken_along()
 
 def test_what_teacher_and_student_compute_is_listed_in_order() -> None:
     assert computed_tensors(toy_graph()) == (
+        "image",
         "conv_t",
         "teacher",
         "down",

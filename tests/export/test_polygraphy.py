@@ -13,14 +13,14 @@ from onnx import ModelProto
 
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.graph_sections import computed_tensors
-from edgead.export.precision.calibration import absolute_maxima_of, calibrate
+from edgead.export.precision.calibration import absolute_maxima_of
 from edgead.export.precision.float16 import float16_from_float32
-from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.components.teacher import create_teacher
 from edgead.models.rd import LOSSES
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from tests.helpers.int8_graph import int8_graph
 from tests.helpers.toy_run import SIZE, ToyRun
 
 pytest.importorskip("polygraphy", reason="polygraphy is not installed: pip install 'edgead[dev]'")
@@ -44,13 +44,10 @@ def make_images(size: ModelSize, seed: int) -> np.ndarray:
 
 
 def precisions(exact: ModelProto, images: np.ndarray) -> dict[str, ModelProto]:
-    calibration = calibrate(exact, images, "minmax")
     return {
         "fp32": exact,
         "fp16": float16_from_float32(exact, absolute_maxima_of(exact, images, computed_tensors(exact))),
-        "int8": int8_from_float32(
-            exact, calibration.clipping_limits, bias_corrections=calibration.bias_corrections
-        ),
+        "int8": int8_graph(exact, images),
     }
 
 

@@ -20,7 +20,8 @@ from edgead.cli.describe import describe
 from edgead.data.masks import read_mask
 from edgead.data.samples import Sample
 from edgead.export.head.model_file import graph_from_file
-from edgead.export.precision.calibration import calibrate, read_calibration
+from edgead.export.precision.calibration import calibrate
+from edgead.export.precision.calibration_file import read_calibration
 from edgead.files.addresses import Address, without_secrets
 from edgead.imaging.preprocess import ModelSize
 from edgead.prediction.inputs import Input

@@ -16,12 +16,12 @@ from edgead.engine.refusal import verify
 from edgead.engine.target import find_target
 from edgead.errors import BackendError, InputError
 from edgead.export.graph_sections import computed_tensors
-from edgead.export.precision.calibration import absolute_maxima_of, calibrate
+from edgead.export.precision.calibration import absolute_maxima_of
 from edgead.export.precision.float16 import float16_from_float32
-from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.runtime.tensorrt.library import load_library
+from tests.helpers.int8_graph import int8_graph
 from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 MAX_BATCH = 4
@@ -57,15 +57,15 @@ def washer_graphs():
     teacher = create_teacher("tf_efficientnet_lite0", "random")
     exact = onnx_from_method(create_method("rd", teacher, size, "per-position", "unaligned").eval(), size)
     good = washers(16, 128)
-    clipping_limits = calibrate(exact, good, "mse").clipping_limits
-    maxima = absolute_maxima_of(exact, good, computed_tensors(exact))
+    mixed = int8_graph(exact, good, "mse", half_scales=True)
+    maxima, mixed_maxima = (
+        absolute_maxima_of(graph, good, computed_tensors(graph)) for graph in (exact, mixed)
+    )
     return {
         "fp32": exact,
         "fp16": float16_from_float32(exact, maxima),
-        "int8": int8_from_float32(exact, clipping_limits),
-        INT8_BESIDE_FP16: float16_from_float32(
-            int8_from_float32(exact, clipping_limits, half_scales=True), maxima
-        ),
+        "int8": int8_graph(exact, good, "mse"),
+        INT8_BESIDE_FP16: float16_from_float32(mixed, mixed_maxima),
     }
 
 

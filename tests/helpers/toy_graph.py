@@ -25,7 +25,9 @@ def toy_graph(seed: int = 0, weight_scale: float = 1.0) -> ModelProto:
         node("Cast", ["images"], ["cast"], to=TensorProto.FLOAT),
         node("Transpose", ["cast"], ["planes"], perm=[0, 3, 1, 2]),
         node("Div", ["planes", "half_range"], ["scaled"]),
-        node("Sub", ["scaled", "one"], ["image"]),
+        node("Sub", ["scaled", "one"], ["normalised"]),
+        # A first convolution is never quantised. This one changes nothing, so the next one is easy to check by hand.
+        node("Conv", ["normalised", "first_w"], ["image"]),
         node("Conv", ["image", "teacher_w", "teacher_b"], ["conv_t"], strides=[4, 4]),
         node("Relu", ["conv_t"], ["teacher"]),
         node("Conv", ["teacher", "down_w"], ["down"], strides=[2, 2], pads=[1, 1, 1, 1]),
@@ -40,6 +42,7 @@ def toy_graph(seed: int = 0, weight_scale: float = 1.0) -> ModelProto:
         numpy_helper.from_array(np.float32(127.5), "half_range"),
         numpy_helper.from_array(np.float32(1.0), "one"),
         numpy_helper.from_array(np.ones(4, np.float32), "scales"),
+        numpy_helper.from_array(np.eye(3, dtype=np.float32)[..., None, None], "first_w"),
         weight("teacher_w", 8, 3, 4, 4),
         weight("teacher_b", 8),
         weight("down_w", 6, 8, 3, 3, scale=weight_scale),

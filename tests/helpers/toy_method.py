@@ -21,6 +21,7 @@ class ToyMethod(nn.Module):
             )
             self.student_2 = nn.Conv2d(12, 12, 1)
             self.student_1 = nn.Sequential(nn.ConvTranspose2d(12, 8, 2, 2, bias=False), nn.BatchNorm2d(8))
+            self.student_3 = nn.Sequential(nn.Conv2d(12, 12, 3, 1, 1), nn.ReLU())
             for module in self.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     nn.init.normal_(module.running_mean, std=0.2)
@@ -32,4 +33,4 @@ class ToyMethod(nn.Module):
         teacher_1 = self.teacher_1(scaled)
         teacher_2 = self.teacher_2(teacher_1)
         student_2 = self.student_2(teacher_2)
-        return [teacher_1, teacher_2], [self.student_1(student_2), student_2]
+        return [teacher_1, teacher_2], [self.student_1(self.student_3(student_2)), student_2]

@@ -13,9 +13,7 @@ from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.data.synthetic.dataset import DEFECTS, add_defect
 from edgead.export.from_torch import onnx_from_method
 from edgead.export.graph_sections import CONVOLUTIONS, sections_of
-from edgead.export.precision.calibration import calibrate
 from edgead.export.precision.float16 import float16_from_float32
-from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.anomaly_map import anomaly_map, bilinear_matrix, cosine_map
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method
@@ -30,6 +28,7 @@ from edgead.models.components.patch_networks import pixels_of
 from edgead.models.uninformed_students import UninformedStudents
 from edgead.training.loop import Trainer, TrainingImages
 from edgead.training.session import TorchSession
+from tests.helpers.int8_graph import int8_graph
 from tests.helpers.training_parts import cpu, good_parts, tiny_config
 
 STRIDES = (4, 8, 16)
@@ -460,8 +459,7 @@ def test_strange_descriptors_have_large_values_in_half_precision_too(graph):
 
 
 def test_int8_keeps_the_scores_of_parts(graph):
-    calibration = calibrate(graph, np.concatenate([PARTS[:6], synthetic_defects(PARTS[6:12])]), "mse")
-    quantised = int8_from_float32(graph, calibration.clipping_limits, "all", calibration.bias_corrections)
+    quantised = int8_graph(graph, np.concatenate([PARTS[:6], synthetic_defects(PARTS[6:12])]), "mse")
     images = np.concatenate([HELD_OUT, synthetic_defects(HELD_OUT)])
     exact, found = scores(graph, images)[1], scores(quantised, images)[1]
     np.testing.assert_allclose(found, exact, rtol=0.25)

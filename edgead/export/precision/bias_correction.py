@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from edgead.export.graph_sections import CONVOLUTIONS
 from edgead.runtime.onnxruntime import tensor_values
-from edgead.types import Float32Array, Float64Array, UInt8Array
+from edgead.types import Float32Array, UInt8Array
 
 _AXES = "shift_axes"
 
@@ -20,7 +20,9 @@ _AXES = "shift_axes"
 def measured_bias_corrections(
     exact: ModelProto, quantised: ModelProto, images: UInt8Array
 ) -> dict[str, Float32Array]:
-    """Measure the mean of quantised minus exact output for each channel of each quantised convolution.
+    """Measure the shift, quantised minus exact output, of each channel of each quantised convolution.
+
+    The shift of an image is the mean over its positions, and the result is the median over the images.
 
     Args:
         exact: The float32 graph.
@@ -28,19 +30,20 @@ def measured_bias_corrections(
         images: Calibration images, (N, H, W, 3) uint8 RGB, N >= 1.
 
     Returns:
-        Means over images and positions, (C,) float32, by the name of the convolution's output tensor.
+        Shifts, (C,) float32, by the name of the convolution's output tensor.
 
     Raises:
         BackendError: ONNX Runtime cannot run the graph.
     """
     copies = _with_rounded_copies(exact, quantised)
     names = [output.name for output in copies.graph.output[len(exact.graph.output) :]]
-    sums: dict[str, Float64Array] = {}
+    of_image: dict[str, list[Float32Array]] = {name: [] for name in names}
     for values in tensor_values(copies.SerializeToString(), images, names):
         for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value.astype(np.float64)
+            of_image[name].append(value)
     return {
-        name.removesuffix("_shift"): (total / len(images)).astype(np.float32) for name, total in sums.items()
+        name.removesuffix("_shift"): np.median(found, axis=0).astype(np.float32)
+        for name, found in of_image.items()
     }
 
 

@@ -9,6 +9,11 @@ one. If a convolution's output goes only into the addition, it stays in float: T
 the addition as one kernel, and a pair between them would prevent it (NVIDIA, "TensorRT Developer Guide", chapter
 "Working with Quantized Types", Q/DQ layer-placement recommendations: quantise the residual input of skip connections).
 
+The first and the last convolutions stay in float: those that read the image, and those whose output the head reads.
+They hold a few per cent of the work. An image has 256 levels that lie between the 255 levels of symmetric INT8, and the
+outputs of a last convolution are the features themselves, without a layer behind that averages their errors. Measured
+in benchmarks/results/int8.md.
+
 Depthwise and transposed convolutions stay in float. The pairs of a depthwise convolution move more bytes than its
 weights save, and they make it slower on ONNX Runtime too. TensorRT for RTX dequantises the weights of a transposed
 convolution at each inference. Builders of TensorRT 8.4 to 8.6 have no INT8 kernel for many of both. Measured in
@@ -135,10 +140,13 @@ def _sites(model: ModelProto, quantize: Quantize) -> dict[int, tuple[str, ...]]:
     uses = Counter(name for node in nodes for name in node.input)
     weights = {weight.name: weight for weight in model.graph.initializer}
     sites: dict[int, tuple[str, ...]] = {}
+    computed = {name for index in sections.teacher | sections.student for name in nodes[index].output}
+    features = _features(nodes, sections.head)
     for index in sorted(sections.student | sections.teacher if quantize == "all" else sections.student):
         node = nodes[index]
         if node.op_type in CONVOLUTIONS:
-            if node.op_type == "Conv" and not _is_depthwise(node, weights):
+            first_or_last = node.input[0] not in computed or node.output[0] in features
+            if node.op_type == "Conv" and not first_or_last and not _is_depthwise(node, weights):
                 sites[index] = (node.input[0],)
         elif (
             node.op_type == "Add" and floats.issuperset(node.input) and weights.keys().isdisjoint(node.input)
@@ -149,6 +157,12 @@ def _sites(model: ModelProto, quantize: Quantize) -> dict[int, tuple[str, ...]]:
             kept = next(fused, None)
             sites[index] = tuple(name for name in node.input if name != kept)
     return sites
+
+
+def _features(nodes: list[NodeProto], head: int) -> set[str]:
+    """Tensors that the head reads, also through the multiplication that undoes an equalisation."""
+    read = set(nodes[head].input)
+    return read | {node.input[0] for node in nodes if node.op_type == "Mul" and read & set(node.output)}
 
 
 def _is_depthwise(node: NodeProto, weights: Mapping[str, TensorProto]) -> bool:

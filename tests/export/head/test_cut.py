@@ -12,12 +12,11 @@ from edgead.errors import BackendError
 from edgead.export.head.cut import features_of
 from edgead.export.head.inline import without_head_function
 from edgead.export.head.onnx_function import append_head
-from edgead.export.precision.calibration import calibrate
 from edgead.export.precision.float16 import float16_from_float32
-from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.anomaly_map import anomaly_map
 from edgead.runtime.tensorrt.feature_record import FeatureRecord
 from edgead.types import HeadSpec
+from tests.helpers.int8_graph import int8_graph
 from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_graph, toy_images
 
 SPEC = HeadSpec(64, 48, "multiply", 2.5, False, (0.5, 2.0))
@@ -69,7 +68,7 @@ def headed(record: FeatureRecord, features: dict[str, np.ndarray]) -> np.ndarray
 
 
 def int8(model: ModelProto) -> ModelProto:
-    return int8_from_float32(model, calibrate(model, toy_images(2), "minmax").clipping_limits)
+    return int8_graph(model, toy_images(2))
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,14 @@ from onnx import ModelProto, helper, numpy_helper
 from edgead.errors import BundleError
 from edgead.export.head.model_file import METADATA_KEY, file_from_graph, graph_from_file
 from edgead.export.head.plugin_node import plugin_head
-from edgead.export.precision.calibration import calibrate
 from edgead.export.precision.float16 import float16_from_float32
-from edgead.export.precision.quantize import int8_from_float32
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from tests.helpers.int8_graph import int8_graph
 from tests.helpers.toy_graph import toy_graph, toy_images
 
 
 def int8() -> ModelProto:
-    return int8_from_float32(toy_graph(), calibrate(toy_graph(), toy_images(2), "minmax").clipping_limits)
+    return int8_graph(toy_graph(), toy_images(2))
 
 
 FORMS = {"fp32": toy_graph, "fp16": lambda: float16_from_float32(toy_graph()), "int8": int8}

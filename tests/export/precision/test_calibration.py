@@ -15,20 +15,21 @@ from edgead.export.precision.calibration import (
     absolute_maxima_of,
     calibrate,
     calibration_key,
-    read_calibration,
-    write_calibration,
 )
+from edgead.export.precision.calibration_file import read_calibration, write_calibration
 from edgead.export.precision.clipping import ALGORITHMS, clipping_limit_from_histogram, magnitude_histogram
+from edgead.export.precision.equalize import equalised
 from tests.helpers.toy_graph import toy_graph, toy_images, values_of
 
 TENSORS = ("image", "teacher", "embedding")
+CHANNEL_MAXIMA = {"image": [1.0] * 3, "teacher": [2.0] * 8, "embedding": [0.5] * 6}
 BIAS_CORRECTIONS = {"conv_t": [0.5] * 8, "down": [0.0] * 6, "main": [0.25] * 6}
 
 
 def test_absolute_maxima_are_over_all_images() -> None:
     model, images = toy_graph(), toy_images(5)
     tensors = computed_tensors(model)
-    assert tensors[:3] == ("conv_t", "teacher", "down")
+    assert tensors[:3] == ("image", "conv_t", "teacher")
     absolute_maxima = absolute_maxima_of(model, images, tensors)
     for name, value in zip(tensors, values_of(model, images, *tensors), strict=True):
         assert absolute_maxima[name] == pytest.approx(float(np.abs(value).max()), rel=1e-5)
@@ -39,12 +40,30 @@ def test_clipping_limits_are_those_of_all_images_together(algorithm: str) -> Non
     model, images = toy_graph(), toy_images(5)
     calibration = calibrate(model, images, algorithm)
     assert (calibration.algorithm, calibration.images) == (algorithm, 5)
-    for name, value in zip(TENSORS, values_of(model, images, *TENSORS), strict=True):
+    equal = equalised(model, calibration.channel_maxima)
+    for name, value in zip(TENSORS, values_of(equal, images, *TENSORS), strict=True):
         peak = float(np.abs(value).max())
-        expected = clipping_limit_from_histogram(magnitude_histogram(value, peak), peak, algorithm)
+        # Each image counts by its error in relation to its own values.
+        counts = sum(magnitude_histogram(of_image, peak) / (of_image**2).sum() for of_image in value)
+        expected = clipping_limit_from_histogram(counts, peak, algorithm)
         # Two runtimes may count a value at the edge of a bin in different bins, which moves the choice by one candidate
         # at most.
         assert calibration.clipping_limits[name] == pytest.approx(expected, abs=8.5 * peak / 2048)
+
+
+@pytest.mark.parametrize("unusual", [0, 32])
+def test_one_unusual_image_does_not_decide_alone(unusual: int) -> None:
+    # 32 images of nearly one grey, and one of all values, with values thirty times as large.
+    images = (124 + toy_images(33) % 8).astype(np.uint8)
+    images[unusual] = toy_images(1)[0]
+    calibration = calibrate(toy_graph(), images, "mse")
+    (image,) = values_of(equalised(toy_graph(), calibration.channel_maxima), images, "image")
+    assert np.abs(image[unusual]).max() > 30.0 * np.abs(np.delete(image, unusual, axis=0)).max()
+    assert calibration.clipping_limits["image"] < 0.6 * np.abs(image).max()
+    # Nor does it shift the biases: its own shift is large, because it is clipped.
+    others = calibrate(toy_graph(), np.delete(images, unusual, axis=0), "mse")
+    for name, shift in calibration.bias_corrections.items():
+        assert np.abs(shift).max() < 3.0 * np.abs(others.bias_corrections[name]).max() + 1e-3
 
 
 def test_a_tensor_that_is_not_finite_is_named() -> None:
@@ -81,6 +100,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert set(read.bias_corrections) == {"conv_t", "down", "main"}
     for name, shift in calibration.bias_corrections.items():
         np.testing.assert_array_equal(read.bias_corrections[name], shift)
+    assert set(read.channel_maxima) == set(TENSORS)
+    for name, maxima in calibration.channel_maxima.items():
+        np.testing.assert_array_equal(read.channel_maxima[name], maxima)
     assert (read.key, read.algorithm, read.images) == (calibration.key, "percentile", 2)
     assert [entry.name for entry in file.parent.iterdir()] == ["x.json"]
 
@@ -98,12 +120,12 @@ def test_a_stale_cache_is_refused_with_one_line(tmp_path: Path) -> None:
     # It is a whole cache, not a broken one.
     assert refusal.value.__cause__ is None
     assert file.read_bytes() == before
-    file.write_text(json.dumps({**json.loads(before), "schema": 4}))
+    file.write_text(json.dumps({**json.loads(before), "schema": 5}))
     with pytest.raises(PrecisionError) as refusal:
         read_calibration(file, calibration.key, toy_graph())
     assert re.findall(r"\b\d\b", refusal.value.what.removeprefix(f"the calibration cache {file}")) == [
+        "5",
         "4",
-        "3",
     ]
 
 
@@ -117,6 +139,8 @@ def test_a_stale_cache_is_refused_with_one_line(tmp_path: Path) -> None:
         {"clipping_limits": {**dict.fromkeys(TENSORS, 1.0), "image": 10**400}},
         {"clipping_limits": [1.0]},
         {"images": "many"},
+        {"channel_maxima": {**CHANNEL_MAXIMA, "teacher": [2.0] * 7}},
+        {"channel_maxima": {**CHANNEL_MAXIMA, "teacher": [-2.0] * 8}},
         {"bias_corrections": {}},
         {"bias_corrections": [1.0]},
         {"bias_corrections": {**BIAS_CORRECTIONS, "main": [0.0]}},
@@ -134,10 +158,11 @@ def test_other_content_than_a_cache_is_refused(change: dict[str, object], tmp_pa
     file = tmp_path / "x.json"
     clipping_limits = dict.fromkeys(TENSORS, 1.0)
     good = {
-        "schema": 3,
+        "schema": 4,
         "key": "k",
         "algorithm": "mse",
         "images": 3,
+        "channel_maxima": CHANNEL_MAXIMA,
         "clipping_limits": clipping_limits,
         "bias_corrections": BIAS_CORRECTIONS,
     }

@@ -26,8 +26,8 @@ def test_the_graph_is_divided_into_its_sections() -> None:
     model = toy_graph()
     sections = sections_of(model)
     names = [node.output[0] for node in model.graph.node]
-    assert {names[i] for i in sections.image} == {"cast", "planes", "scaled", "image"}
-    assert {names[i] for i in sections.teacher} == {"conv_t", "teacher"}
+    assert {names[i] for i in sections.image} == {"cast", "planes", "scaled", "normalised"}
+    assert {names[i] for i in sections.teacher} == {"image", "conv_t", "teacher"}
     student = {"down", "embedding", "main", "sum", "residual", "up", "student"}
     assert {names[i] for i in sections.student} == student
     assert names[sections.head] == "anomaly_map"
@@ -44,9 +44,19 @@ def test_teacher_and_student_are_half_and_the_image_is_cast_once() -> None:
     exact = toy_graph()
     half = float16_from_float32(exact)
     found = types(half)
-    for name in ("cast", "planes", "scaled", "image", "anomaly_map", "anomaly_score"):
+    for name in ("cast", "planes", "scaled", "normalised", "anomaly_map", "anomaly_score"):
         assert found[name] == TensorProto.FLOAT, name
-    for name in ("image_half", "conv_t", "teacher", "embedding", "main", "sum", "up", "student"):
+    for name in (
+        "normalised_half",
+        "image",
+        "conv_t",
+        "teacher",
+        "embedding",
+        "main",
+        "sum",
+        "up",
+        "student",
+    ):
         assert found[name] == TensorProto.FLOAT16, name
     assert [node.op_type for node in half.graph.node].count("Cast") == 2
     head = half.graph.node[-1]
@@ -95,7 +105,10 @@ def test_it_runs_and_is_near_the_float_graph() -> None:
 def test_the_features_are_what_rounding_by_hand_gives() -> None:
     exact, half = toy_graph(), float16_from_float32(toy_graph())
     images = toy_images(1)
-    (image,), (converted,) = values_of(exact, images, "image"), values_of(half, images, "image_half")
+    (image,), (converted,) = (
+        values_of(exact, images, "normalised"),
+        values_of(half, images, "normalised_half"),
+    )
     np.testing.assert_array_equal(converted, np.float16(image))
 
 
