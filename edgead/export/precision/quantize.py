@@ -10,9 +10,9 @@ the addition as one kernel, and a pair between them would prevent it (NVIDIA, "T
 "Working with Quantized Types", Q/DQ layer-placement recommendations: quantise the residual input of skip connections).
 
 The first and the last convolutions stay in float: those that read the image, and those whose output the head reads.
-They hold a few per cent of the work. An image has 256 levels that lie between the 255 levels of symmetric INT8, and the
-outputs of a last convolution are the features themselves, without a layer behind that averages their errors. Measured
-in benchmarks/results/int8.md.
+They hold 2 to 3 per cent of the multiplications. An image has 256 levels that lie between the 255 levels of symmetric
+INT8, and the outputs of a last convolution are the features themselves, without a layer behind that averages their
+errors. Measured in benchmarks/results/int8.md.
 
 Depthwise and transposed convolutions stay in float. The pairs of a depthwise convolution move more bytes than its
 weights save, and they make it slower on ONNX Runtime too. TensorRT for RTX dequantises the weights of a transposed
