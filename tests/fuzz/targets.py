@@ -38,6 +38,7 @@ from edgead.types import HeadSpec
 from tests.fuzz.mutations import ARCHIVE, BYTES, GRAPH, JSON, TEXT
 from tests.fuzz.sink_targets import SINK_TARGETS
 from tests.fuzz.target import Target
+from tests.fuzz.trigger_targets import TRIGGER_TARGETS
 from tests.helpers.brightness_bundle import brightness_model, write_brightness_bundle
 from tests.helpers.golden_answers import sign_manifest
 from tests.helpers.toy_graph import HEIGHT, WIDTH, toy_file, toy_graph, toy_images
@@ -215,4 +216,5 @@ TARGETS: dict[str, Target] = {
     "mask": Target(_images, BYTES, _read_mask),
     "address": Target(_addresses, TEXT, _read_address, in_a_file=False),
     **SINK_TARGETS,
+    **TRIGGER_TARGETS,
 }

@@ -100,4 +100,4 @@ def report_trouble(line: LineControl, name: str, reason: str, tries: int = 1) ->
     """
     line.trouble = f"the trigger does not work: {printable(reason)}"
     if is_logged(tries):
-        _log.warning("trigger %s: %s (try %d)", name, reason, tries)
+        _log.warning("trigger %s: %s (try %d)", printable(name), printable(reason), tries)

@@ -26,6 +26,8 @@ _READ_BYTES = 2**16
 _WORKS_AFTER_S = 1.0
 _STEADY_AFTER_S = 10.0
 _TERMINATE_S = 0.2
+# The time to split a command grows with the square of its length.
+_MOST_CHARACTERS = 10_000
 _EXAMPLE = "give exec:COMMAND with a command that prints a line for each part"
 
 
@@ -36,11 +38,13 @@ class CommandTrigger(ThreadTrigger):
         command: Command with its arguments, with the quotes of a shell.
 
     Raises:
-        TriggerError: There is no such command.
+        TriggerError: There is no such command, or it is too long.
     """
 
     def __init__(self, command: str) -> None:
         super().__init__()
+        if len(command) > _MOST_CHARACTERS:
+            raise TriggerError(f"the command has {len(command)} characters", hint="write it into a script")
         try:
             self._words = shlex.split(command)
         except ValueError as error:

@@ -33,7 +33,7 @@ class FolderTrigger(ThreadTrigger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        if not folder.is_dir():
+        if not _is_folder(folder):
             raise TriggerError(f"{folder} is no folder", hint="give file:FOLDER with a folder that is there")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise TriggerError(
@@ -69,3 +69,11 @@ class FolderTrigger(ThreadTrigger):
                 if len(found) == _MOST_FILES:
                     break
         return sorted(found)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        # No file can have such a name.
+        return False

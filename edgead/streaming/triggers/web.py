@@ -46,7 +46,8 @@ class WebTrigger(ThreadTrigger):
         super().__init__()
         try:
             self._server = _Server((host, port), _Handler)
-        except (OSError, OverflowError, UnicodeError) as error:
+        except (OSError, OverflowError, TypeError, ValueError) as error:
+            # Errors of all but the first kind come from a name that no host can have.
             raise TriggerError(f"cannot listen on {host}:{port} ({error})", hint=_EXAMPLE) from error
         self.port = int(self._server.server_address[1])
         self.name = f"http:{host}:{self.port}"
