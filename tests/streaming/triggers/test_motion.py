@@ -70,15 +70,15 @@ def test_each_part_that_passes_is_found_once_when_it_enters_the_zone(noise: floa
 def test_a_part_that_stops_in_the_zone_is_found_once() -> None:
     camera = Camera()
     camera.learn()
-    assert len(camera.show(scene(x) for x in [*range(-40, 60, 4), *[60] * 200, *range(60, WIDTH, 4)])) == 1
+    assert len(camera.show(scene(x) for x in [*range(-40, 60, 4), *[60] * 60, *range(60, WIDTH, 4)])) == 1
     assert len(camera.show(scene(x) for x in PASSING)) == 1
 
 
 def test_an_empty_belt_announces_nothing_although_its_light_changes_slowly() -> None:
     camera = Camera()
     camera.learn()
-    assert camera.show(scene(None, light=1.0 + 0.3 * n / 400) for n in range(400)) == []
-    assert len(camera.show(scene(x, light=1.3) for x in PASSING)) == 1
+    assert camera.show(scene(None, light=1.0 + 0.2 * n / 200) for n in range(200)) == []
+    assert len(camera.show(scene(x, light=1.2) for x in PASSING)) == 1
 
 
 def test_nothing_is_learnt_while_something_moves() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from edgead.errors import EdgeadError, InputError, TriggerError
 from edgead.streaming import open_trigger
+from edgead.streaming.triggers import mqtt
 from edgead.streaming.triggers.base import MOST_ID_CHARACTERS
 from tests.helpers.mqtt_broker import Broker, needs_broker
 from tests.helpers.trigger_parts import started, wait_until
@@ -56,7 +57,11 @@ def test_messages_announce_parts_pause_and_resume(tmp_path: Path) -> None:
 
 
 @needs_broker
-def test_a_broker_that_is_away_is_reported_and_keeps_no_triggers(tmp_path: Path) -> None:
+def test_a_broker_that_is_away_is_reported_and_keeps_no_triggers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt, "RECONNECT_S", 0.1)
+    monkeypatch.setattr(mqtt, "RECONNECT_MAX_S", 0.2)
     broker = Broker(tmp_path / "broker")
     with started(f"mqtt://127.0.0.1:{broker.port}/line") as (_, line):
         wait_until(lambda: line.trouble)
