@@ -107,6 +107,8 @@ class Spool:
         execute = self._database.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")
         execute("PRAGMA synchronous = FULL")
+        # In KiB. A queue is used at its two ends, so 2 MiB for each would stay in memory for nothing.
+        execute("PRAGMA cache_size = -128")
         (application,) = execute("PRAGMA application_id").fetchone()
         if application != _APPLICATION and execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
             raise sqlite3.DatabaseError("it is the database of another program")
