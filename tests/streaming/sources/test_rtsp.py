@@ -1,8 +1,12 @@
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
+from edgead.errors import MissingExtraError
+from edgead.streaming import open_source
 from edgead.streaming.sources.rtsp import RtspCamera
 from tests.helpers.h264_file import write_h264
 from tests.helpers.rtsp_camera import needs_rtsp
@@ -25,3 +29,10 @@ def test_colours_are_those_of_a_video_file(tmp_path: Path) -> None:
     camera.release()
     assert not camera.isOpened()
     assert camera.read() == (False, None)
+
+
+def test_without_its_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtraError) as caught:
+        open_source("rtsp://127.0.0.1:9/line")
+    assert "edgead[rtsp]" in str(caught.value.hint)
