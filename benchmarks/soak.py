@@ -1,6 +1,6 @@
 """A long stream with faults in its source, its sinks and its disk: does it grow, does it lose anything without a count?
 
-    python benchmarks/soak.py --frames 100000
+    python benchmarks/soak.py --frames 150000
 
 A real loop with a fake session reads a camera that loses its connection, freezes, and gives black, truncated, late and
 wrongly sized images. Its sinks are a log that other programs take away, a pipe that is not read for a while, MQTT with
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--frames", type=int, default=100_000)
+    parser.add_argument("--frames", type=int, default=150_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     if "MALLOC_ARENA_MAX" not in os.environ:

@@ -38,7 +38,7 @@ class Tally(Sink):
     capacity = 10**6
 
     def __init__(self, frames: int) -> None:
-        self._scored = np.zeros(2 * frames, np.uint8)
+        self._scored = np.full(2 * frames, 0, np.uint8)
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
         self._scored[frame.index] = 1 + verdict.is_anomalous
