@@ -220,7 +220,7 @@ def test_one_scale_times_eight_is_caught_and_nothing_is_written(
     assert {file.name: file.read_bytes() for file in int8.path.iterdir()} == before
 
 
-@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("layer", range(2))
 def test_one_scale_times_eight_is_caught_where_maps_are_multiplied(
     layer: int, product: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
