@@ -49,7 +49,7 @@ EXPLANATION = (
 FINDINGS = (
     "Of the graphs with INT8 in teacher and student, edgead's has the smallest errors, with one exception on screw:",
     "`onnxruntime` has the same map error and a smaller score error (and a lower AUROC) where it rounds the inputs of",
-    "convolutions alone, as edgead does. If it rounds their outputs too, the map error is 0.69 to 0.89. A likely reason:",
+    "convolutions alone, as edgead does. If it rounds their outputs too, the map error is 0.69 to 0.89, likely because",
     "the pair then stands before ReLU6, on values without a bound, and on the features that the head takes. With `all`",
     "the pair stands behind ReLU6, and the errors are between both. Zero points make little difference (percentile).",
     "ModelOpt runs on a machine without a GPU. Its one row is outside the tolerance; the reason was not looked for.",
