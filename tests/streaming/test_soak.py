@@ -22,5 +22,6 @@ def test_every_frame_and_every_event_is_counted_whatever_fails(
     assert set(outcome.faults) >= {"lost", "frozen", "truncated", "black", "late", "size", "log taken away"}
     assert {"broker stopped", "webhook hangs", "pipe is not read", "disk full"} <= set(outcome.faults)
     _, _, files, threads = zip(*outcome.samples, strict=True)
+    # One more for a connection that is being made.
     assert max(files[50:]) <= max(files[10:50]) + 1
-    assert max(threads[50:]) <= max(threads[10:50])
+    assert max(threads[50:]) <= max(threads[10:50]) + 1
