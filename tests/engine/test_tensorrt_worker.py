@@ -138,8 +138,18 @@ def test_8_keeps_float32_what_is_float32_beside_half(work):
     assert len(held) == len(told["held"])
     # The image is normalised in float32, and the head squares in it.
     products = {node.output[0] for node in model.graph.node if node.op_type == "MatMul"}
-    assert {"planes", "scaled", "image", "anomaly_map", "anomaly_score"} | products <= held
-    assert not held & {"image_half", "teacher", "down", "main", "sum", "residual", "up", "student"}
+    assert {"planes", "scaled", "normalised", "anomaly_map", "anomaly_score"} | products <= held
+    assert not held & {
+        "normalised_half",
+        "image",
+        "teacher",
+        "down",
+        "main",
+        "sum",
+        "residual",
+        "up",
+        "student",
+    }
     assert not held & {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
 
 
@@ -162,7 +172,7 @@ def test_8_leaves_the_plugin_the_types_that_it_takes(work, plugin):
         "8.6.1", without_head_function(plugin_head(float16_from_float32(toy_graph()))), plugin=plugin
     )
     assert "OBEY_PRECISION_CONSTRAINTS" in told["flags"]
-    assert ["image", "FLOAT"] in told["held"]
+    assert ["normalised", "FLOAT"] in told["held"]
     assert not {"anomaly_map", "anomaly_score"} & {name for name, _ in told["held"]}
 
 
