@@ -146,9 +146,7 @@ def table(
         cells = ""
         for heading, measures in columns.items():
             value, marked = measures[name], name in over.get(heading, ())
-            # An infinite error is None in the measures.
-            text = f"{value:.3g}" if value is not None else "inf" if marked else "-"
-            cells += f"{text:>10}{'*' if marked else space}"
+            cells += f"{_measured(value, marked):>10}{'*' if marked else space}"
         lines.append(f"{title:18}{cells}{_allowed(name, limits):>12}")
     if limits["factors"] > 1:
         lines.append(f"errors of one scale: the maps multiply {limits['factors']:g}")
@@ -162,13 +160,19 @@ def described(comparison: FidelityReport, limits: ToleranceLimits) -> str:
         comparison: Differences from the reference.
         limits: Limits of the comparison.
     """
-    measures, bounds = comparison.measures(), asdict(limits)
-    found = []
-    for name, title in _ROWS:
-        value = measures[name]
-        measured = "-" if value is None else f"{value:.3g}"
-        found.append(f"{title} {measured} (allowed {_allowed(name, bounds)})")
+    measures, bounds, over = comparison.measures(), asdict(limits), comparison.over(limits)
+    found = [
+        f"{title} {_measured(measures[name], name in over)} (allowed {_allowed(name, bounds)})"
+        for name, title in _ROWS
+    ]
     return f"{', '.join(found)} on {comparison.fidelity.n} images"
+
+
+def _measured(value: float | None, is_over: bool) -> str:
+    """Return a measure as text. An infinite error is None in the measures, as an undefined value is."""
+    if value is None:
+        return "inf" if is_over else "-"
+    return f"{value:.3g}"
 
 
 def _allowed(name: str, limits: Mapping[str, float]) -> str:

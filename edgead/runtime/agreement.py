@@ -191,8 +191,9 @@ def _error(reference: Float32Array, other: Float32Array, threshold: float, facto
     if not (np.isfinite(reference).all() and np.isfinite(other).all()):
         return float("inf")
     a, b = (_root(values.astype(np.float64), factors) for values in (reference, other))
-    # Threshold and reference may both be zero.
-    scale = np.maximum(np.maximum(np.abs(a), threshold ** (1.0 / factors)), np.finfo(np.float32).tiny)
+    # A threshold below zero, which has no root, is below every magnitude. Threshold and reference may both be zero.
+    least = max(threshold, 0.0) ** (1.0 / factors)
+    scale = np.maximum(np.maximum(np.abs(a), least), np.finfo(np.float32).tiny)
     return float((np.abs(a - b) / scale).max())
 
 

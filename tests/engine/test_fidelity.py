@@ -10,7 +10,7 @@ import pytest
 
 from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.engine.fidelity import MAP_TOLERANCE, FidelityReport, Tolerance, ToleranceLimits
-from edgead.engine.refusal import refusal, require_each, table, verify
+from edgead.engine.refusal import described, refusal, require_each, table, verify
 from edgead.errors import InputError, VerificationError
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import FakeSession
@@ -245,8 +245,9 @@ def test_a_refusal_marks_what_is_outside_and_shows_the_halves_beside_it() -> Non
     assert row(error, "AUROC change") == ["-", "-", "-", ">=", "-0.01"]
     heading = error.table[1].split()
     assert heading == ["measured", "teacher", "student", "allowed"]
-    broken = refusal(compared(float("nan")), "int8", "hint")
-    assert row(broken, "map error")[0] == "inf*"
+    broken = compared(float("nan"))
+    assert row(refusal(broken, "int8", "hint"), "map error")[0] == "inf*"
+    assert "inf" in described(*broken["washer"])
 
 
 @pytest.mark.parametrize(
@@ -274,6 +275,13 @@ def test_a_value_below_zero_by_rounding_has_a_root_below_zero() -> None:
     sessions = FakeSession(SIZE, 0.001), FakeSession(SIZE, -1e-9)
     found = compare_sessions(*sessions, make_images(2), 0.001, factors=3)
     assert found.map_error_max == pytest.approx(1.01, rel=1e-5)
+
+
+def test_a_threshold_below_zero_has_no_root_and_limits_nothing() -> None:
+    # A manifest can have one, because a threshold is any finite number there.
+    sessions = FakeSession(SIZE, 0.001), FakeSession(SIZE, 0.001 * 1.2**3)
+    found = [compare_sessions(*sessions, make_images(2), threshold, factors=3) for threshold in (-0.1, 0.0)]
+    assert [fidelity.map_error_max for fidelity in found] == pytest.approx([0.2, 0.2], rel=1e-5)
 
 
 def test_the_root_changes_neither_ranks_nor_decisions() -> None:
