@@ -111,6 +111,8 @@ def test_a_run_of_each_method_is_loaded_as_it_was_trained(images, tmp_path, meth
     loaded = Run(tmp_path, record).load_model()
     assert same_tensors(dict(loaded.state_dict()), load_file(tmp_path / "model.safetensors"))
     assert loaded.head.sigma == METHODS[method].presets["paper"].sigma
+    # The publications add the scales as they are.
+    assert loaded.head.weights == ()
     (part,) = record.parts.values()
     (holdout,) = Run(tmp_path, record).holdout_images().values()
     assert part.threshold is not None
