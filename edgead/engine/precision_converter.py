@@ -1,9 +1,8 @@
 """Converts a float32 graph to the candidate precisions that `--precision` selects.
 
 `--precision auto` tries the candidate precisions in the fallback order. They share the calibration, the absolute maxima
-and the sensitive layers, which are measured once. No held-out image is used for calibration, so that the verification
-has images that chose no clipping limit. Cross-fitted images do both: docs/decisions/0012-cross-fitting.md. This module
-does not need torch.
+and the sensitive layers, which are measured once. Held-out images never calibrate, because they verify the result;
+cross-fitted images do both (docs/decisions/0012-cross-fitting.md). This module does not need torch.
 """
 
 from __future__ import annotations
