@@ -38,13 +38,18 @@ def scale_weights(method: DistillationMethod, images: UInt8Array) -> tuple[float
         return ()
     device = next(method.parameters()).device
     method.eval()
-    peaks = np.array(
-        [
-            [float(cosine_map(t, s).amax()) for t, s in zip(*method.features(image), strict=True)]
-            for image in (torch.from_numpy(one[None]).to(device) for one in images)
-        ]
-    ).mean(0)
-    if len(peaks) == 1 or not 0.0 < peaks.max() < np.inf:
+
+    def peaks_of(image: UInt8Array) -> list[float]:
+        """Largest value of each cosine map of an image (H, W, 3)."""
+        sides = method.features(torch.from_numpy(image[None]).to(device))
+        return [float(cosine_map(t, s).amax()) for t, s in zip(*sides, strict=True)]
+
+    first = peaks_of(images[0])
+    # Before the other images, because a method in closed form has one scale, and up to all good images here.
+    if len(first) == 1:
+        return ()
+    peaks = np.mean([first, *map(peaks_of, images[1:])], axis=0)
+    if not 0.0 < peaks.max() < np.inf:
         return ()
     inverse = 1.0 / np.maximum(peaks, LEAST_SHARE * peaks.max())
     weights: list[float] = (len(peaks) * inverse / inverse.sum()).astype(np.float32).tolist()
