@@ -4,6 +4,8 @@ The cosine maps of a fine scale are larger than those of a coarse one, also on g
 student does not reproduce. In a plain sum this noise hides defects that only a coarse scale sees. EfficientAD (Batzner,
 Heckler & König, WACV 2024, section 3.4) normalises its two maps by quantiles on good images before it adds them. Here
 the largest value of each map counts, because the score is a largest value.
+
+The same images set the threshold afterwards. So its bound on false alarms is approximate: docs/thresholds.md.
 """
 
 from __future__ import annotations
