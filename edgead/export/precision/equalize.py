@@ -98,7 +98,10 @@ class _Rewriting:
             before, after = producer.get(node.input[0]), readers.get(node.output[0], [])
             if before is None or before.op_type != "Conv" or len(readers[node.input[0]]) > 1:
                 continue
-            if not all(_is_unpadded(reader) and reader.output[0] in quantised for reader in after):
+            # A graph of an untrusted bundle may have outputs that nobody reads.
+            if not after or not all(
+                _is_unpadded(reader) and reader.output[0] in quantised for reader in after
+            ):
                 continue
             shift = absolute_maxima[node.output[0]] / 2.0
             self._add_to_bias(before, -shift)

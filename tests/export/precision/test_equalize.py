@@ -134,6 +134,18 @@ def test_the_interval_of_relu6_is_centred_only_without_padding() -> None:
     np.testing.assert_allclose(found["expand_6"], before["expand_6"], atol=1e-4)
 
 
+def test_an_activation_that_nobody_reads_is_left_alone() -> None:
+    model, images = rich_graph(), toy_images(2)
+    found = maxima(model, images)
+    stem = next(number for number, node in enumerate(model.graph.node) if node.output[0] == "stem")
+    unread = helper.make_node("Conv", ["image", "stem_w", "stem_b"], ["unread"], strides=[4, 4])
+    model.graph.node.insert(stem, unread)
+    model.graph.node.insert(stem + 1, helper.make_node("Clip", ["unread", "zero", "six"], ["unread_6"]))
+    expected, equal = head_inputs(model, images), equalised(model, found)
+    for one, other in zip(expected, head_inputs(equal, images), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5 * np.abs(one).max())
+
+
 def test_a_tensor_that_another_operator_reads_keeps_its_channels() -> None:
     model, images = rich_graph("Sigmoid"), toy_images(3)
     found, before = maxima(equalised(model, maxima(model, images)), images), maxima(model, images)
