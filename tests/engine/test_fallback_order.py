@@ -243,6 +243,8 @@ def test_a_refusal_shows_which_half_does_the_harm_and_what_to_try(
                 )
         return model
 
+    # The calibration keeps the honest function. It is imported here, or it would import the broken one and keep it.
+    monkeypatch.setattr("edgead.export.precision.calibration.int8_from_float32", int8_from_float32)
     monkeypatch.setattr("edgead.export.precision.quantize.int8_from_float32", broken)
     with pytest.raises(VerificationError) as refusal:
         build_bundle(GraphRun(), tmp_path / "x", plan(folder, "int8"))
