@@ -88,9 +88,10 @@ def stream(
         EdgeadError: The source or the inference failed, or a sink while the frames of a file were scored.
     """
     line = LineControl() if line is None else line
-    check = _frame_check(source, policy, line)
     survives, waits = source.live or source.endless, not source.live
     with Deliveries(sinks, waits=waits, survives=survives, stop=stop) as outputs:
+        # Here, because an error closes the sinks, too.
+        check = _frame_check(source, policy, line)
         # The first inference allocates memory, and on a GPU it may compile. It runs before the capture, so that it
         # delays no frame and counts in no latency.
         session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))

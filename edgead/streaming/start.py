@@ -57,8 +57,10 @@ def start_stream(model: Model, source: str, sinks: Sequence[str], options: Mappi
         if trigger is not None:
             stack.enter_context(trigger)
         stack.enter_context(pause_on_signals(line.pause, line.resume))
-        # A stop during the wait leaves no frames.
-        frames = open_when_there(open_it, options.get("wait", 0.0), stop) or ImageSource(source, [])
+        frames = open_when_there(open_it, options.get("wait", 0.0), stop)
+        if frames is None:
+            # A stop during the wait leaves neither frames nor parts.
+            frames, trigger, line = ImageSource(source, []), None, LineControl()
         stack.enter_context(frames)
         opened_sinks = open_sinks(sinks, fps=frames.fps)
         if trigger is not None:

@@ -549,6 +549,13 @@ def test_a_part_whose_trigger_came_late_gets_no_verdict() -> None:
 
 
 def test_a_trigger_needs_a_camera() -> None:
-    source = ScriptedSource(lambda: iter([IMAGE]), live=False)
+    closed = threading.Event()
+
+    class Closed(Record):
+        def close(self) -> None:
+            closed.set()
+
+    source, line = ScriptedSource(lambda: iter([IMAGE]), live=False), LineControl(PartRule())
     with pytest.raises(InputError):
-        stream(FakeSession(SIZE), source, [], size=SIZE, threshold=1.0, line=LineControl(PartRule()))
+        stream(FakeSession(SIZE), source, [Closed()], size=SIZE, threshold=1.0, line=line)
+    assert closed.is_set()

@@ -1,3 +1,6 @@
+import logging
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -83,6 +86,23 @@ def test_the_command_waits_for_a_camera(tmp_path: Path, capfd: pytest.CaptureFix
     assert "1 scored" in capfd.readouterr().out
     assert run_main("stream", str(bundle), "--source", str(tmp_path / "never"), "--wait", "0.05") == 1
     capfd.readouterr()
+
+
+@pytest.mark.usefixtures("signals_of_a_terminal")
+def test_a_signal_ends_the_wait_of_a_stream_with_a_trigger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def send(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # The log of the first try shows that the wait has begun.
+    monkeypatch.setattr(logging.getLogger("edgead.streaming.sources.waiting"), "warning", send)
+    bundle = write_brightness_bundle(
+        tmp_path / "bundle", SIZE, Threshold(40 / 255, 0.01, 0.95, 0.96, 320, 299)
+    )
+    arguments = ("--source", str(tmp_path / "never"), "--wait", "inf", "--trigger", f"file:{tmp_path}")
+    assert run_main("stream", str(bundle), *arguments) == 0
+    assert "0 seen" in capfd.readouterr().out
 
 
 def test_a_web_camera_that_starts_is_waited_for_and_a_wrong_path_is_not() -> None:
