@@ -62,14 +62,14 @@ def start_stream(model: Model, source: str, sinks: Sequence[str], options: Mappi
             # A stop during the wait leaves neither frames nor parts.
             frames, trigger, line = ImageSource(source, []), None, LineControl()
         stack.enter_context(frames)
-        opened_sinks = open_sinks(sinks, fps=frames.fps)
         if trigger is not None:
-            # Not earlier, because the parts that come during the wait for a camera get no verdict.
+            # Not earlier, because the parts that come during the wait for a camera get no verdict. Not later, because
+            # the stream, which closes the sinks, must follow their opening at once.
             trigger.start(line)
         return stream(
             model.session,
             frames,
-            opened_sinks,
+            open_sinks(sinks, fps=frames.fps),
             size=model.size,
             threshold=used.value,
             policy=policy,

@@ -44,17 +44,35 @@ class WebTrigger(ThreadTrigger):
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__()
+        self._server = _Server((host, port), _Handler, bind_and_activate=False)
         try:
-            self._server = _Server((host, port), _Handler)
+            self._server.server_bind()
         except (OSError, OverflowError, TypeError, ValueError) as error:
             # Errors of all but the first kind come from a name that no host can have.
-            raise TriggerError(f"cannot listen on {host}:{port} ({error})", hint=_EXAMPLE) from error
+            self._server.server_close()
+            raise self._not_usable(host, port, error) from error
         self.port = int(self._server.server_address[1])
         self.name = f"http:{host}:{self.port}"
 
-    def _run(self, line: LineControl) -> None:
+    def start(self, line: LineControl) -> None:
+        """Take requests from now on: those of parts that passed earlier are refused. See `Trigger.start`.
+
+        Raises:
+            TriggerError: Another program has begun to use the port.
+        """
         self._server.line = line
+        try:
+            self._server.server_activate()
+        except OSError as error:
+            raise self._not_usable(str(self._server.server_address[0]), self.port, error) from error
+        super().start(line)
+
+    def _run(self, line: LineControl) -> None:
         self._server.serve_forever(_POLL_S)
+
+    @staticmethod
+    def _not_usable(host: str, port: int, error: Exception) -> TriggerError:
+        return TriggerError(f"cannot listen on {host}:{port} ({error})", hint=_EXAMPLE)
 
     def close(self) -> None:
         """Stop the server; may be called twice."""
@@ -72,8 +90,8 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     line: LineControl
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._open: dict[socket.socket, float] = {}
         self._changing = threading.Lock()
 

@@ -136,8 +136,18 @@ def test_an_address_that_is_none_is_refused(target: str) -> None:
 
 
 def test_a_port_in_use_is_refused() -> None:
-    with open_trigger("http:0") as trigger, pytest.raises(TriggerError):
+    with started("http:0") as (trigger, _), pytest.raises(TriggerError):
         open_trigger(f"http:{port_of(trigger)}")
+    with open_trigger("http:0") as first, open_trigger(f"http:{port_of(first)}") as second:
+        first.start(Announced())
+        with pytest.raises(TriggerError):
+            second.start(Announced())
+
+
+def test_a_request_from_before_the_start_is_refused() -> None:
+    # Its part has passed when the stream begins.
+    with open_trigger("http:0") as trigger, pytest.raises(ConnectionRefusedError):
+        request(trigger, "/trigger")
 
 
 def test_a_server_that_was_not_started_can_be_closed_and_one_that_was_twice() -> None:
