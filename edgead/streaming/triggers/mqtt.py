@@ -73,16 +73,19 @@ class MqttTrigger(Trigger):
 
         def on_message(client: Client, data: object, message: MQTTMessage) -> None:
             now_ns = time.monotonic_ns()
-            if message.retain:
-                return
-            if message.topic == topic:
+            if not message.retain:
                 announce(line, bytes(message.payload[:MOST_ID_BYTES]), now_ns)
-            else:
+
+        def on_control(client: Client, data: object, message: MQTTMessage) -> None:
+            if not message.retain:
                 (line.pause if message.topic.endswith("/pause") else line.resume)()
 
         self._client.on_connect = on_connect
         self._client.on_subscribe = on_subscribe
-        self._client.on_message = on_message
+        # By topic: a broker may send messages of other topics, also of one that is not text in UTF-8.
+        self._client.message_callback_add(topic, on_message)
+        self._client.message_callback_add(f"{topic}/pause", on_control)
+        self._client.message_callback_add(f"{topic}/resume", on_control)
         where = f"{self._broker.host}:{self._broker.port}"
         self._client.on_connect_fail = lambda *_: self._report(line, f"cannot connect to {where}")
         self._client.on_disconnect = on_disconnect

@@ -1,7 +1,9 @@
 """Triggers of a real MQTT broker."""
 
 import shutil
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,32 @@ def test_a_broker_that_is_away_is_reported_and_keeps_no_triggers(
             publisher.send("line", b"now")
             wait_until(lambda: line.poll() and line.ids[-1] == "now")
             publisher.close()
+
+
+def test_messages_of_other_topics_do_nothing() -> None:
+    def message(topic: bytes, payload: bytes = b"") -> bytes:
+        rest = len(topic).to_bytes(2, "big") + topic + payload
+        return bytes([0x30, len(rest)]) + rest
+
+    def broker() -> None:
+        client, _ = server.accept()
+        with client:
+            client.recv(1024)
+            client.sendall(b"\x20\x02\0\0")
+            subscription = client.recv(1024)
+            client.sendall(b"\x90\x05" + subscription[2:4] + b"\0\0\0" + message(b"line/pause"))
+            client.sendall(message(b"\xff") + message(b"other") + message(b"line", b"S1"))
+            ended.wait(30)
+
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=broker)
+        thread.start()
+        with started(f"mqtt://127.0.0.1:{server.getsockname()[1]}/line") as (_, line):
+            line.take(1)
+            assert (line.ids, line.is_paused) == (["S1"], True)
+        ended.set()
+        thread.join()
 
 
 @needs_broker
