@@ -21,9 +21,10 @@ def pause_on_signals(pause: Callable[[], None], resume: Callable[[], None]) -> I
         yield
         return
     calls = {signal.SIGUSR1: pause, signal.SIGUSR2: resume}
-    previous = {number: signal.getsignal(number) for number in calls}
-    for number, call in calls.items():
-        signal.signal(number, lambda *_, call=call: call())
+    # None is a handler of another language, which could not be put back.
+    previous = {number: handler for number in calls if (handler := signal.getsignal(number)) is not None}
+    for number in previous:
+        signal.signal(number, lambda *_, call=calls[number]: call())
     try:
         yield
     finally:

@@ -161,8 +161,8 @@ class GenicamCamera:
         if camera.is_gv_device() and not self._device.is_controller():
             self._lost.set()
             raise AbsentSourceError(f"{self._shown} is used by another program", hint="end that program")
-        apply_settings(camera, aravis, self._glib, settings, self._shown)
         with self._answers():
+            apply_settings(camera, aravis, self._glib, settings, self._shown)
             if not is_supported(camera.get_pixel_format()):
                 offered = set(camera.dup_available_pixel_formats_as_strings())
                 usable = (

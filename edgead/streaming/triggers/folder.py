@@ -47,7 +47,8 @@ class FolderTrigger(ThreadTrigger):
         tries, is_late = 0, True
         while not self._stopping.wait(pause_s(tries) if tries else _POLL_S):
             try:
-                for path in self._found():
+                found = self._found()
+                for path in found:
                     now_ns = time.monotonic_ns()
                     # Removed first: a file that stays would announce its part again and again.
                     path.unlink()
@@ -57,7 +58,8 @@ class FolderTrigger(ThreadTrigger):
                 tries, is_late = tries + 1, True
                 report_trouble(line, self.name, error.strerror or "the folder cannot be read", tries)
                 continue
-            line.trouble, tries, is_late = None, 0, False
+            # More files than one turn takes were there before, too.
+            line.trouble, tries, is_late = None, 0, is_late and len(found) == _MOST_FILES
 
     def _found(self) -> list[Path]:
         """Return the trigger files, by name."""

@@ -29,6 +29,17 @@ def test_each_trigger_file_is_a_part_and_is_removed(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["folder.trigger", "notes.txt"]
 
 
+def test_many_files_from_before_the_start_are_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgead.streaming.triggers.folder._MOST_FILES", 3)
+    for number in range(8):
+        (tmp_path / f"{number}.trigger").touch()
+    with started(f"file:{tmp_path}") as (_, line):
+        line.take(8)
+        (tmp_path / "new.trigger").touch()
+        parts = line.take(9)
+    assert [part.problem is None for part in parts] == [False] * 8 + [True]
+
+
 def test_a_folder_that_is_away_for_a_while_is_reported(tmp_path: Path) -> None:
     folder, away = tmp_path / "share", tmp_path / "away"
     folder.mkdir()
