@@ -15,6 +15,7 @@ TERMINAL_EVERY_S = 0.2
 LOG_EVERY_S = 10.0
 # Length to which the name of a part is cut: a bundle may have names of any length.
 MAX_PART_SHOWN = 24
+_WITHOUT_VERDICT = ("no_signal", "paused")
 
 
 class StatusLine(RecordSink):
@@ -45,6 +46,9 @@ class StatusLine(RecordSink):
             # At the end the line keeps what it has shown last.
             if record["state"] != "stopped":
                 self._state = record
+                if record["state"] in _WITHOUT_VERDICT:
+                    # The last verdict would look new when they are over.
+                    self._latest = None
                 if "starting" not in (record["state"], record["previous"]) or record["reason"]:
                     self._show()
             return
@@ -79,12 +83,12 @@ class StatusLine(RecordSink):
         if passed_s >= 1.0:
             self._since_s, self._scored_then = now_s, self._scored
         self._shown_s = now_s
-        if self._state is not None and self._state["state"] in ("no_signal", "paused"):
+        if self._state is not None and self._state["state"] in _WITHOUT_VERDICT:
             state = f"{self._state['state'].replace('_', ' ').upper()}  {self._state['reason']}"
         elif self._no_verdict is not None:
             state = f"NO VERDICT  {self._no_verdict}"
         elif self._latest is None:
-            state = "waiting for the first image"
+            state = "waiting for a verdict"
         else:
             word = "REJECT" if self._latest["is_anomalous"] else "good  "
             state = (

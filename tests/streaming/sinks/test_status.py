@@ -32,12 +32,12 @@ def test_the_status_line_in_a_terminal(columns: int, monkeypatch: pytest.MonkeyP
     sink.close()
     shown = [text.rstrip() for text in screen.written.removesuffix("\n").split("\r")[1:]]
     first_words = [text.split()[0] for text in shown]
-    # A signal that returns shows the last verdict again, and the end shows the state again.
-    assert first_words == ["waiting", "good", "REJECT", "NO", "NO", "REJECT", "NO", "good", "good"]
+    # A signal that returns does not show the last verdict again, and the end shows the state again.
+    assert first_words == ["waiting", "good", "REJECT", "NO", "NO", "waiting", "NO", "good", "good"]
     assert [shown[index].split("  ")[0] for index in (3, 6)] == ["NO SIGNAL", "NO VERDICT"]
     assert [len(text) for text in screen.lines] == [len(screen.lines[0]), 0]
     if columns == 200:
-        assert "waiting for the first image  0 scored" in shown[0]
+        assert "waiting for a verdict  0 scored" in shown[0]
         assert "good    score 0.2500 of 0.5000" in shown[1]
         assert "1 scored  0 rejected" in shown[1]
         assert "REJECT  score 0.7500 of 0.5000" in shown[2]
