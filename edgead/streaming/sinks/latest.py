@@ -1,7 +1,8 @@
 """The latest state of a stream, for controllers: they act on the newest verdict and have no use for old ones.
 
-A controller must never take an old "good" for a new one. So a verdict ends with the next frame that gets none, with the
-signal, and `VALID_S` after it came, because the inference may hang.
+A controller must never take an old "good" for a new one. So a verdict ends with the next frame that is late or not
+finite, with a trigger with the next part that gets none, with the signal, and `VALID_S` after it came, because the
+inference may hang.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ class LatestState:
         reason: Reason why the latest frame has no verdict; otherwise the one of the state.
         verdict: Record of the verdict on the latest frame; None if it has none.
         verdict_at_s: Time at which that verdict came, from `time.monotonic`.
-        good: Number of good frames.
-        rejected: Number of rejected frames.
-        withheld: Number of frames that got no verdict because they were late or not finite.
+        good: Number of good frames, with a trigger of good parts.
+        rejected: Number of rejected frames or parts.
+        withheld: Number of frames that got no verdict because they were late or not finite; with a trigger, number of
+            parts without a verdict, the missed ones included.
         time: Time of the latest change, UTC in ISO 8601; empty before the first event.
     """
 

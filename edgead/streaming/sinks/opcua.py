@@ -3,13 +3,14 @@
 The object ``edgead`` has these variables, with the node identifiers ``ns=2;s=NAME``:
 
     state, reason                         state of the stream, and why it is degraded or there is no verdict
-    good, rejected, withheld              numbers of frames so far
+    good, rejected, withheld              numbers of frames so far, with a trigger of parts
     is_anomalous, anomaly_score, threshold, share_of_threshold, frame_index, part
                                           the verdict on the latest frame
 
 Where there is no verdict, the variables of the verdict have no value, and their status is bad: `BadNoCommunication`
-without a signal, `BadWaitingForInitialData` at the start, otherwise `BadNoData`. A verdict of a degraded stream has the
-status `UncertainSensorNotAccurate`. The source timestamp is the time of the event. Clients can write nothing.
+without a signal, `BadOutOfService` during a pause, `BadWaitingForInitialData` at the start, otherwise `BadNoData`. A
+verdict of a degraded stream has the status `UncertainSensorNotAccurate`. The source timestamp is the time of the event.
+Clients can write nothing.
 """
 
 from __future__ import annotations
@@ -162,6 +163,8 @@ class OpcUa(LatestSink):
             status = ua.StatusCodes.UncertainSensorNotAccurate if degraded else ua.StatusCodes.Good
         elif latest.state == "starting":
             status = ua.StatusCodes.BadWaitingForInitialData
+        elif latest.state == "paused":
+            status = ua.StatusCodes.BadOutOfService
         elif latest.is_running:
             status = ua.StatusCodes.BadNoData
         else:

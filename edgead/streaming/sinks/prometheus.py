@@ -1,8 +1,10 @@
 """Figures of the stream for Prometheus, which fetches them from ``http://HOST:PORT/metrics``.
 
-edgead_frames_total{part, decision}     frames with a verdict, decision "good" or "reject"
-edgead_withheld_frames_total            frames without a verdict that were late, or had no finite score or map
-edgead_latency_seconds                  histogram: frame in hand to decision
+edgead_frames_total{part, decision}     frames with a verdict, decision "good" or "reject"; with a trigger parts
+edgead_withheld_frames_total            frames without a verdict that were late, or had no finite score or map; with a
+                                        trigger parts without a verdict
+edgead_missed_triggers_total            triggers that came while too many waited
+edgead_latency_seconds                  histogram: frame in hand to decision, with a trigger from the trigger on
 edgead_age_seconds                      histogram: capture to decision; cameras only
 edgead_share_of_threshold               score of the latest frame as a share of the threshold
 edgead_state{edgead_state}              1 for the state of the stream, 0 for the other states
@@ -57,13 +59,16 @@ class Prometheus(RecordSink):
         registry = CollectorRegistry()
         self._counts: Callable[[], Sequence[SinkCount]] = tuple
         self._frames = Counter(
-            "edgead_frames", "Frames with a verdict", ("part", "decision"), registry=registry
+            "edgead_frames", "Frames or parts with a verdict", ("part", "decision"), registry=registry
         )
         self._withheld = Counter(
-            "edgead_withheld_frames", "Frames that were late or not finite", registry=registry
+            "edgead_withheld_frames", "Frames or parts without a verdict", registry=registry
+        )
+        self._missed = Counter(
+            "edgead_missed_triggers", "Triggers that came while too many waited", registry=registry
         )
         self._latency = Histogram(
-            "edgead_latency_seconds", "Frame in hand to decision", buckets=_BUCKETS_S, registry=registry
+            "edgead_latency_seconds", "Frame or trigger to decision", buckets=_BUCKETS_S, registry=registry
         )
         self._age = Histogram(
             "edgead_age_seconds", "Capture to decision", buckets=_BUCKETS_S, registry=registry
@@ -96,6 +101,8 @@ class Prometheus(RecordSink):
                 self._share.set(record["share_of_threshold"])
         elif event == "withheld":
             self._withheld.inc()
+        elif event == "missed":
+            self._missed.inc(record["triggers"])
         elif event == "state":
             self._state.state(record["state"])
 

@@ -93,6 +93,10 @@ def test_clients_see_each_event_and_neither_write_nor_hold_up_the_end(
     found = asking(port, read)
     assert (values(found), states(found)) == (["no_signal", LOST.reason, 0, 2, 1], {"BadNoCommunication"})
     assert found["is_anomalous"].Value.Value is None
+    sink.state(StateChange("paused", "no_signal", ("paused",), "the stream is paused"))
+    found = asking(port, read)
+    assert values(found) == ["paused", "the stream is paused", 0, 2, 1]
+    assert states(found) == {"BadOutOfService"}
     sink.state(BACK)
     sink.write(frame(textured(1), 5), verdict(5, 0.25), MAP)
     assert values(asking(port, read)) == ["running", "", 1, 2, 1]

@@ -9,6 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgead.errors import InputError, SinkError
 from edgead.runtime import FakeSession
 from edgead.streaming import open_sink, stream
+from edgead.streaming.record import missed_record
+from edgead.streaming.sinks.base import RecordSink
 from tests.helpers.mqtt_broker import free_port
 from tests.helpers.stream_parts import SIZE, Record, ScriptedSource, frame, textured
 from tests.streaming.test_sinks import BACK, LOST, MAP, verdict
@@ -31,11 +33,14 @@ def test_the_figures_follow_the_events() -> None:
         for index, score in enumerate((0.25, 0.75, 0.125)):
             sink.write(frame(textured(1), index), verdict(index, score), MAP)
         sink.withheld(frame(textured(1), 3), "the map is not finite")
+        assert isinstance(sink, RecordSink)
+        sink.record(missed_record("cam", 5, "too fast"))
         sink.state(LOST)
         figures = fetched(port)
         assert figures["edgead_frames_total", "good", "washer"] == 2
         assert figures["edgead_frames_total", "reject", "washer"] == 1
         assert figures["edgead_withheld_frames_total",] == 1
+        assert figures["edgead_missed_triggers_total",] == 5
         assert figures["edgead_latency_seconds_count",] == 3
         assert figures["edgead_latency_seconds_sum",] == pytest.approx(3 * 12.346e-3)
         assert figures["edgead_share_of_threshold",] == 0.25
