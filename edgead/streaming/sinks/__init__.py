@@ -183,7 +183,7 @@ def _plan(uri: str, fps: float | None) -> Plan:
     if kind == "webhook":
         return plan_webhook(target)
     if kind == "prometheus":
-        return plan_prometheus(target)
+        return plan_prometheus(uri)
     if uri == "status:":
         return Plan("standard error", StatusLine)
     if uri == "window:":

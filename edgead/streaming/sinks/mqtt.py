@@ -56,7 +56,7 @@ class Broker:
         key: File of the key of that certificate.
 
     Raises:
-        SinkError: The topic or the login is not usable.
+        SinkError: The topic is not usable.
     """
 
     host: str
@@ -72,9 +72,6 @@ class Broker:
     def __post_init__(self) -> None:
         data = self.topic.encode(errors="surrogatepass")
         printable = self.topic.isprintable() and self.topic == data.decode(errors="replace")
-        login = f"{self.user or ''}{self.password}"
-        if login != login.encode(errors="replace").decode():
-            raise SinkError(f"the login of {self.host} is not text in UTF-8", hint="percent-encode it")
         if not self.topic or not printable or set("+#") & set(self.topic) or len(data) > _MAX_TOPIC_BYTES:
             raise SinkError(
                 f"topic {self.topic[:100]!r} is not usable", hint="give mqtt://HOST/TOPIC, without + and #"

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import re
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -30,9 +29,8 @@ from typing import Any, TypeVar
 from edgead.errors import SinkError, needs_extra
 from edgead.streaming.sinks.base import Plan
 from edgead.streaming.sinks.latest import LatestSink
-from edgead.streaming.sinks.server import read_server
+from edgead.streaming.sinks.server import LOCAL_HOST, read_listener, read_server
 from edgead.streaming.sinks.tls import tls_context
-from edgead.streaming.uri import split_options
 from edgead.text import one_line
 
 T = TypeVar("T")
@@ -237,9 +235,6 @@ class _Users:
         return User(role=UserRole.User)
 
 
-_LOCAL = re.compile(r"\d{1,5}")
-
-
 def plan_opcua(uri: str) -> Plan:
     """Read an address ``opcua:PORT`` or ``opcua://USER:PASSWORD@HOST:PORT/?cert=FILE&key=FILE``.
 
@@ -247,12 +242,11 @@ def plan_opcua(uri: str) -> Plan:
         SinkError: The address is not usable, or lacks the login or the certificate.
         InputError: An option is unknown.
     """
-    target = uri.partition(":")[2]
-    if "//" not in target:
-        place, _ = split_options(target, {})
-        if not _LOCAL.fullmatch(place) or not 0 < int(place) < 65536:
-            raise SinkError(f"opcua:{target} is no address to listen on", hint=_EXAMPLE)
-        return Plan(f"127.0.0.1:{int(place)}", partial(OpcUa, "127.0.0.1", int(place)))
+    if "//" not in uri:
+        host, port = read_listener(uri, _EXAMPLE)
+        if host is not None:
+            raise SinkError(f"{uri} has a host and no login", hint=_EXAMPLE)
+        return Plan(f"{LOCAL_HOST}:{port}", partial(OpcUa, LOCAL_HOST, port))
     server = read_server(uri, PORT, {"cert": str, "key": str}, _EXAMPLE)
     options = server.options
     if (

@@ -15,7 +15,6 @@ edgead_sink_failing{sink}               1 while a sink fails or does not answer,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,15 +22,14 @@ from typing import TYPE_CHECKING
 from edgead.errors import SinkError, needs_extra
 from edgead.streaming.record import Record
 from edgead.streaming.sinks.base import Plan, RecordSink, SinkCount
+from edgead.streaming.sinks.server import LOCAL_HOST, read_listener
 from edgead.streaming.state import STATES
-from edgead.streaming.uri import split_options
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 _BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _EXAMPLE = "give prometheus:PORT, which this machine alone can read, or prometheus:0.0.0.0:PORT"
-_ADDRESS = re.compile(r"(?:(?P<host>[^/?#@]+):)?(?P<port>\d{1,5})")
 
 
 class Prometheus(RecordSink):
@@ -135,16 +133,13 @@ class _SinkCollector:
         return written, lost, failing
 
 
-def plan_prometheus(target: str) -> Plan:
-    """Read an address without its kind: ``PORT`` or ``HOST:PORT``.
+def plan_prometheus(uri: str) -> Plan:
+    """Read an address ``prometheus:PORT`` or ``prometheus:HOST:PORT``.
 
     Raises:
         SinkError: The address is not usable.
         InputError: The address has options.
     """
-    place, _ = split_options(target, {})
-    found = _ADDRESS.fullmatch(place)
-    if found is None or not 0 < int(found["port"]) < 65536:
-        raise SinkError(f"prometheus:{target} is no address to listen on", hint=_EXAMPLE)
-    host, port = found["host"] or "127.0.0.1", int(found["port"])
+    given, port = read_listener(uri, _EXAMPLE)
+    host = given or LOCAL_HOST
     return Plan(f"{host}:{port}", partial(Prometheus, host, port))

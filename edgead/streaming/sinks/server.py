@@ -1,7 +1,11 @@
-"""Addresses of servers that take or give events: ``kind://USER:PASSWORD@HOST:PORT/PATH?name=value``."""
+"""Addresses of servers that take or give events: ``kind://USER:PASSWORD@HOST:PORT/PATH?name=value``.
+
+An address of a server of edgead itself is ``kind:PORT`` or ``kind:HOST:PORT``.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +13,10 @@ from urllib.parse import unquote, urlsplit
 
 from edgead.errors import SinkError
 from edgead.files.addresses import Address, check_host, shown_mistyped
-from edgead.streaming.uri import read_options
+from edgead.streaming.uri import read_options, split_options
+
+LOCAL_HOST = "127.0.0.1"
+_LISTENER = re.compile(r"(?:(?P<host>[^/?#@]+):)?(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ def read_server(uri: str, port: int, known: Mapping[str, Callable[[str], Any]], 
         example: Hint with an address as it should be.
 
     Raises:
-        SinkError: It is no such address, or it names no host.
+        SinkError: It is no such address, it names no host, or its login is not text.
         InputError: An option is unknown or has an invalid value.
     """
     shown, address = shown_mistyped(uri), Address.parse(uri) if "://" in uri else None
@@ -61,4 +68,43 @@ def read_server(uri: str, port: int, known: Mapping[str, Callable[[str], Any]], 
         raise SinkError(f"{shown} is no address of a server", hint=example) from error
     if not host:
         raise SinkError(f"{shown} names no host", hint=example)
+    check_login(address, shown)
     return Server(host, found or port, path, address.user, address.password, options)
+
+
+def check_login(address: Address, shown: str) -> None:
+    """Check that user and password can be sent.
+
+    Args:
+        address: Address.
+        shown: Address in errors, without secrets.
+
+    Raises:
+        SinkError: They are not text in UTF-8.
+    """
+    try:
+        f"{address.user or ''}{address.password}".encode()
+    except UnicodeEncodeError as error:
+        raise SinkError(f"the login of {shown} is not text in UTF-8", hint="percent-encode it") from error
+
+
+def read_listener(uri: str, example: str, least_port: int = 1) -> tuple[str | None, int]:
+    """Read an address to listen on, ``kind:PORT`` or ``kind:HOST:PORT``.
+
+    Args:
+        uri: Address with its kind.
+        example: Hint with an address as it should be.
+        least_port: Smallest port.
+
+    Returns:
+        The host, None if the address has none, and the TCP port.
+
+    Raises:
+        SinkError: It is no such address.
+        InputError: The address has options.
+    """
+    place, _ = split_options(uri.partition(":")[2], {})
+    found = _LISTENER.fullmatch(place)
+    if found is None or not least_port <= int(found["port"]) < 65536:
+        raise SinkError(f"{shown_mistyped(uri)} is no address to listen on", hint=example)
+    return found["host"], int(found["port"])

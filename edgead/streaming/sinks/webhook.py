@@ -21,6 +21,7 @@ from edgead.errors import SinkError
 from edgead.files.addresses import Address, check_host, shown_mistyped, without_secrets
 from edgead.streaming.pauses import pause_s
 from edgead.streaming.sinks.base import Plan
+from edgead.streaming.sinks.server import check_login
 from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink
 from edgead.streaming.sinks.time_limit import time_limit
 from edgead.streaming.sinks.tls import tls_context
@@ -43,7 +44,7 @@ class Webhook(StoredSink):
         ca: File of the certificates to trust; None for the ones of the system.
 
     Raises:
-        SinkError: The address or the certificates are not usable.
+        SinkError: The address, the login or the certificates are not usable.
         EdgeadError: The spool cannot be opened.
     """
 
@@ -59,6 +60,7 @@ class Webhook(StoredSink):
             raise SinkError(f"{without_secrets(address.url)} is no web address", hint=_EXAMPLE) from error
         if parts.scheme not in ("http", "https") or not self._host:
             raise SinkError(f"{without_secrets(address.url)} is no web address", hint=_EXAMPLE)
+        check_login(address, without_secrets(address.url))
         self._context = tls_context(ca) if parts.scheme == "https" else None
         super().__init__(spool, keep)
         self.name = f"webhook:{without_secrets(address.url)}"

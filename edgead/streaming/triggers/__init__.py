@@ -71,7 +71,7 @@ def _open(uri: str) -> Trigger:
     if kind == "exec":
         return CommandTrigger(target)
     if kind == "http" and not target.startswith("//"):
-        return open_web(target)
+        return open_web(uri)
     if kind in ("mqtt", "mqtts"):
         return open_mqtt_trigger(uri)
     if kind == "modbus":

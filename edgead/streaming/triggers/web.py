@@ -21,14 +21,13 @@ from typing import Any
 from edgead.errors import TriggerError
 from edgead.files.parsing import json_text
 from edgead.streaming.line import LineControl
+from edgead.streaming.sinks.server import LOCAL_HOST, read_listener
 from edgead.streaming.triggers.base import MOST_ID_BYTES, ThreadTrigger, announce
-from edgead.streaming.uri import split_options
 
 CONNECTION_S = 2.0
 MOST_CONNECTIONS = 16
 _POLL_S = 0.1
 _EXAMPLE = "give http:PORT, which this machine alone can reach, or http:0.0.0.0:PORT"
-_ADDRESS = re.compile(r"(?:(?P<host>[^/?#@]+):)?(?P<port>\d{1,5})")
 
 
 class WebTrigger(ThreadTrigger):
@@ -166,15 +165,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing, because the text comes from the client."""
 
 
-def open_web(target: str) -> WebTrigger:
-    """Open the trigger of an address without its kind: ``PORT`` or ``HOST:PORT``.
+def open_web(uri: str) -> WebTrigger:
+    """Open the trigger of an address ``http:PORT`` or ``http:HOST:PORT``; a free port for the port 0.
 
     Raises:
-        TriggerError: The address is not usable, or the port is in use.
+        SinkError: The address is not usable.
+        TriggerError: The port is in use.
         InputError: The address has options.
     """
-    place, _ = split_options(target, {})
-    found = _ADDRESS.fullmatch(place)
-    if found is None or not int(found["port"]) < 65536:
-        raise TriggerError(f"http:{target} is no address to listen on", hint=_EXAMPLE)
-    return WebTrigger(found["host"] or "127.0.0.1", int(found["port"]))
+    host, port = read_listener(uri, _EXAMPLE, least_port=0)
+    return WebTrigger(host or LOCAL_HOST, port)

@@ -194,6 +194,7 @@ def test_tls_checks_the_certificate_and_a_wrong_password_is_a_problem(tmp_path: 
         ("mqtt://broker/%ff%fe?spool=s", SinkError),
         ("mqtt://broker:99999/line?spool=s", SinkError),
         ("mqtt://my..broker/line?spool=s", SinkError),
+        ("mqtt://me:secr\udcffet@broker/line?spool=s", SinkError),
         ("mqtt://broker/line?spool=s&qos=2", InputError),
         ("mqtt://broker/line?spool=s&keep=0", InputError),
         ("mqtt://broker/line?spool=s&ca=cert.pem", SinkError),

@@ -218,6 +218,7 @@ def test_other_machines_need_a_login_and_encryption(tmp_path: Path) -> None:
         ("opcua://0.0.0.0:4840", SinkError),
         ("opcua://0.0.0.0:4840/?cert=c&key=k", SinkError),
         ("opcua://me:secret@0.0.0.0:4840", SinkError),
+        ("opcua://m\udcffe:secret@0.0.0.0:4840/?cert=c&key=k", SinkError),
         ("opcua://me:secret@0.0.0.0:4840/?cert=c", SinkError),
         ("opcua://me:secret@127.0.0.1:48400/?cert=nowhere.pem&key=nowhere.pem", SinkError),
     ],

@@ -200,6 +200,7 @@ def test_a_connection_that_the_server_ended_is_opened_again_without_a_warning(
         ("webhook:http:///in#spool=s", EdgeadError),
         ("webhook:http://host:99999/in#spool=s", EdgeadError),
         ("webhook:http://my..host/in#spool=s", SinkError),
+        ("webhook:http://m\udcffe:secret@host/in#spool=s", SinkError),
         ("webhook:http://host/in#spool=s&keep=0", InputError),
         ("webhook:http://host/in#spool=s&fps=2", InputError),
         ("webhook:https://host/in#spool=s&ca=nowhere.pem", SinkError),
