@@ -63,6 +63,18 @@ def test_a_bare_machine(here):
     assert diagnosis.environment.libraries["onnxruntime"] == onnxruntime.__version__
 
 
+def test_libraries_of_the_system_are_found_by_their_versions(here, monkeypatch):
+    def require_version(name, version):
+        if name == "Aravis":
+            raise ValueError("Namespace Aravis not available")
+
+    monkeypatch.setitem(sys.modules, "gi", SimpleNamespace(require_version=require_version))
+    found = by_name(doctor.diagnose().video)
+    assert (found["gstreamer"].found, found["gstreamer"].hint) == ("gst: and csi://", None)
+    assert found["aravis"].found is None
+    assert "gir1.2-aravis-0.8" in found["aravis"].hint
+
+
 def test_a_missing_driver_comes_with_a_hint(here):
     if list(Path("/proc/driver").glob("nvidia")):
         pytest.skip("this machine has an NVIDIA driver")
@@ -229,6 +241,8 @@ def test_the_table_names_everything_found_and_missing(here):
         "camera:0",
         "ffmpeg",
         "pyav",
+        "gstreamer",
+        "aravis",
         "torch",
         "tf_efficientnet_lite0",
         "resnet18",

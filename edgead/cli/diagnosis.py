@@ -192,11 +192,14 @@ def _text(path: Path) -> str:
 
 
 def _video() -> tuple[Finding, ...]:
-    """Check which videos OpenCV can read, whether it can show a window, and whether RTSP cameras can be read."""
+    """Check which videos OpenCV can read, whether it can show a window, and which other cameras can be read."""
     try:
         import cv2
     except ImportError as error:
         return (Finding("opencv", None, str(MissingLibraryError(error))),)
+    from edgead.streaming.sources import genicam, gstreamer
+    from edgead.streaming.sources.introspection import install_hint, is_installed
+
     registry = cv2.videoio_registry
     gui = cv2.currentUIFramework()
     display = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
@@ -204,16 +207,19 @@ def _video() -> tuple[Finding, ...]:
     full, av = "pip install opencv-python in place of another OpenCV", _version("av")
     return (
         Finding("opencv", cv2.__version__),
-        _built(registry.hasBackend(cv2.CAP_FFMPEG), "ffmpeg", "video files and http://", full),
-        _built(registry.hasBackend(cv2.CAP_V4L2), "v4l2", "cameras", full),
-        _built(registry.hasBackend(cv2.CAP_GSTREAMER), "gstreamer", "pipelines", None),
+        _there(registry.hasBackend(cv2.CAP_FFMPEG), "ffmpeg", "video files and http://", full),
+        _there(registry.hasBackend(cv2.CAP_V4L2), "v4l2", "cameras", full),
         Finding("window", window, None if gui else full),
         Finding("pyav", av, None if av else "pip install 'edgead[rtsp]' for rtsp://"),
+        _there(
+            is_installed(gstreamer.VERSIONS), "gstreamer", "gst: and csi://", install_hint(gstreamer.PACKAGES)
+        ),
+        _there(is_installed(genicam.VERSIONS), "aravis", "genicam://", install_hint(genicam.PACKAGES)),
     )
 
 
-def _built(there: bool, name: str, purpose: str, hint: str | None) -> Finding:
-    """Make the finding for a feature of the OpenCV build."""
+def _there(there: bool, name: str, purpose: str, hint: str) -> Finding:
+    """Make the finding for a feature of the OpenCV build, or a library of the system."""
     return Finding(name, purpose if there else None, None if there else hint)
 
 

@@ -34,7 +34,8 @@ _READ_US = 100_000
 # Longest wait for a camera to be closed. Each word to a camera that does not answer takes seconds.
 _CLOSE_S = 0.5
 _BUFFERS = 4
-_PACKAGES = "gir1.2-aravis-0.8"
+VERSIONS = {"GLib": "2.0", "Aravis": "0.8"}
+PACKAGES = "gir1.2-aravis-0.8"
 _HINT = "check its power, its cable and its network; arv-tool-0.8 lists the cameras"
 
 
@@ -138,7 +139,7 @@ class GenicamCamera:
     """
 
     def __init__(self, finder: _Finder, settings: Mapping[str, float | str], shown: str) -> None:
-        self._glib, self._aravis = import_library({"GLib": "2.0", "Aravis": "0.8"}, "Aravis", _PACKAGES)
+        self._glib, self._aravis = import_library(VERSIONS, "Aravis", PACKAGES)
         self._shown = shown
         self._stamp_ms = self._fps = 0.0
         self._lost = threading.Event()

@@ -30,8 +30,8 @@ _READ_S = 0.1
 
 _SINK_NAME = "edgead"
 _SINK = f"videoconvert ! video/x-raw,format=BGR ! appsink name={_SINK_NAME} max-buffers=1 drop=true"
-_VERSIONS = {"GLib": "2.0", "Gst": "1.0", "GstApp": "1.0", "GstVideo": "1.0"}
-_PACKAGES = "gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+VERSIONS = {"GLib": "2.0", "Gst": "1.0", "GstApp": "1.0", "GstVideo": "1.0"}
+PACKAGES = "gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
 _VALUE = re.compile(r'([\w-]+)(\s*=\s*)("(?:[^"\\]|\\.)*"|[^\s!,;]+)')
 # Properties and fields that hold no secret.
 _SHOWN = re.compile(
@@ -124,7 +124,7 @@ class Pipeline:
     """
 
     def __init__(self, description: str, shown: str, hint: str) -> None:
-        glib, self._gst, _, self._video = import_library(_VERSIONS, "GStreamer", _PACKAGES)
+        glib, self._gst, _, self._video = import_library(VERSIONS, "GStreamer", PACKAGES)
         self._shown = shown
         # Messages of elements may repeat them.
         self._secrets = [pair[3] for pair in _VALUE.finditer(description) if not _SHOWN.fullmatch(pair[1])]

@@ -41,7 +41,33 @@ def import_library(versions: Mapping[str, str], library: str, packages: str) -> 
         return tuple(importlib.import_module(f"gi.repository.{name}") for name in versions)
     except (ImportError, ValueError) as error:
         raise SourceError(
-            f"this source needs {library} with its Python binding ({error})",
-            hint=f"sudo apt-get install python3-gi {packages}, and use an environment that "
-            "/usr/bin/python3 -m venv --system-site-packages has made",
+            f"this source needs {library} with its Python binding ({error})", hint=install_hint(packages)
         ) from error
+
+
+def is_installed(versions: Mapping[str, str]) -> bool:
+    """Return whether this Python finds modules of `gi.repository`; they are not imported.
+
+    Args:
+        versions: Version of the interface by name of the module.
+    """
+    try:
+        import gi
+
+        for name, version in versions.items():
+            gi.require_version(name, version)
+    except (ImportError, ValueError):
+        return False
+    return True
+
+
+def install_hint(packages: str) -> str:
+    """Return how to install a library.
+
+    Args:
+        packages: Packages of Debian and Ubuntu that have its modules.
+    """
+    return (
+        f"sudo apt-get install python3-gi {packages}, and use an environment that "
+        "/usr/bin/python3 -m venv --system-site-packages has made"
+    )
