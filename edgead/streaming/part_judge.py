@@ -129,6 +129,8 @@ class PartJudge:
         limit = f"{self._max_age_ns / 1e9:g} s"
         if not part.scored and not part.waiting:
             return Problem("no_image", f"no image came within {limit}")
+        if len(part.scored) == n_frames:
+            return Problem("late", f"the verdict would come after more than {limit}")
         return Problem("late", f"{len(part.scored)} of {n_frames} images were judged within {limit}")
 
 

@@ -40,8 +40,8 @@ class Summary:
     """Counts, latencies and ages of a stream.
 
     A latency is the time that a frame takes from the queue to its decision, with a trigger the time from the trigger to
-    the decision on the part. An age is the time from the capture of an
-    image to its decision. Both are within 1 %; None if no frame was scored, and no age is known for files.
+    the decision on the part. An age is the time from the capture of an image to its decision. Both are within 1 %; None
+    if no frame was scored, and no age is known for files.
 
     Attributes:
         frames_seen: Number of all frames: frames_scored + frames_dropped + frames_withheld + frames_broken +
