@@ -31,7 +31,7 @@ from edgead.training.run import (
     write_record,
 )
 from edgead.training.sanity import Sanity, raised_share
-from edgead.training.scale_weights import scale_weights
+from edgead.training.scale_weights import scale_weights, spread_images
 from edgead.training.session import TorchSession
 
 
@@ -61,9 +61,9 @@ def finish_run(
     """
     from safetensors.torch import save
 
-    held_out = np.concatenate([part.held_out.images for part in parts.values()])
+    trained = [part.trained.images for part in parts.values()]
     # The publications have plain sums.
-    weights = () if fresh.config.preset == "paper" else scale_weights(method, held_out)
+    weights = () if fresh.config.preset == "paper" else scale_weights(method, spread_images(trained))
     method.head = replace(method.head, weights=weights)
     session = TorchSession(method)
     records, raised, begin = {}, {}, 0

@@ -5,10 +5,13 @@ student does not reproduce. In a plain sum this noise hides defects that only a 
 Heckler & König, WACV 2024, section 3.4) normalises its two maps by quantiles on good images before it adds them. Here
 the largest value of each map counts, because the score is a largest value.
 
-The same images set the threshold afterwards. So its bound on false alarms is approximate: docs/thresholds.md.
+The weights come from training images. Held-out images set the threshold afterwards, and its bound on false alarms holds
+for a model that does not depend on them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,13 +20,31 @@ from edgead.models.base import DistillationMethod
 from edgead.models.components.head import cosine_map
 from edgead.types import UInt8Array
 
+WEIGHED_IMAGES = 64
+"""Number of training images that the weights are measured on."""
+
 LEAST_SHARE = 1e-3
 """Smallest mean peak of a scale, as a share of that of the largest scale; it limits the weights."""
 
 
+def spread_images(parts: Sequence[UInt8Array]) -> UInt8Array:
+    """Choose about `WEIGHED_IMAGES` images, equally many of each part.
+
+    Args:
+        parts: Good images of each part, (N, H, W, 3) uint8 RGB, N >= 1.
+
+    Returns:
+        Images that are spread evenly over those of their part, part after part.
+    """
+    share = max(1, WEIGHED_IMAGES // len(parts))
+    return np.concatenate(
+        [images[np.linspace(0, len(images) - 1, min(share, len(images))).astype(int)] for images in parts]
+    )
+
+
 @torch.no_grad()
 def scale_weights(method: DistillationMethod, images: UInt8Array) -> tuple[float, ...]:
-    """Measure the weights on good images that the student did not learn from.
+    """Measure the weights on good images.
 
     The weight of a scale is inversely proportional to its mean peak: the largest value of its cosine map, averaged over
     the images. The weights have the sum K, so that scores keep their order of magnitude.
@@ -47,7 +68,7 @@ def scale_weights(method: DistillationMethod, images: UInt8Array) -> tuple[float
         return [float(cosine_map(t, s).amax()) for t, s in zip(*sides, strict=True)]
 
     first = peaks_of(images[0])
-    # Before the other images, because a method in closed form has one scale, and up to all good images here.
+    # Before the other images, because most methods with one scale need none of them.
     if len(first) == 1:
         return ()
     peaks = np.mean([first, *map(peaks_of, images[1:])], axis=0)

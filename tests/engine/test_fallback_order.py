@@ -453,8 +453,8 @@ def test_half_beside_int8_decides_as_float32_beside_int8(folder: Path) -> None:
             found.append(session.infer(images).anomaly_map)
     with OnnxRuntimeSession(GraphRun().graph) as session:
         exact = session.infer(images).anomaly_map
-    # Float16 has 11 bits and INT8 has 8, so float16 beside INT8 changes less than INT8 does. It still moves values at the
-    # edge of a quantisation step to the other side.
+    # Float16 has 11 bits and INT8 has 8, so float16 beside INT8 changes less than INT8 does. It still moves values at
+    # the edge of a quantisation step to the other side.
     between, of_int8 = (np.sqrt(np.mean((a - found[0]) ** 2)) for a in (found[1], exact))
     assert 0.0 < between < of_int8
 

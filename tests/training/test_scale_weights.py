@@ -13,7 +13,7 @@ from torch import nn
 
 from edgead.errors import CollapseError, RunError
 from edgead.training.run import open_run, read_record
-from edgead.training.scale_weights import scale_weights
+from edgead.training.scale_weights import scale_weights, spread_images
 from edgead.training.training import train_run
 from edgead.types import HeadSpec
 from tests.helpers.training_parts import cpu, tiny_config, write_images
@@ -67,6 +67,14 @@ def test_other_heads_get_no_weights(method):
     assert scale_weights(method, images(100)) == ()
 
 
+def test_chosen_images_are_spread_over_the_parts():
+    parts = [np.arange(n, dtype=np.uint8).reshape(-1, 1, 1, 1) for n in (200, 10)]
+    found = spread_images(parts).ravel().tolist()
+    assert found[:32] == sorted(found[:32])
+    assert (found[0], found[31], len(set(found[:32]))) == (0, 199, 32)
+    assert found[32:] == list(range(10))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     data = write_images(tmp_path_factory.mktemp("images"), 12)
@@ -89,7 +97,9 @@ def test_a_run_keeps_the_weights_and_its_threshold_counts_with_them(run):
     model = opened.load_model()
     assert model.head == replace(model.head, weights=weights)
     (held_out,) = opened.holdout_images().values()
-    assert scale_weights(model, held_out.images) == pytest.approx(weights, rel=1e-5)
+    # The images that set the threshold have no part in the weights.
+    assert scale_weights(model, opened.training_images(100).images) == pytest.approx(weights, rel=1e-5)
+    assert scale_weights(model, held_out.images) != pytest.approx(weights, rel=1e-5)
     (part,) = record.parts.values()
     assert part.threshold is not None
     scores = opened.session().infer(held_out.images).anomaly_score
