@@ -26,6 +26,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -111,13 +112,11 @@ class Modbus(LatestSink):
         Raises:
             SinkError: The controller cannot be reached, does not answer in time, or refuses the values.
         """
-        from pymodbus.exceptions import ModbusException
-
         if time.monotonic() < self._next_try_s:
             raise SinkError(self._trouble)
         try:
             self._write()
-        except (ModbusException, OSError, SinkError) as error:
+        except (OSError, SinkError) as error:
             self._client.close()
             self._tries += 1
             self._next_try_s = time.monotonic() + pause_s(self._tries)
@@ -144,7 +143,7 @@ class Modbus(LatestSink):
                 self._beats % _WORD,
                 self._score(),
             ]
-            answer = self._client.write_registers(to.registers, values, device_id=to.unit)
+            answer = self._ask(self._client.write_registers, to.registers, values)
             self._check(answer, 16, "registers", to.registers)
         if to.coils is not None:
             bits = [
@@ -154,8 +153,16 @@ class Modbus(LatestSink):
                 bool(self._beats & 1),
                 bool(number & 1),
             ]
-            answer = self._client.write_coils(to.coils, bits, device_id=to.unit)
+            answer = self._ask(self._client.write_coils, to.coils, bits)
             self._check(answer, 15, "coils", to.coils)
+
+    def _ask(self, request: Callable[..., Any], address: int, values: Sequence[int]) -> Any:
+        """Send a request; return the answer."""
+        try:
+            return request(address, values, device_id=self._controller.unit)
+        except Exception as error:
+            # A controller may answer anything, and the library has errors of all kinds for it.
+            raise ConnectionError("no answer that the library understands") from error
 
     def _score(self) -> int:
         """Return the share of the threshold in thousandths, in the range of a register."""
