@@ -77,6 +77,11 @@ class Broker:
                 f"topic {self.topic[:100]!r} is not usable", hint="give mqtt://HOST/TOPIC, without + and #"
             )
 
+    @property
+    def name(self) -> str:
+        """Address without user and password, for messages."""
+        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}/{self.topic}"
+
 
 class Mqtt(StoredSink):
     """Records and state of the stream, published to a broker; reconnects without limit.
@@ -99,7 +104,7 @@ class Mqtt(StoredSink):
             from paho.mqtt.enums import CallbackAPIVersion
         context = tls_context(broker.ca, broker.cert, broker.key) if broker.tls else None
         super().__init__(spool, keep)
-        self.name = f"{'mqtts' if broker.tls else 'mqtt'}://{broker.host}:{broker.port}/{broker.topic}"
+        self.name = broker.name
         self._broker = broker
         self._state: dict[str, Any] = {"state": "starting"}
         self._trouble = "not connected yet"

@@ -16,11 +16,11 @@ from edgead.errors import TriggerError, needs_extra
 from edgead.files.addresses import without_secrets
 from edgead.streaming.line import LineControl
 from edgead.streaming.pauses import pause_s
+from edgead.streaming.sinks.modbus import PORT
 from edgead.streaming.sinks.server import read_server
 from edgead.streaming.triggers.base import ThreadTrigger, announce, report_trouble
 from edgead.streaming.uri import number_in
 
-PORT = 502
 POLL_MS = 10
 # A larger step is a counter that was set anew.
 MOST_STEPS = 1000

@@ -38,7 +38,7 @@ class MqttTrigger(Trigger):
             from paho.mqtt.client import Client, MQTTv311
             from paho.mqtt.enums import CallbackAPIVersion
         context = tls_context(broker.ca, broker.cert, broker.key) if broker.tls else None
-        self.name = f"{'mqtts' if broker.tls else 'mqtt'}://{broker.host}:{broker.port}/{broker.topic}"
+        self.name = broker.name
         self._broker, self._is_closed, self._failures = broker, False, 0
         # The broker, or the library, makes up the name of the client.
         self._client: Client = Client(CallbackAPIVersion.VERSION2, clean_session=True, protocol=MQTTv311)
