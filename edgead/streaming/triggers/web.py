@@ -54,7 +54,7 @@ class WebTrigger(ThreadTrigger):
         self.name = f"http:{host}:{self.port}"
 
     def start(self, line: LineControl) -> None:
-        """Take requests from now on: those of parts that passed earlier are refused. See `Trigger.start`.
+        """Take requests from now on; earlier ones are refused, because their parts have passed. See `Trigger.start`.
 
         Raises:
             TriggerError: Another program has begun to use the port.
