@@ -15,6 +15,7 @@ edgead_sink_failing{sink}               1 while a sink fails or does not answer,
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from edgead.streaming.record import Record
 from edgead.streaming.sinks.base import Plan, RecordSink, SinkCount
 from edgead.streaming.sinks.server import LOCAL_HOST, read_listener
 from edgead.streaming.state import STATES
+from edgead.streaming.web_server import CONNECTION_S, POLL_S, BoundedServer
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -52,7 +54,7 @@ class Prometheus(RecordSink):
                 Enum,
                 Gauge,
                 Histogram,
-                start_http_server,
+                MetricsHandler,
             )
         registry = CollectorRegistry()
         self._counts: Callable[[], Sequence[SinkCount]] = tuple
@@ -76,10 +78,17 @@ class Prometheus(RecordSink):
         )
         self._state = Enum("edgead_state", "State of the stream", states=STATES, registry=registry)
         registry.register(_SinkCollector(lambda: self._counts()))
+        # For a client that sends nothing at the end of the stream; the server itself ends a slow one.
+        handler = type("Handler", (MetricsHandler,), {"registry": registry, "timeout": CONNECTION_S})
         try:
-            self._server, self._thread = start_http_server(port, host, registry)
-        except (OSError, OverflowError, UnicodeError) as error:
+            self._server = BoundedServer((host, port), handler)
+        except (OSError, OverflowError, TypeError, ValueError) as error:
+            # Errors of all but the first kind come from a name that no host can have.
             raise SinkError(f"cannot listen on {host}:{port} ({error})", hint=_EXAMPLE) from error
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(POLL_S,), name="edgead-prometheus-server", daemon=True
+        )
+        self._thread.start()
         self._is_open = True
 
     def show_counts(self, counts: Callable[[], Sequence[SinkCount]]) -> None:

@@ -10,12 +10,9 @@ trigger, so requests with an `Origin` are refused.
 from __future__ import annotations
 
 import re
-import socket
-import threading
 import time
-from contextlib import suppress
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from edgead.errors import TriggerError
@@ -23,10 +20,8 @@ from edgead.files.parsing import json_text
 from edgead.streaming.line import LineControl
 from edgead.streaming.sinks.server import LOCAL_HOST, read_listener
 from edgead.streaming.triggers.base import MOST_ID_BYTES, ThreadTrigger, announce
+from edgead.streaming.web_server import CONNECTION_S, POLL_S, BoundedServer
 
-CONNECTION_S = 2.0
-MOST_CONNECTIONS = 16
-_POLL_S = 0.1
 _EXAMPLE = "give http:PORT, which this machine alone can reach, or http:0.0.0.0:PORT"
 
 
@@ -67,7 +62,7 @@ class WebTrigger(ThreadTrigger):
         super().start(line)
 
     def _run(self, line: LineControl) -> None:
-        self._server.serve_forever(_POLL_S)
+        self._server.serve_forever(POLL_S)
 
     @staticmethod
     def _not_usable(host: str, port: int, error: Exception) -> TriggerError:
@@ -81,43 +76,10 @@ class WebTrigger(ThreadTrigger):
         self._server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
-    """A server with a bounded number of connections, each of which takes a bounded time."""
+class _Server(BoundedServer):
+    """A server with the control of a stream."""
 
-    daemon_threads = True
-    request_queue_size = 64
-    block_on_close = False
     line: LineControl
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._open: dict[socket.socket, float] = {}
-        self._changing = threading.Lock()
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Refuse a connection if too many are open."""
-        with self._changing:
-            if len(self._open) >= MOST_CONNECTIONS:
-                return False
-            self._open[request] = time.monotonic()
-        return True
-
-    def shutdown_request(self, request: Any) -> None:
-        """Close a connection."""
-        with self._changing:
-            self._open.pop(request, None)
-        super().shutdown_request(request)
-
-    def service_actions(self) -> None:
-        """End the connections that take too long."""
-        with self._changing:
-            late = [one for one, since_s in self._open.items() if time.monotonic() - since_s > CONNECTION_S]
-        for one in late:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing about a client that hangs up."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,7 +1,10 @@
 """The figures for Prometheus, read over HTTP and parsed by its library."""
 
+import socket
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
+from http.client import HTTPException
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,8 +14,10 @@ from edgead.runtime import FakeSession
 from edgead.streaming import open_sink, stream
 from edgead.streaming.record import missed_record
 from edgead.streaming.sinks.base import RecordSink
+from edgead.streaming.web_server import MOST_CONNECTIONS
 from tests.helpers.mqtt_broker import free_port
 from tests.helpers.stream_parts import SIZE, Record, ScriptedSource, frame, textured
+from tests.helpers.trigger_parts import wait_until
 from tests.streaming.test_sinks import BACK, LOST, MAP, verdict
 
 
@@ -70,6 +75,24 @@ def test_the_counts_of_every_sink_are_there() -> None:
     assert figures["edgead_sink_written_total", "Last"] == 2
     assert figures["edgead_sink_lost_total", "Record"] == 0
     assert figures["edgead_sink_failing", f"prometheus:127.0.0.1:{port}"] == 0
+
+
+def test_clients_that_send_nothing_hold_up_no_other_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edgead.streaming.web_server.CONNECTION_S", 0.3)
+    port = free_port()
+    with open_sink(f"prometheus:{port}"), ExitStack() as clients:
+        for _ in range(3 * MOST_CONNECTIONS):
+            clients.enter_context(socket.create_connection(("127.0.0.1", port)))
+
+        def works() -> bool:
+            try:
+                return bool(fetched(port))
+            except (OSError, HTTPException):
+                return False
+
+        wait_until(works)
 
 
 def test_a_port_in_use_and_bad_addresses_are_refused() -> None:

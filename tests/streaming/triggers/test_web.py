@@ -15,7 +15,7 @@ from edgead.streaming import open_trigger
 from edgead.streaming.parts import MOST_PENDING
 from edgead.streaming.triggers import WebTrigger
 from edgead.streaming.triggers.base import MOST_ID_BYTES
-from edgead.streaming.triggers.web import MOST_CONNECTIONS
+from edgead.streaming.web_server import MOST_CONNECTIONS
 from tests.helpers.trigger_parts import LIMIT_S, Announced, started, wait_until
 
 
