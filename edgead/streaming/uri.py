@@ -83,6 +83,20 @@ def read_options(query: str, known: Mapping[str, Callable[[str], T]]) -> dict[st
     return options
 
 
+def check_text(address: str, shown: str) -> None:
+    """Check an address that goes to a library in C, which a byte that is no text may crash.
+
+    Args:
+        address: Address.
+        shown: Address in errors, without secrets.
+
+    Raises:
+        InputError: The address is not text in UTF-8, or has a null character.
+    """
+    if "\0" in address or address.encode(errors="replace").decode() != address:
+        raise InputError(f"{shown} is not text in UTF-8", hint="write it in UTF-8, without null characters")
+
+
 def one_of(*values: str) -> Callable[[str], str]:
     """Make a parser of values that are listed, for `split_options`.
 

@@ -23,6 +23,7 @@ from edgead.streaming.sources.genicam_settings import TRIGGER_OFF, apply_setting
 from edgead.streaming.sources.introspection import import_library
 from edgead.streaming.sources.live import LiveSource
 from edgead.streaming.sources.pixel_formats import SUPPORTED, bits_of_pixel, image_from_pixels, is_supported
+from edgead.streaming.uri import check_text
 from edgead.types import UInt8Array
 
 # A camera that is not waiting for a trigger and gives no image for so long is lost.
@@ -52,8 +53,9 @@ def open_genicam(uri: str) -> LiveSource:
     Raises:
         AbsentSourceError: The camera does not answer, or another program uses it.
         SourceError: The camera does not accept an option, or Aravis is not installed.
-        InputError: An option is unknown or has an invalid value.
+        InputError: An option is unknown or has an invalid value, or the address is not text in UTF-8.
     """
+    check_text(uri, without_secrets(uri))
     name, mark, query = uri.partition("://")[2].partition("?")
     settings = read_settings(query) if mark else {}
     shown = without_secrets(uri)

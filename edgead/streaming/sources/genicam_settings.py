@@ -24,13 +24,20 @@ TRIGGER_OFF = "Off"
 _TOLERANCE = 0.01
 
 
+def _name(text: str) -> str:
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("give a name of the camera, in ASCII")
+    return text
+
+
 def _trigger(text: str) -> str:
+    text = _name(text)
     return {"software": "Software", "off": TRIGGER_OFF}.get(text.lower(), text)
 
 
 # In the order in which they are set: the format limits the size, the exposure the rate, and a rate ends the trigger.
 _OPTIONS: dict[str, Callable[[str], float | str]] = {
-    "format": str,
+    "format": _name,
     "width": number_in(int, 1),
     "height": number_in(int, 1),
     "exposure_us": number_in(float, 0),

@@ -20,7 +20,7 @@ from edgead.errors import AbsentSourceError, ImageError, SourceError
 from edgead.files.addresses import HIDDEN, without_secrets
 from edgead.streaming.sources.introspection import import_library
 from edgead.streaming.sources.live import LiveSource
-from edgead.streaming.uri import number_in, read_options
+from edgead.streaming.uri import check_text, number_in, read_options
 from edgead.types import UInt8Array
 
 # Longest wait for an image, and for a change of state, in which a driver may hang.
@@ -53,6 +53,7 @@ def open_pipeline(uri: str) -> LiveSource:
 
     Raises:
         SourceError: The pipeline cannot be built, fails, or gives no image; or GStreamer is not installed.
+        InputError: The address is not text in UTF-8.
     """
     hint = "try it with gst-launch-1.0, and leave the sink out; gst-inspect-1.0 lists the installed elements"
     return _open(uri, uri.partition(":")[2], hint)
@@ -107,6 +108,7 @@ def shown_pipeline(text: str) -> str:
 
 def _open(uri: str, description: str, hint: str) -> LiveSource:
     shown = without_secrets(shown_pipeline(uri))
+    check_text(description, shown)
     return LiveSource(shown, lambda: Pipeline(description, shown, hint), hint, timestamps="monotonic")
 
 

@@ -13,7 +13,7 @@ import cv2
 from edgead.errors import InputError, SourceError
 from edgead.streaming.sources.ffmpeg import VideoDevice, text_from_fourcc
 from edgead.streaming.sources.live import LiveSource
-from edgead.streaming.uri import number_in, read_options
+from edgead.streaming.uri import check_text, number_in, read_options
 
 # V4L2 counts exposure times in steps of 100 microseconds.
 _EXPOSURE_STEP_US = 100
@@ -57,8 +57,9 @@ def open_v4l2(uri: str) -> LiveSource:
     Raises:
         AbsentSourceError: The camera cannot be opened.
         SourceError: It does not accept a setting.
-        InputError: An option is unknown or has an invalid value.
+        InputError: An option is unknown or has an invalid value, or the address is not text in UTF-8.
     """
+    check_text(uri, uri)
     path, mark, query = uri.partition("://")[2].partition("?")
     if not path.startswith("/"):
         raise SourceError(

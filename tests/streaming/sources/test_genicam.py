@@ -164,7 +164,9 @@ def test_a_setting_that_the_camera_does_not_accept_is_named_with_the_one_that_it
     assert not isinstance(caught.value, AbsentSourceError)
 
 
-@pytest.mark.parametrize("query", ["", "exposure=3", "gain=x", "fps=0", "width=1.5"])
+@pytest.mark.parametrize(
+    "query", ["", "exposure=3", "gain=x", "fps=0", "width=1.5", "format=%ff", "trigger=a%00"]
+)
 def test_an_option_that_is_not_usable(query: str) -> None:
     with pytest.raises(InputError):
         open_source(f"{URI}?{query}")

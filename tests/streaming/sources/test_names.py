@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgead.errors import SourceError
+from edgead.errors import InputError, SourceError
 from edgead.streaming import open_sink, open_source
 from edgead.types import Verdict
 from tests.helpers.stream_parts import frame as make_frame
@@ -14,6 +14,14 @@ from tests.helpers.stream_parts import textured, write_image, write_video
 
 VERDICT = Verdict(0, 0.25, 0.5, False, 1.0, ())
 REJECT = Verdict(0, 0.75, 0.5, True, 1.0, ())
+
+
+@pytest.mark.parametrize(
+    "uri", ["gst:\udcff", "gst:videotestsrc\0", "genicam://\udcff", "v4l2:///dev/\udcff", "v4l2:///dev/v\0"]
+)
+def test_an_address_that_is_no_text_is_refused(uri: str) -> None:
+    with pytest.raises(InputError):
+        open_source(uri)
 
 
 NAMES = [
