@@ -72,6 +72,7 @@ def test_a_server_without_the_value_is_reported() -> None:
 def test_the_end_does_not_wait_for_a_server_that_is_away() -> None:
     with started(f"modbus://127.0.0.1:{free_port()}/?coil=0") as (_, line):
         wait_until(lambda: line.trouble)
+    wait_until(lambda: "edgead-trigger" not in {one.name for one in threading.enumerate()})
 
 
 @pytest.mark.parametrize("answer", [b"", b"\xff" * 260, bytes(9), b"HTTP/1.1 400 Bad Request\r\n\r\n"])
