@@ -51,7 +51,9 @@ class LatestState:
         event, self.time = record["event"], record["time"]
         if event == "verdict":
             self.reason = self.state_reason
-            self.verdict, self.verdict_at_s = record, time.monotonic()
+            # A part can be decided although its trigger is gone by now.
+            silent = self.state in ("no_signal", "paused", "stopped")
+            self.verdict, self.verdict_at_s = None if silent else record, time.monotonic()
             self.rejected += record["is_anomalous"]
             self.good += not record["is_anomalous"]
         elif event == "withheld":

@@ -48,3 +48,14 @@ def test_only_verdicts_are_lost_and_none_if_the_source_waits(waits: bool) -> Non
         assert sink.shown == [("no_signal", None, 0), *end]
         # A change of the state that the next record shows is neither.
         assert (outputs.counts()[0].written, outputs.counts()[0].lost) == (2, 2)
+
+
+def test_a_verdict_that_comes_without_a_signal_is_counted_and_not_shown() -> None:
+    sink = Held()
+    sink.may_go_on.set()
+    with Deliveries([sink], waits=True, survives=True) as outputs:
+        for change in (BACK, LOST):
+            outputs.state(change)
+            outputs.verdict(frame(textured(1), 7), verdict(7), MAP)
+    shown = [("running", None, 0), ("running", 7, 1), ("no_signal", None, 1), ("no_signal", None, 2)]
+    assert sink.shown == [*shown, ("stopped", None, 2)]
