@@ -30,7 +30,7 @@ from edgead.models.base import DistillationMethod
 from edgead.models.components.head import cosine_map
 from edgead.scoring.metrics import auroc
 from edgead.training.run import Run, open_run
-from edgead.training.scale_weights import scale_weights
+from edgead.training.scale_weights import WEIGHED_IMAGES, scale_weights
 
 RESULTS = Path(__file__).parent / "results"
 DRAWN = 120
@@ -73,7 +73,7 @@ def measure(run: Run, data: Path) -> list[dict[str, Any]]:
     equal = (1.0,) * len(maps["good"])
     weights = {"equal": equal}
     if len(equal) > 1:
-        weights["weighted"] = scale_weights(method, held_out) or equal
+        weights["weighted"] = scale_weights(method, run.training_images(WEIGHED_IMAGES).images) or equal
     rows = []
     for named, factors in weights.items():
         for sigma in SIGMAS:
