@@ -7,9 +7,7 @@ first character.
 
 from __future__ import annotations
 
-import atexit
 import errno
-import gc
 import io
 import logging
 import os
@@ -106,8 +104,6 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     # matplotlib works without a writable HOME, and its warnings about that do not help a user.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    # The interpreter would search all objects for garbage at its end, which takes a second with an OPC UA server.
-    atexit.register(gc.freeze)
     with usable_standard_streams(), signals_interrupt(), library_warnings_as_lines():
         _run()
 

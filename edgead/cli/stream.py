@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -130,6 +132,9 @@ def stream(
     from edgead.cli.progress import ProgressDisplay, echo
     from edgead.cli.standard_streams import print_if_read
 
+    # The interpreter would search all objects for garbage at its end, which takes a second with an OPC UA server. Other
+    # commands let it: without the search, libraries that build uses report leaks.
+    atexit.register(gc.freeze)
     # Only a bundle is accepted here, because a build has verified it; a run is rejected.
     opened = open_bundle(bundle)
     with ProgressDisplay():
