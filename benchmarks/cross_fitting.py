@@ -15,21 +15,17 @@ printed as the tables of hold_out.md. The outcomes of all draws are kept in the 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
-import platform
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from hold_out import MOST_DEFECTS, MOST_UNSEEN, PARTS, RATES, RESULTS, SEED, SIZES, outcome, summary, table
+from hold_out import MOST_DEFECTS, MOST_UNSEEN, RATES, SEED, SIZES, outcome, read_arguments, summary, table
 
 from edgead.data import load_images, open_dataset
 from edgead.data.synthetic.dataset import add_defect
@@ -332,23 +328,7 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure all parts, and write the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with one folder per part")
-    parser.add_argument("--parts", nargs="+", default=list(PARTS))
-    parser.add_argument("--draws", type=int, default=200)
-    parser.add_argument("--cache", type=Path, required=True, help="folder for the features of the teacher")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    about = {
-        "command": " ".join(["python", *sys.argv]),
-        "machine": f"{platform.machine()}, 1 thread",
-        "versions": {name: version(name) for name in ("edgead", "numpy", "scipy", "torch", "timm")},
-        "seed": SEED,
-        "draws": arguments.draws,
-    }
-    arguments.out.mkdir(exist_ok=True)
+    arguments, about = read_arguments(__doc__)
     found = {}
     for name in arguments.parts:
         print(f"\n{name}", flush=True)

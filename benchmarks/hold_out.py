@@ -305,10 +305,17 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure all parts, and write the tables."""
+def read_arguments(description: str | None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Read the command line of a study of draws.
+
+    Args:
+        description: Description of the study.
+
+    Returns:
+        Arguments, and the record of how the study was made, which begins its results. The folder of the results exists.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with one folder per part")
     parser.add_argument("--parts", nargs="+", default=list(PARTS))
@@ -324,6 +331,12 @@ def main() -> None:
         "draws": arguments.draws,
     }
     arguments.out.mkdir(exist_ok=True)
+    return arguments, about
+
+
+def main() -> None:
+    """Measure all parts, and write the tables."""
+    arguments, about = read_arguments(__doc__)
     found = {}
     for name in arguments.parts:
         print(f"\n{name}", flush=True)

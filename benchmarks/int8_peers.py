@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -184,9 +185,7 @@ def tools(
             "modelopt",
             method,
             f"its choice, {beside} beside",
-            lambda out, method=method, beside=beside: _in_modelopt(  # type: ignore[misc]
-                modelopt, model, images, out, method, beside
-            ),
+            partial(_in_modelopt, modelopt, model, images, method=method, beside=beside),
         )
     loaded = np.load(images)
     for method, what, symmetric in (
@@ -206,9 +205,7 @@ def tools(
             "onnxruntime",
             f"{method.lower()}{', symmetric' if symmetric else ''}",
             what,
-            lambda out, method=method, what=what, symmetric=symmetric: quantised_by_onnxruntime(  # type: ignore[misc]
-                model, loaded, out, method, what, symmetric
-            ),
+            partial(quantised_by_onnxruntime, model, loaded, method=method, what=what, symmetric=symmetric),
         )
 
 
@@ -279,7 +276,7 @@ def measure(path: Path, modelopt: Path | None, rows: list[dict[str, Any]], save:
                 lambda count: run.training_images(count).images,
             )
             began = time.process_time()
-            model = graphs.graph(quantised).model  # type: ignore[arg-type]
+            model = graphs.graph(quantised).model
             judge("edgead", "mse", quantised, model, time.process_time() - began)
         images = calibration_images(
             "mixed", held_out.images.shape[1:], lambda count: run.training_images(count).images

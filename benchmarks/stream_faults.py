@@ -17,6 +17,7 @@ Names of faults or sinks choose some of them. It takes four minutes.
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import re
@@ -33,16 +34,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from edgead.scoring.threshold import Threshold
+from tests.helpers.brightness_bundle import write_brightness_bundle
+from tests.helpers.rtsp_camera import free_port, rtsp_camera
+from tests.helpers.rtsp_relay import RtspRelay, rtsp_relay
+from tests.helpers.rtsp_stream import FPS, Running
+from tests.helpers.stream_parts import SIZE
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from edgead.scoring.threshold import Threshold  # noqa: E402
-from tests.helpers.brightness_bundle import write_brightness_bundle  # noqa: E402
-from tests.helpers.rtsp_camera import free_port, rtsp_camera  # noqa: E402
-from tests.helpers.rtsp_relay import RtspRelay, rtsp_relay  # noqa: E402
-from tests.helpers.rtsp_stream import FPS, Running  # noqa: E402
-from tests.helpers.stream_parts import SIZE  # noqa: E402
-
 MAX_AGE_S = 1.0
 STEADY_S = 3.0
 
@@ -59,8 +60,9 @@ class Line:
 
     port: int
     relay: RtspRelay
-    running: Running
     stack: ExitStack
+    # It opens the camera, so it begins after it.
+    running: Running = field(init=False)
     servers: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -140,7 +142,7 @@ def show_fault(name: str) -> None:
     begin, length_s, end, transport = FAULTS[name]
     with ExitStack() as stack:
         port = free_port()
-        line = Line(port, stack.enter_context(rtsp_relay(port)), None, stack)  # type: ignore[arg-type]
+        line = Line(port, stack.enter_context(rtsp_relay(port)), stack)
         line.start_camera()
         line.running = Running(line.relay.port, f"#transport={transport}", MAX_AGE_S)
         with line.running:
@@ -241,7 +243,15 @@ def show_end(name: str, bundle: Path, sinks: list[str], log: Path) -> None:
 
 
 def main() -> None:
-    chosen = sys.argv[1:]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        known = [*FAULTS, *sinks_that_hang(Path(folder))]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all, or some of: {', '.join(known)}")
+    chosen = parser.parse_args().names
+    if unknown := set(chosen) - set(known):
+        parser.error(f"unknown names: {', '.join(sorted(unknown))}")
     print("| fault | over | state, after s | median age, ms | oldest, ms | worst | recovery, s | frames |")
     print("|---|---|---|---|---|---|---|---|")
     for name in FAULTS:

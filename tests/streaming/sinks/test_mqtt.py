@@ -1,7 +1,6 @@
 """The MQTT sink against a real broker."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from edgead.errors import EdgeadError, InputError, SinkError
 from edgead.runtime import FakeSession
 from edgead.streaming import open_sink, open_sinks, stream
 from edgead.types import UInt8Array
+from tests.helpers.certificates import certificate, needs_openssl
 from tests.helpers.mqtt_broker import LIMIT_S, Broker, Subscriber, needs_broker
 from tests.helpers.stream_parts import SIZE, ScriptedSource, frame, textured
 from tests.streaming.test_sinks import BACK, LOST, MAP, verdict
@@ -128,29 +128,8 @@ with open_sink(sys.argv[2]) as sink:
 """
 
 
-def certificate(folder: Path) -> None:
-    """Make a certificate for 127.0.0.1 that signs itself."""
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=127.0.0.1",
-    ]
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command, *names, *files], check=True, capture_output=True)
-
-
 @needs_broker
-@pytest.mark.skipif(
-    not shutil.which("openssl"), reason="no certificates can be made: apt-get install openssl"
-)
+@needs_openssl
 def test_tls_checks_the_certificate_and_a_wrong_password_is_a_problem(tmp_path: Path) -> None:
     certificate(tmp_path)
     (tmp_path / "users").touch(0o600)

@@ -1,9 +1,7 @@
 """The OPC UA sink, read by a client of its library."""
 
 import asyncio
-import shutil
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,6 +17,7 @@ from edgead.runtime import FakeSession
 from edgead.streaming import Sink, Summary, open_sink, stream
 from edgead.streaming.state import StateChange
 from edgead.types import UInt8Array
+from tests.helpers.certificates import certificate, needs_openssl
 from tests.helpers.mqtt_broker import LIMIT_S, free_port
 from tests.helpers.stream_parts import SIZE, ScriptedSource, frame, textured
 from tests.streaming.test_sinks import BACK, LOST, MAP, verdict
@@ -166,34 +165,11 @@ def subscribed(port: int, sink: Sink) -> tuple[list[int], Summary]:
     return seen, summaries[0]
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=edgead",
-    ]
-    names = ["-addext", "subjectAltName=URI:urn:edgead,IP:127.0.0.1"]
-    subprocess.run(
-        [*command, *names, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True
-    )
-    return cert, key
-
-
-@pytest.mark.skipif(
-    not shutil.which("openssl"), reason="no certificates can be made: apt-get install openssl"
-)
+@needs_openssl
 def test_other_machines_need_a_login_and_encryption(tmp_path: Path) -> None:
     from asyncua import ua
 
-    cert, key = certificate(tmp_path)
+    cert, key = certificate(tmp_path, "URI:urn:edgead")
     port = free_port()
     with open_sink(f"opcua://me:p%40ss@127.0.0.1:{port}/?cert={cert}&key={key}") as sink:
         assert "p%40ss" not in sink.name
