@@ -113,6 +113,8 @@ def test_a_stream_that_dies_leaves_its_last_will(tmp_path: Path) -> None:
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "connected\n"
+            # A connection comes before its first message.
+            wait_until(lambda: subscriber.states() == ["starting"])
             process.send_signal(signal.SIGKILL)
         wait_until(lambda: subscriber.states() == ["starting", "gone"])
 
