@@ -77,25 +77,38 @@ class Spool:
         assert number is not None
         return number
 
-    def first(self, limit: int) -> list[tuple[int, str]]:
-        """Return the oldest entries as pairs of number and text, at most `limit` of them; they stay in the queue.
+    def first(self, limit: int, after: int = 0) -> list[tuple[int, str]]:
+        """Return the oldest entries; they stay in the queue.
+
+        Args:
+            limit: Largest number of entries.
+            after: Number of an entry; the entries up to it are left out.
+
+        Returns:
+            Pairs of number and text.
 
         Raises:
             EdgeadError: The disk refuses.
         """
         with self._lock, self._errors():
             return self._database.execute(
-                "SELECT number, text FROM entry ORDER BY number LIMIT ?", (limit,)
+                "SELECT number, text FROM entry WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
             ).fetchall()
 
     def remove_through(self, number: int) -> None:
-        """Remove all entries up to a number.
+        """Remove all entries up to a number. After a power cut the last ones may be there again.
 
         Raises:
             EdgeadError: The disk refuses.
         """
+        execute = self._database.execute
         with self._lock, self._errors():
-            self._count -= self._database.execute("DELETE FROM entry WHERE number <= ?", (number,)).rowcount
+            # An entry that comes back has its old number, so it is not worth a flush.
+            execute("PRAGMA synchronous = NORMAL")
+            try:
+                self._count -= execute("DELETE FROM entry WHERE number <= ?", (number,)).rowcount
+            finally:
+                execute("PRAGMA synchronous = FULL")
 
     def close(self) -> None:
         """Close the file; may be called twice."""

@@ -122,13 +122,15 @@ def batch_from_images(images: Sequence[UInt8Array], size: ModelSize) -> UInt8Arr
         size: Size to resize to.
 
     Returns:
-        Batch, (N, height, width, 3) uint8 RGB, contiguous.
+        Batch, (N, height, width, 3) uint8 RGB, contiguous. It shares the memory of a single image that has the size.
 
     Raises:
         InputError: There is no image, or an image has another shape or dtype.
     """
     if not images:
         raise InputError("a batch of 0 images is empty", hint="give at least one image")
+    if len(images) == 1:
+        return np.ascontiguousarray(resize_to_model(images[0], size))[np.newaxis]
     batch = np.empty((len(images), size.height_px, size.width_px, 3), np.uint8)
     for row, image in zip(batch, images, strict=True):
         row[:] = resize_to_model(image, size)

@@ -21,17 +21,27 @@ record is made once, when the event happens, so every sink has the same time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, TypeAlias
+from dataclasses import asdict, fields
+from functools import cached_property
+from typing import Any
 
+from edgead.files.parsing import json_text
 from edgead.files.records import utc_now
 from edgead.streaming.freshness import Problem
 from edgead.streaming.state import StateChange
 from edgead.text import path_text
-from edgead.types import Frame, TriggeredPart, Verdict
+from edgead.types import Frame, Region, TriggeredPart, Verdict
 
-Record: TypeAlias = Mapping[str, Any]
+_REGION = tuple(field.name for field in fields(Region))
+
+
+class Record(dict[str, Any]):
+    """A record with values that JSON can encode, shared by all sinks; not to be changed."""
+
+    @cached_property
+    def text(self) -> str:
+        """The record as JSON in one line of ASCII, without a newline; encoded once for all sinks."""
+        return json_text(self, indent=None).removesuffix("\n")
 
 
 def verdict_record(frame: Frame, verdict: Verdict) -> Record:
@@ -55,7 +65,8 @@ def verdict_record(frame: Frame, verdict: Verdict) -> Record:
         is_anomalous=verdict.is_anomalous,
         latency_ms=round(verdict.latency_ms, 3),
         age_ms=None if verdict.age_ms is None else round(verdict.age_ms, 3),
-        regions=[asdict(region) for region in verdict.regions],
+        # Not `asdict`, which copies every corner.
+        regions=[{name: getattr(region, name) for name in _REGION} for region in verdict.regions],
         **({} if verdict.trigger is None else {"trigger": asdict(verdict.trigger)}),
     )
 
@@ -115,4 +126,4 @@ def lost_record(sink: str, events: int, reason: str, frame_index: int | None = N
 
 
 def _record(event: str, **values: object) -> Record:
-    return {"event": event, "time": utc_now("milliseconds"), **values}
+    return Record(event=event, time=utc_now("milliseconds"), **values)

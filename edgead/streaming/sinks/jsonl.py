@@ -10,7 +10,6 @@ import io
 import os
 import sys
 
-from edgead.files.parsing import json_text
 from edgead.streaming.record import Record
 from edgead.streaming.sinks.base import RecordSink
 from edgead.streaming.sinks.line_file import LineFile, LinePolicy
@@ -32,11 +31,11 @@ class JsonLines(RecordSink):
 
     def record(self, record: Record) -> None:
         """Write the record as a line. See `RecordSink.record`."""
-        text = json_text(record, indent=None)
+        line = record.text + "\n"
         if self._file is None:
-            _print(text)
+            _print(line)
         else:
-            self._file.append(text.encode())
+            self._file.append(line.encode())
 
     def tick(self) -> None:
         """Flush lines to the disk while no event comes. See `Sink.tick`."""

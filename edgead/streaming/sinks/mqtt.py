@@ -12,30 +12,34 @@ the last one of the same spool.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgead.errors import SinkError, needs_extra
+from edgead.errors import EdgeadError, SinkError, needs_extra
 from edgead.files.addresses import without_secrets
 from edgead.files.parsing import json_text
 from edgead.streaming.record import Record
 from edgead.streaming.sinks.base import Plan
 from edgead.streaming.sinks.server import read_server
-from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink
+from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink, numbered
 from edgead.streaming.sinks.tls import tls_context
 from edgead.streaming.uri import number_in
 
 if TYPE_CHECKING:
-    from paho.mqtt.client import Client
+    from paho.mqtt.client import Client, MQTTMessageInfo
 
 PORT, TLS_PORT = 1883, 8883
 # A broker that does not answer for one and a half times this time is lost.
 KEEPALIVE_S = 10
 RECONNECT_MIN_S, RECONNECT_MAX_S = 1, 30
+# Largest number of messages that are not confirmed yet.
+MOST_SENT = 200
 _EXAMPLE = "give mqtt://HOST/TOPIC?spool=FILE"
 _MAX_TOPIC_BYTES = 65535 - len("/events")
 
@@ -96,8 +100,6 @@ class Mqtt(StoredSink):
         EdgeadError: The spool cannot be opened, or a certificate cannot be read.
     """
 
-    batch = 20
-
     def __init__(self, broker: Broker, spool: Path, keep: int = KEEP_RECORDS) -> None:
         with needs_extra("mqtt", "a sink mqtt://"):
             from paho.mqtt.client import Client, MQTTv311
@@ -108,7 +110,10 @@ class Mqtt(StoredSink):
         self._broker = broker
         self._state: dict[str, Any] = {"state": "starting"}
         self._trouble = "not connected yet"
-        self._confirmed: set[int] = set()
+        self._failure: str | None = None
+        # Messages that are not known to be confirmed, with the numbers of their records, and the last of these.
+        self._sent: deque[tuple[MQTTMessageInfo, int]] = deque()
+        self._sent_through = 0
         self._client: Client = Client(
             CallbackAPIVersion.VERSION2, f"edgead-{self._spool.id}", clean_session=True, protocol=MQTTv311
         )
@@ -125,11 +130,11 @@ class Mqtt(StoredSink):
             f"cannot connect to {broker.host}:{broker.port}"
         )
         self._client.on_disconnect = self._on_disconnect
-        self._client.on_publish = self._on_publish
+        self._client.on_socket_open = _send_at_once
+        self._client.on_publish = _confirm_at_once
         # The stream starts without its broker too; the thread of the library connects, now or later.
         self._client.connect_async(broker.host, broker.port, KEEPALIVE_S)
         self._client.loop_start()
-        self.start()
 
     def record(self, record: Record) -> None:
         """Publish a change of the state, and store the record. See `RecordSink.record`."""
@@ -168,8 +173,6 @@ class Mqtt(StoredSink):
             return
         self._report(None)
         self._publish_state()
-        with self._changed:
-            self._changed.notify_all()
 
     def _on_disconnect(
         self, client: Client, data: object, flags: object, reason: Any, properties: object
@@ -177,27 +180,60 @@ class Mqtt(StoredSink):
         if not self._is_closed:
             self._report(f"the connection is lost ({reason})")
 
-    def _on_publish(self, client: Client, data: object, mid: int, reason: object, properties: object) -> None:
-        with self._changed:
-            self._confirmed.add(mid)
-            self._changed.notify_all()
+    def _forward(self) -> None:
+        """Remove the confirmed records, and publish the next ones. See `StoredSink._forward`."""
+        try:
+            self._remove_confirmed()
+            self._publish_waiting()
+        except EdgeadError as error:
+            # The disk fails. Nothing is lost, because the records that wait are stored.
+            self._failure = str(error)
+            self._report(self._failure)
+        else:
+            if self._failure is not None and self._trouble == self._failure:
+                self._report(None)
+            self._failure = None
 
-    def _send(self, messages: Sequence[str]) -> int:
-        """Publish the messages and wait for the confirmations, over reconnections. See `StoredSink._send`."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._client.is_connected() or self._closing)
-            self._confirmed.clear()
-        sent: list[int] = []
-        for message in messages:
+    def _remove_confirmed(self) -> None:
+        done = list(takewhile(lambda sent: _is_confirmed(sent[0]), self._sent))
+        if done:
+            self._spool.remove_through(done[-1][1])
+            for _ in done:
+                self._sent.popleft()
+
+    def _publish_waiting(self) -> None:
+        if len(self._spool) == len(self._sent):
+            return
+        for number, text in self._spool.first(MOST_SENT - len(self._sent), self._sent_through):
             # While the connection is away nothing is published, because the library would send it before the messages
-            # that it repeats after the reconnection. The lock is free, because the library calls back with a lock held.
+            # that it repeats after the reconnection.
             if not self._client.is_connected():
-                break
-            sent.append(self._client.publish(f"{self._broker.topic}/events", message, 1).mid)
-        with self._changed:
-            # A message that is not confirmed is repeated by the library after each reconnection.
-            self._changed.wait_for(lambda: self._confirmed.issuperset(sent) or self._closing)
-            return len(list(takewhile(self._confirmed.__contains__, sent)))
+                return
+            message = numbered(self._spool, number, text)
+            self._sent.append((self._client.publish(f"{self._broker.topic}/events", message, 1), number))
+            self._sent_through = number
+
+
+def _is_confirmed(message: MQTTMessageInfo) -> bool:
+    """Return whether the broker has a message, which the library repeats after each reconnection until it has."""
+    # Without this, the library would give an error for a message whose connection was gone for a moment.
+    message.rc = message.rc.__class__(0)
+    return message.is_published()
+
+
+def _send_at_once(client: Client, data: object, connection: Any) -> None:
+    """Make a new connection send small packets without a wait for the confirmation of earlier ones."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _confirm_at_once(client: Client, data: object, mid: int, reason: object, properties: object) -> None:
+    """Let the broker send its next confirmation, which it may hold back until this one is confirmed in turn.
+
+    Linux confirms small packets up to 40 ms later.
+    """
+    connection: Any = client.socket()
+    if connection is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def plan_mqtt(uri: str) -> Plan:

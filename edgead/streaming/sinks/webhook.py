@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from edgead.files.addresses import Address, check_host, shown_mistyped, without_
 from edgead.streaming.pauses import pause_s
 from edgead.streaming.sinks.base import Plan
 from edgead.streaming.sinks.server import check_login
-from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink
+from edgead.streaming.sinks.stored import KEEP_RECORDS, SentSink
 from edgead.streaming.sinks.time_limit import time_limit
 from edgead.streaming.sinks.tls import tls_context
 from edgead.streaming.uri import number_in, read_options
@@ -34,7 +34,7 @@ _MAX_ANSWER_BYTES = 2**16
 _EXAMPLE = "give webhook:https://HOST/PATH#spool=FILE"
 
 
-class Webhook(StoredSink):
+class Webhook(SentSink):
     """Records that are posted one after another.
 
     Args:
@@ -73,16 +73,16 @@ class Webhook(StoredSink):
         self._tries = 0
         self.start()
 
-    def _send(self, messages: Sequence[str]) -> int:
-        """Post the only message. See `StoredSink._send`."""
-        problem = self._post(messages[0])
+    def _send(self, message: str) -> bool:
+        """Post the message. See `SentSink._send`."""
+        problem = self._post(message)
         self._report(problem)
         if problem is None:
             self._tries = 0
-            return 1
+            return True
         self._tries += 1
         self._wait(pause_s(self._tries, RETRY_MIN_S, RETRY_MAX_S))
-        return 0
+        return False
 
     def _post(self, message: str) -> str | None:
         """Post one message; return why it is not confirmed."""

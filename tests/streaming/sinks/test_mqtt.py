@@ -13,6 +13,7 @@ import pytest
 from edgead.errors import EdgeadError, InputError, SinkError
 from edgead.runtime import FakeSession
 from edgead.streaming import open_sink, open_sinks, stream
+from edgead.streaming.sinks import Sink
 from edgead.types import UInt8Array
 from tests.helpers.certificates import certificate, needs_openssl
 from tests.helpers.mqtt_broker import LIMIT_S, Broker, Subscriber, needs_broker
@@ -20,9 +21,12 @@ from tests.helpers.stream_parts import SIZE, ScriptedSource, frame, textured
 from tests.streaming.test_sinks import BACK, LOST, MAP, verdict
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], sink: Sink | None = None) -> None:
+    """Wait for a condition, and call `tick` of a sink meanwhile."""
     end_s = time.monotonic() + LIMIT_S
     while not condition():
+        if sink is not None:
+            sink.tick()
         assert time.monotonic() < end_s, "the condition does not become true"
         time.sleep(0.02)
 
@@ -71,8 +75,7 @@ def test_a_stream_starts_without_its_broker_and_the_next_one_sends_what_waits(tm
     with broker, Subscriber(broker, "line/#") as subscriber:
         with open_sink(uri) as sink:
             sink.write(frame(textured(1), 5), verdict(5), MAP)
-            wait_until(lambda: len(subscriber.events()) == 6)
-            wait_until(lambda: sink.problem() is None)
+            wait_until(lambda: len(subscriber.events()) == 6, sink)
         assert sink.problem() is None
         assert [event["frame_index"] for event in subscriber.events()] == list(range(6))
         wait_until(lambda: subscriber.states() == ["starting", "stopped"])
@@ -84,7 +87,7 @@ def test_the_state_of_the_signal_is_retained(tmp_path: Path) -> None:
     with broker, open_sink(f"mqtt://127.0.0.1:{broker.port}/line?spool={tmp_path}/spool") as sink:
         sink.state(LOST)
         # Whatever comes before it reaches the broker with this one.
-        wait_until(lambda: sink.problem() is None and not len(sink._spool))  # type: ignore[attr-defined]
+        wait_until(lambda: sink.problem() is None and not len(sink._spool), sink)  # type: ignore[attr-defined]
         with Subscriber(broker, "line/state") as late:
             wait_until(lambda: late.states() == ["no_signal"])
             assert late.messages[0][1]["reason"] == LOST.reason
