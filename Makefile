@@ -13,6 +13,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# Images of containers often set it; then each of the hundreds of processes of the tests compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test coverage lint bench test-gpu bench-gpu gpu-report clean
 .DELETE_ON_ERROR:
 
