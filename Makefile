@@ -37,7 +37,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/python .ci/sizes.py
 	$(BIN)/python .ci/words.py
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 bench: .venv/installed-dev
 	$(BIN)/python -m pytest benchmarks --ignore=benchmarks/gpu

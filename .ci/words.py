@@ -138,17 +138,28 @@ def findings(path: str, text: str) -> list[tuple[int, str, str]]:
         path: Path relative to the root of the repository, `/` between its parts.
         text: Content of the file.
     """
+    # Most files hold none of these, which the text as a whole shows sooner than its lines.
+    lower = text.lower()
+    words = {word for word in WORDS if word in lower}
+    patterns = [
+        rule
+        for rule in PATTERNS
+        if re.search(rule.where, path) and re.search(rule.pattern, text, re.IGNORECASE | re.MULTILINE)
+    ]
+    names = [
+        rule for rule in NAMES if re.search(rule.where, path) and re.search(rf"\b({rule.pattern})\b", text)
+    ]
     found = set()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.splitlines() if words or patterns else (), 1):
         found |= {
-            (number, word, WORDS[word]) for word in map(str.lower, _SUBWORD.findall(line)) if word in WORDS
+            (number, word, WORDS[word]) for word in map(str.lower, _SUBWORD.findall(line)) if word in words
         }
-        for rule in PATTERNS:
-            if re.search(rule.where, path) and (match := re.search(rule.pattern, line, re.IGNORECASE)):
+        for rule in patterns:
+            if match := re.search(rule.pattern, line, re.IGNORECASE):
                 found.add((number, match[0], rule.use))
-    for number, name in names_in(path, text):
-        for rule in NAMES:
-            if re.search(rule.where, path) and re.fullmatch(rule.pattern, name):
+    for number, name in names_in(path, text) if names else ():
+        for rule in names:
+            if re.fullmatch(rule.pattern, name):
                 found.add((number, name, rule.use))
     return sorted(found)
 
