@@ -123,16 +123,17 @@ class Spool:
         # In KiB. A queue is used at its two ends, so 2 MiB for each would stay in memory for nothing.
         execute("PRAGMA cache_size = -128")
         (application,) = execute("PRAGMA application_id").fetchone()
-        if application != _APPLICATION and execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+        is_new = application != _APPLICATION
+        if is_new and execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
             raise sqlite3.DatabaseError("it is the database of another program")
         execute("PRAGMA journal_mode = WAL")
+        # Here, because a file that is read-only must be an error before the first entry.
         execute("BEGIN IMMEDIATE")
-        execute(
-            "CREATE TABLE IF NOT EXISTS entry (number INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL)"
-        )
-        execute("CREATE TABLE IF NOT EXISTS queue (id TEXT NOT NULL)")
-        execute("INSERT INTO queue SELECT ? WHERE NOT EXISTS (SELECT * FROM queue)", (uuid.uuid4().hex[:16],))
-        execute(f"PRAGMA application_id = {_APPLICATION}")
+        if is_new:
+            execute("CREATE TABLE entry (number INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL)")
+            execute("CREATE TABLE queue (id TEXT NOT NULL)")
+            execute("INSERT INTO queue VALUES (?)", (uuid.uuid4().hex[:16],))
+            execute(f"PRAGMA application_id = {_APPLICATION}")
         execute("COMMIT")
         (name,) = execute("SELECT id FROM queue").fetchone()
         return str(name)

@@ -55,6 +55,7 @@ class LineFile:
         self._path, self._policy = path, policy
         self._file: int | None = None
         self._is_closed = self._is_regular = False
+        self._identity = 0, 0
         # Time of the oldest line that is not flushed.
         self._dirty_since_s: float | None = None
         self._open()
@@ -114,10 +115,13 @@ class LineFile:
     def _open(self) -> None:
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._is_regular = stat.S_ISREG(os.fstat(self._file).st_mode)
+            opened = os.fstat(self._file)
+            self._identity = opened.st_dev, opened.st_ino
+            self._is_regular = stat.S_ISREG(opened.st_mode)
             if self._is_regular:
                 self._cut_unfinished_line(self._file)
-                _fsync_folder(self._path)
+                if not opened.st_size:
+                    _fsync_folder(self._path)
         except OSError as error:
             self._let_go()
             raise SinkError(
@@ -130,18 +134,17 @@ class LineFile:
     def _reopen_if_needed(self, n_bytes: int) -> None:
         """Rotate a file that would get too large; open the file again if its name stands for another one."""
         if self._file is not None:
-            opened = os.fstat(self._file)
             try:
                 named = os.stat(self._path)
             except FileNotFoundError:
                 named = None
-            if named is not None and (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino):
+            if named is not None and (named.st_dev, named.st_ino) == self._identity:
                 limit = self._policy.max_bytes
                 if (
                     limit is None
                     or not self._is_regular
-                    or not opened.st_size
-                    or opened.st_size + n_bytes <= limit
+                    or not named.st_size
+                    or named.st_size + n_bytes <= limit
                 ):
                     return
                 self._rotate()
