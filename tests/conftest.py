@@ -90,3 +90,12 @@ def signals_of_a_terminal() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def graphs_exported_once() -> Iterator[None]:
+    """Export equal methods once: see the helper, which imports torch."""
+    from tests.helpers import exports
+
+    with exports.graphs_exported_once():
+        yield
