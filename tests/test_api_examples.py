@@ -17,6 +17,9 @@ import edgead
 from edgead.training import start
 from tests.helpers.api_world import smaller, write_world
 
+# Examples build the same run again.
+pytestmark = pytest.mark.usefixtures("graphs_exported_once")
+
 DOCUMENT = Path(__file__).parent.parent / "docs" / "api.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 

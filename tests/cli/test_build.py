@@ -25,6 +25,8 @@ from edgead.training.config import TrainConfig
 from edgead.training.records import PartRecord, RunRecord
 from edgead.training.run import WEIGHTS_FILE, write_record
 
+pytestmark = pytest.mark.usefixtures("graphs_exported_once")
+
 app = typer.Typer()
 app.command()(build)
 

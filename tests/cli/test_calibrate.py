@@ -17,6 +17,8 @@ from edgead.engine.rebuild import rebuild_bundle
 from tests.helpers.command_line import run_main, the_error
 from tests.helpers.toy_run import PART, ToyRun
 
+pytestmark = pytest.mark.usefixtures("graphs_exported_once")
+
 COMMAND = """
 import sys
 for name in ("torch", "timm", "torchvision", "onnxsim", "onnxscript"):

@@ -19,6 +19,8 @@ from tests.helpers.command_line import run_main
 from tests.helpers.toy_run import PART, ToyRun
 from tests.helpers.training_parts import TINY_TEACHER, write_images
 
+pytestmark = pytest.mark.usefixtures("graphs_exported_once")
+
 BLOCKED = """
 import sys
 for name in sys.argv.pop().split(","):

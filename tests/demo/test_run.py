@@ -20,6 +20,8 @@ from edgead.demo.run import run_demo
 from edgead.errors import MissingExtraError
 from tests.helpers.stream_parts import verdicts_of
 
+pytestmark = pytest.mark.usefixtures("graphs_exported_once")
+
 FEW = {"n_train": 60, "n_test": 5, "epochs": 15, "n_frames": 30, "size_px": 96}
 
 

@@ -22,6 +22,8 @@ from tests.helpers.qdq_graph import OUT_STEP, exact_map, grey_images, qdq_graph
 from tests.helpers.toy_graph import toy_graph, toy_images
 from tests.helpers.toy_run import ToyRun
 
+pytestmark = pytest.mark.usefixtures("graphs_exported_once")
+
 ON_ANOTHER_CPU = """
 import json, sys
 from pathlib import Path
