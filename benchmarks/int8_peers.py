@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
+TOOLS = ("edgead", "onnxruntime", "modelopt")
 COLUMNS = (
     "| tool | calibration | INT8 | map error | score error | rank | flips | AUROC change | within tolerance | MB "
     "| CPU s |"
@@ -218,82 +219,45 @@ def measure(path: Path, modelopt: Path | None, rows: list[dict[str, Any]], save:
         rows: Rows of earlier calls, which are not measured again. One row of figures is added for each graph.
         save: Function that is called after each row.
     """
-    done = {(row["tool"], row["calibration"], row["what"]) for row in rows}
-    from edgead.engine.build import onnx_from_run
+    # Not at the top, because the environment of ModelOpt has no edgead.
+    from int8_runs import Judge, converter_version
+
     from edgead.engine.calibration_images import calibration_images
-    from edgead.engine.fidelity import FidelityReport
-    from edgead.engine.plan import Plan
-    from edgead.engine.precision_converter import Calibrating, PrecisionConverter
-    from edgead.engine.validation_images import ValidationImages
-    from edgead.runtime.agreement import compare_sessions
-    from edgead.runtime.onnxruntime import OnnxRuntimeSession
+    from edgead.engine.precision_converter import Calibrating
     from edgead.training.run import open_run
 
-    run, plan = open_run(path), Plan()
-    content = onnx_from_run(run)
-    ((part, held_out),) = run.holdout_images().items()
-    validation_images = ValidationImages(
-        held_out.images, run.labelled_images().get(part), *plan.rate_and_confidence(run.false_alarm_rate)
-    )
-    with tempfile.TemporaryDirectory() as name, OnnxRuntimeSession(content) as reference:
+    run, converter = open_run(path), converter_version()
+    rows[:] = [row for row in rows if row["tool"] != "edgead" or row.get("converter") == converter]
+    done = {(row["tool"], row["calibration"], row["what"]) for row in rows}
+
+    def add(tool: str, calibration: str, what: str, figures: dict[str, Any]) -> None:
+        rows.append({"tool": tool, "calibration": calibration, "what": what, **figures})
+        rows.sort(key=lambda row: TOOLS.index(row["tool"]))
+        save()
+        print(path.name, rows[-1], flush=True)
+
+    ((_, labelled),) = run.labelled_images().items()
+    with tempfile.TemporaryDirectory() as name, Judge(run, labelled) as judge:
         folder = Path(name)
-        threshold = validation_images.threshold(validation_images.scores(reference)).value
-        auroc = validation_images.auroc(reference)
-
-        def add(row: dict[str, Any]) -> None:
-            rows.append(row)
-            save()
-            print(path.name, row, flush=True)
-
-        def judge(tool: str, calibration: str, what: str, model: bytes, seconds: float) -> None:
-            with OnnxRuntimeSession(model) as session:
-                own = validation_images.threshold(validation_images.scores(session)).value
-                fidelity = compare_sessions(
-                    reference, session, validation_images.all, threshold, other_threshold=own
-                )
-                report = FidelityReport(fidelity, auroc, validation_images.auroc(session))
-            limits = plan.target.tolerances.int8.limits(fidelity.n)
-            add(
-                {
-                    "tool": tool,
-                    "calibration": calibration,
-                    "what": what,
-                    **report.measures(),
-                    "within": report.holds(limits),
-                    "mb": len(model) / 1e6,
-                    "cpu_s": seconds,
-                }
-            )
-
-        for quantised in ("int8", "int8-student"):
-            if ("edgead", "mse", quantised) in done:
-                continue
-            graphs = PrecisionConverter(
-                content,
-                Calibrating(cache=folder / f"{quantised}.json"),
-                path.name,
-                validation_images.all,
-                lambda count: run.training_images(count).images,
-            )
+        if ("edgead", "mse", "int8") not in done:
             began = time.process_time()
-            model = graphs.graph(quantised).model
-            judge("edgead", "mse", quantised, model, time.process_time() - began)
-        images = calibration_images(
-            "mixed", held_out.images.shape[1:], lambda count: run.training_images(count).images
-        )
+            model = judge.converter(Calibrating(cache=folder / "calibration.json")).graph("int8").model
+            cpu_s = time.process_time() - began
+            add("edgead", "mse", "int8", {"converter": converter, "cpu_s": cpu_s, **judge.row(model)})
+        shape = (run.size.height_px, run.size.width_px, 3)
+        images = calibration_images("mixed", shape, lambda count: run.training_images(count).images)
         exact, stored = folder / "exact.onnx", folder / "images.npy"
-        exact.write_bytes(content)
+        exact.write_bytes(judge.model)
         np.save(stored, images)
         for number, (tool, calibration, what, quantise) in enumerate(tools(exact, stored, folder, modelopt)):
             if (tool, calibration, what) in done:
                 continue
             out = folder / f"{number}.onnx"
             try:
-                seconds = quantise(out)
-                judge(tool, calibration, what, out.read_bytes(), seconds)
+                cpu_s = quantise(out)
+                add(tool, calibration, what, {"cpu_s": cpu_s, **judge.row(out.read_bytes())})
             except Exception as error:  # whatever a peer or its graph raises is a result of this benchmark
-                reason = " ".join(str(error).split())[:300]
-                add({"tool": tool, "calibration": calibration, "what": what, "error": reason})
+                add(tool, calibration, what, {"error": " ".join(str(error).split())[:300]})
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:

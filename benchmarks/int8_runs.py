@@ -1,0 +1,234 @@
+"""The runs that INT8 is measured on, and the judge: short trainings of every method on real and on synthetic parts.
+
+A dataset has 130 good images of 128 pixels, of which 30 are held out. A training takes 6 epochs in batches of 8
+(`uninformed-students`: 4), and all other settings of the preset `edge`; `stfpm-ensemble`, which trains slowest, takes
+half of the epochs, and `linear` has none. That is a twentieth of the default: the models detect less than they could,
+but INT8 is compared with float32 of the same model. A run that is there already, such as a longer training, is used as
+it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import edgead
+from edgead.data import LoadedImages, load_images, open_dataset, spread_over
+from edgead.data.synthetic.dataset import KINDS, write_dataset
+from edgead.engine.build import onnx_from_run
+from edgead.engine.plan import Plan
+from edgead.engine.precision_converter import Calibrating, PrecisionConverter
+from edgead.engine.reference import Reference
+from edgead.engine.validation_images import ValidationImages
+from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from edgead.training.run import Run, open_run, read_record
+from edgead.types import Closing, Prediction, UInt8Array
+
+REAL = ("screw", "transistor", "magnetic_tile")
+PARTS = (*REAL, *KINDS)
+GOOD, HELD_OUT, TESTS = 130, 30, 40
+CONVERTER = ("export/precision/*.py", "engine/precision_converter.py", "engine/calibration_images.py")
+SIZE_PX, EPOCHS = 128, 6
+METHODS = (
+    "linear",
+    "rd",
+    "stfpm-slim",
+    "uninformed-students",
+    "rstpm+",
+    "rd++",
+    "stfpm",
+    "rstpm",
+    "stfpm-ensemble",
+)
+
+
+def dataset(part: str, data: Path, work: Path) -> Path:
+    """Write the dataset of a part, if it is missing: good images of a real part without tests, or synthetic parts.
+
+    Args:
+        part: One of `PARTS`.
+        data: Folder with the datasets of the real parts.
+        work: Folder to write to.
+
+    Returns:
+        Folder of the dataset.
+    """
+    root = work / "data" / part
+    if root.exists():
+        return root
+    if part in KINDS:
+        write_dataset(root, part, GOOD, TESTS, TESTS, size_px=SIZE_PX)
+        return root
+    folder = root.with_suffix(".part") / "train" / "good"
+    folder.mkdir(parents=True, exist_ok=True)
+    for sample in spread_over([open_dataset(data / part).train], GOOD):
+        shutil.copy(sample.path, folder)
+    return root.with_suffix(".part").rename(root)
+
+
+def trained(method: str, part: str, seed: int, data: Path, work: Path) -> Run:
+    """Train a method on a part, or open the finished run.
+
+    Args:
+        method: One of `METHODS`.
+        part: One of `PARTS`.
+        seed: Seed of the training.
+        data: Folder with the datasets of the real parts.
+        work: Folder of the datasets and the runs.
+
+    Returns:
+        The run.
+    """
+    path = work / "runs" / f"{part}-{method}-{seed}"
+    record = read_record(path)
+    if record is not None and record.state == "finished":
+        return open_run(path)
+    options: dict[str, Any] = {}
+    if method != "linear":
+        options = {
+            "epochs": EPOCHS // (2 if method == "stfpm-ensemble" else 1),
+            "batch_size": 4 if method == "uninformed-students" else 8,
+        }
+    edgead.train(
+        dataset(part, data, work),
+        path,
+        method=method,
+        size=SIZE_PX,
+        seed=seed,
+        hold_out=HELD_OUT,
+        **options,
+    )
+    return open_run(path)
+
+
+class Judge(Closing):
+    """Compares graphs with the float32 graph of a run, as `edgead build` does, and scores each image once.
+
+    The float32 graph is exported once, to `model.onnx` in the folder of the run.
+
+    Args:
+        run: A run of one part.
+        labelled: Test images for the AUROC; None for no AUROC.
+
+    Attributes:
+        model: Content of the float32 graph.
+    """
+
+    def __init__(self, run: Run, labelled: LoadedImages | None) -> None:
+        ((part, held_out),) = run.holdout_images().items()
+        plan = Plan()
+        exported = run.path / "model.onnx"
+        if not exported.exists():
+            exported.write_bytes(onnx_from_run(run))
+        self.model, self._run, self._part = exported.read_bytes(), run, part
+        rate, confidence = plan.rate_and_confidence(run.false_alarm_rate)
+        ratios = run.score_ratios.get(part)
+        self._images = ValidationImages(held_out.images, labelled, rate, confidence, ratios)
+        self._tolerances = plan.target.tolerances
+        self._session = _Remembering(self.model)
+        self._reference = Reference(
+            self._session,
+            {part: self._images.threshold(self._images.scores(self._session))},
+            {part: self._images},
+            self.converter(Calibrating()).multiplied_scales,
+        )
+
+    def close(self) -> None:
+        """Close the session of the float32 graph."""
+        self._session.close()
+
+    def converter(self, calibrating: Calibrating, half_beside_int8: bool = False) -> PrecisionConverter:
+        """Make the converter that a build would use.
+
+        Args:
+            calibrating: Options of the calibration.
+            half_beside_int8: Whether the other layers of an INT8 graph are float16.
+        """
+        return PrecisionConverter(
+            self.model,
+            calibrating,
+            self._run.path.name,
+            self._images.all,
+            lambda count: self._run.training_images(count).images,
+            half_beside_int8,
+        )
+
+    def row(self, model: bytes) -> dict[str, Any]:
+        """Compare an INT8 graph with the float32 graph.
+
+        Args:
+            model: Content of an ONNX file.
+
+        Returns:
+            Measures as in `FidelityReport.measures`, with `reference_auroc`, `factors`, `within` (whether a build
+            accepts the graph) and `mb`, the size of the file in MB.
+        """
+        with _Remembering(model) as session:
+            judged = self._reference.judge(session, self._tolerances.int8)
+        comparison, limits = judged.compared[self._part]
+        return {
+            **comparison.measures(),
+            "reference_auroc": comparison.reference_auroc,
+            "factors": limits.factors,
+            "within": judged.holds,
+            "mb": len(model) / 1e6,
+        }
+
+
+class _Remembering(OnnxRuntimeSession):
+    """A session that remembers its answers, because a judge asks several times for the same images."""
+
+    def __init__(self, model: bytes) -> None:
+        super().__init__(model, threads=1)
+        self._answers: dict[int, Prediction] = {}
+
+    def infer(self, batch: UInt8Array) -> Prediction:
+        """See `Session.infer`."""
+        key = hash(batch.tobytes())
+        if key not in self._answers:
+            self._answers[key] = super().infer(batch)
+        return self._answers[key]
+
+
+def converter_version() -> str:
+    """Return a hash of the source of the conversion, which is the version of the cells."""
+    package = Path(edgead.__file__).parent
+    files = sorted(file for pattern in CONVERTER for file in package.glob(pattern))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def labelled_images(run: Run, part: str, data: Path, without: tuple[str, ...]) -> LoadedImages | None:
+    """Read the test images of a part.
+
+    Args:
+        run: A run of the part.
+        part: One of `PARTS`.
+        data: Folder with the datasets of the real parts.
+        without: Parts with labels that must not be used.
+
+    Returns:
+        Test images, or None for a part in `without`.
+    """
+    if part in without:
+        return None
+    if part in KINDS:
+        return run.labelled_images()[part]
+    return load_images(open_dataset(data / part).test, run.size)
+
+
+def machine_and_versions(packages: tuple[str, ...]) -> str:
+    """Return the date, the machine and the versions of packages for a page.
+
+    Args:
+        packages: Names of the packages.
+    """
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return (
+        f"{date.today()}, {len(os.sched_getaffinity(0))} shared core(s) of {platform.machine()}, {versions}"
+    )
