@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 from types import TracebackType
 
 from typing_extensions import Self
@@ -16,13 +17,13 @@ from edgead.streaming.record import (
     Record,
     lost_record,
     missed_record,
+    no_verdict_record,
     part_withheld_record,
     state_record,
     verdict_record,
     withheld_record,
 )
 from edgead.streaming.sinks.base import RecordSink, Sink, SinkCount, StopStream
-from edgead.streaming.sinks.latest import LatestSink
 from edgead.streaming.state import StateChange
 from edgead.types import Float32Array, Frame, TriggeredPart, Verdict
 
@@ -41,12 +42,18 @@ class Deliveries:
         waits: Whether events wait for a slow sink, because the source waits too.
         survives: Whether the stream goes on if a sink fails. Otherwise `check` raises the failure.
         stop: Event that ends the stream once it is set.
+
+    Attributes:
+        valid_s: Time after the capture of an image, in seconds, after which its verdict is no longer current.
     """
 
     def __init__(
         self, sinks: Sequence[Sink], *, waits: bool, survives: bool, stop: threading.Event | None = None
     ) -> None:
         self._stop = threading.Event() if stop is None else stop
+        self.valid_s = inf
+        # Time of capture of the image with the verdict that sinks of the newest state show; None if they show none.
+        self._shown_ns: int | None = None
         self._finished = False
         self._all = [
             Delivery(sink, waits=waits, retries=survives, on_loss=self._record_loss) for sink in sinks
@@ -77,6 +84,7 @@ class Deliveries:
 
         The image of a verdict is written after its record, unless the sink of the record hangs or fails.
         """
+        self._shown_ns = frame.captured_at_ns
         written = self._put_record(verdict_record(frame, verdict), frame.index)
         for one in self._images:
             if one.sink.wants(verdict):
@@ -118,17 +126,39 @@ class Deliveries:
             if type(one.sink).state is not Sink.state:
                 one.put(Item(partial(one.sink.state, change)), self._stop)
 
-    def _put_record(self, record: Record, frame_index: int | None = None) -> tuple[Ticket, ...]:
+    def no_verdict(self, reason: str) -> None:
+        """End the verdict that sinks of the newest state show, if they show one.
+
+        Args:
+            reason: Why it is no longer current, as text.
+        """
+        if self._shown_ns is not None:
+            self._shown_ns = None
+            self._put_record(no_verdict_record(reason), newest_only=True)
+
+    def end_old_verdict(self, now_s: float) -> None:
+        """End the verdict that sinks of the newest state show if its image is older than `valid_s`.
+
+        Args:
+            now_s: Current time in seconds, from `time.monotonic`.
+        """
+        if self._shown_ns is not None and now_s - self._shown_ns / 1e9 > self.valid_s:
+            self.no_verdict(f"the latest image with a verdict is older than {self.valid_s:g} s")
+
+    def _put_record(
+        self, record: Record, frame_index: int | None = None, *, newest_only: bool = False
+    ) -> tuple[Ticket, ...]:
         return tuple(
             one.put(
                 Item(
                     partial(sink.record, record),
                     frame_index,
-                    skip=partial(sink.skip, record) if isinstance(sink, LatestSink) else None,
+                    skip=partial(sink.skip, record) if sink.newest_only else None,
                 ),
                 self._stop,
             )
             for one, sink in self._records
+            if sink.newest_only or not newest_only
         )
 
     def _record_loss(self, name: str, events: int, reason: str, frame_index: int | None) -> None:
@@ -136,7 +166,7 @@ class Deliveries:
         record = lost_record(name, events, reason, frame_index)
         for one, sink in self._records:
             # A loss changes no state, and would replace a verdict there.
-            if not isinstance(sink, LatestSink):
+            if not sink.newest_only:
                 one.put(Item(partial(sink.record, record)))
 
     def finish(self) -> None:

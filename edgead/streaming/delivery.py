@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from edgead.errors import EdgeadError
 from edgead.streaming.sinks.base import RecordSink, Sink, SinkCount, StopStream
-from edgead.streaming.sinks.latest import LatestSink
 
 # Longest wait for an event before the thread calls `tick` of the sink.
 TICK_S = 0.1
@@ -27,7 +26,7 @@ REPORT_S = 60.0
 # Pause before a record is given again to a sink that failed.
 RETRY_S = 1.0
 
-_SLOW, _STUCK, _REPLACED = "it takes events too slowly", "it does not answer", "a newer event came"
+_SLOW, _STUCK = "it takes events too slowly", "it does not answer"
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class Item:
         frame_index: Index of the frame, for the record of a loss; None if the event belongs to no frame.
         after: Events of other sinks that are written first.
         skip: Function that is called instead if a newer event of a source that does not wait has come, and returns
-            whether the event is lost then; None if every event is written.
+            whether a verdict is replaced by it; None if every event is written.
     """
 
     call: Callable[[], None]
@@ -84,7 +83,7 @@ class Delivery:
         self._queue: deque[Item] = deque()
         self._current: Item | None = None
         self._changed = threading.Condition()
-        self._taken = self._settled = self._written = self._lost = self._unreported = 0
+        self._taken = self._settled = self._written = self._lost = self._replaced = self._unreported = 0
         self._reported_at_s = -REPORT_S
         self._problem: str | None = None
         self._busy_since_s: float | None = None
@@ -106,7 +105,7 @@ class Delivery:
     def count(self) -> SinkCount:
         """Return the counts so far; events that wait are neither written nor lost."""
         problem = _STUCK if self.is_stuck else self._problem or self.sink.problem()
-        return SinkCount(self.name, self._written, self._lost, problem)
+        return SinkCount(self.name, self._written, self._lost, problem, self._replaced)
 
     def put(self, item: Item, stop: threading.Event | None = None) -> Ticket:
         """Queue an event, or count it as lost.
@@ -201,7 +200,8 @@ class Delivery:
                     self._is_over = True
                     return None
             works = self._attempt(self.sink.tick) is None
-            if works and isinstance(self.sink, LatestSink):
+            if works and isinstance(self.sink, RecordSink) and self.sink.newest_only:
+                # It has shown the newest state.
                 self._recover()
 
     def _deliver(self, item: Item) -> None:
@@ -213,11 +213,10 @@ class Delivery:
         for ticket in item.after:
             ticket.wait()
         skip = item.skip if self._queue and not self._waits else None
-        if skip is not None and not skip():
-            # Nothing is lost: the newer event shows the same.
-            self._settle(item)
+        if skip is not None:
+            self._skip(item, skip)
             return
-        reason = self._attempt(item.call) if skip is None else _REPLACED
+        reason = self._attempt(item.call)
         again = isinstance(self.sink, RecordSink) and item.skip is None
         while reason is not None and again and not self._finishing:
             with self._changed:
@@ -229,6 +228,16 @@ class Delivery:
             self._lose(item, reason)
         else:
             self._recover()
+
+    def _skip(self, item: Item, skip: Callable[[], bool]) -> None:
+        """End with an event that a newer one has replaced: it is lost if the sink fails, because it showed neither."""
+        is_verdict = skip()
+        if not self._settle(item) or not is_verdict:
+            return
+        if self._problem is not None:
+            self._lose(item, self._problem)
+        else:
+            self._replaced += 1
 
     def _settle(self, item: Item, *, written: bool = False) -> bool:
         """End with an event; return False if it was given up meanwhile, and so is lost already."""

@@ -1,12 +1,9 @@
 """The loop of a stream: it takes frames from a source, scores them, and gives the verdicts to the sinks.
 
-One thread captures frames, the calling thread scores them, and each sink has a thread of its own.
-`edgead.streaming.capture` describes which frames are dropped, `edgead.streaming.freshness` which frames are withheld,
-and `edgead.streaming.delivery` what a slow or failed sink loses. An error of the source or of the model ends the
-stream. A failure of a sink ends the stream of a file, which can be streamed again; a camera goes on. A frame that is
-too old, before the model or after it, or has an anomaly map or a score that is not finite gets no verdict: it is
-withheld, counted and given to the sinks with the reason. `edgead.streaming.health` describes the states of the stream.
-With a trigger, `edgead.streaming.part_judge` joins the verdicts on the frames of a part.
+One thread captures frames, the calling thread scores them, and each sink has a thread of its own. These modules
+describe which frames are dropped (`capture`) or withheld (`freshness`), what a slow or failed sink loses (`delivery`),
+the states (`health`), and the verdict on a part of a trigger (`part_judge`). An error of the source or of the model
+ends the stream. A failure of a sink ends the stream of a file, which can be streamed again; a camera goes on.
 """
 
 from __future__ import annotations
@@ -68,7 +65,7 @@ def stream(
 ) -> Summary:
     """Score the frames of a source until it ends, `stop` is set, a sink stops it, or `policy.max_frames` are judged.
 
-    The caller closes the session and the source. The sinks are closed here, each by its own thread.
+    The caller closes the session and the source. The sinks are closed here.
 
     Args:
         session: Opened inference session.
@@ -91,7 +88,7 @@ def stream(
     survives, waits = source.live or source.endless, not source.live
     with Deliveries(sinks, waits=waits, survives=survives, stop=stop) as outputs:
         # Here, because an error closes the sinks, too.
-        check = _frame_check(source, policy, line)
+        check = _frame_check(source, policy, line, outputs)
         # The first inference allocates memory, and on a GPU it may compile. It runs before the capture, so that it
         # delays no frame and counts in no latency.
         session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))
@@ -117,11 +114,15 @@ def stream(
     return run.summary(dropped, source.broken, time.monotonic() - start_s)
 
 
-def _frame_check(source: Source, policy: StreamPolicy, line: LineControl) -> FrameCheck | None:
+def _frame_check(
+    source: Source, policy: StreamPolicy, line: LineControl, outputs: Deliveries
+) -> FrameCheck | None:
     """Make the check of the frames of a live source; None for others, which have no trigger."""
     if source.live:
-        n_frames = 1 if line.parts is None else line.parts.rule.frames
-        return FrameCheck(policy, policy.max_age_of(source.fps, n_frames))
+        max_age_s = policy.max_age_of(source.fps, 1 if line.parts is None else line.parts.rule.frames)
+        if line.parts is None and not source.by_signal:
+            outputs.valid_s = max_age_s
+        return FrameCheck(policy, max_age_s)
     if line.parts is not None:
         raise InputError(f"{source.uri} is no camera", hint="a trigger needs one, so leave the trigger out")
     return None
@@ -232,6 +233,8 @@ class _Run:
             self._parts.skip(frame, problem)
         elif problem.cause in _SINGLE:
             self._outputs.withheld(frame, problem.text)
+        elif problem.cause != "unchanged":
+            self._outputs.no_verdict(problem.text)
 
     def take(self, capture: Capture, line: LineControl) -> Frame | None:
         """Wait for the next frame; withhold the parts that get no verdict any more. See `Capture.take`."""
@@ -253,8 +256,9 @@ class _Run:
         dropped: int,
         now_s: float,
     ) -> None:
-        """Update the health of the stream. See `Health.update`."""
+        """Update the health of the stream, and end a verdict that has become too old. See `Health.update`."""
         self._service.beat(now_s)
+        self._outputs.end_old_verdict(now_s)
         change = self._health.update(frame, problem, dropped, now_s, time.time(), on_line)
         if change is not None:
             self._report(change)

@@ -94,6 +94,11 @@ def part_withheld_record(source: str, part: TriggeredPart, problem: Problem) -> 
     )
 
 
+def no_verdict_record(reason: str) -> Record:
+    """Make the record of an image without a verdict, with the reason as text, for sinks of the newest state only."""
+    return _record("no_verdict", reason=reason)
+
+
 def missed_record(source: str, triggers: int, reason: str) -> Record:
     """Make the record of triggers whose parts were not looked at.
 

@@ -114,9 +114,10 @@ class Summary:
                 f"p99 {self.age_p99_ms:.1f} ms, capture to decision"
             )
         for count in self.sinks:
+            replaced = f", {count.replaced} replaced by newer ones" if count.replaced else ""
             problem = "" if count.problem is None else f" ({printable(count.problem)})"
             lines.append(
-                f"sink       {printable(count.sink)} {count.written} written, {count.lost} lost{problem}"
+                f"sink       {printable(count.sink)} {count.written} written, {count.lost} lost{replaced}{problem}"
             )
         return "\n".join(lines)
 

@@ -24,6 +24,8 @@ class SinkCount:
         sink: Address of the sink, without secrets.
         written: Number of events that the sink has taken.
         lost: Number of events that were dropped: the sink was too slow, did not answer, or failed.
+        replaced: Number of verdicts that a newer record has replaced before a sink of the newest state could show
+            them. They are not lost.
         problem: Reason why the sink takes no events now, or took none at the end; None if it works.
     """
 
@@ -31,6 +33,7 @@ class SinkCount:
     written: int
     lost: int
     problem: str | None = None
+    replaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +121,14 @@ class RecordSink(Sink):
 
     If it fails on a camera's record, the record is given to it again until it succeeds. A record that does not fit
     into the queue meanwhile is lost.
+
+    Attributes:
+        newest_only: Whether the sink shows the newest state and has no use for older records: of those that wait it
+            gets the newest, by `record`, and the others by `skip`, and no record is given again.
     """
 
     capacity = 1024
+    newest_only = False
 
     @abstractmethod
     def record(self, record: Record) -> None:
@@ -132,6 +140,17 @@ class RecordSink(Sink):
         Raises:
             EdgeadError: The sink cannot be written. Nothing of the record was written.
         """
+
+    def skip(self, record: Record) -> bool:
+        """Receive a record that a newer one has replaced, without writing it; for a sink with `newest_only`.
+
+        Args:
+            record: See `record`.
+
+        Returns:
+            Whether it is a verdict.
+        """
+        raise NotImplementedError
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
         """Receive a verdict as its record. See `Sink.write`."""

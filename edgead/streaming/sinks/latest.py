@@ -1,8 +1,8 @@
 """The latest state of a stream, for controllers: they act on the newest verdict and have no use for old ones.
 
-A controller must never take an old "good" for a new one. So a verdict ends with the next frame that is late or not
-finite, with a trigger with the next part that gets none, with the signal, and `VALID_S` after it came, because the
-inference may hang.
+A controller must never take an old "good" for a new one. So a verdict ends with the next image that gets none, with a
+trigger with the next part that gets none, with the signal, and `VALID_S` after it came, because the inference may hang.
+Only a copy of the image before it ends no verdict until `max_age`: cameras repeat single images.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class LatestState:
         elif event == "withheld":
             self.withheld += 1
             self.verdict, self.reason = None, record["reason"]
+        elif event == "no_verdict":
+            self.verdict, self.reason = None, record["reason"]
         elif event == "missed":
             self.withheld += record["triggers"]
             self.verdict, self.reason = None, record["reason"]
@@ -88,12 +90,14 @@ class LatestState:
 class LatestSink(RecordSink):
     """A sink that shows the latest state and keeps no history: of the records that wait, it writes the newest.
 
-    A verdict that a newer record has replaced, and a record that could not be written, count as lost and are not given
-    again. The state is shown as soon as it can be, from `tick`.
+    A record that could not be written is lost and not given again. The state is shown as soon as it can be, from
+    `tick`.
 
     Attributes:
         latest: Latest state of the stream.
     """
+
+    newest_only = True
 
     def __init__(self) -> None:
         self.latest = LatestState()
@@ -105,11 +109,7 @@ class LatestSink(RecordSink):
         self._show()
 
     def skip(self, record: Record) -> bool:
-        """Receive a record that a newer one has replaced, without writing it.
-
-        Returns:
-            Whether something is lost with it: a verdict. A change of the state is shown with the newer record.
-        """
+        """Receive a record that a newer one has replaced. See `RecordSink.skip`."""
         self.latest.take(record)
         return bool(record["event"] == "verdict")
 

@@ -10,6 +10,7 @@ edgead_share_of_threshold               score of the latest frame as a share of 
 edgead_state{edgead_state}              1 for the state of the stream, 0 for the other states
 edgead_sink_written_total{sink}         events that a sink has taken
 edgead_sink_lost_total{sink}            events that a sink has lost
+edgead_sink_replaced_total{sink}        verdicts that a newer one has replaced at a sink of the newest state
 edgead_sink_failing{sink}               1 while a sink fails or does not answer, otherwise 0
 """
 
@@ -134,12 +135,16 @@ class _SinkCollector:
 
         written = CounterMetricFamily("edgead_sink_written", "Events that a sink has taken", labels=["sink"])
         lost = CounterMetricFamily("edgead_sink_lost", "Events that a sink has lost", labels=["sink"])
+        replaced = CounterMetricFamily(
+            "edgead_sink_replaced", "Verdicts that a newer one has replaced", labels=["sink"]
+        )
         failing = GaugeMetricFamily("edgead_sink_failing", "Whether a sink fails", labels=["sink"])
         for count in self._counts():
             written.add_metric([count.sink], count.written)
             lost.add_metric([count.sink], count.lost)
+            replaced.add_metric([count.sink], count.replaced)
             failing.add_metric([count.sink], count.problem is not None)
-        return written, lost, failing
+        return written, lost, replaced, failing
 
 
 def plan_prometheus(uri: str) -> Plan:
