@@ -276,6 +276,8 @@ def stream(
     if not isinstance(sinks, list | tuple) or not all(isinstance(sink, str) for sink in sinks):
         shown = without_secrets(str(sinks))[:200]
         raise InputError(f"sinks is {shown!r}", hint="give a list of addresses, such as ['status:']")
-    # The model is opened before the camera, whose buffer would otherwise fill with frames that are old at the start.
-    with load(model, threads=chosen.get("threads"), threshold=chosen.get("threshold")) as opened:
-        return start_stream(opened, str(given), sinks, chosen)
+
+    def load_it() -> Model:
+        return load(model, threads=chosen.get("threads"), threshold=chosen.get("threshold"))
+
+    return start_stream(load_it, str(given), sinks, chosen)

@@ -1,8 +1,8 @@
-"""Start of a stream: it opens the source and the sinks for an opened model."""
+"""Start of a stream: it opens the model, the source and the sinks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +12,23 @@ from edgead.streaming.line import LineControl
 from edgead.streaming.loop import stream
 from edgead.streaming.policy import PartRule, StreamPolicy
 from edgead.streaming.sharpness import sharpness_limit
-from edgead.streaming.sinks import open_sinks
+from edgead.streaming.sinks import open_sinks, plan_sinks
 from edgead.streaming.sources import ImageSource, Source, open_source, open_when_there
 from edgead.streaming.stopping import pause_on_signals, stop_on_signals
 from edgead.streaming.summary import Summary
-from edgead.streaming.triggers import Trigger, open_trigger
+from edgead.streaming.triggers import open_trigger
 
 if TYPE_CHECKING:
     from edgead.runtime.model import Model
 
 
-def start_stream(model: Model, source: str, sinks: Sequence[str], options: Mapping[str, Any]) -> Summary:
+def start_stream(
+    load: Callable[[], Model], source: str, sinks: Sequence[str], options: Mapping[str, Any]
+) -> Summary:
     """Score the frames of a source until it ends or Ctrl-C is pressed.
 
     Args:
-        model: Opened model.
+        load: Function that opens the model.
         source: Address of the source.
         sinks: Addresses of the sinks.
         options: Options of `edgead.files.arguments.StreamOptions`; `threads` and `threshold` belong to the model.
@@ -35,28 +37,26 @@ def start_stream(model: Model, source: str, sinks: Sequence[str], options: Mappi
         Counts, latencies and ages of the stream.
 
     Raises:
-        EdgeadError: An option is out of range, or the source or a sink fails.
+        EdgeadError: An option is out of range, or the model, the source or a sink fails.
     """
-    used = model.used_threshold(options.get("part"))
-    images = model.golden_images(used.part)
-    policy = StreamPolicy(
-        used.part,
-        options.get("max_frames"),
-        options.get("max_age"),
-        options.get("withhold_still", "frozen"),
-        ExposureLimits.from_images(images),
-        sharpness_limit(images),
-    )
-
-    def open_it() -> Source:
-        return open_source(source, watch=options.get("watch", False), bit_depth=model.bit_depth)
-
+    line = _line(options)
+    # An error in an address must not show after the long start of a model.
+    plan_sinks(sinks)
     with ExitStack() as stack:
+        # Before the model, because the signals would end the process.
+        stack.enter_context(pause_on_signals(line.pause, line.resume))
+        model = stack.enter_context(load())
+        used = model.used_threshold(options.get("part"))
+        policy = _policy(model, used.part, options)
         stop = stack.enter_context(stop_on_signals())
-        trigger, line = _open_trigger(options)
+        trigger = open_trigger(options["trigger"]) if "trigger" in options else None
         if trigger is not None:
             stack.enter_context(trigger)
-        stack.enter_context(pause_on_signals(line.pause, line.resume))
+
+        def open_it() -> Source:
+            return open_source(source, watch=options.get("watch", False), bit_depth=model.bit_depth)
+
+        # After the model, because the buffer of a camera would fill with images that are old at the start.
         frames = open_when_there(open_it, options.get("wait", 0.0), stop)
         if frames is None:
             # A stop during the wait leaves neither frames nor parts.
@@ -78,15 +78,28 @@ def start_stream(model: Model, source: str, sinks: Sequence[str], options: Mappi
         )
 
 
-def _open_trigger(options: Mapping[str, Any]) -> tuple[Trigger | None, LineControl]:
-    """Open the trigger of the options, if they have one, and make the control for it."""
+def _policy(model: Model, part: str, options: Mapping[str, Any]) -> StreamPolicy:
+    """Make the policy of a stream from its options and the images of the bundle."""
+    images = model.golden_images(part)
+    return StreamPolicy(
+        part,
+        options.get("max_frames"),
+        options.get("max_age"),
+        options.get("withhold_still", "frozen"),
+        ExposureLimits.from_images(images),
+        sharpness_limit(images),
+    )
+
+
+def _line(options: Mapping[str, Any]) -> LineControl:
+    """Make the control of the line; it has parts if the options have a trigger."""
     names = {"trigger_delay": "delay_s", "part_frames": "frames", "part_rejects": "rejects"}
     given = {names[name]: options[name] for name in names if name in options}
     rule = PartRule(**given)
     if "trigger" in options:
-        return open_trigger(options["trigger"]), LineControl(rule)
+        return LineControl(rule)
     if rule != PartRule():
         raise InputError(
             "trigger_delay, part_frames and part_rejects are for a trigger", hint="give a trigger, too"
         )
-    return None, LineControl()
+    return LineControl()

@@ -33,9 +33,9 @@ from typing import Any
 
 from edgead.errors import SinkError, needs_extra
 from edgead.streaming.pauses import pause_s
+from edgead.streaming.servers import read_server
 from edgead.streaming.sinks.base import Plan
 from edgead.streaming.sinks.latest import LatestSink
-from edgead.streaming.sinks.server import read_server
 from edgead.streaming.uri import number_in
 
 PORT = 502

@@ -25,10 +25,10 @@ from edgead.errors import EdgeadError, SinkError, needs_extra
 from edgead.files.addresses import without_secrets
 from edgead.files.parsing import json_text
 from edgead.streaming.record import Record
+from edgead.streaming.servers import read_server
 from edgead.streaming.sinks.base import Plan
-from edgead.streaming.sinks.server import read_server
 from edgead.streaming.sinks.stored import KEEP_RECORDS, StoredSink, numbered
-from edgead.streaming.sinks.tls import tls_context
+from edgead.streaming.tls import tls_context
 from edgead.streaming.uri import number_in
 
 if TYPE_CHECKING:
@@ -246,6 +246,8 @@ def plan_mqtt(uri: str) -> Plan:
     broker, options = broker_of(uri, {"spool": str, "keep": number_in(int, 1)}, _EXAMPLE)
     if not options.get("spool"):
         raise SinkError(f"{without_secrets(uri)} names no spool", hint=_EXAMPLE)
+    if broker.tls:
+        tls_context(broker.ca, broker.cert, broker.key)
     spool, keep = Path(options["spool"]), int(options.get("keep", KEEP_RECORDS))
     return Plan(spool, partial(Mqtt, broker, spool, keep))
 

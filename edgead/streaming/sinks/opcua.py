@@ -27,10 +27,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from edgead.errors import SinkError, needs_extra
+from edgead.streaming.servers import LOCAL_HOST, read_listener, read_server
 from edgead.streaming.sinks.base import Plan
 from edgead.streaming.sinks.latest import LatestSink
-from edgead.streaming.sinks.server import LOCAL_HOST, read_listener, read_server
-from edgead.streaming.sinks.tls import tls_context
+from edgead.streaming.tls import tls_context
 from edgead.text import one_line
 
 T = TypeVar("T")
@@ -90,9 +90,6 @@ class OpcUa(LatestSink):
         # The library logs what clients send wrong.
         logging.getLogger("asyncua").setLevel(logging.CRITICAL)
         super().__init__()
-        if access is not None:
-            # Files that are no certificate and its key are an error here, before the long start.
-            tls_context(None, access.cert, access.key)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="edgead-opcua-server", daemon=True
@@ -239,7 +236,7 @@ def plan_opcua(uri: str) -> Plan:
     """Read an address ``opcua:PORT`` or ``opcua://USER:PASSWORD@HOST:PORT/?cert=FILE&key=FILE``.
 
     Raises:
-        SinkError: The address is not usable, or lacks the login or the certificate.
+        SinkError: The address is not usable, lacks the login, or its files are no certificate and its key.
         InputError: An option is unknown.
     """
     if "//" not in uri:
@@ -261,4 +258,5 @@ def plan_opcua(uri: str) -> Plan:
             f"opcua://{server.host} needs a user, a password, a certificate and a key", hint=_EXAMPLE
         )
     access = Access(server.user, server.password, options["cert"], options["key"])
+    tls_context(None, access.cert, access.key)
     return Plan(f"{server.host}:{server.port}", partial(OpcUa, server.host, server.port, access))

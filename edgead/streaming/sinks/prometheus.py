@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 from edgead.errors import SinkError, needs_extra
 from edgead.streaming.record import Record
+from edgead.streaming.servers import LOCAL_HOST, read_listener
 from edgead.streaming.sinks.base import Plan, RecordSink, SinkCount
-from edgead.streaming.sinks.server import LOCAL_HOST, read_listener
 from edgead.streaming.state import STATES
 from edgead.streaming.web_server import CONNECTION_S, POLL_S, BoundedServer
 

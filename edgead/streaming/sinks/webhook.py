@@ -15,16 +15,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from edgead.errors import SinkError
 from edgead.files.addresses import Address, check_host, shown_mistyped, without_secrets
 from edgead.streaming.pauses import pause_s
+from edgead.streaming.servers import check_login
 from edgead.streaming.sinks.base import Plan
-from edgead.streaming.sinks.server import check_login
 from edgead.streaming.sinks.stored import KEEP_RECORDS, SentSink
 from edgead.streaming.sinks.time_limit import time_limit
-from edgead.streaming.sinks.tls import tls_context
+from edgead.streaming.tls import tls_context
 from edgead.streaming.uri import number_in, read_options
 
 TIMEOUT_S = 5.0
@@ -51,16 +51,8 @@ class Webhook(SentSink):
     def __init__(
         self, address: Address, spool: Path, keep: int = KEEP_RECORDS, ca: str | None = None
     ) -> None:
-        try:
-            parts = urlsplit(address.url)
-            self._host, self._port = parts.hostname or "", parts.port
-            check_host(self._host)
-        except ValueError as error:
-            # Its text may repeat a password that stands in the place of the port.
-            raise SinkError(f"{without_secrets(address.url)} is no web address", hint=_EXAMPLE) from error
-        if parts.scheme not in ("http", "https") or not self._host:
-            raise SinkError(f"{without_secrets(address.url)} is no web address", hint=_EXAMPLE)
-        check_login(address, without_secrets(address.url))
+        parts = _parts_of(address)
+        self._host, self._port = parts.hostname or "", parts.port
         self._context = tls_context(ca) if parts.scheme == "https" else None
         super().__init__(spool, keep)
         self.name = f"webhook:{without_secrets(address.url)}"
@@ -130,6 +122,23 @@ class Webhook(SentSink):
             self._hang_up()
 
 
+def _parts_of(address: Address) -> SplitResult:
+    """Split an address, or raise a SinkError."""
+    shown = without_secrets(address.url)
+    try:
+        parts = urlsplit(address.url)
+        # Reading the port checks it.
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        check_host(parts.hostname or "")
+    except ValueError as error:
+        # Its text may repeat a password that stands in the place of the port.
+        raise SinkError(f"{shown} is no web address", hint=_EXAMPLE) from error
+    if not is_usable:
+        raise SinkError(f"{shown} is no web address", hint=_EXAMPLE)
+    check_login(address, shown)
+    return parts
+
+
 def plan_webhook(target: str) -> Plan:
     """Read an address without its kind: ``https://HOST/PATH#spool=FILE``.
 
@@ -142,5 +151,8 @@ def plan_webhook(target: str) -> Plan:
     options = read_options(query, known) if mark else {}
     if "://" not in url or not options.get("spool"):
         raise SinkError(f"{shown_mistyped(target)} names no server and spool", hint=_EXAMPLE)
+    address = Address.parse(url)
+    if _parts_of(address).scheme == "https":
+        tls_context(options.get("ca"))
     spool, keep = Path(options["spool"]), int(options.get("keep", KEEP_RECORDS))
-    return Plan(spool, partial(Webhook, Address.parse(url), spool, keep, options.get("ca")))
+    return Plan(spool, partial(Webhook, address, spool, keep, options.get("ca")))

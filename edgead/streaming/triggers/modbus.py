@@ -16,8 +16,8 @@ from edgead.errors import TriggerError, needs_extra
 from edgead.files.addresses import without_secrets
 from edgead.streaming.line import LineControl
 from edgead.streaming.pauses import pause_s
+from edgead.streaming.servers import read_server
 from edgead.streaming.sinks.modbus import PORT
-from edgead.streaming.sinks.server import read_server
 from edgead.streaming.triggers.base import ThreadTrigger, announce, report_trouble
 from edgead.streaming.uri import number_in
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgead.errors import needs_extra
 from edgead.streaming.line import LineControl
 from edgead.streaming.sinks.mqtt import KEEPALIVE_S, RECONNECT_MAX_S, Broker, broker_of
-from edgead.streaming.sinks.tls import tls_context
+from edgead.streaming.tls import tls_context
 from edgead.streaming.triggers.base import MOST_ID_BYTES, Trigger, announce, report_trouble
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any
 from edgead.errors import TriggerError
 from edgead.files.parsing import json_text
 from edgead.streaming.line import LineControl
-from edgead.streaming.sinks.server import LOCAL_HOST, read_listener
+from edgead.streaming.servers import LOCAL_HOST, read_listener
 from edgead.streaming.triggers.base import MOST_ID_BYTES, ThreadTrigger, announce
 from edgead.streaming.web_server import CONNECTION_S, POLL_S, BoundedServer
 

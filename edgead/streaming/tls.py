@@ -1,4 +1,4 @@
-"""Settings of an encrypted connection to a server that takes records."""
+"""Settings of encrypted connections of sinks and triggers."""
 
 from __future__ import annotations
 
