@@ -35,6 +35,21 @@ PLAIN_DEFECTS = ("hole/000.png", "hole/001.png", "contamination/000.png", "conta
 LINE = {f"{number:02d}.png": image for number, image in enumerate((*PLAIN_DEFECTS, *GOOD))}
 
 
+# Commands one after the other in one process, because the import of torch takes seconds.
+COMMANDS = """
+import itertools, sys
+from edgead.cli.main import main
+for is_between, words in itertools.groupby(sys.argv[1:], "&&".__eq__):
+    if not is_between:
+        sys.argv = ["edgead", *words]
+        try:
+            main()
+        except SystemExit as end:
+            if end.code:
+                raise
+"""
+
+
 def insert_after(file: Path, line: str, new: str) -> None:
     """Insert a line after the only line that begins so."""
     lines = file.read_text().splitlines(keepends=True)
@@ -60,11 +75,11 @@ def write_checkout(root: Path) -> Path:
 
 
 def edgead(checkout: Path, folder: Path, *arguments: str | Path) -> str:
-    """Standard output of a command of a checkout, in a process of its own."""
+    """Standard output of a command of a checkout, or of several with "&&" between them, in a process of their own."""
     # Coverage measures this checkout only: a copy would count every line twice.
     kept = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
     done = subprocess.run(
-        [sys.executable, "-c", "from edgead.cli.main import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", COMMANDS, *map(str, arguments)],
         cwd=folder,
         env={**(os.environ if checkout == CHECKOUT else kept), "PYTHONPATH": str(checkout)},
         capture_output=True,
@@ -87,8 +102,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extended = write_checkout(root / "checkout")
     teacher = ("--teacher", TINY_TEACHER, "--teacher-weights", "random")
     options = ("--method", NAME, "--size", "64", "--accelerator", "cpu", *teacher)
-    edgead(extended, root, "train", "washers", "--out", "run", *options)
-    edgead(extended, root, "build", "run", "--out", "fp32")
+    train = ("train", "washers", "--out", "run", *options)
+    edgead(extended, root, *train, "&&", "build", "run", "--out", "fp32")
     fp16 = ("--data", "washers", "--out", "fp16", "--precision", "fp16")
     edgead(CHECKOUT, root, "build", "fp32", *fp16)
     return root
