@@ -34,7 +34,7 @@ from edgead.imaging.preprocess import ModelSize, preprocess_spec
 from edgead.runtime.onnxruntime import tensor_values
 from edgead.types import Float32Array, Float64Array, UInt8Array
 
-SCHEMA = 4
+SCHEMA = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ A tensor of activations has one INT8 scale, which its largest channel sets. A ch
 a tenth of the steps. The channels are therefore brought closer to one range (Nagel et al., "Data-Free Quantization
 Through Weight Equalization and Bias Correction", ICCV 2019, section 4.1, with ranges measured on images): the
 convolution that computes a channel is divided by a number, and the weights that read the channel are multiplied by
-it. See `edgead.export.precision.channels` for the tensors that share these numbers. Where the head reads a tensor,
-one multiplication restores it.
+it. See `edgead.export.precision.channels` for the tensors that share these numbers. Where the head or another operator
+reads a tensor, one multiplication restores it.
 
 Symmetric INT8 wastes its negative half on the output of ReLU6. If only convolutions without padding read the output,
 its interval is moved: [0, 6] becomes [-3, 3]. 3 is subtracted from the bias of the convolution before it, and the
@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from edgead.export.graph_sections import CONVOLUTIONS, sections_of
-from edgead.export.precision.channels import channel_scales
+from edgead.export.graph_sections import CONVOLUTIONS
+from edgead.export.precision.channels import COMPUTES_FACTORS, channel_factors, channel_scales
 from edgead.export.precision.quantize import layers_to_quantise
 from edgead.types import Float32Array, Float64Array
 
@@ -59,26 +59,39 @@ class _Rewriting:
         self._changed: dict[str, Float64Array] = {}
 
     def scale(self, scales: Mapping[str, Float32Array]) -> None:
-        """Divide each channel of some tensors by its scale, and multiply the weights that read the channel."""
+        """Divide each channel of some tensors by its scale, and undo it where another operator needs the channel."""
+        nodes: list[NodeProto] = []
+        restored: set[str] = set()
         for node in self._nodes:
-            if node.op_type not in CONVOLUTIONS:
-                continue
-            if (by := scales.get(node.input[0])) is not None:
-                weights = self._values(node.input[1])
-                self._change(node, 1, weights * _factors(node, weights.shape, by, of_inputs=True))
-            if (by := scales.get(node.output[0])) is not None:
+            for position, name in enumerate(node.input):
+                if name not in scales or self._undo(node, position, scales):
+                    continue
+                if name not in restored:
+                    restored.add(name)
+                    self._changed[f"{name}_scales"] = scales[name].astype(np.float64).reshape(-1, 1, 1)
+                    nodes.append(helper.make_node("Mul", [name, f"{name}_scales"], [f"{name}_restored"]))
+                node.input[position] = f"{name}_restored"
+            nodes.append(node)
+            if node.op_type in COMPUTES_FACTORS and (by := scales.get(node.output[0])) is not None:
                 weights = self._values(node.input[1])
                 self._change(node, 1, weights / _factors(node, weights.shape, by, of_inputs=False))
                 if len(node.input) > 2:
                     self._change(node, 2, self._values(node.input[2]) / by)
-        head = sections_of(self._model).head
-        restored = {}
-        for position, name in enumerate(self._nodes[head].input):
-            if name in scales:
-                self._changed[f"{name}_scales"] = scales[name].astype(np.float64).reshape(-1, 1, 1)
-                restored[name] = helper.make_node("Mul", [name, f"{name}_scales"], [f"{name}_restored"])
-                self._nodes[head].input[position] = f"{name}_restored"
-        self._nodes[head:head] = restored.values()
+        self._nodes = nodes
+
+    def _undo(self, node: NodeProto, position: int, scales: Mapping[str, Float32Array]) -> bool:
+        """Let a node undo the scales of an input, and return True; return False if they must be undone before it."""
+        by = scales[node.input[position]]
+        if node.op_type in CONVOLUTIONS and position == 0 and node.input[1] in self._given:
+            weights = self._values(node.input[1])
+            self._change(node, 1, weights * _factors(node, weights.shape, by, of_inputs=True))
+            return True
+        constant = channel_factors(node, self._given)
+        if constant is not None:
+            self._change(node, constant, self._values(node.input[constant]) * by.reshape(-1, 1, 1))
+            return True
+        # The output of any other operator has scales if it keeps those of its inputs.
+        return node.op_type == "Shape" or (node.op_type not in COMPUTES_FACTORS and node.output[0] in scales)
 
     def centre(self, absolute_maxima: Mapping[str, float]) -> None:
         """Move the interval of each ReLU6 that only quantised convolutions without padding read."""
@@ -152,6 +165,8 @@ class _Rewriting:
 def _factors(node: NodeProto, shape: tuple[int, ...], numbers: Float32Array, of_inputs: bool) -> Float64Array:
     """Arrange a number for each input or output channel of a convolution as factors of its weights."""
     by = numbers.astype(np.float64)
+    if len(shape) == 1:
+        return by
     # Weights are (outputs, inputs of a group, ...) for Conv, and (inputs, outputs of a group, ...) for ConvTranspose.
     if of_inputs == (node.op_type == "ConvTranspose"):
         return by.reshape(-1, 1, 1, 1)

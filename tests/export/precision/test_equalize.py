@@ -64,10 +64,28 @@ def rich_graph(last_activation: str = "Relu") -> ModelProto:
         node("Resize", ["mixed_relu", "", "twice"], ["wide"], mode="nearest"),
         conv("wide", "after", (4, 4, 3, 3), 4, pads=[1, 1, 1, 1]),
         node("Relu", ["after"], ["after_relu"]),
-        conv("after_relu", "turned", (4, 6, 1, 1), 6, kind="ConvTranspose"),
+        conv("after_relu", "unlike", (4, 4, 1, 1), 4),
+        node("InstanceNormalization", ["unlike", "norm_w", "norm_b"], ["norm"]),
+        node("LeakyRelu", ["norm"], ["norm_relu"], alpha=0.1),
+        conv("norm_relu", "gated", (4, 4, 1, 1), 4),
+        # A gate reads its tensor as it is, and so does the multiplication by the gate.
+        node("Sigmoid", ["norm_relu"], ["gate"]),
+        node("Mul", ["norm_relu", "gate"], ["through"]),
+        conv("through", "shortcut", (4, 4, 1, 1), 4),
+        node("Add", ["gated", "shortcut"], ["joined"]),
+        node("Mul", ["channel_factors", "joined"], ["multiplied"]),
+        conv("joined", "beside", (4, 4, 1, 1), 4),
+        node("Add", ["multiplied", "beside"], ["sum"]),
+        conv("sum", "turned", (4, 6, 1, 1), 6, kind="ConvTranspose"),
         conv("turned", "student", (8, 6, 1, 1), 8),
     ]
-    constants = {"full": 255.0, "zero": 0.0, "six": 6.0, "small": 0.01, "twice": [1.0, 1.0, 2.0, 2.0]}
+    by_channel = 10.0 ** np.linspace(-1.0, 1.0, 4)
+    constants = {
+        "norm_w": by_channel,
+        "norm_b": by_channel[::-1],
+        "channel_factors": by_channel[None, :, None, None],
+    }
+    constants |= {"full": 255.0, "zero": 0.0, "six": 6.0, "small": 0.01, "twice": [1.0, 1.0, 2.0, 2.0]}
     weights.extend(numpy_helper.from_array(np.asarray(v, np.float32), name) for name, v in constants.items())
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", HEIGHT, WIDTH, 3])
     features = [
@@ -151,6 +169,17 @@ def test_a_tensor_that_another_operator_reads_keeps_its_channels() -> None:
     found, before = maxima(equalised(model, maxima(model, images)), images), maxima(model, images)
     np.testing.assert_allclose(found["wide"], before["wide"], rtol=1e-4)
     assert not np.allclose(found["cat"], before["cat"], rtol=0.1)
+
+
+def test_a_tensor_that_another_operator_reads_too_is_equalised_for_the_convolutions() -> None:
+    """`norm_relu` has a gate beside its convolution, and a multiplication by constants reads `joined`."""
+    model, images = rich_graph(), toy_images(3)
+    equal = equalised(model, maxima(model, images))
+    found, before = maxima(equal, images), maxima(model, images)
+    np.testing.assert_allclose(found["norm_relu"], before["norm_relu"] ** (1.0 - STRENGTH), rtol=1e-4)
+    assert found["joined"].max() / found["joined"].min() < before["joined"].max() / before["joined"].min()
+    restored = values_of(equal, images, "norm_relu_restored")[0]
+    np.testing.assert_allclose(restored, values_of(model, images, "norm_relu")[0], rtol=1e-3, atol=1e-3)
 
 
 def test_a_channel_that_is_always_zero_changes_nothing() -> None:
