@@ -8,19 +8,25 @@ distribution of normal data in pre-trained deep features for anomaly detection",
 error of principal components is a score of Ahuja et al., "Probabilistic modeling of deep features for
 out-of-distribution and adversarial detection", arXiv:1909.11786, and of its code, DFM.
 
-teacher  features at strides 4, 8 and 16, joined at stride 8: the first are pooled, the last are enlarged bilinearly.
-         Each scale is divided by its spread, the root of the mean variance of its channels
-student  two 1x1 convolutions: from the joint features to the components, and back
-loss     squared error of the joint features, the mean over channels; on the training images it is the share of the
-         variance that the components leave unexplained
-map      cosine map of the joint features
+The teacher's features are rotated to the components once. In these coordinates a reconstruction needs no decoder: a
+component that the bottleneck holds is kept, and each other one gets its mean. The mean is that of the position, so a
+part that always lies the same way is compared with the usual part at each position.
+
+teacher  features of all stages at strides 4, 8 and 16, joined at stride 8: the first are pooled, the last are enlarged
+         bilinearly. Each stage is divided by its spread, the root of the mean variance of its channels. A convolution
+         turns them into components, and divides each one by the fourth root of its variance
+student  the components that explain a share of the variance, and the means of the others at each position
+loss     squared error, the mean over components; about 1 on the training images for a student that keeps none
+map      cosine map of both vectors of components
+
+The fourth root is half the way from variances (a plain reconstruction error, where the first components that are left
+out outweigh the others) to the Mahalanobis distance, where all components count alike and the last are mostly noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,25 +34,28 @@ from torch import Tensor, nn
 from edgead.models.base import MethodConfig
 from edgead.models.closed_form import ClosedFormMethod
 from edgead.models.components.moments import Moments
-from edgead.models.components.teacher import Teacher
+from edgead.models.components.stages import StagesTeacher, create_stages_teacher
 from edgead.models.hyperparameters import Hyperparameters
 
+GRID_STRIDE = 8
 # Constant features have spreads below this.
-SMALLEST_SPREAD = 1e-6
+SMALLEST_SPREAD = 1e-4
+# Least variance of a component, in units of the mean variance. It limits the factors to 10.
+SMALLEST_VARIANCE = 1e-4
 
 
 class LinearReconstruction(ClosedFormMethod):
     """Principal components of the teacher's joint features.
 
     Args:
-        teacher: Teacher with features at strides 4, 8 and 16.
+        teacher: Teacher with the features of all stages at strides 4, 8 and 16.
         config: Configuration of the method.
     """
 
     losses = ("squared-error",)
     fusion = "add"
     # Shares of the variance that the components explain.
-    capacities = (0.7, 0.9, 0.95, 0.98, 0.99)
+    capacities = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
     # No step is taken, so the learning rate and the schedule have no meaning.
     presets = MappingProxyType(
         {
@@ -54,72 +63,102 @@ class LinearReconstruction(ClosedFormMethod):
             for preset in ("edge", "paper")
         }
     )
-    scale: Tensor
+    kept: Tensor
+    means: Tensor
 
-    def __init__(self, teacher: Teacher, config: MethodConfig) -> None:
+    def __init__(self, teacher: StagesTeacher, config: MethodConfig) -> None:
         super().__init__(teacher, config)
-        self.channels = teacher.channels
-        self.register_buffer("scale", torch.ones(1, sum(teacher.channels), 1, 1))
-        # Components of all capacities, as rows in descending order, and the variances that they explain.
-        channels = sum(teacher.channels)
-        self._components = torch.zeros(channels, channels, dtype=torch.float64)
-        self._variances, self._mean = torch.zeros(2, channels, dtype=torch.float64)
-        self._set_components(self._components[:1], self._mean)
+        self.channels, self.strides = teacher.channels, teacher.strides
+        channels = sum(self.channels)
+        coarse = sum(
+            count for count, stride in zip(self.channels, self.strides, strict=True) if stride > GRID_STRIDE
+        )
+        # One convolution of the joint features in two parts, because the second is cheaper before the enlargement.
+        self.fine = nn.Conv2d(channels - coarse, channels, 1, bias=False).requires_grad_(False)
+        self.coarse = nn.Conv2d(coarse, channels, 1, bias=False).requires_grad_(False)
+        height, width = config.size.height_px // GRID_STRIDE, config.size.width_px // GRID_STRIDE
+        # 1 for each component that the student keeps, and means of the others.
+        self.register_buffer("kept", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("means", torch.zeros(1, channels, height, width))
+        self._all_means = torch.zeros(channels, height, width, dtype=torch.float64)
+        # Variances of the components in descending order, before and after the division by their fourth roots.
+        self._variances, self._weighted = torch.zeros(2, channels, dtype=torch.float64)
+
+    @classmethod
+    def create_teacher(cls, name: str, weights: str) -> nn.Module:
+        """Create the frozen side with its weights. See DistillationMethod.create_teacher."""
+        return create_stages_teacher(name, weights)
 
     @torch.no_grad()
     def teacher_features(self, images: Tensor) -> list[Tensor]:
-        """Compute the joint features: one tensor (N, sum of C_k, H / 8, W / 8), before the division by the spreads.
+        """Compute the features of the teacher, before any division.
 
         Args:
             images: (N, H, W, 3) uint8 RGB.
+
+        Returns:
+            Features of strides 4 and 8, (N, C_f, H / 8, W / 8), and of stride 16, (N, C_c, H / 16, W / 16).
         """
-        return [joined(self.teacher(images))]
+        return self._grouped(self.teacher(images))
 
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
-        """Reconstruct the joint features, divided by the spreads, from their components.
+        """Compute the components of the features, and their reconstruction.
 
         Args:
             images: Not used.
-            teacher_features: The joint features.
+            teacher_features: Features that `teacher_features` returned.
 
         Returns:
-            One tensor of their shape.
+            Two tensors (N, C, H / 8, W / 8).
         """
-        return [self.decoder(self.encoder(teacher_features[0]))]
+        fine, coarse = teacher_features
+        components = self.fine(fine) + _enlarged(self.coarse(coarse))
+        return [components, self.kept * components + self.means]
 
     def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
-        """Compute the squared error of the joint features, divided by the spreads: the mean over channels."""
-        return nn.functional.mse_loss(student_features[0], self.scale * teacher_features[0])
+        """Compute the squared error of the reconstruction: the mean over components."""
+        return nn.functional.mse_loss(student_features[1], student_features[0])
 
     def head_features(
         self, teacher_features: list[Tensor], student_features: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Divide the joint features by the spreads. See DistillationMethod.head_features."""
-        return [self.scale * teacher_features[0]], student_features
+        """Return the components and their reconstruction. See DistillationMethod.head_features."""
+        components, reconstruction = student_features
+        return [components], [reconstruction]
 
     def features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Compute both sides of a batch. See DistillationMethod.features."""
-        joint = [joined(self.teacher(images))]
-        return self.head_features(joint, self.student_features(images, joint))
+        grouped = self._grouped(self.teacher(images))
+        return self.head_features(grouped, self.student_features(images, grouped))
 
     def moments(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> Moments:
         """Collect the moments of the joint features. See ClosedFormMethod.moments."""
-        found = Moments(self.scale.shape[1], self.scale.device)
-        for _, (joint,) in batches:
-            found.add(joint)
+        channels, height, width = self._all_means.shape
+        found = Moments((channels, height, width), self.means.device)
+        for _, features in batches:
+            found.add(joined(features))
         return found
 
     def fit(self, moments: Moments) -> None:
-        """Compute the spreads, the mean and the principal components. See ClosedFormMethod.fit."""
+        """Compute the spreads, the principal components and their means. See ClosedFormMethod.fit."""
         # The decomposition is small, and on the CPU it does not depend on a GPU's library.
         mean, covariance = moments.mean().cpu(), moments.covariance().cpu()
-        scales = torch.split(covariance.diagonal(), list(self.channels))
-        spread = torch.cat([x.mean().clamp_min(0.0).sqrt().expand_as(x) for x in scales])
+        stages = torch.split(covariance.diagonal(), list(self.channels))
+        spread = torch.cat([x.mean().clamp_min(0.0).sqrt().expand_as(x) for x in stages])
         scale = 1.0 / spread.clamp_min(SMALLEST_SPREAD)
         variances, vectors = torch.linalg.eigh(covariance * scale * scale[:, None])
-        self.scale.copy_(scale[None, :, None, None])
-        self._mean = scale * mean
-        self._variances, self._components = variances.flip(0).clamp_min(0.0), vectors.flip(1).T
+        self._variances = variances.flip(0).clamp_min(0.0)
+        roots = self._variances.clamp_min(SMALLEST_VARIANCE).sqrt()
+        factors = (roots * roots.mean()) ** -0.5
+        self._weighted = factors**2 * self._variances
+        matrix = factors[:, None] * vectors.flip(1).T * scale
+        self._all_means = torch.einsum("kc,chw->khw", matrix, mean)
+        for layer, part in zip(
+            (self.fine, self.coarse),
+            matrix.split([self.fine.in_channels, self.coarse.in_channels], 1),
+            strict=True,
+        ):
+            layer.weight.copy_(part[:, :, None, None])
         self.set_capacity(self.capacities[0])
 
     def set_capacity(self, capacity: float) -> None:
@@ -131,53 +170,38 @@ class LinearReconstruction(ClosedFormMethod):
         explained = self._variances.cumsum(0)
         # The last component is never kept: all of them would reconstruct every defect.
         count = min(int((explained < capacity * explained[-1]).sum()) + 1, len(explained) - 1)
-        kept = self._components[:count] if capacity > 0.0 else torch.zeros_like(self._components[:1])
-        self._set_components(kept, self._mean)
+        kept = torch.arange(len(explained)) < (count if capacity > 0.0 else 0)
+        self.kept.copy_(kept[None, :, None, None])
+        self.means.copy_(self._all_means.masked_fill(kept[:, None, None], 0.0))
 
     def training_loss(self) -> float:
-        """Return the share of the variance that the components leave unexplained."""
-        unexplained = self._variances[self.encoder.out_channels :].sum()
-        # Constant features have no variance.
-        return float(unexplained / self._variances.sum().clamp_min(SMALLEST_SPREAD**2))
+        """Return the loss on the images of `fit`: the mean weighted variance of the components left out."""
+        return float((self._weighted * (1.0 - self.kept.flatten().cpu())).mean())
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Load tensors with their own number of components. See nn.Module.load_state_dict."""
-        weight = state_dict.get("encoder.weight")
-        if weight is not None and weight.ndim == 4:
-            self._set_components(self._mean.new_zeros(weight.shape[0], len(self._mean)), self._mean)
-        return super().load_state_dict(state_dict, strict, assign)
-
-    def _set_components(self, components: Tensor, mean: Tensor) -> None:
-        """Create the two convolutions from components (K, C) and the mean (C,) of the divided features."""
-        count, channels = components.shape
-        self.encoder, self.decoder = nn.Conv2d(channels, count, 1), nn.Conv2d(count, channels, 1)
-        scale = self.scale.flatten().cpu()
-        # The encoder reads features before the division by the spreads.
-        _fill(self.encoder, components * scale, -components @ mean)
-        _fill(self.decoder, components.T, mean)
-        for layer in (self.encoder, self.decoder):
-            layer.requires_grad_(False).to(self.scale.device)
-
-
-def _fill(layer: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
-    """Set the weight (C_out, C_in) and the bias (C_out,) of a 1x1 convolution."""
-    assert layer.bias is not None
-    layer.weight.data.copy_(weight[:, :, None, None])
-    layer.bias.data.copy_(bias)
+    def _grouped(self, stages: list[Tensor]) -> list[Tensor]:
+        """Join the features of strides 4 and 8 at stride 8, and those of stride 16."""
+        fine, coarse = [], []
+        for features, stride in zip(stages, self.strides, strict=True):
+            if stride < GRID_STRIDE:
+                fine.append(nn.functional.avg_pool2d(features, GRID_STRIDE // stride))
+            else:
+                (coarse if stride > GRID_STRIDE else fine).append(features)
+        return [torch.cat(fine, 1), torch.cat(coarse, 1)]
 
 
 def joined(features: list[Tensor]) -> Tensor:
-    """Join features of strides 4, 8 and 16 at stride 8.
+    """Join features of strides 8 and 16 at stride 8.
 
     Args:
-        features: (N, C_k, H_k, W_k), fine to coarse.
+        features: (N, C_f, H, W) and (N, C_c, H / 2, W / 2).
 
     Returns:
-        (N, sum of C_k, H_2, W_2).
+        (N, C_f + C_c, H, W).
     """
-    fine, middle, coarse = features
-    pooled = nn.functional.avg_pool2d(fine, 2)
-    enlarged = nn.functional.interpolate(coarse, scale_factor=2.0, mode="bilinear")
-    return torch.cat([pooled, middle, enlarged], dim=1)
+    fine, coarse = features
+    return torch.cat([fine, _enlarged(coarse)], dim=1)
+
+
+def _enlarged(features: Tensor) -> Tensor:
+    """Double the height and the width of features (N, C, H, W) bilinearly."""
+    return nn.functional.interpolate(features, scale_factor=2.0, mode="bilinear")

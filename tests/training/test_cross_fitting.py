@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from edgead.data import LoadedImages, Sample
 from edgead.data.synthetic.dataset import write_dataset
@@ -23,7 +22,7 @@ from edgead.training.images import cross_fitted, is_cross_fitted
 from edgead.training.run import RUN_FILE, Run, open_run
 from edgead.training.start import start_training
 from tests.helpers.training_parts import TINY_TEACHER, write_images
-from tests.models.test_linear import reconstruction
+from tests.models.test_linear import reconstruction, vectors
 from tests.training.test_budget import dataset
 
 TINY = {"method": "linear", "teacher": TINY_TEACHER, "teacher_weights": "random", "size": 64}
@@ -46,9 +45,9 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def scores_of(rows: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Scores of images by a student of other images, all as rows of features (images * positions, channels)."""
+    """Scores of images by a student of other images, all as vectors of features (images, positions, channels)."""
     sides = [
-        x.reshape(-1, SIDE, SIDE, x.shape[1]).transpose(0, 3, 1, 2)
+        x.reshape(-1, SIDE, SIDE, x.shape[2]).transpose(0, 3, 1, 2)
         for x in reconstruction(rows, new, CAPACITY)
     ]
     _, scores = anomaly_map([sides[0]], [sides[1]], 64, 64)
@@ -58,20 +57,17 @@ def scores_of(rows: np.ndarray, new: np.ndarray) -> np.ndarray:
 def refits(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Scores of each image by a refit without its fold, and by a fit of all images."""
     (loaded,) = run.holdout_images().values()
-    with torch.no_grad():
-        joint = run.load_model().teacher_features(torch.from_numpy(loaded.images))[0].double().numpy()
-    rows = joint.transpose(0, 2, 3, 1).reshape(len(joint), -1, joint.shape[1])
+    model = run.load_model()
+    assert isinstance(model, LinearReconstruction)
+    rows = vectors(model, loaded.images)
     # The folds take turns in the order of the hashes of seed and name.
     names = [sample.path.name for sample in loaded.samples]
     order = sorted(names, key=lambda name: hashlib.sha256(f"0/{name}".encode()).digest())
     folds = np.array([order.index(name) % FOLDS for name in names])
     crossed = np.empty(len(names))
     for fold in range(FOLDS):
-        crossed[folds == fold] = scores_of(
-            np.concatenate(list(rows[folds != fold])), np.concatenate(list(rows[folds == fold]))
-        )
-    everything = rows.reshape(-1, rows.shape[2])
-    return crossed, scores_of(everything, everything)
+        crossed[folds == fold] = scores_of(rows[folds != fold], rows[folds == fold])
+    return crossed, scores_of(rows, rows)
 
 
 def test_ratios_are_those_of_refits_without_the_fold(run: Run) -> None:

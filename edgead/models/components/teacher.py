@@ -59,6 +59,18 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the features of images.
 
+        Args:
+            images: (N, H, W, 3) RGB from 0 to 255, usually uint8.
+
+        Returns:
+            One float tensor (N, C_k, H / s_k, W / s_k) for each stride s_k.
+        """
+        features: list[Tensor] = self.layers(self.normalised(images))
+        return features
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Normalise images with the mean and the standard deviation of the network.
+
         The cast comes first, because TensorRT accepts nothing else after a uint8 input. The normalisation comes after
         the transposition, because ONNX Runtime is slow at broadcasting over a last axis of 3.
 
@@ -66,11 +78,10 @@ class Backbone(nn.Module):
             images: (N, H, W, 3) RGB from 0 to 255, usually uint8.
 
         Returns:
-            One float tensor (N, C_k, H / s_k, W / s_k) for each stride s_k.
+            (N, 3, H, W) float.
         """
         pixels = images.to(self.mean.dtype).permute(0, 3, 1, 2)
-        features: list[Tensor] = self.layers((pixels - self.mean) / self.std)
-        return features
+        return (pixels - self.mean) / self.std
 
 
 class Teacher(Backbone):
