@@ -36,10 +36,12 @@ class Method(Choice):
     RD_PLUS = "rd++"
     STFPM = "stfpm"
     STFPM_SLIM = "stfpm-slim"
+    STFPM_SHARED = "stfpm-shared"
     STFPM_ENSEMBLE = "stfpm-ensemble"
     RSTPM = "rstpm"
     RSTPM_PLUS = "rstpm+"
     UNINFORMED_STUDENTS = "uninformed-students"
+    EFFICIENTAD = "efficientad"
     LINEAR = "linear"
 
 

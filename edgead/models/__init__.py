@@ -15,6 +15,7 @@ from edgead.models.base import (
     MethodConfig,
     Preset,
 )
+from edgead.models.efficientad import EfficientAd
 from edgead.models.hyperparameters import Hyperparameters
 from edgead.models.imported import (
     ImportedFeaturePyramidMatching,
@@ -28,6 +29,7 @@ from edgead.models.rstpm import ReconstructedPyramidMatching
 from edgead.models.rstpm_plus import DiscriminatedPyramidMatching
 from edgead.models.stfpm import FeaturePyramidMatching
 from edgead.models.stfpm_ensemble import FeaturePyramidEnsemble
+from edgead.models.stfpm_shared import SharedFeaturePyramidMatching
 from edgead.models.stfpm_slim import SlimFeaturePyramidMatching
 from edgead.models.uninformed_students import UninformedStudents
 
@@ -36,10 +38,12 @@ METHODS: dict[str, type[DistillationMethod]] = {
     "rd++": RevisitedReverseDistillation,
     "stfpm": FeaturePyramidMatching,
     "stfpm-slim": SlimFeaturePyramidMatching,
+    "stfpm-shared": SharedFeaturePyramidMatching,
     "stfpm-ensemble": FeaturePyramidEnsemble,
     "rstpm": ReconstructedPyramidMatching,
     "rstpm+": DiscriminatedPyramidMatching,
     "uninformed-students": UninformedStudents,
+    "efficientad": EfficientAd,
     "linear": LinearReconstruction,
 }
 

@@ -38,9 +38,6 @@ PRESETS: tuple[Preset, ...] = get_args(Preset)
 # Every method has this variant.
 STANDARD_VARIANT = "standard"
 
-# Seed of the pseudo-anomalies in held-out images.
-_HELD_OUT_SEED = 0
-
 
 @dataclass(frozen=True, slots=True)
 class MethodConfig:
@@ -239,7 +236,7 @@ class DistillationMethod(nn.Module, ABC):
         Returns:
             Disturbed images and masks (N, H, W) bool, on the device of the images.
         """
-        seed = int(torch.randint(2**62, ())) if self.training else _HELD_OUT_SEED
+        seed = int(torch.randint(2**62, ())) if self.training else 0
         found = self.disturbed(images.cpu().numpy(), np.random.default_rng(seed))
         assert found is not None, "a method that trains on disturbed images says so"
         disturbed, masks = (torch.from_numpy(array).to(images.device) for array in found)
@@ -254,6 +251,9 @@ class DistillationMethod(nn.Module, ABC):
             stage: Number of the stage, from 0.
         """
         self.stage = stage
+
+    def begin_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
+        """Store the statistics of all good images that the loss of the stage needs. See `finish_stage`."""
 
     def finish_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
         """End a stage: store the statistics of all good images that the next stage or the map needs in buffers.

@@ -48,6 +48,7 @@ from torch import Tensor, nn
 from edgead.models.base import DistillationMethod, MethodConfig, Preset
 from edgead.models.components.descriptors import (
     compactness,
+    half_disturbed,
     lifted,
     pretrained_descriptors,
     squared_distance,
@@ -259,22 +260,10 @@ class UninformedStudents(DistillationMethod):
         return torch.optim.Adam(self.trained(), lr=learning_rate, weight_decay=1e-5)
 
     def _distillation(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
-        """Compute L_k + L_c of all sizes of patches for a batch; its second half is disturbed.
-
-        A single image, and in evaluation mode every image, counts twice: unchanged and disturbed.
-        """
-        count = len(images)
-        if self.training and count > 1:
-            kept, changed = slice(count // 2), slice(count // 2, count)
-        else:
-            kept, changed = slice(count), slice(count)
-        disturbed, _ = self.disturbed_batch(images[changed])
-        features = [
-            torch.cat([given[kept], new])
-            for given, new in zip(teacher_features, self.teacher_features(disturbed), strict=True)
-        ]
+        """Compute L_k + L_c of all sizes of patches for a batch, half of which is disturbed."""
+        shown, features = half_disturbed(self, images, teacher_features)
         losses = []
-        raw = self._raw_descriptors(torch.cat([images[kept], disturbed]))
+        raw = self._raw_descriptors(shown)
         for decoder, descriptors in zip(self.decoders, raw, strict=True):
             target = pretrained_descriptors(features, descriptors.shape[2:])
             losses += [squared_distance(decoder(descriptors), target), compactness(descriptors)]

@@ -177,6 +177,9 @@ class Trainer:
             scheduler.load_state_dict(checkpoint.scheduler)
             fabric.strategy.precision.load_state_dict(checkpoint.precision)
         else:
+            method.eval()
+            with torch.no_grad():
+                method.begin_stage(self._features.batches(self._schedule.batch_size))
             self._losses_before.append(self._watched_loss(self._epochs_done))
         return _Stage(number, begin, end, module, optimizer, wrapped_optimizer, scheduler)
 

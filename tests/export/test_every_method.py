@@ -138,6 +138,7 @@ PUBLISHED: dict[str, Callable[[list[Float64Array], list[Float64Array]], list[Flo
     "rd++": one_student,
     "stfpm": one_student,
     "stfpm-slim": one_student,
+    "stfpm-shared": lambda teacher, student: one_student(teacher[:3], student),
     "stfpm-ensemble": three_students,
     "rstpm": two_pairs,
     "rstpm:direct": two_pairs,

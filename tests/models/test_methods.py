@@ -27,7 +27,8 @@ def test_the_head_gets_pairs_of_one_shape(name: str, teacher: str) -> None:
         frozen, student = method.features(images)
     assert [x.shape for x in frozen] == [x.shape for x in student]
     sizes = [(16, 24), (8, 12), (4, 6), *[(16, 24)] * (name == "rstpm+")]
-    assert [x.shape[2:] for x in frozen] == ([(8, 12)] if name == "linear" else sizes)
+    single = {"linear": [(8, 12)], "efficientad": [(16, 24)]}
+    assert [x.shape[2:] for x in frozen] == single.get(name, sizes)
 
 
 def error_of(attempt: Callable[[], None], kind: type[Exception]) -> str | None:
@@ -164,4 +165,5 @@ def test_chance_is_for_training_alone(name: str, stage: int) -> None:
     method.train()
     one, other, again = loss_from(1), loss_from(2), loss_from(1)
     assert one == again
-    assert (one != other) == ((name, stage) in {("rd++", 0), ("rstpm+", 1), ("uninformed-students", 0)})
+    drawing = {("rd++", 0), ("rstpm+", 1), ("uninformed-students", 0), ("efficientad", 0), ("efficientad", 1)}
+    assert (one != other) == ((name, stage) in drawing)

@@ -137,6 +137,28 @@ def test_what_cannot_be_slimmed_is_refused(teacher):
     assert "--method stfpm" in refusal.value.hint
 
 
+@pytest.mark.parametrize("teacher", ["resnet18", "tf_efficientnet_lite0", "mobilenetv2_100"])
+def test_a_student_that_shares_the_start_of_the_teacher_goes_on_as_the_teacher_does(teacher):
+    method = made("stfpm-shared", teacher).eval()
+    frozen = method.teacher.layers.state_dict()
+    student = method.student.state_dict()
+    names = {key: key.removeprefix("model.") for key in student}
+    assert 0 < len(student) < len(made("stfpm", teacher).student.layers.state_dict())
+    method.student.load_state_dict({key: frozen[name] for key, name in names.items()})
+    images = torch.randint(0, 256, (1, 64, 64, 3))
+    with torch.no_grad():
+        teacher_side, student_side = method.features(images)
+    assert [x.shape[2] for x in teacher_side] == [16, 8, 4]
+    for t, s in zip(teacher_side, student_side, strict=True):
+        torch.testing.assert_close(t, s, rtol=1e-5, atol=1e-5)
+
+
+def test_a_teacher_without_features_to_share_is_refused():
+    with pytest.raises(TeacherError) as refusal:
+        made("stfpm-shared", "convnext_atto")
+    assert "'convnext_atto'" in refusal.value.what
+
+
 def test_the_students_of_an_ensemble_start_differently():
     method = made("stfpm-ensemble", "test_resnet").eval()
     images = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
@@ -173,7 +195,7 @@ def test_a_unit_vector_of_nothing_is_nothing():
     assert bool(torch.isfinite(unit(x.half())).all())
 
 
-@pytest.mark.parametrize("name", ["stfpm", "stfpm-slim", "stfpm-ensemble", "rstpm"])
+@pytest.mark.parametrize("name", ["stfpm", "stfpm-slim", "stfpm-shared", "stfpm-ensemble", "rstpm"])
 def test_the_paper_descends_as_published_and_the_edge_as_reverse_distillation(name: str) -> None:
     def optimizer(preset: Preset) -> torch.optim.Optimizer:
         teacher = METHODS[name].create_teacher("test_resnet", "random")

@@ -24,8 +24,16 @@ precision rounds x and z relative to their size, so small values lose no more ac
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from edgead.models.base import DistillationMethod
+
+# Share of the elements that the hard loss is the mean of.
+HARD_SHARE = 1e-3
 
 
 def squared_distance(one: Tensor, other: Tensor) -> Tensor:
@@ -58,18 +66,63 @@ def compactness(descriptors: Tensor) -> Tensor:
     return correlations.square().sum() - correlations.diagonal().square().sum()
 
 
-def pretrained_descriptors(features: list[Tensor], size: torch.Size) -> Tensor:
+def hard_mean(errors: Tensor) -> Tensor:
+    """Compute EfficientAD's hard loss: the mean of the largest thousandth of the elements, at least one.
+
+    Args:
+        errors: Of any shape.
+
+    Returns:
+        Scalar.
+    """
+    count = max(1, round(HARD_SHARE * errors.numel()))
+    return errors.flatten().topk(count, sorted=False).values.mean()
+
+
+def pretrained_descriptors(features: list[Tensor], size: torch.Size, count: int | None = None) -> Tensor:
     """Compute P(p): join features at one size and normalise each channel to mean 0 and standard deviation 1.
 
     Args:
         features: Tensors (N, C_k, H_k, W_k).
         size: Height and width of the result.
+        count: Number of channels to return, at most the sum of C_k: neighbouring channels are averaged after their
+            normalisation, and the means are normalised. All channels if None.
 
     Returns:
-        (N, sum of C_k, *size).
+        (N, sum of C_k or count, *size).
     """
     joined = torch.cat([nn.functional.adaptive_avg_pool2d(x, (size[0], size[1])) for x in features], dim=1)
-    return nn.functional.batch_norm(joined, None, None, training=True)
+    standard = nn.functional.batch_norm(joined, None, None, training=True)
+    if count is None:
+        return standard
+    # Channels last, where this pooling is along rows.
+    means = nn.functional.adaptive_avg_pool2d(standard.permute(0, 2, 3, 1), (size[1], count))
+    return nn.functional.batch_norm(means.permute(0, 3, 1, 2), None, None, training=True)
+
+
+def half_disturbed(
+    method: DistillationMethod, images: Tensor, features: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Replace the second half of a batch by pseudo-anomalous images.
+
+    A single image, and in evaluation mode every image, counts twice: unchanged and disturbed.
+
+    Args:
+        method: The method; it computes the features of the disturbed images.
+        images: (N, H, W, 3) uint8 RGB.
+        features: Teacher features of the images.
+
+    Returns:
+        The unchanged images and then the disturbed ones, and their teacher features.
+    """
+    count = len(images)
+    if method.training and count > 1:
+        kept, changed = slice(count // 2), slice(count // 2, count)
+    else:
+        kept, changed = slice(count), slice(count)
+    disturbed, _ = method.disturbed_batch(images[changed])
+    both = zip(features, method.teacher_features(disturbed), strict=True)
+    return torch.cat([images[kept], disturbed]), [torch.cat([given[kept], new]) for given, new in both]
 
 
 def lifted(x: Tensor) -> Tensor:

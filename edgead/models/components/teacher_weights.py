@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import timm
@@ -70,7 +70,7 @@ def load_weights(layers: nn.Module, name: str, weights: str) -> None:
     elif weights == "package":
         state = _package_state(name)
     else:
-        state = _file_state(Path(weights))
+        state = file_state(Path(weights))
     _load(layers, state, name, weights)
 
 
@@ -125,8 +125,25 @@ def _load(layers: nn.Module, state: Mapping[str, Tensor], name: str, weights: st
     unknown = sorted(set(state) - set(whole))
     # timm writes the children of a top-level sequence with an underscore once the last layers are cut off.
     flattened = {key.replace(".", "_", 1): key for key in whole}
-    wanted = layers.state_dict()
-    given = {key: state.get(key, state.get(flattened.get(key, key))) for key in wanted}
+    given = {key: state.get(key, state.get(flattened.get(key, key))) for key in layers.state_dict()}
+    fill_layers(layers, given, unknown, name, weights)
+
+
+def fill_layers(
+    layers: nn.Module, given: Mapping[str, Tensor | None], unknown: Sequence[str], name: str, weights: str
+) -> None:
+    """Load tensors after a check of their names, shapes and values.
+
+    Args:
+        layers: Layers of the teacher.
+        given: Tensor of each name in the state of the layers; None if the weights have none.
+        unknown: Other names that the weights have.
+        name: Name of the teacher.
+        weights: Source of the tensors.
+
+    Raises:
+        TeacherError: A tensor is missing, unknown, of another shape or not finite.
+    """
     missing = sorted(
         key for key, tensor in given.items() if tensor is None and not key.endswith("num_batches_tracked")
     )
@@ -135,6 +152,7 @@ def _load(layers: nn.Module, state: Mapping[str, Tensor], name: str, weights: st
         raise TeacherError(
             f"weights {weights!r} do not fit teacher {name!r} ({what})", hint=f"give the weights of {name}"
         )
+    wanted = layers.state_dict()
     fitting = {key: tensor for key, tensor in given.items() if tensor is not None}
     for key, tensor in fitting.items():
         if tensor.shape != wanted[key].shape:
@@ -192,11 +210,21 @@ def _package_state(name: str) -> Mapping[str, Tensor]:
             hint=f"pip install {module_name.replace('_', '-')}",
         )
     file = getattr(importlib.import_module(module_name), class_name).get_model_file_path()
-    return _timm_from_lite(_file_state(Path(file)), name)
+    return _timm_from_lite(file_state(Path(file)), name)
 
 
-def _file_state(path: Path) -> Mapping[str, Tensor]:
-    """Tensors of a safetensors or PyTorch file; nothing in the file is executed."""
+def file_state(path: Path) -> Mapping[str, Tensor]:
+    """Read the tensors of a safetensors or PyTorch file; nothing in the file is executed.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Plain tensors, by their names in the file.
+
+    Raises:
+        TeacherError: The file is missing or too large, or contains anything but plain tensors.
+    """
     if not path.is_file():
         raise TeacherError(
             f"no weights file {path}",
