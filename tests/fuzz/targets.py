@@ -37,6 +37,7 @@ from edgead.streaming.uri import number_in, split_options
 from edgead.types import HeadSpec
 from tests.fuzz.mutations import ARCHIVE, BYTES, GRAPH, JSON, TEXT
 from tests.fuzz.sink_targets import SINK_TARGETS
+from tests.fuzz.source_targets import SOURCE_TARGETS
 from tests.fuzz.target import Target
 from tests.fuzz.trigger_targets import TRIGGER_TARGETS
 from tests.helpers.brightness_bundle import brightness_model, write_brightness_bundle
@@ -216,5 +217,6 @@ TARGETS: dict[str, Target] = {
     "mask": Target(_images, BYTES, _read_mask),
     "address": Target(_addresses, TEXT, _read_address, in_a_file=False),
     **SINK_TARGETS,
+    **SOURCE_TARGETS,
     **TRIGGER_TARGETS,
 }

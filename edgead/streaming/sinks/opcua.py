@@ -40,6 +40,10 @@ _START_S = 60.0
 # Longest time for a write, which is a matter of a millisecond.
 _WRITE_S = 2.0
 _STOP_S = 0.5
+# Largest message of a client. One that reads or subscribes to all variables needs a hundredth of it.
+_MESSAGE_BYTES = 2**20
+_CHUNK_BYTES = 2**16
+_CLIENTS, _LOGIN_S = 16, 5.0
 _URI = "urn:edgead"
 _EXAMPLE = "give opcua:PORT, which this machine alone can read, or opcua://USER:PASSWORD@HOST:PORT/?cert=FILE&key=FILE"
 _VERDICT = {
@@ -87,6 +91,7 @@ class OpcUa(LatestSink):
     def __init__(self, host: str, port: int, access: Access | None = None) -> None:
         with needs_extra("opcua", "a sink opcua:"):
             import asyncua
+            from asyncua.common.connection import TransportLimits
         # The library logs what clients send wrong.
         logging.getLogger("asyncua").setLevel(logging.CRITICAL)
         super().__init__()
@@ -96,6 +101,15 @@ class OpcUa(LatestSink):
         )
         self._thread.start()
         self._server = asyncua.Server(user_manager=_Users(access))
+        self._server.limits = TransportLimits(
+            max_recv_buffer=_CHUNK_BYTES,
+            max_send_buffer=_CHUNK_BYTES,
+            max_chunk_count=_MESSAGE_BYTES // _CHUNK_BYTES,
+            max_message_size=_MESSAGE_BYTES,
+        )
+        # The library checks a message only when it is complete, so clients that do not log in must be few and brief.
+        internal = self._server.iserver
+        internal.max_connections, internal.max_pending_activation_seconds = _CLIENTS, _LOGIN_S
         try:
             self._run(self._start(host, port, access), _START_S)
         # The library raises errors of any kind for a certificate.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -92,7 +93,8 @@ def open_source(uri: str, *, watch: bool = False, bit_depth: int | None = None) 
 def _open_path(uri: str, watch: bool, bit_depth: int | None) -> Source:
     """Open a folder, an image or a video."""
     path = Path(uri)
-    if not uri or "://" in uri or not path.exists():
+    # Not `path.exists`, which raises an error for a name that is too long.
+    if not uri or "://" in uri or not os.path.exists(uri):
         raise AbsentSourceError(
             f"source {shown_mistyped(uri)!r} is not there",
             hint="give a camera number, a video file, a folder of images, rtsp://..., http://..., v4l2://..., "

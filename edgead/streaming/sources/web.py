@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -18,7 +19,13 @@ TIMEOUT_S = 5.0
 
 Kind = Literal["snapshot", "mjpeg", "video", "playlist"]
 
-_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"GIF8")
+# JPEG, PNG, TIFF, BigTIFF, BMP, GIF, JPEG 2000, JPEG XL, portable pixmaps, WebP, HEIF and AVIF. Also the ones that the
+# decoder of image files refuses, because OpenCV would read them as a video, without its bounds.
+_IMAGES = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II[*+]\0|MM\0[*+]|BM|GIF8|\0\0\0\x0c(jP  |JXL )|\xff[\x4f\x0a]|P[1-7]\s|"
+    rb"RIFF....WEBP|....ftyp(avi[fs]|hei[cfmsx]|hev[cx]|mif1|msf1)",
+    re.DOTALL,
+)
 # Answers of a camera that starts, or of a proxy in front of it.
 _NOT_YET = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 _PLAYLIST = b"#EXTM3U"
@@ -153,7 +160,7 @@ def kind_of(answer: http.client.HTTPResponse, head: bytes, shown: str) -> Kind:
     content = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if content.startswith("multipart/"):
         return "mjpeg"
-    if content.startswith("image/") or (not content.startswith("video/") and head.startswith(_IMAGES)):
+    if content.startswith("image/") or (not content.startswith("video/") and _IMAGES.match(head)):
         return "snapshot"
     if head.startswith(_PLAYLIST) or content.endswith("mpegurl"):
         return "playlist"

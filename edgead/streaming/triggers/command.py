@@ -54,6 +54,9 @@ class CommandTrigger(ThreadTrigger):
             raise TriggerError(f"there is no command {missing}", hint=_EXAMPLE)
         # Its arguments may hold secrets.
         self.name = f"exec:{self._words[0]}"
+        # A stream that is killed cannot end its command, which would keep the input of the light barrier.
+        if (setpriv := shutil.which("setpriv")) is not None:
+            self._words = [setpriv, "--pdeathsig", "TERM", "--", *self._words]
 
     def _run(self, line: LineControl) -> None:
         tries = 0

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from edgead.errors import needs_extra
 from edgead.streaming.line import LineControl
-from edgead.streaming.sinks.mqtt import KEEPALIVE_S, RECONNECT_MAX_S, Broker, broker_of
+from edgead.streaming.sinks.mqtt import RECONNECT_MAX_S, Broker, broker_of
 from edgead.streaming.tls import tls_context
 from edgead.streaming.triggers.base import MOST_ID_BYTES, Trigger, announce, report_trouble
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
 
-# A trigger that is away costs verdicts, so it comes back sooner than a sink.
+# A trigger that is away costs verdicts, so its loss is found sooner than a sink's, and it comes back sooner.
+KEEPALIVE_S = 2
 RECONNECT_S = 1
 
 

@@ -120,6 +120,19 @@ def test_a_snapshot_address_is_polled_at_the_rate_that_is_asked_for(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("suffix", [".bmp", ".webp", ".tiff"])
+def test_an_image_without_a_content_type_is_read_as_an_image_file_is(suffix: str) -> None:
+    parameters = [cv2.IMWRITE_WEBP_QUALITY, 101] if suffix == ".webp" else []
+    data = cv2.imencode(suffix, IMAGES[0], parameters)[1].tobytes()
+    with (
+        web.serve({"/snap": snapshots(web.file(data, "application/octet-stream"))}) as server,
+        open_source(server.uri("/snap#fps=20")) as source,
+    ):
+        assert source.live
+        first = next(iter(source))
+    assert np.array_equal(first.image, cv2.cvtColor(IMAGES[0], cv2.COLOR_BGR2RGB))
+
+
 def test_a_snapshot_address_without_a_rate_is_polled_once_a_second() -> None:
     with web.serve({"/snap": snapshots(*JPEGS)}) as server, open_source(server.uri("/snap")) as source:
         assert source.fps == 1.0

@@ -1,6 +1,9 @@
 """Triggers of commands, which are real ones."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -63,6 +66,37 @@ def test_the_end_of_a_trigger_ends_the_command_and_its_children(tmp_path: Path) 
         except ProcessLookupError:
             return True
         return False
+
+    wait_until(is_gone)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from edgead.streaming import LineControl, PartRule, open_trigger
+from pathlib import Path
+place = Path(sys.argv[2])
+line = LineControl(PartRule())
+open_trigger(f"exec:sh -c 'echo $$ > {place}/new; mv {place}/new {place}/pid; exec sleep 600'").start(line)
+while not (place / "pid").exists():
+    pass
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_command_ends_with_a_stream_that_is_killed(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parents[3]), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    process = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+
+    def is_gone() -> bool:
+        try:
+            # Somebody else may take its exit code late.
+            return process.read_text().rpartition(") ")[2].startswith("Z")
+        except (FileNotFoundError, ProcessLookupError):
+            return True
 
     wait_until(is_gone)
 
