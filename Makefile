@@ -64,12 +64,9 @@ clean:
 	@touch $@
 
 # The files .venv/installed-train and .venv/installed-dev say that an extra is installed; they are older than a changed pyproject.toml.
-.venv/installed-train: pyproject.toml | .venv/made
-	$(PIP) install --editable '.[train]'
+# dev has all of train.
+.venv/installed-train .venv/installed-dev: .venv/installed-%: pyproject.toml | .venv/made
+	$(PIP) install --editable '.[$*]'
 	@$(BIN)/python -c 'import cv2' || { \
 	    echo "OpenCV lacks libraries of the system: sudo apt-get install libgl1 libglib2.0-0"; exit 1; }
-	@touch $@
-
-.venv/installed-dev: .venv/installed-train
-	$(PIP) install --editable '.[dev]'
-	@touch $@
+	@touch $(@:dev=train) $@
