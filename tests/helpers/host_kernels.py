@@ -62,13 +62,21 @@ def shape_of(features: Sequence[npt.NDArray[Any]], height: int, width: int) -> S
     )
 
 
-def compile_host(folder: Path, sources: Path = SOURCES) -> Path:
+def compile_host(folder: Path, sources: Path = SOURCES, optimization: str = "-O1") -> Path:
     """Compile the kernels in `sources` for the host. Returns the library; raises CalledProcessError."""
     library = folder / "host_kernels.so"
     compiler = shutil.which("g++")
     assert compiler is not None
     # Without contraction, and with FORTIFY's own idea of longjmp off: fibers jump between stacks.
-    command = [compiler, "-std=c++17", "-O1", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-shared", "-fPIC"]
+    command = [
+        compiler,
+        "-std=c++17",
+        optimization,
+        "-ffp-contract=off",
+        "-U_FORTIFY_SOURCE",
+        "-shared",
+        "-fPIC",
+    ]
     command += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", f"-I{HARNESS}", f"-I{sources}"]
     subprocess.run([*command, str(HARNESS / "harness.cpp"), "-o", str(library)], check=True)
     return library
