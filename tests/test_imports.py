@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -131,8 +132,32 @@ def test_a_fake_session_streams_without_them(tmp_path):
     )
 
 
-@pytest.mark.parametrize("arguments", [(), *((command,) for command in COMMANDS)], ids="-".join)
-def test_every_help_answers_without_them(arguments):
-    result = run_blocked("from edgead.cli.main import main\nmain()", *arguments, "--help")
+HELPS = """
+import contextlib, io, json
+from edgead.cli.main import main
+answers = {}
+for command in sys.argv[1:]:
+    sys.argv, code, answer = ["edgead", *command.split(), "--help"], 0, io.StringIO()
+    with contextlib.redirect_stdout(answer):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    answers[command] = code, answer.getvalue()
+json.dump(answers, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, list[object]]:
+    """Exit code and text of the help of every command, from one process."""
+    result = run_blocked(HELPS, "", *COMMANDS)
     assert result.returncode == 0, result.stderr
-    assert "Usage: edgead" in result.stdout
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_help_answers_without_them(helps, command):
+    code, text = helps[command]
+    assert code == 0
+    assert " ".join(["Usage: edgead", command]).rstrip() in text
