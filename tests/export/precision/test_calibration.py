@@ -120,7 +120,7 @@ def test_a_stale_cache_is_refused_with_one_line(tmp_path: Path) -> None:
     # It is a whole cache, not a broken one.
     assert refusal.value.__cause__ is None
     assert file.read_bytes() == before
-    file.write_text(json.dumps({**json.loads(before), "schema": 99}))
+    file.write_text(json.dumps({**json.loads(before), "schema": 4}))
     with pytest.raises(PrecisionError) as refusal:
         read_calibration(file, calibration.key, toy_graph())
     assert re.findall(r"\b\d\b", refusal.value.what.removeprefix(f"the calibration cache {file}")) == [
@@ -158,7 +158,7 @@ def test_other_content_than_a_cache_is_refused(change: dict[str, object], tmp_pa
     file = tmp_path / "x.json"
     clipping_limits = dict.fromkeys(TENSORS, 1.0)
     good = {
-        "schema": 4,
+        "schema": 5,
         "key": "k",
         "algorithm": "mse",
         "images": 3,
