@@ -27,6 +27,7 @@ from int8_runs import METHODS, PARTS, Judge, converter_version, labelled_images,
 
 from edgead.engine.calibration_images import CALIBRATE_ON
 from edgead.engine.precision_converter import Calibrating
+from edgead.errors import CollapseError
 from edgead.export.precision.clipping import ALGORITHMS
 from edgead.files.parsing import write_json
 
@@ -145,6 +146,27 @@ def _spread(rows: Sequence[dict[str, Any]], name: str, style: str) -> str:
     return text if len(values) == 1 else f"{text} ± {stdev(values):{style.replace('+', '')}}"
 
 
+def overview(cells: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the largest map error of each method on each part as a Markdown table.
+
+    Args:
+        cells: Cells by "part/method/seed".
+
+    Returns:
+        Lines of the table.
+    """
+    lines = [f"| method | {' | '.join(PARTS)} |", "|---" * (len(PARTS) + 1) + "|"]
+    for method in METHODS:
+        columns = []
+        for part in PARTS:
+            rows = [cell for name, cell in cells.items() if name.rpartition("/")[0] == f"{part}/{method}"]
+            missed = _each(sorted(name for row in rows for name in misses(row)))
+            worst = f"{max(row['map_error_max'] for row in rows):.3f}" if rows else "-"
+            columns.append(f"**{worst}** ({missed.replace(';', ',')})" if missed else worst)
+        lines.append(f"| {method} | {' | '.join(columns)} |")
+    return lines
+
+
 def choices_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return the choices of calibration of one run as a Markdown table.
 
@@ -196,6 +218,8 @@ def page(results: dict[str, Any]) -> str:
         + ", ".join(f"`{name}` ({count} runs)" for name, count in versions.items()),
         "",
     ]
+    if results["collapsed"]:
+        lines += [f"Trainings that collapsed, which are in no table: {', '.join(results['collapsed'])}.", ""]
     for part in PARTS:
         lines += table(part, cells)
     if results["choices"]:
@@ -221,7 +245,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     file = RESULTS / "int8.json"
-    results = json.loads(file.read_text()) if file.exists() else {"cells": {}, "choices": {}}
+    results = json.loads(file.read_text()) if file.exists() else {"cells": {}, "choices": {}, "collapsed": {}}
     results["machine"] = machine_and_versions(("onnxruntime", "onnx", "numpy"))
 
     def save() -> None:
@@ -241,7 +265,12 @@ def main() -> None:
         ):
             continue
         began = time.monotonic()
-        (results["cells"][name],) = measure(part, method, seed, arguments, [Calibrating()])
+        try:
+            (results["cells"][name],) = measure(part, method, seed, arguments, [Calibrating()])
+        except CollapseError as error:
+            results["collapsed"][name] = str(error)
+            save()
+            continue
         save()
         row = results["cells"][name]
         print(
