@@ -1,10 +1,10 @@
 """The runs that INT8 is measured on, and the judge: short trainings of every method on real and on synthetic parts.
 
 A dataset has 130 good images of 128 pixels, of which 30 are held out. A training takes 6 epochs in batches of 8
-(`uninformed-students`: 4), and all other settings of the preset `edge`; `stfpm-ensemble`, which trains slowest, takes
-half of the epochs, and `linear` has none. That is a twentieth of the default: the models detect less than they could,
-but INT8 is compared with float32 of the same model. A run that is there already, such as a longer training, is used as
-it is.
+(`uninformed-students` and `efficientad`: 4), and all other settings of the preset `edge`; `stfpm-ensemble`, which
+trains slowest, takes half of the epochs, and `linear` has none. That is a tenth of the default or less: the models
+detect less than they could, but INT8 is compared with float32 of the same model. A run that is there already, such as a
+longer training, is used as it is.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ METHODS = (
     "linear",
     "rd",
     "stfpm-slim",
+    "stfpm-shared",
     "uninformed-students",
+    "efficientad",
     "rstpm+",
     "rd++",
     "stfpm",
@@ -93,7 +95,7 @@ def trained(method: str, part: str, seed: int, data: Path, work: Path) -> Run:
     if method != "linear":
         options = {
             "epochs": EPOCHS // (2 if method == "stfpm-ensemble" else 1),
-            "batch_size": 4 if method == "uninformed-students" else 8,
+            "batch_size": 4 if method in ("uninformed-students", "efficientad") else 8,
         }
     edgead.train(
         dataset(part, data, work),
