@@ -58,6 +58,7 @@ class Demo:
         kind: Kind of the synthetic parts.
         loss_image: Path of the loss plot, a PNG file.
         bundle: The bundle.
+        first: Metrics of the first model on the test images.
         evaluation: Metrics of the bundle on the test images.
         scores: Scores and maps from which the metrics were computed.
         streamed: Result of the stream.
@@ -68,6 +69,7 @@ class Demo:
     kind: str
     loss_image: Path
     bundle: Bundle
+    first: Evaluation
     evaluation: Evaluation
     scores: Scores
     streamed: Streamed
@@ -109,6 +111,7 @@ def write_demo_page(path: Path, demo: Demo) -> Path:
     page = page_template("demo.html").render(
         version=__version__,
         demo=demo,
+        first_seconds=next(step.seconds for step in demo.steps if step.name == "first"),
         report=f"{demo.folder.name}/report/report.html",
         size_mb=sum(entry.bytes for entry in demo.bundle.manifest.files.values()) / 1e6,
         loss=data_uri("image/png", demo.loss_image.read_bytes()),

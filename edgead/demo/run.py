@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgead.bundle import Bundle
 from edgead.data import open_dataset
@@ -46,7 +46,7 @@ def run_demo(
     n_frames: int = 100,
     size_px: int = 256,
 ) -> Path:
-    """Draw synthetic parts, train, build, evaluate and stream.
+    """Draw synthetic parts, train, build, evaluate and stream; a first model in closed form comes before.
 
     Each kind has its own folder, so `out` can hold demos of several kinds. The page shows the latest one.
 
@@ -73,15 +73,19 @@ def run_demo(
         folder, steps = out / kind, _Steps()
         with steps.take("draw", f"{n_train} good parts, and {n_test} good and {n_test} defective to test on"):
             write_dataset(folder / "data", kind, n_train, n_test, n_test, size_px=size_px)
+        with steps.take("first", "a model in closed form (linear), trained, built and evaluated"):
+            first = _first(folder, size_px)
         with steps.take("train", f"Reverse Distillation, {epochs} epochs, on the good parts alone"):
-            run = _train(folder, epochs, size_px)
+            run = _train(folder / "data", folder / "run", {"size": size_px, "epochs": epochs})
         with steps.take("build", "an ONNX file that decides as the trained model does, and a threshold"):
             bundle = build_bundle(run, folder / "bundle")
         with steps.take("eval", f"the bundle on the {2 * n_test} parts to test on"):
             evaluation, scores = _evaluate(folder, bundle)
+            _report(folder, evaluation, scores)
         with steps.take("stream", f"{n_frames} frames of a conveyor"):
             streamed = _stream(folder, kind, bundle, n_frames, size_px)
-        demo = Demo(folder, kind, run.path / "loss.png", bundle, evaluation, scores, streamed, steps.taken)
+        loss = run.path / "loss.png"
+        demo = Demo(folder, kind, loss, bundle, first, evaluation, scores, streamed, steps.taken)
         return write_demo_page(out / "index.html", demo)
 
 
@@ -114,23 +118,35 @@ class _Steps:
         self.taken.append(Step(name, text, time.monotonic() - started_at))
 
 
-def _train(folder: Path, epochs: int, size_px: int) -> Run:
+def _train(data: Path, out: Path, options: dict[str, Any]) -> Run:
     """Train on the good parts; an unfinished run continues."""
     from edgead.training.start import start_training
 
-    return start_training([folder / "data"], folder / "run", {"size": size_px, "epochs": epochs})
+    return start_training([data], out, options)
+
+
+def _first(folder: Path, size_px: int) -> Evaluation:
+    """Train a first model, build it, and evaluate the bundle."""
+    own = folder / "linear"
+    own.mkdir(exist_ok=True)
+    run = _train(folder / "data", own / "run", {"method": "linear", "size": size_px})
+    evaluation, _ = _evaluate(folder, build_bundle(run, own / "bundle"))
+    return evaluation
 
 
 def _evaluate(folder: Path, bundle: Bundle) -> tuple[Evaluation, Scores]:
-    """Evaluate the bundle on the test parts and write the report."""
+    """Evaluate a bundle on the test parts."""
     with open_session(bundle) as session:
         scores = score_dataset(session, open_dataset(folder / "data").test, bundle.manifest.size)
     (threshold,) = bundle.manifest.thresholds.values()
-    evaluation = evaluate(scores, threshold)
+    return evaluate(scores, threshold), scores
+
+
+def _report(folder: Path, evaluation: Evaluation, scores: Scores) -> None:
+    """Write the report of the bundle."""
     details = {"model": str(folder / "bundle"), "data": f"{folder / 'data'} (drawn)"}
     setter = ("edgead", "threshold", str(folder / "bundle"))
     write_report(folder / "report", evaluation, scores, details, setter)
-    return evaluation, scores
 
 
 def _stream(folder: Path, kind: str, bundle: Bundle, n_frames: int, size_px: int) -> Streamed:

@@ -180,7 +180,8 @@ class LinearReconstruction(ClosedFormMethod):
 
     def _grouped(self, stages: list[Tensor]) -> list[Tensor]:
         """Join the features of strides 4 and 8 at stride 8, and those of stride 16."""
-        fine, coarse = [], []
+        fine: list[Tensor] = []
+        coarse: list[Tensor] = []
         for features, stride in zip(stages, self.strides, strict=True):
             if stride < GRID_STRIDE:
                 fine.append(nn.functional.avg_pool2d(features, GRID_STRIDE // stride))

@@ -80,13 +80,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 def test_every_step_left_what_the_page_names(made: tuple[Path, list[str]]) -> None:
     out, said = made
     assert [line.split()[0] for line in said if line[:1].islower() and "  " in line] == [
-        "draw", "train", "build", "eval", "stream",
+        "draw", "first", "train", "build", "eval", "stream",
     ]  # fmt: skip
     folder = out / "washer"
-    names = {"data", "run", "bundle", "report", "conveyor.avi", "stream"}
+    names = {"data", "linear", "run", "bundle", "report", "conveyor.avi", "stream"}
     assert {path.name for path in folder.iterdir()} == names
     assert {path.name for path in (folder / "stream").iterdir()} >= {"verdicts.jsonl", "annotated.mkv"}
     assert str(open_bundle(folder / "bundle").manifest.size) == "96x96"
+    assert open_bundle(folder / "linear/bundle").manifest.method == "linear"
     page = Page(out / "index.html")
     assert all(name in page.text for name in names)
     assert page.addresses == ["washer/report/report.html"]
