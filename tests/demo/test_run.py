@@ -22,7 +22,7 @@ from tests.helpers.stream_parts import verdicts_of
 
 pytestmark = pytest.mark.usefixtures("graphs_exported_once")
 
-FEW = {"n_train": 60, "n_test": 5, "epochs": 15, "n_frames": 30, "size_px": 96}
+FEW = {"n_train": 60, "n_test": 5, "epochs": 6, "n_frames": 30, "size_px": 96}
 
 
 class Page(html.parser.HTMLParser):
@@ -122,7 +122,7 @@ def test_again_it_trains_no_second_time_and_makes_the_page_anew(made: tuple[Path
     with logged() as said:
         page = run_demo(out, "washer", **FEW)
     assert page.is_file()
-    assert any(str(out / "washer/run") in line and "15" in line for line in said)
+    assert any(str(out / "washer/run") in line and "6 epochs" in line for line in said)
     assert weights.stat().st_mtime_ns == trained_at
     # A verdict file that was appended to would hold 60.
     assert len(verdicts_of((out / "washer/stream/verdicts.jsonl").read_text())) == 30
