@@ -9,10 +9,11 @@ one. If a convolution's output goes only into the addition, it stays in float: T
 the addition as one kernel, and a pair between them would prevent it (NVIDIA, "TensorRT Developer Guide", chapter
 "Working with Quantized Types", Q/DQ layer-placement recommendations: quantise the residual input of skip connections).
 
-The first and the last convolutions stay in float: those that read the image, and those whose output the head reads.
-They hold 2 to 3 per cent of the multiplications. An image has 256 levels that lie between the 255 levels of symmetric
-INT8, and the outputs of a last convolution are the features themselves, without a layer behind that averages their
-errors. Measured in benchmarks/results/int8.md.
+The first and the last convolutions stay in float: those that read the image, those whose output the head reads, and
+those from whose output no other convolution computes anything, with the additions behind them. They hold 2 to 6 per
+cent of the multiplications. An image has 256 levels that lie between the 255 levels of symmetric INT8, and the outputs
+of a last convolution are the features themselves, without a layer behind that averages their errors. Measured in
+benchmarks/results/int8.md.
 
 Depthwise and transposed convolutions stay in float. The pairs of a depthwise convolution move more bytes than its
 weights save, and they make it slower on ONNX Runtime too. TensorRT for RTX dequantises the weights of a transposed
@@ -141,12 +142,12 @@ def _sites(model: ModelProto, quantize: Quantize) -> dict[int, tuple[str, ...]]:
     weights = {weight.name: weight for weight in model.graph.initializer}
     sites: dict[int, tuple[str, ...]] = {}
     computed = {name for index in sections.teacher | sections.student for name in nodes[index].output}
-    features = _features(nodes, sections.head)
-    for index in sorted(sections.student | sections.teacher if quantize == "all" else sections.student):
+    inside = sections.student | sections.teacher if quantize == "all" else sections.student
+    for index in sorted(inside - _last_nodes(nodes, sections.head)):
         node = nodes[index]
         if node.op_type in CONVOLUTIONS:
-            first_or_last = node.input[0] not in computed or node.output[0] in features
-            if node.op_type == "Conv" and not first_or_last and not _is_depthwise(node, weights):
+            is_first = node.input[0] not in computed
+            if node.op_type == "Conv" and not is_first and not _is_depthwise(node, weights):
                 sites[index] = (node.input[0],)
         elif (
             node.op_type == "Add" and floats.issuperset(node.input) and weights.keys().isdisjoint(node.input)
@@ -159,10 +160,21 @@ def _sites(model: ModelProto, quantize: Quantize) -> dict[int, tuple[str, ...]]:
     return sites
 
 
-def _features(nodes: list[NodeProto], head: int) -> set[str]:
-    """Tensors that the head reads, also through the multiplication that undoes an equalisation."""
-    read = set(nodes[head].input)
-    return read | {node.input[0] for node in nodes if node.op_type == "Mul" and read & set(node.output)}
+def _last_nodes(nodes: list[NodeProto], head: int) -> frozenset[int]:
+    """Indices of the convolutions whose output the head reads, and of all nodes that no convolution depends on."""
+    read: set[str] = set()
+    # The head also reads through the multiplication that undoes an equalisation.
+    features = set(nodes[head].input)
+    features |= {node.input[0] for node in nodes if node.op_type == "Mul" and features & set(node.output)}
+    last = set()
+    for index in reversed(range(len(nodes))):
+        node = nodes[index]
+        is_convolution = node.op_type in CONVOLUTIONS
+        if read.isdisjoint(node.output) or (is_convolution and features & set(node.output)):
+            last.add(index)
+        if is_convolution or not read.isdisjoint(node.output):
+            read.update(node.input)
+    return frozenset(last)
 
 
 def _is_depthwise(node: NodeProto, weights: Mapping[str, TensorProto]) -> bool:

@@ -46,6 +46,25 @@ def test_both_inputs_of_an_addition_are_quantised_where_no_convolution_is_fused(
     assert inputs["sum"] == ["embedding_dq", "embedding_dq"]
 
 
+def test_a_last_convolution_and_its_addition_stay_in_float_though_the_head_reads_another_tensor() -> None:
+    model = toy_graph()
+    nodes = model.graph.node
+    up = next(index for index, node in enumerate(nodes) if node.output[0] == "student")
+    nodes[up].output[0] = "wide"
+    (channels,) = {weight.dims[0] for weight in model.graph.initializer if weight.name == "teacher_w"}
+    model.graph.initializer.append(
+        numpy_helper.from_array(np.ones((channels, channels, 1, 1), np.float32), "late_w")
+    )
+    late = [
+        helper.make_node("Conv", ["wide", "late_w"], ["late"]),
+        helper.make_node("Add", ["late", "wide"], ["late_sum"]),
+        helper.make_node("Abs", ["late_sum"], ["student"]),
+    ]
+    for place, node in enumerate(late, up + 1):
+        nodes.insert(place, node)
+    assert set(layers_to_quantise(model)) == set(layers_to_quantise(toy_graph()))
+
+
 def test_the_students_convolutions_alone() -> None:
     model = toy_graph()
     inputs = {
