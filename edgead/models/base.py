@@ -76,6 +76,7 @@ class DistillationMethod(nn.Module, ABC):
         presets: Hyperparameters for each preset.
         fusion: How the head joins the scales.
         uses_textures: Whether the method trains on pseudo-anomalies.
+        parts: Number of parts, which the training sets.
         closed_form: Whether it is a `ClosedFormMethod`, computed in one pass without gradients.
 
     Raises:
@@ -95,6 +96,7 @@ class DistillationMethod(nn.Module, ABC):
         self.teacher = teacher
         self.textures = config.textures
         self.stage = 0
+        self.parts = 1
         self.loss_kind = config.loss
         self.hyperparameters = self.presets[config.preset]
         size = config.size
@@ -144,8 +146,7 @@ class DistillationMethod(nn.Module, ABC):
         Returns:
             Tensors (N, C_k, H_k, W_k), without gradients.
         """
-        features: list[Tensor] = self.teacher(images)
-        return features
+        return self.teacher(images)  # type: ignore[no-any-return]
 
     @abstractmethod
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:

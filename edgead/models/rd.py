@@ -12,7 +12,7 @@ convolution for each scale produces the channels of the teacher.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from functools import partial
 from types import MappingProxyType
 from typing import ClassVar, Literal, get_args
@@ -20,6 +20,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from edgead.imaging.anomaly_map import EPSILON
 from edgead.imaging.preprocess import ModelSize
 from edgead.models.base import Alignment, DistillationMethod, MethodConfig
 from edgead.models.components.blocks import (
@@ -29,9 +30,10 @@ from edgead.models.components.blocks import (
     conv_bn_relu,
     initialise,
     power_of_two,
+    residual_stage,
 )
 from edgead.models.components.head import cosine_map
-from edgead.models.components.teacher import Teacher
+from edgead.models.components.teacher import STRIDES, Teacher
 from edgead.models.hyperparameters import Hyperparameters
 from edgead.types import Fusion
 
@@ -43,8 +45,8 @@ LOSSES: tuple[str, ...] = get_args(Loss)
 HARD_SHARE = 0.1
 HARD_WEIGHT = 0.5
 
-# Creates a block from its input channels, its output channels and its change of the resolution.
-BlockFactory = Callable[[int, int, Resample], nn.Module]
+# Aligned parts: length of the usual features that are added to the student's, as a share of the student's own length.
+USUAL_SHARE = 0.5
 
 # The ResNets that the authors' implementation mirrors: name in timm -> (blocks of the embedding, blocks of the decoder
 # at strides 16, 8 and 4, width of the 3x3 convolutions of a bottleneck as a fraction of its channels, None for basic
@@ -69,7 +71,9 @@ class ReverseDistillation(DistillationMethod):
       positions that decide it (hard example mining: Shrivastava et al., CVPR 2016; for students: Batzner et al.,
       "EfficientAD", WACV 2024, section 3.2).
 
-    The alignment of the parts decides how small the embedding of the lean student is.
+    The alignment of the parts decides how small the embedding of the lean student is. For aligned parts the preset
+    `edge` also moves the student's features towards the usual ones after the training: the mean features of the good
+    images at each position. An embedding that can represent the place without its part lets a missing part through.
 
     Args:
         teacher: Teacher with features at strides 4, 8 and 16.
@@ -94,6 +98,11 @@ class ReverseDistillation(DistillationMethod):
             self.bottleneck, self.decoder = _lean(teacher, config.size, config.alignment)
         initialise(self.bottleneck)
         initialise(self.decoder)
+        self.knows_positions = config.alignment == "aligned" and config.preset == "edge"
+        if self.knows_positions:
+            for channels, stride in zip(teacher.channels, STRIDES, strict=True):
+                shape = (1, channels, -(-config.size.height_px // stride), -(-config.size.width_px // stride))
+                self.register_buffer(f"usual_{stride}", torch.zeros(shape))
 
     def student_features(self, images: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
         """Compute D(OCBE(E(x))); the student sees the images only through the teacher's features.
@@ -105,7 +114,31 @@ class ReverseDistillation(DistillationMethod):
         Returns:
             Tensors of the shapes of the teacher's features.
         """
-        return self.decoder(self.bottleneck(teacher_features))  # type: ignore[no-any-return]
+        features: list[Tensor] = self.decoder(self.bottleneck(teacher_features))
+        if not self.knows_positions or self.training:
+            return features
+        return [x + self.get_buffer(f"usual_{stride}") for x, stride in zip(features, STRIDES, strict=True)]
+
+    def finish_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
+        """Measure the usual features of aligned parts, with one factor for each scale.
+
+        Args:
+            batches: Images (N, H, W, 3) uint8 RGB, which are not used, and their teacher features.
+        """
+        # The mean of different parts is usual for none of them.
+        if not self.knows_positions or self.parts > 1:
+            return
+        buffers = [self.get_buffer(f"usual_{stride}") for stride in STRIDES]
+        sums, lengths, count = [torch.zeros_like(x) for x in buffers], [0.0] * len(buffers), 0
+        for images, features in batches:
+            student = self.student_features(images, features)
+            count += len(images)
+            for scale, (t, s) in enumerate(zip(features, student, strict=True)):
+                sums[scale] += t.sum(0, keepdim=True)
+                lengths[scale] += float(_length(s)) * len(images)
+        for usual, total, length in zip(buffers, sums, lengths, strict=True):
+            # The sum and the mean have the same direction.
+            usual += total * (USUAL_SHARE * length / count / max(float(_length(total)), EPSILON))
 
     def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
         """Sum the cosine distances over the scales; `loss_kind` defines the mean.
@@ -195,7 +228,7 @@ def mirrored_embedding(coarse: int, blocks: int, width: float | None) -> nn.Sequ
         Module from (N, 3 coarse, H, W) to (N, 2 coarse, H / 2, W / 2).
     """
     block = partial(_block, bottleneck_width=width)
-    return _stage(block, 3 * coarse, 2 * coarse, blocks, Resample.HALVE)
+    return residual_stage(block, 3 * coarse, 2 * coarse, blocks, Resample.HALVE)
 
 
 def _mirrored(teacher: Teacher) -> tuple[Bottleneck, Decoder]:
@@ -207,7 +240,7 @@ def _mirrored(teacher: Teacher) -> tuple[Bottleneck, Decoder]:
     in_channels = 2 * coarse
     for channels, blocks in zip((coarse, middle, fine), decoder_blocks, strict=True):
         block = partial(_block, bottleneck_width=bottleneck_width)
-        stages.append(_stage(block, in_channels, channels, blocks, Resample.DOUBLE))
+        stages.append(residual_stage(block, in_channels, channels, blocks, Resample.DOUBLE))
         in_channels = channels
     return (
         Bottleneck(teacher.channels, (fine, middle, coarse), embedding),
@@ -234,7 +267,7 @@ def _lean(teacher: Teacher, size: ModelSize, alignment: Alignment) -> tuple[Bott
             BasicBlock(channels, channels, Resample.KEEP),
         )
 
-    embedding = _stage(BasicBlock, 2 * coarse + teacher.channels[2], embedded, 2, Resample.HALVE)
+    embedding = residual_stage(BasicBlock, 2 * coarse + teacher.channels[2], embedded, 2, Resample.HALVE)
     if alignment == "aligned":
         embedding.append(BasicBlock(embedded, embedded, Resample.HALVE))
         embedding.append(enlarge(embedded, embedded, 32))
@@ -244,11 +277,17 @@ def _lean(teacher: Teacher, size: ModelSize, alignment: Alignment) -> tuple[Bott
         if alignment == "aligned":
             stages.append(enlarge(in_channels, channels, stride))
         else:
-            stages.append(_stage(BasicBlock, in_channels, channels, 2, Resample.DOUBLE))
+            stages.append(residual_stage(BasicBlock, in_channels, channels, 2, Resample.DOUBLE))
     outputs: list[nn.Module] = [
         nn.Conv2d(width, channels, 1) for width, channels in zip(widths, teacher.channels[::-1], strict=True)
     ]
     return Bottleneck(teacher.channels, (fine, middle, coarse), embedding), Decoder(stages, outputs)
+
+
+def _length(features: Tensor) -> Tensor:
+    """Mean length of the vectors of (N, C, H, W)."""
+    length: Tensor = torch.linalg.vector_norm(features, dim=1).mean()
+    return length
 
 
 def _block(in_channels: int, channels: int, resample: Resample, bottleneck_width: float | None) -> nn.Module:
@@ -256,11 +295,3 @@ def _block(in_channels: int, channels: int, resample: Resample, bottleneck_width
     if bottleneck_width is None:
         return BasicBlock(in_channels, channels, resample)
     return BottleneckBlock(in_channels, channels, resample, width=int(channels * bottleneck_width))
-
-
-def _stage(
-    block: BlockFactory, in_channels: int, channels: int, blocks: int, resample: Resample
-) -> nn.Sequential:
-    """Create a residual stage; its first block changes channels and resolution."""
-    first = block(in_channels, channels, resample)
-    return nn.Sequential(first, *(block(channels, channels, Resample.KEEP) for _ in range(blocks - 1)))

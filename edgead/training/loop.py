@@ -114,6 +114,7 @@ class Trainer:
         self._file = checkpoint_file
         self._keeper = CheckpointKeeper(checkpoint_file, checkpoint_every_s)
         self._counts = images.counts or (len(images.train),)
+        method.parts = len(self._counts)
         self._digest = _digest(method.textures.fingerprint, images.train, images.holdout)
         self._batches = max(1, len(images.train) // (schedule.batch_size * fabric.world_size))
         method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -105,6 +106,53 @@ def test_the_embedding_of_aligned_parts_passes_stride_64(alignment, stride):
         method.features(torch.zeros(1, 128, 256, 3, dtype=torch.uint8))
     assert min(seen) == (128 // stride, 256 // stride)
     assert seen[-1] == (4, 8)
+
+
+def finished(kind: str = "rd", alignment: str = "aligned", preset: str = "edge", parts: int = 1):
+    """A method without training after its end, its images, and both sides before it."""
+    torch.manual_seed(0)
+    teacher = create_teacher("test_efficientnet", "random")
+    method = create_method(kind, teacher, SIZE, LOSSES[0], alignment, preset).eval()
+    images = torch.randint(0, 256, (3, 64, 96, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        before = method.features(images)
+        method.parts = parts
+        method.finish_stage((images[i : i + 2], [x[i : i + 2] for x in before[0]]) for i in (0, 2))
+    return method, images, before
+
+
+@pytest.mark.parametrize("kind", ["rd", "rd++"])
+def test_the_student_of_aligned_parts_moves_towards_the_usual_features(kind):
+    method, images, (teacher, student) = finished(kind)
+    with torch.no_grad():
+        after = method.features(images)[1]
+    for t, s, moved in zip(teacher, student, after, strict=True):
+        good, own = t.double().numpy(), s.double().numpy()
+        mean = good.mean(axis=0)
+        length, usual_length = (np.sqrt((x**2).sum(axis=-3)).mean() for x in (own, mean))
+        # Half as long as the student's features.
+        expected = own + 0.5 * mean * length / usual_length
+        np.testing.assert_allclose(moved.numpy(), expected, rtol=1e-4, atol=1e-4 * length)
+
+
+def test_usual_features_come_after_the_training():
+    method, images, (teacher, _) = finished()
+    method.train()
+    with torch.no_grad():
+        trained = method.student_features(images, teacher)
+        expected = method.decoder(method.bottleneck(teacher))
+    # Batch normalisation sees the same batch in both, so only usual features could make a difference.
+    assert all(torch.equal(a, b) for a, b in zip(trained, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    "options", [{"alignment": "unaligned"}, {"preset": "paper"}, {"parts": 2}], ids=lambda x: next(iter(x))
+)
+def test_other_students_have_no_usual_features(options):
+    method, images, (_, student) = finished(**options)
+    with torch.no_grad():
+        after = method.features(images)[1]
+    assert all(torch.equal(a, b) for a, b in zip(student, after, strict=True))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "test_resnet", "test_efficientnet"])

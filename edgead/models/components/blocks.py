@@ -7,6 +7,7 @@ the resolution with a 3x3 stride-2 convolution; a decoder block doubles it with 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 from torch import Tensor, nn
@@ -18,6 +19,10 @@ class Resample(Enum):
     KEEP = "keep"
     HALVE = "halve"
     DOUBLE = "double"
+
+
+# Creates a block from its input channels, its output channels and its change of the resolution.
+BlockFactory = Callable[[int, int, Resample], nn.Module]
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
@@ -93,6 +98,25 @@ class BottleneckBlock(nn.Module):
         out = self.bn3(self.conv3(out))
         result: Tensor = self.relu(out + self.shortcut(x))
         return result
+
+
+def residual_stage(
+    block: BlockFactory, in_channels: int, channels: int, blocks: int, resample: Resample
+) -> nn.Sequential:
+    """Create a residual stage; its first block changes channels and resolution.
+
+    Args:
+        block: Creates a block.
+        in_channels: Number of input channels.
+        channels: Number of output channels.
+        blocks: Number of blocks.
+        resample: Change of the resolution, made by the first block.
+
+    Returns:
+        Module from (N, in_channels, H, W) to (N, channels, H', W').
+    """
+    first = block(in_channels, channels, resample)
+    return nn.Sequential(first, *(block(channels, channels, Resample.KEEP) for _ in range(blocks - 1)))
 
 
 def initialise(module: nn.Module) -> None:
