@@ -247,7 +247,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     with tempfile.TemporaryDirectory() as folder:
-        known = [*FAULTS, *sinks_that_hang(Path(folder))]
+        known = [*FAULTS, *sinks_that_hang(Path(folder)), "all"]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"all, or some of: {', '.join(known)}")
     chosen = parser.parse_args().names
     if unknown := set(chosen) - set(known):

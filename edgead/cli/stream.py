@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import atexit
 import gc
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -127,34 +131,36 @@ def stream(
 
     Ctrl-C ends the stream cleanly, with a summary.
     """
-    from edgead.api import stream as run_stream
-    from edgead.bundle import open_bundle
     from edgead.cli.progress import ProgressDisplay, echo
     from edgead.cli.standard_streams import print_if_read
 
     # The interpreter would search all objects for garbage at its end, which takes a second with an OPC UA server. Other
     # commands let it: without the search, libraries that build uses report leaks.
     atexit.register(gc.freeze)
-    # Only a bundle is accepted here, because a build has verified it; a run is rejected.
-    opened = open_bundle(bundle)
-    with ProgressDisplay():
-        summary = run_stream(
-            opened,
-            source,
-            sink,
-            watch=watch,
-            wait=wait,
-            max_age=max_age,
-            withhold_still=withhold_still.value,
-            trigger=trigger,
-            trigger_delay=trigger_delay,
-            part_frames=part_frames,
-            part_rejects=part_rejects,
-            threads=threads,
-            max_frames=max_frames,
-            part=part,
-            threshold=threshold,
-        )
+    with _signals_of_a_pause_ignored():
+        from edgead.api import stream as run_stream
+        from edgead.bundle import open_bundle
+
+        # Only a bundle is accepted here, because a build has verified it; a run is rejected.
+        opened = open_bundle(bundle)
+        with ProgressDisplay():
+            summary = run_stream(
+                opened,
+                source,
+                sink,
+                watch=watch,
+                wait=wait,
+                max_age=max_age,
+                withhold_still=withhold_still.value,
+                trigger=trigger,
+                trigger_delay=trigger_delay,
+                part_frames=part_frames,
+                part_rejects=part_rejects,
+                threads=threads,
+                max_frames=max_frames,
+                part=part,
+                threshold=threshold,
+            )
     # If verdicts go to standard output, the summary goes to standard error.
     if "jsonl:-" in sink:
         echo(summary.text(), err=True)
@@ -162,3 +168,18 @@ def stream(
         print_if_read(summary.text())
     if any(count.problem is not None for count in summary.sinks):
         raise typer.Exit(SinkError.exit_code)
+
+
+@contextmanager
+def _signals_of_a_pause_ignored() -> Iterator[None]:
+    """Ignore SIGUSR1 and SIGUSR2, which would end the process until the stream handles them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGUSR1, signal.SIGUSR2)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            # None is a handler of another language, which could not be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -9,6 +9,7 @@ import pytest
 from edgead.errors import BundleError, InputError, SinkError
 from edgead.runtime.model import Model
 from edgead.streaming.start import start_stream
+from tests.helpers.command_line import run_main
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,17 @@ def test_a_pause_while_the_model_opens_does_not_end_the_process(number: signal.S
     with pytest.raises(BundleError):
         start_stream(load, "0", [], {})
     assert signal.getsignal(number) is before
+
+
+def test_a_pause_before_the_bundle_is_read_does_not_end_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def open_bundle(path: Path) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        raise BundleError("the end of this test")
+
+    monkeypatch.setattr("edgead.bundle.open_bundle", open_bundle)
+    assert run_main("stream", str(tmp_path), "--source", "0") == BundleError.exit_code
+    assert signal.getsignal(signal.SIGUSR1) is before
