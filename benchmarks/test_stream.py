@@ -6,8 +6,8 @@ other work on the machine affects both. The target is at most 1.10 times the tim
 resident set, in MiB, of a process that only runs `edgead.stream`. The target is below 400 MB.
 
 The sinks: the same session, with one thread, scores the same frames in a loop, in a stream without sinks, and in a
-stream with `jsonl:`, `mqtt://` and `modbus://`, in turn. Every verdict goes to each of the three sinks, and opening and
-closing them counts. Mosquitto and a server that answers as a PLC run on the same machine. The target is at least 0.95
+stream with `jsonl:`, `mqtt://` and `modbus://` (coils), in turn. Every verdict goes to each of the three sinks, and
+opening and closing them counts. Mosquitto and a server that answers as a PLC run on the same machine. The target is at least 0.95
 of the rate of the loop and of the stream without sinks. The CPU time is the one of this process.
 
 The model is RD with a Lite0 teacher at 256 pixels and random weights, which change neither time nor memory. Run on an
@@ -131,7 +131,7 @@ def test_three_sinks_beside_the_bare_session(
         uris = [
             f"jsonl:{tmp_path}/out.jsonl",
             f"mqtt://127.0.0.1:{broker.port}/line?spool={tmp_path}/spool",
-            f"modbus://127.0.0.1:{int(plc.stdout.readline())}/?registers=100&coils=16",
+            f"modbus://127.0.0.1:{int(plc.stdout.readline())}/?coils=16",
         ]
 
         def plain_loop() -> None:
