@@ -20,6 +20,9 @@ from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.command_line import TRAIN, run_main
 from tests.helpers.stream_parts import verdicts_of
 
+# A run is calibrated and built.
+pytestmark = pytest.mark.usefixtures("graphs_exported_once")
+
 NAMES = (
     b"gut_\xfc_0.png",
     b"new\nline.png",
