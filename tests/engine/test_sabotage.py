@@ -64,7 +64,7 @@ def test_one_scale_of_the_weights_times_four_is_refused(
         for constant in model.graph.initializer:
             if half in constant.name and constant.name.endswith("weight_scale"):
                 changed.append(constant.name)
-                values = numpy_helper.to_array(constant) * np.float32(4.0)
+                values = numpy_helper.to_array(constant) * np.float32(1.5)
                 constant.CopyFrom(numpy_helper.from_array(values, constant.name))
 
     sabotaged = with_model(honest, tmp_path / half, quadruple)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,9 @@ def bundle_of(
     off: float = 0.0,
     threshold: float = THRESHOLD,
     validation_images: int = len(GREYS) + 1,
+    int8: Mapping[str, Any] | None = None,
 ) -> Bundle:
+    """int8: errors that the build of an INT8 bundle measured; None for a float32 bundle."""
     golden = golden_of(Device(maps=off, scores=off).infer, IMAGES)
     # The scores of the grey images are known without any session.
     np.testing.assert_allclose(golden.anomaly_score[:-1], EXPECTED + np.float32(off), atol=1e-6)
@@ -70,13 +72,13 @@ def bundle_of(
         teacher="none",
         backend="onnxruntime",
         target="cpu",
-        precision="fp32",
+        precision="fp32" if int8 is None else "int8",
         size=SIZE,
         thresholds={"washer": Threshold(threshold, 0.01, 0.95, 0.96, 320, 299)},
         training={},
         verification={}
         if limits is None
-        else {"parts": {"washer": {"limits": limits, "n": validation_images}}},
+        else {"parts": {"washer": {"limits": limits, "n": validation_images, **(int8 or {})}}},
         verified=verified,
         verified_on=this_environment().to_json(),
     )
@@ -187,6 +189,30 @@ def test_the_errors_of_a_product_are_those_of_its_root(name: str, tmp_path: Path
     for number, limits in enumerate(({name: 0.0195, "factors": 3}, {name: 0.05, "factors": 1})):
         with pytest.raises(VerificationError):
             check_golden(Scaled(), bundle_of(tmp_path / str(number), {**wide, **limits}))
+
+
+@pytest.mark.parametrize(
+    ("measured", "allowed"),
+    # Twice the error of the build, but at least a sixth of its limit and at most the limit.
+    [(0.06, 0.12), (0.001, 0.05), (0.29, 0.3)],
+)
+@pytest.mark.parametrize("what", ["maps", "scores"])
+def test_an_int8_session_may_err_twice_as_much_as_rounding(
+    what: str, measured: float, allowed: float, tmp_path: Path
+) -> None:
+    limits = {**LIMITS, "map_error_max": 0.3, "score_error_max": 0.3, "decision_flips_max": len(GREYS)}
+    errors = {"map_error_max": 0.3, "score_error_max": 0.3}
+    errors["map_error_max" if what == "maps" else "score_error_max"] = measured
+    bundle = bundle_of(tmp_path / "x", limits, int8=errors)
+    check_golden(Device(**{what: 0.99 * allowed * THRESHOLD}), bundle)
+    with pytest.raises(VerificationError):
+        check_golden(Device(**{what: 1.01 * allowed * THRESHOLD}), bundle)
+
+
+@pytest.mark.parametrize("measured", [{}, {"map_error_max": None}, {"map_error_max": "low"}])
+def test_an_int8_bundle_without_measured_errors_is_refused(measured: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(BundleError):
+        check_golden(Device(), bundle_of(tmp_path / "x", int8=measured))
 
 
 @pytest.mark.parametrize("factors", [None, "3", True, 0, 2.5, -1, float(10**8) + 0.5])
