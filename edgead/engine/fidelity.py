@@ -156,6 +156,20 @@ class FidelityReport:
         }
         return tuple(name for name, holds in within.items() if not holds)
 
+    def harm(self, measure: str) -> float:
+        """Return a measure as a number that is larger for a worse agreement.
+
+        Args:
+            measure: Name of a measure, as in `over`.
+
+        Returns:
+            The measure, or its negative if a larger one is better; the smallest number if it is not defined.
+        """
+        value = {**asdict(self.fidelity), "auroc_change": self.auroc_change}[measure]
+        if value is None:
+            return -np.inf
+        return float(-value if measure in ("rank_correlation", "auroc_change") else value)
+
     def measures(self) -> dict[str, float | None]:
         """Return the measures that a table shows and a manifest holds, as JSON values."""
         found: dict[str, float | None] = asdict(self.fidelity)

@@ -11,7 +11,7 @@ import logging
 from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import CandidatePrecision, ConvertedModel, PrecisionConverter
 from edgead.engine.reference import Compared, Judged, Reference
-from edgead.engine.refusal import refusal
+from edgead.engine.refusal import described_measure, refusal
 from edgead.errors import VerificationError
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
@@ -55,19 +55,18 @@ def refused_candidate(
         with OnnxRuntimeSession(converted.model, size=size) as session:
             return reference.judge(session, plan.target.tolerances.of(converted.precision))
 
-    teacher, student = judged(graphs.teacher_in_int8()), judged(graphs.graph("int8-student"))
-    first, second = ("teacher", "student") if _error(teacher) >= _error(student) else ("student", "teacher")
-    harm = {"teacher": _error(teacher), "student": _error(student)}
-    hint = (
-        f"the {first} does more harm (map error {harm[first]:.3g} alone, the {second} {harm[second]:.3g}); "
-        + (
-            f"build with --quantize student, which is within the tolerance and takes {time}"
-            if student.holds
-            else f"build with --precision fp16, which takes {time}; --quantize student is outside the tolerance too"
-        )
+    halves = {"teacher": judged(graphs.teacher_in_int8()), "student": judged(graphs.graph("int8-student"))}
+    part, measure = _refused_measure(compared)
+    harm = {name: half.compared[part][0].harm(measure) for name, half in halves.items()}
+    first, second = sorted(halves, key=lambda name: -harm[name])
+    alone = {name: described_measure(half.compared[part][0], measure) for name, half in halves.items()}
+    hint = f"the {first} does more harm ({alone[first]} alone, the {second} {alone[second]}); " + (
+        f"build with --quantize student, which is within the tolerance and takes {time}"
+        if halves["student"].holds
+        else f"build with --precision fp16, which takes {time}; --quantize student is outside the tolerance too"
     )
     return refusal(
-        compared, candidate_precision, hint, {"teacher": teacher.compared, "student": student.compared}
+        compared, candidate_precision, hint, {name: half.compared for name, half in halves.items()}
     )
 
 
@@ -78,6 +77,10 @@ def _without_halves(candidate_precision: CandidatePrecision, time: str) -> str:
     return f"build with --precision {'fp16' if 'int8' in candidate_precision else 'fp32'}, which takes {time}"
 
 
-def _error(judged: Judged) -> float:
-    """Return the largest map error over all parts."""
-    return max(comparison.fidelity.map_error_max for comparison, _ in judged.compared.values())
+def _refused_measure(compared: Compared) -> tuple[str, str]:
+    """Return the first part and measure outside the tolerance."""
+    return next(
+        (part, over[0])
+        for part, (comparison, limits) in compared.items()
+        if (over := comparison.over(limits))
+    )

@@ -168,6 +168,16 @@ def described(comparison: FidelityReport, limits: ToleranceLimits) -> str:
     return f"{', '.join(found)} on {comparison.fidelity.n} images"
 
 
+def described_measure(comparison: FidelityReport, name: str) -> str:
+    """Describe one measure that is compared with a limit, such as "map error 0.178".
+
+    Args:
+        comparison: Differences from the reference.
+        name: Name of the measure, as in `FidelityReport.over`.
+    """
+    return f"{dict(_ROWS)[name]} {_measured(comparison.measures()[name], is_over=True)}"
+
+
 def _measured(value: float | None, is_over: bool) -> str:
     """Return a measure as text. An infinite error is None in the measures, as an undefined value is."""
     if value is None:

@@ -261,6 +261,12 @@ def test_a_refusal_shows_which_half_does_the_harm_and_what_to_try(
     assert marked == outside
     assert refusal.value.hint is not None
     assert f"build with {advised}" in refusal.value.hint
+    # The halves are compared by the first measure that refused the whole.
+    refused = next(line for line in table[2:7] if line.split()[-5].endswith("*"))
+    titles = ("map error", "score error", "rank correlation", "decision flips", "AUROC change")
+    assert [title for title in titles if title in refusal.value.hint] == [
+        title for title in titles if title in refused
+    ]
 
 
 def test_a_refused_student_and_a_refused_half_lead_to_the_next_higher_precision(

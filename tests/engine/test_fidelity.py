@@ -191,6 +191,27 @@ def test_a_loss_of_auroc_is_refused_and_a_gain_is_not() -> None:
     assert caught.value.hint == "try this"
 
 
+@pytest.mark.parametrize(
+    ("measure", "better", "worse"),
+    [
+        ("map_error_max", {"map_error_max": 0.1}, {"map_error_max": 0.2}),
+        ("rank_correlation", {"rank_correlation": 0.99}, {"rank_correlation": 0.9}),
+        # The half with the smaller map error loses more AUROC.
+        ("auroc_change", {"map_error_max": 0.2, "auroc": 0.94}, {"map_error_max": 0.1, "auroc": 0.93}),
+        ("auroc_change", {"auroc": None}, {"auroc": 0.99}),
+    ],
+)
+def test_harm_grows_as_a_measure_gets_worse(
+    measure: str, better: dict[str, float], worse: dict[str, float]
+) -> None:
+    same = compare_sessions(FakeSession(SIZE), FakeSession(SIZE), make_images(3), 0.9)
+
+    def report(auroc: float | None = 0.95, **errors: float) -> FidelityReport:
+        return FidelityReport(replace(same, **errors), 0.95, auroc)  # type: ignore[arg-type]
+
+    assert report(**better).harm(measure) < report(**worse).harm(measure)
+
+
 def test_infinite_measures_are_null_in_json() -> None:
     broken = compare_sessions(FakeSession(SIZE, 0.1), FakeSession(SIZE, float("nan")), make_images(2), 0.9)
     measures = FidelityReport(broken).measures()

@@ -7,7 +7,8 @@ limits shifts the output of each convolution. Torch is not needed.
 
 A student can answer one unusual image with activations that are a hundred times as large as on the others. In sums over
 all images this image would decide alone, and the others would be rounded to a few levels. Each image therefore counts
-by its relative error: its histogram is divided by the sum of its squares, and the shifts have the median over images.
+by its relative error: with `mse` its histogram is divided by the sum of its squares, and the shifts have the median
+over images. `entropy` and `percentile` count values, so such an image weighs no more than any other there.
 
 A cache file holds the results and a key: the SHA-256 of everything that determines them. A cache with another key is
 stale. It is refused, and neither used nor overwritten, because it may belong to another bundle.
@@ -188,7 +189,9 @@ def _measured_limits(equal: ModelProto, images: UInt8Array, algorithm: Algorithm
             squares = float(np.square(value, dtype=np.float64).sum())
             if squares > 0.0:
                 histogram = magnitude_histogram(value, absolute_maxima[name])
-                counts[name] = counts.get(name, 0.0) + histogram / squares
+                # Only a squared error grows with the activations of its image. Shares of the values do not.
+                weight = 1.0 / squares if algorithm == "mse" else 1.0
+                counts[name] = counts.get(name, 0.0) + weight * histogram
     return {
         name: clipping_limit_from_histogram(counts[name], absolute_maxima[name], algorithm)
         if name in counts

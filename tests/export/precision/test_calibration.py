@@ -43,8 +43,11 @@ def test_clipping_limits_are_those_of_all_images_together(algorithm: str) -> Non
     equal = equalised(model, calibration.channel_maxima)
     for name, value in zip(TENSORS, values_of(equal, images, *TENSORS), strict=True):
         peak = float(np.abs(value).max())
-        # Each image counts by its error in relation to its own values.
-        counts = sum(magnitude_histogram(of_image, peak) / (of_image**2).sum() for of_image in value)
+        # A squared error counts in relation to the values of its image.
+        counts = sum(
+            magnitude_histogram(of_image, peak) / ((of_image**2).sum() if algorithm == "mse" else 1.0)
+            for of_image in value
+        )
         expected = clipping_limit_from_histogram(counts, peak, algorithm)
         # Two runtimes may count a value at the edge of a bin in different bins, which moves the choice by one candidate
         # at most.
@@ -64,6 +67,18 @@ def test_one_unusual_image_does_not_decide_alone(unusual: int) -> None:
     others = calibrate(toy_graph(), np.delete(images, unusual, axis=0), "mse")
     for name, shift in calibration.bias_corrections.items():
         assert np.abs(shift).max() < 3.0 * np.abs(others.bias_corrections[name]).max() + 1e-3
+
+
+@pytest.mark.parametrize("algorithm", ["entropy", "percentile"])
+def test_an_image_without_contrast_does_not_decide_which_share_is_clipped(algorithm: str) -> None:
+    images = toy_images(9)
+    # The grey whose activations of the first convolution are closest to zero.
+    images[4] = 127
+    found, without = (
+        calibrate(toy_graph(), chosen, algorithm).clipping_limits["image"]
+        for chosen in (images, np.delete(images, 4, axis=0))
+    )
+    assert found > 0.8 * without
 
 
 def test_a_tensor_that_is_not_finite_is_named() -> None:
