@@ -64,7 +64,7 @@ def train(
     ] = Alignment.AUTO,
     epochs: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Number of epochs.", show_default="the preset's; rd: 100"),
+        typer.Option(metavar="N", min=1, help="Number of epochs.", show_default="the preset's; rd: 50"),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -72,7 +72,7 @@ def train(
             metavar="N",
             min=1,
             help="Number of images per batch and device.",
-            show_default="the preset's; rd: 16",
+            show_default="the preset's; rd: 4",
         ),
     ] = None,
     learning_rate: Annotated[

@@ -85,7 +85,7 @@ class ReverseDistillation(DistillationMethod):
     fusion: ClassVar[Fusion] = "add"
     presets = MappingProxyType(
         {
-            "edge": Hyperparameters("hard-positions", 4.0, 100, 16, 5e-3, "one-cycle"),
+            "edge": Hyperparameters("hard-positions", 4.0, 50, 4, 5e-3, "one-cycle"),
             "paper": Hyperparameters("per-position", 4.0, 200, 16, 5e-3, "constant"),
         }
     )
@@ -128,7 +128,7 @@ class ReverseDistillation(DistillationMethod):
         # The mean of different parts is usual for none of them.
         if not self.knows_positions or self.parts > 1:
             return
-        buffers = [self.get_buffer(f"usual_{stride}") for stride in STRIDES]
+        buffers = [self.get_buffer(f"usual_{stride}").zero_() for stride in STRIDES]
         sums, lengths, count = [torch.zeros_like(x) for x in buffers], [0.0] * len(buffers), 0
         for images, features in batches:
             student = self.student_features(images, features)

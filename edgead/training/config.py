@@ -67,8 +67,8 @@ class TrainConfig:
     teacher: str = DEFAULT_TEACHER
     teacher_weights: str = "package"
     size: str = "256"
-    epochs: int = 100
-    batch_size: int = 16
+    epochs: int = 50
+    batch_size: int = 4
     learning_rate: float = 5e-3
     loss: str = LOSSES[0]
     alignment: str = "auto"

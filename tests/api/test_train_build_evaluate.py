@@ -59,12 +59,12 @@ def test_a_wrong_argument_of_train_is_one_line_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, {"epochs": 100, "batch_size": 16, "learning_rate": 5e-3, "alignment": "auto", "size": "256"}),
+        ({}, {"epochs": 50, "batch_size": 4, "learning_rate": 5e-3, "alignment": "auto", "size": "256"}),
         (
             {"method": "stfpm", "preset": "paper", "epochs": 3},
             {"epochs": 3, "batch_size": 32, "learning_rate": 0.4},
         ),
-        ({"size": 64, "learning_rate": 1, "epochs": None}, {"size": "64", "learning_rate": 1, "epochs": 100}),
+        ({"size": 64, "learning_rate": 1, "epochs": None}, {"size": "64", "learning_rate": 1, "epochs": 50}),
         ({"size": "64x96", "alignment": "aligned"}, {"size": "64x96", "alignment": "aligned"}),
         (
             {"alignment": "unaligned", "training_precision": "bf16-mixed"},
