@@ -28,7 +28,7 @@ from edgead.imaging.preprocess import ModelSize, check_preprocess_spec, preproce
 from edgead.scoring.threshold import Threshold
 from edgead.text import printable
 
-SCHEMA = 7
+SCHEMA = 8
 MAX_MANIFEST_BYTES = 2**20
 MAX_FILE_BYTES = 4 * 2**30
 MAX_TEXT_CHARACTERS = 255

@@ -1,7 +1,7 @@
 """Set a threshold of a bundle after its build, and undo that.
 
 A change replaces the manifest only, in one rename. A stream that is running has read its threshold at its start and
-keeps it.
+keeps it, unless its own page changes it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,31 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from edgead.bundle.directory import MANIFEST, Bundle
+from edgead.bundle.manifest import MAX_MANIFEST_BYTES, REBUILD, Manifest
 from edgead.bundle.threshold_changes import MAX_CHANGES, ThresholdChange
-from edgead.errors import InputError
+from edgead.errors import BundleError, InputError
 from edgead.files.atomic import replace_file
+from edgead.files.parsing import RecordError, read_bounded
 from edgead.scoring.threshold import Threshold
+
+
+def current_bundle(bundle: Bundle) -> Bundle:
+    """Return a bundle with its present manifest: another command may have set a threshold since it was opened.
+
+    Args:
+        bundle: Bundle that was opened a while ago.
+
+    Raises:
+        BundleError: The manifest cannot be read, or the bundle was built again meanwhile.
+    """
+    file = bundle.path / MANIFEST
+    try:
+        manifest = Manifest.from_json(read_bounded(file, MAX_MANIFEST_BYTES))
+    except RecordError as error:
+        raise BundleError(f"{file}: {error}", hint=REBUILD) from error
+    if manifest.files != bundle.manifest.files:
+        raise BundleError(f"{bundle.path} was built again since it was opened", hint="open it again")
+    return replace(bundle, manifest=manifest)
 
 
 def change_threshold(bundle: Bundle, part: str, threshold: Threshold, change: ThresholdChange) -> Bundle:

@@ -5,12 +5,15 @@ The manifest holds the current threshold of each part, and the changes that led 
 
 from __future__ import annotations
 
+import getpass
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from edgead.errors import InputError
 from edgead.scoring.threshold import LARGEST_COUNT, Threshold
+from edgead.text import printable
 
 if TYPE_CHECKING:
     from edgead.bundle.manifest import Manifest
@@ -19,6 +22,18 @@ Rule: TypeAlias = Literal["false-alarm-rate", "best-f1", "recall", "value"]
 
 MAX_CHANGES = 20
 """Largest number of changes that a bundle remembers for a part."""
+
+MAX_NAME_CHARACTERS = 128
+"""Longest name of who set a threshold."""
+
+
+def user_of_process() -> str:
+    """Return the name of the user who runs this process, or the number of a user without a name."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"user {os.getuid()}"
+    return printable(name)[:MAX_NAME_CHARACTERS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +48,7 @@ class ThresholdChange:
         n_defects: Number of images of defects behind it.
         set_at: Time of the change, ISO 8601 in UTC.
         previous: Threshold that it replaced.
+        set_by: Name of who made the change: the user of a command, or the name that was given on the page of a stream.
 
     Raises:
         InputError: A field is out of range.
@@ -45,6 +61,7 @@ class ThresholdChange:
     n_defects: int
     set_at: str
     previous: Threshold
+    set_by: str = field(default_factory=user_of_process)
 
     def __post_init__(self) -> None:
         if self.wanted is not None and not math.isfinite(self.wanted):
@@ -52,6 +69,8 @@ class ThresholdChange:
         counts = (self.n_good, self.n_held_out, self.n_defects)
         if not all(0 <= count <= LARGEST_COUNT for count in counts) or self.n_held_out > self.n_good:
             raise InputError("counts of images are not possible")
+        if not self.set_by or len(self.set_by) > MAX_NAME_CHARACTERS or printable(self.set_by) != self.set_by:
+            raise InputError(f"a name is a printable text of 1 to {MAX_NAME_CHARACTERS} characters")
 
     @property
     def option(self) -> str:

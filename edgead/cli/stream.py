@@ -92,6 +92,15 @@ def stream(
             metavar="M", min=1, max=32, help="A part is rejected if at least M of its frames are rejected."
         ),
     ] = 1,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a page with state, images and controls: 127.0.0.1:8000, or for other machines "
+            "0.0.0.0:8000?token=FILE, with cert=FILE&key=FILE for HTTPS.",
+            metavar="HOST:PORT",
+            show_default="no page",
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -156,6 +165,7 @@ def stream(
                 trigger_delay=trigger_delay,
                 part_frames=part_frames,
                 part_rejects=part_rejects,
+                serve=serve,
                 threads=threads,
                 max_frames=max_frames,
                 part=part,

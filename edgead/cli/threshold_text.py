@@ -25,8 +25,9 @@ def origin_lines(manifest: Manifest, part: str) -> Iterator[str]:
     yield f"part         {part}"
     yield f"threshold    {threshold.value:.6g}"
     if changes:
-        yield f"set by       edgead threshold, {changes[-1].option}, {changes[-1].set_at}"
-        yield f"images       {_images(changes[-1], is_cross_fitted(manifest, part))}"
+        last = changes[-1]
+        yield f"set by       {last.set_by}, edgead threshold {last.option}, {last.set_at}"
+        yield f"images       {_images(last, is_cross_fitted(manifest, part))}"
     else:
         yield f"set by       edgead build, {manifest.created_at}"
         kind = "cross-fitted" if is_cross_fitted(manifest, part) else "held-out"

@@ -131,6 +131,8 @@ class StreamOptions(TypedDict, total=False):
         trigger_delay: Time from a trigger to the moment at which its part is in front of the camera, in seconds.
         part_frames: Number of frames of a part; by default 1.
         part_rejects: Number of its frames that must be rejected to reject the part; by default 1.
+        serve: Address of a page with the state, the images and the controls of the stream: "127.0.0.1:8000", or for
+            other machines "0.0.0.0:8000?token=FILE". By default there is none.
         part: Name of the part that the source shows; required if the model has several parts.
         threshold: Decision threshold to use instead of the model's own; a finite number above 0.
     """
@@ -145,6 +147,7 @@ class StreamOptions(TypedDict, total=False):
     trigger_delay: float
     part_frames: int
     part_rejects: int
+    serve: str | None
     part: str | None
     threshold: float | None
 

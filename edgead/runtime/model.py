@@ -91,6 +91,11 @@ class Model(Closing):
         self._bundle = bundle
         self._closed = False
 
+    @property
+    def bundle(self) -> Bundle | None:
+        """The bundle of the model; None for a run."""
+        return self._bundle
+
     def golden_images(self, part: str) -> UInt8Array:
         """Return the images of a part that the bundle keeps: good ones and synthetic defects.
 

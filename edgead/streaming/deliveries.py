@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from edgead.streaming.delivery import Delivery, Item, Ticket
 from edgead.streaming.freshness import Problem
+from edgead.streaming.line import LineControl
 from edgead.streaming.record import (
     Record,
     lost_record,
@@ -20,6 +21,7 @@ from edgead.streaming.record import (
     no_verdict_record,
     part_withheld_record,
     state_record,
+    threshold_record,
     verdict_record,
     withheld_record,
 )
@@ -125,6 +127,22 @@ class Deliveries:
         for one in self._images:
             if type(one.sink).state is not Sink.state:
                 one.put(Item(partial(one.sink.state, change)), self._stop)
+
+    def take_threshold(self, line: LineControl, part: str | None, threshold: float) -> float:
+        """Take the thresholds that were set, and give each change to the sinks of records.
+
+        Args:
+            line: Control of the stream.
+            part: Name of the part.
+            threshold: Decision threshold of the last frame.
+
+        Returns:
+            Decision threshold of the next frame.
+        """
+        while (new := line.take_threshold()) is not None:
+            self._put_record(threshold_record(part, new.value, threshold, new.by))
+            threshold = new.value
+        return threshold
 
     def no_verdict(self, reason: str) -> None:
         """End the verdict that sinks of the newest state show, if they show one.

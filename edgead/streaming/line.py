@@ -1,8 +1,10 @@
-"""Messages of the production line to a stream: a part has come, pause, resume, and the state of the trigger."""
+"""Messages to a stream: a part has come, pause, resume, the state of the trigger, and a new threshold."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from edgead.streaming.freshness import Problem
 from edgead.streaming.parts import PartQueue
@@ -13,8 +15,15 @@ PAUSED = Problem("paused", "the stream is paused")
 """Problem of a stream while it is paused."""
 
 
+class NewThreshold(NamedTuple):
+    """A decision threshold for the next frames, and the name of who set it."""
+
+    value: float
+    by: str
+
+
 class LineControl:
-    """Control of a stream by its line; may be used from any thread.
+    """Control of a stream by its line or by people; may be used from any thread.
 
     Args:
         rule: Rule of the verdicts on parts that a trigger announces; None for a verdict on each frame.
@@ -31,6 +40,7 @@ class LineControl:
         self.on_frame: Callable[[Frame], None] | None = None
         self.trouble: str | None = None
         self.is_paused = False
+        self._thresholds: deque[NewThreshold] = deque()
 
     def pause(self) -> None:
         """Give no verdicts until `resume`."""
@@ -39,6 +49,19 @@ class LineControl:
     def resume(self) -> None:
         """Give verdicts again."""
         self.is_paused = False
+
+    def set_threshold(self, value: float, by: str) -> None:
+        """Decide with another threshold from the next frame on.
+
+        Args:
+            value: Decision threshold, a finite number.
+            by: Name of who sets it.
+        """
+        self._thresholds.append(NewThreshold(value, by))
+
+    def take_threshold(self) -> NewThreshold | None:
+        """Return the next threshold that was set since the last call; None if there is none."""
+        return self._thresholds.popleft() if self._thresholds else None
 
     def problem(self) -> Problem | None:
         """Return the problem of the whole stream: it is paused, or its trigger does not work."""

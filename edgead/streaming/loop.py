@@ -72,10 +72,10 @@ def stream(
         source: Opened source of frames.
         sinks: Opened sinks. Each receives the verdicts in a thread of its own.
         size: Image size of the session.
-        threshold: Decision threshold; a frame with a higher score is rejected.
+        threshold: Decision threshold; a frame with a higher score is rejected. `line` may set another one later.
         policy: Name of the part, number of frames, and which frames get no verdict.
         stop: Event that ends the stream once it is set.
-        line: Control by the line: pauses, and the parts of a trigger.
+        line: Control by the line: pauses, thresholds, and the parts of a trigger.
 
     Returns:
         Counts and latencies of the stream.
@@ -177,10 +177,8 @@ class _Run:
         self._threshold, self._part, self._check = threshold, part, check
         self._health, self._service = health, Service()
         self._latencies, self._ages = LatencyHistogram(), LatencyHistogram()
-        self._withheld: Counter[Cause] = Counter()
-        self._parts = parts
-        self._scored = self._rejected = self._idle = 0
-        self.judged = 0
+        self._withheld, self._parts = Counter[Cause](), parts
+        self._scored = self._rejected = self._idle = self.judged = 0
         self._report(health.change)
 
     def problem(self, frame: Frame, now_ns: int) -> Problem | None:
@@ -237,12 +235,14 @@ class _Run:
             self._outputs.no_verdict(problem.text)
 
     def take(self, capture: Capture, line: LineControl) -> Frame | None:
-        """Wait for the next frame; withhold the parts that get no verdict any more. See `Capture.take`."""
+        """Wait for the next frame and take its threshold; withhold parts without a verdict. See `Capture.take`."""
         if line.is_paused and self._check is None:
             # The frames of files wait.
             time.sleep(TICK_S)
             return None
-        return capture.take(min(TICK_S, inf if self._parts is None else self._parts.settle(line.is_paused)))
+        frame = capture.take(min(TICK_S, inf if self._parts is None else self._parts.settle(line.is_paused)))
+        self._threshold = self._outputs.take_threshold(line, self._part, self._threshold)
+        return frame
 
     def check_sinks(self) -> None:
         """Raise the failure of a sink. See `Deliveries.check`."""

@@ -8,6 +8,7 @@ r"""Records of a stream for other programs: one JSON object for each event.
     {"event": "withheld", "time": ..., "source": ..., "frame_index": ..., "reason": ...}
     {"event": "missed", "time": ..., "source": ..., "triggers": ..., "reason": ...}
     {"event": "state", "time": ..., "state": ..., "previous": ..., "causes": [...], "reason": ..., "silent_s": ...}
+    {"event": "threshold", "time": ..., "part": ..., "threshold": ..., "previous": ..., "set_by": ...}
     {"event": "lost", "time": ..., "sink": ..., "events": ..., "frame_index": ..., "reason": ...}
 
 With a trigger, "verdict" and "withheld" are of a part and have one more key, and "withheld" its cause:
@@ -113,6 +114,18 @@ def missed_record(source: str, triggers: int, reason: str) -> Record:
 def state_record(change: StateChange) -> Record:
     """Make the record of a change of the state."""
     return _record("state", **asdict(change) | {"silent_s": round(change.silent_s, 3)})
+
+
+def threshold_record(part: str | None, threshold: float, previous: float, set_by: str) -> Record:
+    """Make the record of a threshold that was set while the stream runs.
+
+    Args:
+        part: Name of the part.
+        threshold: Decision threshold of the next frames.
+        previous: Decision threshold of the frames before.
+        set_by: Name of who set it.
+    """
+    return _record("threshold", part=part, threshold=threshold, previous=previous, set_by=set_by)
 
 
 def lost_record(sink: str, events: int, reason: str, frame_index: int | None = None) -> Record:

@@ -7,12 +7,15 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from edgead.errors import InputError
+from edgead.runtime.results import GIVEN, UsedThreshold
 from edgead.streaming.exposure import ExposureLimits
 from edgead.streaming.line import LineControl
 from edgead.streaming.loop import stream
+from edgead.streaming.page import Page, PageAddress, read_page_address
+from edgead.streaming.page.threshold import ThresholdDesk
 from edgead.streaming.policy import PartRule, StreamPolicy
 from edgead.streaming.sharpness import sharpness_limit
-from edgead.streaming.sinks import open_sinks, plan_sinks
+from edgead.streaming.sinks import Sink, open_sinks, plan_sinks
 from edgead.streaming.sources import ImageSource, Source, open_source, open_when_there
 from edgead.streaming.stopping import pause_on_signals, stop_on_signals
 from edgead.streaming.summary import Summary
@@ -42,6 +45,7 @@ def start_stream(
     line = _line(options)
     # An error in an address must not show after the long start of a model.
     plan_sinks(sinks)
+    address = read_page_address(options["serve"]) if "serve" in options else None
     with ExitStack() as stack:
         # Before the model, because the signals would end the process.
         stack.enter_context(pause_on_signals(line.pause, line.resume))
@@ -52,6 +56,9 @@ def start_stream(
         trigger = open_trigger(options["trigger"]) if "trigger" in options else None
         if trigger is not None:
             stack.enter_context(trigger)
+        page = None if address is None else _open_page(address, model, used, line)
+        if page is not None:
+            stack.enter_context(page)
 
         def open_it() -> Source:
             return open_source(source, watch=options.get("watch", False), bit_depth=model.bit_depth)
@@ -69,7 +76,7 @@ def start_stream(
         return stream(
             model.session,
             frames,
-            open_sinks(sinks, fps=frames.fps),
+            [*open_sinks(sinks, fps=frames.fps), *_sinks_of(page, frames)],
             size=model.size,
             threshold=used.value,
             policy=policy,
@@ -89,6 +96,21 @@ def _policy(model: Model, part: str, options: Mapping[str, Any]) -> StreamPolicy
         ExposureLimits.from_images(images),
         sharpness_limit(images),
     )
+
+
+def _open_page(address: PageAddress, model: Model, used: UsedThreshold, line: LineControl) -> Page:
+    """Open the page."""
+    # A threshold of the command line would be back at the next start, so nobody can change it on the page.
+    bundle = None if used.source == GIVEN else model.bundle
+    return Page(address, ThresholdDesk(used.value, used.part, bundle, line), line)
+
+
+def _sinks_of(page: Page | None, frames: Source) -> list[Sink]:
+    """Return the sinks of the page, which from now on shows the source."""
+    if page is None:
+        return []
+    page.source = frames.uri
+    return page.sinks()
 
 
 def _line(options: Mapping[str, Any]) -> LineControl:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgead.bundle import Bundle, open_bundle
-from edgead.bundle.set_threshold import change_threshold, undo_change
-from edgead.bundle.threshold_changes import MAX_CHANGES, ThresholdChange, built_thresholds
+from edgead.bundle.set_threshold import change_threshold, current_bundle, undo_change
+from edgead.bundle.threshold_changes import MAX_CHANGES, ThresholdChange, built_thresholds, user_of_process
 from edgead.errors import BundleError, EdgeadError, InputError
 from edgead.files.records import utc_now
 from edgead.imaging.preprocess import ModelSize
@@ -157,3 +158,39 @@ def test_a_failed_write_leaves_the_manifest_whole(bundle, monkeypatch):
 def test_a_threshold_promises_a_rate_with_all_of_its_fields_or_none(fields):
     with pytest.raises(InputError):
         Threshold(0.5, *fields)
+
+
+def test_a_change_keeps_who_made_it(bundle):
+    changed = set_value(bundle, 0.25)
+    (change,) = changed.manifest.changes["washer"]
+    assert change.set_by == user_of_process() != ""
+    other = replace(change, set_by="Kim Lee, page, 192.168.0.7", previous=typed(0.25))
+    change_threshold(changed, "washer", typed(0.5), other)
+    assert [one.set_by for one in open_bundle(bundle.path).manifest.changes["washer"]] == [
+        change.set_by,
+        other.set_by,
+    ]
+    for name in ("", "x" * 129, "\x1b[31m", "\u202e"):
+        with pytest.raises(InputError):
+            replace(change, set_by=name)
+
+
+def test_a_user_without_a_name_has_a_number(monkeypatch):
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    assert "54321" in user_of_process()
+
+
+def test_the_present_manifest_is_read_again_unless_the_bundle_was_built_again(bundle):
+    set_value(bundle, 0.25)
+    assert current_bundle(bundle).manifest.thresholds == {"washer": typed(0.25)}
+    write_brightness_bundle(bundle.path, ModelSize(32, 32), BUILT, gain=2.0)
+    with pytest.raises(BundleError):
+        current_bundle(bundle)
+    (bundle.path / "manifest.json").write_text("{")
+    with pytest.raises(BundleError):
+        current_bundle(bundle)
+    (bundle.path / "manifest.json").unlink()
+    with pytest.raises(BundleError):
+        current_bundle(bundle)

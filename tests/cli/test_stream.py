@@ -3,6 +3,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,15 @@ from typing import Any
 import cv2
 import pytest
 
+from edgead.bundle import open_bundle
 from edgead.errors import EdgeadError, InputError, TriggerError
 from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.command_line import run_main, the_error
+from tests.helpers.mqtt_broker import free_port
+from tests.helpers.stream_page import Viewer
 from tests.helpers.stream_parts import SIZE, textured, verdicts_of, write_image, write_video
+from tests.helpers.trigger_parts import wait_until
 
 EDGEAD = [sys.executable, "-c", "from edgead.cli.main import main; main()", "stream"]
 
@@ -61,6 +66,59 @@ def test_a_given_threshold_decides_and_the_bundle_keeps_its_own(bundle: Path, tm
     assert (given["threshold"], given["is_anomalous"]) == (0.125, True)
     assert given["share_of_threshold"] == pytest.approx(given["anomaly_score"] / 0.125)
     assert (bundle / "manifest.json").read_bytes() == before
+
+
+def test_a_threshold_that_is_set_on_the_page_decides_in_this_stream_and_the_next(
+    bundle: Path, tmp_path: Path
+) -> None:
+    folder, out, port = tmp_path / "in", tmp_path / "out.jsonl", free_port()
+    folder.mkdir()
+    write_image(folder / "0.png", textured(60))
+    viewer, answers, can_change = Viewer(port), [], []
+
+    def numbers() -> dict[str, Any]:
+        try:
+            return dict(viewer.numbers())
+        except OSError:
+            return {"good": 0}
+
+    def person() -> None:
+        wait_until(lambda: numbers()["good"] == 1)
+        can_change.append(numbers()["threshold"]["can_change"])
+        answers.append(viewer.post("/threshold", {"value": 0.125, "name": "Kim"}).status)
+        write_image(folder / "1.png", textured(60))
+
+    line = [
+        "stream",
+        str(bundle),
+        "--source",
+        str(folder),
+        "--watch",
+        "--serve",
+        str(port),
+        "--sink",
+        f"jsonl:{out}",
+    ]
+    for options in ([], ["--threshold", "0.5"]):
+        thread = threading.Thread(target=person)
+        thread.start()
+        assert run_main(*line, "--max-frames", "2", *options) == 0
+        thread.join()
+        (folder / "1.png").unlink()
+    # A threshold of the command line is the same at the next start, so it cannot be changed on the page.
+    assert (answers, can_change) == ([200, 409], [True, False])
+    assert [one["threshold"] for one in verdicts_of(out.read_text())] == [100 / 255, 0.125, 0.5, 0.5]
+    (change,) = open_bundle(bundle).manifest.changes["washer"]
+    assert (change.set_by, change.wanted) == ("Kim, page, 127.0.0.1", 0.125)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8000", "8000?token=missing", "x"])
+def test_a_page_that_cannot_be_served_is_refused_before_the_source_is_opened(
+    bundle: Path, tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = str(tmp_path / "missing")
+    assert run_main("stream", str(bundle), "--source", missing, "--serve", address) == 1
+    assert missing not in the_error(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "0", "-1"])

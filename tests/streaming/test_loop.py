@@ -7,10 +7,11 @@ import pytest
 
 from edgead.errors import BackendError, InputError, SinkError, SourceError
 from edgead.runtime import FakeSession
-from edgead.streaming import StreamPolicy, stream
+from edgead.streaming import LineControl, StreamPolicy, stream
 from edgead.streaming.sinks import StopStream
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
-from tests.helpers.stream_parts import SIZE, Record, ScriptedSource, StateRecord, textured
+from tests.helpers.stream_parts import SIZE, Record, Records, ScriptedSource, StateRecord, textured
+from tests.helpers.trigger_parts import wait_until
 
 LIMIT_S = 20  # a test that would wait forever fails instead
 NO_SIGNAL_AFTER_S = 0.5
@@ -239,3 +240,35 @@ def test_the_summary_has_the_counts() -> None:
     assert "3 scored, 0 dropped, 0 withheld" in text
     assert "rejected   3" in text
     assert all(word in text for word in ("p50", "p95", "p99"))
+
+
+def test_a_new_threshold_decides_from_the_next_frame_on_and_every_change_is_reported() -> None:
+    line, records = LineControl(), Records()
+
+    def script() -> Iterator[UInt8Array]:
+        yield textured(60)
+        wait_until(lambda: records.of("verdict"))
+        line.set_threshold(70.0, "Ali")
+        line.set_threshold(50.0, "Kim")
+        yield textured(60)
+
+    stream(
+        FakeSession(SIZE, score=level_of),
+        ScriptedSource(script, live=False),
+        [records],
+        size=SIZE,
+        threshold=100.0,
+        policy=StreamPolicy("washer"),
+        line=line,
+    )
+    found = [
+        (record["event"], record["threshold"], record.get("previous"), record.get("set_by"), record["part"])
+        for record in records.of("verdict", "threshold")
+    ]
+    assert found == [
+        ("verdict", 100.0, None, None, "washer"),
+        ("threshold", 70.0, 100.0, "Ali", "washer"),
+        ("threshold", 50.0, 70.0, "Kim", "washer"),
+        ("verdict", 50.0, None, None, "washer"),
+    ]
+    assert [record["is_anomalous"] for record in records.of("verdict")] == [False, True]

@@ -1,0 +1,269 @@
+"""Attacks on the page of a stream: how much of its rate the loop keeps.
+
+    python benchmarks/page_attacks.py [NAME ...] [--seconds 6] [--rounds 3]
+
+A stream scores images of 640 x 480 pixels as fast as it can, with a session that computes for about five milliseconds,
+so every moment that the page takes is missing in its rate. It has one core of the machine, and the attackers have the
+other ones. The rate is the number of frames in a second of the CPU time of the process with loop and page, so other
+programs of the machine do not count. The rate under each attack is compared with the mean of the rates right before and
+after it. Names choose some of the attacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import http.client
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from edgead.imaging.preprocess import ModelSize
+from edgead.runtime import FakeSession
+from edgead.streaming import LineControl, stream
+from edgead.streaming.page import Page, PageAddress
+from edgead.streaming.page.threshold import ThresholdDesk
+from edgead.streaming.sources import Source
+from edgead.types import Frame, UInt8Array
+
+TOKEN = "a token of 27 characters ok"
+SIZE = ModelSize(256, 256)
+SLOW_CLIENTS = 1000
+
+
+class Endless(Source):
+    """The same image with other noise, again and again, as fast as the loop takes it."""
+
+    live = False
+
+    def __init__(self) -> None:
+        super().__init__("endless")
+
+    def __iter__(self) -> Iterator[Frame]:
+        image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+        index = 0
+        while not self._stopping.is_set():
+            yield Frame(np.roll(image, index, 0), index, time.monotonic_ns(), self.uri)
+            index += 1
+
+
+def score(image: UInt8Array) -> float:
+    """Compute for about five milliseconds, half of them with the lock of the interpreter."""
+    sum(range(100_000))
+    pixels = image.astype(np.float32)
+    for _ in range(25):
+        np.sqrt(pixels, out=pixels)
+    return float(image[0, 0, 0])
+
+
+def serve(pipe: Any, core: int) -> None:
+    """Run the stream and its page on one core. The parent gets the port, and a number of frames for each request."""
+    os.sched_setaffinity(0, {core})
+    line = LineControl()
+    with Page(PageAddress("127.0.0.1", 0, TOKEN), ThresholdDesk(250.0, "part", None, line), line) as page:
+        stop = threading.Event()
+        arguments = {"size": SIZE, "threshold": 250.0, "stop": stop, "line": line}
+        loop = threading.Thread(
+            target=stream, args=(FakeSession(SIZE, score), Endless(), page.sinks()), kwargs=arguments
+        )
+        loop.start()
+        pipe.send(page.port)
+        while pipe.recv():
+            numbers = page.feed.numbers()
+            pipe.send((time.process_time(), numbers["good"] + numbers["rejected"]))
+        assert page.desk.value == 250.0
+        assert not line.is_paused
+        stop.set()
+        loop.join()
+
+
+def head(method: str, path: str, *more: str) -> bytes:
+    """A request without its body."""
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *more, "", ""]).encode()
+
+
+def cookie_of(port: int) -> str:
+    """Log in, and return the header with the cookie."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", "/login", json.dumps({"token": TOKEN}), {"Content-Type": "application/json"})
+    return f"Cookie: {connection.getresponse().headers['Set-Cookie'].partition(';')[0]}"
+
+
+async def ask(port: int, data: bytes, body: bytes = b"", repeat: int = 0) -> None:
+    """Send one request and read its whole answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(data)
+        for _ in range(repeat):
+            writer.write(body)
+            await writer.drain()
+        await reader.read()
+    finally:
+        writer.close()
+
+
+async def flood(port: int, data: bytes) -> None:
+    await ask(port, data)
+
+
+async def large(port: int, data: bytes) -> None:
+    await ask(port, data, b"x" * 2**20, 1024)
+
+
+async def view(port: int, data: bytes) -> None:
+    await ask(port, data)
+    await asyncio.sleep(0.2)
+
+
+async def drip(port: int, data: bytes) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for number in range(1000):
+            writer.write(data[number % len(data) : number % len(data) + 1])
+            await writer.drain()
+            await asyncio.sleep(0.5)
+    finally:
+        writer.close()
+
+
+async def never_read(port: int, data: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(data)
+    await asyncio.sleep(5.0)
+    writer.close()
+
+
+Attack = tuple[int, Callable[[int, bytes], Awaitable[None]], bytes]
+JSON = "Content-Type: application/json"
+
+
+def attacks(port: int) -> dict[str, Attack]:
+    """Number of clients, what each does again and again, and its request."""
+    cookie = cookie_of(port)
+    pause = b'{"name": "x"}'
+    return {
+        "no attack": (0, flood, b""),
+        "four viewers": (4, view, head("GET", "/live.jpg", cookie)),
+        "no token": (16, flood, head("GET", "/numbers")),
+        "wrong token": (16, flood, head("POST", "/login", JSON, "Content-Length: 13") + b'{"token":"x"}'),
+        "another origin": (
+            16,
+            flood,
+            head("POST", "/pause", cookie, JSON, "Origin: http://evil", f"Content-Length: {len(pause)}")
+            + pause,
+        ),
+        "another host": (16, flood, b"GET /numbers HTTP/1.1\r\nHost: evil\r\n\r\n"),
+        "paths": (16, flood, head("GET", "/../../../../etc/passwd", cookie)),
+        "body of 1 GB": (4, large, head("POST", "/pause", cookie, JSON, f"Content-Length: {2**30}")),
+        f"{SLOW_CLIENTS} slow clients": (SLOW_CLIENTS, drip, head("GET", "/numbers", "X: " + "y" * 500)),
+        "100 clients that never read": (100, never_read, head("GET", "/live.jpg", cookie)),
+        "flood of a viewer": (16, flood, head("GET", "/numbers", cookie)),
+    }
+
+
+def attack(port: int, one: Attack, stop: Event, cores: set[int], connections: Any) -> None:
+    """Attack until the end, in a process of its own."""
+    os.sched_setaffinity(0, cores)
+    clients, act, data = one
+
+    async def client() -> None:
+        while not stop.is_set():
+            with suppress(OSError, asyncio.IncompleteReadError):
+                connections.value += 1
+                await act(port, data)
+
+    async def run() -> None:
+        tasks = [asyncio.create_task(client()) for _ in range(clients)]
+        while not stop.is_set():
+            await asyncio.sleep(0.05)
+        for task in tasks:
+            task.cancel()
+
+    with suppress(asyncio.CancelledError):
+        asyncio.run(run())
+
+
+class Loop:
+    """The stream in its process."""
+
+    def __init__(self, core: int) -> None:
+        self._pipe, other = multiprocessing.Pipe()
+        self._process = multiprocessing.Process(target=serve, args=(other, core))
+        self._process.start()
+        self.port: int = self._pipe.recv()
+
+    def rate(self, seconds: float) -> float:
+        """Measure the frames in a second of CPU time."""
+        times = []
+        for _ in range(2):
+            self._pipe.send(True)
+            times.append(self._pipe.recv())
+            if len(times) == 1:
+                time.sleep(seconds)
+        (start_s, before), (end_s, after) = times
+        return float((after - before) / (end_s - start_s))
+
+    def close(self) -> None:
+        self._pipe.send(False)
+        self._process.join()
+        assert self._process.exitcode == 0
+
+
+def measure(loop: Loop, one: Attack, seconds: float, cores: set[int]) -> tuple[float, float]:
+    """Return the rate under an attack as a share of the rate beside it, and the connections a second."""
+    before = loop.rate(seconds)
+    stop, connections = multiprocessing.Event(), multiprocessing.Value("q", 0)
+    attacker = multiprocessing.Process(target=attack, args=(loop.port, one, stop, cores, connections))
+    attacker.start()
+    time.sleep(1.0)
+    opened = connections.value
+    during = loop.rate(seconds)
+    opened = connections.value - opened
+    stop.set()
+    attacker.join()
+    time.sleep(2.5)
+    after = loop.rate(seconds)
+    return 2.0 * during / (before + after), opened / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="attacks; all by default")
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    chosen = parser.parse_args()
+    core, *rest = sorted(os.sched_getaffinity(0))
+    loop = Loop(core)
+    try:
+        print("| attack | connections a second | rate of the loop, median | lowest |\n|---|---|---|---|")
+        for name, one in attacks(loop.port).items():
+            if chosen.names and name not in chosen.names:
+                continue
+            found = [measure(loop, one, chosen.seconds, set(rest) or {core}) for _ in range(chosen.rounds)]
+            shares = [share for share, _ in found]
+            opened = statistics.median(each for _, each in found)
+            print(
+                f"| {name} | {opened:.0f} | {statistics.median(shares):.1%} | {min(shares):.1%} |", flush=True
+            )
+    finally:
+        loop.close()
+
+
+if __name__ == "__main__":
+    main()

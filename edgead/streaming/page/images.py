@@ -1,0 +1,116 @@
+"""Images for the page: the newest verdict while somebody looks, and the last rejects.
+
+The loop hands over references, at a bounded rate. The images are reduced in the thread of the sink, and drawn and
+encoded when a viewer asks for them, once for all viewers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+import cv2
+
+from edgead.imaging.heatmap import overlay
+from edgead.streaming.sinks.base import Sink
+from edgead.types import Float32Array, Frame, UInt8Array, Verdict
+
+KEPT_REJECTS = 12
+# Longer side of an image for a viewer.
+MOST_PX = 800
+# Shortest times between two images that the loop hands over.
+LIVE_EVERY_S = 0.15
+REJECT_EVERY_S = 0.25
+# Time after the last request for an image for which somebody counts as watching.
+_WATCHED_S = 5.0
+_QUALITY = 85
+
+
+class Snapshot:
+    """The image of one verdict.
+
+    Args:
+        number: Number of the image: 1, 2, 3, ... in its page.
+        frame: Frame; its image is reduced.
+        verdict: Decision on the frame.
+        anomaly_map: Anomaly map, (h, w) float32.
+    """
+
+    def __init__(self, number: int, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
+        self.number, self.verdict = number, verdict
+        self._captured_at_s = frame.captured_at_ns / 1e9
+        self._image, self._map = _reduced(frame.image), anomaly_map
+        self._jpeg: bytes | None = None
+        self._encoding = threading.Lock()
+
+    @property
+    def age_s(self) -> float:
+        """Time since the capture of the image, in seconds."""
+        return max(0.0, time.monotonic() - self._captured_at_s)
+
+    def jpeg(self) -> bytes:
+        """Return the image with its heat map as a JPEG file."""
+        with self._encoding:
+            if self._jpeg is None:
+                drawn = overlay(self._image, self._map, self.verdict.threshold)
+                _, data = cv2.imencode(".jpg", drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+                self._jpeg = data.tobytes()
+            return self._jpeg
+
+
+class PageImages(Sink):
+    """The sink of the page that takes images. It misses most of them, because nobody looks at so many."""
+
+    name = "page, images"
+
+    def __init__(self) -> None:
+        self._rejects: deque[Snapshot] = deque(maxlen=KEPT_REJECTS)
+        self._live: Snapshot | None = None
+        self._number = 0
+        self._watched_at_s = self._live_at_s = self._reject_at_s = float("-inf")
+
+    def wants(self, verdict: Verdict) -> bool:
+        """Return whether an image is due. See `Sink.wants`."""
+        now_s = time.monotonic()
+        return self._wants_live(now_s) or self._wants_reject(verdict, now_s)
+
+    def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
+        """Keep an image. See `Sink.write`."""
+        now_s = time.monotonic()
+        self._number += 1
+        snapshot = Snapshot(self._number, frame, verdict, anomaly_map)
+        if self._wants_reject(verdict, now_s):
+            self._reject_at_s = now_s
+            self._rejects.append(snapshot)
+        self._live, self._live_at_s = snapshot, now_s
+
+    def live(self) -> Snapshot | None:
+        """Return the newest image; from now on the loop hands images over."""
+        self._watched_at_s = time.monotonic()
+        return self._live
+
+    def rejects(self) -> list[Snapshot]:
+        """Return the last rejects, the newest first."""
+        return list(self._rejects)[::-1]
+
+    def reject(self, number: int) -> Snapshot | None:
+        """Return the reject of a number; None if it is not kept any more."""
+        return next((one for one in self.rejects() if one.number == number), None)
+
+    def _wants_live(self, now_s: float) -> bool:
+        return now_s - self._watched_at_s < _WATCHED_S and now_s - self._live_at_s >= LIVE_EVERY_S
+
+    def _wants_reject(self, verdict: Verdict, now_s: float) -> bool:
+        return verdict.is_anomalous and now_s - self._reject_at_s >= REJECT_EVERY_S
+
+
+def _reduced(image: UInt8Array) -> UInt8Array:
+    """Reduce an image so that its longer side has at most `MOST_PX` pixels."""
+    height, width = image.shape[:2]
+    scale = MOST_PX / max(height, width)
+    if scale >= 1.0:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    reduced: UInt8Array = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return reduced
