@@ -1,4 +1,4 @@
-"""Records of a bundle about the good images that set its thresholds: IDs, scores, and ratios of cross-fitted scores.
+"""Records of a bundle about the good images that set its thresholds: IDs, scores, statistics, and ratios of scores.
 
 A manifest keeps them beside the verification, which may have any content, so they are checked here.
 """
@@ -6,14 +6,21 @@ A manifest keeps them beside the verification, which may have any content, so th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any
 
 from edgead.bundle.directory import Bundle
 from edgead.bundle.manifest import REBUILD, Manifest
 from edgead.errors import BundleError, InputError
+from edgead.imaging.image_statistics import IMAGE_STATISTICS
 from edgead.scoring.cross_fitting import check_ratios
 
-KEYS = ("validation_images", "validation_scores", "validation_ratios")
+KEYS = (
+    "validation_images",
+    "validation_scores",
+    "validation_ratios",
+    *(f"validation_{name}" for name in IMAGE_STATISTICS),
+)
 """Keys of the records of a part."""
 
 
@@ -64,6 +71,34 @@ def held_out_scores(bundle: Bundle, part: str) -> dict[str, float]:
     ):
         raise BundleError(f"{bundle.path} records held-out scores that are no numbers", hint=REBUILD)
     return {name: float(score) for name, score in zip(names, scores, strict=True)}
+
+
+def good_values(bundle: Bundle, part: str) -> dict[str, list[float]]:
+    """Read the scores and the statistics of the good images of the build, to compare later images with them.
+
+    Args:
+        bundle: Opened bundle.
+        part: Name of one of its parts.
+
+    Returns:
+        Values by quantity: "score" and the names of `edgead.imaging.image_statistics`. Unknown values, and quantities
+        that the bundle does not record, are left out.
+
+    Raises:
+        BundleError: A recorded value is no number.
+    """
+    record = recorded_of(bundle.manifest, part)
+    found: dict[str, list[float]] = {}
+    for name, key in (
+        ("score", "validation_scores"),
+        *((name, f"validation_{name}") for name in IMAGE_STATISTICS),
+    ):
+        values = record.get(key, [])
+        if not isinstance(values, list) or not all(type(one) in (int, float, NoneType) for one in values):
+            raise BundleError(f"{bundle.path} records {key} that are no numbers", hint=REBUILD)
+        if values:
+            found[name] = [float(one) for one in values if one is not None]
+    return found
 
 
 def score_ratios(bundle: Bundle, part: str) -> dict[str, float] | None:

@@ -19,6 +19,7 @@ import numpy as np
 from edgead.data import LoadedImages
 from edgead.data.images import image_hash
 from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
+from edgead.imaging.image_statistics import IMAGE_STATISTICS, image_statistics
 from edgead.runtime.agreement import BATCH
 from edgead.runtime.base import Session
 from edgead.scoring import metrics
@@ -96,13 +97,15 @@ class ValidationImages:
             scores: Result of `scores`.
 
         Returns:
-            JSON values: `validation_images`, the IDs, `validation_scores` in the same order, and `validation_ratios`
-            if the images are cross-fitted.
+            JSON values: `validation_images`, the IDs, and in the same order `validation_scores`, the statistics of the
+            images, and `validation_ratios` if the images are cross-fitted.
         """
+        measured = [image_statistics(image) for image in self.good]
         ratios = {} if self._ratios is None else {"validation_ratios": self._ratios}
         return {
             "validation_images": [image_hash(image) for image in self.good],
             "validation_scores": [float(score) for score in scores],
+            **{f"validation_{name}": [one[name] for one in measured] for name in IMAGE_STATISTICS},
             **ratios,
         }
 

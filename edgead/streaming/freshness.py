@@ -29,7 +29,7 @@ _DOUBT = 0.8
 Cause: TypeAlias = Literal[
     "no_image", "one_colour", "unchanged", "frozen", "standstill", "dark", "overexposed", "size", "late", "not_finite",
     "paused", "no_trigger", "next_part", "ended",
-    "broken", "rate", "blurred", "rejects", "sink", "clock",
+    "broken", "rate", "blurred", "rejects", "drift", "sink", "clock",
 ]  # fmt: skip
 """Cause of a missing verdict, of a lost signal, or of a degraded state, for programs."""
 

@@ -19,13 +19,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from edgead.imaging.image_statistics import image_statistics
+from edgead.streaming.drift import DriftWatch
 from edgead.streaming.freshness import Cause, Problem, SignalWatch
-from edgead.streaming.sharpness import sharpness
 from edgead.streaming.sinks.base import SinkCount
 from edgead.streaming.sources import Source
 from edgead.streaming.state import STATES, State, StateChange
 from edgead.streaming.watchdogs import BlurWatch, ClockWatch, RateWatch, RejectWatch, ShareWatch, SinkWatch
-from edgead.types import Frame, UInt8Array
+from edgead.types import Frame, UInt8Array, Verdict
 
 # Time without a good image from a live source after which the signal is lost.
 NO_SIGNAL_AFTER_S = 3.0
@@ -55,6 +56,7 @@ class Health:
         sinks: Function that returns the counts of all sinks.
         sharpness_limit: Sharpness below which an image is blurred; None if it is not known.
         now_s: Start time; None for the current time.
+        drift: Watch of drift; None if the images of the build are not known.
 
     Attributes:
         change: Latest change of the state.
@@ -67,6 +69,7 @@ class Health:
         sinks: Callable[[], Sequence[SinkCount]],
         sharpness_limit: float | None = None,
         now_s: float | None = None,
+        drift: DriftWatch | None = None,
     ) -> None:
         now_s = time.monotonic() if now_s is None else now_s
         self._source, self._sinks = source, sinks
@@ -75,6 +78,7 @@ class Health:
         self._rate = RateWatch(source.fps)
         self._clock, self._sink, self._rejects = ClockWatch(), SinkWatch(), RejectWatch()
         self._blur = None if sharpness_limit is None else BlurWatch(sharpness_limit)
+        self._drift = drift
         self._taken, self._has_begun, self._bad = 0, False, Counter[Cause]()
         self._last_part = -math.inf
         self._sinks_at_s = -math.inf
@@ -89,7 +93,7 @@ class Health:
         """Time in each state so far, in seconds, in the order of the states."""
         return {state: self._times_s[state] for state in STATES if state in self._times_s}
 
-    def judged(self, frame: Frame, image: UInt8Array, *, rejected: bool) -> None:
+    def judged(self, frame: Frame, image: UInt8Array, verdict: Verdict) -> None:
         """Count the verdict on a frame in which something has moved.
 
         Of a camera or a video, one verdict in a second counts.
@@ -97,7 +101,7 @@ class Health:
         Args:
             frame: Frame with a verdict.
             image: Its image, (H, W, 3) uint8 RGB, at the model's size.
-            rejected: Whether the verdict is a reject.
+            verdict: Verdict on the frame.
         """
         part: float = frame.index
         if self._source.live:
@@ -106,9 +110,14 @@ class Health:
             part = frame.index / self._source.fps
         if part - self._last_part >= _PART_S:
             self._last_part = part
-            self._rejects.add(rejected)
+            self._rejects.add(verdict.is_anomalous)
+            if self._blur is None and self._drift is None:
+                return
+            measured = image_statistics(image)
             if self._blur is not None:
-                self._blur.add(sharpness(image))
+                self._blur.add(measured["sharpness"])
+            if self._drift is not None and not verdict.is_anomalous:
+                self._drift.add({"score": verdict.anomaly_score, **measured})
 
     def withheld(self, cause: Cause) -> None:
         """Count a frame without a verdict."""
@@ -206,6 +215,7 @@ class Health:
             self._rate.update(now_s, frames, has_signal=has_signal) if has_rate else None,
             None if self._blur is None else self._blur.problem,
             self._rejects.problem,
+            None if self._drift is None else self._drift.problem,
             self._sink_problem,
             self._clock.update(now_s, wall_s),
         ]

@@ -92,7 +92,7 @@ def stream(
         # The first inference allocates memory, and on a GPU it may compile. It runs before the capture, so that it
         # delays no frame and counts in no latency.
         session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))
-        health = Health(source, outputs.counts, policy.sharpness)
+        health = Health(source, outputs.counts, policy.sharpness, drift=policy.drift)
         parts = PartJudge(line.parts, outputs, source.uri, check.max_age_s) if line.parts and check else None
         run = _Run(session, outputs, size, threshold, policy.part, check, health, parts)
         start_s = time.monotonic()
@@ -210,7 +210,7 @@ class _Run:
             self._scored += 1
             self._rejected += verdict.is_anomalous
             if self._check is None or not self._check.is_still:
-                self._health.judged(frame, batch[0], rejected=verdict.is_anomalous)
+                self._health.judged(frame, batch[0], verdict)
             scored = Scored(frame, verdict, prediction.anomaly_map[0, 0])
             decided = scored if self._parts is None else self._parts.add(scored)
             if decided is not None:

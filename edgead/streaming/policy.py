@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from edgead.errors import InputError
 from edgead.streaming.exposure import ExposureLimits
+
+if TYPE_CHECKING:
+    from edgead.streaming.drift import DriftWatch
 
 WITHHOLD_STILL = ("frozen", "always", "never")
 """Frames of an image that stands still which get no verdict: those of a frozen camera, all, or none."""
@@ -59,8 +63,9 @@ class StreamPolicy:
             `max_age_of`. With a trigger it is also the largest time from a part in front of the camera to its verdict.
         withhold_still: One of `WITHHOLD_STILL`.
         exposure: Limits of dark and overexposed images.
+        drift: Watch of scores and images against those of the build, for one stream; None without the build's values.
         sharpness: Sharpness below which an image is blurred; None if it is not known. See
-            `edgead.streaming.sharpness`.
+            `edgead.imaging.sharpness`.
 
     Raises:
         InputError: A value is out of range.
@@ -72,6 +77,7 @@ class StreamPolicy:
     withhold_still: str = "frozen"
     exposure: ExposureLimits = field(default_factory=ExposureLimits)
     sharpness: float | None = None
+    drift: DriftWatch | None = None
 
     def __post_init__(self) -> None:
         if self.max_frames is not None and self.max_frames < 1:

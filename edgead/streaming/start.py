@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from edgead.bundle.validation_records import good_values
 from edgead.errors import InputError
+from edgead.imaging.sharpness import sharpness_limit
 from edgead.runtime.results import GIVEN, UsedThreshold
+from edgead.streaming.drift import DriftWatch
 from edgead.streaming.exposure import ExposureLimits
 from edgead.streaming.line import LineControl
 from edgead.streaming.loop import stream
 from edgead.streaming.page import Page, PageAddress, read_page_address
 from edgead.streaming.page.threshold import ThresholdDesk
 from edgead.streaming.policy import PartRule, StreamPolicy
-from edgead.streaming.sharpness import sharpness_limit
 from edgead.streaming.sinks import Sink, open_sinks, plan_sinks
 from edgead.streaming.sources import ImageSource, Source, open_source, open_when_there
 from edgead.streaming.stopping import pause_on_signals, stop_on_signals
@@ -56,7 +58,7 @@ def start_stream(
         trigger = open_trigger(options["trigger"]) if "trigger" in options else None
         if trigger is not None:
             stack.enter_context(trigger)
-        page = None if address is None else _open_page(address, model, used, line)
+        page = None if address is None else _open_page(address, model, used, policy.drift, line)
         if page is not None:
             stack.enter_context(page)
 
@@ -95,14 +97,17 @@ def _policy(model: Model, part: str, options: Mapping[str, Any]) -> StreamPolicy
         options.get("withhold_still", "frozen"),
         ExposureLimits.from_images(images),
         sharpness_limit(images),
+        None if model.bundle is None else DriftWatch(good_values(model.bundle, part)),
     )
 
 
-def _open_page(address: PageAddress, model: Model, used: UsedThreshold, line: LineControl) -> Page:
+def _open_page(
+    address: PageAddress, model: Model, used: UsedThreshold, drift: DriftWatch | None, line: LineControl
+) -> Page:
     """Open the page."""
     # A threshold of the command line would be back at the next start, so nobody can change it on the page.
     bundle = None if used.source == GIVEN else model.bundle
-    return Page(address, ThresholdDesk(used.value, used.part, bundle, line), line)
+    return Page(address, ThresholdDesk(used.value, used.part, bundle, line), line, drift)
 
 
 def _sinks_of(page: Page | None, frames: Source) -> list[Sink]:

@@ -232,7 +232,7 @@ class BlurWatch:
     """Watches whether the images are sharp.
 
     The doubt begins if `BLURRED_IMAGES` images in a row are blurred, and ends if most of as many are sharp. With the
-    worst share of sharp images below the limit that was measured, 16 % (`edgead.streaming.sharpness`), a false alarm
+    worst share of sharp images below the limit that was measured, 16 % (`edgead.imaging.sharpness`), a false alarm
     needs a chance of 0.16^10 = 1e-8. Images without edges do not count.
 
     Args:

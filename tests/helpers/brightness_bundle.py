@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +55,12 @@ def write_brightness_bundle(
     gain: float = 1.0,
     held_out: dict[str, float] | None = None,
     ratio: float | None = None,
+    record: Mapping[str, object] | None = None,
 ) -> Path:
     """Write the bundle of the model for images of `size`, and return its path; of washers, or of the parts given.
 
     `held_out` are the scores of the held-out images of every part, by the ID of the image. With a ratio they are
-    cross-fitted.
+    cross-fitted. `record` is the record of a build for every part.
     """
     thresholds = threshold if isinstance(threshold, dict) else {"washer": threshold}
     verification = verification_of(*thresholds)
@@ -66,6 +68,8 @@ def write_brightness_bundle(
         for judged in verification["parts"].values():
             judged |= {"validation_images": list(held_out), "validation_scores": list(held_out.values())}
             judged |= {} if ratio is None else {"validation_ratios": [ratio] * len(held_out)}
+    for judged in verification["parts"].values():
+        judged |= record or {}
     manifest = Manifest(
         method="rd",
         teacher="none",

@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 
 from edgead.imaging.preprocess import ModelSize
+from edgead.imaging.sharpness import sharpness_limit
 from edgead.runtime import FakeSession
 from edgead.streaming import StreamPolicy, stream
 from edgead.streaming.freshness import Problem
 from edgead.streaming.health import NO_NEW_FILE_AFTER_S, NO_SIGNAL_AFTER_S, REPEAT_S, Health
-from edgead.streaming.sharpness import sharpness_limit
 from edgead.streaming.sinks import SinkCount
 from edgead.streaming.state import StateChange
 from edgead.streaming.watchdogs import JUMP_FOR_S, SINK_FAILS_S, WINDOW_S
-from edgead.types import Frame, UInt8Array
+from edgead.types import Frame, UInt8Array, Verdict
 from tests.helpers.stream_parts import SIZE, ScriptedSource, StateRecord, textured
 
 IMAGE = textured(90)
+REJECT = Verdict(0, 2.0, 1.0, True, 5.0, ())
 DARK = Problem("dark", "the image is dark", ": 7 of 255")
 LATE = Problem("late", "the image is older than 1 s", ": 1.2 s")
 
@@ -218,7 +219,7 @@ def test_rejects_of_all_parts_degrade_a_stream(live: bool, fps: float | None, ve
     needed = None
     for number in range(1, 60):
         line.step(True, 0.5)
-        line.health.judged(Frame(IMAGE, number, round(line.now_s * 1e9), ""), IMAGE, rejected=True)
+        line.health.judged(Frame(IMAGE, number, round(line.now_s * 1e9), ""), IMAGE, REJECT)
         if needed is None and line.health._rejects.problem is not None:
             needed = number
     assert needed is not None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgead.errors import StreamError
+from edgead.streaming.drift import DriftWatch
 from edgead.streaming.line import LineControl
 from edgead.streaming.page.access import Access
 from edgead.streaming.page.address import EXAMPLE, PageAddress
@@ -45,6 +46,7 @@ class Page(Closing):
         address: Address of the page.
         desk: Threshold of the stream.
         line: Control of the stream.
+        drift: Watch of drift; None if the values of the build are not known.
 
     Attributes:
         port: TCP port of the page.
@@ -55,9 +57,11 @@ class Page(Closing):
         StreamError: The port is in use or not allowed.
     """
 
-    def __init__(self, address: PageAddress, desk: ThresholdDesk, line: LineControl) -> None:
+    def __init__(
+        self, address: PageAddress, desk: ThresholdDesk, line: LineControl, drift: DriftWatch | None = None
+    ) -> None:
         self.source = ""
-        self.desk, self.line = desk, line
+        self.desk, self.line, self.drift = desk, line, drift
         self.feed, self.images = PageFeed(), PageImages()
         # A page that is open notices by it that the stream has started anew, and so have the numbers of images.
         self.run = secrets.token_hex(8)
@@ -109,6 +113,7 @@ class Page(Closing):
             **self.feed.numbers(),
             "threshold": self.desk.numbers(),
             "rejects": rejects,
+            "drift": [] if self.drift is None else self.drift.numbers(),
         }
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ edgead_latency_seconds                  histogram: frame in hand to decision, wi
 edgead_age_seconds                      histogram: capture to decision; cameras only
 edgead_share_of_threshold               score of the latest frame as a share of the threshold
 edgead_state{edgead_state}              1 for the state of the stream, 0 for the other states
+edgead_cause{cause}                     1 for each cause of the state, such as "drift"
 edgead_sink_written_total{sink}         events that a sink has taken
 edgead_sink_lost_total{sink}            events that a sink has lost
 edgead_sink_replaced_total{sink}        verdicts that a newer one has replaced at a sink of the newest state
@@ -77,6 +78,7 @@ class Prometheus(RecordSink):
         self._share = Gauge(
             "edgead_share_of_threshold", "Score by threshold, latest frame", registry=registry
         )
+        self._causes = Gauge("edgead_cause", "Causes of the state", ("cause",), registry=registry)
         self._state = Enum("edgead_state", "State of the stream", states=STATES, registry=registry)
         registry.register(_SinkCollector(lambda: self._counts()))
         # For a client that sends nothing at the end of the stream; the server itself ends a slow one.
@@ -113,6 +115,9 @@ class Prometheus(RecordSink):
             self._missed.inc(record["triggers"])
         elif event == "state":
             self._state.state(record["state"])
+            self._causes.clear()
+            for cause in record["causes"]:
+                self._causes.labels(cause).set(1)
 
     def close(self) -> None:
         """Stop the web server."""

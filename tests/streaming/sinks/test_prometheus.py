@@ -50,9 +50,11 @@ def test_the_figures_follow_the_events() -> None:
         assert figures["edgead_latency_seconds_sum",] == pytest.approx(3 * 12.346e-3)
         assert figures["edgead_share_of_threshold",] == 0.25
         assert figures["edgead_state", "no_signal"] == 1
+        assert [key[1] for key in figures if key[0] == "edgead_cause"] == list(LOST.causes)
         assert figures["edgead_state", "running"] == 0
         sink.state(BACK)
         assert fetched(port)["edgead_state", "running"] == 1
+        assert not [key for key in fetched(port) if key[0] == "edgead_cause"]
     sink.close()
     with pytest.raises(urllib.error.URLError):
         fetched(port)

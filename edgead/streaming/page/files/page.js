@@ -208,14 +208,26 @@ function newReject(key, reject) {
   return figure;
 }
 
+function row(values, marked) {
+  const row = document.createElement("tr");
+  for (const value of values) row.append(Object.assign(document.createElement("td"), { textContent: value }));
+  row.children[marked === "last" ? values.length - 1 : 0].classList.toggle("fails", marked !== null);
+  return row;
+}
+
+function showDrift(numbers) {
+  byId("drift-panel").hidden = numbers.drift.length === 0;
+  byId("drift").replaceChildren(...numbers.drift.map((one) => {
+    const isOut = one.now !== null && (one.now < one.low || one.now > one.high);
+    const now = one.now === null ? "-" : `${isOut ? "⚠ " : ""}${digits(one.now)}`;
+    return row([one.quantity, `${digits(one.low)} to ${digits(one.high)}`, now], isOut ? "last" : null);
+  }));
+}
+
 function showSinks(numbers) {
   byId("sinks").replaceChildren(...numbers.sinks.map((sink) => {
-    const row = document.createElement("tr");
-    for (const value of [sink.problem === null ? sink.sink : `${sink.sink}: ${sink.problem}`, sink.written, sink.lost]) {
-      row.append(Object.assign(document.createElement("td"), { textContent: value.toLocaleString("en") }));
-    }
-    row.firstChild.classList.toggle("fails", sink.problem !== null);
-    return row;
+    const name = sink.problem === null ? sink.sink : `${sink.sink}: ${sink.problem}`;
+    return row([name, sink.written.toLocaleString("en"), sink.lost.toLocaleString("en")], sink.problem === null ? null : "first");
   }));
 }
 
@@ -242,7 +254,7 @@ async function update() {
   const numbers = await answer.json();
   if (state.run !== null && state.run !== numbers.run) [state.image, asked] = [0, null];
   [state.run, state.numbers, state.failedAt] = [numbers.run, numbers, null];
-  for (const show of [showState, showCounts, showChart, showThreshold, showRejects, showSinks]) show(numbers);
+  for (const show of [showState, showCounts, showChart, showThreshold, showDrift, showRejects, showSinks]) show(numbers);
 }
 
 async function updateImage() {

@@ -8,7 +8,7 @@ import pytest
 
 from edgead.imaging.decode import read_image
 from edgead.imaging.preprocess import ModelSize, resize_to_model
-from edgead.streaming.sharpness import sharpness, sharpness_limit
+from edgead.imaging.sharpness import sharpness, sharpness_limit
 from edgead.types import UInt8Array
 
 # Images beside the repository; their licences forbid to include them.
