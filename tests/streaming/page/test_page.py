@@ -17,12 +17,15 @@ from edgead.bundle.threshold_changes import ThresholdChange
 from edgead.files.records import utc_now
 from edgead.imaging.heatmap import overlay
 from edgead.scoring.threshold import Threshold
-from edgead.streaming.page import PageAddress
+from edgead.streaming import LineControl
+from edgead.streaming.drift import DriftWatch
+from edgead.streaming.page import Page, PageAddress
 from edgead.streaming.page.feed import CHART_VERDICTS, PageFeed
 from edgead.streaming.page.images import KEPT_REJECTS, MOST_PX, PageImages, Snapshot
+from edgead.streaming.page.threshold import ThresholdDesk
 from edgead.types import UInt8Array, Verdict
 from tests.helpers.brightness_bundle import write_brightness_bundle
-from tests.helpers.stream_page import GOOD_SCORES, SIZE, Viewer, opened_page, page_bundle, watched
+from tests.helpers.stream_page import GOOD_SCORES, LOCAL, SIZE, Viewer, opened_page, page_bundle, watched
 from tests.helpers.stream_parts import frame, textured
 from tests.helpers.trigger_parts import wait_until
 
@@ -187,6 +190,17 @@ def test_the_page_pauses_and_resumes(tmp_path: Path) -> None:
         assert seen.viewer.post("/resume", {"name": "Kim"}).json == {"is_paused": False}
         seen.show(textured(51))
         wait_until(lambda: seen.viewer.numbers()["state"] == "running")
+
+
+def test_the_page_compares_good_parts_with_the_build() -> None:
+    line, drift = LineControl(), DriftWatch({"brightness": [float(level) for level in range(101)]})
+    with Page(LOCAL, ThresholdDesk(100.0, "washer", None, line), line, drift) as page:
+        viewer = Viewer(page.port)
+        (before,) = viewer.numbers()["drift"]
+        assert before == {"quantity": "brightness", "low": 10.0, "median": 50.0, "high": 90.0, "now": None}
+        for level in (20.0, 30.0, 70.0):
+            drift.add({"brightness": level})
+        assert viewer.numbers()["drift"][0]["now"] == 30.0
 
 
 def test_an_open_page_finds_the_next_stream(tmp_path: Path) -> None:
