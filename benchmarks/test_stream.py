@@ -7,8 +7,8 @@ resident set, in MiB, of a process that only runs `edgead.stream`. The target is
 
 The sinks: the same session, with one thread, scores the same frames in a loop, in a stream without sinks, and in a
 stream with `jsonl:`, `mqtt://` and `modbus://` (coils), in turn. Every verdict goes to each of the three sinks, and
-opening and closing them counts. Mosquitto and a server that answers as a PLC run on the same machine. The target is at least 0.95
-of the rate of the loop and of the stream without sinks. The CPU time is the one of this process.
+opening and closing them counts. Mosquitto and a server that answers as a PLC run on the same machine. The target is at
+least 0.95 of the rate of the loop and of the stream without sinks. The CPU time is the one of this process.
 
 The model is RD with a Lite0 teacher at 256 pixels and random weights, which change neither time nor memory. Run on an
 idle machine: ``pytest benchmarks/test_stream.py``.
