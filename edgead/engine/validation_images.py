@@ -105,7 +105,7 @@ class ValidationImages:
         return {
             "validation_images": [image_hash(image) for image in self.good],
             "validation_scores": [float(score) for score in scores],
-            **{f"validation_{name}": [one[name] for one in measured] for name in IMAGE_STATISTICS},
+            **{f"validation_{name}": [_rounded(one[name]) for one in measured] for name in IMAGE_STATISTICS},
             **ratios,
         }
 
@@ -126,6 +126,11 @@ class ValidationImages:
             return None
         scores = _scores(session, self._labelled.images[known])
         return metrics.auroc(scores, labels[known] == 1) if np.isfinite(scores).all() else 0.0
+
+
+def _rounded(value: float | None) -> float | None:
+    """Round to six digits, because a manifest may list thousands of images."""
+    return None if value is None else float(f"{value:.6g}")
 
 
 def _scores(session: Session, images: UInt8Array) -> Float32Array:

@@ -149,7 +149,8 @@ def test_a_build_records_the_values_of_its_good_images_and_a_bundle_gives_them_b
     images = np.stack([textured(level, SIZE.height_px, SIZE.width_px) for level in range(40, 60)])
     validation = ValidationImages(images, None, 0.1, 0.9)
     record = validation.record(validation.scores(FakeSession(SIZE, score=level_of)))
-    assert record["validation_brightness"] == [image_statistics(image)["brightness"] for image in images]
+    measured = [image_statistics(image)["brightness"] for image in images]
+    assert record["validation_brightness"] == pytest.approx(measured, rel=1e-5)
     threshold = Threshold(100.0, None, None, None, 0, None)
     path = write_brightness_bundle(tmp_path / "bundle", SIZE, threshold, record=record)
     found = good_values(open_bundle(path), "washer")
