@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -19,18 +20,26 @@ from tests.helpers.parts_on_disk import write_parts
 from tests.helpers.training_parts import TINY_TEACHER, write_images
 
 
-@pytest.fixture
-def world(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A folder of good parts, a dataset, bundles, and a directory with other files."""
-    write_images(tmp_path / "good", 4)
-    write_parts(tmp_path / "parts")
+    root = tmp_path_factory.mktemp("made")
+    write_images(root / "good", 4)
+    write_parts(root / "parts")
     threshold = Threshold(0.2, 0.01, 0.95, 0.95, 299, 299)
-    write_brightness_bundle(tmp_path / "bundle", ModelSize(32, 32), threshold)
-    half = write_brightness_bundle(tmp_path / "half", ModelSize(32, 32), threshold)
+    write_brightness_bundle(root / "bundle", ModelSize(32, 32), threshold)
+    half = write_brightness_bundle(root / "half", ModelSize(32, 32), threshold)
     manifest = json.loads((half / "manifest.json").read_text())
     (half / "manifest.json").write_text(json.dumps(sign_manifest({**manifest, "precision": "fp16"})))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("mine\n")
+    (root / "mine").mkdir()
+    (root / "mine" / "notes.txt").write_text("mine\n")
+    return root
+
+
+@pytest.fixture
+def world(made, tmp_path, monkeypatch):
+    """A copy for one test, which is its working directory."""
+    copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
