@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,10 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
+from edgead.cli.main import main
 from edgead.comparison.grid import plan_grid, state_of
 from tests.helpers.command_line import run_main, the_error
 from tests.helpers.comparison_cells import ready_to_evaluate
 from tests.helpers.parts_on_disk import write_parts
+from tests.helpers.processes import start_process
 from tests.helpers.training_parts import TINY_TEACHER, good_parts
 
 TINY = ["--teacher", TINY_TEACHER, "--teacher-weights", "random", "--size", "64"]
@@ -135,40 +136,36 @@ def test_each_training_gets_the_bit_depth(tmp_path, capfd):
     assert not any("--bit-depth" in command for command in others)
 
 
+def compare(*arguments):
+    sys.argv = ["edgead", "compare", *arguments]
+    main()
+
+
 def test_a_killed_grid_is_continued(tmp_path):
     parts, out = write_parts(tmp_path / "parts"), tmp_path / "out"
     tiny = {"teacher": TINY_TEACHER, "teacher-weights": "random", "size": "64"}
     grid = plan_grid([parts], ["rd"], 3, tiny, out)
     for cell in grid.cells:
         ready_to_evaluate(cell)
-    options = [part for name, value in tiny.items() for part in (f"--{name}", value)]
-    command = [
-        sys.executable,
-        "-m",
-        "edgead",
-        "compare",
-        str(parts),
-        "--out",
-        str(out),
-        "--methods",
-        "rd",
-        *options,
-    ]
+    arguments = [str(parts), "--out", str(out), "--methods", "rd", *TINY]
     first = grid.cells[0].folder / "report" / "results.json"
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        until = time.monotonic() + 120
-        while not first.exists():
-            assert time.monotonic() < until
-            assert process.poll() is None
-            time.sleep(0.05)
-        os.kill(process.pid, signal.SIGKILL)
+    process = start_process(compare, *arguments, output=tmp_path / "killed.txt")
+    until = time.monotonic() + 120
+    while not first.exists():
+        assert time.monotonic() < until
+        assert process.is_alive()
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
     assert state_of(grid.cells[2]) == "left"
     assert not (out / "index.html").exists()
     written_at = first.stat().st_mtime_ns
-    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=170)
-    assert again.returncode == 0, again.stderr
+    process = start_process(compare, *arguments, output=tmp_path / "again.txt")
+    process.join(170)
+    said = (tmp_path / "again.txt").read_text()
+    assert process.exitcode == 0, said
     assert [state_of(cell) for cell in grid.cells] == ["done"] * 3
     assert first.stat().st_mtime_ns == written_at
-    assert "[1/3]" not in again.stderr
-    assert "[3/3] parts/rd/seed2: edgead eval" in again.stderr
+    assert "[1/3]" not in said
+    assert "[3/3] parts/rd/seed2: edgead eval" in said
     assert (out / "index.html").is_file()
