@@ -21,7 +21,7 @@ from typing import Any
 from edgead import __version__
 from edgead.bundle.part_names import check_part_names
 from edgead.bundle.threshold_changes import MAX_CHANGES, ThresholdChange
-from edgead.errors import BundleError
+from edgead.errors import BundleError, InputError
 from edgead.files.parsing import RecordError, check_object, json_text, parse_json, shown
 from edgead.files.records import record_errors, record_from, utc_now
 from edgead.imaging.preprocess import ModelSize, check_preprocess_spec, preprocess_spec
@@ -30,12 +30,32 @@ from edgead.text import printable
 
 SCHEMA = 8
 MAX_MANIFEST_BYTES = 2**20
+MAX_RECORDED_IMAGES = 8000
+"""Largest number of images that set the thresholds of a bundle. The manifest has at most 120 bytes for each."""
+
 MAX_FILE_BYTES = 4 * 2**30
 MAX_TEXT_CHARACTERS = 255
+_FEWER_IMAGES = "train with --hold-out 1000, for example, or for a higher --false-alarm-rate"
 REBUILD = "rebuild the bundle with 'edgead build'"
 
 _NAME_PART = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_recorded_images(count: int) -> None:
+    """Reject more images than a manifest can list, before the work of a training or a build.
+
+    Args:
+        count: Number of images that set thresholds, over all parts.
+
+    Raises:
+        InputError: If there are more than `MAX_RECORDED_IMAGES`.
+    """
+    if count > MAX_RECORDED_IMAGES:
+        raise InputError(
+            f"{count} images set the thresholds, and a bundle lists at most {MAX_RECORDED_IMAGES}",
+            hint=_FEWER_IMAGES,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +149,7 @@ class Manifest:
         if len(text) > MAX_MANIFEST_BYTES:
             raise BundleError(
                 f"the manifest has {len(text)} bytes, more than {MAX_MANIFEST_BYTES}, because it lists many images",
-                hint="train with --hold-out 1000, for example, or for a higher --false-alarm-rate",
+                hint=_FEWER_IMAGES,
             )
         return text
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from edgead.bundle import Bundle, check_out
+from edgead.bundle.manifest import check_recorded_images
 from edgead.data import LoadedImages
 from edgead.engine.candidate import half_beside_int8
 from edgead.engine.candidate_precisions import fastest_within_tolerance
@@ -127,6 +128,7 @@ def build_bundle(run: TrainedRun, out: Path, plan: Plan | None = None) -> Bundle
     # Checked now, so that a wrong directory is rejected before minutes of exporting.
     check_out(out)
     validation_images = _validation_images(run, plan)
+    check_recorded_images(sum(len(of_part.good) for of_part in validation_images.values()))
     model = onnx_from_run(run)
     exact = _exact(run, model, validation_images)
     graphs = PrecisionConverter(

@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from edgead.bundle.manifest import check_recorded_images
 from edgead.data import Dataset
 from edgead.data.pseudo_anomalies.contact_sheet import IMAGES_PER_SHEET, draw_contact_sheet
 from edgead.data.pseudo_anomalies.textures import FolderTextures, ProceduralTextures, Textures
@@ -118,6 +119,7 @@ def _hold_outs(datasets: Mapping[str, Dataset], config: TrainConfig) -> dict[str
     for name, dataset in datasets.items():
         crossed = is_cross_fitted(dataset, config.hold_out, closed_form)
         found[name] = log_budget(dataset, config.hold_out, config.false_alarm_rate, crossed), crossed
+    check_recorded_images(sum(count for count, _ in found.values()))
     return found
 
 

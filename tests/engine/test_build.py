@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgead.bundle import Bundle, Manifest, open_bundle
+from edgead.bundle import Bundle, Manifest, manifest, open_bundle
 from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
 from edgead.engine.validation_images import ValidationImages
@@ -149,6 +150,29 @@ def test_a_rate_that_makes_no_sense_is_refused_before_any_work(
     with pytest.raises(InputError):
         build_bundle(ToyRun(), tmp_path / "x", Plan(false_alarm_rate=rate, confidence=confidence))
     assert caplog.messages == []
+
+
+def test_more_images_than_a_bundle_can_list_are_refused_before_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edgead")
+    monkeypatch.setattr(manifest, "MAX_RECORDED_IMAGES", 2)
+    with pytest.raises(InputError):
+        build_bundle(ToyRun(), tmp_path / "x")
+    assert not any("exporting" in message for message in caplog.messages)
+
+
+def test_as_many_images_as_are_allowed_fit_into_a_manifest(bundle: Bundle) -> None:
+    count = manifest.MAX_RECORDED_IMAGES
+    (part,) = bundle.manifest.thresholds
+    records = {
+        "validation_images": ["f" * 32] * count,
+        # Numbers with as many digits as a double can have.
+        "validation_scores": [1.2345678901234567e-100] * count,
+        "validation_ratios": [1.2345678901234567] * count,
+    }
+    full = replace(bundle.manifest, verification={"parts": {part: records}})
+    assert len(full.to_json()) < 0.95 * manifest.MAX_MANIFEST_BYTES
 
 
 def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edgead.bundle import manifest
 from edgead.data.synthetic.dataset import DEFECTS, add_defect, write_dataset
 from edgead.errors import InputError, RunError
 from edgead.export.from_torch import onnx_from_method
@@ -117,6 +118,15 @@ def test_options_of_gradients_are_refused_before_any_work(option: str, value: ob
     with pytest.raises(InputError) as refusal:
         start_training([tmp_path / "nothing"], tmp_path / "run", {**TINY, option: value})
     assert f"--{option.replace('_', '-')}" in refusal.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_images_than_a_bundle_can_list_are_refused_before_any_work(
+    washers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "MAX_RECORDED_IMAGES", 2)
+    with pytest.raises(InputError):
+        start_training([washers], tmp_path / "run", TINY)
     assert list(tmp_path.iterdir()) == []
 
 
