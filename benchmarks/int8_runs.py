@@ -18,6 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import edgead
 from edgead.data import LoadedImages, load_images, open_dataset, spread_over
 from edgead.data.synthetic.dataset import KINDS, write_dataset
@@ -26,6 +28,8 @@ from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import Calibrating, PrecisionConverter
 from edgead.engine.reference import Reference
 from edgead.engine.validation_images import ValidationImages
+from edgead.runtime.agreement import BATCH
+from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.training.run import Run, open_run, read_record
 from edgead.types import Closing, Prediction, UInt8Array
@@ -134,9 +138,11 @@ class Judge(Closing):
         self._images = ValidationImages(held_out.images, labelled, rate, confidence, ratios)
         self._tolerances = plan.target.tolerances
         self._session = _Remembering(self.model)
+        threshold = self._images.threshold(self._images.scores(self._session))
+        self._threshold = threshold.value
         self._reference = Reference(
             self._session,
-            {part: self._images.threshold(self._images.scores(self._session))},
+            {part: threshold},
             {part: self._images},
             self.converter(Calibrating()).multiplied_scales,
         )
@@ -169,18 +175,31 @@ class Judge(Closing):
 
         Returns:
             Measures as in `FidelityReport.measures`, with `reference_auroc`, `factors`, `within` (whether a build
-            accepts the graph) and `mb`, the size of the file in MB.
+            accepts the graph), `flip_distance` (largest distance of a flipped image's float32 score from the
+            threshold, as a share of it; None without flips) and `mb`, the size of the file in MB.
         """
         with _Remembering(model) as session:
             judged = self._reference.judge(session, self._tolerances.int8)
+            distance = self._distance_of_flips(session, judged.thresholds[self._part].value)
         comparison, limits = judged.compared[self._part]
         return {
             **comparison.measures(),
             "reference_auroc": comparison.reference_auroc,
             "factors": limits.factors,
+            "flip_distance": distance,
             "within": judged.holds,
             "mb": len(model) / 1e6,
         }
+
+    def _distance_of_flips(self, session: Session, threshold: float) -> float | None:
+        """Return the largest relative distance of a flipped image from the threshold; None without flips."""
+        batches = [self._images.all[at : at + BATCH] for at in range(0, len(self._images.all), BATCH)]
+        exact, other = (
+            np.concatenate([of.infer(batch).anomaly_score for batch in batches]).astype(np.float64)
+            for of in (self._session, session)
+        )
+        distances = np.abs(exact / self._threshold - 1)[(exact > self._threshold) != (other > threshold)]
+        return float(distances.max()) if len(distances) else None
 
 
 class _Remembering(OnnxRuntimeSession):
