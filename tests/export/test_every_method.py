@@ -25,6 +25,7 @@ from edgead.export.graph_sections import CONVOLUTIONS, sections_of
 from edgead.export.head.cut import features_of
 from edgead.export.head.model_file import file_from_graph, graph_from_file
 from edgead.export.precision.float16 import float16_from_float32
+from edgead.export.precision.quantize import layers_to_quantise
 from edgead.imaging.anomaly_map import bilinear_matrix, gaussian_matrix
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method
@@ -72,7 +73,8 @@ def exported(request: pytest.FixtureRequest) -> Exported:
     else:
         name, size = request.param, TINY_SIZE
         teacher = TINY[name.partition(":")[0]]
-        method = made(name, teacher).eval()
+        # The default is for unaligned parts.
+        method = made(name, teacher, alignment="aligned" if name == "rd" else "unaligned").eval()
     # What the end of each stage of a training keeps of the good images.
     images = torch.from_numpy(made_images(size))
     for stage in range(len(method.hyperparameters.stages)):
@@ -229,6 +231,23 @@ def test_features_behind_an_upsampling_have_fixed_sizes_in_a_file_of_float16() -
         _, record = features_of(read)
         assert [shape[1:] for shape in record.shapes] == [(16, 24), (8, 12), (4, 6)]
         assert read.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "N"
+
+
+def test_usual_features_and_the_convolutions_before_them_stay_in_float_in_int8() -> None:
+    method = made("rd", TINY["rd"], alignment="aligned").eval()
+    images = torch.from_numpy(made_images(TINY_SIZE))
+    with torch.no_grad():
+        method.finish_stage([(images, method.teacher_features(images))])
+    graph = onnx_from_method(method, TINY_SIZE)
+    usual = {tuple(x.shape) for x in method.buffers(recurse=False)}
+    constants = {x.name for x in graph.graph.initializer if tuple(x.dims) in usual}
+    added = [node for node in graph.graph.node if constants & set(node.input)]
+    assert [node.op_type for node in added] == ["Add"] * 3
+    layers = layers_to_quantise(graph)
+    assert layers
+    before = {name for node in added for name in node.input} - constants
+    assert before.isdisjoint(layers)
+    assert {node.output[0] for node in added}.isdisjoint(layers)
 
 
 @needs_tensorrt_rtx

@@ -7,7 +7,7 @@ from torch import nn
 
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method, hyperparameters_of
-from edgead.models.base import STANDARD_VARIANT, DistillationMethod
+from edgead.models.base import STANDARD_VARIANT, Alignment, DistillationMethod
 
 # timm's networks for tests. A slim student takes no squeeze-and-excitation, which the EfficientNet among them has.
 TINY = {name: "test_resnet" if name == "stfpm-slim" else "test_efficientnet" for name in METHODS}
@@ -15,7 +15,12 @@ TINY_SIZE = ModelSize(64, 96)
 
 
 def made(
-    name: str, teacher: str, size: ModelSize = TINY_SIZE, preset: str = "edge", weights: str = "random"
+    name: str,
+    teacher: str,
+    size: ModelSize = TINY_SIZE,
+    preset: str = "edge",
+    weights: str = "random",
+    alignment: Alignment = "unaligned",
 ) -> DistillationMethod:
     """name: of a method, and of a variant behind a colon."""
     torch.manual_seed(3)
@@ -25,6 +30,7 @@ def made(
         METHODS[name].create_teacher(teacher, weights),
         size,
         hyperparameters_of(name, preset).loss,
+        alignment,
         preset=preset,  # type: ignore[arg-type]
         variant=variant or STANDARD_VARIANT,
     )
