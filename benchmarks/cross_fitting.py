@@ -34,7 +34,7 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method
 from edgead.models.components.head import AnomalyMapHead
 from edgead.models.components.moments import Moments
-from edgead.models.components.teacher import DEFAULT_TEACHER, create_teacher
+from edgead.models.components.teacher import DEFAULT_TEACHER
 from edgead.models.linear import LinearReconstruction, joined
 from edgead.scoring.cross_fitting import FOLDS, SMALLEST_SCORE
 from edgead.training.closed_form import DRAWN_DEFECTS, KINDS
@@ -77,7 +77,7 @@ def features(data: Path, cache: Path) -> Features:
     files = [cache / f"{data.name}-{name}.npy" for name in Features._fields]
     if not all(file.exists() for file in files):
         cache.mkdir(parents=True, exist_ok=True)
-        dataset, teacher = open_dataset(data), create_teacher(DEFAULT_TEACHER, "package")
+        dataset, method = open_dataset(data), untrained()
         good = load_images(
             [*dataset.train, *(sample for sample in dataset.test if sample.label == 0)], SIZE
         ).images
@@ -92,44 +92,43 @@ def features(data: Path, cache: Path) -> Features:
             files, (good, drawn, load_images([bad[i] for i in chosen], SIZE).images), strict=True
         ):
             rows = [
-                joined(teacher(torch.from_numpy(image[None])))[0].flatten(1).T.numpy() for image in images
+                joined(method.teacher_features(torch.from_numpy(image[None])))[0].flatten(1).T.numpy()
+                for image in images
             ]
             np.save(file, np.stack(rows))
     return Features(*(np.load(file, mmap_mode="r") for file in files))
+
+
+def untrained() -> LinearReconstruction:
+    """Return the shipped method with the default teacher, before `fit`."""
+    teacher = LinearReconstruction.create_teacher(DEFAULT_TEACHER, "package")
+    method = create_method("linear", teacher, SIZE, "squared-error").eval()
+    assert isinstance(method, LinearReconstruction)
+    return method
 
 
 class Scorer:
     """Scores features with the student of a method, at all of its capacities."""
 
     def __init__(self) -> None:
-        teacher = create_teacher(DEFAULT_TEACHER, "package")
-        method = create_method("linear", teacher, SIZE, "squared-error").eval()
-        assert isinstance(method, LinearReconstruction)
-        self.method = method
+        self.method = untrained()
         # The map is linear in the cosine map: one matrix resizes and smooths along each axis.
-        head = AnomalyMapHead(method.head, [(GRID, GRID)])
+        head = AnomalyMapHead(self.method.head, [(GRID, GRID)])
         self.rows, self.columns = head.rows_0.numpy(), head.columns_0.numpy()
 
     def fit(self, moments: Moments) -> None:
         """Fit the student, and prepare the arithmetic of `scores`."""
         method = self.method
         method.fit(moments)
-        # As set_capacity, which also creates the layers; check_arithmetic compares both.
-        explained = method._variances.cumsum(0).numpy()
-        counts = [
-            min(int((explained < share * explained[-1]).sum()) + 1, len(explained) - 1)
-            for share in method.capacities
-        ]
-        scale, mean = method.scale.flatten().double().numpy(), method._mean.numpy()
-        axes = method._components.numpy()[: counts[-1]]
-        self.kept = (np.arange(len(axes))[:, None] < np.array(counts)).astype(np.float32)
-        on_mean = axes @ mean
-        # Columns: coordinates on all axes, then the product with the mean.
-        self.weights = np.column_stack([axes.T, mean]).astype(np.float32) * scale[:, None].astype(np.float32)
-        self.offset = np.append(on_mean, 0.0).astype(np.float32)
-        self.along = (on_mean[:, None] * self.kept).astype(np.float32)
-        self.squared_scale = (scale**2).astype(np.float32)
-        self.squared_mean = float(mean @ mean)
+        kept = []
+        for capacity in method.capacities:
+            method.set_capacity(capacity)
+            kept.append(method.kept.flatten().numpy().copy())
+        self.left_out = 1.0 - np.column_stack(kept)
+        method.set_capacity(0.0)
+        self.weights = torch.cat([method.fine.weight, method.coarse.weight], 1).flatten(1).T.numpy()
+        self.means = method.means[0].flatten(1).T.numpy().copy()
+        self.squared_means = (self.means**2) @ self.left_out
 
     def scores(self, x: Array, capacity: int | None = None) -> npt.NDArray[np.float64]:
         """Score images.
@@ -145,16 +144,14 @@ class Scorer:
         return np.concatenate([self._scores(np.asarray(x[i : i + 4]), chosen) for i in range(0, len(x), 4)])
 
     def _scores(self, x: Array, chosen: slice) -> npt.NDArray[np.float64]:
-        vectors = x.reshape(-1, x.shape[2])
-        found = vectors @ self.weights - self.offset
-        on_axes, with_mean = found[:, :-1], found[:, -1:]
-        # With coordinates c of u - m and a of m on the kept axes, the student is r = m + sum of c times its axis:
-        # u.r = u.m + c.c + c.a, and r.r = m.m + 2 c.a + c.c.
-        energy, along = (on_axes * on_axes) @ self.kept[:, chosen], on_axes @ self.along[:, chosen]
-        length = (vectors * vectors) @ self.squared_scale
-        distance = 1 - (with_mean + energy + along) / np.sqrt(
-            length[:, None] * (self.squared_mean + 2 * along + energy)
-        )
+        components = x @ self.weights
+        # The student r has the kept components of t and the means m of the others. So with sums over the others,
+        # t.r = t.t - sum of t^2 + sum of t m, and r.r = t.t - sum of t^2 + sum of m^2.
+        left_out = self.left_out[:, chosen]
+        length = (components**2).sum(2, keepdims=True)
+        in_common = length - (components**2) @ left_out
+        product = in_common + (components * self.means) @ left_out
+        distance = 1 - product / np.sqrt(length * (in_common + self.squared_means[:, chosen]))
         maps = distance.reshape(len(x), GRID, GRID, -1).transpose(0, 3, 1, 2)
         highest: npt.NDArray[np.float64] = (self.rows @ maps @ self.columns).max((2, 3)).astype(np.float64)
         return highest
@@ -174,8 +171,8 @@ class Draws:
 
     @staticmethod
     def _moments(image: Array) -> Moments:
-        moments = Moments(image.shape[1], torch.device("cpu"))
-        moments.add(torch.from_numpy(np.array(image)).T[None, :, :, None])
+        moments = Moments((image.shape[1], GRID, GRID), torch.device("cpu"))
+        moments.add(torch.from_numpy(np.array(image)).T.reshape(1, -1, GRID, GRID))
         return moments
 
     def joined(self, images: Ints) -> Moments:
