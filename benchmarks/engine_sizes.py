@@ -114,24 +114,24 @@ def graphs(teacher: str) -> Iterator[tuple[str, ModelProto]]:
     yield "fp16", float16_from_float32(exact)
     noise = np.random.default_rng(0).integers(0, 256, (2, SIZE.height_px, SIZE.width_px, 3), np.uint8)
     yield "int8 beside fp32", _int8(exact, noise)
-    yield "int8 beside fp16", float16_from_float32(_int8(exact, noise, half_scales=True))
+    yield "int8 beside fp16", float16_from_float32(_int8(exact, noise))
     weights = {weight.name: weight for weight in exact.graph.initializer}
     depthwise = quantize._is_depthwise
     if not any(node.op_type == "Conv" and depthwise(node, weights) for node in exact.graph.node):
         return
     quantize._is_depthwise = lambda node, weights: False
     try:
-        everything = _int8(exact, noise, half_scales=True)
+        everything = _int8(exact, noise)
     finally:
         quantize._is_depthwise = depthwise
     yield "int8 beside fp16, also depthwise", float16_from_float32(everything)
 
 
-def _int8(exact: ModelProto, images: UInt8Array, half_scales: bool = False) -> ModelProto:
+def _int8(exact: ModelProto, images: UInt8Array) -> ModelProto:
     """Calibrate a graph on some images and convert it to INT8."""
     calibration = calibrate(exact, images, "minmax")
     equal = equalised(exact, calibration.channel_maxima)
-    return int8_from_float32(equal, calibration.clipping_limits, half_scales=half_scales)
+    return int8_from_float32(equal, calibration.clipping_limits)
 
 
 def measure(teacher: str) -> list[Row]:

@@ -80,9 +80,7 @@ def graphs(method: DistillationMethod) -> dict[str, ModelProto]:
         "fp32": exact,
         "fp16": float16_from_float32(exact, maxima),
         "int8": int8_from_float32(equal, clipping_limits),
-        INT8_BESIDE_FP16: float16_from_float32(
-            int8_from_float32(equal, clipping_limits, half_scales=True), equal_maxima
-        ),
+        INT8_BESIDE_FP16: float16_from_float32(int8_from_float32(equal, clipping_limits), equal_maxima),
     }
 
 

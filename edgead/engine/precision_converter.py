@@ -267,7 +267,6 @@ class PrecisionConverter:
             quantize,
             calibration.bias_corrections,
             excluded,
-            half_scales=self._half_beside_int8,
         )
         if self._half_beside_int8:
             graph = float16_from_float32(graph, self._equalised_maxima)

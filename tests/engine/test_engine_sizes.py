@@ -40,7 +40,7 @@ def engine_bytes(teacher: str, size: ModelSize, directory: Path) -> dict[str, in
     for precision, convert in {
         "fp32": lambda: exact,
         "fp16": lambda: float16_from_float32(exact),
-        "int8": lambda: float16_from_float32(int8_graph(exact, noise, half_scales=True)),
+        "int8": lambda: float16_from_float32(int8_graph(exact, noise)),
     }.items():
         model = directory / "model.onnx"
         model.write_bytes(convert().SerializeToString())

@@ -312,12 +312,14 @@ def test_a_candidate_precision_that_does_not_convert_is_skipped_and_recorded(tmp
 
 
 def labelled_run() -> GraphRun:
-    """A run with labels that float32 separates perfectly: defects have scores above the median; one is unknown."""
+    """A run with labels that float32 separates perfectly, by the smallest gap between scores; one is unknown."""
     images = toy_images(300, seed=7)
     with OnnxRuntimeSession(GraphRun().graph) as session:
         scores = session.infer(images).anomaly_score
-    labels: list[int | None] = [int(score > np.median(scores)) for score in scores]
-    labels[3] = None
+    middle = np.sort(scores)[100:200]
+    below = middle[np.argmin(np.diff(middle))]
+    labels: list[int | None] = [int(score > below) for score in scores]
+    labels[int(np.argmax(scores))] = None
     return GraphRun(labelled=loaded(images, labels))
 
 

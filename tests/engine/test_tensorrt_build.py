@@ -244,7 +244,7 @@ def test_beside_int8_on_a_float16_base_no_convolution_is_float32(build):
     model = toy_graph()
     half = layers_of(build(float16_from_float32(model)))
     plain = layers_of(build(int8_graph(model, toy_images(2))))
-    mixed = layers_of(build(float16_from_float32(int8_graph(model, toy_images(2), half_scales=True))))
+    mixed = layers_of(build(float16_from_float32(int8_graph(model, toy_images(2)))))
     # The first and the transposed convolution are not INT8. In float16 the first, 1x1 of three channels, is part of a
     # kernel of element-wise operators.
     assert types_of_convolutions(half) == ["Half"] * 4

@@ -57,7 +57,7 @@ def washer_graphs():
     teacher = create_teacher("tf_efficientnet_lite0", "random")
     exact = onnx_from_method(create_method("rd", teacher, size, "per-position", "unaligned").eval(), size)
     good = washers(16, 128)
-    mixed = int8_graph(exact, good, "mse", half_scales=True)
+    mixed = int8_graph(exact, good, "mse")
     maxima, mixed_maxima = (
         absolute_maxima_of(graph, good, computed_tensors(graph)) for graph in (exact, mixed)
     )

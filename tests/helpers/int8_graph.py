@@ -11,14 +11,11 @@ from edgead.export.precision.equalize import equalised
 from edgead.export.precision.quantize import int8_from_float32
 
 
-def int8_graph(
-    model: ModelProto, images: np.ndarray, algorithm: Algorithm = "minmax", half_scales: bool = False
-) -> ModelProto:
-    """images: Calibration images, (N, H, W, 3) uint8 RGB; half_scales: as for `int8_from_float32`."""
+def int8_graph(model: ModelProto, images: np.ndarray, algorithm: Algorithm = "minmax") -> ModelProto:
+    """images: Calibration images, (N, H, W, 3) uint8 RGB."""
     calibration = calibrate(model, images, algorithm)
     return int8_from_float32(
         equalised(model, calibration.channel_maxima),
         calibration.clipping_limits,
         bias_corrections=calibration.bias_corrections,
-        half_scales=half_scales,
     )

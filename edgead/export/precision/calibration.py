@@ -35,7 +35,7 @@ from edgead.imaging.preprocess import ModelSize, preprocess_spec
 from edgead.runtime.onnxruntime import tensor_values
 from edgead.types import Float32Array, Float64Array, UInt8Array
 
-SCHEMA = 5
+SCHEMA = 6
 
 
 @dataclass(frozen=True, slots=True)

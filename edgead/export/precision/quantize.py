@@ -20,6 +20,9 @@ weights save, and they make it slower on ONNX Runtime too. TensorRT for RTX dequ
 convolution at each inference. Builders of TensorRT 8.4 to 8.6 have no INT8 kernel for many of both. Measured in
 benchmarks/results/engine_sizes.md.
 
+Scales are rounded up to float16, so that a graph with float16 layers beside INT8 rounds as the graph whose shifts were
+measured.
+
 The arithmetic follows ONNX (operators QuantizeLinear, DequantizeLinear): round half to even, then clip.
 
 Rounding shifts the mean of a convolution's output. Such shifts add up from layer to layer, where zero-mean noise would
@@ -78,7 +81,6 @@ def int8_from_float32(
     quantize: Quantize = "all",
     bias_corrections: Mapping[str, Float32Array] = MappingProxyType({}),
     excluded: Collection[str] = (),
-    half_scales: bool = False,
 ) -> ModelProto:
     """Insert Q/DQ pairs into a float32 graph.
 
@@ -89,7 +91,6 @@ def int8_from_float32(
         bias_corrections: Values (C,) to subtract from the biases of convolutions, by the name of the output tensor; see
             `edgead.export.precision.bias_correction`.
         excluded: Layers from `layers_to_quantise` that stay in float32.
-        half_scales: Whether scales are rounded up to float16, so that `float16_from_float32` does not change them.
 
     Returns:
         The checked graph.
@@ -108,7 +109,7 @@ def int8_from_float32(
         if not 0.0 <= clipping_limits.get(name, -1.0) < np.inf:
             raise PrecisionError(f"tensor {name!r} has no clipping limit", hint="calibrate again")
     weights = {weight.name: weight for weight in model.graph.initializer}
-    writer = _Writer(half_scales)
+    writer = _Writer()
     for index, node in enumerate(nodes):
         changed = NodeProto()
         changed.CopyFrom(node)
@@ -186,8 +187,7 @@ def _is_depthwise(node: NodeProto, weights: Mapping[str, TensorProto]) -> bool:
 class _Writer:
     """Nodes of the quantised graph in order, and the new constants that they take."""
 
-    def __init__(self, half_scales: bool) -> None:
-        self._half_scales = half_scales
+    def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.weights: list[TensorProto] = []
         self._dequantised: dict[str, str] = {}
@@ -231,7 +231,7 @@ class _Writer:
         """Quantisation step for a largest magnitude. All zeros get the step 1, because a step of 0 is not allowed."""
         steps = np.asarray(largest, np.float32) / np.float32(INT8_MAX)
         scales: Float32Array = np.where(steps > 0.0, steps, 1.0).astype(np.float32)
-        return _rounded_up(scales) if self._half_scales else scales
+        return _rounded_up(scales)
 
     def _scale(self, name: str, scales: Float32Array) -> tuple[str, str]:
         self.weights.append(numpy_helper.from_array(scales, f"{name}_scale"))

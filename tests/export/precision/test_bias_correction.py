@@ -18,7 +18,9 @@ def clipping_limits(model: onnx.ModelProto, largest: float = 2.0) -> dict[str, f
 
 def rounded(value: np.ndarray, largest: float) -> np.ndarray:
     """Values after a Q/DQ pair with this clipping limit, in float64."""
-    step = largest / 127
+    # The step has the 11 significant bits of float16, rounded up.
+    last_bit = 2.0 ** (np.floor(np.log2(largest / 127)) - 10)
+    step = np.ceil(largest / 127 / last_bit) * last_bit
     return np.clip(np.rint(value / step), -128, 127) * step
 
 

@@ -176,7 +176,7 @@ def test_a_real_overflow_is_fixed() -> None:
 def test_pairs_of_values_that_overflow_stay_in_float() -> None:
     model = toy_graph()
     limits = dict.fromkeys(tensors_to_quantise(model), 4.0)
-    graph = int8_from_float32(model, {**limits, "embedding": 60000.0}, half_scales=True)
+    graph = int8_from_float32(model, {**limits, "embedding": 60000.0})
     half = float16_from_float32(graph, {"embedding": 60000.0})
     found = types(half)
     # The pair of `embedding` holds its values, and so do the convolution and the addition that take them.
