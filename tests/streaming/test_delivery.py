@@ -104,31 +104,28 @@ class Slow(Record):
 
     def __init__(self) -> None:
         super().__init__()
-        self.holds = threading.Event()
         self.may_go_on = threading.Event()
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
-        self.holds.set()
         assert self.may_go_on.wait(LIMIT_S)
         super().write(frame, verdict, anomaly_map)
 
 
 def test_a_slow_sink_of_a_camera_loses_what_does_not_fit_and_counts_it() -> None:
     slow, quick = Slow(), Record()
-    asked = count()
 
     def until() -> bool:
-        # It has taken its first verdict before a third image fills its queue. The source is asked one image ahead.
-        assert next(asked) < 2 or slow.holds.wait(LIMIT_S)
         if len(quick.verdicts) >= 20:
             slow.may_go_on.set()
         return len(quick.verdicts) >= 20
 
     summary = run([slow, quick], images(until), live=True)
     counts = summary.sinks[0]
-    assert [verdict.frame_index for verdict in slow.verdicts[:3]] == [
-        verdict.frame_index for verdict in quick.verdicts[:3]
-    ]
+    written = [verdict.frame_index for verdict in slow.verdicts]
+    given = [verdict.frame_index for verdict in quick.verdicts]
+    # Its queue has room for the first one; which ones fit later depends on when its thread takes them.
+    assert written[0] == given[0]
+    assert written == [index for index in given if index in set(written)]
     assert counts.written == len(slow.verdicts)
     assert counts.lost == summary.frames_scored - counts.written > 0
     assert summary.sinks[1].lost == 0
