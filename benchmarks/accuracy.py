@@ -4,7 +4,8 @@
 
 For each part and seed the script runs the three commands of a user (`edgead train`, `build`, `eval` of a bundle), then
 compares the trained model with the bundle on every test image. Existing runs are continued, so a killed measurement can
-be started again. The results are accuracy.json and accuracy.md in benchmarks/results/.
+be started again. The results are accuracy_seeds.json and accuracy_seeds.md in benchmarks/results/; accuracy.md says
+what they mean.
 """
 
 from __future__ import annotations
@@ -139,9 +140,9 @@ def main() -> None:
         },
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "accuracy.json").write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+    (RESULTS / "accuracy_seeds.json").write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    (RESULTS / "accuracy.md").write_text(
+    (RESULTS / "accuracy_seeds.md").write_text(
         "# Accuracy of the default settings\n\n"
         f"`{about['command']}` on {about['machine']}; {versions}. A training sees "
         f"no test image, and neither does the threshold.\n\n{table(rows)}\n"
