@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -68,6 +70,14 @@ class Broker:
             self._process.terminate()
             self._process.wait()
             self._process = None
+
+    def kill_while(self, work: Callable[[], object]) -> None:
+        """Let the broker hang while a function runs, and kill it: it confirms nothing of that."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        work()
+        self._process.kill()
+        self._process.wait()
 
     def __enter__(self) -> Self:
         self.start()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgead.errors import EdgeadError, SinkError, needs_extra
 from edgead.files.addresses import without_secrets
@@ -111,9 +111,12 @@ class Mqtt(StoredSink):
         self._state: dict[str, Any] = {"state": "starting"}
         self._trouble = "not connected yet"
         self._failure: str | None = None
-        # Messages that are not known to be confirmed, with the numbers of their records, and the last of these.
-        self._sent: deque[tuple[MQTTMessageInfo, int]] = deque()
+        # Messages that are not known to be confirmed, and the number of the last record that was sent.
+        self._sent: deque[_Sent] = deque()
         self._sent_through = 0
+        # Number of the connection; None while it is away.
+        self._connection: int | None = None
+        self._connections = 0
         self._client: Client = Client(
             CallbackAPIVersion.VERSION2, f"edgead-{self._spool.id}", clean_session=True, protocol=MQTTv311
         )
@@ -171,12 +174,15 @@ class Mqtt(StoredSink):
         if reason.is_failure:
             self._report(f"the broker refuses the connection ({reason})")
             return
+        self._connections += 1
+        self._connection = self._connections
         self._report(None)
         self._publish_state()
 
     def _on_disconnect(
         self, client: Client, data: object, flags: object, reason: Any, properties: object
     ) -> None:
+        self._connection = None
         if not self._is_closed:
             self._report(f"the connection is lost ({reason})")
 
@@ -195,23 +201,33 @@ class Mqtt(StoredSink):
             self._failure = None
 
     def _remove_confirmed(self) -> None:
-        done = list(takewhile(lambda sent: _is_confirmed(sent[0]), self._sent))
+        done = list(takewhile(lambda sent: _is_confirmed(sent.message), self._sent))
         if done:
-            self._spool.remove_through(done[-1][1])
+            self._spool.remove_through(done[-1].number)
             for _ in done:
                 self._sent.popleft()
 
     def _publish_waiting(self) -> None:
-        if len(self._spool) == len(self._sent):
+        connection = self._connection
+        # The library would send new messages before the ones of an earlier connection, which it repeats.
+        repeats = bool(self._sent) and self._sent[0].connection != connection
+        if connection is None or repeats or len(self._spool) == len(self._sent):
             return
         for number, text in self._spool.first(MOST_SENT - len(self._sent), self._sent_through):
-            # While the connection is away nothing is published, because the library would send it before the messages
-            # that it repeats after the reconnection.
-            if not self._client.is_connected():
+            if self._connection != connection:
                 return
             message = numbered(self._spool, number, text)
-            self._sent.append((self._client.publish(f"{self._broker.topic}/events", message, 1), number))
+            published = self._client.publish(f"{self._broker.topic}/events", message, 1)
+            self._sent.append(_Sent(published, number, connection))
             self._sent_through = number
+
+
+class _Sent(NamedTuple):
+    """A message that is not known to be confirmed, with the numbers of its record and of its connection."""
+
+    message: MQTTMessageInfo
+    number: int
+    connection: int
 
 
 def _is_confirmed(message: MQTTMessageInfo) -> bool:

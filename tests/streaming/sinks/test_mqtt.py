@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from edgead.errors import EdgeadError, InputError, SinkError
 from edgead.runtime import FakeSession
 from edgead.streaming import open_sink, open_sinks, stream
 from edgead.streaming.sinks import Sink
+from edgead.streaming.sinks.mqtt import Mqtt
 from edgead.types import UInt8Array
 from tests.helpers.certificates import certificate, needs_openssl
 from tests.helpers.mqtt_broker import LIMIT_S, Broker, Subscriber, needs_broker
@@ -79,6 +81,37 @@ def test_a_stream_starts_without_its_broker_and_the_next_one_sends_what_waits(tm
         assert sink.problem() is None
         assert [event["frame_index"] for event in subscriber.events()] == list(range(6))
         wait_until(lambda: subscriber.states() == ["starting", "stopped"])
+
+
+@needs_broker
+def test_records_that_come_during_a_reconnection_do_not_overtake_repeated_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = Broker(tmp_path / "broker")
+    with broker, Subscriber(broker, "line/#") as subscriber:
+        with open_sink(f"mqtt://127.0.0.1:{broker.port}/line?spool={tmp_path}/spool") as sink:
+            assert isinstance(sink, Mqtt)
+            wait_until(lambda: sink.problem() is None, sink)
+            broker.kill_while(
+                lambda: [sink.write(frame(textured(1), one), verdict(one), MAP) for one in range(5)]
+            )
+            publish_state, is_back, go_on = sink._publish_state, threading.Event(), threading.Event()
+
+            def slowly() -> None:
+                # The library reports the connection before it repeats the messages without a confirmation.
+                publish_state()
+                is_back.set()
+                assert go_on.wait(LIMIT_S)
+
+            monkeypatch.setattr(sink, "_publish_state", slowly)
+            broker.start()
+            assert is_back.wait(LIMIT_S)
+            for index in range(5, 10):
+                sink.write(frame(textured(1), index), verdict(index), MAP)
+            go_on.set()
+            wait_until(lambda: len(subscriber.events()) == 10, sink)
+        numbers = [message["number"] for topic, message in subscriber.messages if topic == "line/events"]
+    assert numbers == sorted(numbers)
 
 
 @needs_broker
