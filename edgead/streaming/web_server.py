@@ -1,6 +1,7 @@
-"""A web server of the stream, which any client may reach: it bounds the connections and their time.
+"""A web server of the stream, which any client may reach: it bounds the connections, their time and their requests.
 
-A client that sends nothing, or hangs up without a word, would hold a thread for months.
+A client that sends nothing, or hangs up without a word, would hold a thread for months. One that sends megabytes of
+headers would take seconds of the interpreter's time, which the loop needs.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedReader, RawIOBase
 from typing import Any
 
 CONNECTION_S = 2.0
 MOST_CONNECTIONS = 16
+MOST_REQUEST_BYTES = 2**14
 POLL_S = 0.1
 
 
@@ -63,7 +67,45 @@ class BoundedServer(ThreadingHTTPServer):
             late = [one for one, since_s in self._open.items() if time.monotonic() - since_s > CONNECTION_S]
         for one in late:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                # Not the method of an encrypted socket, which forgets its key first: until the end of the connection,
+                # the thread of the request would send plain text.
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing about a client that hangs up."""
+
+
+class BoundedHandler(BaseHTTPRequestHandler):
+    """Answers one request of `MOST_REQUEST_BYTES` at most; a larger one is refused or cut off."""
+
+    timeout = CONNECTION_S
+    server_version, sys_version = "edgead", ""
+
+    def setup(self) -> None:
+        """Bound the input."""
+        super().setup()
+        self.rfile = BufferedReader(_Bounded(self.rfile))
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (name of the library)
+        """Log nothing, because the text comes from the client."""
+
+
+class _Bounded(RawIOBase):
+    """The first bytes of an input. The library answers the error behind them if it is amid headers."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._left = file, MOST_REQUEST_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._left:
+            raise LineTooLong("request")
+        count = int(self._file.readinto1(memoryview(buffer)[: self._left]))
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

@@ -21,7 +21,6 @@ import re
 from collections.abc import Mapping
 from email.message import Message
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,6 +29,7 @@ from edgead.files.parsing import RecordError, check_object, json_text, parse_jso
 from edgead.streaming.page.access import HEADERS
 from edgead.streaming.page.images import Snapshot
 from edgead.streaming.pauses import is_logged
+from edgead.streaming.web_server import BoundedHandler
 from edgead.text import printable
 
 if TYPE_CHECKING:
@@ -50,18 +50,17 @@ class _RefusalError(Exception):
         self.status = status
 
 
-class PageHandler(BaseHTTPRequestHandler):
+class PageHandler(BoundedHandler):
     """Answers one request."""
 
     page: Page
-    server_version, sys_version = "edgead", ""
     wrong_tokens = 0
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 (name of the library)
         """Answer with a file, numbers or an image."""
         self._answer_or_refuse("GET")
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 (name of the library)
         """Log in, or change something."""
         self._answer_or_refuse("POST")
 
@@ -210,6 +209,3 @@ class PageHandler(BaseHTTPRequestHandler):
         # The library has no headers yet if it refuses the first line.
         self.headers = getattr(self, "headers", None) or Message()
         self._refuse(HTTPStatus(code), HTTPStatus(code).phrase)
-
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (name of the library)
-        """Log nothing, because the text comes from the client."""

@@ -26,7 +26,7 @@ from edgead.streaming.page.handler import PageHandler
 from edgead.streaming.page.images import PageImages
 from edgead.streaming.page.threshold import ThresholdDesk
 from edgead.streaming.sinks.base import Sink
-from edgead.streaming.web_server import CONNECTION_S, POLL_S, BoundedServer
+from edgead.streaming.web_server import POLL_S, BoundedServer
 from edgead.types import Closing
 
 # Requests that are taken in a second, beyond a burst. More wait in the queue of the system, where they cost nothing.
@@ -130,7 +130,7 @@ class _Server(BoundedServer):
         self.page, self._tls = page, address.tls
         self._stopping = threading.Event()
         self._allowance, self._paid_at_s = BURST, time.monotonic()
-        handler = type("Handler", (PageHandler,), {"timeout": CONNECTION_S, "page": page})
+        handler = type("Handler", (PageHandler,), {"page": page})
         super().__init__((address.host, address.port), handler)
 
     @property

@@ -27,7 +27,7 @@ from edgead.streaming.record import Record
 from edgead.streaming.servers import LOCAL_HOST, read_listener
 from edgead.streaming.sinks.base import Plan, RecordSink, SinkCount
 from edgead.streaming.state import STATES
-from edgead.streaming.web_server import CONNECTION_S, POLL_S, BoundedServer
+from edgead.streaming.web_server import POLL_S, BoundedHandler, BoundedServer
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -81,8 +81,7 @@ class Prometheus(RecordSink):
         self._causes = Gauge("edgead_cause", "Causes of the state", ("cause",), registry=registry)
         self._state = Enum("edgead_state", "State of the stream", states=STATES, registry=registry)
         registry.register(_SinkCollector(lambda: self._counts()))
-        # For a client that sends nothing at the end of the stream; the server itself ends a slow one.
-        handler = type("Handler", (MetricsHandler,), {"registry": registry, "timeout": CONNECTION_S})
+        handler = type("Handler", (BoundedHandler, MetricsHandler), {"registry": registry})
         try:
             self._server = BoundedServer((host, port), handler)
         except (OSError, OverflowError, TypeError, ValueError) as error:

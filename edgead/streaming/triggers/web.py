@@ -12,15 +12,13 @@ from __future__ import annotations
 import re
 import time
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from typing import Any
 
 from edgead.errors import TriggerError
 from edgead.files.parsing import json_text
 from edgead.streaming.line import LineControl
 from edgead.streaming.servers import LOCAL_HOST, read_listener
 from edgead.streaming.triggers.base import MOST_ID_BYTES, ThreadTrigger, announce
-from edgead.streaming.web_server import CONNECTION_S, POLL_S, BoundedServer
+from edgead.streaming.web_server import POLL_S, BoundedHandler, BoundedServer
 
 _EXAMPLE = "give http:PORT, which this machine alone can reach, or http:0.0.0.0:PORT"
 
@@ -82,13 +80,10 @@ class _Server(BoundedServer):
     line: LineControl
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(BoundedHandler):
     """Answers one request."""
 
-    timeout = CONNECTION_S
-    server_version, sys_version = "edgead", ""
-
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 (name of the library)
         """Take a trigger, a pause or its end."""
         now_ns = time.monotonic_ns()
         assert isinstance(self.server, _Server)
@@ -122,9 +117,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
-
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (name of the library)
-        """Log nothing, because the text comes from the client."""
 
 
 def open_web(uri: str) -> WebTrigger:

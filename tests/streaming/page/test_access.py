@@ -15,7 +15,7 @@ import pytest
 from edgead.errors import EdgeadError, InputError, SinkError, StreamError
 from edgead.streaming.page import Page, PageAddress, read_page_address
 from edgead.streaming.page.handler import MOST_BODY_BYTES
-from edgead.streaming.web_server import MOST_CONNECTIONS
+from edgead.streaming.web_server import MOST_CONNECTIONS, MOST_REQUEST_BYTES
 from tests.helpers.certificates import certificate, needs_openssl
 from tests.helpers.stream_page import LIMIT_S, Viewer, opened_page, page_bundle, watched
 from tests.helpers.stream_parts import textured
@@ -218,6 +218,22 @@ def test_large_and_odd_requests_are_refused(page: Page, inside: Viewer) -> None:
     assert inside.get("/reject.jpg?number=99").status == 404
     for method in ("PUT", "DELETE", "HEAD", "TRACE", "CONNECT", "x"):
         assert inside.request(method, "/").status == 501
+
+
+def test_large_headers_are_refused_before_they_cost_time(page: Page, inside: Viewer) -> None:
+    head = "GET /numbers HTTP/1.1\r\nHost: localhost\r\n"
+    for lines in (
+        f"Cookie: {'x' * MOST_REQUEST_BYTES}\r\n",
+        f"X: {'x' * 100}\r\n" * (MOST_REQUEST_BYTES // 100),
+    ):
+        answer = raw(page.port, f"{head}{lines}\r\n".encode())
+        # The rest that nobody reads resets the connection, so the answer may be lost.
+        assert answer[9:12] in (b"431", b"")
+    assert raw(page.port, b"x" * 2 * MOST_REQUEST_BYTES) == b""
+    # The parser of the library would take seconds for this one.
+    cookie = 'a="' + "\\" * (MOST_REQUEST_BYTES // 2)
+    inside.headers["Cookie"] = f"{cookie}; {inside.headers['Cookie']}; b"
+    assert inside.get("/numbers").status == 200
 
 
 def test_requests_of_any_content_end_nothing(page: Page, inside: Viewer) -> None:
