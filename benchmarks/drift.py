@@ -56,8 +56,7 @@ def parts_until_alarm(watch: DriftWatch, parts: Iterator[tuple[Values, bool]], m
     """Count the parts until the alarm, the rejected ones included; None without an alarm."""
     for number in range(1, most + 1):
         values, rejected = next(parts)
-        if not rejected:
-            watch.add(values)
+        watch.add(values, rejected=rejected)
         if watch.problem is not None:
             return number
     return None

@@ -13,7 +13,9 @@ statistics of all limits and of several theta_1. A false alarm at the value `FAL
 verdicts or more on average (an e-detector: Shin, Ramdas and Rinaldo, New England Journal of Statistics in Data Science
 2024), also if the quantities depend on one another.
 
-Rejected parts do not count, because defects are no drift. `RejectWatch` finds a line that rejects most of its parts.
+Parts that were rejected for a score above all of the build do not count, because defects are no drift. Other rejects
+do: a low threshold rejects good parts, too, and without them the scores would be lower than those of the build.
+`RejectWatch` finds a line that rejects most of its parts.
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ class DriftWatch:
         self._reference = {
             name: np.sort(values) for name, values in reference.items() if len(values) >= LEAST_IMAGES
         }
+        self._highest_score = max(self._reference.get("score", ()), default=-math.inf)
         self._limits = [limit for name in self._reference for limit in self._limits_of(name)]
         bounds = np.array([limit.bound for limit in self._limits]).reshape(-1, 1)
         others = bounds + (1.0 - bounds) * np.array(_ALTERNATIVES)
@@ -83,12 +86,16 @@ class DriftWatch:
         self._problem: Problem | None = None
         self._lock = threading.Lock()
 
-    def add(self, values: Mapping[str, float | None]) -> None:
-        """Count a good part.
+    def add(self, values: Mapping[str, float | None], *, rejected: bool = False) -> None:
+        """Count a part, unless it was rejected for a score that no good part of the build has.
 
         Args:
             values: Its value of each quantity; None for an unknown one.
+            rejected: Whether it was rejected.
         """
+        score = values.get("score")
+        if rejected and (score is None or score > self._highest_score):
+            return
         with self._lock:
             for name, recent in self._recent.items():
                 if (value := values[name]) is not None:

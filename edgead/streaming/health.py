@@ -116,8 +116,9 @@ class Health:
             measured = image_statistics(image)
             if self._blur is not None:
                 self._blur.add(measured["sharpness"])
-            if self._drift is not None and not verdict.is_anomalous:
-                self._drift.add({"score": verdict.anomaly_score, **measured})
+            if self._drift is not None:
+                values = {"score": verdict.anomaly_score, **measured}
+                self._drift.add(values, rejected=verdict.is_anomalous)
 
     def withheld(self, cause: Cause) -> None:
         """Count a frame without a verdict."""

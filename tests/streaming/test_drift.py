@@ -103,13 +103,25 @@ def test_a_slow_drift_is_found_before_many_parts_exceed_the_threshold() -> None:
     build = rng.normal(size=300)
     watch, threshold = DriftWatch({"score": build.tolist()}), threshold_from_normal_scores(build, 0.01).value
     for number in range(20_000):
-        # A rejected part does not count.
-        if (value := float(rng.normal(number / 5000))) <= threshold:
-            watch.add({"score": value})
+        value = float(rng.normal(number / 5000))
+        watch.add({"score": value}, rejected=value > threshold)
         if watch.problem is not None:
             break
     assert watch.problem is not None
     assert norm.sf(threshold - number / 5000) < 0.05
+
+
+@pytest.mark.parametrize("n", [30, 300])
+def test_a_threshold_that_rejects_good_parts_is_no_drift_and_neither_are_defects(n: int) -> None:
+    rng = np.random.default_rng(n)
+    build = rng.normal(size=n)
+    reference = {"score": build.tolist(), "brightness": (100.0 - build).tolist()}
+    for threshold, defects in ((0.0, 0.0), (3.0, 0.6)):
+        watch = DriftWatch(reference)
+        for _ in range(2000):
+            value = 9.0 if rng.random() < defects else float(rng.normal())
+            watch.add({"score": value, "brightness": 100.0 - value}, rejected=value > threshold)
+            assert watch.problem is None
 
 
 def test_few_unknown_and_missing_values_raise_no_alarm() -> None:
