@@ -1,7 +1,8 @@
 """The verdict on a part: it joins the verdicts on the part's frames, or withholds the part with the reason.
 
 A part is rejected if at least `rejects` of its `frames` frames are. So the frame with the M-th highest score decides,
-where M is `rejects`: its score is the score of the part, and its image goes to the sinks.
+where M is `rejects`: its score is the score of the part, and its image goes to the sinks. If the threshold was changed
+between its frames, the rejected ones come before the others.
 """
 
 from __future__ import annotations
@@ -145,7 +146,9 @@ def decided_part(part: Part, rule: PartRule, now_ns: int) -> Scored:
     Returns:
         The deciding frame, with the verdict on the part.
     """
-    by_score = sorted(part.scored, key=lambda one: one.verdict.anomaly_score, reverse=True)
+    by_score = sorted(
+        part.scored, key=lambda one: (one.verdict.is_anomalous, one.verdict.anomaly_score), reverse=True
+    )
     deciding = by_score[rule.rejects - 1]
     verdict = replace(
         deciding.verdict,

@@ -20,9 +20,9 @@ IMAGE = textured(1)
 MAP = np.zeros((32, 64), np.float32)
 
 
-def scored(index: int, score: float, captured_at_ns: int = 0) -> Scored:
+def scored(index: int, score: float, captured_at_ns: int = 0, threshold: float = THRESHOLD) -> Scored:
     frame = Frame(image=IMAGE, index=index, captured_at_ns=captured_at_ns, source="test")
-    return Scored(frame, Verdict(index, score, THRESHOLD, score > THRESHOLD, 1.0, ()), MAP)
+    return Scored(frame, Verdict(index, score, threshold, score > threshold, 1.0, ()), MAP)
 
 
 @pytest.mark.parametrize("n_frames", [1, 2, 3, 4])
@@ -41,6 +41,18 @@ def test_a_part_is_rejected_if_enough_of_its_frames_are(n_frames: int) -> None:
             assert verdict.trigger is not None
             assert (verdict.trigger.number, verdict.trigger.part_id) == (7, "A1")
             assert [one.anomaly_score for one in verdict.trigger.frames] == list(scores)
+
+
+def test_a_threshold_that_changes_between_the_frames_of_a_part_contradicts_none_of_them() -> None:
+    for thresholds in itertools.product((50.0, 100.0), repeat=3):
+        for scores, rejects in itertools.product(itertools.permutations((60.0, 90.0, 110.0)), (1, 2, 3)):
+            frames = [scored(i, score, threshold=thresholds[i]) for i, score in enumerate(scores)]
+            verdict = decided_part(Part(1, None, 0, 0, scored=frames), PartRule(0.0, 3, rejects), 1).verdict
+            assert verdict.trigger is not None
+            assert verdict.is_anomalous == (
+                sum(one.is_anomalous for one in verdict.trigger.frames) >= rejects
+            )
+            assert verdict.is_anomalous == (verdict.anomaly_score > verdict.threshold)
 
 
 def settled(queue: PartQueue, events: list[tuple[int, str]]) -> list[tuple[int, list[int] | None]]:
