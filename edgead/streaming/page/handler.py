@@ -77,7 +77,7 @@ class PageHandler(BoundedHandler):
                 self._post(place.path, self._body())
         except _RefusalError as error:
             self._refuse(error.status, str(error))
-        except ValueError:
+        except (ValueError, OverflowError):
             self._refuse(HTTPStatus.BAD_REQUEST, "not a valid request")
 
     def _get(self, path: str, query: Mapping[str, str]) -> None:

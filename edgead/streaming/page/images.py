@@ -24,6 +24,8 @@ LIVE_EVERY_S = 0.15
 REJECT_EVERY_S = 0.25
 # Time after the last request for an image for which somebody counts as watching.
 _WATCHED_S = 5.0
+# Images that wait until the sinks of records have their verdicts. More would be old when a viewer sees them.
+_MOST_WAITING = 2
 _QUALITY = 85
 
 
@@ -67,13 +69,18 @@ class PageImages(Sink):
     def __init__(self) -> None:
         self._rejects: deque[Snapshot] = deque(maxlen=KEPT_REJECTS)
         self._live: Snapshot | None = None
-        self._number = 0
+        # Numbers of images that the loop has handed over, and that were written.
+        self._wanted = self._number = 0
         self._watched_at_s = self._live_at_s = self._reject_at_s = float("-inf")
 
     def wants(self, verdict: Verdict) -> bool:
         """Return whether an image is due. See `Sink.wants`."""
         now_s = time.monotonic()
-        return self._wants_live(now_s) or self._wants_reject(verdict, now_s)
+        is_due = self._wants_live(now_s) or self._wants_reject(verdict, now_s)
+        if not is_due or self._wanted - self._number >= _MOST_WAITING:
+            return False
+        self._wanted += 1
+        return True
 
     def write(self, frame: Frame, verdict: Verdict, anomaly_map: Float32Array) -> None:
         """Keep an image. See `Sink.write`."""

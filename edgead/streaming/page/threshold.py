@@ -99,7 +99,8 @@ class ThresholdDesk:
             before = bundle.manifest.thresholds[self.part]
             change = ThresholdChange("value", value, 0, 0, 0, utc_now(), before, name)
             bundle = change_threshold(bundle, self.part, Threshold(value, None, None, None, 0, None), change)
-        self._bundle = replace(self._bundle, manifest=bundle.manifest)
-        _log.info("threshold of %s: %g instead of %g, set by %s", self.part, value, self.value, name)
-        self.value = value
-        self._line.set_threshold(value, name)
+            # With the lock, so that the stream gets the changes of two viewers in the order of the bundle.
+            self._bundle = replace(self._bundle, manifest=bundle.manifest)
+            _log.info("threshold of %s: %g instead of %g, set by %s", self.part, value, self.value, name)
+            self.value = value
+            self._line.set_threshold(value, name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -14,20 +16,23 @@ from edgead.bundle import open_bundle
 from edgead.bundle.manifest import Manifest
 from edgead.bundle.set_threshold import change_threshold
 from edgead.bundle.threshold_changes import ThresholdChange
+from edgead.errors import EdgeadError
 from edgead.files.records import utc_now
 from edgead.imaging.heatmap import overlay
 from edgead.scoring.threshold import Threshold
 from edgead.streaming import LineControl
+from edgead.streaming.deliveries import Deliveries
 from edgead.streaming.drift import DriftWatch
 from edgead.streaming.page import Page, PageAddress
 from edgead.streaming.page.feed import CHART_VERDICTS, PageFeed
 from edgead.streaming.page.images import KEPT_REJECTS, MOST_PX, PageImages, Snapshot
 from edgead.streaming.page.threshold import ThresholdDesk
+from edgead.streaming.record import Record
 from edgead.types import UInt8Array, Verdict
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.stream_page import GOOD_SCORES, LOCAL, SIZE, Viewer, opened_page, page_bundle, watched
-from tests.helpers.stream_parts import frame, textured
-from tests.helpers.trigger_parts import wait_until
+from tests.helpers.stream_parts import Records, frame, textured
+from tests.helpers.trigger_parts import LIMIT_S, wait_until
 
 MAP = np.zeros((SIZE.height_px, SIZE.width_px), np.float32)
 
@@ -121,6 +126,27 @@ def test_a_change_keeps_what_another_command_set_meanwhile(tmp_path: Path) -> No
     ]
 
 
+def test_changes_of_two_viewers_reach_the_stream_in_the_order_of_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, line = page_bundle(tmp_path), LineControl()
+    desk, set_threshold = ThresholdDesk(100.0, "washer", bundle, line), line.set_threshold
+
+    def late(value: float, by: str) -> None:
+        # Another viewer sets a threshold just before the stream gets the one of the first.
+        monkeypatch.setattr(line, "set_threshold", set_threshold)
+        with suppress(EdgeadError):
+            desk.set(70.0, "Ali")
+        set_threshold(value, by)
+
+    monkeypatch.setattr(line, "set_threshold", late)
+    desk.set(85.5, "Kim")
+    taken = []
+    while (new := line.take_threshold()) is not None:
+        taken.append(new.value)
+    assert taken[-1] == desk.value == open_bundle(bundle.path).manifest.thresholds["washer"].value
+
+
 def test_a_change_that_cannot_be_kept_changes_nothing(tmp_path: Path) -> None:
     bundle = page_bundle(tmp_path)
     with opened_page(bundle) as page:
@@ -142,7 +168,7 @@ def test_a_change_that_cannot_be_kept_changes_nothing(tmp_path: Path) -> None:
         assert page.line.take_threshold() is None
 
 
-@pytest.mark.parametrize("value", ["85", None, True, -1, 0, [], {}])
+@pytest.mark.parametrize("value", ["85", None, True, -1, 0, [], {}, pytest.param(10**400, id="huge")])
 def test_a_value_that_is_no_threshold_is_refused(tmp_path: Path, value: object) -> None:
     bundle = page_bundle(tmp_path)
     with opened_page(bundle) as page:
@@ -248,6 +274,25 @@ def test_an_image_has_its_heat_map() -> None:
     drawn = decoded(Snapshot(1, frame(image), verdict(0, 180.0), heat).jpeg()).astype(np.float32)
     expected = overlay(image, heat, 100.0).astype(np.float32)
     assert np.abs(drawn - expected).mean() < 6.0 < np.abs(drawn - image).mean()
+
+
+def test_images_that_wait_for_a_slow_log_are_few_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgead.streaming.page.images.REJECT_EVERY_S", 0.0)
+    go_on, images = threading.Event(), PageImages()
+
+    class Slow(Records):
+        def record(self, record: Record) -> None:
+            assert go_on.wait(LIMIT_S)
+            super().record(record)
+
+    with Deliveries([Slow(), images], waits=False, survives=True) as outputs:
+        for index in range(5 * images.capacity):
+            outputs.verdict(frame(textured(9), index), verdict(index, 150.0), MAP)
+        go_on.set()
+        outputs.finish()
+        (_, count) = outputs.counts()
+    assert (count.written, count.lost) == (len(images.rejects()), 0)
+    assert 0 < count.written < images.capacity
 
 
 def test_no_image_is_handed_over_while_nobody_watches() -> None:
