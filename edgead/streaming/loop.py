@@ -104,7 +104,7 @@ def stream(
                 reason = _end_of(error)
                 raise
             finally:
-                run.stop(reason)
+                run.stop(line, reason)
                 # A read that hangs and a sink that hangs share the time that the end may take.
                 capture.stop()
                 outputs.finish()
@@ -136,14 +136,13 @@ def _judge(
         if stop is not None and stop.is_set():
             return "it was stopped"
         run.check_sinks()
-        frame = run.take(capture, line)
-        taken_ns, on_line = time.monotonic_ns(), line.problem()
+        frame, on_line = run.take(capture, line)
+        taken_ns = time.monotonic_ns()
         if frame is None and capture.ended:
             return "the source has ended"
         problem = None if frame is None else run.problem(frame, taken_ns)
         run.update(frame, problem, on_line, capture.dropped, taken_ns / 1e9)
-        if problem is None and on_line is PAUSED:
-            problem = PAUSED
+        problem = problem or (PAUSED if on_line is PAUSED else None)
         if frame is not None and problem is None:
             run.score(frame, taken_ns)
         elif frame is not None and problem is not None:
@@ -218,10 +217,7 @@ class _Run:
                 self._outputs.verdict(*decided)
 
     def withhold(self, frame: Frame, problem: Problem) -> None:
-        """Count a frame without a verdict, and give it to the sinks if it is a single one.
-
-        Only the first of each cause is logged, because many may follow.
-        """
+        """Count a frame without a verdict, log the first of a cause, and give a single one to the sinks."""
         if problem.cause in _LOGGED and not self._withheld[problem.cause]:
             hint = f": {REBUILD}" if problem.cause == "not_finite" else ""
             _log.warning("%s: frame %d gets no verdict: %s%s", frame.source, frame.index, problem.text, hint)
@@ -234,15 +230,16 @@ class _Run:
         elif problem.cause != "unchanged":
             self._outputs.no_verdict(problem.text)
 
-    def take(self, capture: Capture, line: LineControl) -> Frame | None:
-        """Wait for the next frame and take its threshold; withhold parts without a verdict. See `Capture.take`."""
+    def take(self, capture: Capture, line: LineControl) -> tuple[Frame | None, Problem | None]:
+        """Wait for the next frame, see `Capture.take`; return it and the problem of the whole stream."""
         if line.is_paused and self._check is None:
             # The frames of files wait.
             time.sleep(TICK_S)
-            return None
+            return None, PAUSED
         frame = capture.take(min(TICK_S, inf if self._parts is None else self._parts.settle(line.is_paused)))
         self._threshold = self._outputs.take_threshold(line, self._part, self._threshold)
-        return frame
+        # A frame of a file that is in hand gets its verdict, also if a pause has come just now.
+        return frame, None if self._check is None else line.problem()
 
     def check_sinks(self) -> None:
         """Raise the failure of a sink. See `Deliveries.check`."""
@@ -263,8 +260,9 @@ class _Run:
         if change is not None:
             self._report(change)
 
-    def stop(self, reason: str) -> None:
-        """Withhold the parts that wait, and report the end of the stream, with its reason."""
+    def stop(self, line: LineControl, reason: str) -> None:
+        """Take the last thresholds, withhold the parts that wait, and report the end of the stream, with its reason."""
+        self._outputs.take_threshold(line, self._part, self._threshold)
         if self._parts is not None:
             self._parts.end()
         self._report(self._health.stop(reason, time.monotonic()))

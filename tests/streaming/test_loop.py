@@ -251,6 +251,11 @@ def test_a_new_threshold_decides_from_the_next_frame_on_and_every_change_is_repo
         line.set_threshold(70.0, "Ali")
         line.set_threshold(50.0, "Kim")
         yield textured(60)
+        wait_until(lambda: len(records.of("verdict")) == 2)
+        # The bundle has this one already, although no frame follows.
+        line.pause()
+        wait_until(lambda: records.states[-1][0] == "paused")
+        line.set_threshold(90.0, "Kim")
 
     stream(
         FakeSession(SIZE, score=level_of),
@@ -270,5 +275,6 @@ def test_a_new_threshold_decides_from_the_next_frame_on_and_every_change_is_repo
         ("threshold", 70.0, 100.0, "Ali", "washer"),
         ("threshold", 50.0, 70.0, "Kim", "washer"),
         ("verdict", 50.0, None, None, "washer"),
+        ("threshold", 90.0, 50.0, "Kim", "washer"),
     ]
     assert [record["is_anomalous"] for record in records.of("verdict")] == [False, True]

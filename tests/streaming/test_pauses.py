@@ -10,6 +10,7 @@ from edgead.errors import InputError
 from edgead.runtime import FakeSession
 from edgead.streaming import LineControl, PartRule, stream
 from edgead.streaming.freshness import Problem
+from edgead.streaming.line import NewThreshold
 from edgead.streaming.parts import MOST_PENDING
 from edgead.types import UInt8Array
 from tests.helpers.part_line import LIMIT_S, THRESHOLD, Line, level_of
@@ -90,6 +91,22 @@ def test_a_file_waits_while_it_is_paused() -> None:
     assert while_paused == [0]
     assert [one["frame_index"] for one in out.of("verdict")] == list(range(5))
     assert out.of("withheld") == []
+
+
+def test_no_frame_of_a_file_is_lost_to_a_pause_that_comes_with_it() -> None:
+    class Sudden(LineControl):
+        """A pause that comes just after the loop has looked for one."""
+
+        def take_threshold(self) -> NewThreshold | None:
+            threading.Timer(0.05, self.resume).start()
+            self.pause()
+            return None
+
+    control, out = Sudden(), Records()
+    source = ScriptedSource(lambda: (textured(level) for level in range(3)), live=False)
+    summary = stream(FakeSession(SIZE), source, [out], size=SIZE, threshold=THRESHOLD, line=control)
+    assert [one["frame_index"] for one in out.of("verdict")] == [0, 1, 2]
+    assert summary.withheld == {}
 
 
 def test_triggers_that_come_too_fast_are_counted_as_missed() -> None:
