@@ -59,8 +59,8 @@ class _Limit(NamedTuple):
 class DriftWatch:
     """Watches whether scores and images of good parts are those of the build; may be read from any thread.
 
-    The doubt ends when the statistic has fallen to the root of its value for an alarm, which takes about a hundred
-    good parts like those of the build.
+    The doubt ends when the statistic has fallen to the root of its value for an alarm, which takes one to three
+    hundred good parts like those of the build.
 
     Args:
         reference: Values of the good images of the build by quantity: "score" and names of

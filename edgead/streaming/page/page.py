@@ -80,7 +80,9 @@ class Page(Closing):
             ) from error
         self.port = self._server.port
         self.access = Access(replace(address, port=self.port))
-        shown = f"[{address.host}]" if ":" in address.host else address.host
+        # All addresses of this machine are no address for a browser.
+        host = socket.gethostname() if address.host in ("0.0.0.0", "::") else address.host  # noqa: S104 (a comparison)
+        shown = f"[{host}]" if ":" in host else host
         self.url = f"http{'s' if address.tls else ''}://{shown}:{self.port}/"
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(POLL_S,), name="edgead-page", daemon=True

@@ -142,6 +142,7 @@ def test_a_name_of_somebody_else_does_not_lead_here(inside: Viewer) -> None:
 def test_a_page_for_other_machines_takes_their_names_for_this_one(tmp_path: Path) -> None:
     own = socket.gethostname()
     with opened_page(page_bundle(tmp_path), PageAddress("0.0.0.0", 0, TOKEN)) as page:
+        assert page.url == f"http://{own}:{page.port}/"
         viewer = Viewer(page.port)
         for host in (
             own,
