@@ -168,6 +168,8 @@ def attacks(port: int) -> dict[str, Attack]:
         ),
         "another host": (16, flood, b"GET /numbers HTTP/1.1\r\nHost: evil\r\n\r\n"),
         "paths": (16, flood, head("GET", "/../../../../etc/passwd", cookie)),
+        "headers of 6 MB": (16, flood, head("GET", "/numbers", *["X: " + "\r" * 65_000] * 95)),
+        "cookie of 60 KB": (16, flood, head("GET", "/numbers", 'Cookie: a="' + "\\" * 60_000)),
         "body of 1 GB": (4, large, head("POST", "/pause", cookie, JSON, f"Content-Length: {2**30}")),
         f"{SLOW_CLIENTS} slow clients": (SLOW_CLIENTS, drip, head("GET", "/numbers", "X: " + "y" * 500)),
         "100 clients that never read": (100, never_read, head("GET", "/live.jpg", cookie)),
