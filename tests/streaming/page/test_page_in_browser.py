@@ -86,7 +86,7 @@ def test_a_technician_watches_a_stream_and_changes_it(tmp_path: Path) -> None:
             find("#set").click()
             wait_until(lambda: "Kim, page, 127.0.0.1" in text("#changes"))
             assert find("#limit").get_attribute("y1") != limit
-            assert not find("#set").is_enabled()
+            wait_until(lambda: not find("#set").is_enabled())
             assert seen.viewer.numbers()["threshold"]["value"] == chosen
             # A second viewer changes the threshold, too.
             assert seen.viewer.post("/threshold", {"value": 123.5, "name": "Ali"}).status == 200
