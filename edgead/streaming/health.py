@@ -37,6 +37,8 @@ CAUSES_S = 1.0
 REPEAT_S = 10.0
 # Time between two verdicts on different parts, so that one part which stays in view does not count many times.
 _PART_S = 1.0
+# The same for drift: its promise is about parts that count once, and a slow line shows one part for many seconds.
+_DRIFT_PART_S = 30.0
 _SINKS_EVERY_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -80,7 +82,7 @@ class Health:
         self._blur = None if sharpness_limit is None else BlurWatch(sharpness_limit)
         self._drift = drift
         self._taken, self._has_begun, self._bad = 0, False, Counter[Cause]()
-        self._last_part = -math.inf
+        self._last_part = self._last_drift_part = -math.inf
         self._sinks_at_s = -math.inf
         self._sink_problem: Problem | None = None
         self._times_s: dict[str, float] = {}
@@ -96,7 +98,7 @@ class Health:
     def judged(self, frame: Frame, image: UInt8Array, verdict: Verdict) -> None:
         """Count the verdict on a frame in which something has moved.
 
-        Of a camera or a video, one verdict in a second counts.
+        Of a camera or a video, one verdict in a second counts, and one in half a minute for drift.
 
         Args:
             frame: Frame with a verdict.
@@ -111,12 +113,16 @@ class Health:
         if part - self._last_part >= _PART_S:
             self._last_part = part
             self._rejects.add(verdict.is_anomalous)
-            if self._blur is None and self._drift is None:
+            counts_for_drift = self._drift is not None and (
+                not (self._source.live or self._source.fps) or part - self._last_drift_part >= _DRIFT_PART_S
+            )
+            if self._blur is None and not counts_for_drift:
                 return
             measured = image_statistics(image)
             if self._blur is not None:
                 self._blur.add(measured["sharpness"])
-            if self._drift is not None:
+            if self._drift is not None and counts_for_drift:
+                self._last_drift_part = part
                 values = {"score": verdict.anomaly_score, **measured}
                 self._drift.add(values, rejected=verdict.is_anomalous)
 

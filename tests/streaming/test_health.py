@@ -11,6 +11,7 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.imaging.sharpness import sharpness_limit
 from edgead.runtime import FakeSession
 from edgead.streaming import StreamPolicy, stream
+from edgead.streaming.drift import DriftWatch
 from edgead.streaming.freshness import Problem
 from edgead.streaming.health import NO_NEW_FILE_AFTER_S, NO_SIGNAL_AFTER_S, REPEAT_S, Health
 from edgead.streaming.sinks import SinkCount
@@ -20,6 +21,7 @@ from edgead.types import Frame, UInt8Array, Verdict
 from tests.helpers.stream_parts import SIZE, ScriptedSource, StateRecord, textured
 
 IMAGE = textured(90)
+GOOD = Verdict(0, 0.5, 1.0, False, 5.0, ())
 REJECT = Verdict(0, 2.0, 1.0, True, 5.0, ())
 DARK = Problem("dark", "the image is dark", ": 7 of 255")
 LATE = Problem("late", "the image is older than 1 s", ": 1.2 s")
@@ -29,12 +31,17 @@ class Line:
     """A stream without threads: a source, its sinks, its clocks, and the changes of its state."""
 
     def __init__(
-        self, live: bool = True, endless: bool = False, fps: float | None = None, by_signal: bool = False
+        self,
+        live: bool = True,
+        endless: bool = False,
+        fps: float | None = None,
+        by_signal: bool = False,
+        drift: DriftWatch | None = None,
     ) -> None:
         self.source = ScriptedSource(lambda: iter(()), live)
         self.source.endless, self.source.fps, self.source.by_signal = endless, fps, by_signal
         self.sinks = [SinkCount("jsonl:x", 0, 0)]
-        self.health = Health(self.source, lambda: self.sinks, None, 0.0)
+        self.health = Health(self.source, lambda: self.sinks, None, 0.0, drift=drift)
         self.now_s, self.wall_s, self.index = 0.0, 1e9, 0
         self.changes: list[StateChange] = []
 
@@ -226,6 +233,27 @@ def test_rejects_of_all_parts_degrade_a_stream(live: bool, fps: float | None, ve
     assert needed <= verdicts
     assert needed > verdicts - 3
     assert line.found() == [("running", ()), ("degraded", ("rejects",))]
+
+
+@pytest.mark.parametrize(
+    ("live", "fps", "step_s"),
+    # One dark part, which fills half a minute of a camera or of a video; each image of a folder is a part.
+    [(True, None, 30.0), (False, 2.0, 30.0), (False, None, 0.5)],
+)
+def test_a_part_that_stays_in_view_counts_once_for_drift(
+    live: bool, fps: float | None, step_s: float
+) -> None:
+    watch = DriftWatch({"brightness": [200.0 + number / 10 for number in range(300)]})
+    line = Line(live=live, fps=fps, drift=watch)
+    frames_of_part = round(step_s / 0.5)
+    for number in range(10 * frames_of_part):
+        line.step(True, 0.5)
+        line.health.judged(Frame(IMAGE, number, round(line.now_s * 1e9), ""), IMAGE, GOOD)
+    assert watch.problem is None
+    for number in range(10 * frames_of_part, 30 * frames_of_part):
+        line.step(True, 0.5)
+        line.health.judged(Frame(IMAGE, number, round(line.now_s * 1e9), ""), IMAGE, GOOD)
+    assert watch.problem is not None
 
 
 def test_a_stream_tells_a_wrong_part_and_its_states_to_every_sink(caplog: pytest.LogCaptureFixture) -> None:
