@@ -30,12 +30,12 @@ def data(tmp_path):
 @pytest.mark.parametrize(
     ("options", "hyperparameters"),
     [
-        ([], (100, 16, 5e-3, "hard-positions")),
+        ([], (50, 4, 5e-3, "hard-positions")),
         (["--preset", "paper"], (200, 16, 5e-3, "per-position")),
         (["--preset", "paper", "--method", "stfpm"], (100, 32, 0.4, "per-position")),
         (["--preset", "paper", "--method", "stfpm", "--epochs", "3"], (3, 32, 0.4, "per-position")),
-        (["--loss", "flattened", "--learning-rate", "0.1"], (100, 16, 0.1, "flattened")),
-        (["--batch-size", "2"], (100, 2, 5e-3, "hard-positions")),
+        (["--loss", "flattened", "--learning-rate", "0.1"], (50, 4, 0.1, "flattened")),
+        (["--batch-size", "2"], (50, 2, 5e-3, "hard-positions")),
     ],
 )
 def test_the_preset_gives_the_missing_options(data, monkeypatch, options, hyperparameters):
