@@ -25,7 +25,8 @@ def tls_context(ca: str | None, cert: str | None = None, key: str | None = None)
         context = ssl.create_default_context(cafile=ca)
         if cert is not None:
             context.load_cert_chain(cert, key)
-    except (OSError, ssl.SSLError) as error:
+    except (OSError, ssl.SSLError, ValueError) as error:
+        # A path with a null byte is a ValueError.
         files = ", ".join(file for file in (ca, cert, key) if file is not None)
         raise SinkError(
             f"cannot read {files} ({error})", hint="give certificates and keys as PEM files"

@@ -216,6 +216,7 @@ def test_tls_checks_the_certificate_and_a_wrong_password_is_a_problem(tmp_path: 
         ("mqtt://broker/line?spool=s&keep=0", InputError),
         ("mqtt://broker/line?spool=s&ca=cert.pem", SinkError),
         ("mqtts://broker/line?spool=s&ca=nowhere.pem", SinkError),
+        ("mqtts://broker/line?spool=s&ca=a%00b.pem", SinkError),
         ("mqtt://broker/line?spool=nowhere/s", EdgeadError),
     ],
 )
