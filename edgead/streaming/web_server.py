@@ -6,7 +6,9 @@ headers would take seconds of the interpreter's time, which the loop needs.
 
 from __future__ import annotations
 
+import logging
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -19,6 +21,8 @@ CONNECTION_S = 2.0
 MOST_CONNECTIONS = 16
 MOST_REQUEST_BYTES = 2**14
 POLL_S = 0.1
+
+_log = logging.getLogger(__name__)
 
 
 class BoundedServer(ThreadingHTTPServer):
@@ -72,7 +76,10 @@ class BoundedServer(ThreadingHTTPServer):
                 socket.socket.shutdown(one, socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing about a client that hangs up."""
+        """Log an error of ours with its place; say nothing about a client that hangs up or is cut off."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            _log.error("answer to a request failed", exc_info=error)
 
 
 class BoundedHandler(BaseHTTPRequestHandler):
