@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgead.errors import SinkError
 from edgead.runtime import FakeSession
 from edgead.streaming import stream
 from edgead.streaming.deliveries import Deliveries
@@ -26,11 +27,15 @@ class Held(LatestSink):
     def __init__(self) -> None:
         super().__init__()
         self.holds, self.may_go_on = threading.Event(), threading.Event()
+        self.failures = 0
         self.shown: list[tuple[str, int | None, int]] = []
 
     def _show(self) -> None:
         self.holds.set()
         assert self.may_go_on.wait(LIMIT_S)
+        if self.failures:
+            self.failures -= 1
+            raise SinkError("not now")
         number = None if self.latest.verdict is None else self.latest.verdict["frame_index"]
         self.shown.append((self.latest.state, number, self.latest.good))
 
@@ -58,6 +63,21 @@ def test_only_verdicts_are_replaced_and_none_if_the_source_waits(waits: bool) ->
         # A change of the state that the next record shows is neither.
         written, replaced = 2, 2
     assert outputs.counts() == (SinkCount("Held", written, 0, None, replaced),)
+
+
+def test_verdicts_that_are_replaced_while_the_sink_fails_are_lost() -> None:
+    sink = Held()
+    sink.failures = 1
+    with Deliveries([sink], waits=False, survives=True) as outputs:
+        outputs.state(BACK)
+        assert sink.holds.wait(LIMIT_S)
+        for index in range(3):
+            outputs.verdict(frame(textured(1), index), verdict(index), MAP)
+        sink.may_go_on.set()
+    assert sink.shown[0] == ("running", 2, 3)
+    (count,) = outputs.counts()
+    # The state, which failed, and the verdicts before the newest one.
+    assert (count.written, count.lost, count.replaced) == (1, 3, 0)
 
 
 def test_a_verdict_that_comes_without_a_signal_is_counted_and_not_shown() -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from edgead.errors import TriggerError
 from edgead.streaming import open_trigger
 from edgead.streaming.triggers.base import MOST_ID_BYTES, MOST_ID_CHARACTERS
 from edgead.streaming.triggers.command import Lines
-from tests.helpers.trigger_parts import started, wait_until
+from tests.helpers.trigger_parts import LIMIT_S, started, wait_until
 
 
 def test_each_line_of_a_command_is_a_part(tmp_path: Path) -> None:
@@ -87,9 +88,14 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_command_ends_with_a_stream_that_is_killed(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parents[3]), str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    process = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    # No pipes: the command would have them, too, and the test would wait for its end.
+    with (tmp_path / "errors").open("w+") as errors:
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=errors, check=False, timeout=LIMIT_S
+        )
+    assert done.returncode == -signal.SIGKILL, (tmp_path / "errors").read_text()
+    number = int((tmp_path / "pid").read_text())
+    process = Path(f"/proc/{number}/stat")
 
     def is_gone() -> bool:
         try:
@@ -98,7 +104,11 @@ def test_a_command_ends_with_a_stream_that_is_killed(tmp_path: Path) -> None:
         except (FileNotFoundError, ProcessLookupError):
             return True
 
-    wait_until(is_gone)
+    try:
+        wait_until(is_gone)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("command", ["", "no-such-command-here", "sh -c 'open quote"])
