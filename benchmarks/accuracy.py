@@ -24,7 +24,7 @@ import numpy as np
 
 from edgead.bundle import open_bundle
 from edgead.data import open_dataset
-from edgead.evaluation.evaluate import score_dataset
+from edgead.evaluation.dataset_scores import score_dataset
 from edgead.runtime import open_session
 from edgead.training.run import open_run
 

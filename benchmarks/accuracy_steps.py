@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from edgead.data import open_dataset
-from edgead.evaluation.evaluate import evaluate, score_dataset
+from edgead.evaluation.dataset_scores import score_dataset
+from edgead.evaluation.evaluate import evaluate
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method, rd
 from edgead.models.base import DistillationMethod

@@ -1,11 +1,11 @@
-"""The graphs of every method in float16 and INT8, on ONNX Runtime and as engines of TensorRT for RTX.
+"""The graphs of every method in float16 and INT8 as engines of TensorRT for RTX.
 
     python benchmarks/int8_engines.py --data ../shared/data --work /tmp/int8
 
 The runs and calibrations are those of int8.py. INT8 stands beside float16 layers, as `edgead build` converts for
-TensorRT 10 and newer. Decisions are those of the graph on ONNX Runtime, because no engine runs without a GPU. The
-engines are built for one image, without a GPU; their layers are counted from the list of the builder. The results are
-int8_engines.json and int8_engines.md in benchmarks/results/.
+TensorRT 10 and newer. No engine runs without a GPU, so int8.py compares the decisions of the same graphs on ONNX
+Runtime. The engines are built for one image, without a GPU; their layers are counted from the list of the builder. The
+results are int8_engines.json and int8_engines.md in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engine_sizes import BATCHES, GPUS, figures
-from int8_runs import METHODS, PARTS, Judge, converter_version, labelled_images, machine_and_versions, trained
+from int8_runs import METHODS, PARTS, Judge, converter_version, machine_and_versions, trained
 
 from edgead.engine.precision_converter import Calibrating, CandidatePrecision, ConvertedModel
 from edgead.engine.request import EngineRequest
@@ -27,17 +27,17 @@ from edgead.engine.tensorrt_build import build_engine
 from edgead.files.parsing import write_json
 
 RESULTS = Path(__file__).parent / "results"
-PRECISIONS: tuple[CandidatePrecision, ...] = ("fp32", "fp16", "int8")
+PRECISIONS: tuple[CandidatePrecision, ...] = ("fp16", "int8")
 # Steps of a generated kernel that change the type or the layout of a tensor only, as its name abbreviates them.
 REFORMATS = {"Cast", "Tran", "Resh", "Move"}
 HEADING = (
-    "| method | precision | ONNX, MB | map error | score error | flips | engine, MB | layers "
+    "| method | precision | ONNX, MB | engine, MB | layers "
     "| convolutions in fp32, fp16, int8 | kernels that round | kernels that only reformat | traffic of an image, MB |"
 )
 
 
 def measure(method: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Convert the run of a method, judge its graphs on ONNX Runtime, and compile them.
+    """Convert the run of a method and compile its graphs.
 
     Args:
         method: Name of the method.
@@ -49,23 +49,13 @@ def measure(method: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     run = trained(method, arguments.part, 0, arguments.data, arguments.work)
     cache = arguments.work / "calibration" / converter_version() / "mixed-mse" / f"{run.path.name}.json"
     cache.parent.mkdir(parents=True, exist_ok=True)
-    labelled = labelled_images(run, arguments.part, arguments.data, (arguments.part,))
     rows = []
-    with Judge(run, labelled) as judge:
+    with Judge(run, None) as judge:
         converter = judge.converter(Calibrating(cache=cache), half_beside_int8=True)
         for precision in PRECISIONS:
             converted = converter.graph(precision)
-            judged = {} if precision == "fp32" else judge.row(converted.model)
             rows.append(
-                {
-                    "precision": precision,
-                    "onnx_mb": len(converted.model) / 1e6,
-                    **{
-                        key: judged.get(key)
-                        for key in ("map_error_max", "score_error_max", "decision_flips", "n")
-                    },
-                    **compiled(converted),
-                }
+                {"precision": precision, "onnx_mb": len(converted.model) / 1e6, **compiled(converted)}
             )
             print(method, rows[-1], flush=True)
     return rows
@@ -126,29 +116,19 @@ def page(results: dict[str, Any]) -> str:
         f"`python benchmarks/int8_engines.py --data ../shared/data --work WORK --part {results['part']}`, seed 0. "
         f"{results['machine']}, one engine for SM{', SM'.join(gpu.replace('.', '') for gpu in GPUS)}, one image.",
         "",
-        "Errors and flips: the graph on ONNX Runtime beside float32, on validation images. Decisions of the engines "
-        "were not measured, because no machine with a GPU was at hand. Columns from `engine, MB` on: the engine of "
-        "TensorRT for RTX, as its builder lists the layers. `int8` has float16 layers beside INT8.",
+        "Columns from `engine, MB` on: the engine of TensorRT for RTX, as its builder lists the layers. `int8` has "
+        "float16 layers beside INT8. Decisions of the engines were not measured, because no machine with a GPU was at "
+        "hand. Those of the graphs on ONNX Runtime are in [int8_grid.md](int8_grid.md#float16-beside-int8).",
         "",
         HEADING,
         "|" + "---|" * (HEADING.count("|") - 1),
     ]
     for method, rows in results["methods"].items():
         for row in rows:
-            judged = (
-                ["-"] * 3
-                if row["map_error_max"] is None
-                else [
-                    f"{row['map_error_max']:.3f}",
-                    f"{row['score_error_max']:.3f}",
-                    f"{row['decision_flips']} of {row['n']}",
-                ]
-            )
             cells = [
                 method,
                 row["precision"],
                 f"{row['onnx_mb']:.2f}",
-                *judged,
                 f"{row['engine_mb']:.2f}",
                 str(row["layers"]),
                 ", ".join(str(number) for number in row["convolutions"]),
@@ -161,7 +141,7 @@ def page(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure the methods and write both files."""
+    """Compile the graphs of the methods and write both files."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -170,7 +150,7 @@ def main() -> None:
     parser.add_argument("--part", default="washer", choices=PARTS)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     arguments = parser.parse_args()
-    packages = ("onnxruntime", "tensorrt-rtx", "onnx")
+    packages = ("tensorrt-rtx", "onnx")
     results: dict[str, Any] = {
         "part": arguments.part,
         "machine": machine_and_versions(packages),

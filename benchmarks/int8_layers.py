@@ -4,8 +4,8 @@
 
 For each run the script rounds one layer after the other and compares the anomaly maps with float32, on held-out good
 images and a synthetic defect of each. It does so twice: "plain" rounds the graph as it is exported, with the absolute
-maximum of each tensor as its limit and without bias corrections; "built" is what `edgead build` makes. The results are
-int8_layers.md and a figure for each run in benchmarks/results/.
+maximum of each tensor as its limit and without bias corrections; "built" is what `edgead build` makes before it leaves
+layers in float for their harm. The results are int8_layers.md and a figure for each run in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ Map errors are root mean squares over all pixels of {count} images, held-out goo
 relative to the threshold of the run, in per cent. A layer is named by its output tensor in the ONNX graph; T is the
 teacher, S the student. "Up to here" rounds this layer and all layers above it in the table. "Plain" rounds the exported
 graph with the absolute maximum of each tensor as its limit, without bias corrections; "built" is what `edgead build`
-makes. First, last, depthwise and transposed convolutions are float in both.
+makes before it leaves layers in float for their harm. First, last, depthwise and transposed convolutions are float in
+both.
 """
 
 

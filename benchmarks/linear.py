@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/linear.py
 
-Both graphs have the default teacher at 256 pixels and random students, which changes neither times nor sizes. The two
-models take turns, and the CPU time of one thread counts, so that other work on the machine changes little. TensorRT for
-RTX builds the engines for SM86, SM89 and SM120 without a GPU, so their times are not measured here; the memory traffic
-is the sum of the inputs, constants and outputs of all layers, as in engine_sizes.py. The result is linear.json in
-benchmarks/results/.
+Both graphs have the default teacher at 256 pixels and random students, which are as fast and as large as trained ones.
+The two models take turns, and the CPU time of one thread counts, so that other work on the machine changes little.
+TensorRT for RTX builds the engines for SM86, SM89 and SM120 without a GPU, so their times are not measured here; the
+memory traffic is the sum of the inputs, constants and outputs of all layers, as in engine_sizes.py. The result is
+linear.json in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import torch
 from engine_sizes import GPUS, figures
 from onnx import ModelProto
 
@@ -31,6 +32,7 @@ from edgead.files.parsing import write_json
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method
 from edgead.models.components.teacher import DEFAULT_TEACHER
+from edgead.models.linear import LinearReconstruction
 
 RESULTS = Path(__file__).parent / "results"
 SIZE = ModelSize(256, 256)
@@ -40,7 +42,12 @@ IMAGES, WARM_UP = 100, 20
 def graph_of(name: str) -> ModelProto:
     """Export a method with the default teacher and an untrained student."""
     teacher = METHODS[name].create_teacher(DEFAULT_TEACHER, "random")
-    return onnx_from_method(create_method(name, teacher, SIZE, METHODS[name].losses[0]).eval(), SIZE)
+    method = create_method(name, teacher, SIZE, METHODS[name].losses[0]).eval()
+    if isinstance(method, LinearReconstruction):
+        # The means of an untrained student are zeros, which would be folded away.
+        method.kept[:, ::2] = 1.0
+        method.means[:, 1::2] = torch.randn_like(method.means[:, 1::2])
+    return onnx_from_method(method, SIZE)
 
 
 def latencies(graphs: dict[str, ModelProto]) -> dict[str, float]:

@@ -73,7 +73,7 @@ def measure(data: Path, count: int, hold_out: str, runs: Path, options: list[str
     opened = open_bundle(bundle)
     with open_session(opened) as session:
         scores = [
-            np.array(list(score_images(session, samples, opened.manifest, skip_broken=False).values()))
+            np.array(list(score_images(session, samples, opened.manifest, skip_broken=False)[0].values()))
             if samples
             else np.empty(0)
             for samples in (counted[0], counted[1], unseen)

@@ -65,12 +65,16 @@ def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[
     folders, run_path = paths_of(data, "data"), path_of(out, "out")
     # Checks that need no torch come first, because its import takes seconds.
     from edgead.data import open_dataset
+    from edgead.data.view_options import VIEW_OPTIONS, view_of
     from edgead.files.atomic import check_directory
     from edgead.files.lock import exclusive
     from edgead.files.progress import is_first_process
     from edgead.imaging.decode import check_bit_depth
     from edgead.imaging.preprocess import ModelSize
 
+    # An update has the view of its run, unless another is given, which is refused.
+    viewed = "base" not in given or not given.keys().isdisjoint(VIEW_OPTIONS)
+    view = view_of(given)
     if "size" in given:
         ModelSize.parse(str(given["size"]))
     check_bit_depth(given.get("bit_depth"))
@@ -81,7 +85,7 @@ def train(data: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[
     with exclusive(run_path) if is_first_process() else nullcontext():
         with needs_extra("train", "edgead train"):
             from edgead.training.start import start_training
-        return start_training(folders, run_path, given)
+        return start_training(folders, run_path, {**given, **({"view": view} if viewed else {})})
 
 
 def build(run: Run | Bundle | PathLike, out: PathLike, **options: Unpack[BuildOptions]) -> Bundle:
@@ -180,19 +184,13 @@ def load(
             from edgead.training.run import open_run
         run = open_run(path)
         description = f"{path} (run: {run.method_name}, {run.teacher_name})"
-        sources = dict.fromkeys(run.thresholds, "edgead train")
-        return Model(run.session(), run.size, run.thresholds, description, run.bit_depth, threshold, sources)
+        return Model(
+            run.session(), run.size, run.thresholds, description, run.bit_depth, threshold, view=run.view
+        )
     if (path / "manifest.json").is_file():
-        from edgead.bundle import Bundle, open_bundle, threshold_sources
-        from edgead.runtime import open_session
+        from edgead.bundle import Bundle, open_bundle
 
-        bundle = model if isinstance(model, Bundle) else open_bundle(path)
-        manifest = bundle.manifest
-        description = f"{path} (bundle: {manifest.method}, {manifest.teacher}, {manifest.precision})"
-        session = open_session(bundle, threads=threads)
-        thresholds, sources = manifest.thresholds, threshold_sources(manifest)
-        depth = manifest.bit_depth
-        return Model(session, manifest.size, thresholds, description, depth, threshold, sources, bundle)
+        return Model.of_bundle(model if isinstance(model, Bundle) else open_bundle(path), threads, threshold)
     state = "is neither a run nor a bundle" if path.exists() else "does not exist"
     raise InputError(f"{path} {state}", hint="give a directory that edgead train or edgead build wrote")
 
@@ -268,6 +266,7 @@ def stream(
         >>> summary.frames_scored == summary.frames_seen
         True
     """
+    from edgead.streaming.plan import CameraPlan, StreamPlan
     from edgead.streaming.start import start_stream
 
     chosen = checked_options(StreamOptions, options)
@@ -277,7 +276,8 @@ def stream(
         shown = without_secrets(str(sinks))[:200]
         raise InputError(f"sinks is {shown!r}", hint="give a list of addresses, such as ['status:']")
 
-    def load_it() -> Model:
-        return load(model, threads=chosen.get("threads"), threshold=chosen.get("threshold"))
-
-    return start_stream(load_it, str(given), sinks, chosen)
+    threads = chosen.pop("threads", None)
+    of_all = {name: chosen.pop(name) for name in ("serve", "feedback") if name in chosen}
+    plan = StreamPlan((CameraPlan(str(given), sink=tuple(sinks), **chosen),), **of_all)
+    (summary,) = start_stream(lambda: load(model, threads=threads), plan).cameras.values()
+    return summary

@@ -43,6 +43,7 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
         3: "outside tolerance: a bundle decides otherwise than its model; a build wrote nothing, a start was refused",
         4: "collapsed: the model learnt nothing, or gives a constant",
         5: "incomplete: some images have no verdict, such as broken files; all others are written",
+        6: "slower: a benchmark is slower than the one that it is compared with",
         129: "interrupted by SIGHUP: the terminal was closed",
         130: "interrupted by Ctrl-C",
         143: "interrupted by SIGTERM",
@@ -210,6 +211,12 @@ class IncompleteError(EdgeadError):
     """Some images of a prediction have no verdict; the results of all others are written."""
 
     exit_code = 5
+
+
+class SlowerError(EdgeadError):
+    """A benchmark is slower than the one that it is compared with."""
+
+    exit_code = 6
 
 
 @contextmanager

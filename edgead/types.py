@@ -24,7 +24,9 @@ Float64Array: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Fusion: TypeAlias = Literal["add", "multiply"]
 Quantize: TypeAlias = Literal["all", "student"]
-Backend: TypeAlias = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+Backend: TypeAlias = Literal[
+    "onnxruntime", "openvino", "openvino-gpu", "openvino-npu", "tensorrt", "tensorrt-rtx"
+]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 

@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 import edgead  # noqa: F401 (before any onnxruntime, whose telemetry it switches off)
+from edgead.files import addresses
 
 ROOT = Path(__file__).parent
 # Files that take longest, the longest first. They start first, so that no process works alone on one at the end.
 LONG = (
     "export/test_every_method.py",
+    "cluster/test_ray.py",
     "models/test_uninformed_students.py",
     "cli/test_compare.py",
     "cli/test_import_to_bundle.py",
@@ -113,3 +115,10 @@ def graphs_exported_once() -> Iterator[None]:
 
     with exports.graphs_exported_once():
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_of_other_tests() -> Iterator[None]:
+    """A secret of a stream's file is hidden in every later address of the process."""
+    yield
+    addresses._REMEMBERED.clear()

@@ -21,9 +21,9 @@ FLOORS = (
     {"files", "imaging", "scoring"},
     {"bundle", "data", "plugin"},
     {"models", "runtime"},
-    {"training", "export", "evaluation", "streaming"},
-    {"importers", "engine", "prediction"},
-    {"comparison", "demo"},
+    {"training", "export", "evaluation", "streaming", "other_runtimes"},
+    {"importers", "engine", "prediction", "benchmark", "cluster"},
+    {"comparison", "demo", "serving"},
     {"api"},
     {"cli"},
     {"__main__"},
@@ -190,6 +190,7 @@ def test_torch_lives_in_its_rooms():
 
 def test_a_backends_library_is_imported_in_its_room():
     assert importers("onnxruntime") == {"edgead.runtime.onnxruntime"}
+    assert importers("openvino") == {"edgead.runtime.openvino"}
     assert importers("tensorrt") == importers("tensorrt_rtx") == {"edgead.runtime.tensorrt.library"}
     assert importers("cuda") == {
         "edgead.runtime.tensorrt.cuda",

@@ -36,8 +36,8 @@ from edgead.bundle.manifest import (
     Manifest,
     check_file_name,
 )
-from edgead.errors import BundleError, InputError
-from edgead.files.atomic import check_directory, replace_directory, restore_directory
+from edgead.errors import BundleError
+from edgead.files.atomic import check_directory, check_empty, replace_directory, restore_directory
 
 __all__ = ["SCHEMA", "Bundle", "FileEntry", "Manifest", "check_out", "open_bundle", "write_bundle"]
 
@@ -167,8 +167,8 @@ def check_out(out: Path) -> None:
         InputError: No directory can be made there, or it holds files that are not a bundle.
     """
     check_directory(out)
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise InputError(f"{out} holds files that are no bundle", hint="choose an empty or new directory")
+    if not (out / MANIFEST).is_file():
+        check_empty(out, "bundle", hidden_too=True)
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:

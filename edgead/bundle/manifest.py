@@ -25,10 +25,11 @@ from edgead.errors import BundleError, InputError
 from edgead.files.parsing import RecordError, check_object, json_text, parse_json, shown
 from edgead.files.records import record_errors, record_from, utc_now
 from edgead.imaging.preprocess import ModelSize, check_preprocess_spec, preprocess_spec
+from edgead.imaging.view import WHOLE, View
 from edgead.scoring.threshold import Threshold
 from edgead.text import printable
 
-SCHEMA = 8
+SCHEMA = 9
 MAX_MANIFEST_BYTES = 2**20
 MAX_RECORDED_IMAGES = 8000
 """Largest number of images that set the thresholds of a bundle. The manifest has at most 120 bytes for each."""
@@ -93,6 +94,7 @@ class Manifest:
         files: Hash and size of each file, by path relative to the bundle with `/` as separator. `write_bundle` sets it.
         bit_depth: Depth of the values of image files with samples of 16 bits that the model was trained on; None for
             the depth of the files. Every image file that the model scores is read with it.
+        view: Part of an image that the model inspects, and the way to its size.
         created_at: Time of the build, ISO 8601 in UTC.
         edgead_version: Version of edgead that built the bundle.
         schema: Version of the format of the manifest.
@@ -112,6 +114,7 @@ class Manifest:
     changes: Mapping[str, tuple[ThresholdChange, ...]] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     bit_depth: int | None = None
+    view: View = WHOLE
     created_at: str = field(default_factory=utc_now)
     edgead_version: str = __version__
     schema: int = SCHEMA
@@ -134,6 +137,7 @@ class Manifest:
             "target": self.target,
             "precision": self.precision,
             "preprocess": preprocess_spec(self.size, self.bit_depth),
+            "view": asdict(self.view),
             "thresholds": {part: asdict(threshold) for part, threshold in self.thresholds.items()},
             "training": dict(self.training),
             "verification": dict(self.verification),
@@ -221,6 +225,8 @@ def check_file_name(name: str) -> None:
 def _check(manifest: Manifest) -> None:
     """Raise RecordError, InputError or BundleError, which names the key, for a value that `to_json` would not write."""
     check_part_names(list(manifest.thresholds))
+    manifest.view.ignored()
+    manifest.view.check_tiles(manifest.size)
     for key in ("method", "teacher", "backend", "target", "precision", "edgead_version"):
         text = getattr(manifest, key)
         # These texts are printed to terminals and are in error messages of one line.

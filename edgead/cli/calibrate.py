@@ -94,6 +94,7 @@ def _opened(model: Path, data: list[Path]) -> tuple[bytes, ModelSize, Callable[[
     with needs_extra("train", "edgead calibrate of a run"):
         from edgead.training.run import open_run
     from edgead.engine.build import onnx_from_run
+    from edgead.engine.calibration_images import calibration_rows
 
     run = open_run(model)
-    return onnx_from_run(run), run.size, lambda count: run.training_images(count).images
+    return onnx_from_run(run), run.size, lambda count: calibration_rows(run.training_images(count), count)

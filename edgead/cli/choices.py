@@ -7,9 +7,25 @@ target any TOML file, so the lists of these two are suggestions; all others are 
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+RunOrBundle = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN|BUNDLE",
+        help="Directory that edgead train or edgead build wrote.",
+        show_default=False,
+    ),
+]
+"""Model of the commands that take a run or a bundle."""
+
+BundleDirectory = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="Directory that edgead build wrote.", show_default=False)
+]
+"""Model of the commands that take a bundle only."""
 
 BitDepth = Annotated[
     int | None,
@@ -20,6 +36,17 @@ BitDepth = Annotated[
     ),
 ]
 """Option `--bit-depth` of the commands that make a run."""
+
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ray[:ADDRESS]",
+        help="Ray cluster to run on: ray for Ray on this machine, ray:auto, or ray:HOST:PORT; ?cpus=N gives each "
+        "training N cores.",
+        show_default="this machine, one after the other",
+    ),
+]
+"""Option `--on` of the commands with many trainings."""
 
 
 class Choice(str, Enum):
@@ -64,6 +91,22 @@ class Preset(Choice):
     PAPER = "paper"
 
 
+class Fit(Choice):
+    """Ways of an image to the model's size."""
+
+    STRETCH = "stretch"
+    PAD = "pad"
+    CROP = "crop"
+    TURN = "turn"
+
+
+class Fusion(Choice):
+    """Ways to join the scales of a map."""
+
+    ADD = "add"
+    MULTIPLY = "multiply"
+
+
 class Layout(Choice):
     """Folder layouts of datasets."""
 
@@ -102,6 +145,9 @@ class Backend(Choice):
     """Libraries that run a bundle."""
 
     ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+    OPENVINO_GPU = "openvino-gpu"
+    OPENVINO_NPU = "openvino-npu"
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
 
@@ -174,7 +220,16 @@ class WithholdStill(Choice):
     NEVER = "never"
 
 
-TARGETS = ("cpu", "datacenter", "jetson-orin", "jetson-thor", "rtx-desktop")
+TARGETS = (
+    "cpu",
+    "datacenter",
+    "intel",
+    "intel-gpu",
+    "intel-npu",
+    "jetson-orin",
+    "jetson-thor",
+    "rtx-desktop",
+)
 TEACHERS = (
     "tf_efficientnet_lite0",
     "tf_efficientnet_lite1",

@@ -11,6 +11,7 @@ from edgead.cli.choices import (
     TEACHERS,
     BitDepth,
     Method,
+    On,
     Preset,
     TrainingPrecision,
     Variant,
@@ -85,12 +86,14 @@ def compare(
             "--list", help="Print one shell command line for each unfinished cell, and train nothing."
         ),
     ] = False,
+    on: On = None,
 ) -> None:
     """Compare methods on datasets with several seeds.
 
     Trains, builds and evaluates each cell, then writes one page. A cell is one dataset, method and seed. The same
     command again continues a comparison that was killed, runs failed cells again and skips finished cells. Cells may
-    run elsewhere, for example with --list | parallel; then the same command without --list collects the results.
+    run elsewhere: on a Ray cluster with --on, or with --list | parallel; then the same command without --list collects
+    the results.
     """
     from edgead.cli.progress import ProgressDisplay, echo, first_line
     from edgead.files.packages import require_packages
@@ -99,6 +102,8 @@ def compare(
     first_line(
         f"comparing {', '.join(names)} on {' and '.join(folder.name or str(folder) for folder in data)}"
     )
+    from edgead.cluster.job import absolute_paths
+    from edgead.cluster.place import check_place, open_executor
     from edgead.comparison.grid import command_lines, plan_grid
     from edgead.errors import EdgeadError
     from edgead.evaluation.report import check_report_packages
@@ -108,10 +113,11 @@ def compare(
     check_bit_depth(bit_depth)
     require_packages("train", "edgead compare", "torch", "timm", "lightning_fabric")
     check_report_packages()
+    check_place(on)
     options = {
         "epochs": None if epochs is None else str(epochs),
         "teacher": teacher,
-        "teacher-weights": None if teacher_weights is None else _from_anywhere(teacher_weights),
+        "teacher-weights": None if teacher_weights is None else absolute_paths(teacher_weights),
         "size": size,
         "preset": value_of(preset),
         "training-precision": value_of(training_precision),
@@ -129,7 +135,9 @@ def compare(
     from edgead.comparison.run import run_grid
 
     with ProgressDisplay() as display:
-        comparison = collect(grid, run_grid(grid))
+        with open_executor(on) as executor:
+            failed_cells = run_grid(grid, executor)
+        comparison = collect(grid, failed_cells)
         page = write_comparison(comparison)
     echo(comparison_text(comparison))
     echo(f"time: {display.total}\npage: {page}")
@@ -158,10 +166,3 @@ def _check_methods(names: list[str]) -> None:
             raise InputError(
                 f"unknown variant {name!r}", hint=f"give rstpm:VARIANT with one of {listed(tuple(Variant))}"
             )
-
-
-def _from_anywhere(weights: str) -> str:
-    """Replace files by their absolute paths, because a listed line may run in any directory."""
-    return ",".join(
-        str(Path(part).resolve()) if Path(part).is_file() else part for part in weights.split(",")
-    )

@@ -12,6 +12,8 @@ from typing import Any
 from edgead.cli.model_info import ModelInfo, PartInfo, Verification
 from edgead.errors import EdgeadError, InputError, RunError, needs_extra
 from edgead.files.atomic import restore_directory
+from edgead.files.records import record_from
+from edgead.imaging.view import View
 from edgead.text import path_text
 
 MAX_JSON_BYTES = 16 * 2**20
@@ -83,6 +85,7 @@ def _bundle(path: Path) -> ModelInfo:
         method=manifest.method,
         teacher=manifest.teacher,
         size=str(manifest.size),
+        view=str(manifest.view),
         precision=manifest.precision,
         target=manifest.target,
         backend=manifest.backend,
@@ -139,6 +142,7 @@ def _run(path: Path) -> ModelInfo:
             method=config["method"] if variant == "standard" else f"{config['method']}:{variant}",
             teacher=config["teacher"],
             size=config["size"] if "x" in config["size"] else f"{config['size']}x{config['size']}",
+            view=str(record_from(View, config["view"])),
             precision=config["training_precision"],
             target=None,
             backend=None,

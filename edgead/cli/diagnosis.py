@@ -106,14 +106,27 @@ def _version(*distributions: str) -> str | None:
 
 
 def _backends() -> tuple[Finding, ...]:
-    """Check ONNX Runtime, CUDA and the TensorRT libraries."""
+    """Check ONNX Runtime, OpenVINO, CUDA and the TensorRT libraries."""
     from edgead.runtime.onnxruntime import library_version
 
     try:
         onnxruntime = Finding("onnxruntime", f"{library_version()}, CPU")
     except BackendError as error:
         onnxruntime = Finding("onnxruntime", None, str(error))
-    return (onnxruntime, *_tensorrt())
+    return (onnxruntime, *_openvino(), *_tensorrt())
+
+
+def _openvino() -> tuple[Finding, ...]:
+    """Check OpenVINO and the devices that it has drivers for."""
+    from edgead.runtime.openvino import OPENVINO_BACKENDS, device_name, library_version
+
+    def finding(backend: str) -> Finding:
+        try:
+            return Finding(backend, f"{library_version()}, {device_name(backend)}")
+        except BackendError as error:
+            return Finding(backend, None, str(error))
+
+    return tuple(map(finding, OPENVINO_BACKENDS))
 
 
 def _tensorrt() -> tuple[Finding, ...]:

@@ -7,18 +7,11 @@ from typing import Annotated
 
 import typer
 
-from edgead.cli.choices import Layout
+from edgead.cli.choices import Layout, RunOrBundle
 
 
 def eval_(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN|BUNDLE",
-            help="Directory that edgead train or edgead build wrote.",
-            show_default=False,
-        ),
-    ],
+    model: RunOrBundle,
     data: Annotated[
         Path,
         typer.Argument(

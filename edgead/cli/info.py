@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edgead.cli.choices import RunOrBundle
+
 
 def info(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN|BUNDLE",
-            help="Directory that edgead train or edgead build wrote.",
-            show_default=False,
-        ),
-    ],
+    model: RunOrBundle,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Describe a run or a bundle.

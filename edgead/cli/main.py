@@ -8,23 +8,27 @@ first character.
 from __future__ import annotations
 
 import errno
-import io
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any, NoReturn
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 
 from edgead import __version__
+from edgead.cli.bench import bench
 from edgead.cli.build import build
 from edgead.cli.calibrate import calibrate
-from edgead.cli.command import Command, UsageError
+from edgead.cli.command import Command, UsageError, command_line_error
 from edgead.cli.compare import compare
 from edgead.cli.demo import demo
 from edgead.cli.doctor import doctor
 from edgead.cli.eval import eval_
+from edgead.cli.export_deepstream import export_deepstream
+from edgead.cli.export_triton import export_triton
 from edgead.cli.import_ import import_
 from edgead.cli.info import info
 from edgead.cli.interrupt import CommandInterruptedError, exit_code_of, interruptible, signals_interrupt
@@ -32,6 +36,7 @@ from edgead.cli.library_warnings import library_warnings_as_lines
 from edgead.cli.plugin import plugin
 from edgead.cli.predict import predict
 from edgead.cli.progress import echo, report
+from edgead.cli.serve import serve
 from edgead.cli.standard_streams import STANDARD_OUTPUT, drop_standard_output, usable_standard_streams
 from edgead.cli.stream import stream
 from edgead.cli.threshold import threshold
@@ -81,6 +86,10 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("predict", predict, "the results so far are kept; the same command continues"),
     ("compare", compare, "finished cells are kept; the same command continues"),
     ("stream", stream, "the output of the sinks is kept"),
+    ("serve", serve, "the answers so far were sent"),
+    ("bench", bench, "nothing was written; the same command starts again"),
+    ("export-deepstream", export_deepstream, "an earlier export stays; the same command starts again"),
+    ("export-triton", export_triton, "an earlier export stays; the same command starts again"),
     ("demo", demo, "finished steps are kept; the same command continues"),
     ("doctor", doctor, "nothing was written"),
 )
@@ -90,7 +99,18 @@ app.add_typer(plugin, name="plugin")
 
 
 def main() -> None:
-    """Run the command line of this process and exit.
+    """Run the command line of this process, see `run_command_line`, and end the process."""
+    before = threading.enumerate()
+    try:
+        run_command_line()
+    except SystemExit as end:
+        _end_with_hung_threads(before, end.code)
+        raise
+    _end_with_hung_threads(before, 0)
+
+
+def run_command_line() -> None:
+    """Run the command line of this process and raise SystemExit, unless the exit code is 0.
 
     The exit codes are `edgead.errors.EXIT_CODES`. An error is printed as ``error: <one line>`` on standard error, an
     interrupt as ``interrupted: <one line>``. Errors of the operating system that any command may meet (a path, a
@@ -108,6 +128,18 @@ def main() -> None:
         _run()
 
 
+def _end_with_hung_threads(before: Sequence[threading.Thread], code: object) -> None:
+    """End the process at once if a thread of the command hangs, such as the read of a camera.
+
+    FFmpeg calls Python while it waits for a camera, which crashes the process after the end of the interpreter.
+    """
+    if any(one.name.startswith("edgead-") for one in threading.enumerate() if one not in before):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
 def _run() -> None:
     """Run the command, and convert its errors into a line and an exit code."""
     try:
@@ -117,7 +149,10 @@ def _run() -> None:
             # A failure to flush at the exit of the interpreter could not be caught.
             sys.stdout.flush()
     except UsageError as error:
-        _refuse(error)
+        if (refused := command_line_error(error)) is not None:
+            _fail(refused)
+        error.show()
+        sys.exit(error.exit_code)
     except EdgeadError as error:
         _fail(error)
     except ImportError as error:
@@ -179,12 +214,4 @@ def _fail(error: EdgeadError) -> NoReturn:
     for line in error.table if isinstance(error, VerificationError) else ():
         report(line)
     report(f"error: {hide_arguments(str(error), sys.argv[1:])}")
-    sys.exit(error.exit_code)
-
-
-def _refuse(error: Any) -> NoReturn:
-    """Print a usage error as Typer does and exit: it may name an argument that a shell expanded from a file name."""
-    shown = io.StringIO()
-    error.show(shown)
-    echo(hide_arguments(shown.getvalue(), sys.argv[1:]), err=True, nl=False)
     sys.exit(error.exit_code)

@@ -59,6 +59,7 @@ class ModelInfo:
         method: Method, with its variant behind a colon.
         teacher: timm's name of the teacher.
         size: Image size in pixels, "HxW".
+        view: Part of an image that the model inspects, and the way to its size.
         precision: Precision of the graph, for a run the precision of training.
         target: Target of the bundle, None for a run.
         backend: Backend of the bundle, None for a run.
@@ -81,6 +82,7 @@ class ModelInfo:
     method: str
     teacher: str
     size: str
+    view: str
     precision: str
     target: str | None
     backend: str | None
@@ -107,6 +109,7 @@ class ModelInfo:
             ("method", self.method),
             ("teacher", self.teacher),
             ("image size", self.size),
+            ("view", self.view),
             ("precision", self.precision if self.kind == "bundle" else f"{self.precision} (trained in)"),
         ]
         if self.target is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgead.cli.choices import Save, complete_save, listed
+from edgead.cli.choices import RunOrBundle, Save, complete_save, listed
 
 if TYPE_CHECKING:
     from edgead.prediction.run import Summary
@@ -23,14 +23,7 @@ def _kinds(text: str) -> str:
 
 
 def predict(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN|BUNDLE",
-            help="Directory that edgead train or edgead build wrote.",
-            show_default=False,
-        ),
-    ],
+    model: RunOrBundle,
     images: Annotated[
         list[str],
         typer.Argument(

@@ -14,28 +14,36 @@ from typing import Annotated
 import typer
 
 from edgead.cli.choices import Kind, WithholdStill, listed
-from edgead.errors import SinkError
+from edgead.cli.command import named_options
+from edgead.errors import InputError, SinkError
 
 
 def stream(
+    context: typer.Context,
     bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="Bundle that edgead build wrote.", show_default=False)
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="BUNDLE", help="Bundle that edgead build wrote.", show_default="the one of --config"
+        ),
+    ] = None,
     source: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="Source of frames: a camera number, a video file, a folder of images, rtsp://..., http://... "
+            help="Source of frames; repeat it for several cameras. A camera number, a video file, a folder of images, "
+            "rtsp://..., http://... "
             "(#fps=2 at the end of a snapshot address, #transport=udp of an RTSP address), "
             "v4l2:///dev/video0?width=1280&height=720, genicam://SERIAL?exposure_us=5000&trigger=Line1, gst:PIPELINE, "
             "csi://0?width=1280&height=720&fps=30, or "
             f"synthetic:KIND?fps=10&size=256&defect_rate=0.1&frames=100&seed=0 with KIND {listed(tuple(Kind))}.",
             metavar="URI",
+            show_default="those of --config",
         ),
-    ],
+    ] = None,
     sink: Annotated[
         list[str],
         typer.Option(
-            help="Sink of verdicts; may be repeated. jsonl:FILE (- for the terminal), video:FILE.mkv?fps=25, "
+            help="Sink of verdicts; may be repeated. Several cameras share it. jsonl:FILE (- for the terminal), "
+            "video:FILE.mkv?fps=25, "
             "rejects:DIR?keep=1000, mqtt://HOST/TOPIC?spool=FILE, webhook:https://HOST#spool=FILE, "
             "modbus://HOST/?registers=100, opcua:PORT, prometheus:PORT, status:, window:.",
             metavar="URI",
@@ -101,6 +109,22 @@ def stream(
             show_default="no page",
         ),
     ] = None,
+    feedback: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder for images that viewers of the page mark as good or as a defect; FOLDER?max_mb=1000.",
+            metavar="DIR",
+            show_default="none",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TOML file with all options, for several cameras; no other option comes with it.",
+            show_default="none",
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -115,7 +139,7 @@ def stream(
         typer.Option(
             metavar="N",
             min=1,
-            help="Number of judged frames after which the stream ends, those without a verdict included.",
+            help="Number of judged frames after which a camera ends, those without a verdict included.",
             show_default="no limit",
         ),
     ] = None,
@@ -127,6 +151,14 @@ def stream(
             show_default="the only one",
         ),
     ] = None,
+    roi: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,WIDTH,HEIGHT",
+            help="Part of the camera's image that the stream sees, in pixels, cut out before the view of the bundle.",
+            show_default="the whole image",
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -136,7 +168,7 @@ def stream(
         ),
     ] = None,
 ) -> None:
-    """Score a camera, a video or a folder.
+    """Score cameras, a video or a folder.
 
     Ctrl-C ends the stream cleanly, with a summary.
     """
@@ -147,37 +179,64 @@ def stream(
     # commands let it: without the search, libraries that build uses report leaks.
     atexit.register(gc.freeze)
     with _signals_of_a_pause_ignored():
-        from edgead.api import stream as run_stream
+        from edgead.api import load
         from edgead.bundle import open_bundle
+        from edgead.streaming.config import StreamFile, numbered, read_stream_file
+        from edgead.streaming.plan import CameraPlan
+        from edgead.streaming.start import start_stream
 
-        # Only a bundle is accepted here, because a build has verified it; a run is rejected.
-        opened = open_bundle(bundle)
-        with ProgressDisplay():
-            summary = run_stream(
-                opened,
-                source,
-                sink,
-                watch=watch,
-                wait=wait,
-                max_age=max_age,
-                withhold_still=withhold_still.value,
-                trigger=trigger,
-                trigger_delay=trigger_delay,
-                part_frames=part_frames,
-                part_rejects=part_rejects,
-                serve=serve,
-                threads=threads,
-                max_frames=max_frames,
-                part=part,
-                threshold=threshold,
+        if config is not None:
+            _check_alone(context)
+            file = read_stream_file(config)
+        else:
+            if bundle is None or not source:
+                missing = "BUNDLE" if bundle is None else "--source"
+                raise InputError(f"{missing} is missing", hint="give BUNDLE and --source, or --config FILE")
+            # Of a single camera, so that each sink may be one.
+            sinks, shared = ((), tuple(sink)) if len(source) > 1 else (tuple(sink), ())
+            cameras = numbered(
+                CameraPlan(
+                    one,
+                    sink=sinks,
+                    part=part,
+                    threshold=threshold,
+                    roi=roi,
+                    watch=watch,
+                    wait=wait,
+                    max_frames=max_frames,
+                    max_age=max_age,
+                    withhold_still=withhold_still.value,
+                    trigger=trigger,
+                    trigger_delay=trigger_delay,
+                    part_frames=part_frames,
+                    part_rejects=part_rejects,
+                )
+                for one in source
             )
+            if trigger is not None and len(cameras) > 1:
+                raise InputError(
+                    "--trigger comes with several cameras", hint="give each its own in a file for --config"
+                )
+            file = StreamFile(bundle, cameras, shared, threads, serve, feedback)
+        plan = file.plan()
+        # Only a bundle is accepted here, because a build has verified it; a run is rejected.
+        opened = open_bundle(file.bundle)
+        with ProgressDisplay():
+            summary = start_stream(lambda: load(opened, threads=file.threads), plan)
     # If verdicts go to standard output, the summary goes to standard error.
-    if "jsonl:-" in sink:
+    if plan.writes_to_standard_output:
         echo(summary.text(), err=True)
     else:
         print_if_read(summary.text())
-    if any(count.problem is not None for count in summary.sinks):
+    if summary.has_problem:
         raise typer.Exit(SinkError.exit_code)
+
+
+def _check_alone(context: typer.Context) -> None:
+    """Refuse other options beside --config, because one of two values would be ignored."""
+    given = [option for name, option in named_options(context).items() if name != "config"]
+    if given:
+        raise InputError(f"{given[0]} comes with --config", hint="write it into the file")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgead.cli.choices import Layout
+from edgead.cli.choices import BundleDirectory, Layout
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def threshold(
-    bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="Bundle that edgead build wrote.", show_default=False)
-    ],
+    bundle: BundleDirectory,
     data: Annotated[
         Path | None,
         typer.Argument(
@@ -127,14 +125,15 @@ def threshold(
             opened = undo_change(opened, name)
         elif samples is not None or wish is not None:
             with ProgressDisplay():
-                good_scores, bad_scores = _scored(opened, samples, skip_broken)
+                good_scores, bad_scores, files = _scored(opened, samples, skip_broken)
                 scores = with_cross_fitted(opened, name, good_scores), bad_scores
                 if labelled:
                     table = LabelledScores(*(list(of_kind.values()) for of_kind in scores))
                     for line in table_lines(table, opened.manifest.thresholds[name].value):
                         echo(line)
                 if wish is not None:
-                    opened = change_threshold(opened, name, *new_threshold(opened, name, wish, *scores))
+                    new = new_threshold(opened, name, wish, *scores, files)
+                    opened = change_threshold(opened, name, *new)
     for line in origin_lines(opened.manifest, name):
         echo(line)
     if labelled and wish is None:
@@ -205,15 +204,17 @@ def _fitting(
 
 def _scored(
     bundle: Bundle, samples: GoodAndDefects | None, skip_broken: bool
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Score the good images and the defects."""
+) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
+    """Score the good images and the defects; the third dictionary has the files of the good images."""
     from edgead.evaluation.threshold_setting import score_images
     from edgead.runtime import open_session
 
     if samples is None:
-        return {}, {}
+        return {}, {}, {}
     manifest = bundle.manifest
     with open_session(bundle) as session:
-        good = score_images(session, samples.good, manifest, skip_broken)
-        defects = score_images(session, samples.defects, manifest, skip_broken) if samples.defects else {}
-    return good, defects
+        good, files = score_images(session, samples.good, manifest, skip_broken)
+        if not samples.defects:
+            return good, {}, files
+        defects, _ = score_images(session, samples.defects, manifest, skip_broken)
+    return good, defects, files

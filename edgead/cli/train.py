@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,8 +12,11 @@ from edgead.cli.choices import (
     Accelerator,
     Alignment,
     BitDepth,
+    Fit,
+    Fusion,
     Layout,
     Method,
+    On,
     Preset,
     TrainingPrecision,
     Variant,
@@ -21,9 +24,11 @@ from edgead.cli.choices import (
     listed,
     value_of,
 )
+from edgead.cli.command import named_options
 
 
 def train(
+    context: typer.Context,
     data: Annotated[
         list[Path],
         typer.Argument(
@@ -55,8 +60,53 @@ def train(
         str, typer.Option(metavar="package|hub|random|FILE", help="Source of the teacher's weights.")
     ] = "package",
     size: Annotated[
-        str, typer.Option(metavar="N|HxW", help="Image size in pixels, multiples of 32.")
-    ] = "256",
+        str | None,
+        typer.Option(metavar="N|HxW", help="Image size in pixels, multiples of 32.", show_default="256"),
+    ] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Finished run to go on with, if DATA has new images. It is not changed.",
+            show_default="none",
+        ),
+    ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|HxW",
+            help="Size of tiles in pixels, in place of --size: inspects images at their full resolution.",
+            show_default="no tiles",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Smallest overlap of tiles in pixels.", show_default="32"),
+    ] = None,
+    fit: Annotated[
+        Fit,
+        typer.Option(
+            help="Way to the size: stretch both sides, pad the shorter, crop the longer one, or turn each part "
+            "on a plain ground along the longer side."
+        ),
+    ] = Fit.STRETCH,
+    roi: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,W,H|'X,Y X,Y ...'",
+            help="Region of interest in pixels of the image: a rectangle, or the corners of a polygon.",
+            show_default="the whole image",
+        ),
+    ] = None,
+    ignore: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Image of the size of the images, not black where they are ignored.",
+            show_default="none",
+        ),
+    ] = None,
     layout: Annotated[Layout, typer.Option(help="Folder layout of DATA.")] = Layout.AUTO,
     alignment: Annotated[
         Alignment,
@@ -64,7 +114,12 @@ def train(
     ] = Alignment.AUTO,
     epochs: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Number of epochs.", show_default="the preset's; rd: 50"),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Number of epochs; more of them extend a finished run.",
+            show_default="the preset's; rd: 50",
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -89,6 +144,19 @@ def train(
             metavar="NAME",
             help="Loss of the method; for rd: hard-positions, per-position or flattened.",
             show_default="the preset's; rd: hard-positions",
+        ),
+    ] = None,
+    fusion: Annotated[
+        Fusion | None,
+        typer.Option(help="How rd and rd++ join their scales.", show_default="add"),
+    ] = None,
+    early_stop: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="End after N epochs without a lower loss of the held-out images.",
+            show_default="all epochs",
         ),
     ] = None,
     textures: Annotated[
@@ -129,6 +197,15 @@ def train(
         TrainingPrecision | None,
         typer.Option(help="Precision of the training.", show_default="32-true on a CPU, mixed on a GPU"),
     ] = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option("--tensorboard", help="Also write the losses for TensorBoard, into DIR/tensorboard."),
+    ] = False,
+    each: Annotated[
+        bool,
+        typer.Option("--each", help="Train one model for each folder in DATA, into a folder of --out each."),
+    ] = False,
+    on: On = None,
 ) -> None:
     """Train on images of good parts. The same command again continues a training that was killed.
 
@@ -137,40 +214,58 @@ def train(
     """
     from edgead.cli.interrupt import says_on_interrupt
     from edgead.cli.progress import ProgressDisplay, first_line, report
+    from edgead.cli.train_each import train_each
     from edgead.files.packages import require_packages
     from edgead.files.progress import is_first_process
 
-    first_line(f"training {method} on {' and '.join(folder.name or str(folder) for folder in data)}")
+    if each or on is not None:
+        train_each(context, data, out)
+        return
+
+    doing = f"training {method}" if from_ is None else f"going on with {from_}"
+    first_line(f"{doing} on {' and '.join(folder.name or str(folder) for folder in data)}")
     require_packages("train", "edgead train", "torch", "timm", "lightning_fabric")
     from edgead.api import train as start
 
+    options: dict[str, Any] = {
+        "method": str(method),
+        "variant": str(variant),
+        "preset": str(preset),
+        "teacher": teacher,
+        "teacher_weights": teacher_weights,
+        "size": size,
+        "base": from_,
+        "tile": tile,
+        "overlap": overlap,
+        "fit": str(fit),
+        "roi": roi,
+        "ignore": ignore,
+        "layout": str(layout),
+        "alignment": str(alignment),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "loss": loss,
+        "fusion": value_of(fusion),
+        "early_stop": early_stop,
+        "textures": textures,
+        "seed": seed,
+        "hold_out": hold_out,
+        "false_alarm_rate": false_alarm_rate,
+        "skip_broken": skip_broken,
+        "bit_depth": bit_depth,
+        "accelerator": str(accelerator),
+        "devices": devices,
+        "nodes": nodes,
+        "training_precision": value_of(training_precision),
+        "tensorboard": tensorboard,
+    }
+    if from_ is not None:
+        # What is not named is the run's, not this command's default.
+        named = named_options(context)
+        options = {name: value for name, value in options.items() if name in named or name == "base"}
     with says_on_interrupt(lambda: _kept(out)), ProgressDisplay():
-        start(
-            data,
-            out,
-            method=str(method),
-            variant=str(variant),
-            preset=str(preset),
-            teacher=teacher,
-            teacher_weights=teacher_weights,
-            size=size,
-            layout=str(layout),
-            alignment=str(alignment),
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            loss=loss,
-            textures=textures,
-            seed=seed,
-            hold_out=hold_out,
-            false_alarm_rate=false_alarm_rate,
-            skip_broken=skip_broken,
-            bit_depth=bit_depth,
-            accelerator=str(accelerator),
-            devices=devices,
-            nodes=nodes,
-            training_precision=value_of(training_precision),
-        )
+        start(data, out, **options)
     if is_first_process():
         report(f"run in {out}")
 

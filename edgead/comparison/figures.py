@@ -19,7 +19,8 @@ from edgead.comparison.grid import Cell, Grid, read_json, state_of
 from edgead.comparison.latency import latency_ms, machine_text
 from edgead.data import load_images, open_dataset
 from edgead.errors import EdgeadError, RunError, needs_extra
-from edgead.evaluation.evaluate import evaluate, score_dataset
+from edgead.evaluation.dataset_scores import score_dataset
+from edgead.evaluation.evaluate import evaluate
 from edgead.evaluation.report import write_report
 from edgead.imaging.preprocess import ModelSize
 
@@ -253,8 +254,8 @@ def _evaluate_baseline(grid: Grid, dataset: str, folder: Path) -> None:
     teacher = options.get("teacher", defaults.teacher)
     size, samples = ModelSize.parse(options.get("size", defaults.size)), open_dataset(data)
     if "bit-depth" in options:
-        samples = samples.at_bit_depth(int(options["bit-depth"]))
-    good = load_images(samples.train, size).images
+        samples = samples.read_as(int(options["bit-depth"]))
+    good = load_images(samples.train, size).images[:]
     with nearest_mean(teacher, options.get("teacher-weights", defaults.teacher_weights), good) as session:
         scores = score_dataset(session, samples.test, size)
     details = {"model": f"nearest mean of {teacher}'s features", "data": f"{data} ({samples.layout})"}

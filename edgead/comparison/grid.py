@@ -2,9 +2,9 @@
 
 A cell of the grid is one dataset, one method and one seed. It needs three ordinary commands (`edgead train`, `build`,
 `eval`) that write into known folders. The files of these commands are the only state of a cell, so it does not matter
-who ran the commands, when, or how often they were killed. `edgead.comparison.run` runs them one after the other. To
-spread them over machines, `command_lines` returns the missing commands as lines for a shell, and an existing job runner
-(GNU parallel, xargs, Slurm, Ray) runs the lines. `edgead.comparison.figures` collects the results.
+who ran the commands, when, or how often they were killed. `edgead.comparison.run` runs them on this machine or a Ray
+cluster. For other job runners (GNU parallel, xargs, Slurm), `command_lines` returns the missing commands as lines for a
+shell. `edgead.comparison.figures` collects the results.
 
     OUT/grid.json                                        training options of all cells
     OUT/cells/DATASET/METHOD/seedN/run, bundle, report   output of the three commands
@@ -23,7 +23,7 @@ from typing import Literal, TypeVar
 
 from edgead.data import dataset_path, open_dataset
 from edgead.errors import DataError, InputError, RunError
-from edgead.files.atomic import check_directory, restore_directory
+from edgead.files.atomic import check_directory, check_empty, restore_directory
 from edgead.files.parsing import parse_json, read_bounded, write_json
 from edgead.files.records import record_errors, record_from
 from edgead.text import path_from_text, path_text, shell_line
@@ -270,10 +270,7 @@ def _check_earlier(grid: Grid) -> None:
             options = {name: path_from_text(value) for name, value in earlier.options.items()}
             earlier = replace(earlier, options=options)
     else:
-        if grid.out.is_dir() and any(not entry.name.startswith(".") for entry in grid.out.iterdir()):
-            raise InputError(
-                f"{grid.out} holds files that are no comparison", hint="choose an empty or new directory"
-            )
+        check_empty(grid.out, "comparison")
         earlier = _Earlier(grid.options, {})
     for name in sorted(earlier.options.keys() | grid.options.keys()):
         was, now = earlier.options.get(name), grid.options.get(name)

@@ -5,7 +5,7 @@
 `edgead.data.pseudo_anomalies.contact_sheet` writes an image that shows them.
 """
 
-from edgead.data.images import LoadedImages, load_images, read_sample
+from edgead.data.images import LoadedImages, load_images
 from edgead.data.layouts import LAYOUTS, dataset_path, open_dataset
 from edgead.data.left_out import count_left_out, left_out_text
 from edgead.data.masks import read_mask
@@ -18,6 +18,7 @@ from edgead.data.samples import (
     split_holdout,
     spread_over,
 )
+from edgead.data.stored_images import cut_sample, read_sample
 
 __all__ = [
     "GOOD",
@@ -26,6 +27,7 @@ __all__ = [
     "LoadedImages",
     "Sample",
     "count_left_out",
+    "cut_sample",
     "dataset_path",
     "drawing_order",
     "hold_out",

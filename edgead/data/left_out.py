@@ -16,7 +16,8 @@ def count_left_out(folders: Iterable[Path]) -> dict[str, int]:
         folders: Folders. A folder that cannot be read has no files here.
 
     Returns:
-        Number of files by suffix in lower case, the most frequent first. Hidden files are not counted.
+        Number of files by suffix in lower case, the most frequent first. Hidden files are not counted, and neither is
+        the record of an image: a JSON file with the name of the image.
     """
     counts: Counter[str] = Counter()
     for folder in sorted(set(folders)):
@@ -24,7 +25,13 @@ def count_left_out(folders: Iterable[Path]) -> dict[str, int]:
             files = [path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()]
         except OSError:
             continue
-        counts.update(path.suffix.lower() for path in files if path.suffix.lower() not in IMAGE_SUFFIXES)
+        images = {path.stem for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
+        counts.update(
+            suffix
+            for path in files
+            if (suffix := path.suffix.lower()) not in IMAGE_SUFFIXES
+            and not (suffix == ".json" and path.stem in images)
+        )
     return dict(counts.most_common())
 
 

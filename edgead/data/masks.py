@@ -17,6 +17,7 @@ from edgead.data.layouts import images_in
 from edgead.data.samples import Sample
 from edgead.errors import DataError, ImageError
 from edgead.imaging.decode import read_image, read_pixels, turned
+from edgead.imaging.view import ignore_text
 from edgead.types import BoolArray
 
 
@@ -75,6 +76,27 @@ def marked_pixels(file: Path) -> BoolArray:
         if not marked.any() and not opaque.all():
             marked = opaque
     return np.asarray(turned(marked, pixels.orientation), np.bool_)
+
+
+def read_ignore_mask(file: Path) -> str:
+    """Read an image file whose marked pixels are ignored.
+
+    Args:
+        file: Image file of the size of the images.
+
+    Returns:
+        Text for `edgead.imaging.view.View`.
+
+    Raises:
+        ImageError: The file cannot be read, or it marks no pixel or every pixel.
+    """
+    marked = marked_pixels(file)
+    if marked.all() or not marked.any():
+        raise ImageError(
+            f"the ignore mask {file} marks {'every' if marked.all() else 'no'} pixel",
+            hint="draw what is ignored in white on black, in the size of the images",
+        )
+    return ignore_text(marked)
 
 
 def _is_lossy(data: bytes) -> bool:

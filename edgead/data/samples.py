@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgead.errors import DataError, InputError
+from edgead.imaging.view import WHOLE, View
 
 GOOD = "good"
 
@@ -27,6 +28,7 @@ class Sample:
         defect: Kind of defect, "good" for a good part.
         mask_path: Mask of the same view, an image file, or a folder of several that are merged. None if there is none.
         bit_depth: Depth of the values of a file with samples of 16 bits; see `edgead.imaging.decode.read_image`.
+        view: Part of the image that the model inspects, and the way to its size.
     """
 
     path: Path
@@ -34,6 +36,7 @@ class Sample:
     defect: str = GOOD
     mask_path: Path | None = None
     bit_depth: int | None = None
+    view: View = WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +59,15 @@ class Dataset:
     left_out: Mapping[str, int] = field(default_factory=dict)
     validation: tuple[Sample, ...] = ()
 
-    def at_bit_depth(self, bit_depth: int | None) -> Dataset:
-        """Return the dataset with another depth of its images.
+    def read_as(self, bit_depth: int | None, view: View = WHOLE) -> Dataset:
+        """Return the dataset with another depth and view of its images.
 
         Args:
             bit_depth: Depth of the values of files with samples of 16 bits; None for the depth of the files.
+            view: Part of the images that the model inspects, and the way to its size.
         """
         train, test, validation = (
-            tuple(replace(sample, bit_depth=bit_depth) for sample in samples)
+            tuple(replace(sample, bit_depth=bit_depth, view=view) for sample in samples)
             for samples in (self.train, self.test, self.validation)
         )
         return replace(self, train=train, test=test, validation=validation)

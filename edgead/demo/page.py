@@ -9,7 +9,8 @@ from pathlib import Path
 
 from edgead import __version__
 from edgead.bundle import Bundle
-from edgead.evaluation.evaluate import Evaluation, Scores
+from edgead.evaluation.dataset_scores import Scores
+from edgead.evaluation.evaluate import Evaluation
 from edgead.evaluation.gallery import colour_legend, galleries
 from edgead.evaluation.html import data_uri, image_uri, page_template
 from edgead.evaluation.report import decision_sentence, figure_text, score_charts

@@ -19,10 +19,10 @@ from edgead.data.synthetic.conveyor import write_conveyor_video
 from edgead.data.synthetic.dataset import KINDS, write_dataset
 from edgead.demo.page import Demo, Step, Streamed, write_demo_page
 from edgead.engine.build import build_bundle
-from edgead.errors import InputError
-from edgead.evaluation.evaluate import Evaluation, Scores, evaluate, score_dataset
+from edgead.evaluation.dataset_scores import Scores, score_dataset
+from edgead.evaluation.evaluate import Evaluation, evaluate
 from edgead.evaluation.report import check_report_packages, write_report
-from edgead.files.atomic import check_directory, replace_directory
+from edgead.files.atomic import check_directory, check_empty, replace_directory
 from edgead.files.lock import exclusive
 from edgead.runtime import open_session
 from edgead.streaming import StreamPolicy, stream
@@ -95,8 +95,8 @@ def _check_place(out: Path) -> None:
     found = (
         {entry.name for entry in out.iterdir() if not entry.name.startswith(".")} if out.is_dir() else set()
     )
-    if found - {*KINDS, "index.html"} or found == {"index.html"}:
-        raise InputError(f"--out {out} holds files that are no demo", hint="choose an empty or new directory")
+    if found - {*KINDS, "index.html"} or not found & set(KINDS):
+        check_empty(out, "demo")
 
 
 class _Steps:

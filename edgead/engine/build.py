@@ -17,6 +17,7 @@ import numpy as np
 from edgead.bundle import Bundle, check_out
 from edgead.bundle.manifest import check_recorded_images
 from edgead.data import LoadedImages
+from edgead.engine.calibration_images import calibration_rows
 from edgead.engine.candidate import half_beside_int8
 from edgead.engine.candidate_precisions import fastest_within_tolerance
 from edgead.engine.fidelity import exact_limits, judgement
@@ -28,6 +29,7 @@ from edgead.engine.write import Built, ModelDetails, answers, install
 from edgead.errors import needs_extra
 from edgead.files.cache import temporary_directory
 from edgead.imaging.preprocess import ModelSize
+from edgead.imaging.view import View
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 
@@ -58,6 +60,11 @@ class TrainedRun(Protocol):
     @property
     def bit_depth(self) -> int | None:
         """Depth of the values of image files with samples of 16 bits; None for the depth of the files."""
+        ...
+
+    @property
+    def view(self) -> View:
+        """Part of an image that the model inspects, and the way to its size."""
         ...
 
     @property
@@ -128,7 +135,7 @@ def build_bundle(run: TrainedRun, out: Path, plan: Plan | None = None) -> Bundle
     # Checked now, so that a wrong directory is rejected before minutes of exporting.
     check_out(out)
     validation_images = _validation_images(run, plan)
-    check_recorded_images(sum(len(of_part.good) for of_part in validation_images.values()))
+    check_recorded_images(sum(of_part.count for of_part in validation_images.values()))
     model = onnx_from_run(run)
     exact = _exact(run, model, validation_images)
     graphs = PrecisionConverter(
@@ -136,10 +143,10 @@ def build_bundle(run: TrainedRun, out: Path, plan: Plan | None = None) -> Bundle
         plan.calibrating,
         out.name,
         np.concatenate([of_part.all for of_part in validation_images.values()]),
-        lambda count: run.training_images(count).images,
+        lambda count: calibration_rows(run.training_images(count), count),
         half_beside_int8(plan),
     )
-    details = ModelDetails(run.size, run.method_name, run.teacher_name, run.summary, run.bit_depth)
+    details = ModelDetails(run.size, run.method_name, run.teacher_name, run.summary, run.bit_depth, run.view)
     with temporary_directory() as directory:
         built = fastest_within_tolerance(exact, validation_images, graphs, plan, run.size, directory, began_s)
         return install(out, built, details, plan.target.backend, plan.target_name)
@@ -169,7 +176,7 @@ def _validation_images(run: TrainedRun, plan: Plan) -> dict[str, ValidationImage
     good, labelled, ratios = run.holdout_images(), run.labelled_images(), run.score_ratios
     rate, confidence = plan.rate_and_confidence(run.false_alarm_rate)
     return {
-        part: ValidationImages(loaded.images, labelled.get(part), rate, confidence, ratios.get(part))
+        part: ValidationImages(loaded, labelled.get(part), rate, confidence, ratios.get(part))
         for part, loaded in good.items()
     }
 
@@ -177,7 +184,7 @@ def _validation_images(run: TrainedRun, plan: Plan) -> dict[str, ValidationImage
 def _exact(run: TrainedRun, model: bytes, validation_images: Mapping[str, ValidationImages]) -> Built:
     """Verify the float32 graph against the trained model, or raise VerificationError."""
     with run.session() as reference, OnnxRuntimeSession(model, size=run.size) as session:
-        count = sum(len(of_part.good) for of_part in validation_images.values())
+        count = sum(of_part.count for of_part in validation_images.values())
         _log.info("setting the threshold on %d good images", count)
         # The threshold is the score of one of these images, so rounding in the last bit would decide on that image.
         # The larger of the two scores puts each image on the same side for the model and for the graph.

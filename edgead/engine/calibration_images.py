@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from edgead.data import LoadedImages
 from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
 from edgead.errors import DataError
 from edgead.types import UInt8Array
@@ -22,6 +23,22 @@ MIN_CALIBRATION_IMAGES = 8
 
 # Differs from the seed of the verification, so that clipping limits are not fitted to the defects that verify them.
 _DEFECT_SEED = 1
+
+
+def calibration_rows(loaded: LoadedImages, count: int) -> UInt8Array:
+    """Return images or tiles to calibrate on.
+
+    Args:
+        loaded: Good images.
+        count: Largest number of rows if the images are in tiles.
+
+    Returns:
+        Rows, (N, H, W, 3) uint8 RGB: all images, or tiles that are spread over them.
+    """
+    rows = len(loaded.images)
+    if rows == len(loaded.samples):
+        return np.asarray(loaded.images[:])
+    return loaded.images[np.unique(np.linspace(0, rows - 1, min(rows, count)).astype(np.intp))]
 
 
 def calibration_images(

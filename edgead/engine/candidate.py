@@ -1,8 +1,9 @@
 """Makes the files that run a graph on the target, and opens a session to verify them with.
 
-ONNX Runtime runs the graph itself. For TensorRT an engine is compiled. If the GPU of this machine can run the engine,
-the engine is verified. If the engine is for another GPU, the graph is verified on ONNX Runtime instead. The candidate
-then records that the engine is not verified yet; the device verifies it at its start.
+ONNX Runtime and OpenVINO run the graph itself, on the device of this machine. For TensorRT an engine is compiled. If
+the GPU of this machine can run the engine, the engine is verified. If the engine is for another GPU, the graph is
+verified on ONNX Runtime instead. The candidate then records that the engine is not verified yet; the device verifies
+it at its start.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from edgead.files.cache import cache_directory
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
+from edgead.runtime.openvino import OPENVINO_BACKENDS, OpenVinoSession, device_name
 from edgead.runtime.tensorrt.engine_record import Head, check_fits, this_platform
 from edgead.runtime.tensorrt.library import load_library
+from edgead.types import Backend
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +48,8 @@ class Candidate:
         files: Files that the bundle needs beside the graph, by name.
         verified: True if the target runs what the session runs; False if the session runs the graph instead of the
             engine.
-        timed: Whether the session runs on the GPU of this machine, so that its time can be compared with the time of
-            other candidates.
+        timed: Whether the session runs as on the device, so that its time can be compared with the time of other
+            candidates.
     """
 
     session: Session
@@ -62,13 +65,16 @@ def check_target_here(plan: Plan) -> None:
         plan: Plan of the build.
 
     Raises:
-        BackendError: If the library of the target is missing or too old, or the target is for the GPU of this machine
+        BackendError: If the library of the target is missing or too old, or the target is for a device of this machine
             and there is none.
         MissingExtraError: If the plan converts or compiles a graph and onnx is missing.
     """
-    if plan.target.tensorrt is not None or plan.candidate_precisions != ("fp32",):
+    backend = plan.target.backend
+    if backend != "onnxruntime" or plan.candidate_precisions != ("fp32",):
         with needs_extra("build", "another precision or target"):
             import onnx  # noqa: F401
+    if backend in OPENVINO_BACKENDS:
+        device_name(backend)
     if plan.target.tensorrt is None:
         return
     load_library("tensorrt-rtx" if plan.target.backend == "tensorrt-rtx" else "tensorrt")
@@ -117,8 +123,8 @@ def open_candidate(
         BackendError: If the library is missing, or this machine cannot build or run an engine.
     """
     if plan.target.tensorrt is None:
-        with OnnxRuntimeSession(converted.model, size=size) as session:
-            yield Candidate(session, {}, verified=True)
+        with open_graph(converted, plan.target.backend, size) as session:
+            yield Candidate(session, {}, verified=True, timed=plan.target.backend in OPENVINO_BACKENDS)
         return
     gpu = _gpu()
     if isinstance(gpu, BackendError) and not plan.target.tensorrt.compute_capabilities:
@@ -139,13 +145,32 @@ def open_candidate(
             "engine at its start",
             reason,
         )
-        with OnnxRuntimeSession(converted.model, size=size) as session:
+        with open_graph(converted, plan.target.backend, size) as session:
             yield Candidate(session, files, verified=False)
         return
     from edgead.runtime.tensorrt.session import TensorRTSession
 
     with TensorRTSession(built.path, built.record, size, _REBUILD) as session:
         yield Candidate(session, files, verified=True, timed=True)
+
+
+def open_graph(converted: ConvertedModel, backend: Backend, size: ModelSize) -> Session:
+    """Open a graph with the library of a backend: OpenVINO on its device, or else ONNX Runtime, the reference.
+
+    Args:
+        converted: Graph to run.
+        backend: Backend of the target. The graph of an engine runs on ONNX Runtime.
+        size: Size of the images that the graph takes, in pixels.
+
+    Returns:
+        The session, to be closed by the caller.
+
+    Raises:
+        BackendError: If the library or the device is missing, or the graph does not load.
+    """
+    if backend in OPENVINO_BACKENDS:
+        return OpenVinoSession(converted.model, backend, converted.precision, size=size)
+    return OnnxRuntimeSession(converted.model, size=size)
 
 
 def _compiled(

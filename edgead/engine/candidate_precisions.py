@@ -2,8 +2,8 @@
 
 Each candidate is built, gets its own thresholds, and is compared with the reference on the validation images of each
 part. Of the candidates that are within their tolerance on every part, the fastest is kept: the one with the shortest
-median time on the GPU of this machine, or, without one, the first in the fallback order. If no candidate is within its
-tolerance, nothing is written.
+median time on the device of this machine, or, without one, the first in the fallback order. If no candidate is within
+its tolerance, nothing is written.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def fastest_within_tolerance(
 ) -> Built:
     """Try the candidate precisions of a plan in turn, and return the fastest that decides as the float32 graph.
 
-    If engines run on the GPU of this machine, all candidates are built, and those within their tolerance are timed.
-    Otherwise the fallback order stands for the speed: the first candidate within its tolerance is returned.
+    If the candidates run on a device of this machine, all of them are built, and those within their tolerance are
+    timed. Otherwise the fallback order stands for the speed: the first candidate within its tolerance is returned.
 
     If the plan has several candidates, one that the graph cannot be converted to, or that the compiler refuses, is
     skipped and recorded.
@@ -180,7 +180,7 @@ def _measured(
     size: ModelSize,
     folder: Path,
 ) -> _Measured:
-    """Build one candidate, compare it with the reference, and time it if it holds and runs on this machine's GPU."""
+    """Build one candidate, compare it with the reference, and time it if it holds and runs here as on the device."""
     _log.info("building %s for %s", candidate_precision, plan.target_name)
     converted = graphs.graph(candidate_precision)
     with open_candidate(converted, plan, size, folder) as candidate:

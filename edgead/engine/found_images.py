@@ -14,8 +14,10 @@ from edgead.bundle.manifest import REBUILD, Manifest
 from edgead.bundle.validation_records import recorded_of, score_ratios
 from edgead.data import Dataset, LoadedImages, Sample, load_images, open_dataset, read_sample, spread_over
 from edgead.data.images import image_hash
+from edgead.engine.calibration_images import calibration_rows
 from edgead.errors import DataError, ImageError, InputError
-from edgead.imaging.preprocess import ModelSize, resize_to_model
+from edgead.imaging.frame import cut_image
+from edgead.imaging.preprocess import ModelSize
 from edgead.types import UInt8Array
 
 _log = logging.getLogger(__name__)
@@ -26,14 +28,14 @@ class FoundImages:
     """Images of one part of a bundle.
 
     Attributes:
-        good: Good images that the threshold was set on, (N, H, W, 3) uint8 RGB.
+        good: Good images that the threshold was set on, at the model's size.
         calibrating: Samples to calibrate on: the other good images, or all of them if they are cross-fitted.
         labelled: Test images; None if there are none.
         ratios: Ratio of the cross-fitted score of each good image, see `edgead.scoring.cross_fitting`; None if the
             images are held out.
     """
 
-    good: UInt8Array
+    good: LoadedImages
     calibrating: list[Sample]
     labelled: LoadedImages | None
     ratios: list[float] | None
@@ -41,11 +43,11 @@ class FoundImages:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A dataset: its good images with a known hash, by hash, those to calibrate on, and its part (None if unknown)."""
+    """A dataset: its good samples with a known hash, by hash, those to calibrate on, and its part (None if unknown)."""
 
     path: Path
     dataset: Dataset
-    found: dict[str, UInt8Array]
+    found: dict[str, Sample]
     calibrating: list[Sample]
     part: str | None = None
 
@@ -94,7 +96,7 @@ def images_of(bundle: Bundle, data: Sequence[Path]) -> dict[str, FoundImages]:
                 hint="give the folder that the model was trained on, unchanged",
             )
         names, of_part = sorted(hashes), ratios[part]
-        good = np.stack([folder.found[name] for name in names])
+        good = load_images([folder.found[name] for name in names], manifest.size)
         test = folder.dataset.test
         labelled = load_images(test, manifest.size, skip_broken=True) if test else None
         images[part] = FoundImages(
@@ -121,9 +123,8 @@ def spread(images: Mapping[str, FoundImages], size: ModelSize) -> Callable[[int]
         Function that takes an approximate number and returns good images to calibrate on, (N, H, W, 3) uint8 RGB,
         spread evenly over all parts.
     """
-    return lambda count: (
-        load_images(spread_over([part.calibrating for part in images.values()], count), size).images
-    )
+    parts = [part.calibrating for part in images.values()]
+    return lambda count: calibration_rows(load_images(spread_over(parts, count), size), count)
 
 
 def _hashes_of(bundle: Bundle, part: str) -> frozenset[str]:
@@ -136,18 +137,18 @@ def _hashes_of(bundle: Bundle, part: str) -> frozenset[str]:
 
 def _read(path: Path, known: frozenset[str], held_out: frozenset[str], manifest: Manifest) -> _Folder:
     """Open a dataset, and find its good images with a known hash and the readable ones that are not held out."""
-    dataset = open_dataset(path).at_bit_depth(manifest.bit_depth)
-    found: dict[str, UInt8Array] = {}
+    dataset = open_dataset(path).read_as(manifest.bit_depth, manifest.view)
+    found: dict[str, Sample] = {}
     calibrating = []
     for sample in (*dataset.train, *dataset.validation):
         # Images are read one at a time, because a dataset may be larger than the memory.
         try:
-            image = resize_to_model(read_sample(sample), manifest.size)
+            _, rows = cut_image(read_sample(sample), sample.view, manifest.size)
         except ImageError:
             continue
-        name = image_hash(image)
+        name = image_hash(rows)
         if name in known:
-            found[name] = image
+            found[name] = sample
         if name not in held_out:
             calibrating.append(sample)
     return _Folder(path, dataset, found, calibrating)

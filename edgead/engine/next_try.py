@@ -1,20 +1,20 @@
 """Explains the refusal of a candidate precision: which half does the harm, and what to try next.
 
 Only a refusal pays for the measurements here: the teacher and the student are quantised alone, and both graphs are
-compared with the reference on ONNX Runtime.
+compared with the reference, on OpenVINO if it is the library of the target, and else on ONNX Runtime.
 """
 
 from __future__ import annotations
 
 import logging
 
+from edgead.engine.candidate import open_graph
 from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import CandidatePrecision, ConvertedModel, PrecisionConverter
 from edgead.engine.reference import Compared, Judged, Reference
 from edgead.engine.refusal import described_measure, refusal
 from edgead.errors import VerificationError
 from edgead.imaging.preprocess import ModelSize
-from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.text import duration
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def refused_candidate(
         The error, with the table and the next thing to try.
 
     Raises:
-        BackendError: If ONNX Runtime cannot run a graph with one quantised half.
+        BackendError: If a graph with one quantised half cannot be run.
     """
     time = f"about {duration(seconds)}"
     if candidate_precision != "int8":
@@ -52,7 +52,7 @@ def refused_candidate(
     _log.info("measuring the teacher and the student alone in INT8")
 
     def judged(converted: ConvertedModel) -> Judged:
-        with OnnxRuntimeSession(converted.model, size=size) as session:
+        with open_graph(converted, plan.target.backend, size) as session:
             return reference.judge(session, plan.target.tolerances.of(converted.precision))
 
     halves = {"teacher": judged(graphs.teacher_in_int8()), "student": judged(graphs.graph("int8-student"))}

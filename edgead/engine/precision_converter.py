@@ -28,9 +28,6 @@ CANDIDATE_PRECISIONS: tuple[CandidatePrecision, ...] = get_args(CandidatePrecisi
 
 Name = TypeVar("Name", bound=str)
 
-SENSITIVITY_IMAGES = 8
-"""Number of calibration images that the sensitive layers are measured on."""
-
 _log = logging.getLogger(__name__)
 
 _PURPOSE = "another precision than fp32"
@@ -228,16 +225,19 @@ class PrecisionConverter:
         )
 
     @cached_property
-    def _sensitive(self) -> tuple[str, ...]:
-        """Find the names of the sensitive layers on some of the calibration images."""
-        from edgead.export.precision.sensitivity import sensitive_layers
+    def _in_float(self) -> tuple[str, ...]:
+        """Find the names of the layers that INT8 leaves in float for their harm."""
+        from edgead.export.precision.sensitivity import float_layers
 
-        images = self._calibration_images
-        spread = images[:: -(-len(images) // SENSITIVITY_IMAGES)]
-        calibration = self.calibration
-        return sensitive_layers(
-            self._equalised, calibration.clipping_limits, calibration.bias_corrections, spread
-        )
+        return float_layers(self._exact, self.calibration.harm)
+
+    @cached_property
+    def _sensitive(self) -> tuple[str, ...]:
+        """Find the names of the sensitive layers among those that INT8 does not leave in float."""
+        harm = self.calibration.harm
+        from edgead.export.precision.sensitivity import SENSITIVE_SHARE, fewest
+
+        return fewest({layer: harm[layer] for layer in harm if layer not in self._in_float}, SENSITIVE_SHARE)
 
     def _half(self, with_tail: bool) -> ConvertedModel:
         """Convert to float16; without `with_tail`, the last convolution of each feature and later nodes stay fp32."""
@@ -266,7 +266,7 @@ class PrecisionConverter:
             calibration.clipping_limits,
             quantize,
             calibration.bias_corrections,
-            excluded,
+            {*self._in_float, *excluded},
         )
         if self._half_beside_int8:
             graph = float16_from_float32(graph, self._equalised_maxima)
@@ -277,6 +277,7 @@ class PrecisionConverter:
             "calibrate_on": self._calibrating.calibrate_on,
             "algorithm": calibration.algorithm,
             "images": calibration.images,
+            "in_float": list(self._in_float),
             "in_fp16": list(in_fp16),
         }
         return ConvertedModel(file_from_graph(graph), "int8", {"calibration": details}, calibration.to_json())

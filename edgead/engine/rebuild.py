@@ -154,7 +154,7 @@ def recompile_bundle(bundle: Bundle, out: Path, plan: Plan) -> Bundle:
 
 def _details(bundle: Bundle) -> ModelDetails:
     old = bundle.manifest
-    return ModelDetails(old.size, old.method, old.teacher, old.training, old.bit_depth)
+    return ModelDetails(old.size, old.method, old.teacher, old.training, old.bit_depth, old.view)
 
 
 def _compared(bundle: Bundle, session: Session, tolerance: Tolerance) -> Compared:

@@ -101,7 +101,7 @@ def refusal(
     )
     lines = [line for part in outside for line in _of_part(part, compared, subject, halves)]
     notes = ["* outside the tolerance"]
-    notes += [f"{' and '.join(halves)}: this half alone in INT8, on ONNX Runtime"] if halves else []
+    notes += [f"{' and '.join(halves)}: this half alone in INT8, without an engine"] if halves else []
     return VerificationError(
         f"{subject} does not decide as the model, so nothing was written (outside the tolerance: {named})",
         hint=hint,

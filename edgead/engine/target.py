@@ -8,7 +8,7 @@ is rejected with the name of the key.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.errors import InputError
 from edgead.files.parsing import parse_toml, read_bounded
 from edgead.files.records import record_errors, record_from
+from edgead.runtime.tensorrt.library import TENSORRT_BACKENDS
 from edgead.types import BACKENDS, Backend
 
 MAX_TARGET_BYTES = 2**16
@@ -25,7 +26,13 @@ MAX_TARGET_BYTES = 2**16
 # The name is written to the record of an engine, and to commands that a user copies.
 _NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}")
 
-_DEFAULTS: Mapping[str, str] = {"onnxruntime": "cpu", "tensorrt-rtx": "rtx-desktop"}
+_DEFAULTS: Mapping[str, str] = {
+    "onnxruntime": "cpu",
+    "openvino": "intel",
+    "openvino-gpu": "intel-gpu",
+    "openvino-npu": "intel-npu",
+    "tensorrt-rtx": "rtx-desktop",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +69,11 @@ class Target:
         fallback_order: Candidate precisions that `--precision auto` tries, fastest first.
         batch: Numbers of images in one inference.
         tolerances: Tolerance of each precision.
-        tensorrt: Settings of the compiler; None for onnxruntime.
+        tensorrt: Settings of the compiler; None for a backend other than TensorRT.
 
     Raises:
-        InputError: If the fallback order is empty, names a precision twice, or has INT8 for TensorRT for RTX, a
-            TensorRT backend has no settings, or onnxruntime has settings.
+        InputError: If the fallback order is empty, names a precision twice or one that the backend cannot compute, a
+            TensorRT backend has no settings, or another one has settings.
     """
 
     description: str
@@ -83,13 +90,13 @@ class Target:
                 f"fallback_order is {list(order)}", hint="name one precision or more, and each of them once"
             )
         self.check_precisions(order, f"fallback_order is {list(order)}")
-        if (self.tensorrt is None) != (self.backend == "onnxruntime"):
+        if (self.tensorrt is None) == (self.backend in TENSORRT_BACKENDS):
             raise InputError(
                 f"backend {self.backend!r} is {'without' if self.tensorrt is None else 'with'} a table [tensorrt]",
                 hint=f"{'add' if self.tensorrt is None else 'remove'} the table",
             )
 
-    def check_precisions(self, precisions: Iterable[str], asked: str) -> None:
+    def check_precisions(self, precisions: Sequence[str], asked: str) -> None:
         """Check before any work that the backend can compute some precisions.
 
         Args:
@@ -97,7 +104,7 @@ class Target:
             asked: Description of the request, at the beginning of the message.
 
         Raises:
-            InputError: If one is INT8 and the backend is TensorRT for RTX.
+            InputError: If one is INT8 and the backend is TensorRT for RTX, or float32 and the backend is an NPU.
         """
         # Source: NVIDIA, "TensorRT-RTX documentation", support matrix.
         if self.backend == "tensorrt-rtx" and any(name.startswith("int8") for name in precisions):
@@ -105,6 +112,9 @@ class Target:
                 f"{asked}, and TensorRT for RTX supports INT8 for weights only: INT8 moves more memory than fp16",
                 hint="build fp16 for this target",
             )
+        # Source: Intel, "OpenVINO documentation", NPU device, supported inference data types.
+        if self.backend == "openvino-npu" and "fp32" in precisions:
+            raise InputError(f"{asked}, and an NPU computes in float16", hint="build fp16 for this target")
 
 
 def target_names() -> tuple[str, ...]:

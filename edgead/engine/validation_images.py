@@ -15,24 +15,28 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgead.data import LoadedImages
 from edgead.data.images import image_hash
 from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
-from edgead.imaging.image_statistics import IMAGE_STATISTICS, image_statistics
-from edgead.runtime.agreement import BATCH
+from edgead.imaging.image_statistics import IMAGE_STATISTICS, mean_statistics
 from edgead.runtime.base import Session
+from edgead.runtime.framed import BATCH, infer_images, infer_rows, join_rows
 from edgead.scoring import metrics
 from edgead.scoring.cross_fitting import check_ratios
 from edgead.scoring.threshold import Threshold, threshold_from_normal_scores
-from edgead.types import Float32Array, Float64Array, UInt8Array
+from edgead.types import Float32Array, Float64Array
+
+COMPARED_ROWS = 128
+"""Number of tiles, or of images that the memory does not hold, on which a graph is compared with its reference."""
 
 
 class ValidationImages:
     """The validation images of one part.
 
     Args:
-        good: Good images, (N, H, W, 3) uint8 RGB at the model's size, N >= 1.
+        loaded: Good images, at the model's size, one or more.
         labelled: Test images, good ones and defects, or None. They are only used for the AUROC.
         false_alarm_rate: Share of good parts that may be called defective, see `edgead.scoring.threshold`.
         confidence: Confidence that this share is not exceeded, from 0 to 1.
@@ -40,41 +44,56 @@ class ValidationImages:
             was not trained on them.
 
     Attributes:
-        good: Good images, (N, H, W, 3) uint8 RGB.
-        defects: Synthetic defect of each good image in the same order, (N, H, W, 3) uint8 RGB.
+        good: Good images, (N, H, W, 3) uint8 RGB. Of images in tiles, some tiles of all images; of images that the
+            memory does not hold, some of them.
+        defects: Synthetic defect of each in the same order, (N, H, W, 3) uint8 RGB.
         all: Good images, then synthetic defects, (2N, H, W, 3) uint8 RGB.
+        count: Number of good images that set the threshold.
     """
 
     def __init__(
         self,
-        good: UInt8Array,
+        loaded: LoadedImages,
         labelled: LoadedImages | None,
         false_alarm_rate: float,
         confidence: float,
         ratios: Sequence[float] | None = None,
     ) -> None:
+        self.count = len(loaded.samples)
         if ratios is not None:
-            check_ratios(ratios, len(good))
-        self.good, self.defects = good, synthetic_defects(good)
+            check_ratios(ratios, self.count)
+        # Each image by itself, unless there are too many rows to keep and to score with two sessions.
+        self._is_plain = len(loaded.images) == self.count and isinstance(loaded.images, np.ndarray)
+        rows = loaded.images if self._is_plain else loaded.images[_spread(len(loaded.images))]
+        self.good = np.asarray(rows)
+        self.defects = synthetic_defects(self.good)
         self.all = np.concatenate([self.good, self.defects])
-        self._labelled = labelled
+        self._loaded, self._labelled = loaded, labelled
         self._false_alarm_rate, self._confidence = false_alarm_rate, confidence
         self._ratios = None if ratios is None else list(ratios)
 
     def scores(self, *sessions: Session) -> Float64Array:
-        """Score the good images, as if the model were not trained on them.
+        """Score the good images through their view, as if the model were not trained on them.
 
         Args:
             *sessions: Sessions that share a threshold. Each image counts with the larger of their scores. The
                 batches are the same as in the comparison, because a score can depend on its batch in the last bit.
 
         Returns:
-            Scores in the order of `good`, (N,) float64, multiplied by the ratios if there are any.
+            Scores in their order, (N,) float64, multiplied by the ratios if there are any.
         """
-        found: Float64Array = np.max(
-            [_scores(session, self.all)[: len(self.good)] for session in sessions], axis=0
-        ).astype(np.float64)
+        found: Float64Array = np.max([self._scores(session) for session in sessions], axis=0).astype(
+            np.float64
+        )
         return found if self._ratios is None else found * self._ratios
+
+    def _scores(self, session: Session) -> Float32Array:
+        if not self._is_plain:
+            return scores_of(session, self._loaded, range(self.count))
+        found = infer_rows(session, self.all)
+        if not self._loaded.framings:
+            return found.anomaly_score[: self.count]
+        return np.array([score for score, _ in join_rows(self._loaded.framings, found)], np.float32)
 
     def threshold(self, scores: Float64Array) -> Threshold:
         """Set the threshold from the scores of the good images.
@@ -100,10 +119,11 @@ class ValidationImages:
             JSON values: `validation_images`, the IDs, and in the same order `validation_scores`, the statistics of the
             images, and `validation_ratios` if the images are cross-fitted.
         """
-        measured = [image_statistics(image) for image in self.good]
+        images = [self._loaded.rows(number) for number in range(self.count)]
+        measured = [mean_statistics(rows) for rows in images]
         ratios = {} if self._ratios is None else {"validation_ratios": self._ratios}
         return {
-            "validation_images": [image_hash(image) for image in self.good],
+            "validation_images": [image_hash(rows) for rows in images],
             "validation_scores": [float(score) for score in scores],
             **{f"validation_{name}": [_rounded(one[name]) for one in measured] for name in IMAGE_STATISTICS},
             **ratios,
@@ -124,7 +144,7 @@ class ValidationImages:
         known = (labels == 0) | (labels == 1)
         if len(set(labels[known])) < 2:
             return None
-        scores = _scores(session, self._labelled.images[known])
+        scores = scores_of(session, self._labelled, np.flatnonzero(known).tolist())
         return metrics.auroc(scores, labels[known] == 1) if np.isfinite(scores).all() else 0.0
 
 
@@ -133,7 +153,30 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
 
 
-def _scores(session: Session, images: UInt8Array) -> Float32Array:
-    """Score images (N, H, W, 3) in batches of `BATCH`; return (N,) float32."""
-    batches = range(0, len(images), BATCH)
-    return np.concatenate([session.infer(images[start : start + BATCH]).anomaly_score for start in batches])
+def scores_of(session: Session, loaded: LoadedImages, numbers: Sequence[int]) -> Float32Array:
+    """Score some of the images, through their view.
+
+    Args:
+        session: Session of the model.
+        loaded: Images.
+        numbers: Numbers of the images to score, M of them.
+
+    Returns:
+        Scores, (M,) float32.
+    """
+    scores: list[np.float32] = []
+    for start in range(0, len(numbers), BATCH):
+        some = numbers[start : start + BATCH]
+        if not loaded.framings:
+            scores += infer_rows(
+                session, np.concatenate([loaded.rows(number) for number in some])
+            ).anomaly_score.tolist()
+            continue
+        images = [(loaded.framings[number], loaded.rows(number)) for number in some]
+        scores += [score for score, _ in infer_images(session, images)]
+    return np.array(scores, np.float32)
+
+
+def _spread(count: int) -> npt.NDArray[np.intp]:
+    """Return the numbers of at most `COMPARED_ROWS` rows, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, COMPARED_ROWS)).astype(np.intp))

@@ -16,6 +16,7 @@ from edgead.bundle.threshold_changes import ThresholdChange
 from edgead.engine.fidelity import Precision
 from edgead.engine.validation_images import ValidationImages
 from edgead.imaging.preprocess import ModelSize
+from edgead.imaging.view import WHOLE, View
 from edgead.runtime.agreement import BATCH
 from edgead.runtime.base import Session
 from edgead.runtime.environment import this_environment
@@ -60,6 +61,7 @@ class ModelDetails:
         teacher: Name of the teacher.
         training: Figures of the training, JSON values.
         bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
+        view: Part of an image that the model inspects, and the way to its size.
     """
 
     size: ModelSize
@@ -67,6 +69,7 @@ class ModelDetails:
     teacher: str
     training: Mapping[str, Any]
     bit_depth: int | None = None
+    view: View = WHOLE
 
 
 def answers(session: Session, validation_images: Mapping[str, ValidationImages]) -> Golden:
@@ -123,6 +126,7 @@ def install(out: Path, built: Built, model: ModelDetails, backend: Backend, targ
         precision=built.precision,
         size=model.size,
         bit_depth=model.bit_depth,
+        view=model.view,
         thresholds=built.thresholds,
         changes=built.changes,
         training=model.training,

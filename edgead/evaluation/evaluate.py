@@ -1,4 +1,4 @@
-"""Score a dataset with any session, and compute metrics of the scores and maps.
+"""Metrics of the scores and maps of a dataset.
 
 The code knows the `Session` protocol only. So a trained run, a bundle and an engine are measured by the same code on
 the same pixels. If a dataset does not allow a metric (no defects, no masks, no threshold), the metric is None and the
@@ -7,26 +7,19 @@ reason is given, never a made-up number. A collapsed model is reported as a fail
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from edgead.data import Sample, load_images, read_mask
-from edgead.errors import DataError
-from edgead.files.progress import ScoringState, log_state
-from edgead.imaging.decode import dark_text
-from edgead.imaging.preprocess import ModelSize
-from edgead.runtime.base import Session
+from edgead.evaluation.dataset_scores import Scores, finite_scores, pixels_of
 from edgead.scoring import metrics
-from edgead.scoring.decision import NOT_FINITE, finite_images
+from edgead.scoring.decision import NOT_FINITE
+from edgead.scoring.pixel_histogram import PixelHistogram
 from edgead.scoring.threshold import Threshold
 from edgead.text import path_text
 from edgead.types import BoolArray, Float32Array
-
-_log = logging.getLogger(__name__)
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro", "dice")
@@ -36,23 +29,6 @@ CHANCE_AUROC = 0.55
 
 CONSTANT_SHARE = 1e-5
 """Values are constant if they vary by at most this share of the largest one, about the rounding of float32."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Scores and maps of N images.
-
-    Attributes:
-        samples: The N images that could be read.
-        scores: Anomaly scores, float32 (N,).
-        maps: Anomaly maps, float32 (N, H, W).
-        broken: One line for each skipped file.
-    """
-
-    samples: tuple[Sample, ...]
-    scores: Float32Array
-    maps: Float32Array
-    broken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,54 +100,10 @@ class Evaluation:
         return asdict(self) | {"broken": list(self.broken), "defects": defects}
 
 
-def score_dataset(
-    session: Session,
-    samples: Sequence[Sample],
-    size: ModelSize,
-    skip_broken: bool = False,
-    batch_size: int = 8,
-) -> Scores:
-    """Read images at the model's size and score them.
-
-    The state is logged after every batch.
-
-    Args:
-        session: Opened model.
-        samples: Images to score.
-        size: Image size of the model.
-        skip_broken: Whether to skip and count image files that cannot be read.
-        batch_size: Images in a batch.
-
-    Returns:
-        Scores and maps in the order of the samples.
-
-    Raises:
-        DataError: If there is no sample, or none can be read.
-        ImageError: If a file cannot be read and `skip_broken` is False.
-        BackendError: If the model cannot score the images.
-    """
-    if not samples:
-        raise DataError(
-            "no images to score, because the dataset's test folder is empty or missing",
-            hint="give a dataset with test images, such as test/good and test/DEFECT",
-        )
-    loaded = load_images(samples, size, skip_broken)
-    if (line := dark_text(loaded.images, "the images to score")) is not None:
-        _log.warning("%s", line)
-    n = len(loaded.images)
-    scores, maps = np.empty(n, np.float32), np.empty((n, size.height_px, size.width_px), np.float32)
-    for start in range(0, n, batch_size):
-        part = slice(start, min(start + batch_size, n))
-        prediction = session.infer(loaded.images[part])
-        scores[part], maps[part] = prediction.anomaly_score, prediction.anomaly_map[:, 0]
-        log_state(_log, ScoringState(part.stop, n))
-    return Scores(loaded.samples, scores, maps, loaded.broken)
-
-
 def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
     """Compute all metrics that labels, masks and threshold allow.
 
-    Images without a label are counted and otherwise left out. Masks are read and resized to the size of the maps.
+    Images without a label are counted and otherwise left out. Pixels that the model does not inspect are left out.
 
     Args:
         scores: Scores and maps of a dataset.
@@ -186,7 +118,7 @@ def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
     labels = np.array([-1 if s.label is None else s.label for s in scores.samples])
     good, defect, known = labels == 0, labels == 1, labels >= 0
     absent: dict[str, str] = {}
-    wrong = int((~finite_images(scores.maps, scores.scores)).sum())
+    wrong = int((~finite_scores(scores)).sum())
     not_finite = f"{NOT_FINITE} for {wrong} of {len(labels)} images" if wrong else None
     figures: dict[str, float | None] = dict.fromkeys(IMAGE_METRICS + PIXEL_METRICS)
     if not_finite is not None:
@@ -196,11 +128,11 @@ def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
             figures |= _image_figures(scores.scores[known], defect[known])
         else:
             absent["image"] = f"no image is labelled {'defect' if good.any() else 'good'}"
-        masks, reason = masks_of([s for s in scores.samples if s.label is not None], scores.maps.shape[1:])
-        if masks is None:
+        pixels, reason = pixels_of(scores)
+        if pixels is None:
             absent["pixel"] = reason
         else:
-            figures |= _pixel_figures(scores.maps[known], masks, threshold)
+            figures |= _pixel_figures(pixels, threshold)
     above: BoolArray | None = None
     if threshold is None:
         absent["decisions"] = "there is no threshold: edgead build sets one"
@@ -224,30 +156,6 @@ def evaluate(scores: Scores, threshold: Threshold | None) -> Evaluation:
     )
 
 
-def masks_of(samples: Sequence[Sample], shape: tuple[int, int]) -> tuple[BoolArray | None, str]:
-    """Read the masks of labelled samples.
-
-    Args:
-        samples: N samples with labels.
-        shape: Height and width of the masks in pixels.
-
-    Returns:
-        Masks, bool (N, H, W), and an empty text; or None and the reason why there are no masks.
-
-    Raises:
-        ImageError: If a mask cannot be read.
-    """
-    missing = sum(s.label == 1 and s.mask_path is None for s in samples)
-    if missing:
-        return None, f"{missing} of {sum(s.label == 1 for s in samples)} defect images have no mask"
-    masks = np.zeros((len(samples), *shape), dtype=np.bool_)
-    for row, sample in zip(masks, samples, strict=True):
-        row[:] = read_mask(sample, shape)
-    if not masks.any() or masks.all():
-        return None, "the masks mark no pixel" if not masks.any() else "the masks mark every pixel"
-    return masks, ""
-
-
 def _image_figures(scores: Float32Array, defect: BoolArray) -> dict[str, float | None]:
     """Metrics of scores (N,) against labels (N,)."""
     return {
@@ -257,16 +165,14 @@ def _image_figures(scores: Float32Array, defect: BoolArray) -> dict[str, float |
     }
 
 
-def _pixel_figures(
-    maps: Float32Array, masks: BoolArray, threshold: Threshold | None
-) -> dict[str, float | None]:
-    """Metrics of maps (N, H, W) against masks (N, H, W)."""
+def _pixel_figures(pixels: PixelHistogram, threshold: Threshold | None) -> dict[str, float | None]:
+    """Metrics of the pixels of all maps."""
     return {
-        "pixel_auroc": metrics.auroc(maps, masks),
-        "pixel_ap": metrics.average_precision(maps, masks),
-        "pixel_f1_max": metrics.f1_max(maps, masks),
-        "aupro": metrics.aupro(maps, masks),
-        "dice": None if threshold is None else metrics.dice(maps, masks, threshold.value),
+        "pixel_auroc": pixels.auroc(),
+        "pixel_ap": pixels.average_precision(),
+        "pixel_f1_max": pixels.f1_max(),
+        "aupro": pixels.aupro(),
+        "dice": None if threshold is None else pixels.dice(threshold.value),
     }
 
 
@@ -291,7 +197,8 @@ def _by_defect(
 
 def _collapse(scores: Scores, image_auroc: float | None) -> str | None:
     """Reason why the model has collapsed, else None."""
-    if float(np.ptp(scores.maps, axis=(1, 2)).max()) <= CONSTANT_SHARE * float(np.abs(scores.maps).max()):
+    largest = max(float(np.abs(anomaly_map).max()) for anomaly_map in scores.maps)
+    if max(float(np.ptp(anomaly_map)) for anomaly_map in scores.maps) <= CONSTANT_SHARE * largest:
         return "every anomaly map is constant: student and teacher differ everywhere alike"
     if len(scores.scores) > 1 and np.ptp(scores.scores) <= CONSTANT_SHARE * np.abs(scores.scores).max():
         return "all images have the same score"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgead.data import Sample
-from edgead.evaluation.evaluate import Evaluation, Scores
+from edgead.evaluation.dataset_scores import Scores
+from edgead.evaluation.evaluate import Evaluation
 from edgead.scoring.decision import decide
 from edgead.scoring.intervals import clopper_pearson
 from edgead.types import Float64Array, share_of_threshold

@@ -6,22 +6,27 @@ its heat map. Images are chosen by score alone, so nobody can select the best-lo
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from edgead.data import Sample, read_mask, read_sample
-from edgead.evaluation.evaluate import Scores
+from edgead.data import Sample
+from edgead.evaluation.dataset_scores import Scores, finite_scores
 from edgead.evaluation.explorer import outcome
 from edgead.evaluation.html import image_uri
+from edgead.evaluation.pixels import image_on_map, mask_on_map, reduced
+from edgead.imaging.framing import Framing
 from edgead.imaging.heatmap import overlay
-from edgead.imaging.preprocess import ModelSize, resize_to_model
-from edgead.scoring.decision import decide, finite_images
+from edgead.scoring.decision import decide
 from edgead.scoring.threshold import Threshold
 from edgead.types import UInt8Array
 
 IMAGES_PER_GALLERY = 6
+LONGEST_SIDE_PX = 1024
+"""Cards of larger maps are reduced, because a page holds all cards."""
+
 _MASK_COLOUR = (60, 230, 90)
 _LEGEND_SHAPE = (24, 480)
 
@@ -78,7 +83,7 @@ def galleries(scores: Scores, threshold: Threshold | None) -> list[Gallery]:
     Raises:
         ImageError: If an image file can no longer be read.
     """
-    if not finite_images(scores.maps, scores.scores).all():
+    if not finite_scores(scores).all():
         return []
     order = [int(i) for i in np.argsort(-scores.scores, kind="stable")]
     by_label = {label: [i for i in order if scores.samples[i].label == label] for label in (0, 1, None)}
@@ -123,12 +128,13 @@ def colour_legend() -> str:
 
 def _card(scores: Scores, index: int, threshold: Threshold | None) -> Card:
     """Card of the image with this index."""
-    sample, score, anomaly_map = scores.samples[index], float(scores.scores[index]), scores.maps[index]
-    image = resize_to_model(read_sample(sample), ModelSize(*anomaly_map.shape))
+    sample, score, whole = scores.samples[index], float(scores.scores[index]), scores.maps[index]
+    anomaly_map = reduced(whole, math.ceil(max(whole.shape) / LONGEST_SIDE_PX))
+    image = image_on_map(sample, anomaly_map.shape, scores.framing(index))
     is_anomalous = None if threshold is None else decide(anomaly_map, score, threshold.value)
     return Card(
         index=index,
-        image=image_uri(_with_outline(image, sample)),
+        image=image_uri(_with_outline(image, sample, scores.framing(index))),
         heat_map=image_uri(overlay(image, anomaly_map, colour_scale(scores, threshold))),
         name=f"{sample.path.parent.name}/{sample.path.name}",
         kind="unlabelled" if sample.label is None else sample.defect,
@@ -138,11 +144,11 @@ def _card(scores: Scores, index: int, threshold: Threshold | None) -> Card:
     )
 
 
-def _with_outline(image: UInt8Array, sample: Sample) -> UInt8Array:
+def _with_outline(image: UInt8Array, sample: Sample, framing: Framing | None) -> UInt8Array:
     """Draw the outline of the true defect on a copy, if the sample has a mask."""
     if sample.label != 1 or sample.mask_path is None:
         return image
-    mask = read_mask(sample, image.shape[:2]).astype(np.uint8)
+    mask = mask_on_map(sample, image.shape[:2], framing).astype(np.uint8)
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     thickness = max(1, min(image.shape[:2]) // 200)
     return np.asarray(cv2.drawContours(image.copy(), outlines, -1, _MASK_COLOUR, thickness), dtype=np.uint8)

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edgead.data import Sample, read_mask, read_sample
-from edgead.evaluation.evaluate import Scores
+from edgead.data import Sample
+from edgead.evaluation.dataset_scores import Scores, finite_scores
 from edgead.evaluation.gallery import colour_scale
 from edgead.evaluation.html import data_uri, image_uri
+from edgead.evaluation.pixels import image_on_map, mask_on_map
+from edgead.imaging.framing import Framing
 from edgead.imaging.heatmap import overlay
-from edgead.imaging.preprocess import ModelSize, resize_to_model
-from edgead.scoring.decision import finite_images
 from edgead.scoring.threshold import Threshold
 from edgead.types import Float32Array, UInt8Array
 
@@ -61,47 +61,47 @@ def image_layers(scores: Scores, threshold: Threshold | None) -> Layers | None:
     Raises:
         ImageError: If an image file can no longer be read.
     """
-    if not finite_images(scores.maps, scores.scores).all():
+    if not finite_scores(scores).all():
         return None
     scale = colour_scale(scores, threshold)
-    shape, most = layer_shape(len(scores.samples), ModelSize(*scores.maps.shape[1:]))
+    shape, most = layer_shape(len(scores.samples), scores.maps[0].shape)
     nearest = np.argsort(np.abs(scores.scores.astype(np.float64) - scale), kind="stable")[:most]
     return Layers(
         shape,
         {
-            index: _layers(scores.samples[index], scores.maps[index], scale, shape)
+            index: _layers(scores.samples[index], scores.framing(index), scores.maps[index], scale, shape)
             for index in sorted(nearest.tolist())
         },
     )
 
 
-def layer_shape(n: int, model: ModelSize) -> tuple[tuple[int, int], int]:
+def layer_shape(n: int, map_shape: tuple[int, ...]) -> tuple[tuple[int, int], int]:
     """Compute the shape of the layers of a page.
 
     Args:
         n: Number of images.
-        model: Image size of the model.
+        map_shape: Height and width of a map.
 
     Returns:
-        Height and width of each layer in pixels, at most the model's, and the largest number of images with layers.
+        Height and width of each layer in pixels, at most the map's, and the largest number of images with layers.
     """
-    fitting = math.sqrt(PIXELS / (n * model.height_px * model.width_px))
-    smallest = SMALLEST_SIDE_PX / max(model.height_px, model.width_px)
+    fitting = math.sqrt(PIXELS / (n * map_shape[0] * map_shape[1]))
+    smallest = SMALLEST_SIDE_PX / max(map_shape)
     factor = min(1.0, max(fitting, smallest))
-    height, width = (max(1, int(side * factor)) for side in (model.height_px, model.width_px))
+    height, width = (max(1, int(side * factor)) for side in map_shape)
     return (height, width), PIXELS // (height * width)
 
 
 def _layers(
-    sample: Sample, anomaly_map: Float32Array, scale: float, shape: tuple[int, int]
+    sample: Sample, framing: Framing | None, anomaly_map: Float32Array, scale: float, shape: tuple[int, int]
 ) -> tuple[str, str, str | None]:
     """Data URIs of image, heat map and mask of one image."""
-    image = resize_to_model(read_sample(sample), ModelSize(*anomaly_map.shape))
-    # The heat map is drawn at the model's size, so that a small region above the threshold stays visible.
+    image = image_on_map(sample, anomaly_map.shape, framing)
+    # The heat map is drawn at the size of the map, so that a small region above the threshold stays visible.
     lit = overlay(image, anomaly_map, scale)
     mask = None
     if sample.label == 1 and sample.mask_path is not None:
-        marked = _resized(read_mask(sample, image.shape[:2]).astype(np.uint8) * 255, shape)
+        marked = _resized(mask_on_map(sample, image.shape[:2], framing).astype(np.uint8) * 255, shape)
         _, data = cv2.imencode(
             ".png", np.where(marked > 0, 255, 0).astype(np.uint8), [cv2.IMWRITE_PNG_BILEVEL, 1]
         )

@@ -11,7 +11,8 @@ from pathlib import Path
 from edgead.bundle.part_names import choose_part
 from edgead.data import left_out_text, open_dataset
 from edgead.errors import DataError
-from edgead.evaluation.evaluate import Evaluation, Scores, evaluate, score_dataset
+from edgead.evaluation.dataset_scores import Scores, score_dataset
+from edgead.evaluation.evaluate import Evaluation, evaluate
 from edgead.evaluation.report import check_report_packages, write_report
 from edgead.files.atomic import check_directory
 from edgead.files.lock import exclusive
@@ -82,7 +83,7 @@ def evaluate_model(
             _log.warning("%s", line)
         with open_model() as model:
             chosen = choose_part(model.thresholds, part, dataset.name)
-            samples = dataset.at_bit_depth(model.bit_depth).test
+            samples = dataset.read_as(model.bit_depth, model.view).test
             scores = score_dataset(model.session, samples, model.size, skip_broken)
         evaluation = evaluate(scores, model.thresholds[chosen])
         details = {"model": model.description, "data": f"{data} ({dataset.layout})"}

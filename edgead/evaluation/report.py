@@ -16,7 +16,8 @@ import numpy as np
 from edgead import __version__
 from edgead.evaluation.advice import advice
 from edgead.evaluation.charts import histogram_chart, new_figure, roc_chart
-from edgead.evaluation.evaluate import Evaluation, Scores, masks_of
+from edgead.evaluation.dataset_scores import Scores, finite_scores, pixels_of
+from edgead.evaluation.evaluate import Evaluation
 from edgead.evaluation.explorer import Share, confusion, image_rows, score_plot
 from edgead.evaluation.gallery import colour_legend, colour_scale, galleries
 from edgead.evaluation.html import page_template
@@ -25,7 +26,7 @@ from edgead.files.atomic import replace_file
 from edgead.files.parsing import json_text
 from edgead.files.records import utc_now
 from edgead.scoring import metrics
-from edgead.scoring.decision import decide, finite_images
+from edgead.scoring.decision import decide
 from edgead.text import path_text, printable, shell_line
 
 SCHEMA = 1
@@ -201,7 +202,7 @@ def score_charts(
         MissingExtraError: If matplotlib is not installed.
         ImageError: If a mask can no longer be read.
     """
-    if not finite_images(scores.maps, scores.scores).all():
+    if not finite_scores(scores).all():
         return []
     labels = np.array([-1 if s.label is None else s.label for s in scores.samples])
     good, defect = scores.scores[labels == 0], scores.scores[labels == 1]
@@ -214,9 +215,9 @@ def score_charts(
         x, y = metrics.roc_curve(scores.scores[labels >= 0], labels[labels >= 0])
         curves.append((f"images, area {evaluation.image_auroc:.3f}", x, y))
     if evaluation.pixel_auroc is not None:
-        masks, _ = masks_of([s for s in scores.samples if s.label is not None], scores.maps.shape[1:])
-        if masks is not None:
-            x, y = metrics.roc_curve(scores.maps[labels >= 0], masks)
+        pixels, _ = pixels_of(scores)
+        if pixels is not None:
+            x, y = pixels.roc_curve()
             curves.append((f"pixels, area {evaluation.pixel_auroc:.3f}", x, y))
     if curves:
         charts.append(("ROC", roc_chart(curves)))

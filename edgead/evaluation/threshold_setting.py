@@ -6,7 +6,7 @@ No training and no torch: a device does this with its own camera's images.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,16 +16,17 @@ from edgead.bundle import Bundle
 from edgead.bundle.manifest import REBUILD, Manifest
 from edgead.bundle.threshold_changes import Rule, ThresholdChange, rate_of_build
 from edgead.bundle.validation_records import held_out_scores, is_cross_fitted
-from edgead.data import GOOD, Sample, open_dataset, read_sample
+from edgead.data import GOOD, Sample, cut_sample, open_dataset, read_sample
 from edgead.data.images import image_hash
 from edgead.data.layouts import folders_in, images_in
 from edgead.errors import BackendError, DataError, ImageError, InputError
 from edgead.files.progress import ScoringState, log_state
 from edgead.files.records import utc_now
-from edgead.imaging.preprocess import resize_to_model
 from edgead.runtime.base import Session
-from edgead.scoring.decision import NOT_FINITE, finite_images
+from edgead.runtime.framed import infer_images
+from edgead.scoring.decision import NOT_FINITE
 from edgead.scoring.operating_points import LabelledScores
+from edgead.scoring.outstanding import log_outstanding
 from edgead.scoring.threshold import Threshold, check_value, threshold_from_normal_scores
 
 _log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ def samples_of_dataset(data: Path, layout: str) -> GoodAndDefects:
 
 def score_images(
     session: Session, samples: Sequence[Sample], manifest: Manifest, skip_broken: bool
-) -> dict[str, float]:
+) -> tuple[dict[str, float], dict[str, str]]:
     """Score images; of images with equal pixels, one counts.
 
     Args:
@@ -142,7 +143,7 @@ def score_images(
         skip_broken: Whether to skip and log image files that cannot be read.
 
     Returns:
-        Score of each image, by the ID of the image.
+        Score and file of each image, by the ID of the image.
 
     Raises:
         ImageError: An image cannot be read, and `skip_broken` is False.
@@ -150,13 +151,14 @@ def score_images(
         BackendError: A map or a score is not finite.
     """
     scores: dict[str, float] = {}
+    files: dict[str, str] = {}
     read = 0
     for start in range(0, len(samples), BATCH):
         images = {}
         for sample in samples[start : start + BATCH]:
-            at_depth = replace(sample, bit_depth=manifest.bit_depth)
+            seen = replace(sample, bit_depth=manifest.bit_depth, view=manifest.view)
             try:
-                image = resize_to_model(read_sample(at_depth), manifest.size)
+                framed = cut_sample(seen, read_sample(seen), manifest.size)
             except ImageError as error:
                 if not skip_broken:
                     raise ImageError(
@@ -165,18 +167,20 @@ def score_images(
                 _log.warning("skipped: %s", error)
                 continue
             read += 1
-            images[image_hash(image)] = image
+            images[name := image_hash(framed[1])] = framed
+            files[name] = str(sample.path)
         if images:
-            found = session.infer(np.stack(list(images.values())))
-            if not finite_images(found.anomaly_map, found.anomaly_score).all():
-                raise BackendError(f"an image gets no score ({NOT_FINITE})", hint=REBUILD)
-            scores |= {name: float(score) for name, score in zip(images, found.anomaly_score, strict=True)}
+            found = infer_images(session, list(images.values()))
+            for name, (score, joined) in zip(images, found, strict=True):
+                if not (np.isfinite(score) and np.isfinite(joined).all()):
+                    raise BackendError(f"an image gets no score ({NOT_FINITE})", hint=REBUILD)
+                scores[name] = float(score)
         log_state(_log, ScoringState(min(start + BATCH, len(samples)), len(samples)))
     if not scores:
         raise DataError(f"none of {len(samples)} images can be read", hint="check the folder")
     if len(scores) < read:
         _log.warning("%d images have the same pixels as others and do not count", read - len(scores))
-    return scores
+    return scores, files
 
 
 def with_cross_fitted(bundle: Bundle, part: str, good: dict[str, float]) -> dict[str, float]:
@@ -207,9 +211,14 @@ def with_cross_fitted(bundle: Bundle, part: str, good: dict[str, float]) -> dict
 
 
 def new_threshold(
-    bundle: Bundle, part: str, wish: Wish, good: dict[str, float], defects: dict[str, float]
+    bundle: Bundle,
+    part: str,
+    wish: Wish,
+    good: dict[str, float],
+    defects: dict[str, float],
+    files: Mapping[str, str],
 ) -> tuple[Threshold, ThresholdChange]:
-    """Make the threshold that a rule asks for, and its record.
+    """Make the threshold that a rule asks for, and its record. Good images that alone set it are named in the log.
 
     Args:
         bundle: Opened bundle.
@@ -217,6 +226,7 @@ def new_threshold(
         wish: Rule and number.
         good: Scores of good images by ID; may be empty for the rule "value".
         defects: Scores of defects by ID; may be empty for the rules "value" and "false-alarm-rate".
+        files: Files of the good images by ID.
 
     Returns:
         The threshold and its record.
@@ -231,9 +241,10 @@ def new_threshold(
     if wish.rule == "false-alarm-rate":
         rate, confidence = rate_of_build(bundle.manifest, part)
         wanted = wish.wanted or rate
-        threshold = threshold_from_normal_scores(
-            [*held_out.values(), *new.values()], wanted, wish.confidence or confidence
-        )
+        scores = {**held_out, **new}
+        threshold = threshold_from_normal_scores(list(scores.values()), wanted, wish.confidence or confidence)
+        named = {files.get(name, f"image {name} of the build"): score for name, score in scores.items()}
+        log_outstanding(threshold, named, part, "give --good again")
     elif wish.rule == "value":
         assert wanted is not None
         threshold = Threshold(wanted, None, None, None, len(good), None)

@@ -52,22 +52,38 @@ def cost_of(model: ModelProto) -> Cost:
         BundleError: The shape of a counted node cannot be inferred.
         BackendError: The graph is not valid.
     """
+    return Cost(_parameters(model), 2 * sum(multiply_adds(model).values()))
+
+
+def multiply_adds(model: ModelProto) -> dict[str, int]:
+    """Count the multiply-adds of each convolution and matrix product for one image, as `cost_of` does.
+
+    Args:
+        model: The graph; the first axis of its input is the batch.
+
+    Returns:
+        Counts by the name of the node's output tensor. The nodes of the head have names that the graph does not have.
+
+    Raises:
+        BundleError: The shape of a counted node cannot be inferred.
+        BackendError: The graph is not valid.
+    """
     with vendor_errors(
         "the operations of the graph cannot be counted", "rebuild the graph with 'edgead build'"
     ):
         shapes = _shapes(inlined := _for_one_image(without_head_function(model)))
-    flop = 0
+    counts = {}
     for node in inlined.graph.node:
         if node.op_type in _MULTIPLY_ADDS:
             try:
-                flop += 2 * _MULTIPLY_ADDS[node.op_type](node, shapes)
+                counts[node.output[0]] = _MULTIPLY_ADDS[node.op_type](node, shapes)
             except KeyError as error:
                 raise BundleError(
                     f"the {node.op_type} {node.name or node.output[0]!r} has no fixed shape, so its operations cannot "
                     "be counted",
                     hint="rebuild the graph with 'edgead build'",
                 ) from error
-    return Cost(_parameters(model), flop)
+    return counts
 
 
 def _parameters(model: ModelProto) -> int:

@@ -17,6 +17,8 @@ from edgead.errors import InputError
 from edgead.text import printable
 
 HIDDEN = "***"
+# Secrets of this process that no rule recognises, such as a short word in a path.
+_REMEMBERED: set[str] = set()
 # An option for edgead. Any other `#` is an unencoded character of the address.
 _OPTION = re.compile("#(?=(?:fps|transport)=)")
 
@@ -109,6 +111,18 @@ class Address:
         return f"{scheme}://{_encoded(self.user)}:{_encoded(self.password)}@{place}"
 
 
+def remember_secret(secret: str) -> None:
+    """Hide a text in every address that is shown from now on, unless it is empty."""
+    _REMEMBERED.update({secret} - {""})
+
+
+def _without_remembered(text: str) -> str:
+    """Hide the texts of `remember_secret`, first the longest, which may contain another."""
+    for secret in sorted(_REMEMBERED, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
 def without_secrets(address: str) -> str:
     """Hide all secrets of an address, for results, messages and logs.
 
@@ -126,6 +140,7 @@ def without_secrets(address: str) -> str:
         >>> without_secrets("rtsp://admin:p@ss/word@cam/live?channel=1&token=S3cret")
         'rtsp://***@cam/live?channel=1&token=***'
     """
+    address = _without_remembered(address)
     match = _NETWORK.search(address)
     if match is None or (_WITHOUT_LOGIN.fullmatch(address) and address.count("://") == 1):
         return address

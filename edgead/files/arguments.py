@@ -28,7 +28,7 @@ class TrainOptions(TypedDict, total=False):
         teacher_weights: Source of the teacher's weights: "package", "hub", "random" or a file.
         size: Image size of the model in pixels, multiples of 32: 256 or "256x320" (height x width).
         preset: Set of defaults for the next four options and the smoothing: "edge" or "paper".
-        epochs: Number of epochs.
+        epochs: Number of epochs; more of them extend a finished run.
         batch_size: Images per batch and device.
         learning_rate: Peak learning rate.
         loss: Loss of the student, one of the losses that the method offers.
@@ -42,6 +42,15 @@ class TrainOptions(TypedDict, total=False):
         skip_broken: Whether to skip and count image files that cannot be read.
         bit_depth: Depth of the values of image files with samples of 16 bits: 10, 12 or 14; by default 16, or the
             depth that a file records.
+        fit: Way of an image to the model's size: "stretch", "pad", "crop" or "turn".
+        roi: Region of interest in pixels of the image: "x,y,width,height", or corners "x,y x,y x,y" of a polygon.
+        ignore: Image file that is not black where images are ignored; all images must have its size.
+        tile: Size of tiles in pixels, 256 or "256x320" (height x width), to inspect images at their full resolution.
+        overlap: Smallest overlap of tiles in pixels; by default 32.
+        fusion: How rd and rd++ join their scales: "add", their default, or "multiply".
+        early_stop: Number of epochs without a lower held-out loss after which the training ends; by default all epochs.
+        tensorboard: Whether to write the losses of each epoch for TensorBoard, into a folder of the run.
+        base: Finished run to go on with; it keeps its method, teacher, size and view, and is not changed.
         accelerator: "auto", "cpu" or "cuda".
         devices: Number of processes on this machine.
         nodes: Number of machines, joined by `fabric run` or torchrun.
@@ -53,7 +62,7 @@ class TrainOptions(TypedDict, total=False):
     layout: str
     teacher: str
     teacher_weights: str | os.PathLike[str]
-    size: int | str
+    size: int | str | None
     preset: str
     epochs: int | None
     batch_size: int | None
@@ -66,6 +75,15 @@ class TrainOptions(TypedDict, total=False):
     false_alarm_rate: float
     skip_broken: bool
     bit_depth: int | None
+    fit: str
+    roi: str | None
+    ignore: str | os.PathLike[str] | None
+    tile: int | str | None
+    overlap: int | None
+    fusion: str | None
+    early_stop: int | None
+    tensorboard: bool
+    base: str | os.PathLike[str] | None
     accelerator: str
     devices: int
     nodes: int
@@ -76,11 +94,12 @@ class PlanOptions(TypedDict, total=False):
     """Options of `build` that choose what is built. The defaults are the same as for `edgead build`.
 
     Attributes:
-        target: Name or TOML file of the target: "cpu", "rtx-desktop", "jetson-orin", "jetson-thor", "datacenter" or a
-            path; by default the target of the backend, or "cpu".
+        target: Name or TOML file of the target: "cpu", "intel", "intel-gpu", "intel-npu", "rtx-desktop", "jetson-orin",
+            "jetson-thor", "datacenter" or a path; by default the target of the backend, or "cpu".
         precision: Precision of the model: "fp32", "fp16", "int8", or "auto" for the fastest one within the target's
             tolerances; by default "fp32", or the precision of the bundle.
-        backend: "onnxruntime", "tensorrt" or "tensorrt-rtx"; by default the backend of the target.
+        backend: "onnxruntime", "openvino", "openvino-gpu", "openvino-npu", "tensorrt" or "tensorrt-rtx"; by default the
+            backend of the target.
         head: Implementation of an engine's anomaly map: "plugin", "standard" or "auto".
         calibrate_on: Calibration images for int8: "train", "noise", "cutpaste" or "mixed".
         algorithm: Calibration algorithm for int8: "minmax", "entropy", "percentile" or "mse".
@@ -133,8 +152,10 @@ class StreamOptions(TypedDict, total=False):
         part_rejects: Number of its frames that must be rejected to reject the part; by default 1.
         serve: Address of a page with the state, the images and the controls of the stream: "127.0.0.1:8000", or for
             other machines "0.0.0.0:8000?token=FILE". By default there is none.
+        feedback: Folder for images that viewers of the page mark, "FOLDER?max_mb=1000". By default there is none.
         part: Name of the part that the source shows; required if the model has several parts.
         threshold: Decision threshold to use instead of the model's own; a finite number above 0.
+        roi: Part of the camera's image that the stream sees, "x,y,width,height" in pixels; by default the whole image.
     """
 
     watch: bool
@@ -148,8 +169,10 @@ class StreamOptions(TypedDict, total=False):
     part_frames: int
     part_rejects: int
     serve: str | None
+    feedback: str | None
     part: str | None
     threshold: float | None
+    roi: str | None
 
 
 def checked_options(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,7 +134,8 @@ def place_file(target: Path, content: bytes, partial: Path) -> None:
     """Write one of many files of a folder that this process has locked: beside the others first, then renamed.
 
     `replace_file` looks for partial files of killed processes in the folder at each call, which takes too long for
-    thousands of files. Here the caller removes its own partial files at its start. The rename is not flushed.
+    thousands of files. Here the caller removes those at its start. The rename is not flushed. An error leaves no
+    partial file.
 
     Args:
         target: Path of the file. Missing parent folders are made.
@@ -146,11 +147,16 @@ def place_file(target: Path, content: bytes, partial: Path) -> None:
     """
     with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
+        opened = open(partial, "xb")  # noqa: SIM115 - an existing file is another's, and stays
+        try:
+            with opened as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+        except BaseException:
+            _remove(partial)
+            raise
 
 
 @contextmanager
@@ -214,6 +220,21 @@ def check_directory(target: Path) -> None:
         raise InputError(
             f"cannot write {target}: {place} is read-only", hint="choose another path or change its rights"
         )
+
+
+def check_empty(target: Path, kind: str, *, hidden_too: bool = False) -> None:
+    """Check before a long job that a directory holds nothing, if it does not hold an earlier output of the command.
+
+    Args:
+        target: Path of the directory; it may be missing.
+        kind: Name of the output in the message, such as "bundle".
+        hidden_too: Whether the command replaces the whole directory, with all that is hidden in it.
+
+    Raises:
+        InputError: The directory holds files. The message names it.
+    """
+    if target.is_dir() and any(hidden_too or not entry.name.startswith(".") for entry in target.iterdir()):
+        raise InputError(f"{target} holds files that are no {kind}", hint="choose an empty or new directory")
 
 
 def restore_directory(target: Path) -> None:

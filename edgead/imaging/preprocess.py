@@ -1,7 +1,8 @@
 """Preprocessing: from a decoded image or a camera frame to the uint8 RGB pixels that a model takes.
 
 Training, verification, evaluation and the stream all use this module, so a model gets the same colour order, depth and
-interpolation on the production line as in training. No step depends on the content of an image (no scaling by its own
+interpolation on the production line as in training. `edgead.imaging.view` chooses the part
+of an image. No step depends on the content of an image (no scaling by its own
 maximum). `preprocess_spec` records the steps of run time in the manifest of a bundle; `check_preprocess_spec` refuses a
 bundle with steps that this version does not know. Casting, normalisation and transposition are inside the graph.
 """
@@ -26,7 +27,6 @@ SIZE_MAX_PX = 2048
 # Steps that the manifest records beside the size. Area averaging keeps fine defects and does not alias.
 SHRINK = "area"
 ENLARGE = "linear"
-ASPECT = "stretch"
 COLOUR = "RGB"
 DTYPE = "uint8"
 LAYOUT = "NHWC"
@@ -89,7 +89,8 @@ class ModelSize:
 def resize_to_model(image: UInt8Array, size: ModelSize) -> UInt8Array:
     """Resize an image to the size that the model takes.
 
-    Axes that shrink are averaged over areas, then axes that grow are interpolated linearly. There is no crop or pad.
+    Axes that shrink are averaged over areas, then axes that grow are interpolated linearly. `edgead.imaging.framing`
+    crops and pads.
 
     Args:
         image: Image, (H, W, 3) uint8 RGB.
@@ -101,17 +102,43 @@ def resize_to_model(image: UInt8Array, size: ModelSize) -> UInt8Array:
     Raises:
         InputError: `image` has another shape or dtype.
     """
+    check_image(image)
+    return resized(image, size.height_px, size.width_px)
+
+
+def resized(image: UInt8Array, height_px: int, width_px: int) -> UInt8Array:
+    """Resize an image as `resize_to_model` does, to any size.
+
+    Args:
+        image: Image, (H, W, 3) uint8 RGB.
+        height_px: Height to resize to.
+        width_px: Width to resize to.
+
+    Returns:
+        Resized image, (height_px, width_px, 3) uint8 RGB; `image` itself if it already has the size.
+    """
+    height, width = min(image.shape[0], height_px), min(image.shape[1], width_px)
+    if (height, width) != image.shape[:2]:
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    if (height, width) != (height_px, width_px):
+        shape = (width_px, height_px)
+        image = cv2.resize(image, shape, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    return image
+
+
+def check_image(image: UInt8Array) -> None:
+    """Check the shape and dtype of an image.
+
+    Args:
+        image: Array to check.
+
+    Raises:
+        InputError: It is not (H, W, 3) uint8, or it is empty.
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise InputError(
             f"an image of {image.shape} {image.dtype} cannot be resized", hint="give (H, W, 3) uint8 RGB"
         )
-    height, width = min(image.shape[0], size.height_px), min(image.shape[1], size.width_px)
-    if (height, width) != image.shape[:2]:
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    if (height, width) != (size.height_px, size.width_px):
-        shape = (size.width_px, size.height_px)
-        image = cv2.resize(image, shape, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-    return image
 
 
 def batch_from_images(images: Sequence[UInt8Array], size: ModelSize) -> UInt8Array:
@@ -155,7 +182,6 @@ def preprocess_spec(size: ModelSize, bit_depth: int | None = None) -> dict[str, 
         "width_px": size.width_px,
         "shrink": SHRINK,
         "enlarge": ENLARGE,
-        "aspect": ASPECT,
         "colour": COLOUR,
         "dtype": DTYPE,
         "layout": LAYOUT,

@@ -40,9 +40,15 @@ def regions_from_map(
         The regions; an empty tuple if no value is above the threshold.
     """
     # The comparison is in float64, so that the threshold is not rounded.
-    above: BoolArray = anomaly_map.astype(np.float64) > threshold
-    if not above.any():
+    above: BoolArray = np.greater(anomaly_map, threshold, signature="dd->?")
+    used_rows, used_columns = (np.flatnonzero(above.any(axis=axis)) for axis in (1, 0))
+    if not len(used_rows):
         return ()
+    # The map of a large image is mostly below the threshold, so only the box around all regions is labelled.
+    first_row, first_column = int(used_rows[0]), int(used_columns[0])
+    rows, columns = anomaly_map.shape
+    box = slice(first_row, int(used_rows[-1]) + 1), slice(first_column, int(used_columns[-1]) + 1)
+    above, anomaly_map = above[box], anomaly_map[box]
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
     highest = np.full(count, -np.inf)
     np.maximum.at(highest, labels[above], anomaly_map[above])
@@ -50,14 +56,15 @@ def regions_from_map(
     # Label 0 is the background. The last key of lexsort is the primary one.
     order = 1 + np.lexsort((-highest[1:], -areas[1:]))[:MAX_REGIONS]
     outlines = _outlines(above, labels, {int(label) for label in order})
-    rows, columns = anomaly_map.shape
     regions = []
     for label in order:
         left, top, width, height = (int(value) for value in boxes[label, :4])
+        left, top = left + first_column, top + first_row
         # Every image pixel that the region covers, even in part, is inside the box.
         x, right = left * width_px // columns, -(-(left + width) * width_px // columns)
         y, bottom = top * height_px // rows, -(-(top + height) * height_px // rows)
-        scaled = np.rint(_simplified(outlines[int(label)]) * (width_px / columns, height_px / rows))
+        outline = np.add(_simplified(outlines[int(label)]), (first_column, first_row))
+        scaled = np.rint(outline * (width_px / columns, height_px / rows))
         regions.append(
             Region(
                 x_px=x,

@@ -22,18 +22,21 @@ import torch
 
 from edgead.data import Dataset, LoadedImages, Sample, dataset_path, load_images, open_dataset, split_holdout
 from edgead.errors import DataError, InputError
-from edgead.files.atomic import check_directory, replace_directory
+from edgead.files.atomic import check_directory, check_empty, replace_directory
 from edgead.files.parsing import write_json
 from edgead.importers.checkpoints import MEAN, STD, ExternalCheckpoint, read_external_checkpoint
 from edgead.models import create_method, method_class
 from edgead.models.base import DistillationMethod
 from edgead.models.imported import load_imported
-from edgead.scoring.threshold import threshold_from_normal_scores
+from edgead.scoring.outstanding import log_outstanding
+from edgead.scoring.threshold import Threshold, threshold_from_normal_scores
 from edgead.training.config import TrainConfig
+from edgead.training.finish import image_scores
 from edgead.training.records import PartRecord, RunRecord
 from edgead.training.run import METRICS_FILE, WEIGHTS_FILE, Run, write_record
-from edgead.training.sanity import Sanity, raised_share
+from edgead.training.sanity import DRAWN_DEFECTS, Sanity, raised_share
 from edgead.training.session import TorchSession
+from edgead.types import Float64Array
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +81,7 @@ def import_run(
         TeacherError: The teacher's weights are not available.
     """
     check_directory(out)
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"--out {out} is not empty", hint="choose another directory")
+    check_empty(out, "run of this import", hidden_too=True)
     external = read_external_checkpoint(file)
     if external.names.carries_teacher and teacher_weights is not None:
         raise InputError(f"{file} holds the teacher's weights too", hint="leave out --teacher-weights")
@@ -88,7 +90,7 @@ def import_run(
         _log.info("unlike in the original model, %s", difference)
     # The record holds absolute paths of datasets.
     data = dataset_path(data)
-    dataset = open_dataset(data).at_bit_depth(bit_depth)
+    dataset = open_dataset(data).read_as(bit_depth)
     held_out = _held_out(dataset)
     weights = "imported" if external.names.carries_teacher else teacher_weights or "hub"
     config = replace(_config(external, data, dataset, weights), bit_depth=bit_depth)
@@ -97,23 +99,32 @@ def import_run(
     _log_origin(held_out, len(loaded.samples))
     untrained = _loss(method, loaded)
     load_imported(method, external.tensors, external.names)
-    session = TorchSession(method)
-    scores = np.concatenate([session.infer(image[None]).anomaly_score for image in loaded.images])
-    sanity = Sanity([(untrained, _loss(method, loaded))], raised_share(session, loaded.images, config.seed))
+    scores = image_scores(session := TorchSession(method), loaded)
+    sanity = Sanity(
+        [(untrained, _loss(method, loaded))],
+        raised_share(session, loaded.images[:DRAWN_DEFECTS], config.seed),
+    )
     _check_belonging(external, sanity, scores, data)
+    threshold = _threshold(scores, loaded, dataset.name)
     part = PartRecord(
         train_images=len(dataset.train) - (len(loaded.samples) if held_out.trained_on else 0),
         holdout=tuple(sample.path.relative_to(data).as_posix() for sample in loaded.samples),
-        threshold=threshold_from_normal_scores(scores),
+        threshold=threshold,
     )
     summary = _summary(external, file, held_out, sanity)
-    record = RunRecord(
-        config, "finished", {dataset.name: part}, alignment="unaligned", scale_weights=(), summary=summary
-    )
+    record = RunRecord(config, "finished", {dataset.name: part}, "unaligned", (), summary)
     _write(out, record, method)
-    if part.threshold is not None and (warning := part.threshold.warning()) is not None:
+    if (warning := threshold.warning()) is not None:
         _log.warning("%s", warning)
     return Run(out, record)
+
+
+def _threshold(scores: Float64Array, loaded: LoadedImages, part: str) -> Threshold:
+    """Set the threshold, and name the images that alone set it."""
+    threshold = threshold_from_normal_scores(scores)
+    files = (str(sample.path) for sample in loaded.samples)
+    log_outstanding(threshold, dict(zip(files, scores.tolist(), strict=True)), part, "import again")
+    return threshold
 
 
 def _summary(external: ExternalCheckpoint, file: Path, held_out: _HeldOut, sanity: Sanity) -> dict[str, Any]:
@@ -172,6 +183,7 @@ def _config(external: ExternalCheckpoint, data: Path, dataset: Dataset, weights:
         learning_rate=hyperparameters.learning_rate,
         loss="flattened" if "flattened" in method_class(external.method).losses else hyperparameters.loss,
         alignment="unaligned",
+        fusion=method_class(external.method).fusion,
     )
 
 

@@ -72,6 +72,26 @@ def method_class(name: str) -> type[DistillationMethod]:
     return method
 
 
+def check_fusion(name: str, fusion: str) -> None:
+    """Check that a method can join its scales in a way.
+
+    Args:
+        name: Key of METHODS or IMPORTED.
+        fusion: "add" or "multiply".
+
+    Raises:
+        InputError: The method is unknown, or always joins its scales in the other way.
+    """
+    method = method_class(name)
+    choices = method.fusions or (method.fusion,)
+    if fusion not in choices:
+        several = f"give --fusion {' or '.join(choices)}"
+        raise InputError(
+            f"--fusion {fusion}, but {name} has {' and '.join(choices)}",
+            hint=several if len(choices) > 1 else "leave out --fusion",
+        )
+
+
 def hyperparameters_of(name: str, preset: str) -> Hyperparameters:
     """Look up the hyperparameters of a method for a preset.
 

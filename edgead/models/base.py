@@ -74,7 +74,7 @@ class DistillationMethod(nn.Module, ABC):
         losses: Choices of the loss.
         variants: Choices of the variant.
         presets: Hyperparameters for each preset.
-        fusion: How the head joins the scales.
+        fusion: How the head joins the scales, unless a run chooses another one of `fusions`.
         uses_textures: Whether the method trains on pseudo-anomalies.
         parts: Number of parts, which the training sets.
         closed_form: Whether it is a `ClosedFormMethod`, computed in one pass without gradients.
@@ -87,6 +87,7 @@ class DistillationMethod(nn.Module, ABC):
     variants: ClassVar[tuple[str, ...]] = (STANDARD_VARIANT,)
     presets: ClassVar[Mapping[Preset, Hyperparameters]]
     fusion: ClassVar[Fusion]
+    fusions: ClassVar[tuple[Fusion, ...]] = ()
     uses_textures: ClassVar[bool] = False
     closed_form: ClassVar[bool] = False
 
@@ -116,9 +117,8 @@ class DistillationMethod(nn.Module, ABC):
         if loss not in cls.losses:
             raise InputError(f"unknown loss {loss!r}", hint=f"give --loss {' or '.join(cls.losses)}")
         if variant not in cls.variants:
-            raise InputError(
-                f"unknown variant {variant!r}", hint=f"give --variant {' or '.join(cls.variants)}"
-            )
+            choices = " or ".join(cls.variants)
+            raise InputError(f"unknown variant {variant!r}", hint=f"give --variant {choices}")
 
     @classmethod
     def create_teacher(cls, name: str, weights: str) -> nn.Module:

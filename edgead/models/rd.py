@@ -83,6 +83,7 @@ class ReverseDistillation(DistillationMethod):
     losses = LOSSES
     # Section 3.3: the maps of all scales are added, and smoothed with sigma 4; section 4.1: the training.
     fusion: ClassVar[Fusion] = "add"
+    fusions: ClassVar[tuple[Fusion, ...]] = ("add", "multiply")
     presets = MappingProxyType(
         {
             "edge": Hyperparameters("hard-positions", 4.0, 50, 4, 5e-3, "one-cycle"),
@@ -119,6 +120,11 @@ class ReverseDistillation(DistillationMethod):
             return features
         return [x + self.get_buffer(f"usual_{stride}") for x, stride in zip(features, STRIDES, strict=True)]
 
+    def begin_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
+        """Forget the usual features of a run that this one goes on with. See DistillationMethod.begin_stage."""
+        for buffer in (self.get_buffer(f"usual_{stride}") for stride in STRIDES if self.knows_positions):
+            buffer.zero_()
+
     def finish_stage(self, batches: Iterable[tuple[Tensor, list[Tensor]]]) -> None:
         """Measure the usual features of aligned parts, with one factor for each scale.
 
@@ -128,17 +134,17 @@ class ReverseDistillation(DistillationMethod):
         # The mean of different parts is usual for none of them.
         if not self.knows_positions or self.parts > 1:
             return
-        buffers = [self.get_buffer(f"usual_{stride}").zero_() for stride in STRIDES]
+        buffers = [self.get_buffer(f"usual_{stride}") for stride in STRIDES]
         sums, lengths, count = [torch.zeros_like(x) for x in buffers], [0.0] * len(buffers), 0
         for images, features in batches:
             student = self.student_features(images, features)
             count += len(images)
             for scale, (t, s) in enumerate(zip(features, student, strict=True)):
                 sums[scale] += t.sum(0, keepdim=True)
-                lengths[scale] += float(_length(s)) * len(images)
+                lengths[scale] += _length(s) * len(images)
         for usual, total, length in zip(buffers, sums, lengths, strict=True):
             # The sum and the mean have the same direction.
-            usual += total * (USUAL_SHARE * length / count / max(float(_length(total)), EPSILON))
+            usual += total * (USUAL_SHARE * length / count / max(_length(total), EPSILON))
 
     def loss(self, teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
         """Sum the cosine distances over the scales; `loss_kind` defines the mean.
@@ -208,8 +214,7 @@ class Decoder(nn.Module):
         Returns:
             Features at strides 4, 8 and 16, fine to coarse like the teacher's.
         """
-        features = []
-        x = embedding
+        features, x = [], embedding
         for stage, output in zip(self.stages, self.outputs, strict=True):
             x = stage(x)
             features.append(output(x))
@@ -260,10 +265,9 @@ def _lean(teacher: Teacher, size: ModelSize, alignment: Alignment) -> tuple[Bott
     embedded = 2 * coarse
 
     def enlarge(in_channels: int, channels: int, stride: int) -> nn.Module:
-        target = (-(-size.height_px // stride), -(-size.width_px // stride))
         return nn.Sequential(
             conv_bn_relu(in_channels, channels, 1),
-            nn.Upsample(target, mode="nearest"),
+            nn.Upsample((-(-size.height_px // stride), -(-size.width_px // stride)), mode="nearest"),
             BasicBlock(channels, channels, Resample.KEEP),
         )
 
@@ -284,10 +288,9 @@ def _lean(teacher: Teacher, size: ModelSize, alignment: Alignment) -> tuple[Bott
     return Bottleneck(teacher.channels, (fine, middle, coarse), embedding), Decoder(stages, outputs)
 
 
-def _length(features: Tensor) -> Tensor:
+def _length(features: Tensor) -> float:
     """Mean length of the vectors of (N, C, H, W)."""
-    length: Tensor = torch.linalg.vector_norm(features, dim=1).mean()
-    return length
+    return float(torch.linalg.vector_norm(features, dim=1).mean())
 
 
 def _block(in_channels: int, channels: int, resample: Resample, bottleneck_width: float | None) -> nn.Module:

@@ -18,7 +18,7 @@ from edgead.files.parsing import RecordError
 from edgead.imaging.decode import read_image
 from edgead.prediction.inputs import Input
 from edgead.prediction.rows import Row
-from edgead.runtime.model import BATCH
+from edgead.runtime.framed import BATCH
 from edgead.runtime.results import ReadImage
 from edgead.streaming.sources.video import Video, open_video
 from edgead.text import path_text

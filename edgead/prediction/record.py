@@ -14,7 +14,7 @@ from typing import Any, Literal
 from edgead import __version__
 from edgead.bundle.manifest import MAX_MANIFEST_BYTES, content_hash
 from edgead.errors import InputError
-from edgead.files.atomic import check_directory
+from edgead.files.atomic import check_directory, check_empty
 from edgead.files.parsing import check_object, parse_json, read_bounded, write_json
 from edgead.files.records import record_errors, record_from
 
@@ -78,8 +78,7 @@ def check_out(out: Path) -> Record | None:
     check_directory(out)
     file = out / RECORD_FILE
     if not file.is_file():
-        if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
-            raise InputError(f"{out} holds files that are no prediction", hint="choose an empty or new --out")
+        check_empty(out, "prediction")
         return None
     with record_errors(InputError, f"{file} is no record of a prediction", _ANOTHER):
         return record_from(Record, parse_json(read_bounded(file, MAX_RECORD_BYTES), MAX_RECORD_BYTES))

@@ -23,12 +23,14 @@ from pathlib import Path
 
 from edgead.files.progress import ScoringState, log_state
 from edgead.imaging.decode import dark_text
+from edgead.imaging.frame import frame, squeeze_text
 from edgead.prediction.batches import Item, batches, number_of_images
 from edgead.prediction.inputs import Inputs
 from edgead.prediction.journal import Counts, Journal, counts_of
 from edgead.prediction.record import Request, check_out, check_same, write_record
 from edgead.prediction.rows import Row, row_of, write_table
 from edgead.prediction.saving import Saver
+from edgead.runtime.framed import BATCH
 from edgead.runtime.model import Model
 from edgead.runtime.results import ReadImage, UsedThreshold
 from edgead.types import UInt8Array
@@ -107,11 +109,15 @@ def _predict(model: Model, used: UsedThreshold, inputs: Inputs, journal: Journal
     scoring: deque[list[Item]] = deque()
 
     def reads() -> Iterator[list[ReadImage]]:
+        # The tiles of several images at once would fill the memory.
+        once = 1 if model.view.is_tiled else BATCH
         for number, batch in enumerate(batches(inputs.files, journal.position, model.bit_depth)):
-            scoring.append(batch)
             # The first image stands for all, as in a stream.
-            first = [partial(_read_and_check, item) for item in batch[: number == 0]]
-            yield [*first, *(item.read for item in batch[len(first) :])]
+            first = [partial(_read_and_check, item, model) for item in batch[: number == 0]]
+            images: list[ReadImage] = [*first, *(item.read for item in batch[len(first) :])]
+            for start in range(0, len(batch), once):
+                scoring.append(batch[start : start + once])
+                yield images[start : start + once]
 
     writing: deque[tuple[list[Row], list[Future[None]]]] = deque()
 
@@ -141,9 +147,11 @@ def _predict(model: Model, used: UsedThreshold, inputs: Inputs, journal: Journal
             finish_batch()
 
 
-def _read_and_check(item: Item) -> UInt8Array:
-    """Read an image, and warn if it is so dark that the training missed its bit depth."""
+def _read_and_check(item: Item, model: Model) -> UInt8Array:
+    """Read an image, and warn if it is squeezed, or so dark that the training missed its bit depth."""
     image = item.read()
-    if (line := dark_text(image, str(item.path))) is not None:
-        _log.warning("%s", line)
+    framing = frame(model.view, image.shape[0], image.shape[1], model.size)
+    for line in (dark_text(image, str(item.path)), squeeze_text(framing, str(item.path))):
+        if line is not None:
+            _log.warning("%s", line)
     return image

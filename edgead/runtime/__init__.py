@@ -34,7 +34,7 @@ def open_session(bundle: Bundle, *, threads: int | None = None) -> Session:
         The session, which takes batches (N, H, W, 3) uint8 RGB at the size of the bundle.
 
     Raises:
-        InputError: If `threads` is less than 1, or is given for an engine on a GPU.
+        InputError: If `threads` is less than 1, or is given for a backend that does not run on the CPU.
         BundleError: If the bundle lacks a file or names an unknown backend.
         BackendError: If the backend cannot open the model, or the model has another size than the bundle.
         VerificationError: If the session does not give the golden answers.
@@ -68,8 +68,24 @@ def _opened(bundle: Bundle, threads: int | None) -> Session:
         return OnnxRuntimeSession(
             bundle.graph(), threads, size, name=str(bundle.file("model.onnx")), bounded=True
         )
-    if threads is not None:
-        raise InputError(f"threads is {threads}, and {bundle.path} runs on a GPU", hint="leave it out")
+    if threads is not None and backend != "openvino":
+        raise InputError(
+            f"threads is {threads}, and {bundle.path} does not run on the CPU ({backend})",
+            hint="leave it out",
+        )
+    if backend in ("openvino", "openvino-gpu", "openvino-npu"):
+        from edgead.files.cache import cache_directory
+        from edgead.runtime.openvino import OpenVinoSession
+
+        return OpenVinoSession(
+            bundle.graph(),
+            backend,
+            bundle.manifest.precision,
+            threads,
+            size,
+            name=str(bundle.file("model.onnx")),
+            cache=cache_directory() / "openvino",
+        )
     if backend in ("tensorrt", "tensorrt-rtx"):
         from edgead.runtime.golden_check import rebuild_command
         from edgead.runtime.tensorrt.engine_record import MAX_RECORD_BYTES, EngineRecord

@@ -190,15 +190,20 @@ def _error(reference: Float32Array, other: Float32Array, threshold: float, facto
     """Return the largest relative error of arrays of the same shape; infinity if a value is not finite."""
     if not (np.isfinite(reference).all() and np.isfinite(other).all()):
         return float("inf")
-    a, b = (_root(values.astype(np.float64), factors) for values in (reference, other))
+    a, b = (root(values.astype(np.float64), factors) for values in (reference, other))
     # A threshold below zero, which has no root, is below every magnitude. Threshold and reference may both be zero.
     least = max(threshold, 0.0) ** (1.0 / factors)
     scale = np.maximum(np.maximum(np.abs(a), least), np.finfo(np.float32).tiny)
     return float((np.abs(a - b) / scale).max())
 
 
-def _root(values: Float64Array, degree: int) -> Float64Array:
-    """Return the root of each value with the sign of the value: rounding can make a distance of 0 negative."""
+def root(values: Float64Array, degree: int) -> Float64Array:
+    """Return the root of each value with the sign of the value: rounding can make a distance of 0 negative.
+
+    Args:
+        values: Any values, float64.
+        degree: Degree of the root, at least 1.
+    """
     if degree == 1:
         return values
     roots: Float64Array = np.sign(values) * np.abs(values) ** (1.0 / degree)

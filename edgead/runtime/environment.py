@@ -46,7 +46,7 @@ class Environment:
 
     Attributes:
         architecture: Name of the instruction set architecture, such as x86_64 or aarch64.
-        device: Name of the CPU, and of the GPU if a GPU computes the answers.
+        device: Name of the CPU, and of the GPU or NPU that computes the answers instead.
         instruction_sets: Extensions by which the libraries choose their kernels, such as avx2 or avx512_vnni.
         threads: CPU threads of one inference.
         libraries: Version of each library that is used, by name.
@@ -77,10 +77,10 @@ def this_environment(threads: int | None = None, backend: str = "onnxruntime") -
 
     Args:
         threads: CPU threads of one inference; None for one per core that this process may use.
-        backend: Name of the backend: onnxruntime, tensorrt or tensorrt-rtx.
+        backend: Name of the backend, one of `edgead.types.BACKENDS`.
 
     Returns:
-        The environment, without the libraries and the GPU that are missing.
+        The environment, without the libraries and the devices that are missing.
     """
     text = _cpu_info()
     libraries, device = {"numpy": np.__version__}, _device(text)
@@ -91,10 +91,8 @@ def this_environment(threads: int | None = None, backend: str = "onnxruntime") -
         libraries = {"opencv": cv2.__version__, **libraries}
     with suppress(BackendError):
         libraries = {backend: _version(backend), **libraries}
-        if backend != "onnxruntime":
-            from edgead.runtime.tensorrt.cuda import Gpu
-
-            device = f"{Gpu().name} on {device}"
+        if (accelerator := _accelerator(backend)) is not None:
+            device = f"{accelerator} on {device}"
     return Environment(
         architecture=platform.machine(),
         device=device,
@@ -130,9 +128,26 @@ def _version(backend: str) -> str:
         from edgead.runtime.onnxruntime import library_version
 
         return library_version()
+    if backend.startswith("openvino"):
+        from edgead.runtime import openvino
+
+        return openvino.library_version()
     from edgead.runtime.tensorrt.library import load_library
 
     return load_library("tensorrt-rtx" if backend == "tensorrt-rtx" else "tensorrt").version_text
+
+
+def _accelerator(backend: str) -> str | None:
+    """Return the name of the GPU or NPU of a backend, None for a CPU; BackendError if it is missing."""
+    if backend in ("onnxruntime", "openvino"):
+        return None
+    if backend in ("openvino-gpu", "openvino-npu"):
+        from edgead.runtime.openvino import device_name
+
+        return device_name(backend)
+    from edgead.runtime.tensorrt.cuda import Gpu
+
+    return Gpu().name
 
 
 def _cpu_info() -> str:

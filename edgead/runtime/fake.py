@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgead.errors import BackendError
-from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
-from edgead.types import Closing, Prediction, TensorSpec, UInt8Array
+from edgead.runtime.base import SizedSession, check_batch
+from edgead.types import Prediction, UInt8Array
 
 if TYPE_CHECKING:
     from edgead.imaging.preprocess import ModelSize
 
 
-class FakeSession(Closing):
+class FakeSession(SizedSession):
     """A `Session` that gives the brightness of an image as its map: the mean of the three channels / 255, in 0 to 1.
 
     If a score is given, the map is scaled to it, so that the maximum of the map is the score as in every real graph.
@@ -43,22 +43,14 @@ class FakeSession(Closing):
         self._score = score
         self._closed = False
 
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """See `Session.inputs`."""
-        return graph_inputs(self._height_px, self._width_px)
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """See `Session.outputs`."""
-        return graph_outputs(self._height_px, self._width_px)
-
     def infer(self, batch: UInt8Array) -> Prediction:
         """See `Session.infer`."""
         if self._closed:
             raise BackendError("the session is closed", hint="open the bundle again")
         check_batch(batch, self._height_px, self._width_px)
-        brightness = batch.sum(axis=3, dtype=np.float32)[:, None] / np.float32(3 * 255)
+        # Not `sum`, which takes ten times as long for an axis of three.
+        red, green, blue = np.moveaxis(batch, 3, 0)
+        brightness = (np.add(red, green, dtype=np.float32) + blue)[:, None] / np.float32(3 * 255)
         if self._score is not None:
             for image, anomaly_map in zip(batch, brightness, strict=True):
                 score = self._score(image) if callable(self._score) else self._score

@@ -18,10 +18,14 @@ import numpy as np
 from edgead.bundle.directory import Bundle
 from edgead.bundle.manifest import REBUILD
 from edgead.bundle.part_names import choose_part
+from edgead.bundle.threshold_changes import threshold_sources
 from edgead.errors import BackendError, InputError
 from edgead.imaging.decode import read_image
 from edgead.imaging.preprocess import ModelSize
+from edgead.imaging.view import WHOLE, View
+from edgead.runtime import open_session
 from edgead.runtime.base import Session
+from edgead.runtime.framed import BATCH
 from edgead.runtime.results import (
     GIVEN,
     Outcome,
@@ -38,9 +42,6 @@ from edgead.types import Closing, UInt8Array
 
 Image: TypeAlias = "str | os.PathLike[str] | UInt8Array"
 
-BATCH = 8
-"""Number of images that are scored at once. A session of an engine with a smaller largest batch splits them itself."""
-
 
 class Model(Closing):
     """An opened bundle or run; a context manager.
@@ -52,8 +53,8 @@ class Model(Closing):
         description: Description of the model, in one line.
         bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
         threshold: Decision threshold to use instead of the thresholds of the parts; None to use theirs.
-        sources: Command that set the threshold of each part, by name, such as "edgead build".
         bundle: Bundle of the model; None for a run.
+        view: Part of an image that the model inspects, and the way to its size.
 
     Attributes:
         session: Session of the model, for batches at the model's size.
@@ -61,6 +62,7 @@ class Model(Closing):
         thresholds: Decision threshold of each part, by name; None for a part without one.
         description: Description of the model, in one line.
         bit_depth: Depth of the values of image files with samples of 16 bits; None for the depth of the files.
+        view: Part of an image that the model inspects, and the way to its size.
 
     Example:
         >>> import edgead
@@ -78,18 +80,40 @@ class Model(Closing):
         description: str,
         bit_depth: int | None = None,
         threshold: float | None = None,
-        sources: Mapping[str, str] | None = None,
         bundle: Bundle | None = None,
+        view: View = WHOLE,
     ) -> None:
         self.session = session
         self.size = size
         self.thresholds = dict(thresholds)
         self.description = description
         self.bit_depth = bit_depth
+        self.view = view
         self._threshold = None if threshold is None else check_value(threshold)
-        self._sources = dict(sources or {})
+        self._sources = {} if bundle is None else threshold_sources(bundle.manifest)
         self._bundle = bundle
         self._closed = False
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, threads: int | None = None, threshold: float | None = None) -> Model:
+        """Open the model of a bundle.
+
+        Args:
+            bundle: Opened bundle.
+            threads: Number of CPU threads of one inference; None for one for each core.
+            threshold: Decision threshold to use instead of the thresholds of the parts; None to use theirs.
+
+        Returns:
+            The model, whose session gives the golden answers.
+
+        Raises:
+            EdgeadError: See `edgead.runtime.open_session`.
+        """
+        manifest = bundle.manifest
+        description = f"{bundle.path} (bundle: {manifest.method}, {manifest.teacher}, {manifest.precision})"
+        session = open_session(bundle, threads=threads)
+        depth, view = manifest.bit_depth, manifest.view
+        return cls(session, manifest.size, manifest.thresholds, description, depth, threshold, bundle, view)
 
     @property
     def bundle(self) -> Bundle | None:
@@ -142,7 +166,7 @@ class Model(Closing):
             raise InputError(
                 f"the model has no threshold for {chosen}", hint="build a bundle of it with edgead.build"
             )
-        return UsedThreshold(chosen, own.value, self._sources.get(chosen, "the model"))
+        return UsedThreshold(chosen, own.value, self._sources.get(chosen, "edgead train"))
 
     @overload
     def predict(
@@ -195,12 +219,13 @@ class Model(Closing):
         """
         if not isinstance(image, list | tuple):
             used, read = self._used_threshold(part, threshold), partial(_image, image, self.bit_depth)
-            outcome = predict_image(self.session, self.size, used, read)
+            outcome = predict_image(self.session, self.size, self.view, used, read)
             return _result(outcome, "the image", full_size)
         if not image:
             raise InputError("an empty list of images", hint="give 1 or more")
         reads = [partial(_image, one, self.bit_depth) for one in image]
-        batches = [reads[start : start + BATCH] for start in range(0, len(reads), BATCH)]
+        once = 1 if self.view.is_tiled else BATCH
+        batches = [reads[start : start + once] for start in range(0, len(reads), once)]
         results: list[Result] = []
         for outcomes in self.predict_batches(batches, part=part, threshold=threshold):
             for outcome in outcomes:
@@ -230,7 +255,7 @@ class Model(Closing):
             BackendError: If the model is closed, or by the iteration, if its backend fails.
         """
         used = self._used_threshold(part, threshold)
-        return predict_batches(self.session, self.size, used, batches)
+        return predict_batches(self.session, self.size, self.view, used, batches)
 
     def _used_threshold(self, part: str | None, threshold: float | None) -> UsedThreshold:
         """Choose the threshold of a prediction; BackendError if the model is closed."""

@@ -7,26 +7,26 @@ options are chosen for a process that streams for months beside a capture thread
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgead.errors import BackendError, InputError, vendor_errors
-from edgead.runtime.base import check_batch, graph_inputs, graph_outputs, specs_text
-from edgead.types import Closing, Float32Array, Prediction, TensorSpec, UInt8Array
+from edgead.runtime.base import (
+    REBUILD_MODEL,
+    SizedSession,
+    check_batch,
+    checked_size,
+    memory_limit_bytes,
+)
+from edgead.types import Float32Array, Prediction, TensorSpec, UInt8Array
 
 if TYPE_CHECKING:
     from edgead.imaging.preprocess import ModelSize
 
-MEMORY_SHARE = 0.75
-"""Share of the machine's memory that the sessions of untrusted models get. A product of two vectors in a small file may
-ask for more; then it is an error of the session, and the kernel does not kill the process."""
 
-_REBUILD = "rebuild it with 'edgead build'"
-
-
-class OnnxRuntimeSession(Closing):
+class OnnxRuntimeSession(SizedSession):
     """A `Session` on ONNX Runtime's CPU provider.
 
     Args:
@@ -55,17 +55,12 @@ class OnnxRuntimeSession(Closing):
             raise InputError(f"threads is {threads}", hint="give 1 or more")
         self._name = name or ("the model" if isinstance(model, bytes) else str(model))
         self._session: Any = _load(model, self._name, threads or len(os.sched_getaffinity(0)), bounded)
-        self._height_px, self._width_px = self._check_graph(size)
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """See `Session.inputs`."""
-        return graph_inputs(self._height_px, self._width_px)
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """See `Session.outputs`."""
-        return graph_outputs(self._height_px, self._width_px)
+        self._height_px, self._width_px = checked_size(
+            [_spec(node) for node in self._session.get_inputs()],
+            [_spec(node) for node in self._session.get_outputs()],
+            self._name,
+            size,
+        )
 
     def infer(self, batch: UInt8Array) -> Prediction:
         """See `Session.infer`."""
@@ -81,29 +76,6 @@ class OnnxRuntimeSession(Closing):
     def close(self) -> None:
         """Release the memory and the threads of the model; may be called twice."""
         self._session = None
-
-    def _check_graph(self, size: ModelSize | None) -> tuple[int, int]:
-        """Check the inputs and outputs of the model, and return height and width of its images in pixels."""
-        inputs = [_spec(node) for node in self._session.get_inputs()]
-        outputs = [_spec(node) for node in self._session.get_outputs()]
-        shape = inputs[0].shape if len(inputs) == 1 else ()
-        height_px, width_px = shape[1:3] if len(shape) == 4 else (None, None)
-        if height_px is None or width_px is None or inputs[0] != graph_inputs(height_px, width_px)[0]:
-            raise BackendError(
-                f"{self._name} takes {specs_text(inputs)}, not images uint8 (N, H, W, 3)", hint=_REBUILD
-            )
-        if sorted(outputs, key=lambda spec: spec.name) != list(graph_outputs(height_px, width_px)):
-            raise BackendError(
-                f"{self._name} gives {specs_text(outputs)}, not {specs_text(graph_outputs(height_px, width_px))}",
-                hint=_REBUILD,
-            )
-        if size is not None and (height_px, width_px) != (size.height_px, size.width_px):
-            raise BackendError(
-                f"{self._name} takes images of {height_px}x{width_px}, and its bundle is for "
-                f"{size.height_px}x{size.width_px}",
-                hint=_REBUILD,
-            )
-        return height_px, width_px
 
 
 def tensor_values(
@@ -122,12 +94,36 @@ def tensor_values(
     Raises:
         BackendError: If onnxruntime is missing, cannot load the model, or fails.
     """
+    values_of = tensor_function(model, tensors)
+    for image in images:
+        yield values_of({"images": image[None]})
+
+
+def tensor_function(
+    model: bytes, tensors: Sequence[str]
+) -> Callable[[Mapping[str, UInt8Array | Float32Array]], dict[str, Float32Array]]:
+    """Load a model and return a function from its inputs to tensors inside the graph, for calibration.
+
+    Args:
+        model: Content of an ONNX file that has the tensors among its outputs.
+        tensors: Names of the tensors.
+
+    Returns:
+        Function from the inputs by name to the values of the tensors by name. It raises BackendError if ONNX Runtime
+        fails.
+
+    Raises:
+        BackendError: If onnxruntime is missing or cannot load the model.
+    """
     name = "the model for calibration"
     session = _load(model, name, len(os.sched_getaffinity(0)))
-    for image in images:
-        with vendor_errors(f"ONNX Runtime failed on {name}", _REBUILD):
-            values = session.run(list(tensors), {"images": image[None]})
-        yield dict(zip(tensors, values, strict=True))
+
+    def values_of(inputs: Mapping[str, UInt8Array | Float32Array]) -> dict[str, Float32Array]:
+        with vendor_errors(f"ONNX Runtime failed on {name}", REBUILD_MODEL):
+            values = session.run(list(tensors), dict(inputs))
+        return dict(zip(tensors, values, strict=True))
+
+    return values_of
 
 
 def library_version() -> str:
@@ -158,8 +154,7 @@ def _limit_memory() -> None:
     memory = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limits = onnxruntime.OrtArenaCfg({"max_mem": int(MEMORY_SHARE * machine_bytes)})
+    limits = onnxruntime.OrtArenaCfg({"max_mem": memory_limit_bytes()})
     onnxruntime.create_and_register_allocator(memory, limits)
 
 
@@ -185,13 +180,17 @@ def _load(model: Path | bytes, name: str, threads: int, bounded: bool = False) -
     if bounded:
         _limit_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")
-    with vendor_errors(f"ONNX Runtime cannot load {name}", _REBUILD):
+    with vendor_errors(f"ONNX Runtime cannot load {name}", REBUILD_MODEL):
         # By path, so that the content of the file is never in memory twice. The library takes Unicode paths only.
         if isinstance(model, Path) and not str(model).isprintable():
             model = model.read_bytes()
-        return onnxruntime.InferenceSession(
+        session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
         )
+    # The library keeps the content of the file to open it again with other providers, which edgead does not do. Without
+    # this line a session has the weights in memory twice.
+    session._model_bytes = None
+    return session
 
 
 def _spec(node: Any) -> TensorSpec:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +15,13 @@ import cv2
 import numpy as np
 
 from edgead.errors import EdgeadError
-from edgead.imaging.preprocess import ModelSize, resize_to_model
+from edgead.imaging.frame import cut_image
+from edgead.imaging.framing import Framing
+from edgead.imaging.preprocess import ModelSize
 from edgead.imaging.regions import regions_from_map
+from edgead.imaging.view import View
 from edgead.runtime.base import Session
+from edgead.runtime.framed import infer_images
 from edgead.runtime.read_ahead import read_ahead
 from edgead.scoring.decision import decide
 from edgead.types import Float32Array, Region, UInt8Array, share_of_threshold
@@ -50,10 +54,11 @@ class Result:
     """The decision on one image.
 
     Attributes:
-        anomaly_score: Maximum of the anomaly map.
+        anomaly_score: Maximum of the anomaly map where the image is inspected.
         threshold: Decision threshold that was used: the model's for the part, or the one that the user gave.
         is_anomalous: Whether `anomaly_score > threshold`.
-        anomaly_map: (H, W) float32, at the model's size or, on request, at the size of the image.
+        anomaly_map: (H, W) float32 over the whole image, at about the resolution of the model or, on request, at the
+            size of the image; 0 where the image is not inspected.
         regions: Regions of the map above the threshold, in pixels of the image, the largest first; empty if the image
             is good.
         part: Name of the part that the threshold belongs to.
@@ -92,10 +97,16 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
-    """An image that was read, at the model's size because larger ones would fill the memory, or its error."""
+class LoadedImage:
+    """An image that was read, at the model's size because larger ones would fill the memory, or its error.
 
-    resized: UInt8Array | None
+    Attributes:
+        framed: Framing and rows of the image; None if it was not read.
+        error: Error of reading the image; None if it was read.
+        size_px: Height and width of the image; (0, 0) if it was not read.
+    """
+
+    framed: tuple[Framing, UInt8Array] | None
     error: EdgeadError | None = None
     size_px: tuple[int, int] = (0, 0)
 
@@ -103,6 +114,7 @@ class _Loaded:
 def predict_batches(
     session: Session,
     size: ModelSize,
+    view: View,
     threshold: UsedThreshold,
     batches: Iterable[Sequence[ReadImage]],
 ) -> Generator[list[Outcome], None, None]:
@@ -114,6 +126,7 @@ def predict_batches(
     Args:
         session: Opened session.
         size: Image size of the session.
+        view: Part of the images that the model inspects.
         threshold: Decision threshold.
         batches: Batches of functions that read the images.
 
@@ -123,18 +136,21 @@ def predict_batches(
     Raises:
         BackendError: The inference fails.
     """
-    loads = ([partial(_load, read, size) for read in batch] for batch in batches)
+    loads = ([partial(load_image, read, size, view) for read in batch] for batch in batches)
     with closing(read_ahead(loads)) as loaded:
         for images in loaded:
-            yield _scored(session, threshold, images)
+            yield score_images(session, [(image, threshold) for image in images])
 
 
-def predict_image(session: Session, size: ModelSize, threshold: UsedThreshold, read: ReadImage) -> Outcome:
+def predict_image(
+    session: Session, size: ModelSize, view: View, threshold: UsedThreshold, read: ReadImage
+) -> Outcome:
     """Decide on one image without threads, which would take longer than they save.
 
     Args:
         session: Opened session.
         size: Image size of the session.
+        view: Part of the image that the model inspects.
         threshold: Decision threshold.
         read: Function that reads the image.
 
@@ -144,8 +160,51 @@ def predict_image(session: Session, size: ModelSize, threshold: UsedThreshold, r
     Raises:
         BackendError: The inference fails.
     """
-    (outcome,) = _scored(session, threshold, [_load(read, size)])
+    (outcome,) = score_images(session, [(load_image(read, size, view), threshold)])
     return outcome
+
+
+def load_image(read: ReadImage, size: ModelSize, view: View) -> LoadedImage:
+    """Read an image and bring it to the model's size.
+
+    Args:
+        read: Function that reads the image.
+        size: Image size of the session.
+        view: Part of the image that the model inspects.
+
+    Returns:
+        The image, or its error. An image that the view does not fit is an error of the image.
+    """
+    try:
+        image = read()
+        framed = cut_image(image, view, size)
+    except EdgeadError as error:
+        return LoadedImage(None, error)
+    return LoadedImage(framed, None, (image.shape[0], image.shape[1]))
+
+
+def score_images(session: Session, images: Sequence[tuple[LoadedImage, UsedThreshold]]) -> list[Outcome]:
+    """Score the images that were read in one batch, and decide on each.
+
+    Args:
+        session: Opened session.
+        images: Images, and the decision threshold of each.
+
+    Returns:
+        Outcomes of the images, in order.
+
+    Raises:
+        BackendError: The inference fails.
+    """
+    numbers = infer_images(session, [image.framed for image, _ in images if image.framed is not None])
+    return [
+        Outcome(
+            None if image.framed is None else _result(*next(numbers), image.framed[0], threshold),
+            image.error,
+            image.size_px,
+        )
+        for image, threshold in images
+    ]
 
 
 def map_of_size(anomaly_map: Float32Array, size_px: tuple[int, int]) -> Float32Array:
@@ -164,40 +223,15 @@ def map_of_size(anomaly_map: Float32Array, size_px: tuple[int, int]) -> Float32A
     return np.asarray(resized, np.float32)
 
 
-def _load(read: ReadImage, size: ModelSize) -> _Loaded:
-    """Read an image and resize it to the model's size."""
-    try:
-        image = read()
-    except EdgeadError as error:
-        return _Loaded(None, error)
-    return _Loaded(resize_to_model(image, size), None, (image.shape[0], image.shape[1]))
-
-
-def _scored(session: Session, threshold: UsedThreshold, images: Sequence[_Loaded]) -> list[Outcome]:
-    """Score the images that were read in one batch, and decide on each."""
-    readable = [image.resized for image in images if image.resized is not None]
-    numbers: Iterator[tuple[np.float32, Float32Array]] = iter(())
-    if readable:
-        prediction = session.infer(np.stack(readable))
-        numbers = zip(prediction.anomaly_score, prediction.anomaly_map[:, 0], strict=True)
-    return [
-        Outcome(
-            None if image.resized is None else _result(*next(numbers), image.size_px, threshold),
-            image.error,
-            image.size_px,
-        )
-        for image in images
-    ]
-
-
 def _result(
-    score: np.float32, anomaly_map: Float32Array, size_px: tuple[int, int], threshold: UsedThreshold
+    score: np.float32, joined: Float32Array, framing: Framing, threshold: UsedThreshold
 ) -> Result | None:
     """Decide on one image; None if the map or the score is not finite."""
-    anomalous = decide(anomaly_map, float(score), threshold.value)
+    anomalous = decide(joined, float(score), threshold.value)
     if anomalous is None:
         return None
-    regions = regions_from_map(anomaly_map, threshold.value, *size_px) if anomalous else ()
+    anomaly_map = framing.over_image(joined)
+    regions = regions_from_map(anomaly_map, threshold.value, *framing.image_px) if anomalous else ()
     return Result(
         float(score), threshold.value, anomalous, anomaly_map, regions, threshold.part, threshold.source
     )

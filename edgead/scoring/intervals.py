@@ -40,8 +40,25 @@ def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float
     tail = (1.0 - confidence) / 2.0
     # P(Binomial(n, share) >= count) = I_share(count, n - count + 1)
     low = 0.0 if count == 0 else _inverse(tail, count, n - count + 1)
-    high = 1.0 if count == n else _inverse(1.0 - tail, count + 1, n - count)
-    return low, high
+    return low, upper_limit(count, n, 1.0 - tail)
+
+
+def upper_limit(count: int, n: int, confidence: float) -> float:
+    """Compute the one-sided upper Clopper-Pearson limit of a share.
+
+    Args:
+        count: Number of images that were counted, 0 to n.
+        n: Number of all images.
+        confidence: Confidence of the limit, between 0 and 1.
+
+    Returns:
+        The limit, 0 to 1.
+
+    Example:
+        >>> round(upper_limit(0, 9, 0.95), 3)
+        0.283
+    """
+    return 1.0 if count == n else _inverse(confidence, count + 1, n - count)
 
 
 def incomplete_beta(x: float, a: float, b: float) -> float:

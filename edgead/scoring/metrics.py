@@ -1,9 +1,8 @@
 """Metrics that measure how well scores and maps separate defects from good, without scikit-learn.
 
-The same functions compute image metrics and pixel metrics. A test set of 160 maps at 256 pixels has ten million scores,
-of which few are positive. The negatives are therefore sorted once, and every positive is looked up in them. Scores are
-neither binned nor sampled, so ties count exactly, as in scikit-learn. A curve is stored as the corners of its exact
-polyline, which can bend only at the score of a positive.
+These are metrics of the scores of images; `edgead.scoring.pixel_histogram` has those of pixels. The negatives are
+sorted once, and every positive is looked up in them. Scores are neither binned nor sampled, so ties count exactly, as
+in scikit-learn. A curve is stored as the corners of its exact polyline, which can bend only at the score of a positive.
 
 Every function raises ValueError if a score is not finite, a label is not 0 or 1, or the shapes differ. If a function
 needs both labels and one is absent, the message names it.
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -99,71 +97,6 @@ def f1_max(scores: Scores, labels: Labels) -> float:
     """
     true_positives, false_positives = _counts(*_split(scores, labels))
     return float((2 * true_positives / (true_positives + false_positives + true_positives[-1])).max())
-
-
-def dice(maps: Scores, masks: Labels, threshold: float) -> float:
-    """Compute the Dice coefficient 2 TP / (2 TP + FP + FN) over all pixels of all images together.
-
-    Args:
-        maps: Anomaly maps of any shape.
-        masks: Masks of the same shape; 1 or True is a defect.
-        threshold: Threshold of a pixel. A pixel counts as a detected defect if its value is greater.
-
-    Returns:
-        The coefficient, 0 to 1.
-
-    Raises:
-        ValueError: The maps or masks are invalid, or there are neither defects nor detected defects.
-    """
-    values, truth = _checked(maps, masks)
-    called = values > threshold
-    total = int(np.count_nonzero(called)) + int(np.count_nonzero(truth))
-    if total == 0:
-        raise ValueError(f"no pixel is a defect, and no pixel is above {threshold}")
-    return 2 * int(np.count_nonzero(called & truth)) / total
-
-
-def aupro(maps: Scores, masks: Labels, limit: float = 0.3) -> float:
-    """Compute the area under the per-region-overlap curve up to a false-positive rate, divided by that rate.
-
-    For each threshold, the overlap of a defect region is the share of its pixels above the threshold. The curve's value
-    is the mean overlap of all 8-connected regions of all images, with equal weight for small and large regions. The
-    false-positive rate refers to all defect-free pixels. The curve is exact, and is cut at `limit` by a straight line.
-    Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, section 5.1.
-
-    Args:
-        maps: Anomaly maps, (N, H, W).
-        masks: Masks, (N, H, W); 1 or True is a defect. Good images have empty masks.
-        limit: Largest false-positive rate, above 0 and at most 1.
-
-    Returns:
-        The normalised area, 0 to 1.
-
-    Raises:
-        ValueError: The maps, masks or limit are invalid, or one label is absent.
-    """
-    if not 0.0 < limit <= 1.0:
-        raise ValueError(f"the limit of the false-positive rate is above 0 and at most 1, not {limit}")
-    values, truth = _checked(maps, masks)
-    if values.ndim != 3:
-        raise ValueError(f"maps are (N, H, W), not {values.shape}")
-    good, _ = _split(values, truth)
-    scores, weights = [], []
-    for value, mask in zip(values, truth, strict=True):
-        if mask.any():
-            _, regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-            inside = regions[mask]
-            scores.append(value[mask])
-            weights.append(1.0 / np.bincount(inside)[inside])
-    # The weights of each region sum to 1, so the sum of all weights is the number of regions.
-    weight = np.concatenate(weights)
-    x, y = _curve(good, np.concatenate(scores), weight / weight.sum())
-    inside_limit = int(np.searchsorted(x, limit, side="right"))
-    if inside_limit < len(x):
-        (x0, x1), (y0, y1) = x[inside_limit - 1 : inside_limit + 1], y[inside_limit - 1 : inside_limit + 1]
-        x = np.append(x[:inside_limit], limit)
-        y = np.append(y[:inside_limit], y0 + (y1 - y0) * (limit - x0) / (x1 - x0))
-    return float((np.diff(x) * (y[1:] + y[:-1])).sum() / (2.0 * limit))
 
 
 def rank_correlation(first: Scores, second: Scores) -> float | None:

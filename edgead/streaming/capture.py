@@ -32,11 +32,18 @@ class Capture:
         source: Opened source. It is stopped when the context ends; the caller closes it.
         is_needed: Function that is called with each frame, in the thread, and returns whether a part needs the frame,
             which is then kept until it is taken; None if newer frames replace all frames.
+        ready: Event that is set when there is something to take or the source has ended; captures may share it.
     """
 
-    def __init__(self, source: Source, is_needed: Callable[[Frame], bool] | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        is_needed: Callable[[Frame], bool] | None = None,
+        ready: threading.Event | None = None,
+    ) -> None:
         self._source = source
         self._is_needed = is_needed
+        self._ready = threading.Event() if ready is None else ready
         self._is_last_kept = False
         self._capacity = 1 if source.live else QUEUE_FRAMES
         self._frames: deque[Frame] = deque()
@@ -76,6 +83,8 @@ class Capture:
             self._changed.wait_for(lambda: self._frames or self._finished, timeout_s)
             if self._frames:
                 frame = self._frames.popleft()
+                if self._frames or self._finished:
+                    self._ready.set()
                 self._changed.notify_all()
                 return frame
             if self._error is not None:
@@ -101,6 +110,7 @@ class Capture:
         with self._changed:
             self._error, self._finished = error, True
             self._changed.notify_all()
+        self._ready.set()
 
     def _put(self, frame: Frame) -> bool:
         """Queue a frame; return False after the context has ended."""
@@ -119,7 +129,8 @@ class Capture:
                 return False
             self._frames.append(frame)
             self._changed.notify_all()
-            return True
+        self._ready.set()
+        return True
 
     def __enter__(self) -> Self:
         self._thread.start()

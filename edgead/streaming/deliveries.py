@@ -34,40 +34,77 @@ from edgead.types import Float32Array, Frame, TriggeredPart, Verdict
 END_S = 1.0
 _IMAGES_S = 0.6
 _POLL_S = 0.05
+# Largest number of events that follow from one frame of a file: a threshold, a state, a verdict, and the end.
+FRAME_EVENTS = 4
 
 
 class Deliveries:
-    """All sinks of one stream; a context manager, which finishes and closes them.
+    """All sinks of one camera, or those of several cameras; a context manager, which finishes and closes them.
 
     Args:
         sinks: Opened sinks. They are closed at the end, each in its own thread.
         waits: Whether events wait for a slow sink, because the source waits too.
         survives: Whether the stream goes on if a sink fails. Otherwise `check` raises the failure.
         stop: Event that ends the stream once it is set.
+        camera: Name of the camera, for the records; None for the sinks of several cameras.
+        shared: Sinks of records of several cameras, which get the records of this one, too.
 
     Attributes:
         valid_s: Time after the capture of an image, in seconds, after which its verdict is no longer current.
     """
 
     def __init__(
-        self, sinks: Sequence[Sink], *, waits: bool, survives: bool, stop: threading.Event | None = None
+        self,
+        sinks: Sequence[Sink],
+        *,
+        waits: bool,
+        survives: bool,
+        stop: threading.Event | None = None,
+        camera: str | None = None,
+        shared: Deliveries | None = None,
     ) -> None:
+        self._camera = camera
         self._stop = threading.Event() if stop is None else stop
         self.valid_s = inf
         # Time of capture of the image with the verdict that sinks of the newest state show; None if they show none.
         self._shown_ns: int | None = None
         self._finished = False
-        self._all = [
+        self._shared = shared
+        self._members: list[Deliveries] = []
+        self._own = [
             Delivery(sink, waits=waits, retries=survives, on_loss=self._record_loss) for sink in sinks
         ]
-        self._records = [(one, one.sink) for one in self._all if isinstance(one.sink, RecordSink)]
-        self._images = [one for one in self._all if not isinstance(one.sink, RecordSink)]
+        self._records = [(one, one.sink) for one in self._own if isinstance(one.sink, RecordSink)]
+        if shared is not None:
+            self._records += shared._records
+            shared._members.append(self)
+        self._images = [one for one in self._own if not isinstance(one.sink, RecordSink)]
         for sink in sinks:
-            sink.show_counts(self.counts)
+            sink.show_counts(self.all_counts)
+
+    def follow(self, *, waits: bool, survives: bool) -> None:
+        """Follow a source that was absent until now.
+
+        Args:
+            waits: See the class.
+            survives: See the class.
+        """
+        for one in self._own:
+            one.waits, one.retries = waits, survives
 
     def counts(self) -> tuple[SinkCount, ...]:
-        """Return the counts of every sink, in the order of the sinks."""
-        return tuple(one.count() for one in self._all)
+        """Return the counts of every sink of its own, in the order of the sinks."""
+        return tuple(one.count() for one in self._own)
+
+    def all_counts(self) -> tuple[SinkCount, ...]:
+        """Return the counts of every sink of its own, and then of the shared ones, or of those that share them."""
+        others = self._members if self._shared is None else [self._shared]
+        return self.counts() + tuple(count for other in others for count in other.counts())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next frame, or the end, would wait for a slow sink."""
+        return any(one.is_full(FRAME_EVENTS) for one in (*self._own, *(one for one, _ in self._records)))
 
     def check(self) -> None:
         """Raise the failure of a sink.
@@ -76,7 +113,7 @@ class Deliveries:
             EdgeadError: A sink failed, and the stream does not survive that.
             StopStream: A sink asked for the end.
         """
-        failures = [one.failure for one in self._all if one.failure is not None]
+        failures = [one.failure for one in self._own if one.failure is not None]
         # An error is more important than the wish to end.
         for failure in sorted(failures, key=lambda failure: isinstance(failure, StopStream)):
             raise failure
@@ -145,7 +182,7 @@ class Deliveries:
         return threshold
 
     def no_verdict(self, reason: str) -> None:
-        """End the verdict that sinks of the newest state show, if they show one.
+        """End the verdict that sinks of the newest state and the page show, if they show one.
 
         Args:
             reason: Why it is no longer current, as text.
@@ -166,6 +203,7 @@ class Deliveries:
     def _put_record(
         self, record: Record, frame_index: int | None = None, *, newest_only: bool = False
     ) -> tuple[Ticket, ...]:
+        record = record.of_camera(self._camera)
         return tuple(
             one.put(
                 Item(
@@ -176,32 +214,35 @@ class Deliveries:
                 self._stop,
             )
             for one, sink in self._records
-            if sink.newest_only or not newest_only
+            if sink.newest_only or sink.takes_no_verdict or not newest_only
         )
 
     def _record_loss(self, name: str, events: int, reason: str, frame_index: int | None) -> None:
         """Give the record of lost events to the sinks of records, without waiting; called from any thread."""
-        record = lost_record(name, events, reason, frame_index)
+        record = lost_record(name, events, reason, frame_index).of_camera(self._camera)
         for one, sink in self._records:
             # A loss changes no state, and would replace a verdict there.
             if not sink.newest_only:
                 one.put(Item(partial(sink.record, record)))
 
-    def finish(self) -> None:
+    def finish(self, *others: Deliveries) -> None:
         """Write what waits and close all sinks; may be called twice.
 
         After a stop this takes at most `END_S`. Otherwise it takes as long as any sink still answers.
+
+        Args:
+            *others: Sinks that are finished at the same time.
         """
-        if self._finished:
-            return
-        self._finished = True
+        left = [one for one in (self, *others) if not one._finished]
+        for one in left:
+            one._finished = True
         start_s = time.monotonic()
-        self._finish(self._images, start_s + _IMAGES_S)
-        records = [one for one, _ in self._records]
-        for one in records:
-            if one.is_stuck:
+        self._finish([image for one in left for image in one._images], start_s + _IMAGES_S)
+        records = [own for one in left for own in one._own if isinstance(own.sink, RecordSink)]
+        for record in records:
+            if record.is_stuck:
                 # Now, so that the other logs have its losses.
-                one.give_up()
+                record.give_up()
         self._finish(records, start_s + END_S)
 
     def _finish(self, deliveries: Sequence[Delivery], end_s: float) -> None:

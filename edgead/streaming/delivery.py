@@ -79,7 +79,8 @@ class Delivery:
         self.sink = sink
         self.name = sink.name or type(sink).__name__
         self.failure: BaseException | None = None
-        self._waits, self._retries, self._on_loss = waits, retries, on_loss
+        # Another source may follow.
+        self.waits, self.retries, self._on_loss = waits, retries, on_loss
         self._queue: deque[Item] = deque()
         self._current: Item | None = None
         self._changed = threading.Condition()
@@ -102,6 +103,11 @@ class Delivery:
         since_s = self._busy_since_s
         return since_s is not None and time.monotonic() - max(since_s, self.sink.answered_at_s) > STUCK_S
 
+    def is_full(self, events: int = 1) -> bool:
+        """Return whether one of so many events would wait for room. A smaller queue has room once it is empty."""
+        works = self._problem is None and self.failure is None and not self.is_stuck
+        return self.waits and works and len(self._queue) > max(0, self.sink.capacity - events)
+
     def count(self) -> SinkCount:
         """Return the counts so far; events that wait are neither written nor lost."""
         problem = _STUCK if self.is_stuck else self._problem or self.sink.problem()
@@ -118,14 +124,11 @@ class Delivery:
             Place of the event.
         """
         with self._changed:
-            while stop is not None and self._waits and self._is_full() and not stop.is_set():
-                if self.is_stuck or self._problem is not None or self.failure is not None:
-                    break
+            while stop is not None and self.is_full() and not stop.is_set():
                 self._changed.wait(TICK_S)
             if self._is_over or isinstance(self.failure, StopStream):
                 return Ticket(self, self._taken)
-            full = self._is_full() or self.failure is not None
-            if not full:
+            if not (full := len(self._queue) >= self.sink.capacity or self.failure is not None):
                 self._queue.append(item)
                 self._taken += 1
                 self._changed.notify_all()
@@ -164,9 +167,6 @@ class Delivery:
         for item in rest:
             self._lose(item, self._problem or _STUCK)
         self._report(self._problem or _SLOW, now=True)
-
-    def _is_full(self) -> bool:
-        return len(self._queue) >= self.sink.capacity
 
     def _run(self) -> None:
         try:
@@ -212,7 +212,7 @@ class Delivery:
         """
         for ticket in item.after:
             ticket.wait()
-        skip = item.skip if self._queue and not self._waits else None
+        skip = item.skip if self._queue and not self.waits else None
         if skip is not None:
             self._skip(item, skip)
             return
@@ -261,7 +261,7 @@ class Delivery:
         try:
             call()
         except EdgeadError as error:
-            if not self._retries:
+            if not self.retries:
                 self._problem = str(error)
                 raise
             self._note(str(error))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from edgead.streaming.quantile import quantile
 from edgead.types import UInt8Array
 
 DARK_LEVEL = 32.0
@@ -20,6 +21,7 @@ BRIGHT_LEVEL = 245.0
 _MARGIN = 2.0
 _LONGEST_SIDE_PX = 256
 _AVERAGED_PX = 4
+_LEVELS = np.arange(256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,12 @@ def exposure(image: UInt8Array) -> tuple[float, float]:
         The 1st and the 99th percentile of the grey values, averaged over squares of the image.
     """
     step = max(1, max(image.shape[:2]) // _LONGEST_SIDE_PX)
-    grey = cv2.cvtColor(np.ascontiguousarray(image[::step, ::step]), cv2.COLOR_RGB2GRAY)
+    # Rows first, because single pixels of three bytes are slow to copy.
+    grey = np.ascontiguousarray(
+        cv2.cvtColor(np.ascontiguousarray(image[::step]), cv2.COLOR_RGB2GRAY)[:, ::step]
+    )
     size = max(1, grey.shape[1] // _AVERAGED_PX), max(1, grey.shape[0] // _AVERAGED_PX)
-    darkest, brightest = np.percentile(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), (1, 99))
-    return float(darkest), float(brightest)
+    averaged = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    # Sorted by counting, which takes a third of the time.
+    levels = np.repeat(_LEVELS, np.bincount(averaged.ravel(), minlength=256))
+    return quantile(levels, 0.01), quantile(levels, 0.99)

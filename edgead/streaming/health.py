@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from edgead.imaging.image_statistics import image_statistics
+from edgead.imaging.image_statistics import mean_statistics
 from edgead.streaming.drift import DriftWatch
 from edgead.streaming.freshness import Cause, Problem, SignalWatch
 from edgead.streaming.sinks.base import SinkCount
@@ -95,14 +95,14 @@ class Health:
         """Time in each state so far, in seconds, in the order of the states."""
         return {state: self._times_s[state] for state in STATES if state in self._times_s}
 
-    def judged(self, frame: Frame, image: UInt8Array, verdict: Verdict) -> None:
+    def judged(self, frame: Frame, rows: UInt8Array, verdict: Verdict) -> None:
         """Count the verdict on a frame in which something has moved.
 
         Of a camera or a video, one verdict in a second counts, and one in half a minute for drift.
 
         Args:
             frame: Frame with a verdict.
-            image: Its image, (H, W, 3) uint8 RGB, at the model's size.
+            rows: Its image at the model's size, or its tiles, (N, H, W, 3) uint8 RGB.
             verdict: Verdict on the frame.
         """
         part: float = frame.index
@@ -118,7 +118,7 @@ class Health:
             )
             if self._blur is None and not counts_for_drift:
                 return
-            measured = image_statistics(image)
+            measured = mean_statistics(rows)
             if self._blur is not None:
                 self._blur.add(measured["sharpness"])
             if self._drift is not None and counts_for_drift:

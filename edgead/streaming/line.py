@@ -32,23 +32,41 @@ class LineControl:
         parts: Parts that wait for their verdicts; None for a verdict on each frame.
         on_frame: Function that is called with each frame in the capture thread, for a trigger that looks at images.
         trouble: Reason why the trigger does not work now, as text; None if it works.
-        is_paused: Whether the stream gives no verdicts for now. It has no lock, so a signal handler may set it.
     """
 
     def __init__(self, rule: PartRule | None = None) -> None:
         self.parts = None if rule is None else PartQueue(rule)
         self.on_frame: Callable[[Frame], None] | None = None
         self.trouble: str | None = None
-        self.is_paused = False
+        # One value without a lock, because a signal handler may set it.
+        self._pause: tuple[bool, str | None] = (False, None)
         self._thresholds: deque[NewThreshold] = deque()
 
-    def pause(self) -> None:
-        """Give no verdicts until `resume`."""
-        self.is_paused = True
+    @property
+    def is_paused(self) -> bool:
+        """Whether the stream gives no verdicts for now."""
+        return self._pause[0]
 
-    def resume(self) -> None:
-        """Give verdicts again."""
-        self.is_paused = False
+    @property
+    def set_by(self) -> str | None:
+        """Name of who paused or resumed the stream last; None if it is not known."""
+        return self._pause[1]
+
+    def pause(self, by: str | None = None) -> None:
+        """Give no verdicts until `resume`.
+
+        Args:
+            by: Name of who pauses the stream.
+        """
+        self._pause = True, by
+
+    def resume(self, by: str | None = None) -> None:
+        """Give verdicts again.
+
+        Args:
+            by: Name of who resumes the stream.
+        """
+        self._pause = False, by
 
     def set_threshold(self, value: float, by: str) -> None:
         """Decide with another threshold from the next frame on.

@@ -1,55 +1,43 @@
-"""The loop of a stream: it takes frames from a source, scores them, and gives the verdicts to the sinks.
+"""The loop of a stream: it takes frames from cameras, scores them, and gives the verdicts to the sinks.
 
-One thread captures frames, the calling thread scores them, and each sink has a thread of its own. These modules
-describe which frames are dropped (`capture`) or withheld (`freshness`), what a slow or failed sink loses (`delivery`),
-the states (`health`), and the verdict on a part of a trigger (`part_judge`). An error of the source or of the model
-ends the stream. A failure of a sink ends the stream of a file, which can be streamed again; a camera goes on.
+One thread captures the frames of each camera, the calling thread scores them, and each sink has a thread of its own.
+These modules describe which frames are dropped (`capture`) or withheld (`freshness`), what a slow or failed sink loses
+(`delivery`), the states (`health`), the verdict on a part of a trigger (`part_judge`), how frames of several cameras
+are examined at the same time (`examiner`), and all of this for one camera (`judge`). An error of the model ends the
+stream, and so does an error of an only source; beside other cameras it ends this camera alone. A failure of a sink ends
+the stream of a file, which can be streamed again; a camera goes on.
+
+The cameras take turns: each gives its newest frame, and the frames that are there at one moment are scored together if
+the model is quicker with them. The loop never waits for one camera.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from math import inf
+from contextlib import ExitStack, suppress
+from functools import partial
 
 import numpy as np
 
-from edgead.bundle.manifest import REBUILD
-from edgead.errors import EdgeadError, InputError
-from edgead.imaging.preprocess import ModelSize, batch_from_images
+from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.base import Session
-from edgead.scoring.decision import NOT_FINITE
-from edgead.streaming.capture import Capture
+from edgead.runtime.framed import infer_frames
+from edgead.streaming.arrivals import Arrivals
+from edgead.streaming.camera import Camera
 from edgead.streaming.deliveries import Deliveries
-from edgead.streaming.freshness import Cause, FrameCheck, Problem
-from edgead.streaming.health import Health
-from edgead.streaming.latency import LatencyHistogram
-from edgead.streaming.line import PAUSED, LineControl
-from edgead.streaming.part_judge import PartJudge
-from edgead.streaming.parts import Scored
+from edgead.streaming.examiner import Examiner, Taken
+from edgead.streaming.judge import TICK_S, Judge, log_failure, reason_of
+from edgead.streaming.line import LineControl
 from edgead.streaming.policy import StreamPolicy
 from edgead.streaming.sinks.base import Sink, StopStream
 from edgead.streaming.sources import Source
 from edgead.streaming.state import StateChange
-from edgead.streaming.summary import Summary
+from edgead.streaming.summary import LineSummary, Summary
 from edgead.streaming.systemd import Service
-from edgead.streaming.verdict import verdict_from_prediction
-from edgead.types import Frame
-
-# Longest wait for a frame before the loop checks whether it should stop.
-TICK_S = 0.1
-# Causes whose first frame is logged, and causes of which each frame is given to the sinks. Frames of other causes come
-# in long rows, which the sinks receive as the loss of the signal.
-_LOGGED = ("not_finite", "late", "size", "dark", "overexposed", "frozen")
-_SINGLE = ("not_finite", "late")
 
 _DEFAULTS = StreamPolicy()
-
-_log = logging.getLogger(__name__)
 
 
 def stream(
@@ -63,9 +51,7 @@ def stream(
     stop: threading.Event | None = None,
     line: LineControl | None = None,
 ) -> Summary:
-    """Score the frames of a source until it ends, `stop` is set, a sink stops it, or `policy.max_frames` are judged.
-
-    The caller closes the session and the source. The sinks are closed here.
+    """Score the frames of one source: `stream_cameras` for a single camera.
 
     Args:
         session: Opened inference session.
@@ -84,215 +70,202 @@ def stream(
         InputError: The line has a trigger, but the source is no camera.
         EdgeadError: The source or the inference failed, or a sink while the frames of a file were scored.
     """
-    line = LineControl() if line is None else line
-    survives, waits = source.live or source.endless, not source.live
-    with Deliveries(sinks, waits=waits, survives=survives, stop=stop) as outputs:
+    camera = Camera(source, sinks, threshold, policy, LineControl() if line is None else line)
+    (summary,) = stream_cameras(session, [camera], size=size, stop=stop).cameras.values()
+    return summary
+
+
+def stream_cameras(
+    session: Session,
+    cameras: Sequence[Camera],
+    *,
+    size: ModelSize,
+    sinks: Sequence[Sink] = (),
+    batch: int = 1,
+    stop: threading.Event | None = None,
+    arrivals: Arrivals | None = None,
+) -> LineSummary:
+    """Score the frames of cameras until all of them end, `stop` is set, or a sink stops the stream.
+
+    A camera ends with its source, and after `policy.max_frames` judged frames. The sinks are closed here, no source is.
+
+    Args:
+        session: Opened inference session.
+        cameras: Cameras with different names.
+        size: Image size of the session.
+        sinks: Opened sinks of records for the events of all cameras.
+        batch: Largest number of frames to score together.
+        stop: Event that ends the stream once it is set.
+        arrivals: Cameras that were absent at the start, and join the stream when they are there.
+
+    Returns:
+        Counts and latencies of each camera that has come, and the cameras that failed beside others.
+
+    Raises:
+        InputError: A line has a trigger, but the source is no camera.
+        EdgeadError: An only source or the inference failed, or a sink while the frames of a file were scored.
+    """
+    stop = threading.Event() if stop is None else stop
+    arrivals = Arrivals() if arrivals is None else arrivals
+    absent = arrivals.sinks
+    n_cameras = len(cameras) + len(absent)
+    with ExitStack() as opened:
+        waits = all(one.waits for one in cameras) and not absent
+        survives = any(one.survives for one in cameras) or bool(absent)
+        shared = opened.enter_context(Deliveries(sinks, waits=waits, survives=survives, stop=stop))
+        loop = _Loop(session, size, batch, shared, stop, cameras=n_cameras)
         # Here, because an error closes the sinks, too.
-        check = _frame_check(source, policy, line, outputs)
-        # The first inference allocates memory, and on a GPU it may compile. It runs before the capture, so that it
-        # delays no frame and counts in no latency.
-        session.infer(np.zeros((1, size.height_px, size.width_px, 3), np.uint8))
-        health = Health(source, outputs.counts, policy.sharpness, drift=policy.drift)
-        parts = PartJudge(line.parts, outputs, source.uri, check.max_age_s) if line.parts and check else None
-        run = _Run(session, outputs, size, threshold, policy.part, check, health, parts)
-        start_s = time.monotonic()
-        with Capture(source, None if parts is None else line.needs) as capture, suppress(StopStream):
+        for name, own in [*((one.name, one.sinks) for one in cameras), *absent.items()]:
+            loop.open_outputs(name, own, opened)
+        for name in absent:
+            loop.report(name, StateChange("starting", "starting", reason="the camera is absent"))
+        _warm_up(session, size, min(batch, n_cameras))
+        with ExitStack() as captures, suppress(StopStream):
+            captures.enter_context(loop.examiner)
+            for camera in cameras:
+                loop.add(camera, captures)
             reason = "it was interrupted"
             try:
-                reason = _judge(run, capture, line, policy.max_frames, stop)
+                reason = loop.run(arrivals, captures)
             except Exception as error:
-                reason = _end_of(error)
+                reason = "a sink has ended it" if isinstance(error, StopStream) else reason_of(error)
                 raise
             finally:
-                run.stop(line, reason)
-                # A read that hangs and a sink that hangs share the time that the end may take.
-                capture.stop()
-                outputs.finish()
+                loop.stop(reason)
         with suppress(StopStream):
-            outputs.check()
-        dropped = capture.dropped + source.dropped
-    return run.summary(dropped, source.broken, time.monotonic() - start_s)
+            loop.check_sinks()
+    return loop.summary()
 
 
-def _frame_check(
-    source: Source, policy: StreamPolicy, line: LineControl, outputs: Deliveries
-) -> FrameCheck | None:
-    """Make the check of the frames of a live source; None for others, which have no trigger."""
-    if source.live:
-        max_age_s = policy.max_age_of(source.fps, 1 if line.parts is None else line.parts.rule.frames)
-        if line.parts is None and not source.by_signal:
-            outputs.valid_s = max_age_s
-        return FrameCheck(policy, max_age_s)
-    if line.parts is not None:
-        raise InputError(f"{source.uri} is no camera", hint="a trigger needs one, so leave the trigger out")
-    return None
+def _warm_up(session: Session, size: ModelSize, batch: int) -> None:
+    """Score black images in batches of each size.
+
+    The first inference allocates memory, and on a GPU it may compile. It runs before the capture, so that it delays no
+    frame and counts in no latency.
+    """
+    for count in range(1, batch + 1):
+        session.infer(np.zeros((count, size.height_px, size.width_px, 3), np.uint8))
 
 
-def _judge(
-    run: _Run, capture: Capture, line: LineControl, max_frames: int | None, stop: threading.Event | None
-) -> str:
-    """Take frames and judge them until the end; return why it has come. See `stream`."""
-    while run.judged != max_frames:
-        if stop is not None and stop.is_set():
-            return "it was stopped"
-        run.check_sinks()
-        frame, on_line = run.take(capture, line)
-        taken_ns = time.monotonic_ns()
-        if frame is None and capture.ended:
-            return "the source has ended"
-        problem = None if frame is None else run.problem(frame, taken_ns)
-        run.update(frame, problem, on_line, capture.dropped, taken_ns / 1e9)
-        problem = problem or (PAUSED if on_line is PAUSED else None)
-        if frame is not None and problem is None:
-            run.score(frame, taken_ns)
-        elif frame is not None and problem is not None:
-            run.withhold(frame, problem)
-    return f"{max_frames} frames are judged"
-
-
-def _end_of(error: Exception) -> str:
-    """Return the reason for the end of a stream that an exception ends."""
-    if isinstance(error, StopStream):
-        return "a sink has ended it"
-    # The text of another exception may have secrets.
-    return str(error) if isinstance(error, EdgeadError) else type(error).__name__
-
-
-class _Run:
-    """Session, sinks and counters of one stream."""
+class _Loop:
+    """The cameras of one stream, and their turns."""
 
     def __init__(
         self,
         session: Session,
-        outputs: Deliveries,
         size: ModelSize,
-        threshold: float,
-        part: str | None,
-        check: FrameCheck | None,
-        health: Health,
-        parts: PartJudge | None,
+        batch: int,
+        shared: Deliveries,
+        stop: threading.Event,
+        *,
+        cameras: int,
     ) -> None:
-        self._session, self._outputs, self._size = session, outputs, size
-        self._threshold, self._part, self._check = threshold, part, check
-        self._health, self._service = health, Service()
-        self._latencies, self._ages = LatencyHistogram(), LatencyHistogram()
-        self._withheld, self._parts = Counter[Cause](), parts
-        self._scored = self._rejected = self._idle = self.judged = 0
-        self._report(health.change)
+        self._session, self._size = session, size
+        self._shared, self._stop, self._is_alone = shared, stop, cameras == 1
+        self._ready, self._service = threading.Event(), Service(several=cameras > 1)
+        self.examiner = Examiner(cameras, batch, self._ready)
+        self._outputs: dict[str, Deliveries] = {}
+        self._by_name: dict[str, Judge] = {}
+        self._turns: list[Judge] = []
+        self._failed: dict[str, str] = {}
+        self._wait_s = TICK_S
 
-    def problem(self, frame: Frame, now_ns: int) -> Problem | None:
-        """Return the reason why a frame must not be scored, or None."""
-        return None if self._check is None else self._check.problem(frame, now_ns)
+    def open_outputs(self, name: str, sinks: Sequence[Sink], opened: ExitStack) -> None:
+        """Begin the delivery to the sinks of a camera, which may be absent."""
+        own = Deliveries(sinks, waits=False, survives=True, stop=self._stop, camera=name, shared=self._shared)
+        self._outputs[name] = opened.enter_context(own)
 
-    def score(self, frame: Frame, taken_ns: int) -> None:
-        """Score a frame, count it, and give its verdict, or the reason why it has none, to the sinks.
+    def report(self, name: str, change: StateChange) -> None:
+        """Report a change of the state of a camera that is absent."""
+        self._service.state(change, name)
+        self._outputs[name].state(change)
 
-        With a trigger, only the frames of parts are scored, and the verdict is the part's.
-        """
-        if self._parts is not None and not self._parts.waits_for(frame):
-            self._idle += 1
-            return
-        self.judged += 1
-        batch = batch_from_images([frame.image], self._size)
-        prediction = self._session.infer(batch)
-        verdict = verdict_from_prediction(
-            frame, prediction, self._threshold, self._part, taken_ns=taken_ns, live=self._check is not None
-        )
-        now_ns = time.monotonic_ns()
-        if verdict is None:
-            self.withhold(frame, Problem("not_finite", NOT_FINITE))
-        elif self._check is not None and (late := self._check.late(frame, now_ns)) is not None:
-            self.withhold(frame, late)
-        else:
-            if verdict.age_ms is not None:
-                self._ages.add(verdict.age_ms)
-            self._scored += 1
-            self._rejected += verdict.is_anomalous
-            if self._check is None or not self._check.is_still:
-                self._health.judged(frame, batch[0], verdict)
-            scored = Scored(frame, verdict, prediction.anomaly_map[0, 0])
-            decided = scored if self._parts is None else self._parts.add(scored)
-            if decided is not None:
-                self._latencies.add(decided.verdict.latency_ms)
-                self._outputs.verdict(*decided)
+    def add(self, camera: Camera, captures: ExitStack) -> None:
+        """Begin with a camera."""
+        own = self._outputs[camera.name]
+        own.follow(waits=camera.waits, survives=camera.survives)
+        judge = Judge(camera, own, self._service.state, self._ready, self._size, is_alone=self._is_alone)
+        self._by_name[camera.name] = judge
+        self._turns.append(judge)
+        captures.enter_context(judge.capture)
 
-    def withhold(self, frame: Frame, problem: Problem) -> None:
-        """Count a frame without a verdict, log the first of a cause, and give a single one to the sinks."""
-        if problem.cause in _LOGGED and not self._withheld[problem.cause]:
-            hint = f": {REBUILD}" if problem.cause == "not_finite" else ""
-            _log.warning("%s: frame %d gets no verdict: %s%s", frame.source, frame.index, problem.text, hint)
-        self._withheld[problem.cause] += 1
-        self._health.withheld(problem.cause)
-        if self._parts is not None:
-            self._parts.skip(frame, problem)
-        elif problem.cause in _SINGLE:
-            self._outputs.withheld(frame, problem.text)
-        elif problem.cause != "unchanged":
-            self._outputs.no_verdict(problem.text)
+    def run(self, arrivals: Arrivals, captures: ExitStack) -> str:
+        """Judge frames until the end; return why it has come. See `stream_cameras`."""
+        while arrivals.expected or not all(one.is_over for one in self._turns):
+            if self._stop.is_set():
+                return "it was stopped"
+            self._service.beat(time.monotonic())
+            self._shared.check()
+            if (arrived := arrivals.take()) is not None:
+                self._arrive(*arrived, captures)
+            # Before the look at the cameras, so that no frame that comes meanwhile is missed.
+            self._ready.clear()
+            self._begin()
+            if taken := self.examiner.take():
+                self._score(taken)
+            else:
+                self._ready.wait(self._wait_s)
+        return "all cameras have ended"
 
-    def take(self, capture: Capture, line: LineControl) -> tuple[Frame | None, Problem | None]:
-        """Wait for the next frame, see `Capture.take`; return it and the problem of the whole stream."""
-        if line.is_paused and self._check is None:
-            # The frames of files wait.
-            time.sleep(TICK_S)
-            return None, PAUSED
-        frame = capture.take(min(TICK_S, inf if self._parts is None else self._parts.settle(line.is_paused)))
-        self._threshold = self._outputs.take_threshold(line, self._part, self._threshold)
-        # A frame of a file that is in hand gets its verdict, also if a pause has come just now.
-        return frame, None if self._check is None else line.problem()
+    def stop(self, reason: str) -> None:
+        """End with all cameras and their sinks."""
+        for judge in self._turns:
+            judge.stop(reason)
+        self._service.stop()
+        # A read that hangs and a sink that hangs share the time that the end may take.
+        self._shared.finish(*self._outputs.values())
 
     def check_sinks(self) -> None:
         """Raise the failure of a sink. See `Deliveries.check`."""
-        self._outputs.check()
+        for one in (self._shared, *self._outputs.values()):
+            one.check()
 
-    def update(
-        self,
-        frame: Frame | None,
-        problem: Problem | None,
-        on_line: Problem | None,
-        dropped: int,
-        now_s: float,
-    ) -> None:
-        """Update the health of the stream, and end a verdict that has become too old. See `Health.update`."""
-        self._service.beat(now_s)
-        self._outputs.end_old_verdict(now_s)
-        change = self._health.update(frame, problem, dropped, now_s, time.time(), on_line)
-        if change is not None:
-            self._report(change)
+    def summary(self) -> LineSummary:
+        """Return the counts, after the end."""
+        found = {name: judge.summary() for name, judge in self._by_name.items()}
+        failed = {name: one.failure for name, one in self._by_name.items() if one.failure is not None}
+        return LineSummary(found, self._shared.counts(), {**self._failed, **failed})
 
-    def stop(self, line: LineControl, reason: str) -> None:
-        """Take the last thresholds, withhold the parts that wait, and report the end of the stream, with its reason."""
-        self._outputs.take_threshold(line, self._part, self._threshold)
-        if self._parts is not None:
-            self._parts.end()
-        self._report(self._health.stop(reason, time.monotonic()))
+    def _arrive(self, name: str, found: Camera | Exception, captures: ExitStack) -> None:
+        """Begin with a camera that was absent; one that cannot be opened ends alone."""
+        try:
+            if isinstance(found, Exception):
+                raise found
+            self.add(found, captures)
+        except Exception as error:
+            reason = self._failed[name] = reason_of(error)
+            log_failure(name, error)
+            self.report(name, StateChange("stopped", "starting", reason=reason))
 
-    def _report(self, change: StateChange) -> None:
-        """Give a change of the state to the sinks and to systemd."""
-        self._service.state(change)
-        self._outputs.state(change)
+    def _begin(self) -> None:
+        """Take frames, one of a camera at most, beginning with the camera that has waited longest."""
+        self._wait_s = TICK_S
+        for judge in list(self._turns):
+            if judge.is_over or self.examiner.has_frame_of(judge):
+                continue
+            if self.examiner.room <= 0:
+                break
+            self._wait_s = min(self._wait_s, judge.wait_s())
+            if (taken := judge.take()) is not None:
+                self.examiner.begin(judge, taken[1], partial(judge.examine, *taken))
+                self._turns.remove(judge)
+                self._turns.append(judge)
 
-    def summary(self, dropped: int, broken: int, duration_s: float) -> Summary:
-        """Return the counts, with the numbers of dropped frames and broken images, and the duration in seconds."""
-        withheld = self._withheld.total()
-        return Summary(
-            frames_seen=self._scored + self._idle + dropped + withheld + broken,
-            frames_scored=self._scored,
-            frames_dropped=dropped,
-            frames_withheld=withheld,
-            frames_broken=broken,
-            frames_idle=self._idle,
-            withheld={cause: self._withheld[cause] for cause in sorted(self._withheld)},
-            rejected=self._rejected,
-            signal_losses=self._health.signal_losses,
-            states_s=self._health.times_s,
-            latency_p50_ms=self._latencies.percentile(50),
-            latency_p95_ms=self._latencies.percentile(95),
-            latency_p99_ms=self._latencies.percentile(99),
-            age_p50_ms=self._ages.percentile(50),
-            age_p95_ms=self._ages.percentile(95),
-            age_p99_ms=self._ages.percentile(99),
-            duration_s=duration_s,
-            parts=None if self._parts is None else self._parts.count(),
-            sinks=self._outputs.counts(),
-        )
+    def _score(self, taken: Sequence[Taken]) -> None:
+        """Score examined frames together, and give each judge the prediction of its frame."""
+        admitted = []
+        for one in taken:
+            try:
+                examined = one.examined.result()
+            except Exception as error:
+                one.judge.fail(error)
+                continue
+            if not one.judge.is_over and (framed := one.judge.admit(examined, one.taken_ns)) is not None:
+                admitted.append((one, examined.frame, framed))
+        if not admitted:
+            return
+        began_s = time.perf_counter()
+        predictions = infer_frames(self._session, [framed for *_, framed in admitted])
+        self.examiner.score_s = (time.perf_counter() - began_s) / len(admitted)
+        for (one, frame, (_, rows)), prediction in zip(admitted, predictions, strict=True):
+            one.judge.conclude(frame, one.taken_ns, rows, prediction)

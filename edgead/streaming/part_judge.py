@@ -45,6 +45,10 @@ class PartJudge:
         self._judged = self._rejected = self._missed = self._reports = 0
         self._withheld: Counter[Cause] = Counter()
 
+    def expects(self, frame: Frame) -> bool:
+        """Return whether a part waits for a frame that was captured for it; may be called from any thread."""
+        return self._queue.part_of(frame) is not None
+
     def waits_for(self, frame: Frame) -> bool:
         """Return whether a part waits for a frame."""
         self._latest = frame

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgead.errors import InputError
+from edgead.imaging.framing import Box
+from edgead.imaging.view import WHOLE, View
 from edgead.streaming.exposure import ExposureLimits
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ class StreamPolicy:
         drift: Watch of scores and images against those of the build, for one stream; None without the build's values.
         sharpness: Sharpness below which an image is blurred; None if it is not known. See
             `edgead.imaging.sharpness`.
+        view: Part of an image that the model inspects, and the way to its size.
+        region: Part of the camera's image that the stream sees; None for the whole image.
 
     Raises:
         InputError: A value is out of range.
@@ -78,6 +82,8 @@ class StreamPolicy:
     exposure: ExposureLimits = field(default_factory=ExposureLimits)
     sharpness: float | None = None
     drift: DriftWatch | None = None
+    view: View = WHOLE
+    region: Box | None = None
 
     def __post_init__(self) -> None:
         if self.max_frames is not None and self.max_frames < 1:

@@ -7,9 +7,12 @@ r"""Records of a stream for other programs: one JSON object for each event.
                   "polygon": [[x, y], ...]}, ...]}
     {"event": "withheld", "time": ..., "source": ..., "frame_index": ..., "reason": ...}
     {"event": "missed", "time": ..., "source": ..., "triggers": ..., "reason": ...}
-    {"event": "state", "time": ..., "state": ..., "previous": ..., "causes": [...], "reason": ..., "silent_s": ...}
+    {"event": "state", "time": ..., "state": ..., "previous": ..., "causes": [...], "reason": ..., "silent_s": ...,
+     "set_by": ...}
     {"event": "threshold", "time": ..., "part": ..., "threshold": ..., "previous": ..., "set_by": ...}
     {"event": "lost", "time": ..., "sink": ..., "events": ..., "frame_index": ..., "reason": ...}
+
+Each record has the name of its camera, "camera", behind the time; it is null for a loss of a sink of several cameras.
 
 With a trigger, "verdict" and "withheld" are of a part and have one more key, and "withheld" its cause:
 
@@ -43,6 +46,10 @@ class Record(dict[str, Any]):
     def text(self) -> str:
         """The record as JSON in one line of ASCII, without a newline; encoded once for all sinks."""
         return json_text(self, indent=None).removesuffix("\n")
+
+    def of_camera(self, camera: str | None) -> Record:
+        """Return the record with the name of its camera, behind the time."""
+        return Record({"event": self["event"], "time": self["time"], "camera": camera, **self})
 
 
 def verdict_record(frame: Frame, verdict: Verdict) -> Record:

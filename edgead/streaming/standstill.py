@@ -17,8 +17,10 @@ from collections import deque
 from statistics import median
 from typing import Literal, TypeAlias
 
+import cv2
 import numpy as np
 
+from edgead.streaming.quantile import quantile
 from edgead.types import Float64Array, UInt8Array
 
 STILL_AFTER_S = 2.5
@@ -61,20 +63,20 @@ class StandstillWatch:
             now_s: Current time in seconds.
         """
         # Sampled, not averaged, because averages have less noise. Green has most of the light.
-        step = max(1, min(image.shape[:2]) // _SAMPLES)
-        sampled = image[::step, ::step, 1].copy()
+        step = max(1, round(min(image.shape[:2]) / _SAMPLES))
+        sampled = np.ascontiguousarray(cv2.extractChannel(image[::step], 1)[:, ::step])
         previous, self._previous = self._previous, sampled
         if previous is None or self._first is None or previous.shape != sampled.shape:
             self._start(sampled, now_s)
             return "moving"
-        changes = block_changes(previous, sampled)
-        quiet = float(np.quantile(changes, 0.1))
+        changes = np.sort(block_changes(previous, sampled), axis=None)
+        quiet = quantile(changes, 0.1)
         if _shows_movement(changes):
             self._noise.append(quiet)
             self._start(sampled, now_s)
             return "moving"
         # Slow movement shows over a longer time.
-        if _shows_movement(block_changes(self._first, sampled)):
+        if _shows_movement(np.sort(block_changes(self._first, sampled), axis=None)):
             self._start(sampled, now_s)
             return "moving"
         self._quiet.append((now_s, quiet))
@@ -97,8 +99,8 @@ class StandstillWatch:
 
 
 def _shows_movement(changes: Float64Array) -> bool:
-    """Return True if a block changes more than by noise."""
-    return bool(changes.max() > max(_MOVES, _MOVES_RATIO * float(np.median(changes))))
+    """Return True if a block changes more than by noise. The changes are in rising order."""
+    return bool(changes[-1] > max(_MOVES, _MOVES_RATIO * quantile(changes, 0.5)))
 
 
 def block_changes(first: UInt8Array, second: UInt8Array) -> Float64Array:
@@ -114,6 +116,8 @@ def block_changes(first: UInt8Array, second: UInt8Array) -> Float64Array:
     height, width = first.shape
     block = min(_BLOCK, height, width)
     rows, columns = height // block, width // block
-    changes = np.abs(first.astype(np.int16) - second)[: rows * block, : columns * block]
-    means: Float64Array = changes.reshape(rows, block, columns, block).mean((1, 3))
+    inside = slice(rows * block), slice(columns * block)
+    changes = cv2.absdiff(first[inside], second[inside])
+    sums = changes.reshape(rows, block, columns * block).sum(axis=1, dtype=np.uint32)
+    means: Float64Array = sums.reshape(rows, columns, block).sum(axis=2) / float(block * block)
     return means

@@ -21,6 +21,7 @@ class StateChange:
         causes: Causes of a degraded state or of a lost signal, for programs; see `edgead.streaming.freshness.Cause`.
         reason: Why the stream is degraded, has no signal or has stopped, as text; empty for other states.
         silent_s: Seconds since the last good image, or since the start.
+        set_by: Name of who paused or resumed the stream; None for other changes, and if it is not known.
     """
 
     state: State
@@ -28,3 +29,4 @@ class StateChange:
     causes: tuple[str, ...] = ()
     reason: str = ""
     silent_s: float = 0.0
+    set_by: str | None = None

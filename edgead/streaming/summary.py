@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgead.streaming.sinks.base import SinkCount
 from edgead.text import printable
@@ -113,13 +113,48 @@ class Summary:
                 f"age        p50 {self.age_p50_ms:.1f} ms, p95 {self.age_p95_ms:.1f} ms, "
                 f"p99 {self.age_p99_ms:.1f} ms, capture to decision"
             )
-        for count in self.sinks:
-            replaced = f", {count.replaced} replaced by newer ones" if count.replaced else ""
-            problem = "" if count.problem is None else f" ({printable(count.problem)})"
-            lines.append(
-                f"sink       {printable(count.sink)} {count.written} written, {count.lost} lost{replaced}{problem}"
-            )
-        return "\n".join(lines)
+        return "\n".join([*lines, *map(_sink_line, self.sinks)])
+
+
+@dataclass(frozen=True, slots=True)
+class LineSummary:
+    """Summary of a stream with one camera or more.
+
+    Attributes:
+        cameras: Summary of each camera by its name.
+        sinks: Counts of the sinks for the events of all cameras.
+        failed: Error of each camera that has ended with one, or was never opened, by its name.
+    """
+
+    cameras: Mapping[str, Summary]
+    sinks: tuple[SinkCount, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_problem(self) -> bool:
+        """Whether a camera failed, or a sink did not work at the end."""
+        if self.failed:
+            return True
+        counts = [*self.sinks, *(count for one in self.cameras.values() for count in one.sinks)]
+        return any(count.problem is not None for count in counts)
+
+    def text(self) -> str:
+        """Return the summary as lines for a terminal."""
+        if len(self.cameras) == 1 and not self.failed:
+            return "\n".join([*(one.text() for one in self.cameras.values()), *map(_sink_line, self.sinks)])
+        lines = [f"camera     {printable(name)}\n{one.text()}" for name, one in self.cameras.items()]
+        failed = [
+            f"failed     {printable(name)}: {printable(reason)}" for name, reason in self.failed.items()
+        ]
+        lines += ["\n".join(failed)] if failed else []
+        return "\n\n".join([*lines, *(["\n".join(map(_sink_line, self.sinks))] if self.sinks else [])])
+
+
+def _sink_line(count: SinkCount) -> str:
+    """Return the counts of a sink as one line."""
+    replaced = f", {count.replaced} replaced by newer ones" if count.replaced else ""
+    problem = "" if count.problem is None else f" ({printable(count.problem)})"
+    return f"sink       {printable(count.sink)} {count.written} written, {count.lost} lost{replaced}{problem}"
 
 
 def _by_cause(withheld: Mapping[str, int]) -> str:

@@ -24,9 +24,10 @@ class Service:
 
     Args:
         environment: Environment variables of the process; None for the present ones.
+        several: Whether the stream has several cameras, whose names the status then shows.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None, *, several: bool = False) -> None:
         environment = os.environ if environment is None else environment
         self._address = environment.get("NOTIFY_SOCKET", "")
         is_watched = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
@@ -35,6 +36,8 @@ class Service:
         self._every_s = int(usec) / 2e6 if usec.isdecimal() and int(usec) else float("inf")
         self._beat_at_s: float | None = None
         self._has_failed = False
+        self._several = several
+        self._states: dict[str, StateChange] = {}
 
     def beat(self, now_s: float | None = None) -> None:
         """Report that the loop of the stream runs: at the first time that it is ready, later that it lives.
@@ -53,10 +56,23 @@ class Service:
             self._send("WATCHDOG=1")
         self._beat_at_s = now_s
 
-    def state(self, change: StateChange) -> None:
-        """Report a change of the state, and, with the last one, that the stream stops."""
-        text = printable(f"{change.state}: {change.reason}" if change.reason else change.state)
-        self._send(f"STATUS={text}" + ("\nSTOPPING=1" if change.state == "stopped" else ""))
+    def state(self, change: StateChange, camera: str = "") -> None:
+        """Report a change of the state.
+
+        Args:
+            change: Change of the state.
+            camera: Name of the camera.
+        """
+        self._states[camera] = change
+        texts = [
+            f"{f'{name}: ' if self._several else ''}{f'{one.state}: {one.reason}' if one.reason else one.state}"
+            for name, one in self._states.items()
+        ]
+        self._send(f"STATUS={printable('; '.join(texts))}")
+
+    def stop(self) -> None:
+        """Report that the stream stops: systemd ends a service that goes on after that."""
+        self._send("STOPPING=1")
 
     def _send(self, message: str) -> None:
         """Send a message without waiting; a failure is logged once, because the stream matters more."""

@@ -1,7 +1,8 @@
-"""A web server of the stream, which any client may reach: it bounds the connections, their time and their requests.
+"""A web server of the stream, which any client may reach: it bounds connections, their time, and the processor's time.
 
 A client that sends nothing, or hangs up without a word, would hold a thread for months. One that sends megabytes of
-headers would take seconds of the interpreter's time, which the loop needs.
+headers would take seconds of the interpreter's time, which the loop needs. And many small requests take as much: all
+requests together get a share of one core, whatever they are and however fast the machine is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ CONNECTION_S = 2.0
 MOST_CONNECTIONS = 16
 MOST_REQUEST_BYTES = 2**14
 POLL_S = 0.1
+# CPU time that all requests may take at once, in seconds, before they wait for their share of a core.
+BURST_S = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -28,16 +31,23 @@ _log = logging.getLogger(__name__)
 class BoundedServer(ThreadingHTTPServer):
     """A server with at most `MOST_CONNECTIONS` connections, each of which takes at most `CONNECTION_S`.
 
+    Its requests take at most `cpu_share` of one core, beyond a burst. The others wait in the queue of the system, where
+    they cost nothing.
+
     Args:
         address: Host and TCP port to listen on; a port of 0 is a free one.
         handler: Class of the answers.
         bind_and_activate: Whether to take connections at once.
+
+    Attributes:
+        cpu_share: CPU time of all requests in a second, in seconds.
 
     Raises:
         OSError: The port is in use or not allowed, or there is no such host. For a name that no host can have it is an
             OverflowError, TypeError or ValueError.
     """
 
+    cpu_share = 0.03
     daemon_threads = True
     request_queue_size = 64
     block_on_close = False
@@ -48,11 +58,47 @@ class BoundedServer(ThreadingHTTPServer):
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         self._open: dict[socket.socket, float] = {}
-        self._changing = threading.Lock()
+        self._changing, self._stopping = threading.Lock(), threading.Event()
+        self._allowance_s, self._filled_at_s = BURST_S, time.monotonic()
+        self._taking_s = 0.0
         super().__init__(address, handler, bind_and_activate)
 
+    def serve_forever(self, poll_interval: float = POLL_S) -> None:
+        """Take connections until `shutdown`."""
+        self._taking_s = time.thread_time()
+        super().serve_forever(poll_interval)
+
+    def shutdown(self) -> None:
+        """Stop to take connections."""
+        self._stopping.set()
+        super().shutdown()
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer a request, and count its CPU time."""
+        began_s = time.thread_time()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._pay(time.thread_time() - began_s)
+
+    def _pay(self, cpu_s: float) -> float:
+        """Take CPU time from the allowance; return what is left, less than 0 if others must wait."""
+        with self._changing:
+            now_s = time.monotonic()
+            filled_s = self._allowance_s + (now_s - self._filled_at_s) * self.cpu_share
+            self._allowance_s, self._filled_at_s = min(BURST_S, filled_s) - cpu_s, now_s
+            return self._allowance_s
+
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Refuse a connection if too many are open."""
+        """Wait until there is CPU time for a connection; refuse it if too many are open."""
+        # To take a connection and to start its thread costs as much as a short answer.
+        before_s, self._taking_s = self._taking_s, time.thread_time()
+        left_s = self._pay(self._taking_s - before_s)
+        while left_s < 0.0:
+            if self._stopping.wait(min(-left_s / self.cpu_share, POLL_S)):
+                return False
+            self.service_actions()
+            left_s = self._pay(0.0)
         with self._changing:
             if len(self._open) >= MOST_CONNECTIONS:
                 return False

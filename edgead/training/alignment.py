@@ -9,12 +9,18 @@ beyond one mean feature for all positions?
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from edgead.models.base import Alignment
 from edgead.models.components.head import cosine_map
 from edgead.models.components.teacher import STRIDES
+from edgead.training.images import PartImages
+
+_log = logging.getLogger(__name__)
 
 # Measured with EfficientNet-Lite0 at 256 px: 0.30 for transistors in a fixture, 0.75 for screws that lie at any angle.
 ALIGNED_BELOW = 0.5
@@ -54,3 +60,37 @@ def alignment_from_spread(spread: float) -> Alignment:
         spread: Result of `alignment_spread`.
     """
     return "aligned" if spread < ALIGNED_BELOW else "unaligned"
+
+
+def found_alignment(teacher: nn.Module, parts: Mapping[str, PartImages]) -> Alignment:
+    """Determine the alignment of the parts from the good images.
+
+    One student serves all parts, so it must be able to rebuild any position if one of the parts is unaligned.
+
+    Args:
+        teacher: Frozen teacher.
+        parts: Good images, by name of the part.
+
+    Returns:
+        The alignment, which is logged with its measure.
+    """
+    spreads = {
+        name: alignment_spread(
+            teacher,
+            torch.from_numpy(part.trained.images[:IMAGES]),
+            torch.from_numpy(part.held_out.images[:IMAGES]),
+        )
+        for name, part in parts.items()
+    }
+    # The least aligned part decides for all.
+    alignment = alignment_from_spread(max(spreads.values()))
+    found = ", ".join(
+        f"{name} {spread:.2f}" if len(parts) > 1 else f"{spread:.2f}" for name, spread in spreads.items()
+    )
+    _log.info(
+        "the parts are %s (spread %s, aligned below %s); --alignment overrides this",
+        alignment,
+        found,
+        ALIGNED_BELOW,
+    )
+    return alignment

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from edgead.data.stored_images import Images
 from edgead.errors import RunError
 from edgead.files.atomic import replace_file
 from edgead.models.base import DistillationMethod
+
+_DIGESTED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,21 @@ class Checkpoint:
     precision: dict[str, Any]
     losses_before: list[float]
     metrics: list[dict[str, float]]
+
+
+def images_digest(textures: str, *arrays: Images | Tensor) -> str:
+    """Return the SHA-256, in hex, of the fingerprint of the textures and the shapes and pixels of images.
+
+    Args:
+        textures: Fingerprint of the textures.
+        *arrays: Images, (N, H, W, 3) uint8 RGB.
+    """
+    digest = hashlib.sha256(textures.encode())
+    for images in arrays:
+        digest.update(str(tuple(images.shape)).encode())
+        for start in range(0, len(images), _DIGESTED):
+            digest.update(np.ascontiguousarray(images[start : start + _DIGESTED]).data)
+    return digest.hexdigest()
 
 
 def student_state(method: DistillationMethod) -> dict[str, Tensor]:

@@ -18,15 +18,19 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edgead.data.stored_images import Images
 from edgead.data.synthetic.dataset import DEFECTS, add_defect
 from edgead.errors import TrainingError
+from edgead.imaging.framing import Framing
 from edgead.models.closed_form import ClosedFormMethod
 from edgead.scoring.cross_fitting import SMALLEST_SCORE
+from edgead.training.features import host_tensor
 from edgead.training.folds import NO_FOLD, Folds, FoldStudents, IntArray
 from edgead.training.loop import Fitted, TrainingImages
 from edgead.training.session import TorchSession
@@ -69,7 +73,9 @@ def fit_closed_form(
     chosen = method.capacities[int(gains.argmax())]
     if images.folds is not None:
         _log.info("scoring each good image with a student that was fitted without it")
-    (loss_before, holdout_loss), scores = _outcome(students, images.holdout, folds.held_out, chosen)
+    (loss_before, holdout_loss), scores = _outcome(
+        students, images.holdout, folds.held_out, chosen, images.framings
+    )
     students.fit_without(NO_FOLD)
     method.set_capacity(chosen)
     if not math.isfinite(holdout_loss):
@@ -92,7 +98,7 @@ def fit_closed_form(
     return Fitted([loss_before], [row], scores)
 
 
-def score_gains(students: FoldStudents, images: Tensor, folds: IntArray, seed: int) -> Float64Array:
+def score_gains(students: FoldStudents, images: Images | Tensor, folds: IntArray, seed: int) -> Float64Array:
     """Measure how much drawn defects raise the score of good images, for each capacity.
 
     Each score is compared with the score of the same image without a defect, so that parts and images with different
@@ -120,7 +126,7 @@ def score_gains(students: FoldStudents, images: Tensor, folds: IntArray, seed: i
 
     # Spread over the images of all parts, which lie part after part.
     spread = torch.linspace(0, len(images) - 1, min(len(images), DRAWN_DEFECTS)).long()
-    good = images[spread].numpy()
+    good = host_tensor(images, spread).numpy()
     at = np.arange(DRAWN_DEFECTS) % len(good)
     kinds = (KINDS[number % len(KINDS)] for number in range(DRAWN_DEFECTS))
     defects = [add_defect(good[number], kind, rng)[0] for number, kind in zip(at, kinds, strict=True)]
@@ -134,18 +140,25 @@ def score_gains(students: FoldStudents, images: Tensor, folds: IntArray, seed: i
 
 
 def _outcome(
-    students: FoldStudents, images: Tensor, folds: IntArray, capacity: float
+    students: FoldStudents,
+    images: Images | Tensor,
+    folds: IntArray,
+    capacity: float,
+    framings: Sequence[Framing],
 ) -> tuple[tuple[float, float], Float64Array]:
     """Return the mean losses over images (M, H, W, 3) at capacity 0 and at another, and the scores at the other."""
     method, session = students.method, TorchSession(students.method)
     losses, scores = np.zeros(2), np.empty(len(images))
     for number in students.each(folds):
-        image = images[number][None]
+        image = host_tensor(images, slice(number, number + 1))
         batch = image.to(students.device)
         features = method.teacher_features(batch)
         for at, each in enumerate((0.0, capacity)):
             method.set_capacity(each)
             losses[at] += float(method(batch, features))
-        scores[number] = session.infer_from(image.numpy(), features).anomaly_score[0]
+        prediction = session.infer_from(image.numpy(), features)
+        # The score of tiles is not used, because they are not cross-fitted.
+        is_one_row = len(framings) == len(images)
+        scores[number] = framings[number].join(prediction)[0] if is_one_row else prediction.anomaly_score[0]
     before, after = losses / len(images)
     return (float(before), float(after)), scores

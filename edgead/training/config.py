@@ -10,6 +10,7 @@ from edgead.data import Dataset, open_dataset
 from edgead.errors import InputError
 from edgead.imaging.decode import check_bit_depth
 from edgead.imaging.preprocess import ModelSize
+from edgead.imaging.view import WHOLE, View
 from edgead.models.base import ALIGNMENTS, PRESETS, STANDARD_VARIANT
 from edgead.models.components.teacher import DEFAULT_TEACHER
 from edgead.models.rd import LOSSES
@@ -17,6 +18,7 @@ from edgead.scoring.hold_out import AUTO, hold_out_count
 from edgead.scoring.threshold import check_rate
 from edgead.text import folder_name
 from edgead.training.schedule import Schedule
+from edgead.types import Fusion
 
 # The largest seed that every random number generator accepts.
 MAX_SEED = 2**32 - 1
@@ -54,6 +56,10 @@ class TrainConfig:
         hold_out: Number or share of each part's good images that are held out for the threshold, "30" or "0.3", or
             "auto", see `edgead.scoring.hold_out`.
         false_alarm_rate: Largest share of good parts above the threshold of the run.
+        view: Part of an image that the model inspects, and the way to its size.
+        fusion: How the head joins the scales, "add" or "multiply".
+        early_stop: Number of epochs without a lower held-out loss after which the training ends; None for all epochs.
+        base: Absolute path of the run that this one goes on with; empty for a training from the start.
 
     Raises:
         InputError: A value is out of range.
@@ -79,10 +85,14 @@ class TrainConfig:
     training_precision: str = "32-true"
     hold_out: str = AUTO
     false_alarm_rate: float = 0.01
+    view: View = WHOLE
+    fusion: Fusion = "add"
+    early_stop: int | None = None
+    base: str = ""
 
     def __post_init__(self) -> None:
         check_part_names([folder_name(Path(folder)) for folder in self.data])
-        ModelSize.parse(self.size)
+        self.view.check_tiles(ModelSize.parse(self.size))
         check_bit_depth(self.bit_depth)
         check_rate(self.false_alarm_rate)
         hold_out_count(1, self.hold_out, self.false_alarm_rate)
@@ -92,6 +102,8 @@ class TrainConfig:
                     f"{name.replace('_', ' ')} is {getattr(self, name)}",
                     hint=f"give --{name.replace('_', '-')} 1 or more",
                 )
+        if self.early_stop is not None and self.early_stop < 1:
+            raise InputError(f"early stop is {self.early_stop}", hint="give --early-stop 5, for example")
         if self.preset not in PRESETS:
             raise InputError(f"unknown preset {self.preset!r}", hint=f"give --preset {' or '.join(PRESETS)}")
         if self.alignment not in ("auto", *ALIGNMENTS):
@@ -116,17 +128,17 @@ class TrainConfig:
         """Open the datasets, by name of the part.
 
         Returns:
-            The datasets; their images are read at `bit_depth`.
+            The datasets; their images are read at `bit_depth` and through `view`.
 
         Raises:
             DataError: A dataset is missing, empty or of no known layout.
         """
         return {
-            name: open_dataset(root, self.layout).at_bit_depth(self.bit_depth)
+            name: open_dataset(root, self.layout).read_as(self.bit_depth, self.view)
             for name, root in self.parts.items()
         }
 
     @property
     def schedule(self) -> Schedule:
         """The settings that the training loop needs."""
-        return Schedule(self.epochs, self.batch_size, self.learning_rate, self.seed)
+        return Schedule(self.epochs, self.batch_size, self.learning_rate, self.seed, self.early_stop)

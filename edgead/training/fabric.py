@@ -1,16 +1,20 @@
-"""The devices and the precision of a training, by Lightning Fabric."""
+"""The devices, the precision and the logger of a training, by Lightning Fabric."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.loggers import TensorBoardLogger
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from edgead.errors import InputError
+from edgead.files.packages import require_packages
 
 ACCELERATORS = ("auto", "cpu", "cuda")
+TENSORBOARD_FOLDER = "tensorboard"
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
@@ -22,25 +26,29 @@ class FabricConfig:
         accelerator: "auto", "cpu" or "cuda".
         devices: Number of processes on each machine.
         nodes: Number of machines, joined by `fabric run` or torchrun.
+        tensorboard: Whether the losses of each epoch are also written for TensorBoard.
     """
 
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1
+    tensorboard: bool = False
 
 
-def create_fabric(config: FabricConfig, precision: str | None) -> tuple[Fabric, str]:
+def create_fabric(config: FabricConfig, precision: str | None, out: Path | None = None) -> tuple[Fabric, str]:
     """Start Fabric on this machine.
 
     Args:
         config: The devices.
         precision: One of PRECISIONS; None selects "32-true" on a CPU and mixed precision on a GPU.
+        out: Run directory, in which TensorBoard's files lie.
 
     Returns:
         The launched Fabric and the name of its precision.
 
     Raises:
         InputError: A name is unknown, or the machine has no such devices.
+        MissingExtraError: TensorBoard is asked for and not installed.
     """
     cuda = torch.cuda.is_available()
     if config.accelerator not in ACCELERATORS:
@@ -77,6 +85,7 @@ def create_fabric(config: FabricConfig, precision: str | None) -> tuple[Fabric, 
             devices=config.devices,
             num_nodes=config.nodes,
             precision=precision,
+            loggers=_loggers(config, out),
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise InputError(
@@ -85,3 +94,10 @@ def create_fabric(config: FabricConfig, precision: str | None) -> tuple[Fabric, 
         ) from error
     fabric.launch()
     return fabric, precision
+
+
+def _loggers(config: FabricConfig, out: Path | None) -> list[TensorBoardLogger]:
+    if not config.tensorboard or out is None:
+        return []
+    require_packages("tensorboard", "--tensorboard", "tensorboard")
+    return [TensorBoardLogger(out, name=TENSORBOARD_FOLDER, version="")]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgead.data import LoadedImages
 from edgead.errors import CollapseError, InputError, TrainingError
 from edgead.files.atomic import replace_file
 from edgead.files.parsing import write_json
 from edgead.files.records import utc_now
 from edgead.models import method_class
 from edgead.models.base import DistillationMethod
+from edgead.runtime.base import Session
+from edgead.runtime.framed import infer_rows
 from edgead.scoring.cross_fitting import score_ratios
+from edgead.scoring.outstanding import log_outstanding
 from edgead.scoring.threshold import threshold_from_normal_scores
 from edgead.training.images import PartImages
 from edgead.training.loop import Fitted
@@ -25,14 +30,16 @@ from edgead.training.run import (
     CHECKPOINT_FILE,
     LOSS_IMAGE,
     METRICS_FILE,
+    METRICS_TABLE,
     WEIGHTS_FILE,
     Run,
     read_record,
     write_record,
 )
-from edgead.training.sanity import Sanity, raised_share
+from edgead.training.sanity import DRAWN_DEFECTS, Sanity, raised_share
 from edgead.training.scale_weights import scale_weights, spread_images
 from edgead.training.session import TorchSession
+from edgead.types import Float64Array
 
 
 def finish_run(
@@ -70,7 +77,7 @@ def finish_run(
     for name, part in parts.items():
         images = part.held_out.images
         records[name] = _record(fresh, name, part, session, fitted, begin)
-        raised[name] = raised_share(session, images, fresh.config.seed)
+        raised[name] = raised_share(session, images[:DRAWN_DEFECTS], fresh.config.seed)
         begin += len(images)
     # Later rows of a stage replace earlier ones, so the loss of its last epoch remains.
     after = {row["stage"]: row["holdout_loss"] for row in fitted.metrics}
@@ -83,6 +90,7 @@ def finish_run(
         # Not by safetensors' save_file, which does not report a full disk as an OSError.
         partial.write_bytes(save(state))
     write_json(out / METRICS_FILE, fitted.metrics)
+    _write_table(out / METRICS_TABLE, fitted.metrics)
     with replace_file(out / LOSS_IMAGE) as partial:
         draw_loss_curve(fitted.metrics, partial)
     collapse = sanity.collapse()
@@ -94,23 +102,49 @@ def finish_run(
     (out / CHECKPOINT_FILE).unlink(missing_ok=True)
 
 
+def _write_table(file: Path, metrics: Sequence[Mapping[str, float]]) -> None:
+    """Write the figures of each epoch as CSV, so that each number is read back as it is in JSON."""
+    with replace_file(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(metrics[0]))
+        writer.writeheader()
+        writer.writerows(metrics)
+
+
+def image_scores(session: Session, loaded: LoadedImages) -> Float64Array:
+    """Score images one by one, through their view.
+
+    Args:
+        session: Session of the model.
+        loaded: N images.
+
+    Returns:
+        Scores, (N,) float64.
+    """
+    scores = np.empty(len(loaded.samples))
+    for number in range(len(scores)):
+        prediction, framing = infer_rows(session, loaded.rows(number)), loaded.framing(number)
+        scores[number] = prediction.anomaly_score[0] if framing is None else framing.join(prediction)[0]
+    return scores
+
+
 def _record(
     fresh: RunRecord, name: str, part: PartImages, session: TorchSession, fitted: Fitted, begin: int
 ) -> PartRecord:
     """Return the record of a trained part; its images that set the threshold begin at a number of `fitted.scores`."""
-    images = part.held_out.images
-    scores = np.concatenate([session.infer(image[None]).anomaly_score for image in images], dtype=np.float64)
+    scores = image_scores(session, part.held_out)
     ratios = np.empty(0)
     if part.folds is not None:
         assert fitted.scores is not None
         try:
-            ratios = score_ratios(fitted.scores[begin : begin + len(images)], scores)
+            ratios = score_ratios(fitted.scores[begin : begin + len(scores)], scores)
         except InputError as error:
             raise TrainingError(
                 error.what, hint="give more images, or hold some out with --hold-out 0.3"
             ) from error
         scores *= ratios
     threshold = threshold_from_normal_scores(scores, fresh.config.false_alarm_rate)
+    files = (str(sample.path) for sample in part.held_out.samples)
+    log_outstanding(threshold, dict(zip(files, scores.tolist(), strict=True)), name, "train again")
     return replace(fresh.parts[name], threshold=threshold, ratios=tuple(ratios.tolist()))
 
 
@@ -143,6 +177,7 @@ def _summary(
     """Return the figures of a training for its record."""
     before, after = sanity.losses[-1]
     return {
+        "epochs": len(fitted.metrics),
         "loss": fitted.metrics[-1]["loss"],
         "holdout_loss": after,
         "holdout_loss_before": before,

@@ -15,8 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from edgead.data.stored_images import Images
 from edgead.models.closed_form import ClosedFormMethod
 from edgead.models.components.moments import Moments
+from edgead.training.features import host_tensor, without_gradients
 
 IntArray: TypeAlias = npt.NDArray[np.intp]
 
@@ -57,7 +59,9 @@ class FoldStudents:
         batch_size: Number of images in a batch.
     """
 
-    def __init__(self, method: ClosedFormMethod, images: Tensor, folds: IntArray, batch_size: int) -> None:
+    def __init__(
+        self, method: ClosedFormMethod, images: Images | Tensor, folds: IntArray, batch_size: int
+    ) -> None:
         self.method = method
         self.device = next(method.parameters()).device
         self._moments = {
@@ -87,9 +91,10 @@ class FoldStudents:
             self.fit_without(int(fold))
             yield from np.flatnonzero(folds == fold).tolist()
 
-    def _of(self, images: Tensor, chosen: IntArray, batch_size: int) -> Moments:
+    def _of(self, images: Images | Tensor, chosen: IntArray, batch_size: int) -> Moments:
         """Collect the moments of some of the images."""
         batches = (
-            images[numbers].to(self.device) for numbers in torch.split(torch.from_numpy(chosen), batch_size)
+            host_tensor(images, numbers).to(self.device)
+            for numbers in torch.split(torch.from_numpy(chosen), without_gradients(batch_size, self.device))
         )
         return self.method.moments((batch, self.method.teacher_features(batch)) for batch in batches)

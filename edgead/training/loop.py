@@ -2,16 +2,16 @@
 
 The configuration alone determines the result. The order of the images in an epoch and the random numbers of a method
 follow from the seed and the epoch's number, so a training that was killed and continued ends with the same weights.
-The stages of a method follow each other, each with its own optimiser and schedule. The number of epochs is fixed in
-advance and the last weights are kept. The held-out good images only give a loss to watch, and no other image is used.
+The stages of a method follow each other, each with its own optimiser and schedule. The last weights are kept. The
+held-out good images only give a loss to watch, which may end the training early, and no other image is used.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,20 +23,30 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from edgead.data.stored_images import Images
 from edgead.errors import RunError, TrainingError
 from edgead.files.progress import TrainingState, log_state
+from edgead.imaging.framing import Framing
 from edgead.models.base import DistillationMethod
-from edgead.training.checkpoint import Checkpoint, CheckpointKeeper, load_student, student_state
+from edgead.training.checkpoint import (
+    Checkpoint,
+    CheckpointKeeper,
+    images_digest,
+    load_student,
+    student_state,
+)
 from edgead.training.features import TeacherFeatures
 from edgead.training.folds import Folds
-from edgead.training.sampler import epoch_order
-from edgead.training.schedule import Schedule, check_training, stage_ends
+from edgead.training.sampler import epoch_order, epoch_seed
+from edgead.training.schedule import Schedule, check_training, stage_ends, stops_early
 from edgead.types import Float64Array
 
 _log = logging.getLogger(__name__)
 
 # A checkpoint of a large student takes seconds to write. A kill loses at most this much work and the epoch under way.
 CHECKPOINT_EVERY_S = 20.0
+
+_LOGGED = ("loss", "holdout_loss", "learning_rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +74,14 @@ class TrainingImages:
         holdout: Held-out images to watch, (M, H, W, 3) uint8 RGB; with folds, the cross-fitted images.
         counts: Number of training images of each part; empty if there is one part.
         folds: Folds of all images, if some are cross-fitted.
+        framings: Framings of the cross-fitted images; empty if all of them is inspected.
     """
 
-    train: Tensor
-    holdout: Tensor
+    train: Images | Tensor
+    holdout: Images | Tensor
     counts: tuple[int, ...] = ()
     folds: Folds | None = None
+    framings: tuple[Framing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +127,7 @@ class Trainer:
         self._keeper = CheckpointKeeper(checkpoint_file, checkpoint_every_s)
         self._counts = images.counts or (len(images.train),)
         method.parts = len(self._counts)
-        self._digest = _digest(method.textures.fingerprint, images.train, images.holdout)
+        self._digest = images_digest(method.textures.fingerprint, images.train, images.holdout)
         self._batches = max(1, len(images.train) // (schedule.batch_size * fabric.world_size))
         method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._features = TeacherFeatures(method, images.train, fabric.device)
@@ -125,7 +137,7 @@ class Trainer:
         self._metrics: list[dict[str, float]] = []
 
     def fit(self, checkpoint: Checkpoint | None = None) -> Fitted:
-        """Train all epochs, or the epochs after a checkpoint.
+        """Train all epochs, or the epochs after a checkpoint. The last one may come early.
 
         Args:
             checkpoint: State to continue from; None trains from the start.
@@ -142,9 +154,13 @@ class Trainer:
             self._restore(checkpoint)
         ends = stage_ends(self._method.hyperparameters.stages, self._schedule.epochs)
         with self._keeper:
-            for number, (begin, end) in enumerate(pairwise((0, *ends))):
-                if self._epochs_done < end:
+            for number, (begin, end) in enumerate(pairwise((self._schedule.begun, *ends))):
+                if not self._is_done(end):
                     self._train_stage(self._enter_stage(number, begin, end, checkpoint))
+        if self._epochs_done < self._schedule.epochs:
+            _log.info(
+                "stopped after epoch %d, because the held-out loss did not get lower", self._epochs_done
+            )
         self._fabric.barrier()
         self._method.eval()
         return Fitted(self._losses_before, self._metrics)
@@ -153,15 +169,16 @@ class Trainer:
         """Load the student, losses and metrics of a checkpoint; RunError if it belongs to another training."""
         if checkpoint.images != self._digest:
             raise RunError(
-                f"the training images changed since {self._file} was written",
-                hint="choose another --out, or remove that file to train from the start",
+                f"the pixels of the images differ from those that {self._file} was written for: the files changed, or "
+                "this is another version of edgead",
+                hint="choose another --out",
             )
         try:
             load_student(self._method, checkpoint.student)
         except RuntimeError as error:
             raise RunError(
                 f"{self._file} does not fit the method of this version ({error})",
-                hint="remove it to train from the start",
+                hint="choose another --out",
             ) from error
         self._epochs_done = checkpoint.epoch
         self._losses_before, self._metrics = list(checkpoint.losses_before), list(checkpoint.metrics)
@@ -181,38 +198,46 @@ class Trainer:
             method.eval()
             with torch.no_grad():
                 method.begin_stage(self._features.batches(self._schedule.batch_size))
-            self._losses_before.append(self._watched_loss(self._epochs_done))
+            if begin == 0 or number > 0:
+                self._losses_before.append(self._watched_loss(self._epochs_done))
         return _Stage(number, begin, end, module, optimizer, wrapped_optimizer, scheduler)
 
     def _train_stage(self, stage: _Stage) -> None:
-        for epoch in range(self._epochs_done, stage.end):
-            started_at = time.monotonic()
+        while not self._is_done(stage.end):
+            started_at, epoch = time.monotonic(), self._epochs_done
             loss, learning_rate = self._train_epoch(stage, epoch, started_at)
-            holdout_loss = self._watched_loss(epoch)
+            row = {
+                "epoch": epoch + 1,
+                "stage": stage.number,
+                "loss": loss,
+                # Processes may differ by rounding, and must end at the same epoch.
+                "holdout_loss": self._fabric.broadcast(self._watched_loss(epoch)),
+                "learning_rate": learning_rate,
+                "seconds": time.monotonic() - started_at,
+            }
             self._epochs_done = epoch + 1
-            if self._epochs_done == stage.end:
+            self._metrics.append(row)
+            log_losses(self._fabric, row)
+            if self._is_done(stage.end):
                 self._method.eval()
                 with torch.no_grad():
                     self._method.finish_stage(self._features.batches(self._schedule.batch_size))
-            self._metrics.append(
-                {
-                    "epoch": self._epochs_done,
-                    "stage": stage.number,
-                    "loss": loss,
-                    "holdout_loss": holdout_loss,
-                    "learning_rate": learning_rate,
-                    "seconds": time.monotonic() - started_at,
-                }
-            )
             if self._fabric.is_global_zero:
                 self._keeper.keep(self._checkpoint(stage))
+
+    def _is_done(self, end: int) -> bool:
+        """Whether a stage that ends after `end` epochs at the latest is finished."""
+        if self._epochs_done >= end:
+            return True
+        losses = [row["holdout_loss"] for row in self._metrics[self._schedule.begun :]]
+        return stops_early(losses, self._schedule.early_stop)
 
     def _train_epoch(self, stage: _Stage, epoch: int, started_at: float) -> tuple[float, float]:
         """Train one epoch; return the mean loss of its batches and the learning rate of the last one."""
         fabric, schedule = self._fabric, self._schedule
         stage.module.train()
         # The random numbers of a method depend on the epoch, for continued trainings, and differ between processes.
-        torch.manual_seed(_epoch_seed(schedule.seed, epoch) * fabric.world_size + fabric.global_rank)
+        torch.manual_seed(epoch_seed(schedule.seed, epoch) * fabric.world_size + fabric.global_rank)
         total, learning_rate = 0.0, math.nan
         for done, chosen in enumerate(self._order(epoch), start=1):
             loss = stage.module(*self._features.batch(chosen))
@@ -228,7 +253,7 @@ class Trainer:
 
     def _order(self, epoch: int) -> list[Tensor]:
         """Image numbers of each batch of this process in one epoch; an incomplete last batch is dropped."""
-        generator = torch.Generator().manual_seed(_epoch_seed(self._schedule.seed, epoch))
+        generator = torch.Generator().manual_seed(epoch_seed(self._schedule.seed, epoch))
         order = epoch_order(self._counts, generator)[self._fabric.global_rank :: self._fabric.world_size]
         return list(torch.split(order, self._schedule.batch_size)[: self._batches])
 
@@ -265,14 +290,11 @@ class Trainer:
         )
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return (seed << 20) + epoch
+def log_losses(fabric: Fabric, row: Mapping[str, float]) -> None:
+    """Give the losses and the learning rate of an epoch to Fabric's loggers.
 
-
-def _digest(textures: str, *arrays: Tensor) -> str:
-    """SHA-256, in hex, of the fingerprint of the textures and the shapes and pixels of images."""
-    digest = hashlib.sha256(textures.encode())
-    for images in arrays:
-        digest.update(str(tuple(images.shape)).encode())
-        digest.update(images.contiguous().numpy().data)
-    return digest.hexdigest()
+    Args:
+        fabric: Fabric with its loggers, none or more.
+        row: Row of `Fitted.metrics`.
+    """
+    fabric.log_dict({name: row[name] for name in _LOGGED}, int(row["epoch"]))

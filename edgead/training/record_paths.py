@@ -29,11 +29,17 @@ def with_paths(record: RunRecord, convert: Callable[[str], str]) -> RunRecord:
         config=replace(
             config,
             data=tuple(map(convert, config.data)),
+            base=convert(config.base),
             textures=convert(config.textures),
             teacher_weights=convert(config.teacher_weights),
         ),
         parts={
-            name: replace(part, holdout=tuple(map(convert, part.holdout))) for name, part in parts.items()
+            name: replace(
+                part,
+                holdout=tuple(map(convert, part.holdout)),
+                files={convert(file): found for file, found in part.files.items()},
+            )
+            for name, part in parts.items()
         },
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgead.models.base import Alignment
@@ -25,6 +25,9 @@ class PartRecord:
         threshold: Threshold of the torch model on these images; None before the training is finished.
         ratios: Ratio of the cross-fitted score and the score of the final model for each of these images, see
             `edgead.scoring.cross_fitting`; empty if they are held out, and before the training is finished.
+        files: Hash of each good image, see `edgead.training.update.file_hashes`, by its path relative to the dataset;
+            empty if they are not known.
+        image_px: Height and width of all good images; None if they differ.
 
     Raises:
         InputError: There are ratios, but not one for each image, or a ratio is out of range.
@@ -34,6 +37,8 @@ class PartRecord:
     holdout: tuple[str, ...]
     threshold: Threshold | None = None
     ratios: tuple[float, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    image_px: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.ratios:
@@ -52,6 +57,7 @@ class RunRecord:
         scale_weights: Weights of the head's scales, see `edgead.training.scale_weights`; empty for weights of 1, and
             before the training is finished.
         summary: Figures of a finished training.
+        begun: Number of epochs of the finished training that this one extends; 0 for a training from the start.
     """
 
     config: TrainConfig
@@ -60,3 +66,4 @@ class RunRecord:
     alignment: Alignment
     scale_weights: tuple[float, ...]
     summary: Mapping[str, Any]
+    begun: int = 0

@@ -2,6 +2,7 @@
 
     run.json              configuration, images that set the threshold, state; the summary when the training is finished
     metrics.json          one row per epoch
+    metrics.csv           the same figures as a table
     checkpoint.pt         the state of an unfinished training (plain tensors and numbers); removed at the end
     model.safetensors     teacher and student of a finished run, so that a build needs no package or hub for the teacher
     pseudo_anomalies.png  examples of the pseudo-anomalies, if the method trains on any
@@ -23,6 +24,7 @@ from edgead.errors import ImageError, RunError
 from edgead.files.parsing import RecordError, check_object, parse_json, read_bounded, write_json
 from edgead.files.records import record_errors, record_from
 from edgead.imaging.preprocess import ModelSize
+from edgead.imaging.view import View
 from edgead.models import create_method, method_class
 from edgead.models.base import STANDARD_VARIANT, DistillationMethod, Preset
 from edgead.scoring.threshold import Threshold
@@ -31,11 +33,12 @@ from edgead.training.record_paths import check_holdout, with_paths
 from edgead.training.records import RunRecord
 from edgead.training.session import TorchSession
 
-SCHEMA = 5
+SCHEMA = 7
 MAX_JSON_BYTES = 16 * 2**20
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"
+METRICS_TABLE = "metrics.csv"
 CHECKPOINT_FILE = "checkpoint.pt"
 WEIGHTS_FILE = "model.safetensors"
 LOSS_IMAGE = "loss.png"
@@ -74,6 +77,11 @@ class Run:
     def bit_depth(self) -> int | None:
         """Depth of the values of image files with samples of 16 bits; None for the depth of the files."""
         return self.record.config.bit_depth
+
+    @property
+    def view(self) -> View:
+        """Part of an image that the model inspects, and the way to its size."""
+        return self.record.config.view
 
     @property
     def false_alarm_rate(self) -> float:
@@ -130,7 +138,7 @@ class Run:
             ) from error
         method.eval()
         try:
-            method.head = replace(method.head, weights=self.record.scale_weights)
+            method.head = replace(method.head, weights=self.record.scale_weights, fusion=config.fusion)
             if method.head.weights:
                 method.head.weights_of(_scales_of(method))
         except ValueError as error:
@@ -156,13 +164,13 @@ class Run:
         images = {}
         for name, root in self.record.config.parts.items():
             paths = self.record.parts[name].holdout
-            samples = [Sample(root / path, 0, bit_depth=self.bit_depth) for path in paths]
+            samples = [Sample(root / path, 0, bit_depth=self.bit_depth, view=self.view) for path in paths]
             try:
                 images[name] = load_images(samples, self.size)
             except ImageError as error:
                 # The hint of the original error is to skip the image, but the threshold depends on all of them.
                 raise ImageError(
-                    f"an image that sets the threshold of {self.path} cannot be read ({error.__cause__})",
+                    f"an image that sets the threshold of {self.path} cannot be read ({error.what})",
                     hint=f"restore the images in {root}, or train again",
                 ) from error
         return images

@@ -33,3 +33,13 @@ def epoch_order(counts: Sequence[int], generator: torch.Generator) -> Tensor:
     if len(counts) == 1:
         return drawn[0]
     return torch.cat(drawn)[torch.randperm(share * len(counts), generator=generator)[:total]]
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return the seed of one epoch of a training.
+
+    Args:
+        seed: Seed of the training.
+        epoch: Number of the epoch, from 0.
+    """
+    return (seed << 20) + epoch

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from edgead.data.stored_images import Images
 from edgead.models.base import DistillationMethod
 from edgead.models.components.head import cosine_map
 from edgead.types import UInt8Array
@@ -27,7 +28,7 @@ LEAST_SHARE = 1e-3
 """Smallest mean peak of a scale, as a share of that of the largest scale; it limits the weights."""
 
 
-def spread_images(parts: Sequence[UInt8Array]) -> UInt8Array:
+def spread_images(parts: Sequence[Images]) -> UInt8Array:
     """Choose about `WEIGHED_IMAGES` images, equally many of each part.
 
     Args:

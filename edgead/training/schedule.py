@@ -1,14 +1,22 @@
-"""The division of a training's epochs into stages, and the check for enough images and epochs to begin."""
+"""The epochs of a training: their division into stages, their end, and the check for enough images and epochs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from edgead.errors import TrainingError
+from edgead.data.stored_images import Images
+from edgead.errors import InputError, TrainingError
+from edgead.models import hyperparameters_of
 from edgead.models.base import DistillationMethod
+from edgead.training.features import host_tensor
+
+EPOCHS_SHARE = 5
+RATE_SHARE = 5.0
+"""Going on with finished weights takes a fifth of the learning rate, and an update a fifth of the epochs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +28,16 @@ class Schedule:
         batch_size: Number of images in a batch of one process.
         learning_rate: Peak of the one-cycle schedule, or the constant learning rate.
         seed: Seed of the order of the images and of the random numbers of a method.
+        early_stop: Number of epochs without a lower held-out loss after which the training ends; None for all epochs.
+        begun: Number of epochs that were finished before; the optimiser and the learning rate begin after them.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
     seed: int
+    early_stop: int | None = None
+    begun: int = 0
 
 
 def stage_ends(shares: tuple[float, ...], epochs: int) -> list[int]:
@@ -54,7 +66,42 @@ def stage_ends(shares: tuple[float, ...], epochs: int) -> list[int]:
     return ends
 
 
-def check_training(method: DistillationMethod, schedule: Schedule, images: Tensor, processes: int) -> None:
+def check_one_stage(method: str, preset: str, doing: str, hint: str) -> None:
+    """Check that a method trains one network, whose training may end early or go on.
+
+    Args:
+        method: Name of the method.
+        preset: Its preset.
+        doing: Beginning of the message: what needs it.
+        hint: How to do without.
+
+    Raises:
+        InputError: The method trains in several stages.
+    """
+    stages = hyperparameters_of(method, preset).stages
+    if len(stages) > 1:
+        raise InputError(f"{doing}, and {method} is trained in {len(stages)} stages", hint=hint)
+
+
+def stops_early(losses: Sequence[float], early_stop: int | None) -> bool:
+    """Return whether a training ends because its held-out loss did not get lower.
+
+    Args:
+        losses: Held-out loss after each epoch so far.
+        early_stop: Number of epochs without a lower loss after which the training ends; None for no such end.
+
+    Example:
+        >>> stops_early([0.5, 0.4, 0.41, 0.4], 2), stops_early([0.5, 0.4, 0.41, 0.39], 2)
+        (True, False)
+    """
+    if early_stop is None or len(losses) <= early_stop:
+        return False
+    return min(losses[-early_stop:]) >= min(losses[:-early_stop])
+
+
+def check_training(
+    method: DistillationMethod, schedule: Schedule, images: Images | Tensor, processes: int
+) -> None:
     """Check that there are enough epochs and images to begin.
 
     Args:
@@ -74,7 +121,7 @@ def check_training(method: DistillationMethod, schedule: Schedule, images: Tenso
             hint="give more images or fewer --devices",
         )
     # Batch normalisation needs two values per channel, and two images give them at every resolution.
-    if smallest == 1 and _fewest_values(method, images[:1]) < 2:
+    if smallest == 1 and _fewest_values(method, host_tensor(images, slice(1))) < 2:
         raise TrainingError(
             f"a batch of 1 image of {images.shape[1]}x{images.shape[2]} is too small for batch normalisation",
             hint="give more images, a larger --batch-size or a larger --size",

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from edgead.models.base import DistillationMethod
 from edgead.models.components.head import AnomalyMapHead
-from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
-from edgead.types import Closing, Prediction, UInt8Array
+from edgead.runtime.base import SizedSession, check_batch
+from edgead.training.features import without_gradients
+from edgead.types import Prediction, UInt8Array
 
 
-class TorchSession(Closing):
+class TorchSession(SizedSession):
     """Scores images with a method, on the device of its weights.
 
     Args:
         method: The method; it is put into evaluation mode, and still belongs to the caller.
-
-    Attributes:
-        inputs: See Session.inputs.
-        outputs: See Session.outputs.
     """
 
     def __init__(self, method: DistillationMethod) -> None:
-        height, width = method.head.height, method.head.width
-        self.inputs = graph_inputs(height, width)
-        self.outputs = graph_outputs(height, width)
+        self._height_px, self._width_px = method.head.height, method.head.width
         self._method = method.eval()
         self._device = next(method.parameters()).device
         self._head: AnomalyMapHead | None = None
@@ -33,9 +29,16 @@ class TorchSession(Closing):
     @torch.no_grad()
     def infer(self, batch: UInt8Array) -> Prediction:
         """See Session.infer."""
-        check_batch(batch, self._method.head.height, self._method.head.width)
-        images = torch.from_numpy(batch).to(self._device)
-        return self._prediction(*self._method.features(images))
+        check_batch(batch, self._height_px, self._width_px)
+        once = without_gradients(len(batch), self._device)
+        found = []
+        for start in range(0, len(batch), once):
+            images = torch.from_numpy(batch[start : start + once]).to(self._device)
+            found.append(self._prediction(*self._method.features(images)))
+        return Prediction(
+            np.concatenate([one.anomaly_map for one in found]),
+            np.concatenate([one.anomaly_score for one in found]),
+        )
 
     @torch.no_grad()
     def infer_from(self, batch: UInt8Array, teacher_features: list[Tensor]) -> Prediction:

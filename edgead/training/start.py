@@ -12,8 +12,9 @@ from edgead.models import hyperparameters_of, method_class
 from edgead.models.base import PRESETS
 from edgead.training.config import PROCEDURAL, TrainConfig
 from edgead.training.fabric import FabricConfig, create_fabric
-from edgead.training.run import Run
+from edgead.training.run import Run, open_run
 from edgead.training.training import train_run
+from edgead.training.update import update_config
 
 # Options without a meaning for a method in closed form, and their defaults.
 _OF_GRADIENTS = {
@@ -25,7 +26,9 @@ _OF_GRADIENTS = {
     "training_precision": None,
     "devices": 1,
     "nodes": 1,
+    "early_stop": None,
 }
+_OF_FABRIC = ("accelerator", "devices", "nodes", "tensorboard")
 
 
 def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any]) -> Run:
@@ -34,7 +37,8 @@ def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any
     Args:
         folders: Dataset folders, one for each part.
         out: Run directory to write, or to continue.
-        options: Options that the user gave, by their names in `edgead.files.arguments.TrainOptions`.
+        options: Options that the user gave, by their names in `edgead.files.arguments.TrainOptions`, and
+            `view` in place of the options of the view.
 
     Returns:
         The finished run.
@@ -42,20 +46,43 @@ def start_training(folders: Sequence[Path], out: Path, options: Mapping[str, Any
     Raises:
         EdgeadError: An option is out of range, or `train_run` raised an error.
     """
+    if "base" in options:
+        return _start_update(folders, out, options)
     given = {"method": "rd", "preset": PRESETS[0], "alignment": "auto", "textures": PROCEDURAL, **options}
     preset = hyperparameters_of(given["method"], given["preset"])
     if method_class(given["method"]).closed_form:
         _check_closed_form(given)
         given["training_precision"] = "32-true"
-    place = {name: given.pop(name) for name in ("accelerator", "devices", "nodes") if name in given}
-    fabric, precision = create_fabric(FabricConfig(**place), given.pop("training_precision", None))
+    place = {name: given.pop(name) for name in _OF_FABRIC if name in given}
+    fabric, precision = create_fabric(FabricConfig(**place), given.pop("training_precision", None), out)
     for name in ("epochs", "batch_size", "learning_rate", "loss"):
         given.setdefault(name, getattr(preset, name))
+    given.setdefault("fusion", method_class(given["method"]).fusion)
     if given["textures"] != PROCEDURAL:
         given["textures"] = str(Path(given["textures"]).resolve())
     given |= {name: str(given[name]) for name in ("size", "teacher_weights", "hold_out") if name in given}
     data = tuple(str(dataset_path(folder)) for folder in folders)
     config = TrainConfig(data=data, training_precision=precision, **given)
+    return train_run(config, out, fabric)
+
+
+def _start_update(folders: Sequence[Path], out: Path, options: Mapping[str, Any]) -> Run:
+    """Go on with the run of the option `base`, see `edgead.training.update`."""
+    given = dict(options)
+    run = open_run(Path(given.pop("base")))
+    if out.resolve() == run.path.resolve():
+        raise InputError(
+            f"--out {out} is the run of --from", hint="choose another --out, because that run is kept"
+        )
+    place = {name: given.pop(name) for name in _OF_FABRIC if name in given}
+    wanted = given.pop("training_precision", None)
+    if method_class(run.record.config.method).closed_form:
+        _check_closed_form({"method": run.record.config.method, **given})
+        wanted = "32-true"
+    fabric, precision = create_fabric(FabricConfig(**place), wanted, out)
+    given |= {name: str(given[name]) for name in ("size", "teacher_weights", "hold_out") if name in given}
+    data = tuple(str(dataset_path(folder)) for folder in folders)
+    config = update_config(run, data, {**given, "training_precision": precision})
     return train_run(config, out, fabric)
 
 

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import NamedTuple, cast
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
 from edgead.bundle.manifest import check_recorded_images
 from edgead.data import Dataset
-from edgead.data.pseudo_anomalies.contact_sheet import IMAGES_PER_SHEET, draw_contact_sheet
 from edgead.data.pseudo_anomalies.textures import FolderTextures, ProceduralTextures, Textures
-from edgead.errors import InputError, RunError
-from edgead.files.atomic import check_directory
+from edgead.data.stored_images import joined
+from edgead.errors import InputError
 from edgead.imaging.preprocess import ModelSize
-from edgead.models import METHODS, create_method, method_class
+from edgead.imaging.view import WHOLE
+from edgead.models import METHODS, check_fusion, create_method, method_class
 from edgead.models.base import Alignment, DistillationMethod, Preset
 from edgead.models.closed_form import ClosedFormMethod
-from edgead.training.alignment import ALIGNED_BELOW, alignment_from_spread, alignment_spread
-from edgead.training.checkpoint import Checkpoint, read_checkpoint
+from edgead.training.alignment import found_alignment
+from edgead.training.changes import log_changes, recorded_files
+from edgead.training.checkpoint import Checkpoint
 from edgead.training.closed_form import fit_closed_form
 from edgead.training.config import PROCEDURAL, TrainConfig
+from edgead.training.disturbed import draw_disturbed
 from edgead.training.finish import finish_run, finished_run
 from edgead.training.images import (
     PartImages,
@@ -35,19 +36,21 @@ from edgead.training.images import (
     joined_folds,
     log_budget,
     read_images,
-    stacked,
+    watched_rows,
 )
-from edgead.training.loop import Trainer, TrainingImages
+from edgead.training.loop import Fitted, Trainer, TrainingImages, log_losses
 from edgead.training.memory import memory_errors
 from edgead.training.records import PartRecord, RunRecord
+from edgead.training.resume import check_extension, continued, is_extension, record_of, schedule_of
 from edgead.training.run import (
     CHECKPOINT_FILE,
-    CONTACT_SHEET,
     Run,
-    read_record,
+    open_run,
     write_record,
 )
-from edgead.training.schedule import check_training, stage_ends
+from edgead.training.schedule import Schedule, check_one_stage, check_training, stage_ends
+from edgead.training.turned_parts import turn_hint
+from edgead.training.update import Division, check_image_size, divide
 
 _log = logging.getLogger(__name__)
 
@@ -73,65 +76,122 @@ def train_run(config: TrainConfig, out: Path, fabric: Fabric) -> Run:
     """
     started_at = time.monotonic()
     textures = _textures(config.textures, config.method)
-    record = _record_of(config, out)
-    if record is not None and record.state == "finished":
-        _log.info("%s is finished already (%d epochs): nothing to do", out, config.epochs)
-        return Run(out, record)
+    record = record_of(config, out)
+    if record is not None and record.state == "finished" and not is_extension(record, config):
+        return _unchanged(Run(out, record))
 
     # Invalid options must fail before the teacher is fetched and the images are read, which takes minutes.
-    kind, preset = method_class(config.method), cast("Preset", config.preset)
-    kind.check_choices(config.loss, config.variant)
-    stage_ends(kind.presets[preset].stages, config.epochs)
+    _check_options(config)
+    if record is not None and record.state == "finished":
+        check_extension(config)
+    base = open_run(Path(config.base)) if config.base else None
     datasets = config.open_datasets()
-    counts = _hold_outs(datasets, config)
-    # Random weights of a teacher must be the same when the training is continued.
+    plans = _plans(datasets, config, base)
+    # Random weights of a teacher must be the same when the training is continued. A run holds those of its teacher.
     torch.manual_seed(config.seed)
-    teacher = kind.create_teacher(config.teacher, config.teacher_weights)
-    parts = _parts(datasets, counts, config)
-    method, alignment = _method(config, teacher, textures, parts, record)
-    fresh, images = _fresh_record(config, parts, alignment), _images(parts)
+    weights = "random" if base else config.teacher_weights
+    teacher = method_class(config.method).create_teacher(config.teacher, weights)
+    parts = _parts(datasets, plans, config, base)
+    method, alignment = _method(config, teacher, textures, parts, record or (base.record if base else None))
+    if base:
+        method.load_state_dict(base.load_model().state_dict())
+    fresh, images = _fresh_record(config, parts, datasets, alignment), _images(parts)
     # Before the record is written, because a corrected command would be refused as another configuration.
     check_training(method, config.schedule, images.train, fabric.world_size)
     checkpoint = None
     if record is not None:
-        checkpoint = _checkpoint_of(record, fresh, out)
+        fresh, checkpoint = continued(record, fresh, images, textures.fingerprint, out, fabric)
     elif fabric.is_global_zero:
         write_record(out, fresh)
-    if fabric.is_global_zero and not (out / CONTACT_SHEET).exists():
-        _draw_disturbed(method, parts.values(), config.seed, out)
-
+    if fabric.is_global_zero:
+        draw_disturbed(method, parts.values(), config.seed, out)
     with memory_errors(config.batch_size, config.size):
-        if isinstance(method, ClosedFormMethod):
-            fitted = fit_closed_form(method, images, config.batch_size, config.seed, fabric.device)
-        else:
-            trainer = Trainer(fabric, method, config.schedule, images, out / CHECKPOINT_FILE)
-            fitted = trainer.fit(checkpoint)
+        fitted = _fit(method, schedule_of(fresh), images, fabric, out / CHECKPOINT_FILE, checkpoint)
+        if base and not method.closed_form:
+            # Compared with a student that has learnt nothing, not with the one of the base.
+            fitted = replace(fitted, losses_before=[float(base.summary["holdout_loss_before"])])
         if fabric.is_global_zero:
             finish_run(fresh, out, method, fitted, parts, time.monotonic() - started_at)
     fabric.barrier()
     return finished_run(out)
 
 
-def _hold_outs(datasets: Mapping[str, Dataset], config: TrainConfig) -> dict[str, tuple[int, bool]]:
-    """Compute how many images of every part set its threshold, and whether they are cross-fitted; log it."""
+def _unchanged(run: Run) -> Run:
+    """Return a finished run as it is, and warn if its images changed."""
+    _log.info("%s is finished already (%d epochs): nothing to do", run.path, run.summary["epochs"])
+    log_changes(run.record, run.path)
+    return run
+
+
+def _check_options(config: TrainConfig) -> None:
+    """Check the options that depend on the method."""
+    kind, preset = method_class(config.method), cast("Preset", config.preset)
+    kind.check_choices(config.loss, config.variant)
+    check_fusion(config.method, config.fusion)
+    stage_ends(kind.presets[preset].stages, config.epochs)
+    if config.early_stop is not None:
+        what = f"--early-stop {config.early_stop}"
+        check_one_stage(config.method, config.preset, what, "leave out --early-stop")
+
+
+def _fit(
+    method: DistillationMethod,
+    schedule: Schedule,
+    images: TrainingImages,
+    fabric: Fabric,
+    file: Path,
+    checkpoint: Checkpoint | None,
+) -> Fitted:
+    """Compute or train the student in place, and log its losses; `file` is the checkpoint's."""
+    try:
+        if not isinstance(method, ClosedFormMethod):
+            return Trainer(fabric, method, schedule, images, file).fit(checkpoint)
+        fitted = fit_closed_form(method, images, schedule.batch_size, schedule.seed, fabric.device)
+        log_losses(fabric, fitted.metrics[0])
+        return fitted
+    finally:
+        for logger in fabric.loggers:
+            logger.finalize("success")
+
+
+class _Plan(NamedTuple):
+    """Which images of a part set its threshold: how many, whether they are cross-fitted, and in an update which."""
+
+    images: int
+    crossed: bool
+    division: Division | None
+
+
+def _plans(datasets: Mapping[str, Dataset], config: TrainConfig, base: Run | None) -> dict[str, _Plan]:
+    """Plan which images of every part set its threshold, and log what they support."""
     closed_form = method_class(config.method).closed_form
-    found = {}
+    plans = {}
     for name, dataset in datasets.items():
         crossed = is_cross_fitted(dataset, config.hold_out, closed_form)
-        found[name] = log_budget(dataset, config.hold_out, config.false_alarm_rate, crossed), crossed
-    check_recorded_images(sum(count for count, _ in found.values()))
-    return found
+        division = None if base is None else divide(dataset, base.record.parts[name], config.seed, crossed)
+        count = log_budget(dataset, config.hold_out, config.false_alarm_rate, crossed, division)
+        plans[name] = _Plan(count, crossed, division)
+    check_recorded_images(sum(plan.images for plan in plans.values()))
+    return plans
 
 
 def _parts(
-    datasets: Mapping[str, Dataset], counts: Mapping[str, tuple[int, bool]], config: TrainConfig
+    datasets: Mapping[str, Dataset],
+    plans: Mapping[str, _Plan],
+    config: TrainConfig,
+    base: Run | None,
 ) -> dict[str, PartImages]:
-    """Read the good images of every part, by the part's name; `counts` is the result of `_hold_outs`."""
-    size = ModelSize.parse(config.size)
-    return {
-        name: read_images(dataset, size, config.seed, config.skip_broken, *counts[name])
-        for name, dataset in datasets.items()
-    }
+    """Read the good images of every part, by the part's name."""
+    size, parts = ModelSize.parse(config.size), {}
+    for name, dataset in datasets.items():
+        old = None if base is None else base.record.parts[name]
+        part = read_images(dataset, size, config.seed, config.skip_broken, *plans[name])
+        if old is not None:
+            check_image_size(name, old, part.image_px)
+        elif config.view == WHOLE and (hint := turn_hint(part.trained.images, size)) is not None:
+            _log.info("%s: %s", name, hint)
+        parts[name] = part
+    return parts
 
 
 def _method(
@@ -146,23 +206,37 @@ def _method(
         alignment = record.alignment
     elif config.alignment != "auto":
         alignment = cast("Alignment", config.alignment)
+    elif config.view.fit == "turn":
+        # Turned parts still roll about their axis, which the small code of aligned parts cannot represent.
+        alignment = "unaligned"
     elif method_class(config.method).closed_form:
         # It has no use for the alignment, and measuring it takes as long as a part of the training.
         alignment = "unaligned"
     else:
-        alignment = _found_alignment(teacher, parts)
+        alignment = found_alignment(teacher, parts)
     torch.manual_seed(config.seed)
     preset, size = cast("Preset", config.preset), ModelSize.parse(config.size)
     method = create_method(
         config.method, teacher, size, config.loss, alignment, preset, textures, config.variant
     )
+    method.head = replace(method.head, fusion=config.fusion)
     return method, alignment
 
 
-def _fresh_record(config: TrainConfig, parts: Mapping[str, PartImages], alignment: Alignment) -> RunRecord:
+def _fresh_record(
+    config: TrainConfig,
+    parts: Mapping[str, PartImages],
+    datasets: Mapping[str, Dataset],
+    alignment: Alignment,
+) -> RunRecord:
     """Create the record of a training that begins."""
     records = {
-        name: PartRecord(len(part.trained.samples), part.names_held_out(config.parts[name]))
+        name: PartRecord(
+            len(part.trained.samples),
+            part.names_held_out(config.parts[name]),
+            files=recorded_files(datasets[name], config.parts[name]),
+            image_px=part.image_px,
+        )
         for name, part in parts.items()
     }
     return RunRecord(
@@ -173,24 +247,12 @@ def _fresh_record(config: TrainConfig, parts: Mapping[str, PartImages], alignmen
 def _images(parts: Mapping[str, PartImages]) -> TrainingImages:
     """Join the images of all parts, part after part."""
     return TrainingImages(
-        stacked(part.trained.images for part in parts.values()),
-        stacked(part.held_out.images for part in parts.values()),
+        joined([part.trained.images for part in parts.values()]),
+        joined([watched_rows(part) for part in parts.values()]),
         tuple(len(part.trained.images) for part in parts.values()),
         joined_folds(parts.values()),
+        sum((part.held_out.framings for part in parts.values()), ()),
     )
-
-
-def _checkpoint_of(record: RunRecord, fresh: RunRecord, out: Path) -> Checkpoint | None:
-    """Read the checkpoint of an unfinished run; None if it stopped before its first checkpoint."""
-    if record.parts != fresh.parts:
-        raise RunError(
-            f"the images in {_text(fresh.config.data)} changed since the training in {out} began",
-            hint="choose another --out",
-        )
-    checkpoint = read_checkpoint(out / CHECKPOINT_FILE)
-    begun = checkpoint.epoch if checkpoint else 0
-    _log.info("continuing %s after epoch %d of %d", out, begun, fresh.config.epochs)
-    return checkpoint
 
 
 def _textures(source: str, method_name: str) -> Textures:
@@ -204,66 +266,3 @@ def _textures(source: str, method_name: str) -> Textures:
             hint=f"leave out --textures, or give --method {' or '.join(using)}",
         )
     return FolderTextures(Path(source))
-
-
-def _draw_disturbed(method: DistillationMethod, parts: Collection[PartImages], seed: int, out: Path) -> None:
-    """Draw examples of the pseudo-anomalies, so that the user can check them before hours of training."""
-    share = max(1, IMAGES_PER_SHEET // len(parts))
-    shown = np.concatenate([part.held_out.images[:share] for part in parts])[:IMAGES_PER_SHEET]
-    found = method.disturbed(shown, np.random.default_rng(seed))
-    if found is not None:
-        draw_contact_sheet(shown, *found, out / CONTACT_SHEET)
-        _log.info("the training also uses pseudo-anomalies; examples are in %s", out / CONTACT_SHEET)
-
-
-def _record_of(config: TrainConfig, out: Path) -> RunRecord | None:
-    """Read the record of the run in `out`, which must have the same configuration; None if there is no run."""
-    check_directory(out)
-    record = read_record(out)
-    if record is None:
-        if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
-            raise InputError(f"--out {out} holds files that are not a run", hint="choose another directory")
-        return None
-    for field in fields(TrainConfig):
-        begun, asked = getattr(record.config, field.name), getattr(config, field.name)
-        if begun != asked:
-            name = field.name.replace("_", " ")
-            raise RunError(
-                f"{out} holds a run with {name} {_text(begun)}, not {_text(asked)}",
-                hint=f"choose another --out, or remove {out}",
-            )
-    if record.state == "collapsed":
-        raise RunError(
-            f"the run in {out} collapsed ({record.summary.get('collapse')})", hint="choose another --out"
-        )
-    return record
-
-
-def _found_alignment(teacher: nn.Module, parts: Mapping[str, PartImages]) -> Alignment:
-    """Determine the alignment of the parts from the good images.
-
-    One student serves all parts, so it must be able to rebuild any position if one of the parts is unaligned.
-    """
-    spreads = {
-        name: alignment_spread(
-            teacher, torch.from_numpy(part.trained.images), torch.from_numpy(part.held_out.images)
-        )
-        for name, part in parts.items()
-    }
-    # The least aligned part decides for all.
-    alignment = alignment_from_spread(max(spreads.values()))
-    found = ", ".join(
-        f"{name} {spread:.2f}" if len(parts) > 1 else f"{spread:.2f}" for name, spread in spreads.items()
-    )
-    _log.info(
-        "the parts are %s (spread %s, aligned below %s); --alignment overrides this",
-        alignment,
-        found,
-        ALIGNED_BELOW,
-    )
-    return alignment
-
-
-def _text(setting: Any) -> str:
-    """Write a setting as the user typed it, a list of folders with spaces between."""
-    return " ".join(setting) if isinstance(setting, tuple) else str(setting)

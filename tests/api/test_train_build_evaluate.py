@@ -15,7 +15,8 @@ from edgead.errors import (
     InputError,
     RunError,
 )
-from edgead.evaluation.evaluate import evaluate, score_dataset
+from edgead.evaluation.dataset_scores import score_dataset
+from edgead.evaluation.evaluate import evaluate
 from edgead.imaging.preprocess import ModelSize
 from edgead.scoring.threshold import Threshold
 from edgead.training import start

@@ -46,9 +46,25 @@ CASES: dict[str, tuple[str, ...]] = {
     "train, weights without a package": (
         "train good --out out --teacher-weights package", f"'{TINY_TEACHER}'", "--teacher-weights hub",
     ),
+    "train, region outside": ("train good --out out --roi 60,60,20,20", "64x64", "--roi"),
+    "train, tile larger than the images": ("train good --out out --tile 128", "64x64", "--tile"),
+    "train, mask of all pixels": ("train good --out out --ignore mask_all.png", "mask_all.png"),
+    "train, mask of another size": ("train good --out out --ignore mask_other.png", "16x16", "64x64"),
+    "train, overlap larger than half a tile": ("train good --out out --tile 64 --overlap 40", "40", "32"),
+    "train, early stop without epochs": (
+        "train good --out out --method linear --early-stop 3", "--early-stop 3", "leave out",
+    ),
+    "train, early stop of 2 stages": (
+        "train good --out out --method rstpm+ --epochs 4 --early-stop 3", "2 stages", "leave out",
+    ),
+    "train, fusion of another method": (
+        "train good --out out --method stfpm --fusion add", "--fusion add", "leave out",
+    ),
+    "update of another method": ("train good --out out --from run --method linear", "--method linear", "leave out"),
+    "update of itself": ("train good --out run --from run", "--out run", "choose"),
     "train to a file": ("train good --out notes.txt", "notes.txt"),
     "train below a file": ("train good --out notes.txt/out", "notes.txt"),
-    "train to other things": ("train good --out parts", "--out parts"),
+    "train to other things": ("train good --out parts", "parts", "directory"),
     "build of a missing run": ("build missing --out out", "missing", "edgead train"),
     "build of an empty folder": ("build empty --out out", "empty", "edgead train"),
     "build of an unfinished run": ("build run_unfinished --out out", "run_unfinished", "edgead train"),
@@ -111,7 +127,11 @@ def test_one_line_has_the_value_and_a_hint(
     command, *rest = line.split()
     if command == "train":
         options = zip(TRAIN[::2], TRAIN[1::2], strict=True)
-        rest += [word for option in options if option[0] not in rest for word in option]
+        # Some options exclude one that the other trainings have.
+        without = {
+            other for word, other in {"--tile": "--size", "linear": "--epochs"}.items() if word in rest
+        }
+        rest += [word for option in options if option[0] not in {*rest, *without} for word in option]
     code = run_main(command, *rest)
     error = the_error(capfd.readouterr().err)
     assert code == 1

@@ -14,6 +14,7 @@ from edgead.engine.fidelity import PRECISIONS
 from edgead.engine.plan import HEADS
 from edgead.engine.target import target_names
 from edgead.export.precision.clipping import ALGORITHMS
+from edgead.imaging.view import FITS
 from edgead.models import METHODS
 from edgead.models.base import ALIGNMENTS, PRESETS
 from edgead.prediction.saving import FILES
@@ -29,6 +30,7 @@ from edgead.types import BACKENDS, Quantize
         (choices.Method, METHODS),
         (choices.Variant, METHODS["rstpm"].variants),
         (choices.Preset, PRESETS),
+        (choices.Fit, FITS),
         (choices.Layout, ("auto", *LAYOUTS)),
         (choices.Alignment, ("auto", *ALIGNMENTS)),
         (choices.Accelerator, ACCELERATORS),

@@ -4,7 +4,14 @@ import re
 from pathlib import Path
 
 from edgead import errors
-from edgead.errors import EXIT_CODES, CollapseError, EdgeadError, IncompleteError, VerificationError
+from edgead.errors import (
+    EXIT_CODES,
+    CollapseError,
+    EdgeadError,
+    IncompleteError,
+    SlowerError,
+    VerificationError,
+)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "command-line.md"
 
@@ -18,8 +25,9 @@ def test_every_error_ends_in_a_code_of_the_table():
     assert codes.pop(VerificationError) == 3
     assert codes.pop(CollapseError) == 4
     assert codes.pop(IncompleteError) == 5
+    assert codes.pop(SlowerError) == 6
     assert set(codes.values()) == {1}
-    assert set(EXIT_CODES) == {0, 1, 2, 3, 4, 5, 129, 130, 143}
+    assert set(EXIT_CODES) == {0, 1, 2, 3, 4, 5, 6, 129, 130, 143}
 
 
 def test_the_document_has_the_table():

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from edgead.cli.main import app
 
 ROOT = typer.main.get_command(app)
-PYTHON_TYPES = r"INTEGER|FLOAT|TEXT|PATH|FILENAME|BOOLEAN|UUID|<\w*(path|int|float|str|list|bool)"
+PYTHON_TYPES = r"INTEGER|FLOAT|TEXT|PATH|FILENAME|BOOLEAN|UUID|<\w*(path|int|float|str|list|bool)\b"
 
 
 def commands(command=ROOT, names=()):

@@ -24,6 +24,10 @@ COMMANDS = (
     "compare",
     "stream",
     "predict",
+    "bench",
+    "serve",
+    "export-deepstream",
+    "export-triton",
     "demo",
     "doctor",
     "plugin",
@@ -42,7 +46,7 @@ def run_main(monkeypatch, error: BaseException) -> int:
 
     monkeypatch.setattr(cli, "app", command)
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        cli.run_command_line()
     return caught.value.code
 
 
@@ -161,7 +165,7 @@ def test_another_import_that_fails_is_a_bug(monkeypatch):
     error = ImportError("cannot import name 'x'", name="edgead.errors")
     monkeypatch.setattr(cli, "app", lambda **_: (_ for _ in ()).throw(error))
     with pytest.raises(ImportError) as caught:
-        cli.main()
+        cli.run_command_line()
     assert caught.value is error
 
 
@@ -176,7 +180,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 
     monkeypatch.setattr(cli, "app", command)
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        cli.main()
+        cli.run_command_line()
 
 
 def test_a_bug_is_not_reported_as_an_error():
@@ -188,6 +192,20 @@ def test_a_bug_is_not_reported_as_an_error():
     assert result.returncode == 1
     assert result.stderr.startswith("Traceback (most recent call last):")
     assert "ZeroDivisionError" in result.stderr
+
+
+def test_a_thread_that_hangs_sees_no_end_of_the_interpreter():
+    code = (
+        "import atexit, sys, threading\nfrom edgead.cli import diagnosis\nfrom edgead.cli.main import main\n"
+        "def hang():\n"
+        "    threading.Thread(target=threading.Event().wait, name='edgead-capture', daemon=True).start()\n"
+        "    print('a summary')\n"
+        "    sys.exit(5)\n"
+        "atexit.register(print, 'the end of the interpreter')\n"
+        "diagnosis.diagnose = hang\nmain()"
+    )
+    result = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (5, "a summary\n", "")
 
 
 @pytest.mark.parametrize("buffered", [True, False])

@@ -51,7 +51,7 @@ def no_image_is_read(monkeypatch):
     def read(*_: object, **__: object) -> np.ndarray:
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr("edgead.data.images.read_image", read)
+    monkeypatch.setattr("edgead.data.stored_images.read_image", read)
     monkeypatch.setattr("edgead.engine.found_images.read_sample", read)
 
 
@@ -100,7 +100,10 @@ CASES = {
     "compare, unknown method": ("compare parts --methods rd,magic --out out", 1),
     "compare, no seeds": ("compare parts --methods rd --seeds 0 --out out", 2),
     "import, other files in out": ("import x.ckpt --data parts --out mine", 1),
-    "stream, two sources": ("stream bundle --source good --source parts --sink jsonl:x", 2),
+    "stream, a second source without images": ("stream bundle --source good --source parts --sink jsonl:x", 1),
+    "stream, a sink for one camera": ("stream bundle --source good --source good --sink rejects:x", 1),
+    "stream, no source": ("stream bundle --sink jsonl:x", 1),
+    "stream, no file": ("stream --config nothing.toml", 1),
     "stream, no frames": ("stream bundle --source good --max-frames 0 --sink jsonl:x", 2),
     "stream, no threads": ("stream bundle --source good --threads 0 --sink jsonl:x", 2),
     "stream, unknown part": ("stream bundle --source good --part lid --sink jsonl:x", 1),

@@ -143,7 +143,8 @@ def test_a_hangup_of_the_terminal_ends_a_stream_with_whole_files(term: str, tmp_
     shown = b""
     while not out.exists() or out.read_bytes().count(b"\n") < 20:
         shown += os.read(terminal, 4096)
-    assert shown.startswith(b"\r") == (term != "dumb")
+    # The terminal ends lines with both. The images are squeezed, which is said before the line that is written over.
+    assert (b"\r" in shown.replace(b"\r\n", b"")) == (term != "dumb")
     assert b"\x1b" not in shown
     os.close(terminal)
     _, status = os.waitpid(process, 0)

@@ -96,6 +96,21 @@ def test_join_counts_the_held_out_images_once(world):
     assert (change.n_good, change.n_held_out, now().n_normal) == (13, 10, 13)
 
 
+def test_a_good_image_that_alone_raises_the_threshold_is_named(world, caplog):
+    write_greys(world / "many", (*range(10, 34), 60))
+    with caplog.at_level("WARNING"):
+        run("bundle --good many")
+    (named,) = [line for line in caplog.messages if "060.png" in line]
+    assert f"{60 / 255:.4g}" in named
+    assert f"{33 / 255:.4g}" in named
+    # A bundle records no names, so an image of its build is named by its ID.
+    caplog.clear()
+    write_greys(world / "low", (1, 2, 3))
+    with caplog.at_level("INFO"):
+        run("bundle --good low --join")
+    assert any("held8" in line for line in caplog.messages)
+
+
 def test_training_images_of_a_cross_fitted_bundle_count_with_their_cross_fitted_scores(world, caplog):
     """The image of grey 60 sets the threshold. The model was trained on it, so its score is too low."""
     held_out = {image_hash(np.full((SIDE, SIDE, 3), 60, np.uint8)): 90 / 255, "other": 0.1}

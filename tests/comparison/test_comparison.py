@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgead.cluster.local import LocalExecutor
 from edgead.comparison.figures import CellResult, collect, spread_of, summary_of
 from edgead.comparison.grid import Grid, command_lines, commands_left, plan_grid, state_of
 from edgead.comparison.page import COLUMNS, write_comparison
@@ -174,7 +175,7 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(grid, caplog):
     (second.folder / "bundle" / "model.onnx").write_bytes(whole[:-1])
     write_run(fourth, "collapsed", why="the student learnt nothing")
     caplog.set_level("INFO")
-    failed = run_grid(grid)
+    failed = run_grid(grid, LocalExecutor())
     assert set(failed) == {second}
     assert f"{second.folder}/bundle/model.onnx" in failed[second]
     assert str(len(whole) - 1) in failed[second]
@@ -191,7 +192,7 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(grid, caplog):
     (second.folder / "bundle" / "model.onnx").write_bytes(whole)
     before = (first.folder / "report" / "results.json").stat().st_mtime_ns
     caplog.clear()
-    assert run_grid(grid) == {}
+    assert run_grid(grid, LocalExecutor()) == {}
     assert state_of(second) == "done"
     assert (first.folder / "report" / "results.json").stat().st_mtime_ns == before
     assert [line for line in caplog.messages if line.startswith("[")] == [
@@ -216,7 +217,7 @@ def test_a_command_that_dies_without_a_message_is_a_failure_too(grid, tmp_path, 
     monkeypatch.chdir(stub.parent)
     for cell in grid.cells:
         ready_to_evaluate(cell)
-    failed = run_grid(grid)
+    failed = run_grid(grid, LocalExecutor())
     assert set(failed) == set(grid.cells)
     assert all(value in error for error in failed.values() for value in ["edgead eval", *values])
 
@@ -224,9 +225,10 @@ def test_a_command_that_dies_without_a_message_is_a_failure_too(grid, tmp_path, 
 ALONE = """
 import sys
 from pathlib import Path
+from edgead.cluster.local import LocalExecutor
 from edgead.comparison.grid import plan_grid
 from edgead.comparison.run import run_grid
-run_grid(plan_grid([Path(sys.argv[1])], ["rd"], 1, {}, Path(sys.argv[2])))
+run_grid(plan_grid([Path(sys.argv[1])], ["rd"], 1, {}, Path(sys.argv[2])), LocalExecutor())
 """
 
 
@@ -270,7 +272,7 @@ def test_broken_files_of_a_cell_are_its_failure(grid):
     (first.folder / "run" / "run.json").write_text("{")
     finish(second)
     (second.folder / "report" / "results.json").write_text('{"evaluation": {"collapse": null}}')
-    failed = run_grid(grid)
+    failed = run_grid(grid, LocalExecutor())
     assert set(failed) == {first}
     assert str(first.folder / "run" / "run.json") in failed[first]
     states = {str(result.cell): (result.state, result.reason) for result in collect(grid, failed).results}

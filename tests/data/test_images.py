@@ -7,6 +7,7 @@ import pytest
 from edgead.data import Sample, load_images, open_dataset
 from edgead.errors import DataError, ImageError
 from edgead.imaging.preprocess import ModelSize
+from edgead.imaging.view import View
 
 SIZE = ModelSize(32, 64)
 
@@ -70,10 +71,29 @@ def test_the_images_of_a_dataset_are_read_at_its_depth(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path)
     # 2055 / 65535 and 2055 / 4095 of 255
     assert load_images(dataset.train, SIZE).images.max() == 8
-    assert load_images(dataset.at_bit_depth(12).train, SIZE).images.min() == 128
+    assert load_images(dataset.read_as(12).train, SIZE).images.min() == 128
 
 
 def test_no_images_are_not_an_empty_array() -> None:
     with pytest.raises(DataError) as caught:
         load_images([], SIZE)
     assert "0 images" in caught.value.what
+
+
+def test_each_image_gives_other_tiles(tmp_path: Path) -> None:
+    path = tmp_path / "four.png"
+    cv2.imwrite(str(path), np.repeat(np.repeat(np.arange(4, dtype=np.uint8), 64)[np.newaxis], 32, axis=0))
+    tiles = View(overlap=0)
+    loaded = load_images([Sample(path, 0, view=tiles)] * 8, SIZE, most_tiles=8)
+    assert set(np.asarray(loaded.images[:8])[:, 0, 0, 0].tolist()) == {0, 1, 2, 3}
+
+
+def test_a_stored_image_of_another_size_than_before_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgead.data.images.KEPT_BYTES", 0)
+    sample = Sample(make_image(tmp_path / "a.png", 10).path, 0, view=View(overlap=0))
+    loaded = load_images([sample], SIZE)
+    make_image(tmp_path / "a.png", 10, (64, 64))
+    with pytest.raises(DataError):
+        loaded.images[0]

@@ -30,6 +30,11 @@ def test_other_files_are_counted_by_suffix_in_any_case(tmp_path: Path) -> None:
     assert left_out_text({}, tmp_path) is None
 
 
+def test_the_record_of_an_image_is_not_counted(tmp_path: Path) -> None:
+    write(tmp_path, "a.png", "a.json", "b.PNG", "b.JSON", "c.json", "a.txt")
+    assert count_left_out([tmp_path]) == {".json": 1, ".txt": 1}
+
+
 def test_the_folders_of_images_and_those_beside_them_are_counted(tmp_path: Path) -> None:
     root = tmp_path / "parts"
     write(root / "train" / "good", "a.png", "b.heic")

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from edgead.data import Sample, read_mask
+from edgead.data.masks import read_ignore_mask
 from edgead.errors import DataError, ImageError
+from edgead.imaging.view import View
 
 # A square, a line of one pixel, and a pixel in a corner.
 MARKED = np.zeros((24, 40), np.bool_)
@@ -204,3 +206,16 @@ def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         read_mask(Sample(tmp_path / "a.png", 1, "cut", tmp_path / "m.png"), (5, 7))
     assert str(tmp_path / "m.png") in caught.value.what
+
+
+def test_an_ignore_mask_marks_some_pixels_but_not_all(tmp_path):
+    file = tmp_path / "mask.png"
+    write(file, MARKED)
+    ignored = View(ignore=read_ignore_mask(file)).ignored()
+    assert ignored is not None
+    assert np.array_equal(ignored, MARKED)
+    for every in (False, True):
+        write(file, np.full_like(MARKED, every))
+        with pytest.raises(ImageError) as caught:
+            read_ignore_mask(file)
+        assert str(file) in caught.value.what

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgead.bundle import Bundle, Manifest, manifest, open_bundle
+from edgead.data import LoadedImages, Sample
 from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
 from edgead.engine.validation_images import ValidationImages
@@ -82,6 +83,14 @@ def test_the_threshold_is_an_order_statistic_of_the_held_out_scores(bundle: Bund
     assert loose.warning() is None
 
 
+def test_labelled_images_set_no_threshold(bundle: Bundle, tmp_path: Path) -> None:
+    noise = np.random.default_rng(7).integers(0, 256, (40, SIZE.height_px, SIZE.width_px, 3), np.uint8)
+    samples = tuple(Sample(Path(f"{number}.png"), number % 2) for number in range(len(noise)))
+    run = ToyRun(labelled=LoadedImages(noise, samples, ()))
+    assert run.session().infer(noise[::2]).anomaly_score.max() > bundle.manifest.thresholds[PART].value
+    assert build_bundle(run, tmp_path / "x").manifest.thresholds == bundle.manifest.thresholds
+
+
 class RoundedSession(TorchSession):
     """Torch with other rounding: all results are a little higher, or a little lower."""
 
@@ -119,8 +128,10 @@ class BatchedSession(TorchSession):
 
 @pytest.mark.parametrize("held_out", [1, 3, 9])
 def test_the_last_bit_of_a_batch_of_another_size_refuses_no_build(held_out: int) -> None:
-    images = ToyRun().holdout_images()[PART].images
-    validation_images = ValidationImages(images[np.arange(held_out) % len(images)], None, 0.01, 0.95)
+    images = ToyRun().holdout_images()[PART]
+    chosen = np.arange(held_out) % len(images.images)
+    loaded = LoadedImages(images.images[chosen], tuple(images.samples[number] for number in chosen), ())
+    validation_images = ValidationImages(loaded, None, 0.01, 0.95)
     session = BatchedSession(ToyRun().load_model())
     threshold = validation_images.threshold(validation_images.scores(session)).value
     exact = TorchSession(ToyRun().load_model())

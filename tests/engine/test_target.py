@@ -39,8 +39,8 @@ def test_a_shipped_target_reads_and_makes_sense(name: str) -> None:
     assert target.backend in BACKENDS
     assert target.description
     assert "\n" not in target.description
-    # Float32 always decides as the model, so it is the last to try.
-    assert target.fallback_order[-1] == "fp32"
+    # Float32 always decides as the model, so it is the last to try. An NPU has none.
+    assert target.fallback_order[-1] == ("fp16" if target.backend == "openvino-npu" else "fp32")
     assert set(target.fallback_order) <= set(CANDIDATE_PRECISIONS)
     assert list(target.fallback_order) == [
         candidate_precision
@@ -48,7 +48,7 @@ def test_a_shipped_target_reads_and_makes_sense(name: str) -> None:
         if candidate_precision in target.fallback_order
     ], "the fastest first"
     assert 1 <= target.batch.min <= target.batch.opt <= target.batch.max
-    assert (target.tensorrt is None) == (target.backend == "onnxruntime")
+    assert (target.tensorrt is None) == (not target.backend.startswith("tensorrt"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -152,6 +152,11 @@ BAD: list[tuple[str, str, str]] = [
         with_line("fallback_order", 'fallback_order = [["int8"]]'),
         "fallback_order",
     ),
+    (
+        "fp32 for an NPU",
+        CPU.replace('"onnxruntime"', '"openvino-npu"'),
+        "fp32",
+    ),
     ("empty fallback_order", with_line("fallback_order", "fallback_order = []"), "fallback_order"),
     (
         "doubled fallback_order",
@@ -230,6 +235,9 @@ def test_an_unreadable_file_is_refused_with_the_reason(
     [
         (None, None, "cpu"),
         ("onnxruntime", None, "cpu"),
+        ("openvino", None, "intel"),
+        ("openvino-gpu", None, "intel-gpu"),
+        (None, "intel-npu", "intel-npu"),
         ("tensorrt-rtx", None, "rtx-desktop"),
         ("tensorrt", "jetson-thor", "jetson-thor"),
         (None, "datacenter", "datacenter"),
@@ -285,6 +293,9 @@ def test_a_plan_takes_the_fallback_order_of_its_target() -> None:
     # TensorRT for RTX supports INT8 for weights only.
     assert plan("rtx-desktop", "auto").candidate_precisions == ("fp16", "fp16-fp32-tail", "fp32")
     assert plan("cpu", "auto").candidate_precisions == ("fp32",)
+    # A CPU computes float16 in float32, and an NPU float32 in float16.
+    assert "fp16" not in plan("intel", "auto").candidate_precisions
+    assert "fp32" not in plan("intel-npu", "auto").candidate_precisions
     assert plan("jetson-orin", "int8").candidate_precisions == ("int8",)
     assert plan("cpu", "int8", "student").candidate_precisions == ("int8-student",)
     with pytest.raises(InputError) as refusal:

@@ -9,7 +9,9 @@ import sklearn.metrics
 
 from edgead.data import Sample, open_dataset, read_mask
 from edgead.errors import DataError, ImageError
-from edgead.evaluation.evaluate import Scores, evaluate, score_dataset
+from edgead.evaluation.dataset_scores import Scores, score_dataset
+from edgead.evaluation.evaluate import evaluate
+from edgead.evaluation.pixels import reduced
 from edgead.files.progress import ScoringState, state_of
 from edgead.imaging.decode import read_image
 from edgead.imaging.preprocess import ModelSize
@@ -247,3 +249,20 @@ def test_compare_sessions(dataset):
 
     with pytest.raises(DataError):
         compare_sessions(FakeSession(SIZE), FakeSession(SIZE), images[:0], threshold)
+
+
+@pytest.mark.parametrize(("width", "warnings"), [(SIZE_PX, 0), (2 * SIZE_PX, 1)])
+def test_squeezed_images_are_a_warning(dataset, width, warnings, caplog):
+    size = ModelSize(SIZE_PX, width)
+    score_dataset(FakeSession(size), dataset.test, size)
+    assert sum(record.levelname == "WARNING" for record in caplog.records) == warnings
+
+
+def test_a_reduced_map_keeps_its_peaks_and_what_is_not_finite():
+    anomaly_map = np.zeros((5, 6), np.float32)
+    anomaly_map[4, 1] = 0.7
+    np.testing.assert_array_equal(
+        reduced(anomaly_map, 2), np.array([[0, 0, 0], [0, 0, 0], [0.7, 0, 0]], np.float32)
+    )
+    anomaly_map[0, 0] = np.nan
+    assert np.isnan(reduced(anomaly_map, 2)).all()

@@ -13,7 +13,8 @@ import pytest
 from edgead.data import Sample, open_dataset
 from edgead.evaluation import html as html_of_pages
 from edgead.evaluation.advice import FEW_IMAGES, WEAK_MAPS_GAP, advice
-from edgead.evaluation.evaluate import evaluate, score_dataset
+from edgead.evaluation.dataset_scores import score_dataset
+from edgead.evaluation.evaluate import evaluate
 from edgead.evaluation.explorer import confusion, image_rows, outcome, score_plot
 from edgead.evaluation.html import page_template
 from edgead.evaluation.layers import PIXELS, SMALLEST_SIDE_PX, image_layers, layer_shape
@@ -179,7 +180,7 @@ def test_the_page_carries_image_heat_map_and_mask_of_every_image(tmp_path, score
 @pytest.mark.parametrize("model", [ModelSize(256, 256), ModelSize(1024, 256), ModelSize(32, 64)])
 @pytest.mark.parametrize("n", [1, 160, 2000, 9000, 10**6])
 def test_a_page_of_many_images_has_smaller_ones(n, model):
-    (height, width), most = layer_shape(n, model)
+    (height, width), most = layer_shape(n, (model.height_px, model.width_px))
     assert height <= model.height_px
     assert width <= model.width_px
     assert height / width == pytest.approx(model.height_px / model.width_px, rel=0.07)

@@ -14,8 +14,10 @@ import pytest
 from edgead.data import Sample, open_dataset
 from edgead.errors import EdgeadError, ImageError, MissingExtraError
 from edgead.evaluation.charts import histogram_chart, roc_chart
-from edgead.evaluation.evaluate import evaluate, score_dataset
+from edgead.evaluation.dataset_scores import score_dataset
+from edgead.evaluation.evaluate import evaluate
 from edgead.evaluation.gallery import colour_scale, galleries
+from edgead.evaluation.layers import image_layers
 from edgead.evaluation.report import (
     check_report_packages,
     decision_sentence,
@@ -25,6 +27,7 @@ from edgead.evaluation.report import (
 )
 from edgead.imaging.decode import read_image
 from edgead.imaging.preprocess import ModelSize
+from edgead.imaging.view import View, read_roi
 from edgead.runtime.fake import FakeSession
 from edgead.scoring.threshold import Threshold
 from tests.helpers.parts_on_disk import SIZE_PX, write_parts
@@ -124,6 +127,14 @@ def test_heat_maps_light_what_is_above_the_threshold(scores):
         if lit.any():
             assert np.median(warmth) > 20 or (image[lit].min(axis=1) > 180).mean() > 0.3
         assert card.score == scores.scores[index]
+
+
+def test_cards_of_large_maps_are_reduced(scores, monkeypatch):
+    monkeypatch.setattr("edgead.evaluation.gallery.LONGEST_SIDE_PX", SIZE_PX // 2)
+    cards = [card for gallery in galleries(scores, LEVEL) for card in gallery.cards]
+    for card in cards:
+        for uri in (card.image, card.heat_map):
+            assert decoded(uri).shape == (SIZE_PX // 2, SIZE_PX // 2, 3)
 
 
 def decoded(uri):
@@ -280,3 +291,29 @@ def test_legend_and_outline_are_in_the_model_s_pixels(scores):
     assert rows.max() <= 12
     assert columns.min() >= 5
     assert columns.max() <= 20
+
+
+def test_images_and_outlines_lie_on_the_region_of_interest(tmp_path):
+    image, mask = np.zeros((60, 120, 3), np.uint8), np.zeros((60, 120), np.uint8)
+    image[10:42, 80:112] = 200
+    mask[18:34, 88:104] = 255
+    for name, content in {"image.png": image, "mask.png": mask}.items():
+        assert cv2.imwrite(str(tmp_path / name), content)
+    sample = Sample(
+        tmp_path / "image.png", 1, "hole", tmp_path / "mask.png", view=View(roi=read_roi("80,10,32,32"))
+    )
+    size = ModelSize(32, 32)
+    scores = score_dataset(FakeSession(size), [sample], size)
+    ((card,),) = [gallery.cards for gallery in galleries(scores, None)]
+    shown = decoded(card.image).astype(int)
+    assert shown.shape == (32, 32, 3)
+    assert abs(shown[0, 0, 0] - 200) < 20
+    coloured = np.ptp(shown, axis=2) > 60
+    assert coloured[8:24, 6:11].any()
+    assert not coloured[:4].any()
+    assert not coloured[28:].any()
+    layers = image_layers(scores, None)
+    assert layers is not None
+    plain, _, marked = layers.of_image[0]
+    assert abs(int(decoded(plain)[0, 0, 0]) - 200) < 20
+    np.testing.assert_array_equal(np.argwhere(decoded(marked)[..., 0])[[0, -1]], [[8, 8], [23, 23]])

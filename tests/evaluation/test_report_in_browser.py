@@ -13,7 +13,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from edgead.data import open_dataset
-from edgead.evaluation.evaluate import evaluate, score_dataset
+from edgead.evaluation.dataset_scores import score_dataset
+from edgead.evaluation.evaluate import evaluate
 from edgead.evaluation.report import write_report
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime.fake import FakeSession

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from edgead.errors import EdgeadError, InputError
-from edgead.files.atomic import replace_directory, replace_file, restore_directory, write_errors
+from edgead.files.atomic import (
+    check_empty,
+    replace_directory,
+    replace_file,
+    restore_directory,
+    write_errors,
+)
 from edgead.files.lock import exclusive
 
 
@@ -153,6 +159,21 @@ def test_a_directory_does_not_replace_a_file(tmp_path):
     assert str(tmp_path / "bundle") in caught.value.what
     assert caught.value.hint
     assert (tmp_path / "bundle").read_text() == "mine"
+
+
+def test_a_directory_is_empty_with_or_without_what_is_hidden(tmp_path):
+    check_empty(tmp_path / "new", "bundle", hidden_too=True)
+    check_empty(tmp_path, "bundle", hidden_too=True)
+    (tmp_path / ".git").mkdir()
+    check_empty(tmp_path, "run")
+    with pytest.raises(InputError) as caught:
+        check_empty(tmp_path, "bundle", hidden_too=True)
+    assert str(tmp_path) in caught.value.what
+    assert "bundle" in caught.value.what
+    assert caught.value.hint
+    (tmp_path / "mine").touch()
+    with pytest.raises(InputError):
+        check_empty(tmp_path, "run")
 
 
 KILLED = """

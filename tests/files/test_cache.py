@@ -7,7 +7,7 @@ import pytest
 
 from edgead.errors import EdgeadError
 from edgead.files.atomic import replace_file
-from edgead.files.cache import cache_directory, temporary_directory
+from edgead.files.cache import cache_directory, is_private, private_directory, temporary_directory
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,16 @@ def test_a_cache_that_cannot_be_written_is_an_error_of_its_own(monkeypatch: pyte
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     with pytest.raises(EdgeadError), replace_file(cache_directory() / "x"):
         pass
+
+
+def test_a_private_directory_is_of_this_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a" / "b"
+    assert private_directory(folder) == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert is_private(folder)
+    monkeypatch.setattr("os.geteuid", lambda: folder.stat().st_uid + 1)
+    assert private_directory(folder) is None
+    assert not is_private(folder)
 
 
 def test_a_temporary_directory_ends_with_its_block() -> None:

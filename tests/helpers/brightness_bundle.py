@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgead.bundle import Manifest, write_bundle
 from edgead.bundle.golden import golden_bytes
 from edgead.imaging.preprocess import ModelSize
+from edgead.imaging.view import WHOLE, View
 from edgead.scoring.threshold import Threshold
 from tests.helpers.golden_answers import golden_of_model, verification_of
 
@@ -56,6 +57,7 @@ def write_brightness_bundle(
     held_out: dict[str, float] | None = None,
     ratio: float | None = None,
     record: Mapping[str, object] | None = None,
+    view: View = WHOLE,
 ) -> Path:
     """Write the bundle of the model for images of `size`, and return its path; of washers, or of the parts given.
 
@@ -77,6 +79,7 @@ def write_brightness_bundle(
         target="cpu",
         precision="fp32",
         size=size,
+        view=view,
         thresholds=thresholds,
         training={},
         verification=verification,

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from shutil import copytree
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from edgead.bundle import SCHEMA
-from edgead.cli.main import main
+from edgead.cli.main import run_command_line
 from edgead.imaging.preprocess import ModelSize
 from edgead.scoring.threshold import Threshold
 from tests.helpers.brightness_bundle import write_brightness_bundle
@@ -30,7 +32,7 @@ def run_main(*arguments: str) -> int | str | None:
         patch.setenv("OPENCV_LOG_LEVEL", "SILENT")
         patch.setenv("OPENCV_FFMPEG_LOGLEVEL", "-8")
         try:
-            main()
+            run_command_line()
         except SystemExit as end:
             return end.code
         return 0
@@ -68,6 +70,8 @@ def make_world(world: Path) -> Path:
     (world / "notes.txt").write_text("mine\n")
     (world / "video.mp4").write_text("a note, not a video\n" * 10)
     (world / "text.pt").write_text("a note, not weights\n")
+    for name, mask in {"all": np.full((SIZE_PX, SIZE_PX), 255), "other": np.eye(SIZE_PX // 2) * 255}.items():
+        assert cv2.imwrite(str(world / f"mask_{name}.png"), mask.astype(np.uint8))
     torch.save({"conv.weight": torch.zeros(3)}, world / "other.pt")
 
     # Such a short training counts as collapsed; the quality of the model does not matter here.

@@ -6,6 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from edgead.streaming import Summary
 from edgead.streaming.sinks import SinkCount
 
@@ -18,7 +21,7 @@ class Outcome:
         summary: Summary of the stream.
         given: Number of images that the source gave.
         faults: Number of faults of each kind.
-        samples: Frames so far, resident memory in KiB, open files and threads, a hundred times in the run.
+        samples: Frames so far, resident memory in KiB, open files and threads, up to a hundred times in the run.
         scored: Frame indices of the verdicts.
         rejected: Frame indices of the rejected ones.
         log: Records of the log that is never away.
@@ -31,7 +34,7 @@ class Outcome:
     summary: Summary
     given: int
     faults: Counter[str]
-    samples: list[tuple[int, int, int, int]]
+    samples: npt.NDArray[np.int64]
     scored: list[int]
     rejected: list[int]
     log: list[dict[str, Any]]

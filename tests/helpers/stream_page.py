@@ -15,7 +15,8 @@ from edgead.bundle import Bundle, open_bundle
 from edgead.runtime import FakeSession
 from edgead.scoring.threshold import Threshold
 from edgead.streaming import LineControl, stream
-from edgead.streaming.page import Page, PageAddress
+from edgead.streaming.page import Page, PageAddress, PageCamera
+from edgead.streaming.page.feedback import FeedbackFolder
 from edgead.streaming.page.threshold import ThresholdDesk
 from edgead.types import UInt8Array
 from tests.helpers.brightness_bundle import write_brightness_bundle
@@ -92,6 +93,7 @@ class Watched:
     """A page, and what the stream behind it gave to another sink."""
 
     page: Page
+    camera: PageCamera
     line: LineControl
     viewer: Viewer
     records: Records
@@ -108,20 +110,33 @@ class Watched:
         wait_until(lambda: len(self.records.of("verdict")) >= before + len(images))
         wait_until(
             lambda: (
-                self.page.feed.numbers()["good"] + self.page.feed.numbers()["rejected"]
+                self.camera.feed.numbers()["good"] + self.camera.feed.numbers()["rejected"]
                 >= before + len(images)
             )
         )
 
 
-def opened_page(bundle: Bundle | None, address: PageAddress = LOCAL, value: float = 100.0) -> Page:
-    """A page without a stream."""
+def page_camera(
+    bundle: Bundle | None, value: float = 100.0, name: str = "camera1", feedback: FeedbackFolder | None = None
+) -> PageCamera:
     line = LineControl()
-    return Page(address, ThresholdDesk(value, "washer", bundle, line), line)
+    return PageCamera(name, ThresholdDesk(value, "washer", bundle, line), line, feedback=feedback)
+
+
+def opened_page(address: PageAddress, *cameras: PageCamera) -> Page:
+    """A page without a stream."""
+    page = Page(address)
+    page.start(cameras)
+    return page
 
 
 @contextmanager
-def watched(bundle: Bundle | None, address: PageAddress = LOCAL, value: float = 100.0) -> Iterator[Watched]:
+def watched(
+    bundle: Bundle | None,
+    address: PageAddress = LOCAL,
+    value: float = 100.0,
+    feedback: FeedbackFolder | None = None,
+) -> Iterator[Watched]:
     """A page of a stream that runs. `Watched.show` gives images to the stream."""
     images: list[UInt8Array] = []
     more, stop, records = threading.Event(), threading.Event(), Records()
@@ -134,16 +149,17 @@ def watched(bundle: Bundle | None, address: PageAddress = LOCAL, value: float = 
                 yield images.pop(0)
 
     source = ScriptedSource(script, live=False)
-    with opened_page(bundle, address, value) as page:
-        page.source = source.uri
+    camera = page_camera(bundle, value, feedback=feedback)
+    camera.source = source.uri
+    with opened_page(address, camera) as page:
         thread = threading.Thread(
             target=stream,
-            args=(FakeSession(SIZE, score=level_of), source, [records, *page.sinks()]),
-            kwargs={"size": SIZE, "threshold": value, "stop": stop, "line": page.line},
+            args=(FakeSession(SIZE, score=level_of), source, [records, *camera.sinks()]),
+            kwargs={"size": SIZE, "threshold": value, "stop": stop, "line": camera.line},
         )
         thread.start()
         try:
-            yield Watched(page, page.line, Viewer(page.port), records, images, more)
+            yield Watched(page, camera, camera.line, Viewer(page.port), records, images, more)
         finally:
             stop.set()
             thread.join()

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgead.data import LoadedImages, Sample
 from edgead.imaging.preprocess import ModelSize
+from edgead.imaging.view import WHOLE, View
 from edgead.training.session import TorchSession
 from edgead.types import Fusion, HeadSpec
 from tests.helpers.toy_method import ToyMethod
@@ -29,6 +30,7 @@ class ToyRun:
     teacher_name: str = "toy_teacher"
     size: ModelSize = SIZE
     bit_depth: int | None = None
+    view: View = WHOLE
     false_alarm_rate: float = 0.01
     labelled: LoadedImages | None = None
     # Ratios of cross-fitted scores; then the model was trained on the images that set the threshold.

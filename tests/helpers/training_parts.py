@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from edgead.files.progress import TrainingState, state_of
+from edgead.models import method_class
 from edgead.models.base import PRESETS, DistillationMethod, MethodConfig, Preset
 from edgead.models.components.head import cosine_map
 from edgead.models.components.teacher import Teacher
@@ -58,6 +59,7 @@ def tiny_config(data: Path, **changes: object) -> TrainConfig:
         "epochs": 3,
         "batch_size": 4,
         "hold_out": "0.1",
+        "fusion": method_class(str(changes.get("method", "rd"))).fusion,
         **changes,
     }
     return TrainConfig(**values)  # type: ignore[arg-type]

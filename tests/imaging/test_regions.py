@@ -32,10 +32,10 @@ def test_every_region_is_returned_and_the_largest_is_first() -> None:
 
 
 def test_the_outline_of_an_l_is_its_six_corners() -> None:
-    anomaly_map = np.zeros((4, 4), np.float32)
-    anomaly_map[1:3, 1] = anomaly_map[1, 2] = 1
-    (region,) = regions_from_map(anomaly_map, 0.5, 4, 4)
-    corners = {(1, 1), (3, 1), (3, 2), (2, 2), (2, 3), (1, 3)}
+    anomaly_map = np.zeros((4, 6), np.float32)
+    anomaly_map[1:3, 3] = anomaly_map[1, 4] = 1
+    (region,) = regions_from_map(anomaly_map, 0.5, 4, 6)
+    corners = {(3, 1), (5, 1), (5, 2), (4, 2), (4, 3), (3, 3)}
     assert (set(region.polygon), len(region.polygon)) == (corners, 6)
     assert shoelace(region.polygon) == region.area_px == 3
 

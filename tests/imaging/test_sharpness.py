@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from edgead.imaging.decode import read_image
+from edgead.imaging.image_statistics import image_statistics, mean_statistics
 from edgead.imaging.preprocess import ModelSize, resize_to_model
 from edgead.imaging.sharpness import sharpness, sharpness_limit
 from edgead.types import UInt8Array
@@ -84,3 +85,10 @@ def test_photos_that_are_out_of_focus_are_below_the_limit_and_others_are_not(par
     assert all(measured(image) >= limit for image in images[4:])
     assert all(measured(blurred(image, 1.0)) < limit for image in images[4:16])
     assert all(measured(noisy(blurred(image, 1.5), 5)) < limit for image in images[4:16])
+
+
+def test_the_statistics_of_tiles_are_their_means() -> None:
+    rows = np.stack([np.full((32, 32, 3), grey, np.uint8) for grey in (20, 60)])
+    first, second = (image_statistics(row) for row in rows)
+    assert mean_statistics(rows)["brightness"] == (first["brightness"] + second["brightness"]) / 2 != 20
+    assert mean_statistics(rows)["sharpness"] is None

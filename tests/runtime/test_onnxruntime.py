@@ -43,6 +43,13 @@ def test_a_path_and_its_content_are_the_same_model(model, images, tmp_path):
         np.testing.assert_array_equal(by_path.infer(images).anomaly_map, by_content.infer(images).anomaly_map)
 
 
+def test_a_session_does_not_keep_the_content_of_its_file(model, images):
+    before = sys.getrefcount(model)
+    with OnnxRuntimeSession(model) as session:
+        assert sys.getrefcount(model) == before
+        assert session.infer(images).anomaly_score.shape == (len(images),)
+
+
 def test_a_view_is_scored_by_its_elements(model, images):
     flipped = images[:, ::-1, :, ::-1]
     with OnnxRuntimeSession(model) as session:

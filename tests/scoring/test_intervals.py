@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgead.scoring.intervals import clopper_pearson, incomplete_beta
+from edgead.scoring.intervals import clopper_pearson, incomplete_beta, upper_limit
 
 
 def test_without_a_single_hit_the_upper_limit_is_known_in_closed_form():
@@ -30,6 +30,17 @@ def test_the_limits_are_the_quantiles_of_the_beta_distribution(n, share, confide
         assert low == pytest.approx(beta.ppf(tail, count, n - count + 1), rel=1e-9)
     if count < n:
         assert high == pytest.approx(beta.ppf(1 - tail, count + 1, n - count), rel=1e-9)
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 9), (1, 213), (3, 40), (7, 7)])
+@pytest.mark.parametrize("confidence", [0.3, 0.95, 0.999])
+def test_the_upper_limit_is_the_share_at_which_so_few_hits_are_improbable(count, n, confidence):
+    binom = pytest.importorskip("scipy.stats").binom
+    limit = upper_limit(count, n, confidence)
+    if count == n:
+        assert limit == 1.0
+    else:
+        assert binom.cdf(count, n, limit) == pytest.approx(1 - confidence, rel=1e-9)
 
 
 def test_the_incomplete_beta_function_at_its_ends_and_for_a_uniform_distribution():

@@ -1,7 +1,5 @@
 """Metrics against scikit-learn, and AUPRO against a slow walk over every threshold."""
 
-import itertools
-
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -60,63 +58,6 @@ def test_extremes():
     assert metrics.auroc(np.ones(4), labels) == 0.5
 
 
-def slow_aupro(maps, masks, limit):
-    """Every threshold, every region, one at a time; trapezoids cut at the limit by a straight line."""
-    regions = []
-    for index, mask in enumerate(masks):
-        labelled, count = scipy.ndimage.label(mask, structure=np.ones((3, 3)))
-        regions += [(index, labelled == region) for region in range(1, count + 1)]
-    points = [(0.0, 0.0)]
-    for level in np.unique(maps)[::-1]:
-        above = maps >= level
-        overlap = np.mean([above[index][region].mean() for index, region in regions])
-        points.append((above[~masks].mean(), overlap))
-    area = 0.0
-    for (x0, y0), (x1, y1) in itertools.pairwise(points):
-        if x0 >= limit:
-            break
-        if x1 > limit:
-            y1 = y0 + (y1 - y0) * (limit - x0) / (x1 - x0)
-            x1 = limit
-        area += (x1 - x0) * (y0 + y1) / 2
-    return area / limit
-
-
-@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
-@pytest.mark.parametrize("levels", [None, 3])
-def test_aupro_agrees_with_the_slow_walk(limit, levels):
-    rng = np.random.default_rng(11)
-    masks = np.zeros((5, 14, 17), bool)
-    masks[0, 2:5, 3:9] = True
-    masks[0, 5, 9] = True  # touches only at a corner: one region with the one above
-    masks[1, 0, 0] = True
-    masks[1, 8:12, 2:4] = True
-    masks[3] = rng.random((14, 17)) < 0.15
-    maps = rng.standard_normal(masks.shape) + masks
-    if levels:
-        maps = np.round(maps * levels) / levels
-    maps = maps.astype(np.float32)
-    assert metrics.aupro(maps, masks, limit) == pytest.approx(slow_aupro(maps, masks, limit), abs=1e-9)
-
-
-def test_aupro_of_perfect_and_constant_maps():
-    masks = np.zeros((2, 8, 8), bool)
-    masks[0, 1:3, 1:3] = True
-    assert metrics.aupro(masks.astype(float), masks) == pytest.approx(1.0)
-    # A constant map has the diagonal as its curve: 0.3^2 / 2 / 0.3.
-    assert metrics.aupro(np.ones((2, 8, 8)), masks) == pytest.approx(0.15)
-
-
-def test_dice_by_hand():
-    maps = np.array([[[0.9, 0.8], [0.1, 0.5]]])
-    masks = np.array([[[True, False], [True, False]]])
-    # Above 0.5, strictly: 0.9 and 0.8. One of two found, one false, one missed: 2 / (2 + 1 + 1).
-    assert metrics.dice(maps, masks, 0.5) == 0.5
-    assert metrics.dice(maps, np.zeros_like(masks), 0.5) == 0.0
-    with pytest.raises(ValueError, match=r"1\.0"):
-        metrics.dice(maps, np.zeros_like(masks), 1.0)
-
-
 def test_rank_correlation_agrees_with_scipy():
     rng = np.random.default_rng(4)
     first = np.round(rng.standard_normal(60), 1)
@@ -142,10 +83,6 @@ def test_invalid_arguments_are_refused():
         metrics.auroc(np.array([0, 1]), scores)
     with pytest.raises(ValueError, match="finite"):
         metrics.f1_max(np.array([0.1, np.nan]), np.array([0, 1]))
-    with pytest.raises(ValueError, match=r"0\.0"):
-        metrics.aupro(np.zeros((1, 2, 2)), np.zeros((1, 2, 2), bool), 0.0)
-    with pytest.raises(ValueError, match=r"\(2, 2\)"):
-        metrics.aupro(np.zeros((2, 2)), np.eye(2, dtype=bool))
     with pytest.raises(ValueError, match=r"\(2,\) and \(1,\)"):
         metrics.rank_correlation(scores, scores[:1])
     with pytest.raises(ValueError, match="finite"):

@@ -16,12 +16,13 @@ import pytest
 from edgead.errors import BackendError, SinkError
 from edgead.runtime import FakeSession
 from edgead.streaming import Sink, Summary, open_sinks, stream
-from edgead.streaming.deliveries import Deliveries
+from edgead.streaming.deliveries import FRAME_EVENTS, Deliveries
 from edgead.streaming.record import Record as JsonRecord
 from edgead.streaming.sinks import StatusLine, StopStream
 from edgead.streaming.sinks.base import RecordSink, SinkCount
 from edgead.types import Float32Array, Frame, UInt8Array, Verdict
-from tests.helpers.stream_parts import SIZE, Record, ScriptedSource, StateRecord, frame, textured
+from tests.helpers.stream_parts import SIZE, Record, Records, ScriptedSource, StateRecord, frame, textured
+from tests.helpers.trigger_parts import wait_until
 from tests.streaming.test_sinks import LOST
 
 LIMIT_S = 30  # a test that would wait forever fails instead
@@ -129,6 +130,30 @@ def test_a_slow_sink_of_a_camera_loses_what_does_not_fit_and_counts_it() -> None
     assert counts.written == len(slow.verdicts)
     assert counts.lost == summary.frames_scored - counts.written > 0
     assert summary.sinks[1].lost == 0
+
+
+def test_a_camera_looks_for_room_for_all_events_of_a_frame() -> None:
+    go_on = threading.Event()
+
+    class Blocked(Records):
+        capacity = FRAME_EVENTS + 2
+
+        def record(self, record: JsonRecord) -> None:
+            assert go_on.wait(LIMIT_S)
+            super().record(record)
+
+    blocked, full = Blocked(), list[bool]()
+    with Deliveries([blocked], waits=True, survives=False) as outputs:
+        outputs.missed("test", 1, "taken by the sink")
+        wait_until(lambda: not outputs._own[0]._queue)
+        for number in range(3):
+            full.append(outputs.is_full)
+            outputs.missed("test", 1, f"waits as number {number}")
+        full.append(outputs.is_full)
+        go_on.set()
+    # With two or fewer that wait there is room for a threshold, a state, a verdict and the end.
+    assert full == [False, False, False, True]
+    assert len(blocked.records) == 4
 
 
 def test_a_slow_sink_of_a_file_gets_every_verdict() -> None:

@@ -12,6 +12,7 @@ from scipy.stats import beta, norm
 
 from edgead.bundle import open_bundle
 from edgead.bundle.validation_records import good_values
+from edgead.data import LoadedImages, Sample
 from edgead.engine.validation_images import ValidationImages
 from edgead.errors import BundleError
 from edgead.imaging.image_statistics import IMAGE_STATISTICS, image_statistics
@@ -159,7 +160,9 @@ def test_statistics_follow_the_image() -> None:
 
 def test_a_build_records_the_values_of_its_good_images_and_a_bundle_gives_them_back(tmp_path: Path) -> None:
     images = np.stack([textured(level, SIZE.height_px, SIZE.width_px) for level in range(40, 60)])
-    validation = ValidationImages(images, None, 0.1, 0.9)
+    validation = ValidationImages(
+        LoadedImages(images, (Sample(tmp_path, 0),) * len(images), ()), None, 0.1, 0.9
+    )
     record = validation.record(validation.scores(FakeSession(SIZE, score=level_of)))
     measured = [image_statistics(image)["brightness"] for image in images]
     assert record["validation_brightness"] == pytest.approx(measured, rel=1e-5)

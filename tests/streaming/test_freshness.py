@@ -3,6 +3,7 @@ import time
 import numpy as np
 import pytest
 
+from edgead.imaging.view import View, read_roi
 from edgead.streaming.exposure import ExposureLimits
 from edgead.streaming.freshness import (
     BLANK_LEVELS,
@@ -165,3 +166,10 @@ def test_a_single_speck_is_no_blank(place: tuple[int, int, int]) -> None:
     image = np.zeros((50, 70, 3), np.uint8)
     image[place] = BLANK_LEVELS + 1
     assert not is_blank(image)
+
+
+def test_light_is_measured_in_the_region_of_interest() -> None:
+    image = noisy(8, 3, 0)
+    image[:, 64:] = noisy(120, 12, 1, 96, 64)
+    assert causes([image]) == [None]
+    assert causes([image], StreamPolicy(view=View(roi=read_roi("0,0,64,96")))) == ["dark"]

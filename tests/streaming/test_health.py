@@ -226,7 +226,7 @@ def test_rejects_of_all_parts_degrade_a_stream(live: bool, fps: float | None, ve
     needed = None
     for number in range(1, 60):
         line.step(True, 0.5)
-        line.health.judged(Frame(IMAGE, number, round(line.now_s * 1e9), ""), IMAGE, REJECT)
+        line.health.judged(Frame(IMAGE, number, round(line.now_s * 1e9), ""), IMAGE[None], REJECT)
         if needed is None and line.health._rejects.problem is not None:
             needed = number
     assert needed is not None
@@ -248,11 +248,11 @@ def test_a_part_that_stays_in_view_counts_once_for_drift(
     frames_of_part = round(step_s / 0.5)
     for number in range(10 * frames_of_part):
         line.step(True, 0.5)
-        line.health.judged(Frame(IMAGE, number, round(line.now_s * 1e9), ""), IMAGE, GOOD)
+        line.health.judged(Frame(IMAGE, number, round(line.now_s * 1e9), ""), IMAGE[None], GOOD)
     assert watch.problem is None
     for number in range(10 * frames_of_part, 30 * frames_of_part):
         line.step(True, 0.5)
-        line.health.judged(Frame(IMAGE, number, round(line.now_s * 1e9), ""), IMAGE, GOOD)
+        line.health.judged(Frame(IMAGE, number, round(line.now_s * 1e9), ""), IMAGE[None], GOOD)
     assert watch.problem is not None
 
 
@@ -269,8 +269,10 @@ def test_a_stream_tells_a_wrong_part_and_its_states_to_every_sink(caplog: pytest
     assert set(summary.states_s) == {"starting", "running", "degraded"}
     assert sum(summary.states_s.values()) == pytest.approx(summary.duration_s, abs=1.0)
     assert "degraded" in summary.text()
+    # The images are squeezed, which is said first.
     assert [each.name for each in caplog.records if each.levelname == "WARNING"] == [
-        "edgead.streaming.health"
+        "edgead.streaming.examination",
+        "edgead.streaming.health",
     ]
 
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from edgead.errors import BackendError, InputError, SinkError, SourceError
+from edgead.errors import BackendError, ImageError, InputError, SinkError, SourceError
+from edgead.imaging.view import View, read_roi
 from edgead.runtime import FakeSession
 from edgead.streaming import LineControl, StreamPolicy, stream
 from edgead.streaming.sinks import StopStream
@@ -194,6 +195,34 @@ def test_broken_images_of_a_source_are_counted() -> None:
     summary = stream(FakeSession(SIZE), source, [], size=SIZE, threshold=1.0)
     assert (summary.frames_seen, summary.frames_scored, summary.frames_broken) == (5, 2, 3)
     assert "3 broken" in summary.text()
+
+
+@pytest.mark.parametrize(("live", "endless"), [(True, False), (False, True), (False, False)])
+def test_an_image_that_the_view_does_not_fit_ends_no_stream_of_a_camera(
+    live: bool, endless: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = Record()
+
+    def script() -> Iterator[UInt8Array]:
+        for number, image in enumerate([textured(101), textured(102)[:20, :20], textured(103)]):
+            yield image
+            # A newer image of a camera must not replace one that is not taken yet.
+            if live and number == 0:
+                wait_until(lambda: len(record.verdicts) == 1)
+            elif live and number == 1:
+                wait_until(lambda: any(one.levelname == "WARNING" for one in caplog.records))
+
+    source = ScriptedSource(script, live=live)
+    source.endless = endless
+    policy = StreamPolicy(view=View(roi=read_roi("0,0,40,20")))
+    if live or endless:
+        summary = stream(FakeSession(SIZE), source, [record], size=SIZE, threshold=1.0, policy=policy)
+        assert (summary.frames_scored, summary.withheld) == (2, {"size": 1})
+    else:
+        with pytest.raises(ImageError) as caught:
+            stream(FakeSession(SIZE), source, [record], size=SIZE, threshold=1.0, policy=policy)
+        assert "(test)" in caught.value.what
+        assert len(record.verdicts) == 1
 
 
 def test_a_slow_camera_is_not_lost_between_two_images() -> None:

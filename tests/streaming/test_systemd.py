@@ -16,10 +16,15 @@ import pytest
 from edgead.errors import SourceError
 from edgead.runtime import FakeSession
 from edgead.streaming import stream
+from edgead.streaming.arrivals import Arrivals
+from edgead.streaming.camera import Camera
+from edgead.streaming.loop import stream_cameras
 from edgead.streaming.state import StateChange
 from edgead.streaming.systemd import Service
 from edgead.types import UInt8Array
+from tests.helpers.soak import ALLOCATOR
 from tests.helpers.stream_parts import SIZE, ScriptedSource, textured
+from tests.helpers.trigger_parts import wait_until
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 LIMIT_S = 20
@@ -66,6 +71,26 @@ def test_a_stream_reports_that_it_is_ready_its_states_and_its_end(systemd: Syste
     assert messages[1:3] == ["READY=1", "WATCHDOG=1"]
     assert messages[3] == "STATUS=running"
     assert messages[-2].startswith("STATUS=stopped: ")
+    assert messages[-1] == "STOPPING=1"
+
+
+def test_the_end_of_a_camera_is_not_the_end_of_a_stream_that_waits_for_another(systemd: Systemd) -> None:
+    def open_late() -> Camera:
+        wait_until(lambda: "STATUS=left: stopped: the source has ended" in seen())
+        return Camera(source(), [], 0.5, name="right")
+
+    def source() -> ScriptedSource:
+        return ScriptedSource(lambda: iter([textured(1)]), live=False)
+
+    def seen() -> list[str]:
+        messages.extend(systemd.messages())
+        return messages
+
+    messages: list[str] = []
+    with FakeSession(SIZE) as session, Arrivals() as arrivals:
+        arrivals.expect("right", [], open_late)
+        stream_cameras(session, [Camera(source(), [], 0.5, name="left")], size=SIZE, arrivals=arrivals)
+    assert seen().count("STOPPING=1") == 1
     assert messages[-1] == "STOPPING=1"
 
 
@@ -174,3 +199,12 @@ def test_the_unit_file_is_valid_and_closed(tmp_path: Path) -> None:
     security = ["systemd-analyze", "security", "--offline=yes", "--threshold=30", "--no-pager", str(path)]
     done = subprocess.run(security, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", ["edgead-stream@.service", "Dockerfile", "Dockerfile.jetson"])
+def test_a_deployed_stream_has_the_memory_settings_of_the_soak(name: str) -> None:
+    lines = [
+        line.removeprefix("ENV ").removeprefix("Environment=")
+        for line in (DEPLOY / name).read_text().splitlines()
+    ]
+    assert " ".join(f"{key}={value}" for key, value in ALLOCATOR.items()) in lines

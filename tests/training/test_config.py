@@ -6,6 +6,7 @@ import pytest
 from edgead.errors import InputError
 from edgead.files.parsing import RecordError
 from edgead.files.records import record_from
+from edgead.imaging.view import View
 from edgead.training.config import TrainConfig
 
 
@@ -26,6 +27,8 @@ def test_a_configuration_survives_json():
         ({"learning_rate": 0.0}, "0.0", "--learning-rate"),
         ({"learning_rate": float("nan")}, "nan", "--learning-rate"),
         ({"preset": "fast"}, "'fast'", "--preset edge or paper"),
+        ({"early_stop": 0}, "0", "--early-stop"),
+        ({"view": View(overlap=129)}, "129", "--overlap 0 to 128"),
         ({"seed": -1}, "-1", "4294967295"),
         ({"seed": 2**32}, "4294967296", "4294967295"),
     ],

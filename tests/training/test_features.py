@@ -47,3 +47,10 @@ def test_features_are_cached_if_memory_allows(method, monkeypatch):
     for free, cached in ((2 * size, True), (2 * size - 1, False)):
         monkeypatch.setattr(features_module, "free_bytes", lambda _, free=free: free)
         assert TeacherFeatures(method, IMAGES, CPU).cached == cached
+
+
+def test_features_on_the_host_are_cached_up_to_a_size(method, monkeypatch):
+    size = TeacherFeatures(method, IMAGES, CPU).bytes
+    for most, cached in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(features_module, "HOST_BYTES", most)
+        assert TeacherFeatures(method, IMAGES, CPU).cached == cached

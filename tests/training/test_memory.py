@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from edgead.errors import TrainingError
+from edgead.files.memory import host_bytes
 from edgead.models import METHODS
+from edgead.runtime.base import memory_limit_bytes
 from edgead.training.memory import free_bytes
 from edgead.training.training import train_run
 from tests.helpers.training_parts import Template, cpu, tiny_config, write_images
@@ -68,6 +70,23 @@ def test_the_lowest_limit_counts(
     tmp_path: Path, groups: str, files: dict[str, object], expected_mib: int
 ) -> None:
     assert free_bytes(CPU, machine(tmp_path, groups, files)) == expected_mib * MIB
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected_kib"),
+    [
+        ("", {}, 9999999),
+        ("4:memory:/\n", v1("", ENDLESS, 900 * MIB), 9999999),
+        ("0::/a/b\n", v2("a/b/", "max", MIB) | v2("a/", 300 * MIB, 180 * MIB), 300 * 1024),
+        ("4:memory:/a\n", v1("", 500 * MIB, 0) | v1("a/", 300 * MIB, 100 * MIB), 300 * 1024),
+    ],
+)
+def test_a_session_gets_three_fourths_of_the_lowest_limit(
+    tmp_path: Path, groups: str, files: dict[str, object], expected_kib: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = machine(tmp_path, groups, files)
+    monkeypatch.setattr("edgead.runtime.base.host_bytes", lambda: host_bytes(root))
+    assert memory_limit_bytes() == expected_kib * 1024 * 3 // 4
 
 
 def test_a_system_without_control_groups_has_its_free_memory(tmp_path: Path) -> None:

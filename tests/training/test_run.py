@@ -11,7 +11,7 @@ from edgead.errors import RunError
 from edgead.scoring.threshold import threshold_from_normal_scores
 from edgead.training import run as run_module
 from edgead.training.records import PartRecord, RunRecord
-from edgead.training.run import RUN_FILE, open_run, read_record, write_record
+from edgead.training.run import RUN_FILE, SCHEMA, open_run, read_record, write_record
 from tests.helpers.training_parts import tiny_config
 
 
@@ -76,7 +76,7 @@ def test_an_unfinished_or_collapsed_run_does_not_open(tmp_path, record, state):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"schema": 6, "edgead_version": "9.9"},
+        {"schema": SCHEMA + 1, "edgead_version": "9.9"},
         {"schema": 1},
         {"schema": "4"},
         {"schema": True},

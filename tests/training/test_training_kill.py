@@ -60,4 +60,4 @@ def test_a_killed_training_is_continued_to_the_same_weights(whole, tmp_path, sto
     assert same_tensors(load_file(tmp_path / "run" / "model.safetensors"), weights)
     assert json.loads(record.read_text())["state"] in ("finished", "collapsed")
     left = sorted(entry.name for entry in (tmp_path / "run").iterdir())
-    assert left == ["loss.png", "metrics.json", "model.safetensors", "run.json"]
+    assert left == ["loss.png", "metrics.csv", "metrics.json", "model.safetensors", "run.json"]

@@ -11,7 +11,8 @@ from edgead.data import LoadedImages
 from edgead.errors import CollapseError, RunError
 from edgead.models import METHODS
 from edgead.models.components.teacher import create_teacher
-from edgead.training import finish, training
+from edgead.training import finish
+from edgead.training.alignment import found_alignment
 from edgead.training.features import TeacherFeatures
 from edgead.training.images import PartImages
 from edgead.training.run import read_record
@@ -42,7 +43,7 @@ def test_one_unaligned_part_makes_all_parts_unaligned(turned, expected, caplog):
     teacher = create_teacher("tf_efficientnet_lite0", "package")
     caplog.set_level("INFO")
     parts = {f"p{number}": part(each) for number, each in enumerate(turned)}
-    assert training._found_alignment(teacher, parts) == expected
+    assert found_alignment(teacher, parts) == expected
     (line,) = caplog.messages
     assert f" {expected} " in line
     assert "p0 0." in line

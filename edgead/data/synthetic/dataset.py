@@ -15,8 +15,8 @@ from edgead.data.samples import GOOD
 from edgead.data.synthetic.conveyor import Conveyor, write_conveyor_video
 from edgead.data.synthetic.defects import DEFECTS, add_defect
 from edgead.data.synthetic.parts import KINDS, SIZE_MIN_PX, Part, draw_part, render_part
-from edgead.errors import DataError, InputError
-from edgead.files.atomic import replace_directory
+from edgead.errors import InputError
+from edgead.files.atomic import check_empty, replace_directory
 from edgead.files.parsing import json_text
 from edgead.types import BoolArray, UInt8Array
 
@@ -59,16 +59,15 @@ def write_dataset(
         size_px: Height and width of the PNG images, in pixels, at least 64.
 
     Raises:
-        InputError: The kind is unknown, or a number is out of range.
-        DataError: `root` holds something else.
+        InputError: The kind is unknown, a number is out of range, or `root` holds other files.
         EdgeadError: The folder cannot be written.
     """
     if kind not in KINDS:
         raise InputError(f"part kind {kind!r} is unknown", hint=f"give one of {', '.join(KINDS)}")
     _check_numbers(n_train, n_good, n_defect, seed, size_px)
     root = Path(root)
-    if root.is_dir() and any(root.iterdir()) and not (root / _RECORD).is_file():
-        raise DataError(f"{root} holds something else than synthetic parts", hint="give a new folder")
+    if not (root / _RECORD).is_file():
+        check_empty(root, "synthetic parts", hidden_too=True)
 
     def part(split: int, index: int) -> tuple[Part, np.random.Generator]:
         rng = np.random.default_rng([seed, split, index])

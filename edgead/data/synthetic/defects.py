@@ -7,6 +7,7 @@ visibly, and no pixel outside the mask changes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import cv2
@@ -65,7 +66,7 @@ def add_defect(
 
 def _scratch(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _Layer:
     unit = _unit(image)
-    path = _walk(rng, _place(part, rng), 0.42 * rng.uniform(0.6, 1.0) * image.shape[0], bend=0.05)
+    path = _walk(rng, _place(part, rng), 0.42 * rng.uniform(0.6, 1.0) * _side(image), bend=0.05)
     width = unit * rng.uniform(1.4, 2.3)
     groove = _stroke(part.shape, [path], [width])
     # The far wall of the groove faces the light, so a bright line runs along the dark one.
@@ -77,7 +78,7 @@ def _scratch(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> 
 
 def _crack(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _Layer:
     unit = _unit(image)
-    length = 0.40 * rng.uniform(0.7, 1.0) * image.shape[0]
+    length = 0.40 * rng.uniform(0.7, 1.0) * _side(image)
     trunk = _walk(rng, _place(part, rng), length, bend=0.38)
     paths, widths = [trunk], [unit * rng.uniform(1.5, 2.2)]
     for _ in range(rng.integers(2, 4)):
@@ -89,7 +90,7 @@ def _crack(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _L
 
 
 def _dent(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _Layer:
-    radius = rng.uniform(0.045, 0.075) * image.shape[0]
+    radius = rng.uniform(0.045, 0.075) * _side(image)
     stretch, turn = rng.uniform(0.75, 1.3), rng.uniform(0, np.pi)
     x, y = _plane(part, _place(part, rng))
     along, over = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
@@ -102,7 +103,7 @@ def _dent(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _La
 
 
 def _hole(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _Layer:
-    cover = _blob(part, rng, _place(part, rng), rng.uniform(0.045, 0.08) * image.shape[0], roughness=0.2)
+    cover = _blob(part, rng, _place(part, rng), rng.uniform(0.045, 0.08) * _side(image), roughness=0.2)
     behind = image[~part].mean(axis=0) if not part.all() else _float32([16, 15, 14])
     grain = cv2.GaussianBlur(rng.normal(0, 5, part.shape).astype(np.float32), (0, 0), 0.7)
     # The near wall casts a shadow on the background, so the hole is darker towards the upper left.
@@ -112,7 +113,7 @@ def _hole(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _La
 
 
 def _contamination(image: Float32Array, part: BoolArray, rng: np.random.Generator) -> _Layer:
-    radius = rng.uniform(0.05, 0.085) * image.shape[0]
+    radius = rng.uniform(0.05, 0.085) * _side(image)
     centre = _place(part, rng)
     cover = _blob(part, rng, centre, radius, roughness=0.35)
     for _ in range(rng.integers(2, 5)):
@@ -157,14 +158,19 @@ def _without_specks(mask: BoolArray, area_min: float) -> BoolArray:
 
 
 def _unit(image: Float32Array) -> float:
-    """Return the scale of lengths: the size of one pixel of an image 256 pixels high, in pixels of this image."""
-    return float(image.shape[0]) / 256
+    """Return the scale of lengths: the size of one pixel of an image of 256x256 pixels, in pixels of this image."""
+    return _side(image) / 256
+
+
+def _side(image: Float32Array | BoolArray) -> float:
+    """Return the side of a square as large as an image, because a wide image gets defects as large as a square one."""
+    return math.sqrt(image.shape[0] * image.shape[1])
 
 
 def _place(part: BoolArray, rng: np.random.Generator) -> Float32Array:
     """Draw a point (x, y) on the part, away from its edge if the part is large enough."""
     depth = cv2.distanceTransform(np.pad(part, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    rows, columns = np.nonzero(part & (depth >= min(0.03 * part.shape[0], 0.5 * depth.max())))
+    rows, columns = np.nonzero(part & (depth >= min(0.03 * _side(part), 0.5 * depth.max())))
     pick = rng.integers(len(rows))
     return _float32([columns[pick], rows[pick]])
 

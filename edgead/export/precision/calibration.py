@@ -1,9 +1,10 @@
-"""Calibration for INT8: channel maxima, clipping limits and bias corrections, measured on images, and their cache file.
+"""Calibration for INT8: channel maxima, clipping limits, bias corrections and harm, measured on images.
 
 The float32 graph runs on the images to find the absolute maximum of each channel, with which it is equalised. The
 equalised graph runs twice more: to find the absolute maximum of each tensor, and to fill histograms that end there. Two
 passes are exact; widening a histogram during one pass is not. A last pass measures how far rounding with these clipping
-limits shifts the output of each convolution. Torch is not needed.
+limits shifts the output of each convolution. At the end the harm of each layer is measured on some of the images. Torch
+is not needed.
 
 A student can answer one unusual image with activations that are a hundred times as large as on the others. In sums over
 all images this image would decide alone, and the others would be rounded to a few levels. Each image therefore counts
@@ -30,12 +31,13 @@ from edgead.export.precision.bias_correction import measured_bias_corrections
 from edgead.export.precision.clipping import Algorithm, clipping_limit_from_histogram, magnitude_histogram
 from edgead.export.precision.equalize import equalised
 from edgead.export.precision.quantize import int8_from_float32, tensors_to_quantise
+from edgead.export.precision.sensitivity import measured_harm
 from edgead.files.parsing import json_text
 from edgead.imaging.preprocess import ModelSize, preprocess_spec
 from edgead.runtime.onnxruntime import tensor_values
 from edgead.types import Float32Array, Float64Array, UInt8Array
 
-SCHEMA = 6
+SCHEMA = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Calibration:
         clipping_limits: Clipping limit of each of these tensors in the equalised graph.
         bias_corrections: Bias correction (C,) float32 of every convolution of the equalised graph, by the name of its
             output tensor; see `edgead.export.precision.bias_correction`.
+        harm: Harm of every layer of the equalised graph, by the name of its output tensor; see
+            `edgead.export.precision.sensitivity`.
     """
 
     key: str
@@ -59,6 +63,7 @@ class Calibration:
     channel_maxima: Mapping[str, Float32Array]
     clipping_limits: Mapping[str, float]
     bias_corrections: Mapping[str, Float32Array]
+    harm: Mapping[str, float]
 
     def to_json(self) -> str:
         """Return the text of the cache file."""
@@ -70,6 +75,7 @@ class Calibration:
             "channel_maxima": _numbers(self.channel_maxima),
             "clipping_limits": dict(self.clipping_limits),
             "bias_corrections": _numbers(self.bias_corrections),
+            "harm": dict(self.harm),
         }
         return json_text(content, indent=1)
 
@@ -118,7 +124,7 @@ def absolute_maxima_of(model: ModelProto, images: UInt8Array, tensors: Sequence[
 
 
 def calibrate(model: ModelProto, images: UInt8Array, algorithm: Algorithm) -> Calibration:
-    """Measure the ranges of a graph, choose the clipping limit of each tensor, and measure the bias corrections.
+    """Measure the ranges of a graph, choose the clipping limit of each tensor, and measure bias corrections and harm.
 
     Args:
         model: A float32 graph that edgead exported.
@@ -143,6 +149,7 @@ def calibrate(model: ModelProto, images: UInt8Array, algorithm: Algorithm) -> Ca
     equal = equalised(model, channel_maxima)
     clipping_limits = _measured_limits(equal, images, algorithm)
     bias_corrections = measured_bias_corrections(equal, int8_from_float32(equal, clipping_limits), images)
+    corrected = int8_from_float32(equal, clipping_limits, bias_corrections=bias_corrections)
     return Calibration(
         calibration_key(model, images, algorithm),
         algorithm,
@@ -150,6 +157,7 @@ def calibrate(model: ModelProto, images: UInt8Array, algorithm: Algorithm) -> Ca
         channel_maxima,
         clipping_limits,
         bias_corrections,
+        measured_harm(equal, corrected, images),
     )
 
 

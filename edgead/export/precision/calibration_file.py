@@ -6,6 +6,7 @@ refused, and neither used nor overwritten, because it may belong to another bund
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class _Cache:
     channel_maxima: Mapping[str, tuple[float, ...]]
     clipping_limits: Mapping[str, float]
     bias_corrections: Mapping[str, tuple[float, ...]]
+    harm: Mapping[str, float]
 
 
 def write_calibration(file: Path, calibration: Calibration) -> None:
@@ -89,6 +91,7 @@ def read_calibration(file: Path, key: str, model: ModelProto) -> Calibration | N
             _channel_maxima(cache.channel_maxima, model),
             _clipping_limits(cache.clipping_limits, model),
             _arrays(cache.bias_corrections, _layer_channels(model), "bias corrections"),
+            _harm(cache.harm, model),
         )
 
 
@@ -98,6 +101,14 @@ def _clipping_limits(found: Mapping[str, float], model: ModelProto) -> dict[str,
     if found.keys() != set(tensors) or not all(limit >= 0.0 for limit in found.values()):
         raise RecordError("its clipping limits are not those of the graph")
     return {name: found[name] for name in tensors}
+
+
+def _harm(found: Mapping[str, float], model: ModelProto) -> dict[str, float]:
+    """Check the harm of layers from a cache against the graph, and sort it by the order of the graph."""
+    layers = layers_to_quantise(model)
+    if found.keys() != set(layers) or not all(0.0 <= harm < math.inf for harm in found.values()):
+        raise RecordError("its harm is not of the layers of the graph")
+    return {name: found[name] for name in layers}
 
 
 def _channel_maxima(found: Mapping[str, Sequence[float]], model: ModelProto) -> dict[str, Float32Array]:

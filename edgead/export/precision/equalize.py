@@ -56,6 +56,8 @@ class _Rewriting:
         self._nodes = list(self._model.graph.node)
         self._uses = Counter(name for node in self._nodes for name in node.input)
         self._given = {weight.name: weight for weight in model.graph.initializer}
+        # Changed constants are not in the copy yet, so its layers cannot be classified later.
+        self._quantised = set(layers_to_quantise(model))
         self._changed: dict[str, Float64Array] = {}
 
     def scale(self, scales: Mapping[str, Float32Array]) -> None:
@@ -95,7 +97,6 @@ class _Rewriting:
 
     def centre(self, absolute_maxima: Mapping[str, float]) -> None:
         """Move the interval of each ReLU6 that only quantised convolutions without padding read."""
-        quantised = set(layers_to_quantise(self._model))
         producer = {name: node for node in self._nodes for name in node.output}
         readers: dict[str, list[NodeProto]] = {}
         for node in self._nodes:
@@ -113,7 +114,7 @@ class _Rewriting:
                 continue
             # A graph of an untrusted bundle may have outputs that nobody reads.
             if not after or not all(
-                _is_unpadded(reader) and reader.output[0] in quantised for reader in after
+                _is_unpadded(reader) and reader.output[0] in self._quantised for reader in after
             ):
                 continue
             shift = absolute_maxima[node.output[0]] / 2.0

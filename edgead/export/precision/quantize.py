@@ -15,6 +15,8 @@ cent of the multiplications. An image has 256 levels that lie between the 255 le
 of a last convolution are the features themselves, without a layer behind that averages their errors. Measured in
 benchmarks/results/int8.md.
 
+Of the others a build leaves those in float that do the most harm, see `edgead.export.precision.sensitivity`.
+
 Depthwise and transposed convolutions stay in float. The pairs of a depthwise convolution move more bytes than its
 weights save, and they make it slower on ONNX Runtime too. TensorRT for RTX dequantises the weights of a transposed
 convolution at each inference. Builders of TensorRT 8.4 to 8.6 have no INT8 kernel for many of both. Measured in

@@ -4,7 +4,8 @@ An engine of TensorRT for RTX holds no kernels. They are compiled at first use, 
 machine and not to the bundle, so they are in the user's cache directory, one file for each engine and kind of GPU. The
 library itself checks version, driver and GPU of a cache, and refuses another one. If a cache is missing, refused or
 cannot be written, the next start only takes those seconds longer, so that is not an error. A directory that cannot be
-written is one warning, because every start is slow there.
+written is one warning, because every start is slow there. Kernels are code, so a directory that other users can write
+to is neither read nor written.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from edgead.errors import EdgeadError
 from edgead.files.atomic import replace_file
-from edgead.files.cache import cache_directory
+from edgead.files.cache import cache_directory, is_private, private_directory, remove_oldest, report_no_cache
 
 MAX_BYTES = 256 * 2**20
 """Largest size of a cache file. The cache of one engine has some MiB; a larger file is not a cache."""
@@ -26,9 +27,6 @@ MAX_FILES = 32
 """Largest number of files in one directory of the cache. The ones that were written first are removed."""
 
 _log = logging.getLogger(__name__)
-
-# Cache directories with a failed write, each of which is one warning.
-_unwritable: set[Path] = set()
 
 # Sessions of one engine in several threads share one file.
 _writing = threading.Lock()
@@ -83,9 +81,13 @@ def read_cache(file: Path) -> bytes:
         file: Path of the file.
 
     Returns:
-        Its content; empty if the file is missing, is larger than `MAX_BYTES` or cannot be read.
+        Its content; empty if the file is missing, is larger than `MAX_BYTES` or cannot be read, or if other users can
+        write to its directory.
     """
     try:
+        if not is_private(file.parent):
+            _log.info("no kernels from %s: not this user alone can write there", file)
+            return b""
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except OSError as error:
@@ -101,7 +103,7 @@ def read_cache(file: Path) -> bytes:
 def write_cache(file: Path, content: bytes) -> None:
     """Replace a cache file as a whole, readable only by its owner.
 
-    The first failure in a process is a warning with the file and the reason. Later ones are logged as information.
+    The first failure in a process is a warning with the directory and the reason. Later ones are logged as information.
 
     Args:
         file: Path of the file.
@@ -112,22 +114,11 @@ def write_cache(file: Path, content: bytes) -> None:
         return
     try:
         with _writing:
-            # Kernels are code, so other users must not be able to add any.
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if private_directory(file.parent) is None:
+                return
             with replace_file(file) as partial:
                 partial.touch(mode=0o600)
                 partial.write_bytes(content)
-            _remove_oldest(file)
+            remove_oldest(file.parent, f"*{file.suffix}", MAX_FILES)
     except (OSError, EdgeadError) as error:
-        place = cache_directory()
-        level = logging.INFO if place in _unwritable else logging.WARNING
-        _unwritable.add(place)
-        _log.log(level, "compiled kernels are not kept, so each start compiles them again: %s", error)
-
-
-def _remove_oldest(file: Path) -> None:
-    """Remove the oldest cache files beside a new one, so that there are at most `MAX_FILES`."""
-    others = [path for path in file.parent.glob(f"*{file.suffix}") if path != file and path.is_file()]
-    others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in others[MAX_FILES - 1 :]:
-        path.unlink(missing_ok=True)
+        report_no_cache(file.parent, str(error))

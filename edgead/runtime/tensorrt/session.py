@@ -25,13 +25,13 @@ import numpy as np
 
 from edgead.errors import BackendError, InputError
 from edgead.plugin.loader import load_plugin_of_engine
-from edgead.runtime.base import check_batch, graph_inputs, graph_outputs
+from edgead.runtime.base import SizedSession, check_batch
 from edgead.runtime.tensorrt.cuda import Gpu, Memory
 from edgead.runtime.tensorrt.device_array import DeviceArray, device_array, is_device_array, streams_of
 from edgead.runtime.tensorrt.engine import LoadedEngine
 from edgead.runtime.tensorrt.engine_record import check_fits, this_platform
 from edgead.runtime.tensorrt.library import check_engine, load_library
-from edgead.types import Closing, Prediction, TensorSpec, UInt8Array
+from edgead.types import Prediction, UInt8Array
 
 if TYPE_CHECKING:
     from edgead.imaging.preprocess import ModelSize
@@ -50,7 +50,7 @@ class _ExecutionSlot:
     graph: Graph | None
 
 
-class TensorRTSession(Closing):
+class TensorRTSession(SizedSession):
     """A `Session` on a TensorRT engine, on the current GPU of the calling thread; used by one thread at a time.
 
     Args:
@@ -103,16 +103,6 @@ class TensorRTSession(Closing):
             self._allocate(resources)
             resources.callback(self._drop_slots)
             self._resources: ExitStack | None = resources.pop_all()
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """See `Session.inputs`."""
-        return graph_inputs(self._height_px, self._width_px)
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """See `Session.outputs`."""
-        return graph_outputs(self._height_px, self._width_px)
 
     def infer(self, batch: Any, stream: Any = None) -> Prediction:
         """Score a batch.
@@ -183,7 +173,7 @@ class TensorRTSession(Closing):
 
     def _allocate(self, resources: ExitStack) -> None:
         """Allocate all memory once, for the largest batch."""
-        largest = self._engine.batch[2]
+        largest = self.largest_batch = self._engine.batch[2]
         self._image_bytes = self._height_px * self._width_px * 3
         map_bytes = self._height_px * self._width_px * 4
         sizes = {"images": self._image_bytes, "anomaly_map": map_bytes, "anomaly_score": 4}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -39,6 +40,7 @@ class PageFeed(RecordSink):
     """The sink of the page that takes records; `numbers` may be called from any thread."""
 
     name = "page"
+    takes_no_verdict = True
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,26 +75,36 @@ class PageFeed(RecordSink):
                 if record["state"] != before:
                     self._state_at_s = time.monotonic()
 
-    def numbers(self) -> dict[str, Any]:
-        """Return what the page shows, with values that JSON can encode."""
+    def overview(self) -> dict[str, Any]:
+        """Return state, counts and rate, and the latest verdict, with values that JSON can encode."""
         now_s = time.monotonic()
         with self._lock:
-            latest, causes, points = self._latest, self._causes, list(self._points)
-            numbers: dict[str, Any] = {
+            latest, points = self._latest, list(self._points)
+            verdict = latest.verdict
+            return {
                 "state": latest.state,
-                "causes": causes,
+                "causes": self._causes,
                 "reason": latest.state_reason,
                 "state_s": now_s - self._state_at_s,
                 "good": latest.good,
                 "rejected": latest.rejected,
                 "withheld": latest.withheld,
+                # It ends with a later image that gets none.
+                "no_verdict": None if verdict is not None else latest.reason,
+                "rate": _rate(points, now_s, self._started_at_s),
+                "verdict_s": now_s - points[-1].at_s if points else None,
+                "is_anomalous": points[-1].is_anomalous if points else None,
             }
-        numbers["rate"] = _rate(points, now_s, self._started_at_s)
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what the page shows, with values that JSON can encode."""
+        numbers = self.overview()
+        with self._lock:
+            points = list(self._points)
         numbers["latency_ms"] = _percentiles([point.latency_ms for point in points])
         numbers["age_ms"] = _percentiles([point.age_ms for point in points if point.age_ms is not None])
         chart = points[-CHART_VERDICTS:]
         numbers["scores"] = [[point.frame_index, point.score, point.is_anomalous] for point in chart]
-        numbers["verdict_s"] = now_s - points[-1].at_s if points else None
         numbers["sinks"] = [asdict(count) for count in self._counts()]
         return numbers
 
@@ -101,13 +113,14 @@ def _rate(points: Sequence[_Point], now_s: float, started_at_s: float) -> float:
     """Return the number of verdicts a second."""
     for window_s in (_RATE_S, _SLOW_RATE_S):
         since_s = min(window_s, max(now_s - started_at_s, 1.0))
-        recent = [point.at_s for point in points if now_s - point.at_s <= since_s]
-        if len(recent) >= _FEW:
+        # Not one after another, because the page asks for many cameras at once.
+        count = len(points) - bisect_left(points, now_s - since_s, key=lambda point: point.at_s)
+        if count >= _FEW:
             break
-    if len(recent) == len(points) == _KEPT:
+    if count == len(points) == _KEPT:
         # The window holds more verdicts than are kept.
-        since_s = now_s - recent[0]
-    return len(recent) / since_s
+        since_s = now_s - points[0].at_s
+    return count / since_s
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float] | None:

@@ -2,13 +2,17 @@
 
 GET  /                         the page, or the form for the token
 GET  /page.js ...              its files, which have no secrets
-GET  /numbers                  all numbers, as JSON
-GET  /live.jpg?after=N         the newest image, if its number is greater than N; otherwise no content
-GET  /reject.jpg?number=N      a reject
-GET  /prediction?threshold=X   how many good images of the build are above X
+GET  /cameras                          state and counts of all cameras, as JSON
+GET  /numbers?camera=NAME              all numbers of a camera, as JSON
+GET  /live.jpg?camera=NAME&after=N     its newest image, if its number is greater than N; otherwise no content
+GET  /image.jpg?camera=NAME&number=N   one of its last images, which is then kept for a while
+GET  /prediction?camera=NAME&threshold=X   how many good images of the build are above X
 POST /login                    {"token": ...}; the answer has the cookie
-POST /threshold                {"value": ..., "name": ...}
-POST /pause, /resume           {"name": ...}
+POST /threshold                {"camera": ..., "value": ..., "name": ...}
+POST /pause, /resume           {"camera": ..., "name": ...}
+POST /mark                     {"camera": ..., "run": ..., "number": ..., "label": ..., "name": ...}
+
+The name of the camera may be left out if there is one only.
 
 Each request has a connection of its own, which may take `CONNECTION_S`.
 """
@@ -27,12 +31,14 @@ from urllib.parse import parse_qs, urlsplit
 from edgead.errors import EdgeadError
 from edgead.files.parsing import RecordError, check_object, json_text, parse_json
 from edgead.streaming.page.access import HEADERS
+from edgead.streaming.page.feedback import LABELS
 from edgead.streaming.page.images import Snapshot
 from edgead.streaming.pauses import is_logged
 from edgead.streaming.web_server import BoundedHandler
 from edgead.text import printable
 
 if TYPE_CHECKING:
+    from edgead.streaming.page.camera import PageCamera
     from edgead.streaming.page.page import Page
 
 MOST_BODY_BYTES = 2048
@@ -88,20 +94,23 @@ class PageHandler(BoundedHandler):
             kind, data = page.files[name]
             return self._send(HTTPStatus.OK, f"{kind}; charset=utf-8", data)
         self._check(allowed)
+        if path == "/cameras":
+            return self._send_json(page.overview())
+        camera = self._camera(query.get("camera"))
         if path == "/numbers":
-            return self._send_json(page.numbers())
+            return self._send_json({"run": page.run, **camera.numbers()})
         if path == "/prediction":
             value = float(query.get("threshold", ""))
             if not math.isfinite(value):
                 raise ValueError
-            return self._send_json(page.desk.prediction(value))
+            return self._send_json(camera.desk.prediction(value))
         if path == "/live.jpg":
-            after, snapshot = int(query.get("after", "0")), page.images.live()
+            after, snapshot = int(query.get("after", "0")), camera.images.live()
             if snapshot is None or snapshot.number <= after:
                 return self._send(HTTPStatus.NO_CONTENT)
             return self._send_image(snapshot)
-        if path == "/reject.jpg":
-            snapshot = page.images.reject(int(query.get("number", "")))
+        if path == "/image.jpg":
+            snapshot = camera.images.open(int(query.get("number", "")))
             if snapshot is not None:
                 return self._send_image(snapshot)
         raise _RefusalError(HTTPStatus.NOT_FOUND)
@@ -110,22 +119,48 @@ class PageHandler(BoundedHandler):
         if path == "/login":
             return self._login(body.get("token"))
         self._check(self.page.access.is_allowed(self.headers))
-        name = self._name(body.get("name"))
-        if path in ("/pause", "/resume"):
-            line = self.page.line
-            (line.pause if path == "/pause" else line.resume)()
-            _log.info("%s by %s", "paused" if line.is_paused else "resumed", name)
-            return self._send_json({"is_paused": line.is_paused})
-        if path != "/threshold":
-            raise _RefusalError(HTTPStatus.NOT_FOUND)
-        value = body.get("value")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _RefusalError(HTTPStatus.BAD_REQUEST, "the threshold is no number")
+        name, camera = self._name(body.get("name")), self._camera(body.get("camera"))
         try:
-            self.page.desk.set(float(value), name)
+            if path in ("/pause", "/resume"):
+                line = camera.line
+                (line.pause if path == "/pause" else line.resume)(name)
+                _log.info("%s %s by %s", camera.name, "paused" if line.is_paused else "resumed", name)
+                return self._send_json({"is_paused": line.is_paused})
+            if path == "/threshold":
+                value = body.get("value")
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    raise _RefusalError(HTTPStatus.BAD_REQUEST, "the threshold is no number")
+                camera.desk.set(float(value), name)
+                return self._send_json(camera.desk.numbers())
+            if path == "/mark":
+                return self._mark(camera, body, name)
         except EdgeadError as error:
             raise _RefusalError(HTTPStatus.CONFLICT, str(error)) from error
-        return self._send_json(self.page.desk.numbers())
+        raise _RefusalError(HTTPStatus.NOT_FOUND)
+
+    def _mark(self, camera: PageCamera, body: Mapping[str, Any], name: str) -> None:
+        number, label = body.get("number"), body.get("label")
+        if type(number) is not int or label not in (*LABELS, None):
+            raise _RefusalError(
+                HTTPStatus.BAD_REQUEST, "give the number of an image, and good, defect or null"
+            )
+        if body.get("run") != self.page.run:
+            # Its number stands for another image by now.
+            raise _RefusalError(HTTPStatus.CONFLICT, "this image is of an earlier stream")
+        if not self.page.may_mark():
+            raise _RefusalError(HTTPStatus.TOO_MANY_REQUESTS, "wait a moment before the next mark")
+        camera.mark(number, label, name)
+        _log.info("%s: image %d marked as %s by %s", camera.name, number, label or "nothing", name)
+        self._send_json({"number": number, "label": label})
+
+    def _camera(self, name: object) -> PageCamera:
+        """Return the camera of a name, or the only one."""
+        cameras = self.page.cameras
+        if name is None and len(cameras) == 1:
+            return next(iter(cameras.values()))
+        if not isinstance(name, str) or name not in cameras:
+            raise _RefusalError(HTTPStatus.NOT_FOUND, "no such camera")
+        return cameras[name]
 
     def _login(self, token: object) -> None:
         cookie = self.page.access.login(token) if isinstance(token, str) else None
@@ -177,6 +212,7 @@ class PageHandler(BoundedHandler):
             "score": verdict.anomaly_score,
             "threshold": verdict.threshold,
             "is_anomalous": verdict.is_anomalous,
+            "label": snapshot.label,
         }
         self._send(
             HTTPStatus.OK, "image/jpeg", snapshot.jpeg(), {"X-Verdict": json_text(about, indent=None).strip()}

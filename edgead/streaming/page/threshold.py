@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from edgead.bundle.directory import Bundle
+from edgead.bundle.directory import MANIFEST, Bundle
 from edgead.bundle.set_threshold import change_threshold, current_bundle
 from edgead.bundle.threshold_changes import ThresholdChange
 from edgead.bundle.validation_records import held_out_scores
@@ -32,12 +33,13 @@ class ThresholdDesk:
         value: Decision threshold at the start.
         part: Name of the part.
         bundle: Bundle whose threshold may be changed; None for a threshold that no bundle keeps.
-        line: Control of the stream.
+        *lines: Controls of the cameras that show the part, which have one threshold.
     """
 
-    def __init__(self, value: float, part: str, bundle: Bundle | None, line: LineControl) -> None:
+    def __init__(self, value: float, part: str, bundle: Bundle | None, *lines: LineControl) -> None:
         self.value = value
-        self.part, self._bundle, self._line = part, bundle, line
+        self.part, self._bundle, self._lines = part, bundle, lines
+        self._read_at: object = None
         try:
             scores = {} if bundle is None else held_out_scores(bundle, part)
         except BundleError:
@@ -46,14 +48,20 @@ class ThresholdDesk:
         self._good = np.sort(np.fromiter(scores.values(), np.float64))
 
     def numbers(self) -> dict[str, Any]:
-        """Return the threshold, the range of a slider, and the last changes, the newest first."""
-        changes = () if self._bundle is None else self._bundle.manifest.changes.get(self.part, ())
+        """Return the threshold, the range of a slider, and the last changes, the newest first.
+
+        The bundle may have another threshold by now, which another command has set; then it has the key `in_bundle`.
+        """
+        bundle = self._present_bundle()
+        changes = () if bundle is None else bundle.manifest.changes.get(self.part, ())
+        kept = None if bundle is None else bundle.manifest.thresholds[self.part].value
         highest = max([self.value, *self._good[-1:]])
         return {
             "value": self.value,
             "lowest": float(min([self.value, *self._good[:1]])) / 2,
             "highest": float(highest + abs(highest)),
-            "can_change": self._bundle is not None,
+            "can_change": bundle is not None,
+            "in_bundle": None if kept == self.value else kept,
             "changes": [
                 {
                     "set_at": change.set_at,
@@ -77,6 +85,17 @@ class ThresholdDesk:
         above = len(self._good) - int(np.searchsorted(self._good, value, side="right"))
         low, high = clopper_pearson(above, len(self._good), CONFIDENCE)
         return {"images": len(self._good), "above": above, "low": low, "high": high, "confidence": CONFIDENCE}
+
+    def _present_bundle(self) -> Bundle | None:
+        """Return the bundle with its present manifest, which is read again after it has changed."""
+        if self._bundle is None:
+            return None
+        # Of a bundle that is away or was built again, the last known changes are shown.
+        with suppress(OSError, BundleError):
+            found = (self._bundle.path / MANIFEST).stat()
+            if (read_at := (found.st_ino, found.st_mtime_ns, found.st_size)) != self._read_at:
+                self._bundle, self._read_at = current_bundle(self._bundle), read_at
+        return self._bundle
 
     def set(self, value: float, name: str) -> None:
         """Set the threshold in the bundle, and then in the stream.
@@ -103,4 +122,5 @@ class ThresholdDesk:
             self._bundle = replace(self._bundle, manifest=bundle.manifest)
             _log.info("threshold of %s: %g instead of %g, set by %s", self.part, value, self.value, name)
             self.value = value
-            self._line.set_threshold(value, name)
+            for line in self._lines:
+                line.set_threshold(value, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -48,6 +49,8 @@ _KINDS = (
     "webhook:https://HOST/PATH#spool=FILE, modbus://HOST/?registers=ADDRESS, opcua:PORT, prometheus:PORT, "
     "status: and window:"
 )
+# Sinks that take the events of several cameras.
+_SHARED = ("jsonl", "mqtt", "mqtts", "webhook", "status")
 
 
 def open_sinks(uris: Sequence[str], *, fps: float | None = None) -> list[Sink]:
@@ -75,31 +78,48 @@ def open_sinks(uris: Sequence[str], *, fps: float | None = None) -> list[Sink]:
     return sinks
 
 
-def plan_sinks(uris: Sequence[str], *, fps: float | None = None) -> list[Plan]:
+def plan_sinks(uris: Sequence[str], *, fps: float | None = None, are_shared: bool = False) -> list[Plan]:
     """Read the addresses of several sinks, without opening any of them.
 
     Args:
         uris: Addresses of the sinks, see `open_sink`.
         fps: Frame rate of the source in frames per second; None if unknown.
+        are_shared: Whether the sinks get the events of several cameras.
 
     Returns:
         What to open, in the order of the addresses.
 
     Raises:
-        SinkError: An address is unknown or has an error, or two sinks write to one place.
+        SinkError: An address is unknown or has an error, two sinks write to one place, or a sink cannot be shared.
         InputError: An option of an address is unknown or has an invalid value.
     """
     plans = [_plan(uri, fps) for uri in uris]
+    for uri in uris if are_shared else ():
+        if uri.partition(":")[0] not in _SHARED:
+            raise SinkError(
+                f"{without_secrets(uri)!r} is for one camera",
+                hint=f"give each camera its own sink in a file for --config; {', '.join(_SHARED)} take several",
+            )
     names = [without_secrets(uri) for uri in uris]
     seen: dict[object, str] = {}
     for plan, name in zip(plans, names, strict=True):
         key = _identity(plan.place)
-        if key in seen:
+        others = [seen[key]] if key in seen else []
+        others += [other for one, other in zip(plans, names, strict=True) if _renames_to(one, plan)]
+        if others:
             raise SinkError(
-                f"sinks {seen[key]!r} and {name!r} write to one place", hint="give each its own place"
+                f"sinks {others[0]!r} and {name!r} write to one place", hint="give each its own place"
             )
         seen[key] = name
     return plans
+
+
+def _renames_to(plan: Plan, other: Plan) -> bool:
+    """Return whether a sink renames its files to the place of another."""
+    if not plan.keep or isinstance(other.place, str):
+        return False
+    found = re.fullmatch(r"(.+)\.([1-9][0-9]{0,8})", os.path.realpath(other.place), re.DOTALL)
+    return found is not None and found[1] == os.path.realpath(plan.place) and int(found[2]) <= plan.keep
 
 
 def _identity(place: Path | str) -> object:
@@ -202,7 +222,8 @@ def _plan_jsonl(target: str, fps: float | None) -> Plan:
         int(options.get("keep", KEEP_FILES)),
         options.get("fsync_s", FSYNC_S),
     )
-    return Plan("standard output" if path == "-" else Path(path), partial(JsonLines, path, policy))
+    place = "standard output" if path == "-" else Path(path)
+    return Plan(place, partial(JsonLines, path, policy), 0 if max_mb is None else policy.keep)
 
 
 def _plan_video(target: str, fps: float | None) -> Plan:

@@ -43,10 +43,12 @@ class Plan:
     Attributes:
         place: Path of the output, or its name if it is no file. Two sinks on one place are refused.
         open: Function that opens the sink. It raises an EdgeadError if that fails.
+        keep: Number of renamed files ``PLACE.1``, ``PLACE.2``, ... that the sink keeps.
     """
 
     place: Path | str
     open: Callable[[], Sink]
+    keep: int = 0
 
 
 class Sink(Closing):
@@ -125,10 +127,12 @@ class RecordSink(Sink):
     Attributes:
         newest_only: Whether the sink shows the newest state and has no use for older records: of those that wait it
             gets the newest, by `record`, and the others by `skip`, and no record is given again.
+        takes_no_verdict: Whether the sink gets every record, but also `no_verdict`, which ends the verdict on show.
     """
 
     capacity = 1024
     newest_only = False
+    takes_no_verdict = False
 
     @abstractmethod
     def record(self, record: Record) -> None:

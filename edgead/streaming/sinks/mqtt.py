@@ -3,8 +3,8 @@
 Topics below the topic of the address:
 
     TOPIC/events   every record, with QoS 1, as JSON with two more keys: "spool" and "number"
-    TOPIC/state    the latest change of the state, retained, or {"state": "gone"} if the stream died or lost its network
-                   (the last will)
+    TOPIC/state    the latest change of the state, with the states of all cameras, retained, or {"state": "gone"} if the
+                   stream died or lost its network (the last will)
 
 QoS 1 delivers at least once. A receiver that must not count a record twice ignores a number that is not greater than
 the last one of the same spool.
@@ -113,10 +113,10 @@ class Mqtt(StoredSink):
         self._failure: str | None = None
         # Messages that are not known to be confirmed, and the number of the last record that was sent.
         self._sent: deque[_Sent] = deque()
-        self._sent_through = 0
+        self._sent_through = self._connections = 0
+        self._cameras: dict[str, str] = {}
         # Number of the connection; None while it is away.
         self._connection: int | None = None
-        self._connections = 0
         self._client: Client = Client(
             CallbackAPIVersion.VERSION2, f"edgead-{self._spool.id}", clean_session=True, protocol=MQTTv311
         )
@@ -142,7 +142,9 @@ class Mqtt(StoredSink):
     def record(self, record: Record) -> None:
         """Publish a change of the state, and store the record. See `RecordSink.record`."""
         if record["event"] == "state":
-            self._set_state({key: value for key, value in record.items() if key != "event"})
+            self._cameras[record.get("camera", "")] = record["state"]
+            change = {key: value for key, value in record.items() if key != "event"}
+            self._set_state({**change, "cameras": dict(self._cameras)})
         super().record(record)
 
     def close(self) -> None:
@@ -164,9 +166,8 @@ class Mqtt(StoredSink):
 
     def _publish_state(self) -> None:
         # Without a confirmation: a state that gets lost is published again with the next connection.
-        self._client.publish(
-            f"{self._broker.topic}/state", json_text(self._state, indent=None), 0, retain=True
-        )
+        topic, text = f"{self._broker.topic}/state", json_text(self._state, indent=None)
+        self._client.publish(topic, text, 0, retain=True)
 
     def _on_connect(
         self, client: Client, data: object, flags: object, reason: Any, properties: object

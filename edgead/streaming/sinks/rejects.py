@@ -145,10 +145,4 @@ def _encoded(path: Path, rgb: UInt8Array) -> bytes:
 
 def _save(path: Path, data: bytes) -> None:
     # The time of `replace_file` would grow with the number of images, because it looks for what a kill left behind.
-    partial = beside(path, "partial")
-    try:
-        place_file(path, data, partial)
-    except EdgeadError:
-        with suppress(OSError):
-            partial.unlink()
-        raise
+    place_file(path, data, beside(path, "partial"))

@@ -164,6 +164,10 @@ class GenicamCamera:
         if camera.is_gv_device() and not self._device.is_controller():
             self._lost.set()
             raise AbsentSourceError(f"{self._shown} is used by another program", hint="end that program")
+        # A session that was lost left the camera running: its settings are locked then, and it may go on sending to the
+        # old address. A camera that refuses to stop refuses the settings, too.
+        with suppress(self._glib.Error):
+            camera.stop_acquisition()
         with self._answers():
             apply_settings(camera, aravis, self._glib, settings, self._shown)
             if not is_supported(camera.get_pixel_format()):

@@ -109,6 +109,7 @@ class WatchedFolder(Source):
         self._bit_depth = bit_depth
         self._taken: dict[str, _State] = {}
         self._warned: set[str] = set()
+        self._was_away = False  # unreadable or empty since an image was last seen
         _image_states(folder)
         _warn_of_left_out(folder)
 
@@ -151,12 +152,18 @@ class WatchedFolder(Source):
             if self.trouble is None:
                 _log.warning("%s; looking again until it is back", error.what)
             self.trouble = error.what
+            self._was_away = True
             return {}
         for name, reason in unusable.items():
             self._warn_once(name, f"cannot read {self._folder / name} ({reason})")
         if self.trouble is not None:
             _log.warning("%s: the folder is back", self.uri)
             self.trouble = None
+        if not states:
+            # A share that is away may look empty.
+            self._was_away = True
+            return {}
+        if self._was_away:
             # The same size and time under another inode.
             self._taken.update(
                 {
@@ -165,10 +172,10 @@ class WatchedFolder(Source):
                     if name in states and states[name][:2] == state[:2]
                 }
             )
-        if states:
-            # Names of removed files are forgotten, so that memory stays bounded. A share that is away may look empty.
-            self._taken = {name: state for name, state in self._taken.items() if name in states}
-            self._warned &= states.keys() | unusable.keys()
+            self._was_away = False
+        # Names of removed files are forgotten, so that memory stays bounded.
+        self._taken = {name: state for name, state in self._taken.items() if name in states}
+        self._warned &= states.keys() | unusable.keys()
         return states
 
     def _warn_once(self, name: str, text: str) -> None:

@@ -30,6 +30,8 @@ from edgead.types import Frame, UInt8Array
 # A camera whose images are older than this for so long has a backlog that it does not catch up with.
 LATE_S = 1.0
 LATE_FOR_S = 5.0
+# Time that a read gets after the stop, before the camera is left to the end of the process.
+CLOSE_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +94,7 @@ class LiveSource(Source):
         self._timestamps, self._longest_read_s = timestamps, longest_read_s
         self._reason = ""
         self._late_since_s: float | None = None
+        self._stopped_at_s = math.inf
         # Held while the device is read or opened: a release during a read would crash the process.
         self._in_use = threading.Lock()
         self._device: Device | None = open_device()
@@ -215,13 +218,19 @@ class LiveSource(Source):
             finally:
                 self._in_use.release()
 
+    def stop(self) -> None:
+        """Make the iteration end soon. See `Source.stop`."""
+        self._stopped_at_s = min(self._stopped_at_s, time.monotonic())
+        super().stop()
+
     def close(self) -> None:
         """Stop and release the camera.
 
         If a read hangs in the driver, the camera is released when the process ends.
         """
         self.stop()
-        self._release(timeout_s=1.0)
+        # Since the stop, so that several cameras that hang take no longer than one.
+        self._release(timeout_s=max(0.0, self._stopped_at_s + CLOSE_S - time.monotonic()))
 
 
 def open_camera(number: str) -> LiveSource:

@@ -6,12 +6,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from edgead.errors import AbsentSourceError, InputError
 from edgead.streaming.pauses import is_logged, pause_s
 
 T = TypeVar("T")
+
+# Longest time until a stop is noticed during a try that hangs.
+_POLL_S = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -46,4 +50,31 @@ def open_when_there(open_it: Callable[[], T], wait_s: float, stop: threading.Eve
             if is_logged(tries):
                 _log.warning("waiting, try %d: %s", tries, error)
         stop.wait(min(pause_s(tries), left_s))
+    return None
+
+
+def begin_to_open(open_it: Callable[[], T]) -> Future[T]:
+    """Open a source in a thread of its own, so that sources that hang cost the time of one of them.
+
+    Args:
+        open_it: Function that opens the source.
+    """
+    opened = Future[T]()
+
+    def run() -> None:
+        try:
+            opened.set_result(open_it())
+        except BaseException as error:
+            opened.set_exception(error)
+
+    # A daemon thread: a driver that hangs must not keep the process alive.
+    threading.Thread(target=run, name="edgead-opening", daemon=True).start()
+    return opened
+
+
+def result_or_stop(opened: Future[T], stop: threading.Event) -> T | None:
+    """Return the result of `begin_to_open`, or raise its error; None if `stop` is set before."""
+    while not stop.is_set():
+        if wait([opened], _POLL_S).done:
+            return opened.result()
     return None

@@ -79,7 +79,7 @@ class MqttTrigger(Trigger):
 
         def on_control(client: Client, data: object, message: MQTTMessage) -> None:
             if not message.retain:
-                (line.pause if message.topic.endswith("/pause") else line.resume)()
+                (line.pause if message.topic.endswith("/pause") else line.resume)("trigger mqtt")
 
         self._client.on_connect = on_connect
         self._client.on_subscribe = on_subscribe

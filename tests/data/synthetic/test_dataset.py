@@ -9,7 +9,7 @@ import pytest
 from edgead.data import open_dataset, read_mask
 from edgead.data.synthetic import dataset as synthetic
 from edgead.data.synthetic.dataset import DEFECTS, write_dataset
-from edgead.errors import DataError, EdgeadError, InputError
+from edgead.errors import EdgeadError, InputError
 from edgead.imaging.decode import read_image
 
 
@@ -49,7 +49,7 @@ def test_a_dataset_written_here_is_replaced_and_anything_else_is_not(tmp_path: P
     assert len(open_dataset(root).train) == 1
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("precious")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(InputError) as caught:
         write_dataset(tmp_path / "mine", "tablet", n_train=1, size_px=64)
     assert str(tmp_path / "mine") in caught.value.what
     assert files(tmp_path / "mine") == {"precious.txt": b"precious"}

@@ -50,6 +50,20 @@ def test_a_defect_shows_on_black_and_on_white(defect: str, level: int) -> None:
     assert np.abs(changed.astype(int) - level).max(axis=2)[mask].min() >= 10
 
 
+@pytest.mark.parametrize("shape", [(64, 256), (256, 64)])
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_wide_and_high_images_get_defects_as_large_as_square_ones(
+    defect: str, shape: tuple[int, int]
+) -> None:
+    areas = [
+        np.mean(
+            [add_defect(np.full((*size, 3), 128, np.uint8), defect, rng(seed))[1].sum() for seed in range(6)]
+        )
+        for size in ((128, 128), shape)
+    ]
+    assert 0.5 < areas[1] / areas[0] < 2.0
+
+
 def test_a_hole_shows_the_background_behind_the_part() -> None:
     image = np.full((96, 96, 3), 200, np.uint8)
     part = np.zeros((96, 96), np.bool_)

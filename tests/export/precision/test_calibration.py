@@ -24,6 +24,7 @@ from tests.helpers.toy_graph import toy_graph, toy_images, values_of
 TENSORS = ("image", "teacher", "embedding")
 CHANNEL_MAXIMA = {"image": [1.0] * 3, "teacher": [2.0] * 8, "embedding": [0.5] * 6}
 BIAS_CORRECTIONS = {"conv_t": [0.5] * 8, "down": [0.0] * 6, "main": [0.25] * 6}
+HARM = {"conv_t": 0.5, "down": 0.0, "main": 1e-9, "sum": 2.0}
 
 
 def test_absolute_maxima_are_over_all_images() -> None:
@@ -112,6 +113,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     read = read_calibration(file, calibration.key, model)
     assert read is not None
     assert read.clipping_limits == calibration.clipping_limits
+    assert list(read.harm.items()) == list(calibration.harm.items())
+    assert list(read.harm) == ["conv_t", "down", "main", "sum"]
     assert set(read.bias_corrections) == {"conv_t", "down", "main"}
     for name, shift in calibration.bias_corrections.items():
         np.testing.assert_array_equal(read.bias_corrections[name], shift)
@@ -140,7 +143,7 @@ def test_a_stale_cache_is_refused_with_one_line(tmp_path: Path) -> None:
         read_calibration(file, calibration.key, toy_graph())
     assert re.findall(r"\b\d\b", refusal.value.what.removeprefix(f"the calibration cache {file}")) == [
         "4",
-        "6",
+        "8",
     ]
 
 
@@ -162,6 +165,10 @@ def test_a_stale_cache_is_refused_with_one_line(tmp_path: Path) -> None:
         {"bias_corrections": {**BIAS_CORRECTIONS, "main": [float("nan")] * len(BIAS_CORRECTIONS["main"])}},
         {"bias_corrections": {**BIAS_CORRECTIONS, "another": [0.0]}},
         {"bias_corrections": {**BIAS_CORRECTIONS, "main": [1e300] * len(BIAS_CORRECTIONS["main"])}},
+        {"harm": {}},
+        {"harm": {**HARM, "main": -1e-9}},
+        {"harm": {**HARM, "main": float("inf")}},
+        {"harm": {**HARM, "another": 0.0}},
         {"images": True},
         {"algorithm": 1},
         {"schema": True},
@@ -173,13 +180,14 @@ def test_other_content_than_a_cache_is_refused(change: dict[str, object], tmp_pa
     file = tmp_path / "x.json"
     clipping_limits = dict.fromkeys(TENSORS, 1.0)
     good = {
-        "schema": 6,
+        "schema": 8,
         "key": "k",
         "algorithm": "mse",
         "images": 3,
         "channel_maxima": CHANNEL_MAXIMA,
         "clipping_limits": clipping_limits,
         "bias_corrections": BIAS_CORRECTIONS,
+        "harm": HARM,
     }
     file.write_text(json.dumps(good))
     assert read_calibration(file, "k", toy_graph()) is not None

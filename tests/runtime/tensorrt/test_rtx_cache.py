@@ -66,6 +66,30 @@ def test_a_place_that_is_in_the_way_costs_the_kernels_alone(tmp_path, caplog, bl
     assert str(file) in read
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o720])
+def test_kernels_that_another_user_may_have_put_there_are_not_run(tmp_path, caplog, mode):
+    caplog.set_level("INFO")
+    file = tmp_path / "place/engine.cache"
+    write_cache(file, b"kernels")
+    file.parent.chmod(mode)
+    assert read_cache(file) == b""
+    for _ in range(2):
+        write_cache(file, b"other kernels")
+    assert file.read_bytes() == b"kernels"
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO"]
+    assert all(str(file.parent) in record.getMessage() for record in caplog.records)
+    file.parent.chmod(0o700)
+    assert read_cache(file) == b"kernels"
+
+
+def test_a_directory_that_is_read_only_has_its_kernels_still(tmp_path):
+    file = tmp_path / "place/engine.cache"
+    write_cache(file, b"kernels")
+    file.parent.chmod(0o500)
+    assert read_cache(file) == b"kernels"
+    file.parent.chmod(0o700)
+
+
 def test_more_than_a_cache_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(rtx_cache, "MAX_BYTES", 8)
     write_cache(tmp_path / "a.cache", b"12345678")

@@ -12,6 +12,7 @@ import pytest
 from edgead.errors import BackendError, InputError
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import Session
+from edgead.runtime.base import largest_batch
 from edgead.runtime.tensorrt import cuda
 from edgead.runtime.tensorrt import session as tensorrt
 from edgead.runtime.tensorrt.library import load_library
@@ -177,6 +178,8 @@ def test_work_that_cannot_be_captured_runs_without_a_graph_and_is_logged(use, dr
 
 def test_an_engine_for_larger_batches_alone_scores_fewer_images_too(use, engine):
     with open_(use(batch=(2, 2, 4)), engine) as session:
+        # A stream scores as many cameras together.
+        assert largest_batch(session) == 4
         prediction = session.infer(images(5))
     np.testing.assert_allclose(prediction.anomaly_map, oracle(images(5)), atol=1e-6)
 

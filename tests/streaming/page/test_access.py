@@ -14,34 +14,50 @@ import pytest
 
 from edgead.errors import EdgeadError, InputError, SinkError, StreamError
 from edgead.streaming.page import Page, PageAddress, read_page_address
+from edgead.streaming.page.feedback import FeedbackAddress, FeedbackFolder
 from edgead.streaming.page.handler import MOST_BODY_BYTES
 from edgead.streaming.web_server import MOST_CONNECTIONS, MOST_REQUEST_BYTES
+from edgead.types import Verdict
 from tests.helpers.certificates import certificate, needs_openssl
-from tests.helpers.stream_page import LIMIT_S, Viewer, opened_page, page_bundle, watched
-from tests.helpers.stream_parts import textured
+from tests.helpers.stream_page import LIMIT_S, LOCAL, Viewer, opened_page, page_bundle, page_camera, watched
+from tests.helpers.stream_parts import SIZE, frame, textured
 from tests.helpers.trigger_parts import wait_until
 
 TOKEN = "a token of 27 characters ok"
-SECRET_PATHS = ("/numbers", "/live.jpg", "/reject.jpg?number=1", "/prediction?threshold=1")
-CHANGES = ("/threshold", "/pause", "/resume")
-CHANGE = {"value": 85.5, "name": "Kim"}
+MAP = np.zeros((SIZE.height_px, SIZE.width_px), np.float32)
+SECRET_PATHS = (
+    "/cameras",
+    "/numbers",
+    "/numbers?camera=camera1",
+    "/live.jpg",
+    "/image.jpg?number=1",
+    "/prediction?threshold=1",
+)
+CHANGES = ("/threshold", "/pause", "/resume", "/mark")
+CHANGE = {"value": 85.5, "name": "Kim", "run": "x", "number": 1, "label": "good"}
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """A page with a token."""
-    bundle = page_bundle(tmp_path_factory.mktemp("page"))
+    folder = tmp_path_factory.mktemp("page")
+    feedback = FeedbackFolder(FeedbackAddress(folder / "feedback"), {"washer"})
+    camera = page_camera(page_bundle(folder), feedback=feedback)
+    # There is an image to mark.
+    camera.images.write(frame(textured(150)), Verdict(0, 150.0, 100.0, True, 1.0, ()), MAP)
     with (
         pytest.MonkeyPatch.context() as patch,
-        opened_page(bundle, PageAddress("127.0.0.1", 0, TOKEN)) as page,
+        opened_page(PageAddress("127.0.0.1", 0, TOKEN), camera) as page,
     ):
         # The tests make requests faster than a person.
-        patch.setattr("edgead.streaming.page.page.MOST_PER_S", 10_000.0)
+        patch.setattr("edgead.streaming.web_server.BoundedServer.cpu_share", 1e3)
+        patch.setattr("edgead.streaming.page.page.MARK_EVERY_S", 0.0)
         yield page
         # Whatever a test sends, nothing was changed.
-        assert page.line.take_threshold() is None
-        assert not page.line.is_paused
-        assert page.desk.value == 100.0
+        assert camera.line.take_threshold() is None
+        assert not camera.line.is_paused
+        assert camera.desk.value == 100.0
+        assert not [path for path in (folder / "feedback").rglob("*") if path.is_file()]
 
 
 @pytest.fixture
@@ -85,7 +101,7 @@ def test_without_the_token_nothing_is_seen_or_changed(page: Page) -> None:
 def test_the_token_opens_the_page_and_is_in_no_answer(page: Page, inside: Viewer) -> None:
     assert inside.get("/").body != Viewer(page.port).get("/").body
     assert inside.numbers()["threshold"]["value"] == 100.0
-    assert inside.get("/live.jpg").status == 204
+    assert inside.get("/live.jpg?after=1").status == 204
     cookie = inside.login(TOKEN).headers["Set-Cookie"]
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
     assert TOKEN not in cookie
@@ -141,7 +157,7 @@ def test_a_name_of_somebody_else_does_not_lead_here(inside: Viewer) -> None:
 
 def test_a_page_for_other_machines_takes_their_names_for_this_one(tmp_path: Path) -> None:
     own = socket.gethostname()
-    with opened_page(page_bundle(tmp_path), PageAddress("0.0.0.0", 0, TOKEN)) as page:
+    with opened_page(PageAddress("0.0.0.0", 0, TOKEN), page_camera(page_bundle(tmp_path))) as page:
         assert page.url == f"http://{own}:{page.port}/"
         viewer = Viewer(page.port)
         for host in (
@@ -214,9 +230,24 @@ def test_large_and_odd_requests_are_refused(page: Page, inside: Viewer) -> None:
         for path in (*CHANGES, "/login"):
             assert inside.request("POST", path, body, **json_type).status in (400, 401)
     assert inside.get(f"/{'x' * 300}").status == 414
-    for path in ("/live.jpg?after=x", "/reject.jpg?number=", "/prediction?threshold=x"):
+    for path in ("/live.jpg?after=x", "/image.jpg?number=", "/prediction?threshold=x"):
         assert inside.get(path).status == 400
-    assert inside.get("/reject.jpg?number=99").status == 404
+    assert inside.get("/image.jpg?number=99").status == 404
+    for name in ("camera2", "../camera1", "x" * 100, "camera1%00"):
+        for path in ("/numbers", "/live.jpg", "/image.jpg"):
+            assert inside.get(f"{path}?camera={name}&number=1").status == 404
+        for path in CHANGES:
+            assert inside.post(path, {**CHANGE, "camera": name}).status == 404
+    run = inside.get("/numbers").json["run"]
+    for wrong in (
+        {"label": "../good"}, {"label": ""}, {"label": ["good"]}, {"label": True}, {"number": "1"}, {"number": True},
+        {"number": 1.0}, {"number": None}, {"name": "\u202e"}, {"name": ""},
+    ):  # fmt: skip
+        assert inside.post("/mark", {**CHANGE, "run": run, **wrong}).status == 400
+    for number in (0, -1, 2, 10**30):
+        assert inside.post("/mark", {**CHANGE, "run": run, "number": number}).status == 409
+    # Its number is of an earlier stream.
+    assert inside.post("/mark", CHANGE).status == 409
     for method in ("PUT", "DELETE", "HEAD", "TRACE", "CONNECT", "x"):
         assert inside.request(method, "/").status == 501
 
@@ -298,7 +329,7 @@ def test_a_certificate_encrypts(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path)
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     address = read_page_address(f"127.0.0.1:0?token={tmp_path / 'token'}&cert={cert}&key={key}")
-    with opened_page(page_bundle(tmp_path), address) as page:
+    with opened_page(address, page_camera(page_bundle(tmp_path))) as page:
         trusted = ssl.create_default_context(cafile=str(cert))
         request = urllib.request.Request(
             f"{page.url}login", b'{"token": "%s"}' % TOKEN.encode(), {"Content-Type": "application/json"}
@@ -354,9 +385,9 @@ def test_bad_addresses_are_refused(
 
 def test_a_port_in_use_is_refused(page: Page) -> None:
     with pytest.raises(StreamError):
-        opened_page(None, PageAddress("127.0.0.1", page.port))
+        opened_page(PageAddress("127.0.0.1", page.port))
     with pytest.raises(StreamError):
-        opened_page(None, PageAddress("a..b", 0))
-    second = opened_page(None)
+        opened_page(PageAddress("a..b", 0))
+    second = opened_page(LOCAL)
     second.close()
     second.close()

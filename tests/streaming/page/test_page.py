@@ -23,14 +23,23 @@ from edgead.scoring.threshold import Threshold
 from edgead.streaming import LineControl
 from edgead.streaming.deliveries import Deliveries
 from edgead.streaming.drift import DriftWatch
-from edgead.streaming.page import Page, PageAddress
+from edgead.streaming.page import PageAddress, PageCamera
 from edgead.streaming.page.feed import CHART_VERDICTS, PageFeed
-from edgead.streaming.page.images import KEPT_REJECTS, MOST_PX, PageImages, Snapshot
+from edgead.streaming.page.images import KEPT_REJECTS, MOST_PX, UNWATCHED_EVERY_S, PageImages, Snapshot
 from edgead.streaming.page.threshold import ThresholdDesk
 from edgead.streaming.record import Record
 from edgead.types import UInt8Array, Verdict
 from tests.helpers.brightness_bundle import write_brightness_bundle
-from tests.helpers.stream_page import GOOD_SCORES, LOCAL, SIZE, Viewer, opened_page, page_bundle, watched
+from tests.helpers.stream_page import (
+    GOOD_SCORES,
+    LOCAL,
+    SIZE,
+    Viewer,
+    opened_page,
+    page_bundle,
+    page_camera,
+    watched,
+)
 from tests.helpers.stream_parts import Records, frame, textured
 from tests.helpers.trigger_parts import LIMIT_S, wait_until
 
@@ -63,7 +72,7 @@ def test_the_numbers_and_images_follow_the_stream(tmp_path: Path) -> None:
         assert numbers["threshold"]["value"] == 100.0
         assert [reject["frame_index"] for reject in numbers["rejects"]] == [1]
         assert {sink["sink"] for sink in numbers["sinks"]} == {"Records", "page", "page, images"}
-        found = seen.viewer.get(f"/reject.jpg?number={numbers['rejects'][0]['number']}")
+        found = seen.viewer.get(f"/image.jpg?number={numbers['rejects'][0]['number']}")
         assert found.headers["Content-Type"] == "image/jpeg"
         assert decoded(found.body).shape == (48, 80, 3)
 
@@ -112,7 +121,7 @@ def test_a_threshold_of_the_page_decides_and_stays_in_the_bundle_with_its_name(t
 
 def test_a_change_keeps_what_another_command_set_meanwhile(tmp_path: Path) -> None:
     bundle = page_bundle(tmp_path)
-    with opened_page(bundle) as page:
+    with opened_page(LOCAL, page_camera(bundle)) as page:
         other = Threshold(70.0, None, None, None, 0, None)
         change = ThresholdChange(
             "value", 70.0, 0, 0, 0, utc_now(), bundle.manifest.thresholds["washer"], "Ali"
@@ -124,6 +133,39 @@ def test_a_change_keeps_what_another_command_set_meanwhile(tmp_path: Path) -> No
         ("Ali", 100.0),
         ("Kim", 70.0),
     ]
+
+
+def test_a_change_of_another_command_shows_at_once(tmp_path: Path) -> None:
+    bundle = page_bundle(tmp_path)
+    with opened_page(LOCAL, page_camera(bundle)) as page:
+        viewer = Viewer(page.port)
+        before = viewer.numbers()["threshold"]
+        assert (before["in_bundle"], before["changes"]) == (None, [])
+        change = ThresholdChange(
+            "value", 70.0, 0, 0, 0, utc_now(), bundle.manifest.thresholds["washer"], "Ali"
+        )
+        change_threshold(bundle, "washer", Threshold(70.0, None, None, None, 0, None), change)
+        after = viewer.numbers()["threshold"]
+        # The stream decides with its own one until its next start.
+        assert (after["value"], after["in_bundle"]) == (100.0, 70.0)
+        assert [one["set_by"] for one in after["changes"]] == ["Ali"]
+        # A bundle that is away changes nothing.
+        bundle.path.rename(tmp_path / "away")
+        assert viewer.numbers()["threshold"] == after
+
+
+def test_a_verdict_ends_on_the_page_with_an_image_that_gets_none() -> None:
+    feed = PageFeed()
+    with Deliveries([feed], waits=True, survives=True) as outputs:
+        assert feed.overview()["is_anomalous"] is None
+        outputs.verdict(frame(textured(9)), verdict(0, 150.0), MAP)
+        wait_until(lambda: feed.overview()["is_anomalous"] is True)
+        assert feed.overview()["no_verdict"] is None
+        outputs.no_verdict("the image is dark")
+        wait_until(lambda: feed.overview()["no_verdict"] == "the image is dark")
+        outputs.verdict(frame(textured(9)), verdict(1, 50.0), MAP)
+        wait_until(lambda: feed.overview()["no_verdict"] is None)
+        assert feed.overview()["is_anomalous"] is False
 
 
 def test_changes_of_two_viewers_reach_the_stream_in_the_order_of_the_bundle(
@@ -149,7 +191,7 @@ def test_changes_of_two_viewers_reach_the_stream_in_the_order_of_the_bundle(
 
 def test_a_change_that_cannot_be_kept_changes_nothing(tmp_path: Path) -> None:
     bundle = page_bundle(tmp_path)
-    with opened_page(bundle) as page:
+    with opened_page(LOCAL, camera := page_camera(bundle)) as page:
         viewer = Viewer(page.port)
         # The bundle was built again, so its scores may be others.
         write_brightness_bundle(bundle.path, SIZE, Threshold(0.5, None, None, None, 0, None), gain=2.0)
@@ -157,38 +199,38 @@ def test_a_change_that_cannot_be_kept_changes_nothing(tmp_path: Path) -> None:
         assert viewer.post("/threshold", {"value": 85.5, "name": "Kim"}).status == 409
         (bundle.path / "manifest.json").unlink()
         assert viewer.post("/threshold", {"value": 85.5, "name": "Kim"}).status == 409
-        assert page.line.take_threshold() is None
+        assert camera.line.take_threshold() is None
         assert viewer.numbers()["threshold"]["value"] == 100.0
     assert isinstance(again, Manifest)
     assert not again.changes
-    with opened_page(None) as page:
+    with opened_page(LOCAL, camera := page_camera(None)) as page:
         viewer = Viewer(page.port)
         assert viewer.post("/threshold", {"value": 85.5, "name": "Kim"}).status == 409
         assert not viewer.numbers()["threshold"]["can_change"]
-        assert page.line.take_threshold() is None
+        assert camera.line.take_threshold() is None
 
 
 @pytest.mark.parametrize("value", ["85", None, True, -1, 0, [], {}, pytest.param(10**400, id="huge")])
 def test_a_value_that_is_no_threshold_is_refused(tmp_path: Path, value: object) -> None:
     bundle = page_bundle(tmp_path)
-    with opened_page(bundle) as page:
+    with opened_page(LOCAL, camera := page_camera(bundle)) as page:
         assert Viewer(page.port).post("/threshold", {"value": value, "name": "Kim"}).status in (400, 409)
-        assert page.line.take_threshold() is None
+        assert camera.line.take_threshold() is None
     assert open_bundle(bundle.path).manifest == bundle.manifest
 
 
 @pytest.mark.parametrize("name", [None, "", "  ", "x" * 61, "\u202ekim", 5])
 def test_a_change_needs_a_name(tmp_path: Path, name: object) -> None:
-    with opened_page(page_bundle(tmp_path)) as page:
+    with opened_page(LOCAL, camera := page_camera(page_bundle(tmp_path))) as page:
         viewer = Viewer(page.port)
         for path in ("/threshold", "/pause", "/resume"):
             assert viewer.post(path, {"value": 85.5, "name": name}).status == 400
-        assert page.line.take_threshold() is None
-        assert not page.line.is_paused
+        assert camera.line.take_threshold() is None
+        assert not camera.line.is_paused
 
 
 def test_the_prediction_counts_the_good_images_of_the_build(tmp_path: Path) -> None:
-    with opened_page(page_bundle(tmp_path)) as page:
+    with opened_page(LOCAL, page_camera(page_bundle(tmp_path))) as page:
         viewer = Viewer(page.port)
         for value in (0.0, 45.0, 45.5, 79.9, 80.0, 1e9):
             found = viewer.get(f"/prediction?threshold={value}").json
@@ -203,7 +245,7 @@ def test_the_prediction_counts_the_good_images_of_the_build(tmp_path: Path) -> N
         assert threshold["lowest"] < min(GOOD_SCORES) < 100.0 < threshold["highest"]
     # A bundle without the scores can be streamed, too.
     plain = write_brightness_bundle(tmp_path / "plain", SIZE, Threshold(100.0, None, None, None, 0, None))
-    with opened_page(open_bundle(plain)) as page:
+    with opened_page(LOCAL, page_camera(open_bundle(plain))) as page:
         assert Viewer(page.port).get("/prediction?threshold=5").json["images"] == 0
 
 
@@ -216,11 +258,15 @@ def test_the_page_pauses_and_resumes(tmp_path: Path) -> None:
         assert seen.viewer.post("/resume", {"name": "Kim"}).json == {"is_paused": False}
         seen.show(textured(51))
         wait_until(lambda: seen.viewer.numbers()["state"] == "running")
+    by = [(one["state"], one["set_by"]) for one in seen.records.of("state")]
+    assert by[2:4] == [("paused", "Kim, page, 127.0.0.1"), ("running", "Kim, page, 127.0.0.1")]
 
 
 def test_the_page_compares_good_parts_with_the_build() -> None:
     line, drift = LineControl(), DriftWatch({"brightness": [float(level) for level in range(101)]})
-    with Page(LOCAL, ThresholdDesk(100.0, "washer", None, line), line, drift) as page:
+    with opened_page(
+        LOCAL, PageCamera("left", ThresholdDesk(100.0, "washer", None, line), line, drift)
+    ) as page:
         viewer = Viewer(page.port)
         (before,) = viewer.numbers()["drift"]
         assert before == {"quantity": "brightness", "low": 10.0, "median": 50.0, "high": 90.0, "now": None}
@@ -231,13 +277,13 @@ def test_the_page_compares_good_parts_with_the_build() -> None:
 
 def test_an_open_page_finds_the_next_stream(tmp_path: Path) -> None:
     bundle, token = page_bundle(tmp_path), "0123456789abcdef"
-    with opened_page(bundle, PageAddress("127.0.0.1", 0, token)) as page:
+    with opened_page(PageAddress("127.0.0.1", 0, token), page_camera(bundle)) as page:
         viewer = Viewer(page.port)
         assert viewer.login(token).status == 204
         first = viewer.numbers()["run"]
     with pytest.raises(ConnectionRefusedError):
         viewer.numbers()
-    with opened_page(bundle, PageAddress("127.0.0.1", viewer.port, token)):
+    with opened_page(PageAddress("127.0.0.1", viewer.port, token), page_camera(bundle)):
         assert viewer.numbers()["run"] != first
 
 
@@ -295,13 +341,18 @@ def test_images_that_wait_for_a_slow_log_are_few_and_none_is_lost(monkeypatch: p
     assert 0 < count.written < images.capacity
 
 
-def test_no_image_is_handed_over_while_nobody_watches() -> None:
+def test_few_images_are_handed_over_while_nobody_watches() -> None:
     images = PageImages()
-    assert not images.wants(verdict(0, 1.0))
-    assert images.live() is None
-    assert images.wants(verdict(1, 1.0))
-    images.write(frame(textured(9), 1), verdict(1, 1.0), MAP)
-    assert not images.wants(verdict(2, 1.0))
+    assert images.wants(verdict(0, 1.0))
+    images.write(frame(textured(9), 0), verdict(0, 1.0), MAP)
+    images._live_at_s -= UNWATCHED_EVERY_S / 2
+    assert not images.wants(verdict(1, 1.0))
+    # Whoever looks then sees an image at once, and more of them from now on.
+    assert images.live() is not None
+    assert images.wants(verdict(2, 1.0))
+    images.write(frame(textured(9), 2), verdict(2, 1.0), MAP)
     images._watched_at_s -= 60
-    images._live_at_s -= 60
+    images._live_at_s -= UNWATCHED_EVERY_S / 2
     assert not images.wants(verdict(3, 1.0))
+    images._live_at_s -= UNWATCHED_EVERY_S
+    assert images.wants(verdict(4, 1.0))

@@ -53,6 +53,7 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
             "causes": ["no_image"],
             "reason": "no image comes",
             "silent_s": 3.0,
+            "set_by": None,
         },
         {
             "event": "state",
@@ -61,6 +62,7 @@ def test_json_lines_hold_verdicts_and_signals(tmp_path: Path) -> None:
             "causes": [],
             "reason": "",
             "silent_s": 4.5,
+            "set_by": None,
         },
         {"event": "withheld", "source": "test", "frame_index": 5, "reason": "the map is not finite"},
         {

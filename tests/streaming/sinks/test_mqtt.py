@@ -14,6 +14,7 @@ import pytest
 from edgead.errors import EdgeadError, InputError, SinkError
 from edgead.runtime import FakeSession
 from edgead.streaming import open_sink, open_sinks, stream
+from edgead.streaming.record import state_record
 from edgead.streaming.sinks import Sink
 from edgead.streaming.sinks.mqtt import Mqtt
 from edgead.types import UInt8Array
@@ -126,6 +127,20 @@ def test_the_state_of_the_signal_is_retained(tmp_path: Path) -> None:
             assert late.messages[0][1]["reason"] == LOST.reason
             sink.state(BACK)
             wait_until(lambda: late.states() == ["no_signal", "running"])
+
+
+@needs_broker
+def test_a_receiver_that_comes_later_sees_the_states_of_all_cameras(tmp_path: Path) -> None:
+    broker = Broker(tmp_path / "broker")
+    with broker, open_sink(f"mqtt://127.0.0.1:{broker.port}/line?spool={tmp_path}/spool") as sink:
+        assert isinstance(sink, Mqtt)
+        for camera, change in (("left", LOST), ("right", BACK)):
+            sink.record(state_record(change).of_camera(camera))
+        wait_until(lambda: sink.problem() is None and not len(sink._spool), sink)
+        with Subscriber(broker, "line/state") as late:
+            wait_until(lambda: bool(late.messages))
+            ((_, message),) = late.messages
+    assert message["cameras"] == {"left": "no_signal", "right": "running"}
 
 
 KILLED = """

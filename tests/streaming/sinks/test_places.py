@@ -7,6 +7,7 @@ import pytest
 from edgead.errors import EdgeadError, SinkError
 from edgead.runtime import FakeSession
 from edgead.streaming import open_sink, open_sinks, stream
+from edgead.streaming.sinks import plan_sinks
 from tests.helpers.mqtt_broker import free_port
 from tests.helpers.stream_parts import SIZE, ScriptedSource, textured
 from tests.streaming.sinks.test_prometheus import fetched
@@ -25,6 +26,8 @@ from tests.streaming.sinks.test_prometheus import fetched
         ("mqtt://broker/line?spool=line.spool", "webhook:http://server#spool=linked/line.spool"),
         ("prometheus:9105", "prometheus:127.0.0.1:9105"),
         ("status:", "status:"),
+        ("jsonl:out.jsonl?max_mb=1&keep=3", "jsonl:linked/out.jsonl.3"),
+        ("jsonl:out.jsonl.5", "jsonl:out.jsonl?max_mb=1"),
     ],
 )
 def test_two_sinks_on_one_place_are_refused_before_any_is_opened(
@@ -41,6 +44,12 @@ def test_two_sinks_on_one_place_are_refused_before_any_is_opened(
     for uri in (first, second):
         assert uri.partition("?")[0].partition("#")[0] in caught.value.what
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_log_keeps_no_more_renamed_files_than_it_has(tmp_path: Path) -> None:
+    log = f"jsonl:{tmp_path}/out"
+    plan_sinks([f"{log}?max_mb=1&keep=3", f"{log}.4", f"{log}.0", f"{log}.x"])
+    plan_sinks([log, f"{log}.1"])
 
 
 def test_an_address_with_an_error_leaves_nothing_of_the_others(tmp_path: Path) -> None:

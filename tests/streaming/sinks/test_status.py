@@ -2,6 +2,7 @@ import sys
 
 import pytest
 
+from edgead.streaming.record import lost_record, state_record
 from edgead.streaming.sinks import StatusLine
 from edgead.streaming.state import StateChange
 from tests.helpers.screen import Screen
@@ -75,3 +76,13 @@ def test_a_doubt_is_in_front_of_the_verdict_until_it_has_passed(
     assert [words[0] for words in shown] == ["good", "DEGRADED", "DEGRADED", "REJECT", "REJECT"]
     assert shown[1][1:] == ["rejects, not finite", "good"]
     assert shown[2][2] == "REJECT"
+
+
+def test_a_loss_of_a_shared_sink_is_no_camera(capsys: pytest.CaptureFixture[str]) -> None:
+    with StatusLine() as sink:
+        for camera in ("left", "right"):
+            sink.record(state_record(StateChange("running", "starting")).of_camera(camera))
+        sink.record(lost_record("jsonl:log", 1, "it is slow").of_camera(None))
+        sink.record(state_record(LOST).of_camera("left"))
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert [camera.split()[0] for camera in last.split(" | ")] == ["left", "right"]

@@ -199,6 +199,34 @@ def test_a_camera_that_another_program_uses_may_come_later(monkeypatch: pytest.M
 
 @needs_camera
 @pytest.mark.usefixtures("found_once")
+def test_a_camera_that_a_lost_session_left_running_sends_to_the_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gi.repository import Aravis
+
+    def slowly(*arguments: Any) -> None:
+        # In this time the camera sends its next image if it is running.
+        time.sleep(0.3)
+        apply_settings(*arguments)
+
+    lost = Aravis.Camera.new(Aravis.get_device_id(0))
+    lost.set_acquisition_mode(Aravis.AcquisitionMode.CONTINUOUS)
+    lost.start_acquisition()
+    lost.get_device().leave_control()
+    monkeypatch.setattr(genicam, "apply_settings", slowly)
+    monkeypatch.setattr(genicam, "SILENCE_S", 5.0)
+    with open_camera("?format=Mono8&width=64&height=48&fps=50&trigger=off") as source:
+        assert isinstance(source, LiveSource)
+        device, image = source._device, None
+        assert device is not None
+        # A lost camera would raise an error.
+        while image is None:
+            whole, image = device.read()
+            assert whole
+
+
+@needs_camera
+@pytest.mark.usefixtures("found_once")
 def test_each_read_triggers_a_camera_whose_trigger_is_the_software() -> None:
     with open_camera("?format=Mono8&trigger=software&fps=50") as source:
         frames = list(itertools.islice(source, 4))

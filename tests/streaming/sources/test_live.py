@@ -221,7 +221,8 @@ def test_stopping_ends_a_long_wait() -> None:
     source.close()
 
 
-def test_closing_does_not_wait_for_a_read_that_hangs() -> None:
+def test_closing_does_not_wait_for_a_read_that_hangs_since_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgead.streaming.sources.live.CLOSE_S", 60.0)
     reading, release = threading.Event(), threading.Event()
 
     class Hanging(Device):
@@ -235,7 +236,12 @@ def test_closing_does_not_wait_for_a_read_that_hangs() -> None:
     thread = threading.Thread(target=lambda: list(source))
     thread.start()
     assert reading.wait(10)
-    source.close()
+    source.stop()
+    now_s = time.monotonic
+    with monkeypatch.context() as later:
+        # So much time has passed with the other cameras of the stream.
+        later.setattr(time, "monotonic", lambda: now_s() + 60.0)
+        source.close()
     assert not device.released, "releasing under a read crashes OpenCV"
     release.set()
     thread.join(10)

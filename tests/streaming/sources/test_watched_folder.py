@@ -155,21 +155,47 @@ def test_a_share_that_is_away_for_a_while_is_waited_for(
         wait_for(lambda: len(taken.frames) == 1)
         folder.rename(away)
         wait_for(lambda: taken.source.trouble is not None)
-        # Back with other inodes, as network shares are.
-        shutil.copytree(away, folder)
+        # Back with other inodes, as network shares are, and whole at once.
+        shutil.copytree(away, tmp_path / "copy")
+        (tmp_path / "copy").rename(folder)
         wait_for(lambda: taken.source.trouble is None)
         write_image(folder / "b.png", textured(51))
         wait_for(lambda: len(taken.frames) == 2)
-        # A mount point without its share is an empty folder.
-        folder.rename(tmp_path / "mounted")
+        # A mount point without its share is an empty folder, here between the share and its copy.
+        shutil.copytree(folder, tmp_path / "second-copy")
+        folder.rename(tmp_path / "unmounted")
+        wait_for(lambda: taken.source.trouble is not None)
         folder.mkdir()
-        time.sleep(0.1)
-        folder.rmdir()
-        (tmp_path / "mounted").rename(folder)
+        # The look that ends the trouble sees the empty folder.
+        wait_for(lambda: taken.source.trouble is None)
+        (tmp_path / "second-copy").rename(folder)
         write_image(folder / "c.png", textured(52))
         wait_for(lambda: len(taken.frames) == 3)
     assert taken.names() == ["a.png", "b.png", "c.png"]
     assert all(record.levelname == "WARNING" for record in caplog.records)
+
+
+def test_images_of_a_share_that_looks_empty_for_a_while_are_not_given_again(tmp_path: Path) -> None:
+    share, empty, link = tmp_path / "share", tmp_path / "empty", tmp_path / "link"
+    share.mkdir()
+    empty.mkdir()
+
+    def lead_to(folder: Path) -> None:
+        (tmp_path / "new").symlink_to(folder)
+        os.replace(tmp_path / "new", link)
+
+    write_image(share / "a.png", textured(50))
+    lead_to(share)
+    with watched(link) as taken:
+        wait_for(lambda: len(taken.frames) == 1)
+        lead_to(empty)
+        wait_for(lambda: taken.source._was_away)
+        # Other inodes.
+        shutil.copytree(share, tmp_path / "copy")
+        write_image(tmp_path / "copy" / "b.png", textured(51))
+        lead_to(tmp_path / "copy")
+        wait_for(lambda: len(taken.frames) == 2)
+    assert taken.names() == ["a.png", "b.png"]
 
 
 def test_a_watched_folder_without_new_images_has_no_signal_and_recovers(

@@ -1,0 +1,1 @@
+"""A bundle as the files of other servers: Triton Inference Server and DeepStream."""
