@@ -119,9 +119,14 @@ def _check_nodes() -> None:
         node: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
         for node in live_nodes()
     }
+    lost = (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError)
     for node, found in probes.items():
         try:
             other = difference(expected, ray.get(found, timeout=PROBE_S))
+        except lost:
+            # The head lists a lost node as alive for some seconds.
+            _log.warning("node %s of the Ray cluster is lost; its other nodes are used", node[:12])
+            continue
         except Exception as error:
             # A node that cannot import edgead gives one of several errors.
             raise BackendError(

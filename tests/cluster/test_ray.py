@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from edgead.api import load
+from edgead.cluster import ray_connection as connection_module
 from edgead.cluster import ray_executor
 from edgead.cluster.job import Job
 from edgead.cluster.place import open_executor, read_place
@@ -231,6 +232,16 @@ def test_a_cluster_that_is_silent_for_a_moment_ends_no_job(cluster, tmp_path, ca
             list(executor.run(jobs, None))
         assert caught.value.hint
         assert ray.is_initialized()
+
+
+def test_a_node_that_is_lost_but_still_listed_prevents_no_connection(cluster, caplog, monkeypatch):
+    """As in the seconds until the head notices that a node is lost."""
+    lost = "ab" * 28
+    monkeypatch.setattr(connection_module, "live_nodes", lambda: {lost: {"CPU": 1.0}, **live_nodes()})
+    with ray_connection(cluster.address):
+        assert lost not in live_nodes()
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert lost[:12] in warning
 
 
 def test_a_head_that_is_lost_is_seen(cluster, monkeypatch):
