@@ -3,11 +3,11 @@
     python benchmarks/serve.py --rounds 15 --requests 10000
 
 The first part sends JPEG images of 640 x 480 pixels to one replica with one thread, one in a request and then archives
-of 8, in rounds between rounds of the bare session, which scores batches of 8 images in this process with one thread. It
-prints images a second, the times of
-the verdicts, and the CPU time of each process for one image. The second part sends requests with faults to two replicas
-of a small model: broken images, clients that hang up, and replicas that are killed. It ends with exit code 1 if a
-request is lost, answered twice or answered wrongly. All processes should have a core of their own.
+of 8, in rounds between rounds of the bare session, which scores batches of 8 images in this process with one thread.
+It prints images a second, the times of the verdicts, and the CPU time of each process for one image. The second part
+sends requests with faults to two replicas of a small model: broken images, clients that hang up, and replicas that are
+killed. It ends with exit code 1 if a request is lost, answered twice or answered wrongly. All processes should have a
+core of their own.
 """
 
 from __future__ import annotations

@@ -136,11 +136,15 @@ def _hashes_of(bundle: Bundle, part: str) -> frozenset[str]:
 
 
 def _read(path: Path, known: frozenset[str], held_out: frozenset[str], manifest: Manifest) -> _Folder:
-    """Open a dataset, and find its good images with a known hash and the readable ones that are not held out."""
+    """Open a dataset, and find its good images with a known hash and the readable ones that are not held out.
+
+    The threshold of an imported model is set on good test images. They do not calibrate.
+    """
     dataset = open_dataset(path).read_as(manifest.bit_depth, manifest.view)
     found: dict[str, Sample] = {}
     calibrating = []
-    for sample in (*dataset.train, *dataset.validation):
+    tested = [sample for sample in dataset.test if sample.label == 0]
+    for sample in (*dataset.train, *dataset.validation, *tested):
         # Images are read one at a time, because a dataset may be larger than the memory.
         try:
             _, rows = cut_image(read_sample(sample), sample.view, manifest.size)
@@ -149,6 +153,6 @@ def _read(path: Path, known: frozenset[str], held_out: frozenset[str], manifest:
         name = image_hash(rows)
         if name in known:
             found[name] = sample
-        if name not in held_out:
+        if name not in held_out and sample not in tested:
             calibrating.append(sample)
     return _Folder(path, dataset, found, calibrating)

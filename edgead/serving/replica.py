@@ -41,6 +41,7 @@ from edgead.runtime.results import (
 from edgead.serving.archive import archive_images
 from edgead.serving.desk import NAME, Counts
 from edgead.serving.requests import ARCHIVE, Gate, RefusalError, body_of, id_of, json_answer, kind_of
+from edgead.serving.scorer import Scorer
 from edgead.streaming.page.address import PageAddress
 
 if TYPE_CHECKING:
@@ -79,12 +80,9 @@ class Replica:
         self._decoding = ThreadPoolExecutor(max(1, threads or 2), "edgead-decode")
         # Images that are decoded and not yet scored: a large image in tiles takes 250 MiB, and archives have many.
         self._room = asyncio.Semaphore(4 * batch_size(self._model))
-        # One batch at a time: a session is not shared by threads.
-        self._scoring = ThreadPoolExecutor(1, "edgead-score")
-        # Without waiting: what has come while the last batch was scored is the next one.
-        self._score = serve.batch(max_batch_size=batch_size(self._model), batch_wait_timeout_s=0.0)(
-            self._score_batch
-        )
+        # One batch at a time: a session is not shared by threads. What has come while the last batch was scored is the
+        # next one.
+        self._score = Scorer(self._score_batch, batch_size(self._model))
         self._reporting: asyncio.Task[None] | None = None
 
     async def __call__(self, request: Request) -> Response:
@@ -123,7 +121,13 @@ class Replica:
                 self._count(error)
                 return {"image": name, "error": str(error)}
 
-        return list(await asyncio.gather(*(verdict(*image) for image in images)))
+        tasks = [loop.create_task(verdict(*image)) for image in images]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            # After an error, or if the client has hung up, nobody waits for the others.
+            for task in tasks:
+                task.cancel()
 
     def _count(self, error: RefusalError) -> None:
         failed = error.status == HTTPStatus.INTERNAL_SERVER_ERROR
@@ -142,7 +146,7 @@ class Replica:
             if loaded.error is not None:
                 raise RefusalError(HTTPStatus.UNPROCESSABLE_ENTITY, str(loaded.error))
             try:
-                outcome: Outcome = await self._score((loaded, used))
+                outcome = await self._score((loaded, used))
             except EdgeadError as error:
                 raise RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from error
         row = dict(row_of(Path(name), None, outcome))
@@ -161,12 +165,10 @@ class Replica:
         except InputError as error:
             raise RefusalError(HTTPStatus.BAD_REQUEST, str(error)) from error
 
-    async def _score_batch(self, items: list[_Item]) -> list[Outcome]:
+    def _score_batch(self, items: list[_Item]) -> list[Outcome]:
         """Score the images that wait."""
         self._counts.batches += 1
-        return await asyncio.get_running_loop().run_in_executor(
-            self._scoring, score_images, self._model.session, items
-        )
+        return score_images(self._model.session, items)
 
     async def _report(self) -> None:
         """Send the counts to the desk, once a second."""

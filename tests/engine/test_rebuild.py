@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from edgead.bundle.set_threshold import change_threshold
 from edgead.bundle.threshold_changes import ThresholdChange
 from edgead.cli.build import build
 from edgead.engine.build import build_bundle
+from edgead.engine.found_images import images_of
 from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import Calibrating
 from edgead.engine.rebuild import rebuild_bundle, recompile_bundle
@@ -69,6 +71,25 @@ def test_a_bundle_gives_what_its_run_gives(precision: str, exact: Bundle, data: 
     assert from_bundle.manifest.precision == precision
     assert from_bundle.manifest.training == exact.manifest.training
     assert from_bundle.manifest.verification["parts"][PART]["n"] == 24
+
+
+def test_good_test_images_that_set_the_threshold_are_found_and_do_not_calibrate(
+    exact: Bundle, data: Path, tmp_path: Path
+) -> None:
+    """As those of an imported model."""
+    for letter, folder in (("t", "train/good"), ("h", "test/good")):
+        (tmp_path / folder).mkdir(parents=True)
+        for file in data.glob(f"*{letter}.png"):
+            shutil.copy(file, tmp_path / folder)
+    trained = ToyRun().training_images(100).images
+    (found,) = images_of(exact, [tmp_path]).values()
+    assert len(found.good.images) == 12
+    np.testing.assert_array_equal(
+        sorted(image.tobytes() for image in found.good.images),
+        sorted(image.tobytes() for image in ToyRun().holdout_images()[PART].images),
+    )
+    assert {sample.path.parent.parent.name for sample in found.calibrating} == {"train"}
+    assert len(found.calibrating) == len(trained)
 
 
 def test_a_bundle_keeps_the_rate_and_the_confidence_of_its_build(data: Path, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_few_images_of_an_archive_are_decoded_before_the_model_has_scored_them()
         replica = object.__new__(Replica)
         replica._decoding, replica._room = ThreadPoolExecutor(2), asyncio.Semaphore(ROOM)
         replica._model = SimpleNamespace(bit_depth=None, size=ModelSize(32, 32), view=View())  # type: ignore[assignment]
-        replica._score = score
+        replica._score = score  # type: ignore[assignment]
         image = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
         names = [f"{number}.png" for number in range(5 * ROOM)]
         tried = await asyncio.gather(
@@ -123,3 +123,33 @@ def test_few_images_of_an_archive_are_decoded_before_the_model_has_scored_them()
 
     asyncio.run(verdicts())
     assert most == ROOM
+
+
+def test_a_failure_of_the_server_leaves_no_image_of_the_archive_running() -> None:
+    started, ended = 0, 0
+
+    async def score(item: Any) -> Any:
+        nonlocal started, ended
+        started += 1
+        if started == ROOM:
+            raise BackendError("no score", hint="none")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended += 1
+
+    async def answer() -> None:
+        replica = object.__new__(Replica)
+        replica._decoding, replica._room = ThreadPoolExecutor(2), asyncio.Semaphore(ROOM)
+        replica._model = SimpleNamespace(bit_depth=None, size=ModelSize(32, 32), view=View())  # type: ignore[assignment]
+        replica._score = score  # type: ignore[assignment]
+        image = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
+        data = archive({f"{number}.png": image for number in range(3 * ROOM)})
+        with pytest.raises(RefusalError) as caught:
+            await replica._verdicts(data, None, False, 0.0)  # type: ignore[arg-type]
+        assert caught.value.status == 500
+        await asyncio.sleep(0.1)
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(answer())
+    assert (started, ended) == (ROOM, ROOM - 1)
