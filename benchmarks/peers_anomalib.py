@@ -31,7 +31,7 @@ from torch import nn
 
 SIZE = (256, 256)
 BATCH = 8
-EPOCHS = 4
+EPOCHS = 12
 
 
 class EpochTimes(Callback):
