@@ -6,8 +6,8 @@ fuses them (MFF), then condenses them to stride 32 (OCE). The student decoder D 
 from that embedding only. Changes by a defect do not fit through the embedding, so the two sides differ there.
 
 For a ResNet teacher the student is the mirrored ResNet of the authors' implementation, layer for layer. For any other
-teacher it is a lean student of basic blocks. Its widths follow from the channel counts of the teacher, and a 1x1
-convolution for each scale produces the channels of the teacher.
+teacher it is a lean student. Its widths follow from the channel counts of the teacher, and a 1x1 convolution for each
+scale produces the channels of the teacher.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.models.base import Alignment, DistillationMethod, MethodConfig
 from edgead.models.components.blocks import (
     BasicBlock,
+    BlockFactory,
     BottleneckBlock,
     Resample,
+    SeparableBlock,
     conv_bn_relu,
     initialise,
     power_of_two,
@@ -258,22 +260,24 @@ def _lean(teacher: Teacher, size: ModelSize, alignment: Alignment) -> tuple[Bott
 
     For aligned parts the embedding goes to stride 64 before the decoder starts at stride 32. With half the positions in
     each direction a code sees the whole part, so a bent or misplaced part does not fit through. This student enlarges
-    by repeating pixels. For unaligned parts the student uses transposed convolutions; without them it reconstructs the
-    features of screws at any angle worse.
+    by repeating pixels, and its blocks are separable. For unaligned parts the student uses transposed convolutions and
+    basic blocks; without either it reconstructs the features of screws at any angle worse
+    ([accuracy.md](../../benchmarks/results/accuracy.md)).
     """
     fine, middle, coarse = (power_of_two(channels) for channels in teacher.channels)
     embedded = 2 * coarse
+    block: BlockFactory = SeparableBlock if alignment == "aligned" else BasicBlock
 
     def enlarge(in_channels: int, channels: int, stride: int) -> nn.Module:
         return nn.Sequential(
             conv_bn_relu(in_channels, channels, 1),
             nn.Upsample((-(-size.height_px // stride), -(-size.width_px // stride)), mode="nearest"),
-            BasicBlock(channels, channels, Resample.KEEP),
+            block(channels, channels, Resample.KEEP),
         )
 
-    embedding = residual_stage(BasicBlock, 2 * coarse + teacher.channels[2], embedded, 2, Resample.HALVE)
+    embedding = residual_stage(block, 2 * coarse + teacher.channels[2], embedded, 2, Resample.HALVE)
     if alignment == "aligned":
-        embedding.append(BasicBlock(embedded, embedded, Resample.HALVE))
+        embedding.append(block(embedded, embedded, Resample.HALVE))
         embedding.append(enlarge(embedded, embedded, 32))
     widths = (coarse, middle, fine)
     stages: list[nn.Module] = []
@@ -281,7 +285,7 @@ def _lean(teacher: Teacher, size: ModelSize, alignment: Alignment) -> tuple[Bott
         if alignment == "aligned":
             stages.append(enlarge(in_channels, channels, stride))
         else:
-            stages.append(residual_stage(BasicBlock, in_channels, channels, 2, Resample.DOUBLE))
+            stages.append(residual_stage(block, in_channels, channels, 2, Resample.DOUBLE))
     outputs: list[nn.Module] = [
         nn.Conv2d(width, channels, 1) for width, channels in zip(widths, teacher.channels[::-1], strict=True)
     ]

@@ -158,7 +158,12 @@ def golden_fidelity(
     for number, (part, threshold) in enumerate(thresholds.items()):
         of_part = golden.part == number
         expected = Prediction(golden.anomaly_map[of_part], golden.anomaly_score[of_part])
-        found = session.infer(golden.images[of_part])
+        # One by one, as a stream gives them: a batch would take memory that the process keeps to its end.
+        answers = [session.infer(image[None]) for image in golden.images[of_part]]
+        found = Prediction(
+            np.concatenate([answer.anomaly_map for answer in answers]),
+            np.concatenate([answer.anomaly_score for answer in answers]),
+        )
         fidelities[part] = fidelity_of(expected, found, threshold.value, factors[part])
     return fidelities
 

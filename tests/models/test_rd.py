@@ -9,7 +9,13 @@ from edgead.errors import InputError
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method
 from edgead.models.base import MethodConfig
-from edgead.models.components.blocks import BasicBlock, BottleneckBlock, Resample, initialise
+from edgead.models.components.blocks import (
+    BasicBlock,
+    BottleneckBlock,
+    Resample,
+    SeparableBlock,
+    initialise,
+)
 from edgead.models.components.teacher import Teacher, create_teacher
 from edgead.models.rd import LOSSES, ReverseDistillation
 
@@ -295,6 +301,46 @@ def test_a_block_that_keeps_all_has_a_shortcut_without_weights(block):
             nn.init.zeros_(parameter)
     x = torch.randn(1, 4, 3, 3)
     torch.testing.assert_close(made(x), x.clamp_min(0.0))
+
+
+@pytest.mark.parametrize(("resample", "stride"), [(Resample.KEEP, 1), (Resample.HALVE, 2)])
+def test_a_separable_block_computes_what_its_definition_says(resample, stride):
+    """Against NumPy's float64, with batch normalisations that scale and move each channel."""
+    torch.manual_seed(0)
+    block = SeparableBlock(3, 4, resample).double().eval()
+    for layer in block.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 2.0)
+            nn.init.uniform_(layer.bias, -1.0, 1.0)
+    x = torch.randn(1, 3, 6, 6, dtype=torch.float64)
+    w = {name: value.numpy() for name, value in block.state_dict().items()}
+
+    def norm(x: np.ndarray, name: str) -> np.ndarray:
+        scale = w[f"{name}.weight"] / np.sqrt(w[f"{name}.running_var"] + 1e-5)
+        return (x - w[f"{name}.running_mean"][:, None, None]) * scale[:, None, None] + w[f"{name}.bias"][
+            :, None, None
+        ]
+
+    def separable(x: np.ndarray, name: str, step: int) -> np.ndarray:
+        padded, kernel = np.pad(x, ((0, 0), (1, 1), (1, 1))), w[f"{name}.0.weight"][:, 0]
+        side = x.shape[1]
+        deep = sum(
+            padded[:, i : i + side, j : j + side] * kernel[:, i, j, None, None]
+            for i in range(3)
+            for j in range(3)
+        )[:, ::step, ::step]
+        return norm(
+            np.einsum("oi,ihw->ohw", w[f"{name}.2.weight"][:, :, 0, 0], norm(deep, f"{name}.1")), f"{name}.3"
+        )
+
+    start = x.numpy()[0]
+    shortcut = norm(
+        np.einsum("oi,ihw->ohw", w["shortcut.0.weight"][:, :, 0, 0], start[:, ::stride, ::stride]),
+        "shortcut.1",
+    )
+    first = np.maximum(separable(start, "convolutions.0", stride), 0)
+    expected = separable(first, "convolutions.2", 1) + shortcut
+    np.testing.assert_allclose(block(x).detach().numpy()[0], np.maximum(expected, 0), atol=1e-12)
 
 
 def test_convolutions_start_as_he_et_al_have_it():

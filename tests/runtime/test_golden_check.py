@@ -109,6 +109,19 @@ def test_answers_within_the_limits_pass(device: Device, tmp_path: Path) -> None:
     device.infer(IMAGES)
 
 
+def test_the_check_takes_no_more_memory_than_a_stream(tmp_path: Path) -> None:
+    """A larger batch takes memory that ONNX Runtime keeps to the end of the process."""
+    sizes = []
+
+    class Counted(Device):
+        def infer(self, batch: np.ndarray) -> Prediction:
+            sizes.append(len(batch))
+            return super().infer(batch)
+
+    check_golden(Counted(), bundle_of(tmp_path / "x"))
+    assert sizes == [1] * (len(GREYS) + 1)
+
+
 @pytest.mark.parametrize(
     ("device", "map_error", "score_error"),
     [

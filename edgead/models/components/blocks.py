@@ -1,8 +1,9 @@
 """Residual blocks of the student side, and helpers that several methods share.
 
 The blocks are ResNet's (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016) and their mirror images
-(Deng & Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022). An encoder block halves
-the resolution with a 3x3 stride-2 convolution; a decoder block doubles it with a 2x2 stride-2 transposed convolution.
+(Deng & Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022), and basic blocks of
+depthwise separable convolutions. An encoder block halves the resolution with a 3x3 stride-2 convolution; a decoder
+block doubles it with a 2x2 stride-2 transposed convolution.
 """
 
 from __future__ import annotations
@@ -67,6 +68,34 @@ class BasicBlock(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         result: Tensor = self.relu(out + self.shortcut(x))
+        return result
+
+
+class SeparableBlock(nn.Module):
+    """Basic block of depthwise separable convolutions, with a ninth of the multiplications.
+
+    Each 3x3 convolution is a depthwise one and a 1x1 one (Howard et al., "MobileNets", 2017), without a ReLU between
+    them (Chollet, "Xception", CVPR 2017).
+
+    Args:
+        in_channels: Number of input channels.
+        channels: Number of output channels.
+        resample: Change of the resolution, made by the first depthwise convolution and the shortcut: keep or halve.
+    """
+
+    def __init__(self, in_channels: int, channels: int, resample: Resample) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            _separable(in_channels, channels, resample),
+            nn.ReLU(inplace=True),
+            _separable(channels, channels, Resample.KEEP),
+        )
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = _shortcut(in_channels, channels, resample)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, channels, H', W')."""
+        result: Tensor = self.relu(self.convolutions(x) + self.shortcut(x))
         return result
 
 
@@ -150,6 +179,17 @@ def _resampling_conv(in_channels: int, out_channels: int, resample: Resample) ->
         return nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2, bias=False)
     stride = 2 if resample is Resample.HALVE else 1
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+
+
+def _separable(in_channels: int, out_channels: int, resample: Resample) -> nn.Sequential:
+    """Create a depthwise 3x3 convolution and a 1x1 convolution, each with a batch normalisation."""
+    stride = 2 if resample is Resample.HALVE else 1
+    return nn.Sequential(
+        nn.Conv2d(in_channels, in_channels, 3, stride, padding=1, groups=in_channels, bias=False),
+        nn.BatchNorm2d(in_channels),
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )
 
 
 def _shortcut(in_channels: int, out_channels: int, resample: Resample) -> nn.Module:
