@@ -25,7 +25,6 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.models.base import Alignment, DistillationMethod, MethodConfig
 from edgead.models.components.blocks import (
     BasicBlock,
-    BlockFactory,
     BottleneckBlock,
     Resample,
     SeparableBlock,
@@ -261,12 +260,11 @@ def _lean(teacher: Teacher, size: ModelSize, alignment: Alignment) -> tuple[Bott
     For aligned parts the embedding goes to stride 64 before the decoder starts at stride 32. With half the positions in
     each direction a code sees the whole part, so a bent or misplaced part does not fit through. This student enlarges
     by repeating pixels, and its blocks are separable. For unaligned parts the student uses transposed convolutions and
-    basic blocks; without either it reconstructs the features of screws at any angle worse
-    ([accuracy.md](../../benchmarks/results/accuracy.md)).
+    basic blocks; without either it reconstructs screws at any angle worse (`benchmarks/results/accuracy.md`).
     """
     fine, middle, coarse = (power_of_two(channels) for channels in teacher.channels)
     embedded = 2 * coarse
-    block: BlockFactory = SeparableBlock if alignment == "aligned" else BasicBlock
+    block = SeparableBlock if alignment == "aligned" else BasicBlock
 
     def enlarge(in_channels: int, channels: int, stride: int) -> nn.Module:
         return nn.Sequential(
@@ -279,16 +277,14 @@ def _lean(teacher: Teacher, size: ModelSize, alignment: Alignment) -> tuple[Bott
     if alignment == "aligned":
         embedding.append(block(embedded, embedded, Resample.HALVE))
         embedding.append(enlarge(embedded, embedded, 32))
-    widths = (coarse, middle, fine)
-    stages: list[nn.Module] = []
+    widths, stages = (coarse, middle, fine), list[nn.Module]()
     for in_channels, channels, stride in zip((embedded, coarse, middle), widths, (16, 8, 4), strict=True):
         if alignment == "aligned":
             stages.append(enlarge(in_channels, channels, stride))
         else:
             stages.append(residual_stage(block, in_channels, channels, 2, Resample.DOUBLE))
-    outputs: list[nn.Module] = [
-        nn.Conv2d(width, channels, 1) for width, channels in zip(widths, teacher.channels[::-1], strict=True)
-    ]
+    sizes = zip(widths, teacher.channels[::-1], strict=True)
+    outputs: list[nn.Module] = [nn.Conv2d(width, channels, 1) for width, channels in sizes]
     return Bottleneck(teacher.channels, (fine, middle, coarse), embedding), Decoder(stages, outputs)
 
 
