@@ -3,8 +3,8 @@
     python benchmarks/graph_profile.py BUNDLE [BUNDLE ...]
 
 Each session runs one image with one thread, and ONNX Runtime records the time of each operator. The sessions take
-turns, and the table has the sums of the medians, by kind of operator. The second table has the wall times without
-records, and their ratio to the first bundle.
+turns, and the table has the sums of the medians, by kind of operator. Its last row has the wall times without
+records. A line for each further bundle has their ratio to the first one.
 """
 
 from __future__ import annotations

@@ -138,21 +138,27 @@ def _hashes_of(bundle: Bundle, part: str) -> frozenset[str]:
 def _read(path: Path, known: frozenset[str], held_out: frozenset[str], manifest: Manifest) -> _Folder:
     """Open a dataset, and find its good images with a known hash and the readable ones that are not held out.
 
-    The threshold of an imported model is set on good test images. They do not calibrate.
+    The threshold of an imported model is set on good test images. They are read if others are missing, and do not
+    calibrate.
     """
     dataset = open_dataset(path).read_as(manifest.bit_depth, manifest.view)
-    found: dict[str, Sample] = {}
-    calibrating = []
-    tested = [sample for sample in dataset.test if sample.label == 0]
-    for sample in (*dataset.train, *dataset.validation, *tested):
+    names = _hashes((*dataset.train, *dataset.validation), manifest)
+    found = {name: sample for sample, name in names.items() if name in known}
+    calibrating = [sample for sample, name in names.items() if name not in held_out]
+    if len(found) < len(known):
+        tested = _hashes([sample for sample in dataset.test if sample.label == 0], manifest)
+        found |= {name: sample for sample, name in tested.items() if name in known}
+    return _Folder(path, dataset, found, calibrating)
+
+
+def _hashes(samples: Sequence[Sample], manifest: Manifest) -> dict[Sample, str]:
+    """Return the hashes of the samples that can be read."""
+    hashes = {}
+    for sample in samples:
         # Images are read one at a time, because a dataset may be larger than the memory.
         try:
             _, rows = cut_image(read_sample(sample), sample.view, manifest.size)
         except ImageError:
             continue
-        name = image_hash(rows)
-        if name in known:
-            found[name] = sample
-        if name not in held_out and sample not in tested:
-            calibrating.append(sample)
-    return _Folder(path, dataset, found, calibrating)
+        hashes[sample] = image_hash(rows)
+    return hashes
