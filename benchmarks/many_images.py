@@ -14,14 +14,15 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import cv2
 import numpy as np
 
+from benchmarks.large_images import measured
 from edgead.files.memory import host_bytes
 
 SIDE_PX, MOVED_PX, DEFECT_EVERY = 1024, 64, 10
@@ -63,26 +64,6 @@ def write_data(source: Path, root: Path, count: int) -> None:
         marked = moved(cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE), number, cv2.INTER_NEAREST)
         cv2.imwrite(str(partial / f"ground_truth/defect/{number:05d}_mask.png"), marked)
     partial.rename(root)
-
-
-def measured(record: Path, *arguments: str) -> dict[str, float]:
-    """Run a command of edgead unless its record exists; return its seconds and peak memory in MB."""
-    if record.exists():
-        found: dict[str, float] = json.loads(record.read_text())
-        return found
-    began_s = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "edgead", *arguments])
-    _, status, usage = os.wait4(process.pid, 0)
-    # One epoch may count as collapsed, which is exit code 4.
-    if os.waitstatus_to_exitcode(status) not in (0, 4):
-        raise SystemExit(f"edgead {' '.join(arguments)} failed")
-    found = {
-        "seconds": round(time.monotonic() - began_s, 1),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_mb": round(usage.ru_maxrss / 1024),
-    }
-    record.write_text(json.dumps(found))
-    return found
 
 
 def main() -> None:
