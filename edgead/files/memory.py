@@ -1,4 +1,4 @@
-"""The memory that this process may take.
+"""The memory that this process may take, and memory that it gives back.
 
 A container may have less memory than the machine. The kernel kills a process that takes more, without an error message.
 So the limits of this process's control groups count as well as the machine's free memory.
@@ -6,6 +6,7 @@ So the limits of this process's control groups count as well as the machine's fr
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def free_host_bytes(root: Path = Path("/")) -> int:
     # MemAvailable counts the memory that the kernel can give without swapping. MemFree leaves out its file caches.
     available = _numbers(root / "proc/meminfo")["MemAvailable:"] * 1024
     return max(0, min([available, *(allowed - used for allowed, used in _groups(root))]))
+
+
+def give_back_freed() -> None:
+    """Give the memory back to the system that this process has freed and its C library keeps.
+
+    glibc keeps what is freed below the top of its heap: after a model was opened, more than the size of its weights.
+    Other C libraries have no such function, and nothing happens.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
 
 
 def _groups(root: Path) -> Iterator[tuple[int, int]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgead.errors import BundleError, InputError
+from edgead.files.memory import give_back_freed
 from edgead.runtime.base import Session
 from edgead.runtime.fake import FakeSession
 from edgead.types import BACKENDS
@@ -56,6 +57,8 @@ def open_session(bundle: Bundle, *, threads: int | None = None) -> Session:
     except BaseException:
         session.close()
         raise
+    # A library frees the copy of the weights that it read, and the stream runs for months.
+    give_back_freed()
     return session
 
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from edgead.imaging.preprocess import ModelSize
 
 
+# How long a thread spins while it waits for the next operator.
+_SPIN_US = 50
+
+
 class OnnxRuntimeSession(SizedSession):
     """A `Session` on ONNX Runtime's CPU provider.
 
@@ -169,9 +173,12 @@ def _load(model: Path | bytes, name: str, threads: int, bounded: bool = False) -
     # With an explicit number ONNX Runtime does not pin its threads to cores, so the capture thread can run.
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that spin while they wait for work take the cores that capture and decoding need. Measured on two busy
-    # cores: with spinning an inference takes 1.5 to 2 times as long and 1.6 times the CPU time.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A thread that waits for work spins before it sleeps, by default for tens of milliseconds, and takes the cores that
+    # capture and decoding need. Long enough for the next operator is enough (benchmarks/results/speed.md).
+    if _knows_spin_duration(onnxruntime.__version__):
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
+    else:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Compute Q/DQ nodes as they are written. By default ONNX Runtime fuses a convolution with its Q/DQ pairs into
     # QLinearConv. On a CPU with AVX2 and without VNNI the sums of its 8-bit products saturate at 16 bits: scores of
     # good parts doubled. Without the fusion the weights are dequantised once, when the session opens, and not in every
@@ -191,6 +198,12 @@ def _load(model: Path | bytes, name: str, threads: int, bounded: bool = False) -
     # this line a session has the weights in memory twice.
     session._model_bytes = None
     return session
+
+
+def _knows_spin_duration(version: str) -> bool:
+    """Return whether a version of ONNX Runtime, such as "1.26.0", can limit the spinning; others ignore the option."""
+    major, minor = version.split(".")[:2]
+    return (int(major), int(minor)) >= (1, 26)
 
 
 def _spec(node: Any) -> TensorSpec:

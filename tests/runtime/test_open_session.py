@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
+import sysconfig
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +17,10 @@ from edgead.bundle.golden import golden_bytes
 from edgead.errors import BackendError, BundleError, InputError
 from edgead.imaging.preprocess import ModelSize
 from edgead.runtime import open_session
+from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.scoring.threshold import Threshold
 from edgead.types import BACKENDS
-from tests.helpers.brightness_bundle import brightness_model
+from tests.helpers.brightness_bundle import brightness_model, write_brightness_bundle
 from tests.helpers.golden_answers import golden_of_model, verification_of
 
 
@@ -149,3 +153,85 @@ def test_a_model_of_another_size_is_refused(make_model, tmp_path):
     files = {"model.onnx": make_model().SerializeToString()}
     with pytest.raises(BackendError, match="64x64"):
         open_session(bundle_of(tmp_path / "bundle", files, ModelSize(64, 64)))
+
+
+def run_code(code: str, *arguments: object) -> float:
+    """Return the number that a program prints."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+FREED_MIB = """
+import ctypes, sys
+from edgead.bundle import open_bundle
+from edgead.runtime import open_session
+
+def resident_mib():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * 4096 / 2**20
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+blocks = [libc.malloc(1000) for _ in range(200_000)]
+for block in blocks:
+    ctypes.memset(block, 1, 1000)
+# The last block, at the top, keeps the heap as large as it is.
+for block in blocks[:-1]:
+    libc.free(block)
+before = resident_mib()
+with open_session(open_bundle(sys.argv[1])):
+    print(before - resident_mib())
+"""
+
+
+@pytest.mark.skipif("gnu" not in str(sysconfig.get_config_var("HOST_GNU_TYPE")), reason="only glibc keeps it")
+def test_an_opened_session_gives_freed_memory_back(tmp_path):
+    bundle = bundle_of(tmp_path / "bundle", {"model.onnx": brightness_model().SerializeToString()})
+    assert run_code(FREED_MIB, bundle.path) > 50
+
+
+IDLE_S = """
+import sys, time
+import numpy as np
+from edgead.bundle import open_bundle
+from edgead.runtime import open_session
+
+image = np.zeros((1, 512, 512, 3), np.uint8)
+with open_session(open_bundle(sys.argv[1]), threads=2) as session:
+    used = 0.0
+    for _ in range(10):
+        session.infer(image)
+        start = time.process_time()
+        time.sleep(0.1)
+        used += time.process_time() - start
+    print(used)
+"""
+
+
+def test_the_threads_of_a_session_rest_between_images(tmp_path):
+    # With its defaults ONNX Runtime's threads run on for 15 to 500 ms after each image, as the processor is.
+    level = Threshold(0.5, 0.01, 0.95, 0.96, 320, 299)
+    bundle = write_brightness_bundle(tmp_path / "bundle", ModelSize(512, 512), level)
+    assert run_code(IDLE_S, bundle) < 0.08
+
+
+@pytest.mark.parametrize(
+    ("version", "known"),
+    [("1.18.0", False), ("1.25.1", False), ("1.26.0", True), ("2.0.0", True), ("1.100.0.dev20270101", True)],
+)
+def test_spinning_is_limited_where_the_library_can(monkeypatch, version, known):
+    """The option is in the library since 1.26; older ones ignore it, and would spin as long as they like."""
+    options = []
+
+    class Recorded(onnxruntime.SessionOptions):
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            options.append((key, value))
+            super().add_session_config_entry(key, value)
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Recorded)
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    OnnxRuntimeSession(brightness_model().SerializeToString()).close()
+    keys = {key for key, _ in options}
+    assert ("session.intra_op.spin_duration_us" in keys) is known
+    assert (("session.intra_op.allow_spinning", "0") in options) is not known
