@@ -59,9 +59,9 @@ Training: the second epoch in batches of 8, hyperparameters of the paper, withou
 teacher's features once, before the first epoch, if they fit into the memory.
 """
 _SPIN = (
-    "edgead's threads sleep while they wait for each other (`session.intra_op.allow_spinning` is 0), because on a line "
-    "capture and decoding need the cores. In one process, a session with threads that spin takes 0.92 to 0.93 of the "
-    "time of `Model.predict`, one with threads that sleep 0.99 to 1.01 (ResNet18). What is left is not explained."
+    "edgead's threads spin for 50 us while they wait for the next operator, those of ONNX Runtime alone for tens of "
+    "milliseconds, which is up to a twentieth faster on idle cores and takes a third longer beside a program that "
+    "decodes images ([speed.md](speed.md#threads-that-wait))."
 )
 _MEMORY = (
     "edgead holds OpenCV (26 MiB) and, while it opens, the bytes of the graph once more: those whose hash was checked "

@@ -131,13 +131,14 @@ def table(rows: list[dict[str, Any]]) -> str:
         rows: Results of `measure`.
     """
     lines = [
-        f"| method | gain | run | {' | '.join(COLUMNS)} | threshold |",
-        "|---" * (len(COLUMNS) + 4) + "|",
+        f"| method | rate | gain | run | {' | '.join(COLUMNS)} | threshold |",
+        "|---" * (len(COLUMNS) + 5) + "|",
     ]
     for row in rows:
         for run in ("old", "update"):
             counts = [f"{count} of {total}" for count, total in (row[run][column] for column in COLUMNS)]
-            cells = [row["options"]["method"], str(row["gain"]), run, *counts, f"{row[run]['threshold']:.4f}"]
+            options = (row["options"]["method"], row["options"]["false_alarm_rate"], row["gain"], run)
+            cells = [*map(str, options), *counts, f"{row[run]['threshold']:.4f}"]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -153,13 +154,19 @@ def main() -> None:
     parser.add_argument("--gain", nargs="+", type=float, default=[1.4])
     parser.add_argument("--size", default="128")
     parser.add_argument("--epochs", type=int, default=20, help="of rd")
+    parser.add_argument("--rates", nargs="+", type=float, default=[0.01], help="false-alarm rates")
     arguments = parser.parse_args()
     rows = []
     for method in arguments.methods:
         options = {"method": method, "size": arguments.size}
         if method != "linear":
             options["epochs"] = arguments.epochs
-        rows += [measure(arguments.data.resolve(), arguments.runs, options, gain) for gain in arguments.gain]
+        for rate in arguments.rates:
+            options["false_alarm_rate"] = rate
+            rows += [
+                measure(arguments.data.resolve(), arguments.runs, dict(options), gain)
+                for gain in arguments.gain
+            ]
         print(table(rows), flush=True)
         machine = {"machine": platform.processor() or platform.machine(), "torch": version("torch")}
         write_json(RESULTS / f"update_{arguments.data.name}.json", {**machine, "rows": rows})

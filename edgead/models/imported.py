@@ -17,10 +17,11 @@ from torch import Tensor
 from edgead.errors import InputError
 from edgead.models.base import DistillationMethod, MethodConfig
 from edgead.models.components.blocks import initialise
+from edgead.models.components.rd_student import mirrored_embedding
 from edgead.models.components.teacher import Teacher
 from edgead.models.components.teacher_weights import is_plain
 from edgead.models.hyperparameters import Hyperparameters
-from edgead.models.rd import ReverseDistillation, mirrored_embedding
+from edgead.models.rd import ReverseDistillation
 from edgead.models.stfpm import FeaturePyramidMatching
 
 # `get_bottleneck_layer` of anomalib: name in timm -> (blocks of the embedding, width of its 3x3 convolutions).

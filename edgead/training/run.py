@@ -33,7 +33,7 @@ from edgead.training.record_paths import check_holdout, with_paths
 from edgead.training.records import RunRecord
 from edgead.training.session import TorchSession
 
-SCHEMA = 8
+SCHEMA = 9
 MAX_JSON_BYTES = 16 * 2**20
 
 RUN_FILE = "run.json"

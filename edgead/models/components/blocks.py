@@ -45,6 +45,19 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, stride: 
     )
 
 
+def separable_relu(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Create a depthwise separable convolution that halves the resolution, and a ReLU.
+
+    Args:
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+
+    Returns:
+        Module from (N, in_channels, H, W) to (N, out_channels, H / 2, W / 2).
+    """
+    return nn.Sequential(_separable(in_channels, out_channels, Resample.HALVE), nn.ReLU(inplace=True))
+
+
 class BasicBlock(nn.Module):
     """Basic block: two 3x3 convolutions and a shortcut.
 
