@@ -38,7 +38,8 @@ parts with a random teacher and exports it, and edgead imports it: all have the 
 if nothing else is said.
 
 The number in brackets is the ratio to edgead with `--target cpu`: above 1 edgead is ahead. Every contestant is a
-process of its own, and they take turns. Latency: median, and the median of the ratios of the rounds.
+process of its own. They take turns, with half a second of rest between two of them, and in the other order every other
+round. Latency: median, and the median of the ratios of the rounds.
 
 - one image: uint8 pixels in hand to score and map (H, W). Of edgead and anomalib these are the public calls
   (`Model.predict`, `TorchInferencer.predict`, `OpenVINOInferencer.predict`), with the decision and regions.
