@@ -135,7 +135,7 @@ def test_two_processes_end_with_the_error_of_a_broken_run(finished, tmp_path):
         f"METHODS['template'] = Template\nout = Path({str(out)!r})\n"
         "fabric, _ = create_fabric(FabricConfig('cpu', devices=2), None)\n"
         "try:\n    train_run(replace(read_record(out).config, epochs=6), out, fabric)\n"
-        "except RunError as error:\n    print('refused by', fabric.global_rank, flush=True)\n"
+        "except RunError as error:\n    print(f'refused by {fabric.global_rank}\\n', end='', flush=True)\n"
     )
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=300

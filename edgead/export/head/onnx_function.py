@@ -27,9 +27,6 @@ OP_TYPE = "AnomalyMap"
 VERSION = 1
 OPSET = 18
 
-# Names of the outputs.
-_MAP, _SCORE = "anomaly_map", "anomaly_score"
-
 FeatureShape: TypeAlias = tuple[int, int, int]
 
 
@@ -56,20 +53,20 @@ def head_function(spec: HeadSpec, shapes: Sequence[FeatureShape]) -> FunctionPro
     pairs = zip(inputs[: len(shapes)], inputs[len(shapes) :], shapes, strict=True)
     cosine_maps = [_cosine_map(body, teacher, student, shape) for teacher, student, shape in pairs]
     fuse = _fused_by_adding if spec.fusion == "add" else _fused_by_multiplying
-    fuse(body, cosine_maps, shapes, spec)
+    body.add("Identity", fuse(body, cosine_maps, shapes, spec), output="anomaly_map")
     # GlobalMaxPool instead of ReduceMax: in opset 18 the parser of TensorRT 8.6 ignores the axes of ReduceMax, so the
     # maximum would include the batch axis.
     body.add(
         "Squeeze",
-        body.add("GlobalMaxPool", _MAP),
+        body.add("GlobalMaxPool", "anomaly_map"),
         body.constant([1, 2, 3], np.int64),
-        output=_SCORE,
+        output="anomaly_score",
     )
     return helper.make_function(
         DOMAIN,
         OP_TYPE,
         inputs=inputs,
-        outputs=[_MAP, _SCORE],
+        outputs=["anomaly_map", "anomaly_score"],
         nodes=body.nodes,
         opset_imports=[helper.make_opsetid("", OPSET)],
         attributes=list(_attributes(spec)),
@@ -103,13 +100,13 @@ def append_head(features: ModelProto, spec: HeadSpec) -> ModelProto:
     model = ModelProto()
     model.CopyFrom(features)
     del model.graph.output[:]
-    model.graph.output.append(helper.make_tensor_value_info(_MAP, TensorProto.FLOAT, map_shape))
-    model.graph.output.append(helper.make_tensor_value_info(_SCORE, TensorProto.FLOAT, [batch_size]))
+    model.graph.output.append(helper.make_tensor_value_info("anomaly_map", TensorProto.FLOAT, map_shape))
+    model.graph.output.append(helper.make_tensor_value_info("anomaly_score", TensorProto.FLOAT, [batch_size]))
     model.graph.node.append(
         helper.make_node(
             OP_TYPE,
             [output.name for output in outputs],
-            [_MAP, _SCORE],
+            ["anomaly_map", "anomaly_score"],
             name="anomaly_map_head",
             domain=DOMAIN,
             **_attributes(spec),
@@ -134,10 +131,11 @@ class _Body:
     def constant(self, value: Any, dtype: type[np.generic] = np.float32) -> str:
         return self.add("Constant", value=numpy_helper.from_array(np.asarray(value, dtype)))
 
-    def between(self, left: Any, value: str, right: Any, output: str | None = None) -> str:
+    def between(self, left: Any, value: str, right: Any) -> str:
         """Add `left` @ value @ `right`^T for constant matrices, over the last two axes."""
-        rows = self.add("MatMul", self.constant(left), value)
-        return self.add("MatMul", rows, self.constant(np.transpose(right)), output=output)
+        return self.add(
+            "MatMul", self.add("MatMul", self.constant(left), value), self.constant(np.transpose(right))
+        )
 
 
 def _cosine_map(body: _Body, teacher: str, student: str, shape: FeatureShape) -> str:
@@ -163,25 +161,19 @@ def _cosine_map(body: _Body, teacher: str, student: str, shape: FeatureShape) ->
 
 def _fused_by_adding(
     body: _Body, cosine_maps: Sequence[str], shapes: Sequence[FeatureShape], spec: HeadSpec
-) -> None:
-    """sum_k L_k M_k R_k^T with L_k = G B_k and R_k = G' B'_k, as one product: [L_1 M_1, ...] [R_1, ...]^T.
-
-    Smoothing is linear, so each scale is smoothed before the sum.
-    """
+) -> str:
+    """sum_k (G B_k) M_k (G' B'_k)^T. Smoothing is linear, so each scale is smoothed before the sum."""
     down, across = gaussian_matrix(spec.height, spec.sigma), gaussian_matrix(spec.width, spec.sigma)
-    resizing = list(_resizing(shapes, spec))
-    left = [
-        body.add("MatMul", body.constant(down @ rows), cosine_map)
-        for cosine_map, (rows, _) in zip(cosine_maps, resizing, strict=True)
+    smoothed = [
+        body.between(down @ rows, cosine_map, across @ columns)
+        for cosine_map, (rows, columns) in zip(cosine_maps, _resizing(shapes, spec), strict=True)
     ]
-    right = np.concatenate([across @ columns for _, columns in resizing], axis=1)
-    beside = body.add("Concat", *left, axis=-1)
-    body.add("MatMul", beside, body.constant(right.T), output=_MAP)
+    return body.add("Sum", *smoothed)
 
 
 def _fused_by_multiplying(
     body: _Body, cosine_maps: Sequence[str], shapes: Sequence[FeatureShape], spec: HeadSpec
-) -> None:
+) -> str:
     """G (prod_k B_k M_k B'_k^T) G'^T. A product is not linear in each map, so it is smoothed afterwards."""
     product, *others = (
         body.between(rows, cosine_map, columns)
@@ -190,10 +182,10 @@ def _fused_by_multiplying(
     for other in others:
         product = body.add("Mul", product, other)
     if spec.sigma == 0.0:
-        body.add("Identity", product, output=_MAP)
-        return
-    down, across = gaussian_matrix(spec.height, spec.sigma), gaussian_matrix(spec.width, spec.sigma)
-    body.between(down, product, across, output=_MAP)
+        return product
+    return body.between(
+        gaussian_matrix(spec.height, spec.sigma), product, gaussian_matrix(spec.width, spec.sigma)
+    )
 
 
 def _resizing(shapes: Sequence[FeatureShape], spec: HeadSpec) -> Iterator[tuple[Float64Array, Float64Array]]:
