@@ -17,7 +17,7 @@ SMALL = {
     "teacher": TINY_TEACHER,
     "teacher_weights": "random",
     "size": "64",
-    "epochs": 8,
+    "epochs": 12,
     "batch_size": 4,
     "training_precision": "32-true",
 }
