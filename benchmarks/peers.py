@@ -50,8 +50,6 @@ ENVIRONMENTS = {
     "torch-compile": "anomalib",
 }
 BATCH = 8
-# OpenMP's threads spin for up to 0.2 s after their work.
-REST_S = 0.5
 BORDER_PX = 16
 IMPORTS = {
     "edgead": ("edgead", "from edgead import load"),
@@ -87,11 +85,6 @@ class Worker:
             raise SystemExit(f"a contestant ended: {self.log}\n{self.log.read_text()[-2000:]}")
         return json.loads(line)
 
-    def times_ms(self, count: int, seconds: float) -> list[float]:
-        """Time inferences after a rest, in which the threads of the last contestant stop to look for work."""
-        time.sleep(REST_S)
-        return list(self.ask("time", [count, seconds]))
-
     def ask(self, name: str, value: Any = None) -> Any:
         self.process.stdin.write(json.dumps({name: value}) + "\n")
         self.process.stdin.flush()
@@ -124,13 +117,12 @@ def measure_network(work: Path, network: str, threads: int, rounds: int) -> dict
             worker.ask("maps", f"{folder}/{name}.npy")
             maps[name] = np.load(f"{folder}/{name}.npy")
             found[name]["peak_mib"] = worker.ask("memory")
-    names = list(workers)
-    for number in range(rounds):
-        for name in names if number % 2 else names[::-1]:
-            found[name]["rounds_ms"].append(median(workers[name].times_ms(1, 1.0)))
-    for number in range(max(2, rounds // 4)):
-        for name in names if number % 2 else names[::-1]:
-            found[name]["batch_ms"].append(median(workers[name].times_ms(BATCH, 0.5)))
+    for _ in range(rounds):
+        for name, worker in workers.items():
+            found[name]["rounds_ms"].append(median(worker.ask("time", [1, 1.0])))
+    for _ in range(max(2, rounds // 4)):
+        for name, worker in workers.items():
+            found[name]["batch_ms"].append(median(worker.ask("time", [BATCH, 0.5])))
     for worker in workers.values():
         worker.close()
     print(f"{network}: inferences are timed", flush=True)
