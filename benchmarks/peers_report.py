@@ -63,7 +63,7 @@ _SPIN = (
     "milliseconds, which is 0.99 of the time on idle cores and 1.22 beside a program that decodes images "
     "([speed.md](speed.md#threads-that-wait)). The decision and the regions take about a millisecond more. With two or "
     "three contestants alive, ONNX Runtime takes 0.96 to 0.99 of the time of `Model.predict` (ResNet18). With all ten "
-    "alive it is 0.89, also with rests between the turns and in the other order (4 rounds each), which is not explained."
+    "alive it is 0.89, also with rests between the turns and in the other order (4 rounds each): not explained."
 )
 _MEMORY = (
     "edgead holds OpenCV (26 MiB) and, while it opens, the bytes of the graph once more: those whose hash was checked "
