@@ -15,6 +15,7 @@ from edgead.models.components.blocks import (
     Resample,
     SeparableBlock,
     initialise,
+    separable_relu,
 )
 from edgead.models.components.teacher import Teacher, create_teacher
 from edgead.models.rd import LOSSES, ReverseDistillation
@@ -121,6 +122,17 @@ def test_the_convolutions_of_aligned_parts_alone_are_separable(alignment, separa
     wide = [layer for layer in layers if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)]
     assert len(wide) > 3
     assert all((layer.groups == layer.in_channels) == separable for layer in wide)
+
+
+def test_the_fusion_of_aligned_parts_halves_and_clips():
+    torch.manual_seed(0)
+    module = separable_relu(3, 4).eval()
+    x = torch.randn(2, 3, 8, 6)
+    with torch.no_grad():
+        out, before = module(x), module[0](x)
+    assert out.shape == (2, 4, 4, 3)
+    assert (before < 0).any()
+    torch.testing.assert_close(out, before.clamp(min=0))
 
 
 def finished(kind: str = "rd", alignment: str = "aligned", preset: str = "edge", parts: int = 1):
