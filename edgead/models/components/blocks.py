@@ -48,6 +48,8 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, stride: 
 def separable_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     """Create a depthwise separable convolution that halves the resolution, and a ReLU.
 
+    Without a ReLU between its two convolutions, as in `SeparableBlock`.
+
     Args:
         in_channels: Number of input channels.
         out_channels: Number of output channels.
