@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from typing import Any, cast
@@ -99,8 +100,10 @@ def command_line_error(error: Any) -> CommandLineError | None:
     )
     if hasattr(error, "possibilities"):
         what = f"no such option {error.option_name}"
-        if error.possibilities:
-            hint = f"did you mean {' or '.join(sorted(error.possibilities))}?"
+        # Compared without the dashes, which all options share.
+        options = {option.lstrip("-"): option for option in error.possibilities or ()}
+        if near := difflib.get_close_matches(error.option_name.lstrip("-"), options):
+            hint = f"did you mean {' or '.join(sorted(options[name] for name in near))}?"
     return CommandLineError(what[:1].lower() + what[1:], hint=hint[:1].lower() + hint[1:])
 
 

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any
@@ -67,6 +68,17 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize("name", sorted(commands()))
 def test_an_unknown_option_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--no-such-option" in refusal(capsys, *name.split(), "--no-such-option", "7")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"), [("--epoch", "--epochs"), ("--see", "--seed"), ("--student", None)]
+)
+def test_only_an_option_that_is_like_the_wrong_one_is_proposed(
+    wrong: str, meant: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The two dashes are no likeness: `--student` was taken for `--bit-depth`."""
+    named = re.findall(r"--[a-z-]+", refusal(capsys, "train", "parts", wrong, "3"))
+    assert named == [wrong] if meant is None else meant in named[1:]
 
 
 @pytest.mark.parametrize("name", sorted(commands()))
