@@ -27,7 +27,8 @@ class Hook:
 
     Attributes:
         answer: What to do with the next requests: a status, "hang", "drip", "drop" or "garbage".
-        taken: Every record that was confirmed.
+        taken: Every record that was confirmed, once: one that comes again has a number that is not greater.
+        headers: Headers of these requests.
         seen: Number of requests.
         delay_s: Time that each answer takes, in seconds.
         hangs_up: Whether each connection ends after its answer, without an announcement.
@@ -67,7 +68,7 @@ def serving() -> Iterator[Hook]:
             if isinstance(answer, str):
                 self.close_connection = True
                 return
-            if answer < 300:
+            if answer < 300 and record["number"] > (hook.taken[-1]["number"] if hook.taken else 0):
                 hook.taken.append(record)
                 hook.headers.append(self.headers)
             time.sleep(hook.delay_s)
@@ -141,6 +142,17 @@ def test_every_record_arrives_in_order_although_the_server_fails_and_hangs(tmp_p
         assert keys == [f"{record['spool']}-{record['number']}" for record in hook.taken]
     (count,) = summary.sinks
     assert (count.written, count.lost, count.problem) == (len(hook.taken), 0, None)
+
+
+def test_a_record_whose_confirmation_comes_too_late_comes_again_with_its_number(tmp_path: Path) -> None:
+    with serving() as hook, open_sink(f"webhook:http://{hook.uri}#spool={tmp_path}/spool") as sink:
+        hook.delay_s = 1.0
+        sink.write(frame(textured(1), 0), verdict(0), MAP)
+        wait_until(lambda: hook.seen >= 2)
+        hook.delay_s = 0.0
+        sink.write(frame(textured(1), 1), verdict(1), MAP)
+        wait_until(lambda: len(hook.taken) == 2)
+    assert [record["frame_index"] for record in hook.taken] == [0, 1]
 
 
 def test_records_wait_for_a_server_that_is_away(tmp_path: Path) -> None:
