@@ -12,6 +12,7 @@ table of update.md.
 from __future__ import annotations
 
 import argparse
+import itertools
 import platform
 import random
 import shutil
@@ -33,13 +34,14 @@ NEW, SEED = 50, 20261129
 COLUMNS = ("false alarms", "brighter false alarms", "found defects", "brighter found defects")
 
 
-def write_data(source: Path, folder: Path, gain: float) -> tuple[Path, Path]:
+def write_data(source: Path, folder: Path, gain: float, seed: int) -> tuple[Path, Path]:
     """Write the images before and after the change of the light.
 
     Args:
         source: Folder of the part, with `train/good` and `test`.
         folder: Folder to write; images that are there are kept.
         gain: Factor of the brightness.
+        seed: Seed of the choice of the new images.
 
     Returns:
         Datasets of both trainings, with the same name. The second one has the test images, as they are and brightened,
@@ -47,7 +49,7 @@ def write_data(source: Path, folder: Path, gain: float) -> tuple[Path, Path]:
     """
     before, after = folder / "before" / source.name, folder / f"after-{gain}" / source.name
     good = sorted((source / "train" / "good").iterdir())
-    new = set(random.Random(SEED).sample(good, NEW))
+    new = set(random.Random(SEED + seed).sample(good, NEW))
     for file in good:
         if file in new:
             _brighten(file, after / "train" / "good" / f"brighter-{file.name}", gain)
@@ -114,7 +116,7 @@ def measure(source: Path, runs: Path, options: dict[str, Any], gain: float) -> d
     Returns:
         Figures of the old run and of the update.
     """
-    before, after = write_data(source, runs, gain)
+    before, after = write_data(source, runs / str(options["seed"]), gain, options["seed"])
     name = "-".join([source.name, *map(str, options.values())])
     old = edgead.train(before, runs / name, **options)
     content = {file.name: file.read_bytes() for file in old.path.iterdir()}
@@ -131,14 +133,14 @@ def table(rows: list[dict[str, Any]]) -> str:
         rows: Results of `measure`.
     """
     lines = [
-        f"| method | rate | gain | run | {' | '.join(COLUMNS)} | threshold |",
-        "|---" * (len(COLUMNS) + 5) + "|",
+        f"| method | rate | seed | gain | run | {' | '.join(COLUMNS)} | threshold |",
+        "|---" * (len(COLUMNS) + 6) + "|",
     ]
     for row in rows:
         for run in ("old", "update"):
             counts = [f"{count} of {total}" for count, total in (row[run][column] for column in COLUMNS)]
-            options = (row["options"]["method"], row["options"]["false_alarm_rate"], row["gain"], run)
-            cells = [*map(str, options), *counts, f"{row[run]['threshold']:.4f}"]
+            options = [row["options"][name] for name in ("method", "false_alarm_rate", "seed")]
+            cells = [*map(str, (*options, row["gain"], run)), *counts, f"{row[run]['threshold']:.4f}"]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -154,15 +156,18 @@ def main() -> None:
     parser.add_argument("--gain", nargs="+", type=float, default=[1.4])
     parser.add_argument("--size", default="128")
     parser.add_argument("--epochs", type=int, default=20, help="of rd")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0], help="of the training and of the new images"
+    )
     parser.add_argument("--rates", nargs="+", type=float, default=[0.01], help="false-alarm rates")
     arguments = parser.parse_args()
     rows = []
     for method in arguments.methods:
-        options = {"method": method, "size": arguments.size}
+        options: dict[str, Any] = {"method": method, "size": arguments.size}
         if method != "linear":
             options["epochs"] = arguments.epochs
-        for rate in arguments.rates:
-            options["false_alarm_rate"] = rate
+        for rate, seed in itertools.product(arguments.rates, arguments.seeds):
+            options |= {"false_alarm_rate": rate, "seed": seed}
             rows += [
                 measure(arguments.data.resolve(), arguments.runs, dict(options), gain)
                 for gain in arguments.gain

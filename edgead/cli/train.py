@@ -173,7 +173,8 @@ def train(
         typer.Option(
             metavar="auto|N|SHARE",
             help="Good images that are held out for the threshold: a number, a share, or auto: as many as "
-            "--false-alarm-rate needs, from a tenth to a third. With linear, auto holds out none and cross-fits all.",
+            "--false-alarm-rate needs with two unusual ones among them, from a tenth to a third. With linear, auto "
+            "holds out none and cross-fits all.",
         ),
     ] = "auto",
     false_alarm_rate: Annotated[

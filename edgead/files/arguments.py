@@ -36,8 +36,9 @@ class TrainOptions(TypedDict, total=False):
         textures: Textures of pseudo-anomalies: "procedural" or a folder of images.
         seed: Seed of the hold-out, the initial weights and the order of images.
         hold_out: Number or share of the good images that are held out for the threshold, such as 30 or 0.3; by default
-            "auto", as many as the rate needs, from a tenth to a third; not for a dataset with validation images, which
-            are held out. With the method linear, "auto" holds out none and cross-fits all images.
+            "auto", as many as the rate needs with two unusual ones among them, from a tenth to a third; not for a
+            dataset with validation images, which are held out. With the method linear, "auto" holds out none and
+            cross-fits all images.
         false_alarm_rate: Share of good parts that may be called defective; also the default of a build of the run.
         skip_broken: Whether to skip and count image files that cannot be read.
         bit_depth: Depth of the values of image files with samples of 16 bits: 10, 12 or 14; by default 16, or the

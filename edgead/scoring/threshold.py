@@ -141,7 +141,7 @@ def threshold_from_normal_scores(
         confidence=float(confidence),
         achieved_confidence=achieved,
         n_normal=n,
-        n_needed=_images_needed(false_alarm_rate, confidence),
+        n_needed=images_needed(false_alarm_rate, confidence),
     )
 
 
@@ -163,25 +163,35 @@ def check_value(value: float) -> float:
     return value
 
 
-def images_needed(false_alarm_rate: float, confidence: float = 0.95) -> int:
-    """Compute the smallest number of normal images that a threshold for a rate needs: 1 - (1 - rate)^n >= confidence.
+def images_needed(false_alarm_rate: float, confidence: float = 0.95, above: int = 0) -> int:
+    """Compute how many normal images a threshold for a rate needs, if some of their scores may lie above it.
 
     Args:
         false_alarm_rate: Largest share of normal parts above the threshold, such as 0.01.
         confidence: Probability that the false-alarm rate is kept, such as 0.95.
+        above: Number of images whose scores may lie above the threshold; 0 makes the highest score the threshold.
 
     Returns:
-        Number of images, 1 or more.
+        The smallest n with P(Binomial(n, rate) > above) >= confidence, 1 or more.
 
     Raises:
         InputError: The rate or the confidence is out of range.
 
     Example:
-        >>> images_needed(0.01, 0.95)
-        299
+        >>> images_needed(0.01), images_needed(0.1), images_needed(0.1, above=2)
+        (299, 29, 61)
     """
     _check_rate(false_alarm_rate, confidence)
-    return _images_needed(false_alarm_rate, confidence)
+    few, many = above, above + 1
+    while not _keeps_rate(many, above, false_alarm_rate, confidence):
+        few, many = many, 2 * many
+    while many - few > 1:
+        middle = (few + many) // 2
+        if _keeps_rate(middle, above, false_alarm_rate, confidence):
+            many = middle
+        else:
+            few = middle
+    return many
 
 
 def check_rate(false_alarm_rate: float) -> None:
@@ -244,15 +254,10 @@ def _images_above(n: int, rate: float, confidence: float) -> tuple[int, float]:
     return above, achieved
 
 
-def _images_needed(rate: float, confidence: float) -> int:
-    """Compute the smallest n with 1 - (1 - rate)^n >= confidence."""
-    n = max(1, math.ceil(math.log1p(-confidence) / math.log1p(-rate)))
-    # The quotient may round to either side of a whole number, so use the same comparison as `_images_above`.
-    while n > 1 and _confidence_of_maximum(n - 1, rate) >= confidence:
-        n -= 1
-    while _confidence_of_maximum(n, rate) < confidence:
-        n += 1
-    return n
+def _keeps_rate(n: int, above: int, rate: float, confidence: float) -> bool:
+    """Return whether the threshold of n normal scores keeps the rate with `above` of them above it."""
+    most, achieved = _images_above(n, rate, confidence)
+    return achieved >= confidence and most >= above
 
 
 def _confidence_of_maximum(n: int, rate: float) -> float:

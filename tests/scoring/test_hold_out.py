@@ -11,10 +11,10 @@ from edgead.scoring.threshold import smallest_rate, threshold_from_normal_scores
 RATES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5)
 
 
-def needed_for(rate):
-    """Smallest n such that the highest of n scores keeps the rate: P(Binomial(n, rate) >= 1) >= 0.95."""
+def needed_for(rate, above=0):
+    """Smallest n such that all but `above` of n scores keep the rate: P(Binomial(n, rate) > above) >= 0.95."""
     n = 1
-    while scipy.stats.binom.sf(0, n, rate) < 0.95:
+    while scipy.stats.binom.sf(above, n, rate) < 0.95:
         n += 1
     return n
 
@@ -40,7 +40,17 @@ def test_the_automatic_hold_out_is_enough_or_a_third(n, rate):
     if count < n // 3:
         threshold = threshold_from_normal_scores(np.arange(count, dtype=float), rate)
         assert threshold.warning() is None
-        assert count in (needed_for(rate), round(n / 10))
+        assert count in (needed_for(rate, above=2), round(n / 10))
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.1, 0.2])
+@pytest.mark.parametrize("unusual", [[1e6], [1e6, 2e6]])
+def test_two_unusual_images_of_enough_do_not_set_the_threshold(rate, unusual):
+    count = hold_out_count(3 * needed_for(rate, above=2), AUTO, rate)
+    scores = [*np.linspace(1.0, 2.0, count - len(unusual)), *unusual]
+    threshold = threshold_from_normal_scores(scores, rate)
+    assert threshold.warning() is None
+    assert threshold.value <= 2.0
 
 
 @pytest.mark.parametrize("hold_out", [AUTO, "0.1", "0.25"])

@@ -156,6 +156,14 @@ def test_impossible_fields_are_refused(field, value):
         dataclasses.replace(good, **{field: value})
 
 
+@pytest.mark.parametrize("above", [0, 1, 2, 7])
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.1, 0.5, 0.95])
+def test_the_number_of_images_that_a_rate_needs_is_the_smallest(rate, above):
+    needed = images_needed(rate, 0.95, above)
+    assert scipy.stats.binom.sf(above, needed, rate) >= 0.95
+    assert needed == 1 or scipy.stats.binom.sf(above, needed - 1, rate) < 0.95
+
+
 def test_the_smallest_rate_of_a_number_of_images():
     # 0.05^(1/9) = 0.7169
     assert smallest_rate(9) == pytest.approx(0.2831, abs=1e-4)
