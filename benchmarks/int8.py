@@ -387,6 +387,7 @@ def main() -> None:
             results["collapsed"][name] = str(error)
             save()
             continue
+        results["collapsed"].pop(name, None)
         save()
         _print(name, cells[name], time.monotonic() - began)
     save()
