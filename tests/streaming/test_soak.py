@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.helpers.mqtt_broker import needs_broker
@@ -22,6 +23,8 @@ def test_every_frame_and_every_event_is_counted_whatever_fails(
     assert set(outcome.faults) >= {"lost", "frozen", "truncated", "black", "late", "size", "log taken away"}
     assert {"broker stopped", "webhook hangs", "pipe is not read", "disk full"} <= set(outcome.faults)
     _, _, files, threads = outcome.samples.T
-    # The least of the second and of the last tenth: threads and connections of a moment do not count.
-    assert min(files[90:]) <= min(files[10:20]) + 1
-    assert min(threads[90:]) <= min(threads[10:20]) + 1
+    # Both connections, to the broker and to the web server, may be missing in the second tenth, where servers fail. A
+    # leak of a fault is larger.
+    assert outcome.faults["lost"] > 4
+    for counts in (files, threads):
+        assert np.median(counts[90:]) <= np.median(counts[10:20]) + 2
