@@ -108,6 +108,8 @@ def _trained(method: str, part: str, seed: int, epochs: int, data: Path, work: P
     name = f"{part}-{method}-{seed}" + (f"-{epochs}" if epochs == MORE_EPOCHS else "")
     path = work / "runs" / name
     record = read_record(path)
+    if record is not None and record.state == "collapsed":
+        raise CollapseError(f"{path} collapsed")
     if record is not None and record.state == "finished":
         return open_run(path)
     options: dict[str, Any] = {}
