@@ -36,8 +36,9 @@ def draw_loss_curve(metrics: Sequence[dict[str, float]], file: Path) -> None:
             axes.plot(epochs, losses, label=label if first else None, color=colour, marker=marker)
         if not first:
             axes.axvline(rows[0]["epoch"] - 0.5, color="0.6", linestyle="--")
-    axes.set(xlabel="epoch", ylabel="loss", yscale="log")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    last = metrics[-1]["epoch"]
+    axes.set(xlabel="epoch", ylabel="loss", yscale="log", xlim=(0.5, last + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
     figure.savefig(file, format="png", dpi=120)

@@ -158,3 +158,22 @@ def test_no_line_of_the_curve_connects_two_stages(tmp_path, monkeypatch):
         "training images",
         "held-out good images",
     ]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 50])
+def test_the_marks_of_the_curve_are_whole_epochs(tmp_path, monkeypatch, epochs):
+    from matplotlib.figure import Figure
+
+    marks = []
+    save = Figure.savefig
+
+    def marked_save(self, *args, **options):
+        save(self, *args, **options)
+        low, high = self.axes[0].get_xlim()
+        marks.extend(mark for mark in self.axes[0].get_xticks() if low <= mark <= high)
+
+    monkeypatch.setattr(Figure, "savefig", marked_save)
+    rows = [{"epoch": epoch, "stage": 1, "loss": 0.1, "holdout_loss": 0.2} for epoch in range(1, epochs + 1)]
+    draw_loss_curve(rows, tmp_path / "loss.png")
+    assert marks
+    assert all(mark == int(mark) and 1 <= mark <= epochs for mark in marks)
