@@ -60,10 +60,11 @@ teacher's features once, before the first epoch, if they fit into the memory.
 """
 _SPIN = (
     "edgead's threads spin for 50 us while they wait for the next operator, those of ONNX Runtime alone for tens of "
-    "milliseconds, which is 0.99 of the time on idle cores and 1.22 beside a program that decodes images "
-    "([speed.md](speed.md#threads-that-wait)). The decision and the regions take about a millisecond more. With two or "
-    "three contestants alive, ONNX Runtime takes 0.96 to 0.99 of the time of `Model.predict` (ResNet18). With all ten "
-    "alive it is 0.89, also with rests between the turns and in the other order (4 rounds each): not explained."
+    "milliseconds. ONNX Runtime alone with the same limit is as slow as edgead in the same run: 1.11 and 1.11 of the "
+    "time without the limit, 1.11 and 1.07 with eight more contestants alive, 1.02 and 1.03 when all thirteen take "
+    "turns (ResNet18). So it is the limit, not the number of processes. It costs 2 to 11 % of an idle virtual machine, "
+    "by the minute, and saves 18 % beside a program that decodes images ([speed.md](speed.md#threads-that-wait)). The "
+    "decision and the regions take about a millisecond more."
 )
 _MEMORY = (
     "edgead holds OpenCV (26 MiB) and, while it opens, the bytes of the graph once more: those whose hash was checked "
