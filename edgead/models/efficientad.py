@@ -173,8 +173,8 @@ class EfficientAd(DistillationMethod):
     def forward(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
         """Compute the loss of the stage.
 
-        In training mode pseudo-anomalies, textures and colours are drawn from torch's generator. In evaluation mode
-        pseudo-anomalies are the same each time, colours stay, and the loss has no term with textures.
+        In training mode pseudo-anomalies, textures and colours are drawn from torch's generator. In evaluation mode the
+        images stay as they are, and the loss has no term with textures.
 
         Args:
             images: (N, H, W, 3) uint8 RGB.

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
+from edgead.data.pseudo_anomalies.rectangles import synthetic_defects
 from edgead.errors import TeacherError
 from edgead.imaging.anomaly_map import cosine_map
 from edgead.imaging.preprocess import ModelSize
@@ -99,6 +99,17 @@ def test_only_training_changes_colours_and_adds_textures():
     method.recolour = nn.Identity()
     # Five images bring two textures; S1 is 3 on top of what the last layer had.
     assert float(method(TRAIN[:5], [])) > held_out + 2.0
+
+
+@torch.no_grad()
+def test_the_held_out_loss_of_the_distillation_needs_only_the_features_that_are_there():
+    method = made().eval()
+    zeros = [torch.zeros_like(x) for x in method.teacher_features(TRAIN[:3])]
+    # Normalised features of zeros are zeros, so the distance from them is the mean square.
+    expected = float(method.patch_teacher(imagenet_pixels(TRAIN[:3])).double().square().mean())
+    assert float(method(TRAIN[:3], zeros)) == pytest.approx(expected, rel=1e-5)
+    method.train()
+    assert float(method(TRAIN[:3], zeros)) != pytest.approx(expected, rel=1e-2)
 
 
 # The stages

@@ -103,9 +103,9 @@ def pretrained_descriptors(features: list[Tensor], size: torch.Size, count: int 
 def half_disturbed(
     method: DistillationMethod, images: Tensor, features: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Replace the second half of a batch by pseudo-anomalous images.
+    """Replace the second half of a batch by pseudo-anomalous images in training mode; a single image counts twice.
 
-    A single image, and in evaluation mode every image, counts twice: unchanged and disturbed.
+    In evaluation mode nothing is replaced, because the teacher would have to see the same disturbed images each time.
 
     Args:
         method: The method; it computes the features of the disturbed images.
@@ -115,11 +115,10 @@ def half_disturbed(
     Returns:
         The unchanged images and then the disturbed ones, and their teacher features.
     """
+    if not method.training:
+        return images, features
     count = len(images)
-    if method.training and count > 1:
-        kept, changed = slice(count // 2), slice(count // 2, count)
-    else:
-        kept, changed = slice(count), slice(count)
+    kept, changed = (slice(count // 2), slice(count // 2, count)) if count > 1 else (slice(1), slice(1))
     disturbed, _ = method.disturbed_batch(images[changed])
     both = zip(features, method.teacher_features(disturbed), strict=True)
     return torch.cat([images[kept], disturbed]), [torch.cat([given[kept], new]) for given, new in both]
