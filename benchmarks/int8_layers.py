@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
+from edgead.data.pseudo_anomalies.rectangles import synthetic_defects
 from edgead.engine.build import onnx_from_run
 from edgead.engine.calibration_images import calibration_images
 from edgead.export.graph_sections import sections_of

@@ -19,7 +19,7 @@ from edgead.cli.predict import predict
 from edgead.cli.stream import stream
 from edgead.cli.train import train
 from edgead.data import open_dataset, split_holdout
-from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
+from edgead.data.pseudo_anomalies.rectangles import synthetic_defects
 from edgead.data.synthetic.dataset import DEFECTS, add_defect
 from edgead.engine.found_images import images_of, spread
 from edgead.errors import BundleError, DataError, InputError, VerificationError

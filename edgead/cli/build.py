@@ -85,7 +85,7 @@ def build(
     calibrate_on: Annotated[
         CalibrateOn | None,
         typer.Option(
-            help="For int8: images to calibrate on; mixed is train and cutpaste.", show_default="mixed"
+            help="For int8: images to calibrate on; mixed is train and defects.", show_default="mixed"
         ),
     ] = None,
     algorithm: Annotated[

@@ -33,7 +33,7 @@ def calibrate(
         ),
     ] = None,
     calibrate_on: Annotated[
-        CalibrateOn, typer.Option(help="Images to calibrate on; mixed is train and cutpaste.")
+        CalibrateOn, typer.Option(help="Images to calibrate on; mixed is train and defects.")
     ] = CalibrateOn.MIXED,
     algorithm: Annotated[
         Algorithm, typer.Option(help="Algorithm that chooses the clipping limits.")

@@ -174,7 +174,7 @@ class CalibrateOn(Choice):
 
     TRAIN = "train"
     NOISE = "noise"
-    CUTPASTE = "cutpaste"
+    DEFECTS = "defects"
     MIXED = "mixed"
 
 

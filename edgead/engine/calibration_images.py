@@ -8,11 +8,11 @@ from typing import Literal, get_args
 import numpy as np
 
 from edgead.data import LoadedImages
-from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
+from edgead.data.pseudo_anomalies.rectangles import synthetic_defects
 from edgead.errors import DataError
 from edgead.types import UInt8Array
 
-CalibrateOn = Literal["train", "noise", "cutpaste", "mixed"]
+CalibrateOn = Literal["train", "noise", "defects", "mixed"]
 CALIBRATE_ON: tuple[CalibrateOn, ...] = get_args(CalibrateOn)
 
 CALIBRATION_IMAGES = 64
@@ -69,6 +69,6 @@ def calibration_images(
         )
     if calibrate_on == "train":
         return good
-    if calibrate_on == "cutpaste":
+    if calibrate_on == "defects":
         return synthetic_defects(good, _DEFECT_SEED)
     return np.concatenate([good[::2], synthetic_defects(good[1::2], _DEFECT_SEED)])

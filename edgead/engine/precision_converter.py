@@ -39,7 +39,7 @@ class Calibrating:
 
     Attributes:
         calibrate_on: Kind of calibration images, one of `CALIBRATE_ON`. `train` takes good images of the training,
-            `cutpaste` synthetic defects made from them, `mixed` half of each, and `noise` uniform noise.
+            `defects` synthetic defects made from them, `mixed` half of each, and `noise` uniform noise.
         algorithm: Algorithm that chooses the clipping limits, see `edgead.export.precision.clipping`.
         cache: File of the calibration. It is read if it exists, and written otherwise. None stands for
             `calibration/NAME.json`, where NAME is the name of the bundle.

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from edgead.data import LoadedImages
 from edgead.data.images import image_hash
-from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
+from edgead.data.pseudo_anomalies.rectangles import synthetic_defects
 from edgead.imaging.image_statistics import IMAGE_STATISTICS, mean_statistics
 from edgead.runtime.base import Session
 from edgead.runtime.framed import BATCH, infer_images, infer_rows, join_rows

@@ -102,7 +102,7 @@ class PlanOptions(TypedDict, total=False):
         backend: "onnxruntime", "openvino", "openvino-gpu", "openvino-npu", "tensorrt" or "tensorrt-rtx"; by default the
             backend of the target.
         head: Implementation of an engine's anomaly map: "plugin", "standard" or "auto".
-        calibrate_on: Calibration images for int8: "train", "noise", "cutpaste" or "mixed".
+        calibrate_on: Calibration images for int8: "train", "noise", "defects" or "mixed".
         algorithm: Calibration algorithm for int8: "minmax", "entropy", "percentile" or "mse".
         quantize: Layers that int8 quantizes: "all" or "student".
         cache: File of the calibration for int8.

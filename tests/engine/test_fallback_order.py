@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 from edgead.bundle import Bundle, open_bundle
 from edgead.data import LoadedImages, Sample
-from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
+from edgead.data.pseudo_anomalies.rectangles import synthetic_defects
 from edgead.engine.build import build_bundle
 from edgead.engine.fidelity import Tolerance
 from edgead.engine.plan import Plan

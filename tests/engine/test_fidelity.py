@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
+from edgead.data.pseudo_anomalies.rectangles import synthetic_defects
 from edgead.engine.fidelity import MAP_TOLERANCE, FidelityReport, Tolerance, ToleranceLimits
 from edgead.engine.refusal import described, refusal, require_each, table, verify
 from edgead.errors import InputError, VerificationError
@@ -113,8 +113,31 @@ def test_a_defect_is_damaged_in_one_rectangle_and_nowhere_else(grey: int | None)
         assert len(rows) > 0
         assert np.ptp(rows) < 32 // 4
         assert np.ptp(columns) < 64 // 4
-    if grey is not None:
-        assert set(np.unique(defects)) == {grey, 255 - grey}
+
+
+@pytest.mark.parametrize(
+    ("grey", "contents"),
+    [
+        (0, (255, 255, 255)),
+        (64, (191, 255, 255)),
+        (65, (190, 0, 255)),
+        (190, (65, 0, 255)),
+        (191, (64, 0, 0)),
+    ],
+)
+def test_defects_are_inverted_black_white_and_noise_in_turn_and_never_invisible(
+    grey: int, contents: tuple[int, int, int]
+) -> None:
+    images = np.full((8, 64, 64, 3), grey, np.uint8)
+    defects = synthetic_defects(images, seed=3)
+    for number, expected in enumerate(contents):
+        assert set(np.unique(defects[number])) == {grey, expected}
+        assert set(np.unique(defects[number + 4])) == {grey, expected}
+    for noisy in (defects[3], defects[7]):
+        values = noisy[(noisy != grey).any(axis=2)]
+        # Uniform values have a mean of 127.5 and a standard deviation of 73.9.
+        assert abs(values.mean() - 127.5) < 15
+        assert abs(values.std() - 73.9) < 10
 
 
 def test_defects_are_the_same_each_time_and_differ_among_each_other() -> None:

@@ -16,7 +16,7 @@ import pytest
 from onnx import numpy_helper
 
 from edgead.bundle import Bundle, open_bundle
-from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
+from edgead.data.pseudo_anomalies.rectangles import synthetic_defects
 from edgead.engine.build import build_bundle
 from edgead.engine.calibration_images import CALIBRATE_ON, CalibrateOn, calibration_images
 from edgead.engine.plan import Plan
@@ -284,7 +284,7 @@ def test_mixed_is_half_good_images_and_half_synthetic_defects() -> None:
     np.testing.assert_array_equal(mixed[:10], good[::2])
     changed = (mixed[10:] != good[1::2]).any(axis=(1, 2, 3))
     assert changed.all()
-    assert (calibration_images("cutpaste", SHAPE, good_images(20)) != good).any(axis=(1, 2, 3)).all()
+    assert (calibration_images("defects", SHAPE, good_images(20)) != good).any(axis=(1, 2, 3)).all()
     np.testing.assert_array_equal(calibration_images("train", SHAPE, good_images(20)), good)
 
 

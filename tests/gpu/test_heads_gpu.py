@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
+from edgead.data.pseudo_anomalies.rectangles import synthetic_defects
 from edgead.data.synthetic.parts import draw_part
 from edgead.errors import BackendError
 from edgead.export.graph_sections import computed_tensors

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from edgead.data.pseudo_anomalies.cutpaste import synthetic_defects
+from edgead.data.pseudo_anomalies.rectangles import synthetic_defects
 from edgead.data.synthetic.parts import draw_part
 from edgead.engine.fidelity import MAP_TOLERANCE
 from edgead.engine.refusal import verify
