@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 # Version 2 has one tree for all controllers, version 1 has one for memory. For each version: the folder where it is
@@ -16,9 +15,6 @@ from pathlib import Path
 # drops before it kills a process.
 _V2 = ("", "memory.max", "memory.current", "inactive_file")
 _V1 = ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-
-# Numbers of the options of mallopt, from glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def host_bytes(root: Path = Path("/")) -> int:
@@ -60,28 +56,6 @@ def give_back_freed() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(ctypes.c_size_t(0))
-
-
-@contextmanager
-def keep_freed() -> Iterator[None]:
-    """Let the C library keep what this process frees for its next allocation, until the context ends.
-
-    By default glibc maps each large block anew and unmaps it when it is freed. The activations of a batch are such
-    blocks, and the page faults take a fifth of a training step. Other C libraries are left as they are.
-    """
-    tune = getattr(ctypes.CDLL(None), "mallopt", None)
-    if tune is None:
-        yield
-        return
-    tune(_M_MMAP_MAX, 0)
-    tune(_M_TRIM_THRESHOLD, -1)
-    try:
-        yield
-    finally:
-        # glibc's defaults.
-        tune(_M_MMAP_MAX, 65536)
-        tune(_M_TRIM_THRESHOLD, 128 * 1024)
-        give_back_freed()
 
 
 def _groups(root: Path) -> Iterator[tuple[int, int]]:

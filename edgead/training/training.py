@@ -18,7 +18,6 @@ from edgead.data import Dataset
 from edgead.data.pseudo_anomalies.textures import FolderTextures, ProceduralTextures, Textures
 from edgead.data.stored_images import joined
 from edgead.errors import InputError
-from edgead.files.memory import keep_freed
 from edgead.imaging.preprocess import ModelSize
 from edgead.imaging.view import WHOLE
 from edgead.models import METHODS, check_fusion, create_method, method_class
@@ -146,8 +145,7 @@ def _fit(
     """Compute or train the student in place, and log its losses; `file` is the checkpoint's."""
     try:
         if not isinstance(method, ClosedFormMethod):
-            with keep_freed():
-                return Trainer(fabric, method, schedule, images, file).fit(checkpoint)
+            return Trainer(fabric, method, schedule, images, file).fit(checkpoint)
         fitted = fit_closed_form(method, images, schedule.batch_size, schedule.seed, fabric.device)
         log_losses(fabric, fitted.metrics[0])
         return fitted

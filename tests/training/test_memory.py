@@ -1,8 +1,5 @@
 """The free memory of the machine and its containers, and the error when a GPU has too little memory."""
 
-import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -100,40 +97,6 @@ def test_a_system_without_control_groups_has_its_free_memory(tmp_path: Path) -> 
 
 def test_this_machine_has_free_memory() -> None:
     assert MIB < free_bytes(CPU) < 2**50
-
-
-BLOCKS = """
-import resource
-from edgead.files.memory import keep_freed
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(4):
-        block = b"x" * (64 << 20)
-        del block
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-def resident_mib():
-    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
-
-print(faults())
-with keep_freed():
-    faults()
-    print(faults(), resident_mib())
-print(faults(), resident_mib())
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep freed memory")
-def test_freed_blocks_are_kept_for_the_next_ones_and_given_back_at_the_end() -> None:
-    # In a process of its own, because a setting of the C library lasts as long as the process.
-    done = subprocess.run([sys.executable, "-c", BLOCKS], capture_output=True, text=True, check=True)
-    before, kept, resident, after, given_back = map(int, done.stdout.split())
-    # Each block has 16384 pages of 4 KiB, and fewer where the kernel gives large pages.
-    assert before >= 4 * 32
-    assert kept < before / 4
-    assert resident > 64 > given_back
-    assert after > before / 2
 
 
 class Greedy(Template):
