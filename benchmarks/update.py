@@ -5,14 +5,15 @@
 The first training sees the good images of a part but 50, which are chosen at random. Then the light gets stronger: the
 50 images are brightened by the gain and added, and `edgead train --from` goes on with the run. All test images are
 scored as they are and brightened, so no image that gives a figure was seen by a training. Finished runs are kept, so a
-killed measurement can be started again. The results are update_PART.json in benchmarks/results/, and printed as the
-table of update.md.
+killed measurement can be started again. The results are update_PART.json in benchmarks/results/, beside those of other
+options, and printed as the table of update.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import platform
 import random
 import shutil
@@ -161,7 +162,9 @@ def main() -> None:
     )
     parser.add_argument("--rates", nargs="+", type=float, default=[0.01], help="false-alarm rates")
     arguments = parser.parse_args()
-    rows = []
+    file = RESULTS / f"update_{arguments.data.name}.json"
+    earlier = json.loads(file.read_text())["rows"] if file.exists() else []
+    rows: list[dict[str, Any]] = []
     for method in arguments.methods:
         options: dict[str, Any] = {"method": method, "size": arguments.size}
         if method != "linear":
@@ -174,7 +177,9 @@ def main() -> None:
             ]
         print(table(rows), flush=True)
         machine = {"machine": platform.processor() or platform.machine(), "torch": version("torch")}
-        write_json(RESULTS / f"update_{arguments.data.name}.json", {**machine, "rows": rows})
+        measured = [(row["options"], row["gain"]) for row in rows]
+        kept = [row for row in earlier if (row["options"], row["gain"]) not in measured]
+        write_json(file, {**machine, "rows": kept + rows})
 
 
 if __name__ == "__main__":
