@@ -1,24 +1,29 @@
-"""CPU time of the default training of `rd`, from the time of its steps on one thread.
+"""CPU time of the default training of a method, from the time of its steps on one thread.
 
     OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python benchmarks/training_time.py
+    OMP_NUM_THREADS=1 python benchmarks/training_time.py --methods rd stfpm --alignments aligned unaligned
 
-The two variables hide AVX-512 from the libraries; leave them out for the machine as it is. A step of 4 images, the
-held-out loss of 4 images and the teacher's features of 4 images are measured on random images at 256 pixels, in
-float32, with random weights. The estimate is their sum over a training with 300 images. It leaves out the start of
-Python, the reading of images, the alignment and the scores at the end. CPU time of one thread changes little when other
-work runs; two cores need at least half of it as wall time.
+The two variables hide AVX-512 from the libraries; leave them out for the machine as it is. A step, the held-out loss
+and the teacher's features of a batch are measured on random images at 256 pixels with random weights, the step in
+float32 and in bfloat16, which take turns. The estimate is the sum in float32 over a training with 300 images, for a
+method with one stage. It leaves out the start of Python, the reading of images, the alignment and the scores at the
+end. CPU time of one thread changes little when other work runs; two cores need at least half of it as wall time.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
+from itertools import product
 from statistics import median
+from typing import get_args
 
 import torch
 
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import METHODS, create_method
+from edgead.models.base import Alignment
 from edgead.models.components.teacher import DEFAULT_TEACHER
 from edgead.scoring.hold_out import hold_out_count
 
@@ -36,12 +41,13 @@ def cpu_s(work: Callable[[], object], times: int) -> float:
     return median(found)
 
 
-def main() -> None:
-    """Measure the steps and print the estimate."""
-    torch.set_num_threads(1)
+def measure(name: str, alignment: Alignment) -> None:
+    """Measure the steps of the first stage of a method, and print them with the estimate."""
     torch.manual_seed(0)
-    teacher = METHODS["rd"].create_teacher(DEFAULT_TEACHER, "random")
-    method = create_method("rd", teacher, SIZE, METHODS["rd"].losses[0], "unaligned")
+    kind = METHODS[name]
+    method = create_method(
+        name, kind.create_teacher(DEFAULT_TEACHER, "random"), SIZE, kind.losses[0], alignment
+    )
     method.to(memory_format=torch.channels_last)
     defaults = method.hyperparameters
     images = torch.randint(0, 256, (defaults.batch_size, SIZE.height_px, SIZE.width_px, 3), dtype=torch.uint8)
@@ -54,13 +60,21 @@ def main() -> None:
     method.enter_stage(0)
     optimizer = method.optimizer(defaults.learning_rate)
 
-    def step() -> None:
-        loss = method(images, features)
+    def step(bfloat16: bool = False) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = method(images, features)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    step_s = cpu_s(step, 15)
+    both = [(cpu_s(step, 1), cpu_s(lambda: step(True), 1)) for _ in range(15)]
+    step_s, other_s = (median(taken) for taken in zip(*both, strict=True))
+    print(f"{name}, {alignment}, batches of {defaults.batch_size}, CPU s each")
+    print(
+        f"step {step_s:.3f} (bfloat16 {other_s:.3f}), held-out loss {watched_s:.3f}, teacher {teacher_s:.3f}"
+    )
+    if len(defaults.stages) > 1:
+        return
     held_out = hold_out_count(IMAGES, "auto", 0.01)
     steps = (IMAGES - held_out) // defaults.batch_size
     watched = -(-held_out // defaults.batch_size)
@@ -70,11 +84,21 @@ def main() -> None:
         + (epochs + 1) * watched * watched_s
         + (IMAGES / defaults.batch_size) * teacher_s
     )
-    print(
-        f"kernels for {torch.backends.cpu.get_cpu_capability()}; batches of {defaults.batch_size}, CPU s each"
-    )
-    print(f"step {step_s:.3f}, held-out loss {watched_s:.3f}, features of the teacher {teacher_s:.3f}")
     print(f"{epochs} epochs of {steps} steps, {held_out} of {IMAGES} images held out: {total_s:.0f} CPU s")
+
+
+def main() -> None:
+    """Measure the methods one after the other."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--methods", nargs="+", default=["rd"], choices=[*METHODS])
+    parser.add_argument("--alignments", nargs="+", default=["unaligned"], choices=get_args(Alignment))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"kernels for {torch.backends.cpu.get_cpu_capability()}")
+    for name, alignment in product(arguments.methods, arguments.alignments):
+        measure(name, alignment)
 
 
 if __name__ == "__main__":
