@@ -186,22 +186,32 @@ class Judge(Closing):
         )
 
     def row(self, model: bytes) -> dict[str, Any]:
-        """Compare an INT8 graph with the float32 graph.
+        """Compare an INT8 graph on ONNX Runtime with the float32 graph.
 
         Args:
             model: Content of an ONNX file.
 
         Returns:
-            Measures as in `FidelityReport.measures`, with `reference_auroc`, `factors`, `within` (whether a build
-            accepts the graph), `flip_distance` (largest distance of a flipped image's float32 score from the
-            threshold, as a share of it; None without flips), `pairs` (see `_pairs`) and `mb`, the size of the file in
-            MB.
+            The row of `row_of` with `mb`, the size of the file in MB.
         """
         with _Remembering(model) as session:
-            judged = self._reference.judge(session, self._tolerances.int8)
-            distance = self._distance_of_flips(session, judged.thresholds[self._part].value)
-            comparison, limits = judged.compared[self._part]
-            pairs = self._pairs(session, limits.factors)
+            return {**self.row_of(session), "mb": len(model) / 1e6}
+
+    def row_of(self, session: Session) -> dict[str, Any]:
+        """Compare an INT8 model with the float32 graph.
+
+        Args:
+            session: Session of the model.
+
+        Returns:
+            Measures as in `FidelityReport.measures`, with `reference_auroc`, `factors`, `within` (whether a build
+            accepts the graph), `flip_distance` (largest distance of a flipped image's float32 score from the
+            threshold, as a share of it; None without flips) and `pairs` (see `_pairs`).
+        """
+        judged = self._reference.judge(session, self._tolerances.int8)
+        distance = self._distance_of_flips(session, judged.thresholds[self._part].value)
+        comparison, limits = judged.compared[self._part]
+        pairs = self._pairs(session, limits.factors)
         return {
             **comparison.measures(),
             "reference_auroc": comparison.reference_auroc,
@@ -209,7 +219,6 @@ class Judge(Closing):
             "factors": limits.factors,
             "flip_distance": distance,
             "within": judged.holds,
-            "mb": len(model) / 1e6,
         }
 
     def _distance_of_flips(self, session: Session, threshold: float) -> float | None:
