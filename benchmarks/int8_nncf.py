@@ -48,6 +48,8 @@ def quantised_by_nncf(model: Path, images: Any, out: Path, fix: str) -> None:
         graph,
         nncf.Dataset([{"images": image[None]} for image in images]),
         subset_size=len(images),
+        # The head, which no tool should round.
+        ignored_scope=nncf.IgnoredScope(patterns=["anomaly_map.*"]),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             overflow_fix=nncf.quantization.advanced_parameters.OverflowFix(fix)
         ),
@@ -56,7 +58,10 @@ def quantised_by_nncf(model: Path, images: Any, out: Path, fix: str) -> None:
 
 
 def session_of_file(file: Path, shape: tuple[int, ...]) -> Any:
-    """Open a model in OpenVINO's format as `OpenVinoSession` opens an ONNX file, with one thread.
+    """Open a model in OpenVINO's format with the options of `OpenVinoSession` for an ONNX file, and one thread.
+
+    NNCF's rounding stays where NNCF put it: `OpenVinoSession` adds a rounding behind concatenations of rounded inputs,
+    which edgead's graphs need.
 
     Args:
         file: The file.

@@ -41,7 +41,12 @@ from edgead.types import Closing, Prediction, UInt8Array
 REAL = ("screw", "transistor", "magnetic_tile")
 PARTS = (*REAL, *KINDS)
 GOOD, HELD_OUT, TESTS = 130, 30, 120
-CONVERTER = ("export/precision/*.py", "engine/precision_converter.py", "engine/calibration_images.py")
+CONVERTER = (
+    "export/precision/*.py",
+    "engine/precision_converter.py",
+    "engine/calibration_images.py",
+    "data/pseudo_anomalies/rectangles.py",
+)
 SIZE_PX, EPOCHS, MORE_EPOCHS = 128, 3, 10
 METHODS = (
     "linear",

@@ -60,11 +60,11 @@ teacher's features once, before the first epoch, if they fit into the memory.
 """
 _SPIN = (
     "edgead's threads spin for 50 us while they wait for the next operator, those of ONNX Runtime alone for tens of "
-    "milliseconds. ONNX Runtime alone with the same limit is as slow as edgead in the same run: 1.11 and 1.11 of the "
-    "time without the limit, 1.11 and 1.07 with eight more contestants alive, 1.02 and 1.03 when all thirteen take "
-    "turns (ResNet18). So it is the limit, not the number of processes. It costs 2 to 11 % of an idle virtual machine, "
-    "by the minute, and saves 18 % beside a program that decodes images ([speed.md](speed.md#threads-that-wait)). The "
-    "decision and the regions take about a millisecond more."
+    "milliseconds, which saves 18 % beside a program that decodes images ([speed.md](speed.md#threads-that-wait)). "
+    "Repeated on an idle machine, edgead takes 1.03 to 1.11 of the time of ONNX Runtime alone (ResNet18), and ONNX "
+    "Runtime alone with this limit 1.02 to 1.11 in the same runs, with five, ten or thirteen contestants alive. So it "
+    "is the limit, and not the number of processes; a larger distance was not seen again. The decision and the regions "
+    "take about a millisecond more."
 )
 _MEMORY = (
     "edgead holds OpenCV (26 MiB) and, while it opens, the bytes of the graph once more: those whose hash was checked "

@@ -51,6 +51,7 @@ def build_once(run: Run, built: list[Bundle]) -> Bundle:
 
 
 def test_from_run(benchmark: BenchmarkFixture, run: Run, built: list[Bundle]) -> None:
+    assert not built, "this test is the first"
     bundle = benchmark.pedantic(build_once, (run, built), rounds=1)  # type: ignore[no-untyped-call]
     assert (bundle.manifest.precision, bundle.manifest.verified) == ("fp32", True)
 

@@ -67,4 +67,4 @@ def test_decode(benchmark: BenchmarkFixture, tmp_path: Path, suffix: str, larges
     assert (decoded.shape, decoded.dtype) == ((1080, 1920, 3), np.uint8)
     # JPEG is lossy, most of all at the edges of the part.
     error = np.abs(decoded.astype(np.int16) - image)
-    assert np.quantile(error, 0.99) <= largest_error
+    assert np.quantile(error, 1.0 if suffix == ".png" else 0.99) <= largest_error

@@ -92,7 +92,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--methods", nargs="+", default=["rd"], choices=[*METHODS])
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["rd"],
+        choices=[name for name, kind in METHODS.items() if not kind.closed_form],
+    )
     parser.add_argument("--alignments", nargs="+", default=["unaligned"], choices=get_args(Alignment))
     arguments = parser.parse_args()
     torch.set_num_threads(1)

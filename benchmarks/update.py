@@ -124,7 +124,13 @@ def measure(source: Path, runs: Path, options: dict[str, Any], gain: float) -> d
     update = edgead.train(after, runs / f"{name}-after-{gain}", base=old.path)
     assert content == {file.name: file.read_bytes() for file in old.path.iterdir()}, "the old run is changed"
     both = {"old": figures(old, after), "update": figures(update, after)}
-    return {"part": source.name, "options": options, "gain": gain, **both}
+    machine = {"machine": platform.processor() or platform.machine(), "torch": version("torch")}
+    return {"part": source.name, **machine, "options": options, "gain": gain, **both}
+
+
+def _key(row: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """What a row is a measurement of. The oldest rows have neither a rate nor a seed."""
+    return {"false_alarm_rate": 0.01, "seed": 0, **row["options"]}, row["gain"]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -176,10 +182,8 @@ def main() -> None:
                 for gain in arguments.gain
             ]
         print(table(rows), flush=True)
-        machine = {"machine": platform.processor() or platform.machine(), "torch": version("torch")}
-        measured = [(row["options"], row["gain"]) for row in rows]
-        kept = [row for row in earlier if (row["options"], row["gain"]) not in measured]
-        write_json(file, {**machine, "rows": kept + rows})
+        measured = [_key(row) for row in rows]
+        write_json(file, {"rows": [row for row in earlier if _key(row) not in measured] + rows})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Two threads compute a graph of RD / ResNet18 with random weights at 256 pixels, 
 processes of their own, take turns of a second:
 
     predict          `Model.predict`, whose threads spin for 50 us before they sleep
-    predict, spin    the same with threads that spin as long as those of ONNX Runtime
+    predict, spin    the same with threads that spin for 20 ms
     alone, 50 us     ONNX Runtime alone with threads that spin for 50 us
     alone            ONNX Runtime alone with its default
 
@@ -82,10 +82,11 @@ def work(name: str, bundle: Path, line: Connection) -> None:
         line.send((median(times), 1e3 * (time.process_time() - cpu_s) / len(times)))
 
 
-def loop(core: int) -> None:
-    """Keep a core awake without taking time from another process."""
+def loop(core: int, line: Connection) -> None:
+    """Keep a core awake without taking time from another process; say when it begins."""
     os.sched_setaffinity(0, {core})
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    line.send(None)
     while True:
         pass
 
@@ -101,9 +102,12 @@ def measure(bundle: Path, rounds: int) -> dict[bool, dict[str, list[tuple[float,
         lines[name], other = start.Pipe()
         start.Process(target=work, args=(name, bundle, other), daemon=True).start()
         lines[name].recv()
-    loops = [start.Process(target=loop, args=(core,), daemon=True) for core in cores]
-    for process in loops:
-        process.start()
+    loops = []
+    for core in cores:
+        begun, other = start.Pipe()
+        loops.append(start.Process(target=loop, args=(core, other), daemon=True))
+        loops[-1].start()
+        begun.recv()
     found: dict[bool, dict[str, list[tuple[float, float]]]] = {
         awake: {name: [] for name in CONTESTANTS} for awake in (False, True)
     }

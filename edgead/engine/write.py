@@ -73,7 +73,9 @@ class ModelDetails:
 
 
 def answers(session: Session, validation_images: Mapping[str, ValidationImages]) -> Golden:
-    """Score the golden images: the first good images of each part, their synthetic defects, and the chart.
+    """Score the golden images: good images of each part, their synthetic defects, and the chart.
+
+    Each part gives other ones of its first four validation images, because their defects are of four kinds.
 
     Args:
         session: Session that gives the answers.
@@ -86,7 +88,9 @@ def answers(session: Session, validation_images: Mapping[str, ValidationImages])
     images: list[UInt8Array] = []
     parts: list[int] = []
     for number, of_part in enumerate(validation_images.values()):
-        images += [*of_part.good[:pairs], *of_part.defects[:pairs]]
+        first = number * pairs % max(1, min(GOLDEN_PAIRS, len(of_part.good)) - pairs + 1)
+        chosen = slice(first, first + pairs)
+        images += [*of_part.good[chosen], *of_part.defects[chosen]]
         parts += [number] * (len(images) - len(parts))
     chart = chart_from_image(images[0])
     batch = np.stack([*images, pixels_from_chart(chart, ModelSize(*images[0].shape[:2]))])

@@ -144,7 +144,7 @@ class UninformedStudents(DistillationMethod):
     def forward(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
         """Compute L_k + L_c in stage 0, L_s in stage 1.
 
-        In training mode pseudo-anomalies are drawn from torch's generator; otherwise they are the same each time.
+        In training mode pseudo-anomalies are drawn from torch's generator; otherwise there are none.
 
         Args:
             images: (N, H, W, 3) uint8 RGB.
@@ -260,7 +260,7 @@ class UninformedStudents(DistillationMethod):
         return torch.optim.Adam(self.trained(), lr=learning_rate, weight_decay=1e-5)
 
     def _distillation(self, images: Tensor, teacher_features: list[Tensor]) -> Tensor:
-        """Compute L_k + L_c of all sizes of patches for a batch, half of which is disturbed."""
+        """Compute L_k + L_c of all sizes of patches for a batch, half of which is disturbed in training."""
         shown, features = half_disturbed(self, images, teacher_features)
         losses = []
         raw = self._raw_descriptors(shown)

@@ -16,8 +16,10 @@ from edgead.data import LoadedImages, Sample
 from edgead.engine.build import build_bundle
 from edgead.engine.plan import Plan
 from edgead.engine.validation_images import ValidationImages
+from edgead.engine.write import answers
 from edgead.errors import InputError, VerificationError
-from edgead.runtime import open_session
+from edgead.imaging.preprocess import ModelSize
+from edgead.runtime import FakeSession, open_session
 from edgead.runtime.agreement import compare_sessions
 from edgead.scoring.threshold import threshold_from_normal_scores
 from edgead.training.session import TorchSession
@@ -64,6 +66,23 @@ def test_the_session_gives_the_golden_answers(bundle: Bundle) -> None:
         prediction = session.infer(golden.images)
     np.testing.assert_allclose(prediction.anomaly_map, golden.anomaly_map, rtol=0.0, atol=1e-6)
     np.testing.assert_allclose(prediction.anomaly_score, golden.anomaly_score, rtol=0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 4, 5])
+def test_the_golden_defects_are_of_as_many_kinds_as_they_can_be(parts: int) -> None:
+    grey = np.full((6, 64, 64, 3), 70, np.uint8)
+    loaded = LoadedImages(grey, tuple(Sample(Path(f"{i}.png"), 0) for i in range(6)), ())
+    of_parts = {str(part): ValidationImages(loaded, None, 0.01, 0.95) for part in range(parts)}
+    with FakeSession(ModelSize(64, 64)) as session:
+        golden = answers(session, of_parts)
+    kinds = []
+    for part in range(parts):
+        good, defects = np.split(golden.images[:-1][golden.part[:-1] == part], 2)
+        np.testing.assert_array_equal(good, grey[: len(good)])
+        changed = (defect[defect != 70] for defect in defects)
+        kinds += [int(values[0]) if np.ptp(values) == 0 else "noise" for values in changed]
+    assert set(kinds) <= {255 - 70, 0, 255, "noise"}
+    assert len(set(kinds)) == min(4, len(kinds))
 
 
 def test_the_threshold_is_an_order_statistic_of_the_held_out_scores(bundle: Bundle, tmp_path: Path) -> None:

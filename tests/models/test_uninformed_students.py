@@ -179,13 +179,10 @@ def test_the_teachers_see_good_images_and_in_training_pseudo_anomalous_ones(trai
     assert all(np.array_equal(one, images[changed].numpy()) for one in shown)
 
 
-def test_pseudo_anomalies_are_drawn_in_training_and_a_watched_loss_is_the_same_each_time():
-    method = made().eval()
+def test_pseudo_anomalies_are_drawn_from_the_seed_in_training():
+    method = made().train()
     features = method.teacher_features(TRAIN[:3])
     with torch.no_grad():
-        watched = method(TRAIN[:3], features)
-        assert torch.equal(watched, method(TRAIN[:3], features))
-        method.train()
         torch.manual_seed(1)
         one, other = method(TRAIN[:3], features), method(TRAIN[:3], features)
         torch.manual_seed(1)
