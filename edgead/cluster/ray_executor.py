@@ -77,8 +77,14 @@ class RayExecutor:
         import ray
 
         gpus = self._gpus(job)
+        # A worker whose node is being lost may live for a moment more; then its job ends with
+        # Ray's "Broken pipe". Errors of the job itself are in its result.
         task = ray.remote(_run_on_worker).options(
-            num_cpus=self._cpus, num_gpus=gpus, max_retries=RETRIES, name=f"edgead {job.name}"
+            num_cpus=self._cpus,
+            num_gpus=gpus,
+            max_retries=RETRIES,
+            retry_exceptions=[OSError],
+            name=f"edgead {job.name}",
         )
         _log.info("%s: sent to the cluster", job.name)
         return task.remote(job, objects.take(job), self._cpus, gpus, self._versions)

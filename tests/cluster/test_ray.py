@@ -236,6 +236,27 @@ def test_a_cluster_that_is_silent_for_a_moment_ends_no_job(cluster, tmp_path, ca
         assert ray.is_initialized()
 
 
+def test_a_job_whose_worker_loses_its_node_runs_again(cluster, tmp_path, monkeypatch):
+    """A worker that outlives its node for a moment ends its job with an OSError of Ray, "Broken pipe"."""
+    whole, tries = ray_executor._run_on_worker, tmp_path / "tries"
+    tries.mkdir()
+
+    def losing(*arguments):
+        number = len(list(tries.iterdir()))
+        (tries / str(number)).touch()
+        if number == 0:
+            raise OSError("Broken pipe")
+        return whole(*arguments)
+
+    monkeypatch.setattr(ray_executor, "_run_on_worker", losing)
+    bundle = write_brightness_bundle(tmp_path / "washer", ModelSize(SIZE_PX, SIZE_PX), LEVEL)
+    job = Job("one", tmp_path / "out", (bundle, bundle / "manifest.json"), (("edgead", "info", str(bundle)),))
+    with open_executor(f"ray:{cluster.address}") as executor:
+        assert [error for _, error in executor.run([job], None)] == [None]
+    assert len(list(tries.iterdir())) == 2
+    assert (job.folder / "log.txt").is_file()
+
+
 def test_a_node_that_is_lost_but_still_listed_prevents_no_connection(cluster, caplog, monkeypatch):
     """As in the seconds until the head notices that a node is lost."""
     lost = "ab" * 28
