@@ -52,7 +52,7 @@ def build_once(run: Run, built: list[Bundle]) -> Bundle:
 
 def test_from_run(benchmark: BenchmarkFixture, run: Run, built: list[Bundle]) -> None:
     assert not built, "this test is the first"
-    bundle = benchmark.pedantic(build_once, (run, built), rounds=1)  # type: ignore[no-untyped-call]
+    bundle = benchmark.pedantic(build_once, (run, built), rounds=1)
     assert (bundle.manifest.precision, bundle.manifest.verified) == ("fp32", True)
 
 
@@ -70,7 +70,7 @@ def test_from_bundle(
             options |= BuildOptions(calibrate_on="train", cache=out.with_suffix(".json"))
         return edgead.build(source, out, **options)
 
-    bundle = benchmark.pedantic(build, rounds=3)  # type: ignore[no-untyped-call]
+    bundle = benchmark.pedantic(build, rounds=3)
     benchmark.extra_info["model_bytes"] = (bundle.path / "model.onnx").stat().st_size
     assert (bundle.manifest.precision, bundle.manifest.verified) == (precision, True)
     # The held-out images of the run are found again.

@@ -81,7 +81,7 @@ def test_anomaly_map(benchmark: BenchmarkFixture, form: Form, fusion: Fusion) ->
     teacher = [rng.standard_normal((1, *shape), np.float32) for shape in SHAPES]
     student = [t + 0.3 * rng.standard_normal(t.shape, np.float32) for t in teacher]
     run = form(HeadSpec(256, 256, fusion), teacher, student)
-    maps, scores = benchmark.pedantic(run, rounds=50, warmup_rounds=3)  # type: ignore[no-untyped-call]
+    maps, scores = benchmark.pedantic(run, rounds=50, warmup_rounds=3)
     oracle_map, oracle_score = anomaly_map(teacher, student, 256, 256, fusion)
     assert maps.shape == (1, 1, 256, 256)
     np.testing.assert_allclose(maps, oracle_map, rtol=0.0, atol=TOLERANCE)

@@ -42,9 +42,7 @@ def wedge(height: int, width: int) -> UInt8Array:
 @pytest.mark.parametrize("fit", FITS)
 def test_fit(benchmark: BenchmarkFixture, fit: Fit, frame_px: tuple[int, int]) -> None:
     image, view = wedge(*frame_px), View(fit=fit)
-    framing, batch = benchmark.pedantic(  # type: ignore[no-untyped-call]
-        cut_image, (image, view, SIZE), rounds=50, warmup_rounds=3
-    )
+    framing, batch = benchmark.pedantic(cut_image, (image, view, SIZE), rounds=50, warmup_rounds=3)
     assert (batch.shape, batch.dtype) == ((1, 256, 256, 3), np.uint8)
     assert batch.flags.c_contiguous
     # The part is in the middle, whatever the fit.
@@ -60,9 +58,7 @@ def test_fit(benchmark: BenchmarkFixture, fit: Fit, frame_px: tuple[int, int]) -
 def test_decode(benchmark: BenchmarkFixture, tmp_path: Path, suffix: str, largest_error: float) -> None:
     image, file = wedge(*FULL_HD), tmp_path / f"frame{suffix}"
     assert cv2.imwrite(str(file), image[..., ::-1])
-    decoded = benchmark.pedantic(  # type: ignore[no-untyped-call]
-        read_image, (file,), rounds=20, warmup_rounds=2
-    )
+    decoded = benchmark.pedantic(read_image, (file,), rounds=20, warmup_rounds=2)
     benchmark.extra_info["file_bytes"] = file.stat().st_size
     assert (decoded.shape, decoded.dtype) == ((1080, 1920, 3), np.uint8)
     # JPEG is lossy, most of all at the edges of the part.

@@ -47,7 +47,7 @@ def test_train(benchmark: BenchmarkFixture, parts: Path, tmp_path: Path, method:
         )
 
     # A second round would find a finished run, and not train again.
-    run = benchmark.pedantic(train, rounds=1)  # type: ignore[no-untyped-call]
+    run = benchmark.pedantic(train, rounds=1)
     rows: list[dict[str, Any]] = json.loads((run.path / METRICS_FILE).read_text(encoding="utf-8"))
     seconds = [row["seconds"] for row in rows[1:]]
     benchmark.extra_info |= {

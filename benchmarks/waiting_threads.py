@@ -115,6 +115,7 @@ def measure(bundle: Path, rounds: int) -> dict[bool, dict[str, list[tuple[float,
         for awake in (False, True) if number % 2 else (True, False):
             for process in loops:
                 os.kill(process.pid or 0, signal.SIGCONT if awake else signal.SIGSTOP)
+            # The scheduler moves the loops to their cores, or away from them.
             time.sleep(0.3)
             for name in CONTESTANTS if number % 4 < 2 else reversed(CONTESTANTS):
                 lines[name].send(True)
