@@ -1,13 +1,19 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 import edgead
 from edgead.errors import InputError
+from edgead.imaging.sharpness import sharpness
+from edgead.imaging.view import WHOLE
 from edgead.scoring.threshold import Threshold
 from edgead.streaming import StreamPolicy
 from edgead.streaming.exposure import BRIGHT_LEVEL, DARK_LEVEL, ExposureLimits
+from edgead.streaming.plan import CameraPlan
+from edgead.streaming.start import _policy
 from tests.helpers.brightness_bundle import write_brightness_bundle
 from tests.helpers.stream_parts import SIZE
 
@@ -41,6 +47,16 @@ def test_the_limits_of_exposure_come_from_the_images_of_the_part(tmp_path: Path)
             # Without the chart, which is the last.
             np.testing.assert_array_equal(images, golden.images[:-1][golden.part[:-1] == number])
             assert len(images) > 0
+
+
+def test_the_edges_of_synthetic_defects_set_no_limit_for_blur() -> None:
+    good = np.full((1, 64, 64, 3), 90, np.uint8)
+    defect = good.copy()
+    defect[:, 20:30, 20:30] = 255
+    assert sharpness(defect[0]) is not None
+    both = np.concatenate([good, defect])
+    model = SimpleNamespace(golden_images=lambda part: both, bundle=None, view=WHOLE)
+    assert _policy(cast("Any", model), CameraPlan("frames"), "washer").sharpness is None
 
 
 def test_limits_without_images_are_the_general_ones_and_images_only_widen_them() -> None:
