@@ -1,26 +1,31 @@
-"""What single steps of the training of RD give: batch size, number of steps, images in four turns, and usual features.
+"""What single steps of the training of RD give, each against the same training without it.
 
-    python benchmarks/accuracy_steps.py ../shared/data/screw --batch 4 --steps 1300
-    python benchmarks/accuracy_steps.py ../shared/data/screw --batch 4 --steps 1300 --turns
-    python benchmarks/accuracy_steps.py ../shared/data/transistor --batch 4 --steps 900 --shares 0 0.25 0.5 1
+    python benchmarks/accuracy_steps.py ../shared/data/screw --changes none denoising --seeds 0 1 2
+    python benchmarks/accuracy_steps.py ../shared/data/transistor --changes none --shares 0 0.25 0.5 1
 
-The images are those of `edgead train` with its defaults. The student is trained in bfloat16 on features that the
-teacher computes once. Each line has the held-out loss per position, which needs no label, and the image and pixel AUROC
-of the test images.
+The images are those of `edgead train` with its defaults, and so is the training, with half as many epochs. The
+student is trained on features that the teacher computes once. A line has the held-out loss for each position and the
+image AUROC of faint drawn defects, which need no label, and the image and pixel AUROC of the test images.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from edgead.data import open_dataset
+from edgead.data import Dataset, open_dataset
+from edgead.data.pseudo_anomalies.draem import pseudo_anomalies
+from edgead.data.pseudo_anomalies.textures import ProceduralTextures
+from edgead.data.synthetic.defects import DEFECTS, add_defect
 from edgead.evaluation.dataset_scores import score_dataset
 from edgead.evaluation.evaluate import evaluate
 from edgead.imaging.preprocess import ModelSize
@@ -28,12 +33,63 @@ from edgead.models import create_method, rd
 from edgead.models.base import DistillationMethod
 from edgead.models.components.head import cosine_map
 from edgead.models.components.teacher import DEFAULT_TEACHER, create_teacher
+from edgead.scoring.metrics import auroc
 from edgead.training.alignment import alignment_from_spread, alignment_spread
 from edgead.training.images import log_budget, read_images
 from edgead.training.scale_weights import scale_weights, spread_images
 from edgead.training.session import TorchSession
 
 Features = list[Tensor]
+
+DISTURBED = 4
+"""Disturbed copies of each image, of `denoising`; as many images of a batch are as they are."""
+
+DECAY = 0.99
+"""Of `averaged`: share of the old mean of the weights that a step keeps, so about 100 steps are averaged."""
+
+FAINT, FAINT_CONTRAST = 100, 0.25
+"""Number of drawn defects, and the share of their contrast."""
+
+
+class Change(NamedTuple):
+    """One step of the training; the fields are the defaults of `rd`."""
+
+    batch: int = 4
+    turns: int = 1
+    disturbed: bool = False
+    averaged: bool = False
+    loss: str = "hard-positions"
+    teacher: str = DEFAULT_TEACHER
+
+
+CHANGES = {
+    "none": Change(),
+    "batches-of-8": Change(batch=8),
+    "batches-of-16": Change(batch=16),
+    "turns": Change(turns=4),
+    "denoising": Change(disturbed=True),
+    "averaged": Change(averaged=True),
+    "per-position": Change(loss="per-position"),
+    "flattened": Change(loss="flattened"),
+    "lite1": Change(teacher="tf_efficientnet_lite1"),
+    "lite2": Change(teacher="tf_efficientnet_lite2"),
+}
+
+
+class Part(NamedTuple):
+    """Images (N, H, W, 3) uint8 of a part."""
+
+    dataset: Dataset
+    good: np.ndarray
+    held_out: np.ndarray
+    faint: np.ndarray
+
+
+class Views(NamedTuple):
+    """Features of all images in several views: what the student sees, and what it has to reproduce."""
+
+    seen: list[Features]
+    wanted: list[Features]
 
 
 def features_of(method: DistillationMethod, images: np.ndarray) -> Features:
@@ -50,50 +106,63 @@ def batch_of(features: Features, numbers: Tensor) -> Features:
     return [x[numbers].float().contiguous(memory_format=torch.channels_last) for x in features]
 
 
-def train(method: DistillationMethod, turns: list[Features], batch: int, steps: int, seed: int) -> float:
-    """Train the student, and end its stage.
+def views_of(method: DistillationMethod, good: np.ndarray, change: Change, seed: int) -> Views:
+    """Compute the features of the training images, in each turn, or as they are and disturbed."""
+    turned = [features_of(method, np.rot90(good, turn, (1, 2))) for turn in range(change.turns)]
+    if not change.disturbed:
+        return Views(turned, turned)
+    rng = np.random.default_rng(seed)
+    copies = [pseudo_anomalies(good, ProceduralTextures(), rng)[0] for _ in range(DISTURBED)]
+    return Views(turned * DISTURBED + [features_of(method, copy) for copy in copies], turned * 2 * DISTURBED)
 
-    Args:
-        method: Untrained method.
-        turns: Features of all images in each turn; an image of a batch is in one turn, drawn at random.
-        batch: Images in a batch.
-        steps: Number of steps.
-        seed: Seed of the order and the turns.
 
-    Returns:
-        CPU time of the steps, in seconds.
-    """
-    count, generator = len(turns[0][0]), torch.Generator().manual_seed(seed)
-    optimizer = method.optimizer(method.hyperparameters.learning_rate)
-    scheduler = method.scheduler(optimizer, steps)
-    method.train()
-    began, order = time.process_time(), torch.empty(0, dtype=torch.int64)
+def drawn_views(views: list[Features], drawn: Tensor, numbers: Tensor) -> Features:
+    """Return a batch with the drawn view of each image."""
+    singles = [batch_of(views[int(view)], number[None]) for view, number in zip(drawn, numbers, strict=True)]
+    return [torch.cat(scale) for scale in zip(*singles, strict=True)]
+
+
+def batches(views: Views, batch: int, steps: int, seed: int) -> Iterator[tuple[Features, Features]]:
+    """Draw batches: the images in a random order, each in a random view."""
+    count, generator = len(views.seen[0][0]), torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
         if len(order) < batch:
             order = torch.randperm(count, generator=generator)
         numbers, order = order[:batch], order[batch:]
-        drawn = torch.randint(len(turns), (batch,), generator=generator)
-        singles = [batch_of(turns[turn], number[None]) for turn, number in zip(drawn, numbers, strict=True)]
-        teacher = [torch.cat(scale) for scale in zip(*singles, strict=True)]
-        with torch.autocast("cpu", torch.bfloat16):
-            student = method.student_features(torch.empty(0), teacher)
+        drawn = torch.randint(len(views.seen), (batch,), generator=generator)
+        yield drawn_views(views.seen, drawn, numbers), drawn_views(views.wanted, drawn, numbers)
+
+
+def train(method: DistillationMethod, views: Views, change: Change, epochs: int, seed: int) -> float:
+    """Train the student; return the CPU time of the steps, in seconds."""
+    steps = epochs * len(views.seen[0][0]) // change.batch
+    optimizer = method.optimizer(method.hyperparameters.learning_rate)
+    scheduler = method.scheduler(optimizer, steps)
+    averaged = AveragedModel(method, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)
+    method.train()
+    began = time.process_time()
+    for seen, wanted in batches(views, change.batch, steps, seed):
         optimizer.zero_grad()
-        method.loss(teacher, [x.float() for x in student]).backward()
+        method.loss(wanted, method.student_features(torch.empty(0), seen)).backward()
         optimizer.step()
         scheduler.step()
-    seconds = time.process_time() - began
-    end(method, turns[0])
-    return seconds
+        if change.averaged:
+            averaged.update_parameters(method)
+    if change.averaged:
+        method.load_state_dict(averaged.module.state_dict())
+    return time.process_time() - began
 
 
 @torch.no_grad()
-def end(method: DistillationMethod, features: Features) -> None:
-    """Set the usual features of aligned parts, as the end of a training does."""
+def end(method: DistillationMethod, features: Features, good: np.ndarray) -> None:
+    """Set the usual features of aligned parts and the weights of the scales, as the end of a training does."""
     method.eval()
     method.finish_stage(
         (torch.empty(len(numbers)), batch_of(features, numbers))
         for numbers in torch.arange(len(features[0])).split(16)
     )
+    method.head = replace(method.head, weights=scale_weights(method, spread_images([good])))
 
 
 @torch.no_grad()
@@ -107,42 +176,66 @@ def held_out_loss(method: DistillationMethod, features: Features) -> float:
     return float(np.mean(losses))
 
 
+def faint_defects(images: np.ndarray) -> np.ndarray:
+    """Draw defects of a part of their contrast on images, the kinds in turn, the same ones for every training."""
+    rng, found = np.random.default_rng(0), []
+    for number in range(FAINT):
+        image = images[number % len(images)]
+        drawn = add_defect(image, DEFECTS[number % len(DEFECTS)], rng)[0]
+        found.append(image + FAINT_CONTRAST * (drawn.astype(np.float32) - image))
+    return np.rint(np.stack(found)).astype(np.uint8)
+
+
+def faint_auroc(session: TorchSession, part: Part) -> float:
+    """Return the image AUROC of the faint defects against the held-out images."""
+    images = np.concatenate([part.held_out, part.faint])
+    scores = session.infer(images).anomaly_score
+    return auroc(scores, np.arange(len(images)) >= len(part.held_out))
+
+
+def measure(part: Part, change: Change, epochs: int, seed: int, shares: list[float]) -> Iterator[str]:
+    """Train one student, and describe it with each share of usual features."""
+    size = ModelSize.parse("256")
+    torch.manual_seed(seed)
+    teacher = create_teacher(change.teacher, "package")
+    alignment = alignment_from_spread(
+        alignment_spread(teacher, torch.from_numpy(part.good), torch.from_numpy(part.held_out))
+    )
+    method = create_method("rd", teacher, size, change.loss, alignment)
+    views, watched = views_of(method, part.good, change, seed), features_of(method, part.held_out)
+    seconds = train(method, views, change, epochs, seed)
+    for share in shares if alignment == "aligned" else [0.0]:
+        rd.USUAL_SHARE = share
+        method.begin_stage([])
+        end(method, views.wanted[0], part.good)
+        session = TorchSession(method)
+        evaluation = evaluate(score_dataset(session, part.dataset.test, size), None)
+        yield (
+            f"{alignment}, share {share:g}, {seconds:.0f} CPU s, held-out loss {held_out_loss(method, watched):.4f}, "
+            f"faint {faint_auroc(session, part):.4f}, image {evaluation.image_auroc:.4f}, "
+            f"pixel {evaluation.pixel_auroc:.4f}, AUPRO {evaluation.aupro:.4f}"
+        )
+
+
 def main() -> None:
-    """Train one student and print one line for each share of usual features."""
+    """Train a student for each change and seed, and print its lines."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, help="folder of one part, with test images")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=1300)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--turns", action="store_true", help="train on all four quarter turns")
+    parser.add_argument("--changes", nargs="+", choices=CHANGES, default=["none"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--shares", type=float, nargs="+", default=[rd.USUAL_SHARE])
     options = parser.parse_args()
     dataset, size = open_dataset(options.data), ModelSize.parse("256")
-    part = read_images(dataset, size, options.seed, False, log_budget(dataset, "auto", 0.01))
-    good, held_out = part.trained.images, part.held_out.images
-    torch.manual_seed(options.seed)
-    teacher = create_teacher(DEFAULT_TEACHER, "package")
-    alignment = alignment_from_spread(
-        alignment_spread(teacher, torch.from_numpy(good), torch.from_numpy(held_out))
-    )
-    method = create_method("rd", teacher, size, "hard-positions", alignment)
-    turns = [features_of(method, np.rot90(good, turn, (1, 2))) for turn in range(4 if options.turns else 1)]
-    watched = features_of(method, held_out)
-    seconds = train(method, turns, options.batch, options.steps, options.seed)
-    for share in options.shares if alignment == "aligned" else [0.0]:
-        rd.USUAL_SHARE = share
-        end(method, turns[0])
-        method.head = replace(method.head, weights=scale_weights(method, spread_images([good])))
-        evaluation = evaluate(score_dataset(TorchSession(method), dataset.test, size), None)
-        loss = held_out_loss(method, watched)
-        print(
-            f"{options.data.name} {alignment} batch {options.batch} steps {options.steps} turns {len(turns)} "
-            f"share {share:g} seed {options.seed}: {seconds:.0f} s, held-out loss {loss:.4f}, "
-            f"image AUROC {evaluation.image_auroc:.4f}, pixel AUROC {evaluation.pixel_auroc:.4f}",
-            flush=True,
-        )
+    for seed in options.seeds:
+        read = read_images(dataset, size, seed, False, log_budget(dataset, "auto", 0.01))
+        held_out = np.asarray(read.held_out.images)
+        part = Part(dataset, np.asarray(read.trained.images), held_out, faint_defects(held_out))
+        for change in options.changes:
+            for line in measure(part, CHANGES[change], options.epochs, seed, options.shares):
+                print(f"{options.data.name} {change} seed {seed}: {line}", flush=True)
 
 
 if __name__ == "__main__":

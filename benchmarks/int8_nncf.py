@@ -130,9 +130,11 @@ def rows(python: Path, path: Path) -> list[list[str]]:
                 "mixed", shape, lambda count: np.asarray(run.training_images(count).images[:])
             ),
         )
-        int8 = judge.converter(Calibrating(cache=folder / "calibration.json")).graph("int8").model
+        converter = judge.converter(Calibrating(cache=folder / "calibration.json"))
         sessions["float32", ""] = OpenVinoSession(judge.model, threads=1)
-        sessions["edgead", ""] = OpenVinoSession(int8, precision="int8", threads=1)
+        for candidate in ("int8", "int8-less-float"):
+            model = converter.graph(candidate).model
+            sessions[f"edgead, {candidate}", ""] = OpenVinoSession(model, precision="int8", threads=1)
         for fix in FIXES:
             out = folder / f"{fix}.xml"
             task = json.dumps([str(exact), str(stored), str(out), fix])

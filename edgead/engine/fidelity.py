@@ -94,6 +94,16 @@ class Tolerance:
             factors=factors,
         )
 
+    def halved(self) -> Tolerance:
+        """Return the tolerance with half of each limit; the rank correlation is half as far from 1."""
+        return Tolerance(
+            map_error=self.map_error / 2.0,
+            score_error=self.score_error / 2.0,
+            rank_correlation_min=(1.0 + self.rank_correlation_min) / 2.0,
+            decision_flips=self.decision_flips / 2.0,
+            auroc_loss=self.auroc_loss / 2.0,
+        )
+
 
 def exact_limits(threshold: float) -> ToleranceLimits:
     """Compute the limits for two float32 models.

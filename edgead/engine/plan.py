@@ -14,8 +14,8 @@ from edgead.engine.precision_converter import (
     CANDIDATE_PRECISIONS,
     Calibrating,
     CandidatePrecision,
-    known_name,
 )
+from edgead.engine.settings import known_name
 from edgead.engine.target import Target, find_target
 from edgead.errors import InputError
 from edgead.files.arguments import PlanOptions, checked_options

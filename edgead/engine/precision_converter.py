@@ -12,21 +12,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from edgead.engine.calibration_images import CALIBRATE_ON, CalibrateOn, calibration_images
 from edgead.engine.fidelity import Precision
-from edgead.errors import InputError, needs_extra
+from edgead.engine.settings import known_name
+from edgead.errors import PrecisionError, needs_extra
 from edgead.export.precision.clipping import ALGORITHMS, Algorithm
 from edgead.types import Quantize, UInt8Array
 
 if TYPE_CHECKING:
     from edgead.export.precision.calibration import Calibration
 
-CandidatePrecision = Literal["int8", "int8-sensitive-fp16", "int8-student", "fp16", "fp16-fp32-tail", "fp32"]
+CandidatePrecision = Literal[
+    "int8-less-float", "int8", "int8-sensitive-fp16", "int8-student", "fp16", "fp16-fp32-tail", "fp32"
+]
 CANDIDATE_PRECISIONS: tuple[CandidatePrecision, ...] = get_args(CandidatePrecision)
-
-Name = TypeVar("Name", bound=str)
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +124,8 @@ class PrecisionConverter:
             The converted graph.
 
         Raises:
-            PrecisionError: If the graph cannot be converted, or the cached calibration is stale.
+            PrecisionError: If the graph cannot be converted, the cached calibration is stale, or no layer of `int8` is
+                left for `int8-less-float` to convert.
             DataError: If there are too few images to calibrate on.
             MissingExtraError: If onnx is missing.
         """
@@ -132,9 +134,13 @@ class PrecisionConverter:
         if candidate_precision in ("fp16", "fp16-fp32-tail"):
             return self._half(with_tail=candidate_precision == "fp16")
         if candidate_precision == "int8-student":
-            return self._int8("student")
+            return self._int8("student", self._in_float)
+        if candidate_precision == "int8-less-float":
+            if self._in_float_if_faster == self._in_float:
+                raise PrecisionError("it is the same as int8", hint="build int8")
+            return self._int8("all", self._in_float_if_faster)
         sensitive = self._sensitive if candidate_precision == "int8-sensitive-fp16" else ()
-        return self._int8("all", sensitive, in_fp16=sensitive)
+        return self._int8("all", self._in_float, sensitive)
 
     def teacher_in_int8(self) -> ConvertedModel:
         """Convert the teacher alone to INT8, which shows its share of the errors. The student stays in float.
@@ -145,7 +151,7 @@ class PrecisionConverter:
         with needs_extra("build", _PURPOSE):
             from edgead.export.precision.quantize import layers_to_quantise
 
-        return self._int8("all", layers_to_quantise(self._exact, "student"))
+        return self._int8("all", (*self._in_float, *layers_to_quantise(self._exact, "student")))
 
     @cached_property
     def multiplied_scales(self) -> int:
@@ -232,6 +238,13 @@ class PrecisionConverter:
         return float_layers(self._exact, self.calibration.harm)
 
     @cached_property
+    def _in_float_if_faster(self) -> tuple[str, ...]:
+        """Find the names of the layers that the faster INT8 leaves in float for their harm."""
+        from edgead.export.precision.sensitivity import FASTER_TARGET, float_layers
+
+        return float_layers(self._exact, self.calibration.harm, FASTER_TARGET)
+
+    @cached_property
     def _sensitive(self) -> tuple[str, ...]:
         """Find the names of the sensitive layers among those that INT8 does not leave in float."""
         harm = self.calibration.harm
@@ -252,9 +265,9 @@ class PrecisionConverter:
         return ConvertedModel(file_from_graph(half), "fp16", {})
 
     def _int8(
-        self, quantize: Quantize, excluded: Sequence[str] = (), in_fp16: Sequence[str] = ()
+        self, quantize: Quantize, in_float: Sequence[str], in_fp16: Sequence[str] = ()
     ) -> ConvertedModel:
-        """Convert to INT8 without some layers, and some of these to float16."""
+        """Convert to INT8 without some layers: those that stay in float, and those that become float16."""
         calibration = self.calibration
         from edgead.export.graph_sections import with_followers
         from edgead.export.head.model_file import file_from_graph
@@ -266,7 +279,7 @@ class PrecisionConverter:
             calibration.clipping_limits,
             quantize,
             calibration.bias_corrections,
-            {*self._in_float, *excluded},
+            {*in_float, *in_fp16},
         )
         if self._half_beside_int8:
             graph = float16_from_float32(graph, self._equalised_maxima)
@@ -277,24 +290,7 @@ class PrecisionConverter:
             "calibrate_on": self._calibrating.calibrate_on,
             "algorithm": calibration.algorithm,
             "images": calibration.images,
-            "in_float": list(self._in_float),
+            "in_float": list(in_float),
             "in_fp16": list(in_fp16),
         }
         return ConvertedModel(file_from_graph(graph), "int8", {"calibration": details}, calibration.to_json())
-
-
-def known_name(option: str, value: str, known: tuple[Name, ...]) -> Name:
-    """Return the known name that equals the value of an option.
-
-    Args:
-        option: Name of the option, for the message.
-        value: Value of the option.
-        known: Known names.
-
-    Raises:
-        InputError: If the value is no known name.
-    """
-    for name in known:
-        if name == value:
-            return name
-    raise InputError(f"unknown {option} {value!r}", hint=f"choose one of {', '.join(known)}")

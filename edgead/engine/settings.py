@@ -1,4 +1,4 @@
-"""Settings of an engine in a target, checked before a build that may take an hour.
+"""Settings of an engine in a target, and names of choices, checked before a build that may take an hour.
 
 This module imports no library of a vendor, so a target can be read on a machine without a compiler.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TypeVar
 
 from edgead.errors import InputError
 from edgead.runtime.tensorrt.engine_record import HARDWARE_COMPATIBILITIES
+
+Name = TypeVar("Name", bound=str)
 
 MAX_BATCH = 4096
 MAX_WORKSPACE_MIB = 2**20
@@ -98,3 +101,20 @@ class TensorRTSettings:
             raise InputError(
                 f"compute_capabilities is {self.compute_capabilities!r}", hint="give each of them once"
             )
+
+
+def known_name(option: str, value: str, known: tuple[Name, ...]) -> Name:
+    """Return the known name that equals the value of an option.
+
+    Args:
+        option: Name of the option, for the message.
+        value: Value of the option.
+        known: Known names.
+
+    Raises:
+        InputError: If the value is no known name.
+    """
+    for name in known:
+        if name == value:
+            return name
+    raise InputError(f"unknown {option} {value!r}", hint=f"choose one of {', '.join(known)}")

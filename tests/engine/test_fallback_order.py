@@ -6,6 +6,7 @@ quick; everything else is real.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -25,12 +26,12 @@ from edgead.engine.build import build_bundle
 from edgead.engine.fidelity import Tolerance
 from edgead.engine.plan import Plan
 from edgead.engine.precision_converter import (
-    CANDIDATE_PRECISIONS,
     Calibrating,
     CandidatePrecision,
     ConvertedModel,
     PrecisionConverter,
 )
+from edgead.engine.target import find_target
 from edgead.errors import PrecisionError, VerificationError
 from edgead.export.precision.quantize import int8_from_float32
 from edgead.imaging.preprocess import ModelSize
@@ -44,9 +45,11 @@ from tests.helpers.toy_run import PART, ToyRun
 SIZE = ModelSize(HEIGHT, WIDTH)
 GOOD = toy_images(12, seed=5)
 INT8 = ("int8", "int8-sensitive-fp16", "int8-student")
+# What TensorRT tries.
+ORDER = find_target(None, "jetson-orin")[1].fallback_order
 NOTHING = Tolerance(0.0, 0.0, 1.0, 0.0, 0.0)
 ANYTHING = Tolerance(10.0, 10.0, -1.0, 1.0, 1.0)
-TARGET = replace(Plan().target, fallback_order=CANDIDATE_PRECISIONS)
+TARGET = replace(Plan().target, fallback_order=ORDER)
 
 
 @dataclass
@@ -112,7 +115,7 @@ def sabotage(monkeypatch: pytest.MonkeyPatch, *candidate_precisions: str) -> Non
 def logged(caplog: pytest.LogCaptureFixture) -> list[Any]:
     """The candidate precision of each line that was logged while candidate precisions were tried."""
     lines = [record.getMessage() for record in caplog.records if record.module == "candidate_precisions"]
-    return [next(word for word in line.split() if word in CANDIDATE_PRECISIONS) for line in lines]
+    return [next(word for word in line.split() if word in ORDER) for line in lines]
 
 
 def fallback_order(bundle: Bundle) -> list[tuple[str, bool]]:
@@ -165,7 +168,7 @@ def test_with_all_int8_sabotaged_the_candidate_precision_is_float16(
 ) -> None:
     sabotage(monkeypatch, *INT8)
     int8: tuple[CandidatePrecision, ...] = INT8[::-1] if backwards else INT8
-    bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder, *int8, *CANDIDATE_PRECISIONS[3:]))
+    bundle = build_bundle(GraphRun(), tmp_path / "x", plan(folder, *int8, *ORDER[3:]))
     assert (bundle.manifest.precision, bundle.manifest.verification["candidate_precision"]) == (
         "fp16",
         "fp16",
@@ -188,9 +191,7 @@ def test_float32_is_the_last_resort_and_is_what_it_was(folder: Path, tmp_path: P
         "fp32",
         "fp32",
     )
-    assert fallback_order(bundle) == [
-        (candidate_precision, False) for candidate_precision in CANDIDATE_PRECISIONS[:-1]
-    ]
+    assert fallback_order(bundle) == [(candidate_precision, False) for candidate_precision in ORDER[:-1]]
     assert bundle.file("model.onnx").read_bytes() == GraphRun().graph
     plain = build_bundle(GraphRun(), tmp_path / "plain")
     assert bundle.manifest.thresholds[PART] == plain.manifest.thresholds[PART]
@@ -200,18 +201,18 @@ def test_float32_is_the_last_resort_and_is_what_it_was(folder: Path, tmp_path: P
 def test_a_tolerance_that_nothing_holds_writes_nothing(folder: Path, tmp_path: Path) -> None:
     old = build_bundle(GraphRun(), tmp_path / "old").path
     before = {file.name: file.read_bytes() for file in old.iterdir()}
-    wanted = plan(folder, *CANDIDATE_PRECISIONS[:-1], int8=NOTHING, fp16=NOTHING)
+    wanted = plan(folder, *ORDER[:-1], int8=NOTHING, fp16=NOTHING)
     for target in (old, tmp_path / "new"):
         with pytest.raises(VerificationError) as refusal:
             build_bundle(GraphRun(), target, wanted)
         assert refusal.value.exit_code == 3
         assert "\n" not in str(refusal.value)
-        assert ", ".join(CANDIDATE_PRECISIONS[:-1]) in refusal.value.what
+        assert ", ".join(ORDER[:-1]) in refusal.value.what
         assert "'cpu'" in refusal.value.what
         assert refusal.value.hint is not None
         assert "--target" in refusal.value.hint
         headings = [line.split()[0] for line in refusal.value.table if " images" in line]
-        assert headings == list(CANDIDATE_PRECISIONS[:-1])
+        assert headings == list(ORDER[:-1])
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert {file.name: file.read_bytes() for file in old.iterdir()} == before
 
@@ -451,6 +452,47 @@ def test_beside_int8_is_no_float32_if_half_is_asked_for(
     for name in int8:
         assert [producer[tensor].op_type for tensor in producer[name].input[:2]] == ["DequantizeLinear"] * 2
     assert [opset.version for opset in model.opset_import if opset.domain == ""] == [19]
+
+
+def with_harm_of_one_layer(folder: Path) -> None:
+    """Calibrate, and say that one layer does more harm than INT8 allows, and less than INT8 with less in float does."""
+    made(folder, "int8")
+    file = folder / "clipping_limits.json"
+    harm = {"conv_t": 0.0, "down": 0.005**2, "main": 0.0, "sum": 0.0}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "harm": harm}))
+
+
+def test_less_float_leaves_fewer_layers_in_float_for_their_harm(tmp_path: Path) -> None:
+    with_harm_of_one_layer(tmp_path)
+    in_float = {
+        name: made(tmp_path, name)[1].details["calibration"]["in_float"]
+        for name in ("int8", "int8-less-float")
+    }
+    assert in_float == {"int8": ["down"], "int8-less-float": []}
+    reads = {node.output[0]: node.input[0] for node in made(tmp_path, "int8-less-float")[0].graph.node}
+    assert reads["down"].endswith("_dq")
+
+
+def test_less_float_may_use_half_of_the_tolerance(tmp_path: Path) -> None:
+    with_harm_of_one_layer(tmp_path)
+
+    def built(name: str, map_error: float) -> dict[str, Any]:
+        int8 = replace(ANYTHING, map_error=map_error)
+        wanted = plan(tmp_path, "int8-less-float", "int8", int8=int8)
+        return build_bundle(GraphRun(), tmp_path / name, wanted).manifest.verification
+
+    first = built("anything", 10.0)
+    assert first["candidate_precision"] == "int8-less-float"
+    error = first["parts"][PART]["map_error_max"]
+    assert built("twice", 2.1 * error)["candidate_precision"] == "int8-less-float"
+    # INT8 errs less here, and is within the tolerance in any case.
+    assert built("less", 1.9 * error)["candidate_precision"] == "int8"
+
+
+def test_less_float_is_refused_where_int8_leaves_no_layer_in_float_for_its_harm(folder: Path) -> None:
+    assert made(folder, "int8")[1].details["calibration"]["in_float"] == []
+    with pytest.raises(PrecisionError):
+        made(folder, "int8-less-float")
 
 
 def test_half_beside_int8_decides_as_float32_beside_int8(folder: Path) -> None:

@@ -358,3 +358,9 @@ def test_the_root_changes_neither_ranks_nor_decisions() -> None:
     assert found[0].map_error_max != found[1].map_error_max
     same = compare_sessions(session(0.0), session(0.0), images, threshold, factors=3)
     assert (same.map_error_max, same.decision_flips) == (0.0, 0)
+
+
+def test_a_halved_tolerance_has_half_of_each_limit() -> None:
+    halved = Tolerance(0.3, 0.2, 0.95, 0.03, 0.01).halved()
+    assert asdict(halved) == pytest.approx(asdict(Tolerance(0.15, 0.1, 0.975, 0.015, 0.005)))
+    assert halved.limits(100).decision_flips_max == 1

@@ -33,7 +33,7 @@ def test_auto_times_the_candidates_and_keeps_the_fastest(tmp_path: Path, monkeyp
         "edgead.engine.candidate_precisions.inference_times_ms", lambda *_, **__: [next(times)]
     )
     auto = plan(tmp_path, "auto")
-    assert auto.candidate_precisions == ("int8", "int8-student", "fp32")
+    assert auto.candidate_precisions == ("int8-less-float", "int8", "int8-student", "fp32")
     auto = replace(auto, candidate_precisions=("int8", "fp32"))
     bundle = build_bundle(ToyRun(), tmp_path / "x", auto)
     assert (bundle.manifest.backend, bundle.manifest.target) == ("openvino", "intel")

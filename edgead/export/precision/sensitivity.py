@@ -6,8 +6,8 @@ for each layer: one computes the rounding error of every layer in one pass (`rou
 graph, to whose layers one of these errors at a time is added. The errors of layers are nearly independent, so the harm
 of several layers is about the sum.
 
-Layers stay in float, those with the most harm for their work first, until the expected error of the maps is below
-`TARGET` or `LARGEST_SHARE` of the multiplications is in float.
+Layers stay in float, those with the most harm for their work first, until the expected error of the maps is below a
+target or `LARGEST_SHARE` of the multiplications is in float.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from edgead.types import Float32Array, Float64Array, UInt8Array
 
 TARGET = 0.002
 """Expected root mean square of the map errors, as a share of the root mean square of the maps, that is small enough."""
+
+FASTER_TARGET = 0.01
+"""The same for the faster INT8 that `--precision auto` tries on OpenVINO (benchmarks/results/openvino.md)."""
 
 LARGEST_SHARE = 0.35
 """Largest share of the multiplications of a graph that may stay in float for their harm."""
@@ -78,12 +81,13 @@ def measured_harm(exact: ModelProto, quantised: ModelProto, images: UInt8Array) 
     return harm
 
 
-def float_layers(model: ModelProto, harm: Mapping[str, float]) -> tuple[str, ...]:
+def float_layers(model: ModelProto, harm: Mapping[str, float], target: float = TARGET) -> tuple[str, ...]:
     """Choose the layers that stay in float.
 
     Args:
         model: The float32 graph.
         harm: Harm of each layer, from `measured_harm`.
+        target: Expected error of the maps that is small enough, in the units of `TARGET`.
 
     Returns:
         The layers, the most harmful for their work first.
@@ -97,7 +101,7 @@ def float_layers(model: ModelProto, harm: Mapping[str, float]) -> tuple[str, ...
     chosen: list[str] = []
     share, expected = LARGEST_SHARE, sum(harm.values())
     for layer in sorted(harm, key=lambda layer: -harm[layer] / cost[layer]):
-        if expected > TARGET**2 and cost[layer] <= share:
+        if expected > target**2 and cost[layer] <= share:
             chosen.append(layer)
             share -= cost[layer]
             expected -= harm[layer]

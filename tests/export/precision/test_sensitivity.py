@@ -10,6 +10,7 @@ from edgead.export.cost import multiply_adds
 from edgead.export.precision.calibration import absolute_maxima_of
 from edgead.export.precision.quantize import int8_from_float32, layers_to_quantise, tensors_to_quantise
 from edgead.export.precision.sensitivity import (
+    FASTER_TARGET,
     IMAGES,
     LARGEST_SHARE,
     LEAST_SHARE,
@@ -110,3 +111,11 @@ def test_no_more_layers_stay_in_float_than_the_target_needs() -> None:
     assert float_layers(toy_graph(), harm) == ()
     # With the addition in float the rest is below the target.
     assert float_layers(toy_graph(), {**harm, "sum": 5.0}) == ("sum",)
+
+
+def test_the_target_can_be_larger_for_a_faster_graph() -> None:
+    # The root of the sum is 0.005: above 0.002 and below 0.01.
+    harm = {"down": 0.004**2, "main": 0.003**2}
+    assert (TARGET, FASTER_TARGET) == (0.002, 0.01)
+    assert set(float_layers(toy_graph(), harm)) == {"down", "main"}
+    assert float_layers(toy_graph(), harm, FASTER_TARGET) == ()
