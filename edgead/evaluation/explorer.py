@@ -118,6 +118,12 @@ class ScorePlot:
     defect: str
     unlabelled: str
 
+    @property
+    def tick_texts(self) -> tuple[str, ...]:
+        """Ticks with three digits. One that lies within a hundredth of the axis from 0 is 0."""
+        near = (self.high - self.low) / 100.0
+        return tuple("0" if abs(tick) < near else f"{tick:.3g}" for tick in self.ticks)
+
 
 def outcome(label: int | None, is_anomalous: bool) -> str:
     """Name the outcome of a decision.

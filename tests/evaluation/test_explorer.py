@@ -15,7 +15,7 @@ from edgead.evaluation import html as html_of_pages
 from edgead.evaluation.advice import FEW_IMAGES, WEAK_MAPS_GAP, advice
 from edgead.evaluation.dataset_scores import score_dataset
 from edgead.evaluation.evaluate import evaluate
-from edgead.evaluation.explorer import confusion, image_rows, outcome, score_plot
+from edgead.evaluation.explorer import ScorePlot, confusion, image_rows, outcome, score_plot
 from edgead.evaluation.html import page_template
 from edgead.evaluation.layers import PIXELS, SMALLEST_SIDE_PX, image_layers, layer_shape
 from edgead.evaluation.report import write_report
@@ -155,6 +155,13 @@ def test_the_plot_holds_all_scores_and_the_threshold(scores):
             assert heights
             assert all(0 < sign * height <= 50 for height in heights)
     assert score_plot(evaluate(scores, None), scores) is None
+
+
+def test_a_tick_beside_zero_is_zero():
+    plot = ScorePlot(4.07e-05, 0.36, (4.07e-05, 0.09, 0.180012, 0.27, 0.36), 0.0, "", "", "")
+    assert plot.tick_texts == ("0", "0.09", "0.18", "0.27", "0.36")
+    # On a short axis the same number is not near zero.
+    assert replace(plot, high=9e-05, ticks=(4.07e-05, 9e-05)).tick_texts == ("4.07e-05", "9e-05")
 
 
 def decoded(uri):
