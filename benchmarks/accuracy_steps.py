@@ -58,21 +58,14 @@ class Change(NamedTuple):
     turns: int = 1
     disturbed: bool = False
     averaged: bool = False
-    loss: str = "hard-positions"
-    teacher: str = DEFAULT_TEACHER
 
 
 CHANGES = {
     "none": Change(),
-    "batches-of-8": Change(batch=8),
     "batches-of-16": Change(batch=16),
     "turns": Change(turns=4),
     "denoising": Change(disturbed=True),
     "averaged": Change(averaged=True),
-    "per-position": Change(loss="per-position"),
-    "flattened": Change(loss="flattened"),
-    "lite1": Change(teacher="tf_efficientnet_lite1"),
-    "lite2": Change(teacher="tf_efficientnet_lite2"),
 }
 
 
@@ -197,11 +190,11 @@ def measure(part: Part, change: Change, epochs: int, seed: int, shares: list[flo
     """Train one student, and describe it with each share of usual features."""
     size = ModelSize.parse("256")
     torch.manual_seed(seed)
-    teacher = create_teacher(change.teacher, "package")
+    teacher = create_teacher(DEFAULT_TEACHER, "package")
     alignment = alignment_from_spread(
         alignment_spread(teacher, torch.from_numpy(part.good), torch.from_numpy(part.held_out))
     )
-    method = create_method("rd", teacher, size, change.loss, alignment)
+    method = create_method("rd", teacher, size, "hard-positions", alignment)
     views, watched = views_of(method, part.good, change, seed), features_of(method, part.held_out)
     seconds = train(method, views, change, epochs, seed)
     for share in shares if alignment == "aligned" else [0.0]:

@@ -124,8 +124,8 @@ class PrecisionConverter:
             The converted graph.
 
         Raises:
-            PrecisionError: If the graph cannot be converted, the cached calibration is stale, or no layer of `int8` is
-                left for `int8-less-float` to convert.
+            PrecisionError: If the graph cannot be converted, the cached calibration is stale, or `int8-less-float`
+                would be the same as `int8`.
             DataError: If there are too few images to calibrate on.
             MissingExtraError: If onnx is missing.
         """
@@ -137,7 +137,7 @@ class PrecisionConverter:
             return self._int8("student", self._in_float)
         if candidate_precision == "int8-less-float":
             if self._in_float_if_faster == self._in_float:
-                raise PrecisionError("it is the same as int8", hint="build int8")
+                raise PrecisionError("it is the same as int8", hint="give --precision int8")
             return self._int8("all", self._in_float_if_faster)
         sensitive = self._sensitive if candidate_precision == "int8-sensitive-fp16" else ()
         return self._int8("all", self._in_float, sensitive)

@@ -33,9 +33,9 @@ from edgead.runtime import timing
 from edgead.runtime.tensorrt import cuda
 from edgead.runtime.tensorrt import session as tensorrt
 from edgead.runtime.tensorrt.library import load_library
-from tests.engine.test_fallback_order import GraphRun
 from tests.fakes.cuda_driver import StandInDriver, stand_in_core
 from tests.fakes.tensorrt_runtime import StandInTensorRT
+from tests.helpers.graph_run import GraphRun
 from tests.helpers.toy_graph import toy_graph
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
