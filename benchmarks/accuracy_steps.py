@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy_steps.py ../shared/data/screw --changes none denoising --seeds 0 1 2
     python benchmarks/accuracy_steps.py ../shared/data/transistor --changes none --shares 0 0.25 0.5 1
+    python benchmarks/accuracy_steps.py ../shared/data/screw --teacher mobilenetv2_100 --teacher-weights FILE
 
 The images are those of `edgead train` with its defaults, and so is the training, with half as many epochs. The
 student is trained on features that the teacher computes once. A line has the held-out loss for each position and the
@@ -32,7 +33,7 @@ from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method, rd
 from edgead.models.base import DistillationMethod
 from edgead.models.components.head import cosine_map
-from edgead.models.components.teacher import DEFAULT_TEACHER, create_teacher
+from edgead.models.components.teacher import DEFAULT_TEACHER, Teacher, create_teacher
 from edgead.scoring.metrics import auroc
 from edgead.training.alignment import alignment_from_spread, alignment_spread
 from edgead.training.images import log_budget, read_images
@@ -47,6 +48,10 @@ DISTURBED = 4
 DECAY = 0.99
 """Of `averaged`: share of the old mean of the weights that a step keeps, so about 100 steps are averaged."""
 
+EASY_SHARE, EASY_GRADIENT = 0.9, 0.1
+"""Of `easy-scaled`: share of the positions of a batch and scale that are easy, and what their gradient is multiplied by
+(Guo et al., "ReContrast", NeurIPS 2023, and "Dinomaly", CVPR 2025, whose loss is flattened, too)."""
+
 FAINT, FAINT_CONTRAST = 100, 0.25
 """Number of drawn defects, and the share of their contrast."""
 
@@ -58,6 +63,9 @@ class Change(NamedTuple):
     turns: int = 1
     disturbed: bool = False
     averaged: bool = False
+    loss: str = "hard-positions"
+    easy_scaled: bool = False
+    components: bool = False
 
 
 CHANGES = {
@@ -66,6 +74,10 @@ CHANGES = {
     "turns": Change(turns=4),
     "denoising": Change(disturbed=True),
     "averaged": Change(averaged=True),
+    "per-position": Change(loss="per-position"),
+    "flattened": Change(loss="flattened"),
+    "easy-scaled": Change(loss="flattened", easy_scaled=True),
+    "components": Change(components=True),
 }
 
 
@@ -127,6 +139,25 @@ def batches(views: Views, batch: int, steps: int, seed: int) -> Iterator[tuple[F
         yield drawn_views(views.seen, drawn, numbers), drawn_views(views.wanted, drawn, numbers)
 
 
+@torch.no_grad()
+def start_at_components(method: DistillationMethod, features: Features) -> None:
+    """Let the last convolution of each scale begin at the mean and the principal components of its features."""
+    for output, scale in zip(method.decoder.outputs, reversed(features), strict=True):
+        vectors = scale.float().permute(1, 0, 2, 3).flatten(1)
+        variances, directions = torch.linalg.eigh(torch.cov(vectors))
+        output.weight.zero_()
+        output.weight[:, : len(directions), 0, 0] = (directions * variances.clamp_min(0.0).sqrt()).flip(1)
+        output.bias.copy_(vectors.mean(1))
+
+
+def scale_easy_gradients(wanted: Features, found: Features) -> None:
+    """Let the positions that the student already reconstructs well pull on it less."""
+    for teacher, student in zip(wanted, found, strict=True):
+        distance = cosine_map(teacher, student.detach())
+        factor = torch.where(distance < distance.quantile(EASY_SHARE), EASY_GRADIENT, 1.0)[:, None]
+        student.register_hook(lambda gradient, factor=factor: gradient * factor)
+
+
 def train(method: DistillationMethod, views: Views, change: Change, epochs: int, seed: int) -> float:
     """Train the student; return the CPU time of the steps, in seconds."""
     steps = epochs * len(views.seen[0][0]) // change.batch
@@ -137,7 +168,10 @@ def train(method: DistillationMethod, views: Views, change: Change, epochs: int,
     began = time.process_time()
     for seen, wanted in batches(views, change.batch, steps, seed):
         optimizer.zero_grad()
-        method.loss(wanted, method.student_features(torch.empty(0), seen)).backward()
+        found = method.student_features(torch.empty(0), seen)
+        if change.easy_scaled:
+            scale_easy_gradients(wanted, found)
+        method.loss(wanted, found).backward()
         optimizer.step()
         scheduler.step()
         if change.averaged:
@@ -186,16 +220,19 @@ def faint_auroc(session: TorchSession, part: Part) -> float:
     return auroc(scores, np.arange(len(images)) >= len(part.held_out))
 
 
-def measure(part: Part, change: Change, epochs: int, seed: int, shares: list[float]) -> Iterator[str]:
+def measure(
+    part: Part, teacher: Teacher, change: Change, epochs: int, seed: int, shares: list[float]
+) -> Iterator[str]:
     """Train one student, and describe it with each share of usual features."""
     size = ModelSize.parse("256")
     torch.manual_seed(seed)
-    teacher = create_teacher(DEFAULT_TEACHER, "package")
     alignment = alignment_from_spread(
         alignment_spread(teacher, torch.from_numpy(part.good), torch.from_numpy(part.held_out))
     )
-    method = create_method("rd", teacher, size, "hard-positions", alignment)
+    method = create_method("rd", teacher, size, change.loss, alignment)
     views, watched = views_of(method, part.good, change, seed), features_of(method, part.held_out)
+    if change.components:
+        start_at_components(method, views.wanted[0])
     seconds = train(method, views, change, epochs, seed)
     for share in shares if alignment == "aligned" else [0.0]:
         rd.USUAL_SHARE = share
@@ -219,15 +256,18 @@ def main() -> None:
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=["none"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--teacher", default=DEFAULT_TEACHER)
+    parser.add_argument("--teacher-weights", default="package")
     parser.add_argument("--shares", type=float, nargs="+", default=[rd.USUAL_SHARE])
     options = parser.parse_args()
     dataset, size = open_dataset(options.data), ModelSize.parse("256")
+    teacher = create_teacher(options.teacher, options.teacher_weights)
     for seed in options.seeds:
         read = read_images(dataset, size, seed, False, log_budget(dataset, "auto", 0.01))
         held_out = np.asarray(read.held_out.images)
         part = Part(dataset, np.asarray(read.trained.images), held_out, faint_defects(held_out))
         for change in options.changes:
-            for line in measure(part, CHANGES[change], options.epochs, seed, options.shares):
+            for line in measure(part, teacher, CHANGES[change], options.epochs, seed, options.shares):
                 print(f"{options.data.name} {change} seed {seed}: {line}", flush=True)
 
 

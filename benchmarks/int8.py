@@ -82,7 +82,7 @@ def measure(
                 "calibrate_on": calibrating.calibrate_on,
                 "algorithm": calibrating.algorithm,
                 "cpu_s": time.process_time() - began if fresh else None,
-                "size_px": run.size.height_px,
+                "size": f"{run.size.height_px}x{run.size.width_px}",
                 "fp32_mb": len(judge.model) / 1e6,
                 "training": {"epochs": run.record.config.epochs, "seconds": run.summary["seconds"]},
                 **judge.row(model),
@@ -131,7 +131,7 @@ def table(part: str, cells: dict[str, dict[str, Any]]) -> list[str]:
         columns = [
             method,
             str(len(rows)),
-            _each(f"{row['size_px']}, {row['training']['epochs']}" for row in rows),
+            _each(f"{row['size']}, {row['training']['epochs']}" for row in rows),
             *(_spread(rows, name, ".3f") for name in ("map_error_max", "score_error_max")),
             f"{min(row['rank_correlation'] for row in rows):.3f}",
             _flips(rows),
