@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Iterator, Sequence
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ DRAWN = 120
 SIGMAS = (0.0, 1.0, 2.0, 4.0, 6.0)
 # 0 is the maximum.
 SHARES = (0.0, 0.001, 0.005, 0.01)
+QUANTILES = (0.995, 0.9)
 # Share of the pixels that count for the pixel AUROC.
 SAMPLED = 0.05
 SEED = 17
@@ -73,7 +75,9 @@ def measure(run: Run, data: Path) -> list[dict[str, Any]]:
     equal = (1.0,) * len(maps["good"])
     weights = {"equal": equal}
     if len(equal) > 1:
-        weights["weighted"] = scale_weights(method, run.training_images(WEIGHED_IMAGES).images) or equal
+        training = run.training_images(WEIGHED_IMAGES).images
+        weights["weighted"] = scale_weights(method, training) or equal
+        weights["quantiles"] = quantile_weights(cosine_maps(method, training))
     rows = []
     for named, factors in weights.items():
         for sigma in SIGMAS:
@@ -105,6 +109,16 @@ def cosine_maps(method: DistillationMethod, images: np.ndarray) -> list[np.ndarr
         for image in images
     ]
     return [np.stack(scale) for scale in zip(*found, strict=True)]
+
+
+def quantile_weights(scales: Sequence[np.ndarray]) -> tuple[float, ...]:
+    """Return weights that are inverse to the distance of two quantiles of each scale on good images.
+
+    As Batzner, Heckler & König, "EfficientAD", WACV 2024, section 3.4, normalise their maps; the lower quantile, a
+    constant, changes no order of scores.
+    """
+    inverse = np.array([1.0 / np.subtract(*np.quantile(scale, QUANTILES)) for scale in scales])
+    return tuple(float(x) for x in len(inverse) * inverse / inverse.sum())
 
 
 def fuse(scales: Sequence[np.ndarray], factors: Sequence[float], sigma: float, run: Run) -> np.ndarray:
@@ -141,13 +155,14 @@ def _masks(samples: Sequence[Any], run: Run) -> np.ndarray:
     return masks
 
 
-def _lines(results: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+def _lines(results: dict[str, list[dict[str, Any]]], runs: Sequence[Path]) -> Iterator[str]:
     yield "# The score and the map of the same features"
     yield ""
     yield (
-        f"`python benchmarks/scoring.py --data DATA {' '.join(results)}` on {platform.machine()}, torch "
-        f"{version('torch')}. Each cell: image AUROC of the test images, and of {DRAWN} drawn defects against the "
-        "held-out good images in brackets."
+        f"`python benchmarks/scoring.py --data DATA {' '.join(run.name for run in runs)}`, {date.today()}, "
+        f"{platform.machine()}, torch {version('torch')}. Each cell: image AUROC of the test images, and of {DRAWN} "
+        "drawn defects against the held-out good images in brackets. `weighted` is what a training does, `quantiles` "
+        "divides each scale by the distance of two quantiles on good images, as EfficientAD does."
     )
     for name, rows in results.items():
         yield from ("", f"## {name}", "")
@@ -171,9 +186,11 @@ def main() -> None:
     for path in arguments.runs:
         run = open_run(path)
         (part,) = run.record.parts
-        results[path.name] = measure(run, arguments.data / part)
+        config = run.record.config
+        trained = f"{path.name}: {config.epochs} epochs in batches of {config.batch_size}"
+        results[trained] = measure(run, arguments.data / part)
         write_json(RESULTS / "scoring.json", results)
-        (RESULTS / "scoring.md").write_text("\n".join(_lines(results)) + "\n")
+        (RESULTS / "scoring.md").write_text("\n".join(_lines(results, arguments.runs)) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from torch import nn
 
 from edgead.bundle.graph import check_graph
 from edgead.data import Sample, load_images, open_dataset
+from edgead.engine.precision_converter import Calibrating, PrecisionConverter
 from edgead.engine.request import EngineRequest
 from edgead.engine.settings import BatchProfile, TensorRTSettings
 from edgead.engine.tensorrt_build import build_engine
@@ -197,6 +198,23 @@ def test_half_precision_keeps_the_map(exported: Exported) -> None:
     expected, found = scores(graph, images)[0], scores(float16_from_float32(graph), images)[0]
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, expected, rtol=0.0, atol=0.02 * float(expected.max()))
+
+
+def test_int8_keeps_the_map(exported: Exported, tmp_path: Path) -> None:
+    images = made_images(exported.size)
+    drawn = good_parts(16, exported.size.height_px)
+    good = np.concatenate([drawn, drawn], axis=2)[:, :, : exported.size.width_px]
+    calibrating = Calibrating(cache=tmp_path / "calibration.json")
+    converter = PrecisionConverter(
+        exported.graph.SerializeToString(), calibrating, "tiny", images, lambda count: good[:count]
+    )
+    rounded = onnx.load_from_string(converter.graph("int8").model)
+    assert len([node for node in rounded.graph.node if node.op_type == "QuantizeLinear"]) > 1
+    expected, found = scores(exported.graph, images), scores(rounded, images)
+    assert not np.array_equal(found[0], expected[0])
+    # A build allows 0.3 of the threshold.
+    np.testing.assert_allclose(found[0], expected[0], rtol=0.0, atol=0.1 * float(expected[0].max()))
+    np.testing.assert_allclose(found[1], expected[1], rtol=0.1)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no images of real parts in {SHARED}")
