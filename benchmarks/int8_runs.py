@@ -15,6 +15,7 @@ import hashlib
 import os
 import platform
 import shutil
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from importlib.metadata import version
@@ -33,6 +34,7 @@ from edgead.engine.reference import Reference
 from edgead.engine.validation_images import ValidationImages
 from edgead.errors import CollapseError
 from edgead.imaging.preprocess import ModelSize
+from edgead.imaging.view import View
 from edgead.runtime.agreement import BATCH
 from edgead.runtime.base import Session
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
@@ -299,13 +301,13 @@ def labelled_images(run: Run, part: str, data: Path, without: tuple[str, ...]) -
     """
     if part in without:
         return None
-    return _test_images(data / part if part in REAL else Path(run.record.config.data[0]), run.size)
+    return _test_images(data / part if part in REAL else Path(run.record.config.data[0]), run.size, run.view)
 
 
 @cache
-def _test_images(dataset: Path, size: ModelSize) -> LoadedImages:
+def _test_images(dataset: Path, size: ModelSize, view: View) -> LoadedImages:
     """Read the test images of a dataset. Reading a real part takes longer than all else of a cell."""
-    return load_images(open_dataset(dataset).test, size)
+    return load_images([replace(sample, view=view) for sample in open_dataset(dataset).test], size)
 
 
 def machine_and_versions(packages: tuple[str, ...]) -> str:
