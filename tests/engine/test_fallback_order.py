@@ -31,22 +31,11 @@ from edgead.runtime import open_session
 from edgead.runtime.golden_check import check_golden
 from edgead.runtime.onnxruntime import OnnxRuntimeSession
 from edgead.types import Prediction
-from tests.helpers.graph_run import ANYTHING, GOOD, NOTHING, ORDER, TARGET, GraphRun, loaded, plan
+from tests.helpers.graph_run import ANYTHING, GOOD, INT8, NOTHING, ORDER, TARGET, GraphRun, loaded, plan
 from tests.helpers.toy_graph import toy_graph, toy_images
 from tests.helpers.toy_run import PART
 
-INT8 = ("int8", "int8-sensitive-fp16", "int8-student")
-
-
-@pytest.fixture(autouse=True)
-def _exported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgead.engine.build.onnx_from_run", lambda run: run.graph)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the calibration, which all builds of the same graph share."""
-    return tmp_path_factory.mktemp("fallback_order")
+pytestmark = pytest.mark.usefixtures("graph_runs_export")
 
 
 def sabotage(monkeypatch: pytest.MonkeyPatch, *candidate_precisions: str) -> None:

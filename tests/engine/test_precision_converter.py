@@ -45,11 +45,6 @@ def int8_plan(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("lower")
-
-
-@pytest.fixture(scope="module")
 def exact(folder: Path) -> Bundle:
     return build_bundle(ToyRun(), folder / "fp32")
 

@@ -72,12 +72,6 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn
     sys.modules.pop("tensorrt", None)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the calibration, which all builds of the same graph share."""
-    return tmp_path_factory.mktemp("refused")
-
-
 def plan(folder: Path, *candidate_precisions: CandidatePrecision, **tolerances: Tolerance) -> Plan:
     target = replace(TARGET, tolerances=replace(TARGET.tolerances, **tolerances))
     calibrating = Calibrating(cache=folder / "calibration.json")

@@ -26,6 +26,8 @@ SIZE = ModelSize(HEIGHT, WIDTH)
 GOOD = toy_images(12, seed=5)
 # What TensorRT tries.
 ORDER = find_target(None, "jetson-orin")[1].fallback_order
+# Candidate precisions with INT8 layers.
+INT8 = ("int8", "int8-sensitive-fp16", "int8-student")
 NOTHING = Tolerance(0.0, 0.0, 1.0, 0.0, 0.0)
 ANYTHING = Tolerance(10.0, 10.0, -1.0, 1.0, 1.0)
 TARGET = replace(Plan().target, fallback_order=ORDER)
