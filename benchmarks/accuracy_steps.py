@@ -15,11 +15,13 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from accuracy_students import FINE_STRIDES, students
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -29,11 +31,13 @@ from edgead.data.pseudo_anomalies.textures import ProceduralTextures
 from edgead.data.synthetic.defects import DEFECTS, add_defect
 from edgead.evaluation.dataset_scores import score_dataset
 from edgead.evaluation.evaluate import evaluate
+from edgead.export.cost import cost_of
+from edgead.export.from_torch import onnx_from_method
 from edgead.imaging.preprocess import ModelSize
 from edgead.models import create_method, rd
 from edgead.models.base import DistillationMethod
 from edgead.models.components.head import cosine_map
-from edgead.models.components.teacher import DEFAULT_TEACHER, Teacher, create_teacher
+from edgead.models.components.teacher import DEFAULT_TEACHER, STRIDES, create_teacher
 from edgead.scoring.metrics import auroc
 from edgead.training.alignment import alignment_from_spread, alignment_spread
 from edgead.training.images import log_budget, read_images
@@ -66,6 +70,9 @@ class Change(NamedTuple):
     loss: str = "hard-positions"
     easy_scaled: bool = False
     components: bool = False
+    strides: tuple[int, ...] = STRIDES
+    size_px: int = 256
+    narrow: bool = False
 
 
 CHANGES = {
@@ -78,13 +85,16 @@ CHANGES = {
     "flattened": Change(loss="flattened"),
     "easy-scaled": Change(loss="flattened", easy_scaled=True),
     "components": Change(components=True),
+    "stride-2": Change(strides=FINE_STRIDES),
+    "narrow-320": Change(size_px=320, narrow=True),
 }
 
 
 class Part(NamedTuple):
-    """Images (N, H, W, 3) uint8 of a part."""
+    """Images (N, H, W, 3) uint8 of a part, of one size."""
 
     dataset: Dataset
+    size: ModelSize
     good: np.ndarray
     held_out: np.ndarray
     faint: np.ndarray
@@ -220,31 +230,43 @@ def faint_auroc(session: TorchSession, part: Part) -> float:
     return auroc(scores, np.arange(len(images)) >= len(part.held_out))
 
 
-def measure(
-    part: Part, teacher: Teacher, change: Change, epochs: int, seed: int, shares: list[float]
-) -> Iterator[str]:
+def part_of(dataset: Dataset, size: ModelSize, seed: int) -> Part:
+    """Read the images of a part, and draw defects on those that are held out."""
+    read = read_images(dataset, size, seed, False, log_budget(dataset, "auto", 0.01))
+    held_out = np.asarray(read.held_out.images)
+    return Part(dataset, size, np.asarray(read.trained.images), held_out, faint_defects(held_out))
+
+
+def measure(part: Part, options: argparse.Namespace, change: Change, seed: int) -> Iterator[str]:
     """Train one student, and describe it with each share of usual features."""
-    size = ModelSize.parse("256")
     torch.manual_seed(seed)
     alignment = alignment_from_spread(
-        alignment_spread(teacher, torch.from_numpy(part.good), torch.from_numpy(part.held_out))
-    )
-    method = create_method("rd", teacher, size, change.loss, alignment)
-    views, watched = views_of(method, part.good, change, seed), features_of(method, part.held_out)
-    if change.components:
-        start_at_components(method, views.wanted[0])
-    seconds = train(method, views, change, epochs, seed)
-    for share in shares if alignment == "aligned" else [0.0]:
-        rd.USUAL_SHARE = share
-        method.begin_stage([])
-        end(method, views.wanted[0], part.good)
-        session = TorchSession(method)
-        evaluation = evaluate(score_dataset(session, part.dataset.test, size), None)
-        yield (
-            f"{alignment}, share {share:g}, {seconds:.0f} CPU s, held-out loss {held_out_loss(method, watched):.4f}, "
-            f"faint {faint_auroc(session, part):.4f}, image {evaluation.image_auroc:.4f}, "
-            f"pixel {evaluation.pixel_auroc:.4f}, AUPRO {evaluation.aupro:.4f}"
+        alignment_spread(
+            create_teacher(options.teacher, options.teacher_weights),
+            torch.from_numpy(part.good),
+            torch.from_numpy(part.held_out),
         )
+    )
+    teacher = create_teacher(options.teacher, options.teacher_weights, change.strides)
+    with students(change.strides, change.narrow):
+        method = create_method("rd", teacher, part.size, change.loss, alignment)
+        views, watched = views_of(method, part.good, change, seed), features_of(method, part.held_out)
+        if change.components:
+            start_at_components(method, views.wanted[0])
+        seconds = train(method, views, change, options.epochs, seed)
+        for share in options.shares if alignment == "aligned" else [0.0]:
+            rd.USUAL_SHARE = share
+            method.begin_stage([])
+            end(method, views.wanted[0], part.good)
+            session = TorchSession(method)
+            evaluation = evaluate(score_dataset(session, part.dataset.test, part.size), None)
+            operations = cost_of(onnx_from_method(method, part.size)).flop
+            yield (
+                f"{alignment}, {operations / 1e9:.2f} GFLOP, share {share:g}, {seconds:.0f} CPU s, "
+                f"held-out loss {held_out_loss(method, watched):.4f}, faint {faint_auroc(session, part):.4f}, "
+                f"image {evaluation.image_auroc:.4f}, pixel {evaluation.pixel_auroc:.4f}, "
+                f"AUPRO {evaluation.aupro:.4f}"
+            )
 
 
 def main() -> None:
@@ -260,15 +282,12 @@ def main() -> None:
     parser.add_argument("--teacher-weights", default="package")
     parser.add_argument("--shares", type=float, nargs="+", default=[rd.USUAL_SHARE])
     options = parser.parse_args()
-    dataset, size = open_dataset(options.data), ModelSize.parse("256")
-    teacher = create_teacher(options.teacher, options.teacher_weights)
-    for seed in options.seeds:
-        read = read_images(dataset, size, seed, False, log_budget(dataset, "auto", 0.01))
-        held_out = np.asarray(read.held_out.images)
-        part = Part(dataset, np.asarray(read.trained.images), held_out, faint_defects(held_out))
-        for change in options.changes:
-            for line in measure(part, teacher, CHANGES[change], options.epochs, seed, options.shares):
-                print(f"{options.data.name} {change} seed {seed}: {line}", flush=True)
+    dataset = open_dataset(options.data)
+    for seed, name in product(options.seeds, options.changes):
+        change = CHANGES[name]
+        part = part_of(dataset, ModelSize.parse(str(change.size_px)), seed)
+        for line in measure(part, options, change, seed):
+            print(f"{options.data.name} {name} seed {seed}: {line}", flush=True)
 
 
 if __name__ == "__main__":
